@@ -1,0 +1,58 @@
+# `make` lists the targets.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+ENVIRONMENT = $(VENV)/.installed
+RECIPE ?= recipes/shapes.yaml
+# Nothing below looks for weights on the network: the small codecs and the sentence encoder come with packages.
+export HF_HUB_OFFLINE = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-slow lint codecs docs bench clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(ENVIRONMENT): pyproject.toml constraints.txt
+	@echo "== environment in $(VENV)"
+	$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else f"flowbind needs Python 3.11 to 3.13, this is {sys.version.split()[0]}; say make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fit, test, gallery
+	@echo "== prepare"
+	$(BIN)/flowbind prepare shapes --out data/shapes
+	@echo "== encode"
+	$(BIN)/flowbind encode --config $(RECIPE)
+	@echo "== fit"
+	$(BIN)/flowbind fit --config $(RECIPE)
+	@echo "== test"
+	$(BIN)/flowbind test --config $(RECIPE)
+
+test: $(ENVIRONMENT) ## the quick tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: $(ENVIRONMENT) ## ruff
+	$(BIN)/ruff check .
+
+codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights into the plugins
+	$(BIN)/flowbind prepare shapes --out data/shapes
+	for name in text image audio points; do \
+	  $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml && \
+	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors || exit 1; \
+	done
+
+docs: $(ENVIRONMENT) ## the documentation, in docs/_build/html
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m sphinx -W -q docs docs/_build/html
+
+bench: $(ENVIRONMENT) ## the benchmarks; prints the tables of docs/performance.md
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+
+clean: ## everything made by the targets above, but the environment
+	rm -rf data runs docs/_build dist

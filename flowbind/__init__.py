@@ -1,0 +1,37 @@
+"""flowbind: any-to-any generation, every modality tied to one shared latent by its own invertible flow.
+
+    model = flowbind.load("runs/shapes/model")
+    out = model.generate({"text": ["a large red torus"]}, to=["image", "audio"], steps=10)
+"""
+
+from importlib import import_module
+from typing import Any
+
+# Imported on first use: torch alone takes seconds.
+_PUBLIC = {
+    "load": "flowbind.release",
+    "save": "flowbind.release",
+    "Model": "flowbind.generation",
+    "FlowBind": "flowbind.train.flowbind",
+    "Codec": "flowbind.codec",
+    "NeuralCodec": "flowbind.codec",
+    "Modality": "flowbind.modality",
+    "Drift": "flowbind.nets",
+    "DriftConfig": "flowbind.nets",
+    "Head": "flowbind.nets",
+    "HeadConfig": "flowbind.nets",
+    "LatentStore": "flowbind.store",
+    "Manifest": "flowbind.manifest",
+}
+
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'flowbind' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

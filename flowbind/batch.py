@@ -1,0 +1,76 @@
+"""A training batch: ragged, not masked.
+
+For each modality its rows, and the sample that each row belongs to; a modality that no sample has keeps zero rows.
+Rows of all modalities, in the order of the mapping, are numbered 0 to N - 1. A link says that row `target` may be told
+about the shared latent by row `estimate`, because both belong to the same sample.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Links:
+    """Pairs of rows of one sample, own row included, with shape (L,) each, sorted by target."""
+
+    target: Tensor
+    estimate: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Latents of B samples.
+
+    Attributes:
+        latents: per modality i, with shape (n_i, *shape_i).
+        samples: per modality i, the sample of each row, with shape (n_i,), in [0, B).
+        links: pairs of rows of the same sample.
+    """
+
+    latents: dict[str, Tensor]
+    samples: dict[str, Tensor]
+    links: Links
+
+    @classmethod
+    def of(cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> "Batch":
+        """Makes a batch, and finds its links."""
+        return cls(dict(latents), dict(samples), find_links(torch.cat([samples[name] for name in latents])))
+
+    def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with `move` applied to every tensor."""
+        return replace(
+            self,
+            latents={name: move(x) for name, x in self.latents.items()},
+            samples={name: move(s) for name, s in self.samples.items()},
+            links=Links(move(self.links.target), move(self.links.estimate)),
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
+        """The batch on a device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Batch":
+        """The batch in page-locked memory."""
+        return self.map(Tensor.pin_memory)
+
+    @property
+    def rows(self) -> list[int]:
+        """Number of rows per modality."""
+        return [len(x) for x in self.latents.values()]
+
+
+def find_links(samples: Tensor) -> Links:
+    """All pairs of rows of the same sample, from the sample of each row, with shape (N,).
+
+    Costs O(N log N) and as many entries as there are links: a sample with k modalities has k * k.
+    """
+    order = torch.argsort(samples, stable=True)
+    _, group, sizes = torch.unique(samples, return_inverse=True, return_counts=True)
+    starts = sizes.cumsum(0) - sizes
+    width = sizes[group]  # links of each target
+    target = torch.repeat_interleave(torch.arange(len(samples), device=samples.device), width)
+    within = torch.arange(len(target), device=samples.device) - torch.repeat_interleave(width.cumsum(0) - width, width)
+    return Links(target, order[starts[group[target]] + within])

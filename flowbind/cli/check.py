@@ -1,0 +1,121 @@
+"""Reads a recipe: resolves registered names, and finds mistakes before they become somebody else's traceback."""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from flowbind.registry import installed, load, nearest
+
+REGISTERED = ("modalities", "codecs")
+
+
+def resolve(node: Any) -> Any:
+    """A recipe with every registered name that stands as `class_path` replaced by the dotted path it stands for."""
+    if isinstance(node, Mapping):
+        node = {key: resolve(value) for key, value in node.items()}
+        name = node.get("class_path")
+        if isinstance(name, str) and "." not in name:
+            for kind in REGISTERED:
+                if name in installed(kind):
+                    cls = load(kind, name)
+                    return node | {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
+        return node
+    return [resolve(item) for item in node] if isinstance(node, list) else node
+
+
+def load_yaml(stream: str) -> Any:
+    """Parses YAML with registered names resolved; `1e-4` is a number, as people mean it."""
+    from jsonargparse import get_loader
+
+    return resolve(get_loader("yaml")(stream))
+
+
+def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dict[str, Any]:
+    """Reads a recipe file and checks every key and class in it.
+
+    Args:
+        path: the YAML file.
+        keys: what may stand at the top.
+        trainer: whose arguments `trainer:` takes.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not YAML, or a key or class that does not exist; the nearest one is named.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such recipe")
+    try:
+        recipe = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{where}: not YAML ({getattr(error, 'problem', None) or error})") from None
+    if not isinstance(recipe, Mapping):
+        raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
+    for key, value in recipe.items():
+        if key not in keys:
+            raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), keys)}")
+        if key in ("model", "data"):
+            _check(value, f"{path}: {key}", None)
+        elif key == "trainer":
+            _check_arguments(value or {}, trainer, f"{path}: trainer")
+    return dict(recipe)
+
+
+def find_class(name: Any, where: str) -> type:
+    """The class of a dotted path or a registered name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"{where}: class_path must be a name, not {name!r}")
+    names = [entry for kind in REGISTERED for entry in installed(kind)]
+    module, _, attribute = name.rpartition(".")
+    if not module:
+        raise ValueError(f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path")
+    try:
+        return getattr(import_module(module), attribute)
+    except ImportError as error:
+        raise ValueError(f"{where}: class '{name}' cannot be imported ({error})") from None
+    except AttributeError:
+        public = [key for key, value in vars(import_module(module)).items() if isinstance(value, type)]
+        raise ValueError(f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}") from None
+
+
+def _check(node: Any, where: str, annotation: Any) -> None:
+    if isinstance(node, Mapping) and "class_path" in node:
+        for key in node:
+            if key not in ("class_path", "init_args", "dict_kwargs"):
+                raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), ('class_path', 'init_args'))}")
+        _check_arguments(node.get("init_args") or {}, find_class(node["class_path"], where), where)
+    elif isinstance(node, Mapping):
+        config = next((a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)), None)
+        if config is not None:
+            _check_arguments(node, config, where)
+        else:
+            value_type = (typing.get_args(annotation) or (None,))[-1]
+            for key, value in node.items():
+                _check(value, f"{where}.{key}", value_type)
+
+
+def _check_arguments(given: Any, cls: type, where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r}")
+    allowed = {}
+    for owner in cls.__mro__:  # arguments of base classes count where a class passes **kwargs on
+        signature = inspect.signature(owner.__init__) if "__init__" in vars(owner) else None
+        if signature:
+            allowed |= {k: p for k, p in signature.parameters.items() if k != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            if not any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
+                break
+    for key, value in given.items():
+        if key not in allowed:
+            raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}")
+        _check(value, f"{where}.{key}", allowed[key].annotation)

@@ -1,0 +1,181 @@
+"""`flowbind fit | validate | test | predict`: LightningCLI on a recipe, with a run folder that can be resumed."""
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import set_loader
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+from yaml import YAMLError
+
+from flowbind.cli.check import check_recipe, load_yaml
+from flowbind.codec import digest
+from flowbind.progress import say
+from flowbind.train.callbacks import Lines
+
+KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "verbose", "weights_only", "resume", "optimizer", "lr_scheduler")
+MODE = "flowbind"
+RUN, CHECKPOINTS, LAST = "run.json", "checkpoints", "last.ckpt"
+
+set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
+
+
+class RecipeParser(LightningArgumentParser):
+    """A parser that raises ValueError with one line."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:
+        lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
+        noise = ("Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate")
+        told = [line for line in lines if not line.startswith(noise)]
+        raise ValueError(" ".join(told or lines))
+
+
+class RecipeCLI(LightningCLI):
+    """LightningCLI with flowbind's run folder: `trainer.default_root_dir` holds config, curves, checkpoints and the model."""
+
+    def __init__(self, arguments: list[str], run: bool = True) -> None:
+        super().__init__(
+            args=arguments,
+            run=run,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            parser_class=RecipeParser,
+            parser_kwargs={"parser_mode": MODE},
+            save_config_kwargs={"overwrite": True},
+            seed_everything_default=0,
+            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--resume",
+            choices=["auto", "never"],
+            default="auto",
+            help="auto: go on from the run folder's last checkpoint of this very recipe, and do nothing if it is trained "
+            "already; never: train from the beginning.",
+        )
+
+    @property
+    def settings(self) -> Any:
+        """The parsed configuration of the verb that runs."""
+        return self.config[self.subcommand] if self.subcommand else self.config
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.trainer.default_root_dir)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        folder = Path(self._get(self.config_init, "trainer.default_root_dir") or ".")
+        extra: list[Callback] = [] if sys.stderr.isatty() else [Lines()]
+        trainer = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
+            extra.append(
+                ModelCheckpoint(folder / CHECKPOINTS, "{step}", every_n_train_steps=500, save_last=True, save_on_exception=True)
+            )
+        kwargs = {"enable_progress_bar": sys.stderr.isatty(), "enable_model_summary": False} | kwargs
+        if trainer.get("logger") is None:
+            trainer["logger"] = CSVLogger(folder, name="curves", version="") if self.subcommand == "fit" else False
+        trainer["callbacks"] = [*(trainer.get("callbacks") or []), *extra]
+        return super().instantiate_trainer(**kwargs)
+
+    def key(self) -> str:
+        """What decides the trained weights: recipe and data. A run of equal key is the same run."""
+        config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
+        config = config.get("fit", config)
+        trainer = {k: v for k, v in config["trainer"].items() if k in ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")}
+        inputs = [digest(path) for path in self.datamodule.inputs()]
+        decides = [config["seed_everything"], config["model"], config["data"], trainer, inputs]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def before_fit(self) -> None:
+        key, run, checkpoints = self.key(), self.folder / RUN, self.folder / CHECKPOINTS
+        held = json.loads(run.read_text()) if run.is_file() else {}
+        same = held.get("key") == key and self.settings.resume == "auto"
+        if same and held["state"] == "trained":
+            say(f"{self.folder}: trained already; `--resume never` trains again")
+            raise SystemExit(0)
+        if same and (checkpoints / LAST).is_file() and self.settings.ckpt_path is None:
+            say(f"{self.folder}: going on from {checkpoints / LAST}")
+            self.config_init.fit.ckpt_path = str(checkpoints / LAST)
+        elif checkpoints.is_dir() and self.settings.ckpt_path is None:
+            kept = aside(checkpoints)
+            say(f"{self.folder}: another run's checkpoints are kept in {kept}")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._state(key, "training")
+
+    def after_fit(self) -> None:
+        if not self.trainer.interrupted:
+            self._state(self.key(), "trained")
+
+    def _state(self, key: str, state: str) -> None:
+        if self.trainer.is_global_zero:
+            partial = self.folder / (RUN + ".partial")
+            partial.write_text(json.dumps({"key": key, "state": state}))
+            os.replace(partial, self.folder / RUN)
+
+    def _trained(self) -> None:
+        settings = self.config_init[self.subcommand]
+        path = Path(settings.ckpt_path or self.folder / CHECKPOINTS / LAST)
+        check_checkpoint(path)
+        settings.ckpt_path = str(path)
+
+    before_validate = before_test = before_predict = _trained
+
+
+def aside(folder: Path) -> Path:
+    """Renames a folder to the first free `NAME.1`, `NAME.2`, ... Returns the new path."""
+    number = 1
+    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
+        number += 1
+    return folder.rename(kept)
+
+
+def check_checkpoint(path: Path) -> None:
+    """Refuses a file that is no checkpoint. It is read with weights only: no code in it runs.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or something else.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path")
+    try:
+        whole = "state_dict" in torch.load(path, map_location="meta", weights_only=True, mmap=True)
+    except Exception:  # whatever the reader of archives and pickles says
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one; give one that `flowbind fit` wrote")
+
+
+def quiet() -> None:
+    """Silences remarks that do not concern flowbind's users: its loaders need no workers, its batches carry their sizes."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for remark in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*", ".*is not configured for distributed.*"):
+        warnings.filterwarnings("ignore", remark)
+
+
+def read_recipes(arguments: list[str]) -> None:
+    """Checks every recipe named by `--config` before anything is built."""
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name in ("--config", "-c"):
+            value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
+            check_recipe(Path(value), KEYS, Trainer)
+
+
+def run(verb: str, arguments: list[str]) -> None:
+    """Runs one of Lightning's verbs on a recipe."""
+    quiet()
+    read_recipes(arguments)
+    RecipeCLI([verb, *arguments])

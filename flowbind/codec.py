@@ -1,0 +1,139 @@
+"""A codec turns raw samples into latents and back; it is frozen.
+
+Raw samples are whatever the modality reads (a string, a picture, a waveform); latents are tensors of one fixed shape.
+A codec is a light description until it is first used: constructing one loads nothing. It is no `nn.Module`, so it is
+never in `parameters()`, checkpoints or a distributed wrapper.
+
+Every constructor argument is kept as the attribute of the same name, with JSON values: that is how released models,
+fingerprints and messages know how a codec was made.
+"""
+
+import hashlib
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+
+def arguments(described: object) -> dict[str, Any]:
+    """The constructor arguments of an object that keeps each as the attribute of the same name."""
+    return {name: getattr(described, name) for name in inspect.signature(type(described).__init__).parameters if name != "self"}
+
+
+class Codec(ABC):
+    """Frozen encoder and decoder of one modality.
+
+    Attributes:
+        shape: of one latent, without the batch; `(D,)` for a vector.
+        dtype: of the latents, as kept in a store.
+        version: raised whenever the same weights would encode differently.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    version: ClassVar[int] = 1
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def encode(self, raws: Sequence[Any]) -> Tensor:
+        """Encodes B raw samples to latents, with shape (B, *shape), on the codec's device."""
+
+    @abstractmethod
+    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
+        """Decodes latents, with shape (B, *shape), to B raw samples. What is drawn at random is drawn from `generator`."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
+        return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
+
+    def to(self, device: torch.device | str) -> "Codec":
+        """Moves the codec to a device. Returns it."""
+        self.device = torch.device(device)
+        return self
+
+
+class NeuralCodec(Codec):
+    """A codec whose work is done by one network with weights in a safetensors file.
+
+    A subclass says how the network is built (`build`), what goes in (`prepare`) and what comes out (`finish`). The
+    network has two methods, `encode(inputs) -> latents` and `decode(latents) -> outputs`.
+
+    Args:
+        weights: a safetensors file; the weights shipped with the plugin if None.
+    """
+
+    shipped: ClassVar[Path]
+
+    def __init__(self, weights: str | None = None) -> None:
+        self.weights = weights
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network with fresh weights, drawn from torch's global generator."""
+
+    @abstractmethod
+    def prepare(self, raws: Sequence[Any]) -> Tensor:
+        """Stacks B raw samples into the network's input, with shape (B, *), on the CPU."""
+
+    def training_inputs(self, raws: Sequence[Any]) -> tuple[Tensor, ...]:
+        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ."""
+        return (self.prepare(raws),)
+
+    @abstractmethod
+    def finish(self, outputs: Tensor) -> list[Any]:
+        """Turns the network's output for B samples into B raw samples."""
+
+    @property
+    def file(self) -> Path:
+        """The safetensors file of the weights."""
+        return self.shipped if self.weights is None else Path(self.weights)
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The frozen network, in evaluation mode."""
+        from safetensors.torch import load_file
+
+        if not self.file.is_file():
+            raise FileNotFoundError(f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs")
+        with torch.device("meta"):
+            net = self.build()
+        state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
+        try:
+            net.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            raise ValueError(f"{self.file}: these are not weights of the codec {type(self).__name__} ({str(error).splitlines()[-1].strip()})") from None
+        return net.eval().requires_grad_(False).to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, raws: Sequence[Any]) -> Tensor:
+        return self.net.encode(self.prepare(raws).to(self.device))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
+        return self.finish(self.net.decode(latents.to(self.device, torch.float32)))
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"weights": digest(self.file)}
+
+    def to(self, device: torch.device | str) -> "NeuralCodec":
+        super().to(device)
+        if "net" in self.__dict__:
+            self.net.to(self.device)
+        return self
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

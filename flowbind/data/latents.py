@@ -1,0 +1,161 @@
+"""Batches of cached latents: store -> constant composition -> batch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, IterableDataset
+
+from flowbind.batch import Batch, Links, find_links
+from flowbind.data.mixture import Mixture, apportion
+from flowbind.registry import nearest
+from flowbind.store import MANIFEST, LatentStore
+
+SPLITS = ("train", "val", "test")
+
+
+class LatentDataModule(LightningDataModule):
+    """Latents of raw samples, from a store that `flowbind encode` made.
+
+    Args:
+        manifests: of raw samples, by split (train, val, test); val and test may be left out.
+        store: folder of the latent stores; each split is a folder in it.
+        batch_size: samples in a global batch, over all devices.
+        weights: relative share of a kind of samples in a batch, by its modalities (`text+image: 2`); 1 where not named.
+            By default kinds are drawn in proportion to their number of samples.
+        seed: of the order of samples.
+    """
+
+    def __init__(
+        self,
+        manifests: dict[str, str],
+        store: str,
+        batch_size: int = 1024,
+        weights: dict[str, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for split in manifests:
+            if split not in SPLITS:
+                raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, Path(store)
+        self.batch_size, self.weights, self.seed = batch_size, weights, seed
+
+    def folder(self, split: str) -> Path:
+        """Where a split's latents are."""
+        return self.store / split
+
+    def inputs(self) -> list[Path]:
+        """The files that decide what is trained on."""
+        self.open("train")
+        return [self.folder("train") / MANIFEST]
+
+    def open(self, split: str) -> LatentStore:
+        """Opens a split's store and compares it with the recipe's codecs and its manifest.
+
+        Raises:
+            FileNotFoundError: there is no store.
+            ValueError: it was made by other codecs or from another manifest.
+        """
+        if split not in self.manifests:
+            raise ValueError(f"the recipe has no manifest of the split '{split}'; add it to data.manifests")
+        store = LatentStore(self.folder(split))
+        module = self.trainer.lightning_module
+        store.check({name: modality.codec.fingerprint() for name, modality in module.modalities.items() if self._present(store, name)})
+        store.check_source(self.manifests[split])
+        return store
+
+    def _present(self, store: LatentStore, name: str) -> bool:
+        # A split for measuring may lack a modality; the training data may not.
+        return name in store.fields or store.folder == self.folder("train")
+
+    def mixture(self, store: LatentStore) -> Mixture:
+        """The sampler over a store's strata.
+
+        Raises:
+            ValueError: a weight for a kind of samples that the store does not have, or a batch too small.
+        """
+        rows = {"+".join(stratum.modalities): stratum.rows for stratum in store.strata}
+        wanted = {"+".join(sorted(kind.split("+"))): weight for kind, weight in (self.weights or {}).items()}
+        found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
+        for kind in wanted:
+            if kind not in found:
+                raise ValueError(f"data.weights: no samples with exactly the modalities '{kind}'; {nearest(kind, found)}")
+        weights = [wanted.get(kind, 1.0) if self.weights else rows[found[kind]] for kind in found]
+        return Mixture(list(rows.values()), apportion(self.batch_size, weights), self.seed)
+
+    def train_dataloader(self) -> DataLoader:
+        store = self.open("train")
+        first = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        steps = Steps(store, list(self.trainer.lightning_module.modalities), self.mixture(store), first, self.trainer.global_rank, self.trainer.world_size)
+        return DataLoader(steps, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader | list:
+        if "val" not in self.manifests:
+            return []
+        store = self.open("val")
+        return DataLoader(Rows(store, list(self.trainer.lightning_module.modalities), self.batch_size), batch_size=None)
+
+    def test_dataloader(self) -> DataLoader:
+        store = self.open("test")
+        return DataLoader(Rows(store, list(self.trainer.lightning_module.modalities), self.batch_size), batch_size=None)
+
+
+class Steps(IterableDataset):
+    """The endless sequence of training batches, from one step on."""
+
+    def __init__(self, store: LatentStore, names: Sequence[str], mixture: Mixture, first: int = 0, rank: int = 0, world: int = 1) -> None:
+        self.store, self.names, self.mixture, self.first, self.rank, self.world = store, names, mixture, first, rank, world
+        self.frame = Frame(store, names, [len(rows) for rows in mixture.batch(first, rank, world)])
+
+    def __iter__(self) -> Iterator[Batch]:
+        step = self.first
+        while True:
+            yield self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world))
+            step += 1
+
+
+class Rows(IterableDataset):
+    """Every row of a store once, stratum after stratum, for validation."""
+
+    def __init__(self, store: LatentStore, names: Sequence[str], size: int) -> None:
+        self.store, self.names, self.size = store, names, size
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, stratum in enumerate(self.store.strata):
+            for start in range(0, stratum.rows, self.size):
+                rows = [np.arange(0)] * len(self.store.strata)
+                rows[number] = np.arange(start, min(start + self.size, stratum.rows))
+                yield Frame(self.store, self.names, [len(r) for r in rows]).fill(self.store, rows)
+
+
+class Frame:
+    """What batches of equal composition share: the sample of each row, and the links."""
+
+    def __init__(self, store: LatentStore, names: Sequence[str], shares: Sequence[int]) -> None:
+        starts = np.cumsum([0, *shares])
+        self.parts = {name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names}
+        self.samples = {
+            name: torch.cat([torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)])
+            for name, parts in self.parts.items()
+        }
+        self.links: Links = find_links(torch.cat(list(self.samples.values())))
+        shape, dtype = _like(store)
+        self.none = torch.empty(0, *shape, dtype=dtype)
+
+    def fill(self, store: LatentStore, rows: Sequence[np.ndarray]) -> Batch:
+        """The batch of these rows of each stratum."""
+        found = [store.gather(i, r, [n for n in store.strata[i].modalities if n in self.parts]) for i, r in enumerate(rows)]
+        latents = {name: torch.cat([found[i][name] for i in parts]) if parts else self.none for name, parts in self.parts.items()}
+        return Batch(latents, self.samples, self.links)
+
+
+def _like(store: LatentStore) -> tuple[Sequence[int], torch.dtype]:
+    name = next(iter(store.fields))
+    latent = store.gather(next(i for i, s in enumerate(store.strata) if name in s.modalities), np.arange(0), [name])[name]
+    return latent.shape[1:], latent.dtype
+

@@ -1,0 +1,85 @@
+"""The mixture sampler: which rows make up step k's batch.
+
+A pure function of (seed, step): every batch has a constant number of rows of each stratum, so every modality appears in
+every batch, at any world size. Within a stratum each epoch is a permutation, computed row by row by a small cipher
+(a Feistel network walked back into range), in constant memory and without state: resuming needs the step alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+ROUNDS = 4  # of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988)
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64
+
+
+def hashed(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finaliser: uint64 to well-mixed uint64, elementwise."""
+    with np.errstate(over="ignore"):
+        x = x + _MIX[0]
+        x = (x ^ (x >> np.uint64(30))) * _MIX[1]
+        x = (x ^ (x >> np.uint64(27))) * _MIX[2]
+    return x ^ (x >> np.uint64(31))
+
+
+def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
+    """Where a keyed permutation of 0 .. count - 1 sends each position.
+
+    Args:
+        positions: integers in [0, count), with shape (n,).
+        count: size of the permutation, at most 2^62.
+        key: one key per position (equal keys: the same permutation), uint64, with shape (n,).
+    """
+    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    mask = np.uint64((1 << int(half)) - 1)
+    out = positions.astype(np.uint64)
+    walking = np.arange(len(out))
+    while len(walking):  # a value outside the range walks on along its cycle, which must lead back in
+        left, right = out[walking] >> half, out[walking] & mask
+        for number in range(ROUNDS):
+            with np.errstate(over="ignore"):
+                left, right = right, left ^ (hashed(right + hashed(key[walking] + np.uint64(number))) & mask)
+        out[walking] = (left << half) | right
+        walking = walking[out[walking] >= count]
+    return out.astype(np.int64)
+
+
+def apportion(total: int, weights: Sequence[float]) -> list[int]:
+    """Splits `total` into whole shares, by largest remainder, each weight > 0 getting at least one.
+
+    Raises:
+        ValueError: fewer to share than weights.
+    """
+    if total < len(weights):
+        raise ValueError(f"a batch of {total} cannot hold a row of each of {len(weights)} kinds of samples; raise batch_size")
+    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * (total - len(weights))
+    shares = np.floor(exact).astype(int)
+    shares[np.argsort(shares - exact, kind="stable")[: total - len(weights) - shares.sum()]] += 1
+    return (shares + 1).tolist()
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Draws batches of constant composition.
+
+    Args:
+        rows: of each stratum in the store.
+        shares: rows of each stratum in a global batch.
+        seed: decides the order.
+    """
+
+    rows: Sequence[int]
+    shares: Sequence[int]
+    seed: int = 0
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+        """Row numbers of each stratum in the batch of one step, on one rank: every world-th of the global batch's rows."""
+        drawn = []
+        for stratum, (count, share) in enumerate(zip(self.rows, self.shares, strict=True)):
+            position = step * share + np.arange(rank, share, world)
+            epoch = (position // count).astype(np.uint64)
+            with np.errstate(over="ignore"):
+                key = hashed(hashed(epoch + np.uint64(self.seed) * _MIX[0]) + np.uint64(stratum))
+            drawn.append(permuted(position % count, count, key))
+        return drawn

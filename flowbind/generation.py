@@ -1,0 +1,175 @@
+"""Generation, any sources to any targets: read, encode, flow to the shared latent, average, flow out, decode."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowbind.batch import Links
+from flowbind.flows import Flows
+from flowbind.fusion import add_noise, fuse
+from flowbind.manifest import read_raw
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.objective import ObjectiveConfig
+from flowbind.registry import nearest
+from flowbind.solver import Method, integrate
+
+STEPS = 10  # Euler steps a leg, as in the authors' code
+
+
+class Model:
+    """A trained model: what `flowbind.load` returns.
+
+    Args:
+        modalities: by name.
+        flows: their networks, with trained weights.
+        drift: size of the drift nets.
+        head: size of the heads.
+        objective: the settings it was trained with.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        flows: Flows,
+        drift: DriftConfig,
+        head: HeadConfig,
+        objective: ObjectiveConfig,
+    ) -> None:
+        self.modalities = dict(modalities)
+        self.flows = flows
+        self.drift, self.head, self.objective = drift, head, objective
+
+    def to(self, device: torch.device | str) -> "Model":
+        """Moves networks and codecs to a device. Returns the model."""
+        self.flows.to(device)
+        for modality in self.modalities.values():
+            modality.codec.to(device)
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.flows.parameters()).device
+
+    def modality(self, name: str) -> Modality:
+        """A modality of this model by name.
+
+        Raises:
+            ValueError: the model has none of that name.
+        """
+        if name not in self.modalities:
+            raise ValueError(f"this model has no modality '{name}'; {nearest(name, self.modalities)}")
+        return self.modalities[name]
+
+    @torch.inference_mode()
+    def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
+        """Codec latents of B samples, with shape (B, *shape). A string or path is read first, a raw sample taken as it is.
+
+        Raises:
+            ValueError: a sample that cannot be read, or no such modality.
+        """
+        modality = self.modality(name)
+        raws = [read_raw(modality, s, f"source '{name}'") if isinstance(s, str | Path) else s for s in samples]
+        return modality.codec.encode(raws)
+
+    @torch.inference_mode()
+    def to_shared(self, latents: Mapping[str, Tensor], steps: int = STEPS, method: Method = "euler") -> Tensor:
+        """The shared latent of B samples: each source's flow from 1 to 0, then the average.
+
+        Args:
+            latents: codec latents per source, with shape (B, *shape) each.
+            steps: of the solver.
+            method: of the solver.
+
+        Returns:
+            Latents with shape (B, *shape).
+        """
+        ends = []
+        for name, latent in latents.items():
+            x = self.flows.standard[name](latent.to(self.device))
+            ends.append(integrate(self.flows.drifts[name], x, start=1.0, stop=0.0, steps=steps, method=method))
+        size = len(ends[0])
+        links = Links(torch.arange(size, device=self.device).repeat(len(ends)), torch.arange(size * len(ends), device=self.device))
+        return fuse(torch.cat(ends), links, torch.ones_like(links.target, dtype=torch.bool), size).mean
+
+    @torch.inference_mode()
+    def from_shared(self, z: Tensor, name: str, steps: int = STEPS, method: Method = "euler") -> Tensor:
+        """Codec latents of one target, with shape (B, *shape): its flow from 0 to 1."""
+        x = integrate(self.flows.drifts[name], z, start=0.0, stop=1.0, steps=steps, method=method)
+        return self.flows.standard[name].inverse(x)
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        latents: Mapping[str, Tensor],
+        to: Sequence[str],
+        steps: int | tuple[int, int] = STEPS,
+        method: Method = "euler",
+        variety: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """Codec latents of every target from those of the sources.
+
+        Args:
+            latents: codec latents per source, with shape (B, *shape) each.
+            to: targets.
+            steps: of the solver, on both legs, or (source leg, target leg).
+            method: of the solver.
+            variety: noise added to the shared latent, as a share of the training noise's standard deviation.
+            generator: on the model's device; what the noise is drawn from.
+
+        Raises:
+            ValueError: no source, no target, or a modality that the model does not have.
+        """
+        if not latents or not to:
+            raise ValueError("generation needs at least one source and one target")
+        for name in [*latents, *to]:
+            self.modality(name)
+        inward, outward = (steps, steps) if isinstance(steps, int) else steps
+        z = self.to_shared(latents, inward, method)
+        if variety:
+            noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
+            z = add_noise(z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variety**2 * self.objective.noise_variance)
+        return {name: self.from_shared(z, name, outward, method) for name in to}
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        sources: Mapping[str, Sequence[Any]],
+        to: Sequence[str],
+        steps: int | tuple[int, int] = STEPS,
+        method: Method = "euler",
+        variety: float = 0.0,
+        seed: int = 0,
+    ) -> dict[str, list[Any]]:
+        """Generates every target from all sources together.
+
+        Args:
+            sources: per modality, B samples: raw, or a file's path, or a literal where the modality has them.
+            to: targets.
+            steps: of the solver, on both legs, or (source leg, target leg).
+            method: of the solver: euler, midpoint, rk4 or dopri5.
+            variety: noise added to the shared latent, as a share of the training noise's standard deviation; 0 is
+                deterministic.
+            seed: of everything that is drawn.
+
+        Returns:
+            Per target, B raw samples.
+
+        Raises:
+            ValueError: sources of different lengths, a sample that cannot be read, or a modality the model does not have.
+        """
+        counts = {name: len(samples) for name, samples in sources.items()}
+        if len(set(counts.values())) > 1:
+            said = ", ".join(f"{name} {count}" for name, count in counts.items())
+            raise ValueError(f"sources must have equally many samples, not {said}")
+        for name in [*sources, *to]:
+            self.modality(name)
+        latents = {name: self.encode(name, samples) for name, samples in sources.items()}
+        generator = torch.Generator(self.device).manual_seed(seed)
+        made = self.translate(latents, to, steps, method, variety, generator)
+        return {name: self.modalities[name].codec.decode(latent, generator) for name, latent in made.items()}

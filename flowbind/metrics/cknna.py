@@ -1,0 +1,39 @@
+"""CKNNA: how far two spaces agree on which samples are close, and how close."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+NEIGHBOURS = 10  # k in the figures of Huh et al. (2024)
+
+
+def cknna(a: Tensor, b: Tensor, k: int = NEIGHBOURS) -> float:
+    """Centred kernel nearest-neighbour alignment (Huh et al., "The Platonic Representation Hypothesis", 2024).
+
+    With `K_ij = <a_i, a_j>` and `L_ij = <b_i, b_j>` of rows scaled to length 1, `Kc_ij = K_ij - mean_l K_il`, and pairs
+    i != j where j is among the k nearest of i in both spaces, `align(K, L) = sum Kc_ij Lc_ij` and
+    `CKNNA = align(K, L) / sqrt(align(K, K) align(L, L))`. 1 for equal spaces, about k / n for independent ones.
+
+    Args:
+        a: with shape (n, *).
+        b: of the same samples, with shape (n, *); the widths may differ.
+        k: neighbours, in [1, n - 1].
+
+    Raises:
+        ValueError: k out of range.
+    """
+    if not 1 <= k < len(a):
+        raise ValueError(f"CKNNA of {len(a)} samples takes 1 to {len(a) - 1} neighbours, not {k}")
+    (K, near_a), (L, near_b) = _kernel(a, k), _kernel(b, k)
+    joint = (K * L)[near_a & near_b].sum()
+    scale = K[near_a].norm() * L[near_b].norm()
+    return (joint / scale).item() if scale > 0 else 0.0
+
+
+def _kernel(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The centred kernel and the mask of each row's k nearest others, with shape (n, n) each."""
+    x = F.normalize(x.flatten(1).double(), dim=1)
+    kernel = x @ x.T
+    nearest = kernel.clone().fill_diagonal_(-torch.inf).topk(k, dim=1).indices
+    near = torch.zeros_like(kernel, dtype=torch.bool).scatter_(1, nearest, True)
+    return kernel - kernel.mean(1, keepdim=True), near

@@ -1,0 +1,61 @@
+"""A modality: one kind of data, as a plugin describes it.
+
+It says how samples are read, written and shown, which codec turns them into latents, and which networks carry its
+flow. It is a light description: no weights live in it, networks are built when a model asks for them.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+
+from flowbind.codec import Codec
+from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
+
+
+class Modality(ABC):
+    """One kind of data.
+
+    Args:
+        codec: turns raw samples into latents and back.
+        drift: size of this modality's drift net; the model's default if None.
+        head: size of this modality's head; the model's default if None.
+
+    Attributes:
+        suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
+        literal: whether a sample may stand in a manifest or on the command line as itself rather than as a file.
+    """
+
+    suffixes: ClassVar[tuple[str, ...]]
+    literal: ClassVar[bool] = False
+
+    def __init__(self, codec: Codec, drift: DriftConfig | None = None, head: HeadConfig | None = None) -> None:
+        self.codec = codec
+        self.drift = drift
+        self.head = head
+
+    @abstractmethod
+    def read(self, source: str | Path) -> Any:
+        """Reads one raw sample from a file, or from a literal where the modality has them.
+
+        Raises:
+            ValueError: the sample is damaged or not of this kind; one line that names the file.
+        """
+
+    @abstractmethod
+    def write(self, raw: Any, path: Path) -> None:
+        """Writes one raw sample to a file with the modality's first suffix."""
+
+    @abstractmethod
+    def preview(self, raw: Any) -> Any:
+        """What a gallery shows of a raw sample: a PIL picture, or a string that stands for itself."""
+
+    def build_drift(self, config: DriftConfig) -> nn.Module:
+        """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape)."""
+        return Drift(*self.codec.shape, **asdict(self.drift or config))
+
+    def build_head(self, config: HeadConfig) -> nn.Module:
+        """The head of the auxiliary encoder: (rows, *shape) -> (rows, *shape)."""
+        return Head(*self.codec.shape, **asdict(self.head or config))

@@ -1,0 +1,137 @@
+"""The networks of a flow: the drift net and the head of the auxiliary encoder.
+
+Shapes: n rows, latent width D, net width W. The layout and the parameter counts are those of the authors' released
+model (FlowBind, arXiv 2512.15420): at D = 768, W = 1152, depth 12, a drift net has 178,684,032 parameters and a head
+9,754,752.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TIME_FREQUENCIES = 128  # 256 sinusoids: a cosine and a sine each; authors' code
+MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
+
+
+@dataclass(frozen=True)
+class DriftConfig:
+    """Size of a drift net. The defaults are the paper's.
+
+    Args:
+        width: features of the residual stream.
+        depth: number of residual blocks.
+        ratio: hidden features of a block's MLP, as a multiple of the width.
+    """
+
+    width: int = 1152
+    depth: int = 12
+    ratio: int = 4
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Size of a head of the auxiliary encoder. The defaults are the paper's.
+
+    Args:
+        width: features of the residual stream.
+        depth: number of residual blocks.
+        dropout: probability of dropping a feature in a block; 0.1 in the authors' code.
+    """
+
+    width: int = 1152
+    depth: int = 3
+    dropout: float = 0.0
+
+
+class TimeEmbedding(nn.Module):
+    """Times in [0, 1], with shape (n,), to features, with shape (n, W): sinusoids (cosines first), then an MLP."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        k = torch.arange(TIME_FREQUENCIES, dtype=t.dtype, device=t.device)
+        angles = t[:, None] * torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
+        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+
+
+class DriftBlock(nn.Module):
+    """adaLN-Zero residual MLP: `x + gate * mlp(norm(x) * (1 + scale) + shift)`, all three from the time. Starts as identity."""
+
+    def __init__(self, width: int, ratio: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 3 * width)
+        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        shift, scale, gate = self.modulation(time).chunk(3, dim=1)
+        normed = F.layer_norm(x, x.shape[1:], eps=1e-6)  # eps: authors' code
+        return torch.addcmul(x, gate, self.mlp(torch.addcmul(shift, normed, 1 + scale)))
+
+
+class Drift(nn.Module):
+    """Drift net `v(x_t, t)` on latents that are vectors: (n, D), (n,) -> (n, D).
+
+    Raises:
+        ValueError: the latent has more than one axis; such a modality builds its own net.
+    """
+
+    def __init__(self, *shape: int, width: int = 1152, depth: int = 12, ratio: int = 4) -> None:
+        super().__init__()
+        features = _vector(shape)
+        self.time = TimeEmbedding(width)
+        self.inp = nn.Linear(features, width)
+        self.blocks = nn.ModuleList(DriftBlock(width, ratio) for _ in range(depth))
+        self.out = nn.Linear(width, features)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        time = F.silu(self.time(t))
+        x = self.inp(x)
+        for block in self.blocks:
+            x = block(x, time)
+        return self.out(x)
+
+
+class HeadBlock(nn.Module):
+    """Residual MLP of two linear layers, each behind LayerNorm and SiLU. Starts as identity."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        last = nn.Linear(width, width)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(
+            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout), last
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class Head(nn.Module):
+    """A modality's estimate `h(x)` of the shared latent: (n, D) -> (n, D).
+
+    Raises:
+        ValueError: the latent has more than one axis; such a modality builds its own net.
+    """
+
+    def __init__(self, *shape: int, width: int = 1152, depth: int = 3, dropout: float = 0.0) -> None:
+        super().__init__()
+        features = _vector(shape)
+        blocks = (HeadBlock(width, dropout) for _ in range(depth))
+        self.layers = nn.Sequential(nn.Linear(features, width), *blocks, nn.Linear(width, features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+def _vector(shape: tuple[int, ...]) -> int:
+    if len(shape) != 1:
+        raise ValueError(f"the MLP nets take latents that are vectors, not of shape {shape}; give the modality its own build_drift and build_head")
+    return shape[0]

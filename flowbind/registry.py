@@ -1,0 +1,66 @@
+"""Names of what is installed: modalities, codecs and datasets, built in or a stranger's, through entry points.
+
+Listing is free; a package is imported when one of its names is asked for.
+"""
+
+import difflib
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+GROUPS = {kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "datasets")}
+
+
+@cache
+def installed(kind: str) -> dict[str, EntryPoint]:
+    """The entry points of one kind (modalities, codecs or datasets) by name.
+
+    Raises:
+        ValueError: two packages claim the same name; both are named.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=GROUPS[kind]):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise ValueError(f"the {kind} name '{entry.name}' is claimed by both {package(other)} and {package(entry)}; uninstall one of them")
+    return dict(sorted(found.items()))
+
+
+def package(entry: EntryPoint) -> str:
+    """The distribution an entry point comes from, with its version."""
+    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+
+
+def nearest(name: str, allowed) -> str:
+    """A clause that names what is allowed, the nearest first: `did you mean 'x'? Allowed: x, y`."""
+    allowed = sorted(allowed)
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
+
+
+def load(kind: str, name: str) -> Any:
+    """The object registered under a name.
+
+    Raises:
+        ValueError: no such name (the nearest is given), or its package cannot be imported (what is missing is given).
+    """
+    entries = installed(kind)
+    if name not in entries:
+        raise ValueError(f"no {kind} named '{name}' is installed; {nearest(name, entries)}")
+    try:
+        return entries[name].load()
+    except ImportError as error:
+        raise ValueError(f"'{name}' of {package(entries[name])} cannot be imported: {error}") from error
+
+
+def name_of(kind: str, cls: type) -> str:
+    """The name a class is registered under.
+
+    Raises:
+        ValueError: it is not registered.
+    """
+    value = f"{cls.__module__}:{cls.__qualname__}"
+    for name, entry in installed(kind).items():
+        if entry.value == value or (entry.module == cls.__module__.split(".")[0] and entry.load() is cls):
+            return name
+    raise ValueError(f"{value} is not registered; add it to the entry points '{GROUPS[kind]}' of its package")

@@ -1,0 +1,326 @@
+"""The latent store: a folder of latents, read at random without copying what is not asked for.
+
+    manifest.json                  written last, atomically: what the store holds
+    0-00000.safetensors            rows of stratum 0: one tensor per modality, plus `@line`, the line of each row's sample
+
+Rows are grouped by stratum, the subset of modalities that their samples have. Latents have any fixed shape and dtype.
+Shards are memory-mapped: opening costs the manifest alone, and a batch costs its own rows.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flowbind.codec import digest
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+LINE = "@line"  # cannot clash with a modality: names are identifiers
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its rows, size in bytes and SHA-256."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The rows whose samples have exactly these modalities."""
+
+    modalities: list[str]
+    shards: list[Shard]
+
+    @property
+    def rows(self) -> int:
+        """Number of samples."""
+        return sum(shard.rows for shard in self.shards)
+
+
+@dataclass(frozen=True)
+class Field:
+    """What the store knows of one modality: latents' shape and dtype, statistics per feature, the codec's fingerprint."""
+
+    shape: list[int]
+    dtype: str
+    mean: list
+    std: list
+    fingerprint: dict[str, Any]
+
+
+class LatentStore:
+    """A store opened for reading.
+
+    Args:
+        folder: the store.
+
+    Raises:
+        FileNotFoundError: there is no store, or it was never finished.
+        ValueError: the manifest is not one, or a shard is missing or has another size or header; the shard is named.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        path = self.folder / MANIFEST
+        if not path.is_file():
+            state = "an unfinished latent store" if self.folder.is_dir() else "no such latent store"
+            raise FileNotFoundError(f"{self.folder}: {state}; run `flowbind encode` with the same recipe")
+        try:
+            manifest = json.loads(path.read_bytes())
+            if manifest["format"] != FORMAT:
+                raise ValueError(f"format {manifest['format']}, this flowbind reads {FORMAT}")
+            self.fields = {name: Field(**field) for name, field in manifest["fields"].items()}
+            self.strata = [
+                Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]]) for stratum in manifest["strata"]
+            ]
+            self.source: str = manifest["source"]
+            self.source_sha256: str = manifest["source_sha256"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: not a latent store's manifest ({error!r}); encode again") from None
+        for shard in self._shards():
+            size = (self.folder / shard.file).stat().st_size if (self.folder / shard.file).is_file() else None
+            if size != shard.bytes:
+                found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
+                raise ValueError(f"{self.folder / shard.file}: this shard {found}; delete it and run `flowbind encode` again")
+
+    def _shards(self) -> list[Shard]:
+        return [shard for stratum in self.strata for shard in stratum.shards]
+
+    @property
+    def rows(self) -> int:
+        """Number of samples."""
+        return sum(stratum.rows for stratum in self.strata)
+
+    def verify(self) -> None:
+        """Reads every byte and compares checksums.
+
+        Raises:
+            ValueError: a shard's content changed; it is named.
+        """
+        for shard in self._shards():
+            with (self.folder / shard.file).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
+                    raise ValueError(f"{self.folder / shard.file}: this shard is corrupted (checksum); delete it and run `flowbind encode` again")
+
+    def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
+        """Compares the codecs that made the store with those of a recipe.
+
+        Raises:
+            ValueError: the store lacks a modality, or a fingerprint differs; the field is named.
+        """
+        for name, wanted in fingerprints.items():
+            if name not in self.fields:
+                raise ValueError(f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this recipe")
+            held = self.fields[name].fingerprint
+            for key in [*wanted, *held]:
+                if held.get(key) != wanted.get(key):
+                    raise ValueError(
+                        f"{self.folder}: '{name}' was encoded by another codec: {key} is {held.get(key)!r} in the store, "
+                        f"{wanted.get(key)!r} in the recipe; run `flowbind encode` with this recipe"
+                    )
+
+    def check_source(self, manifest: Path) -> None:
+        """Compares the manifest the store was made from with the recipe's.
+
+        Raises:
+            ValueError: the manifest has changed since, or is another one.
+        """
+        if manifest.is_file() and digest(manifest) != self.source_sha256:
+            raise ValueError(f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` with this recipe")
+
+    @cached_property
+    def _maps(self) -> list[dict[str, list[np.ndarray]]]:
+        """Per stratum and tensor name, the memory maps of its shards."""
+        maps: list[dict[str, list[np.ndarray]]] = []
+        for stratum in self.strata:
+            found: dict[str, list[np.ndarray]] = {name: [] for name in [*stratum.modalities, LINE]}
+            for shard in stratum.shards:
+                for name, array in map_shard(self.folder / shard.file, shard.rows).items():
+                    found[name].append(array)
+            maps.append(found)
+        return maps
+
+    @cached_property
+    def _starts(self) -> list[np.ndarray]:
+        """Per stratum, the first row of each shard."""
+        return [np.cumsum([0] + [shard.rows for shard in stratum.shards])[:-1] for stratum in self.strata]
+
+    def gather(self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape (len(rows), *shape)."""
+        names = self.strata[stratum].modalities if names is None else names
+        shard = np.searchsorted(self._starts[stratum], rows, side="right") - 1
+        within = rows - self._starts[stratum][shard]
+        return {name: self._gather(self._maps[stratum][name], shard, within, name) for name in names}
+
+    def _gather(self, maps: list[np.ndarray], shard: np.ndarray, within: np.ndarray, name: str) -> Tensor:
+        if len(maps) == 1:
+            array = maps[0][within]
+        else:
+            array = np.empty((len(within), *maps[0].shape[1:]), maps[0].dtype)
+            for number in np.unique(shard):
+                here = shard == number
+                array[here] = maps[number][within[here]]
+        dtype = torch.int64 if name == LINE else DTYPES[self.fields[name].dtype]
+        return torch.from_numpy(array).view(dtype)
+
+    def all(self, name: str) -> Tensor:
+        """Every latent of a modality, with shape (rows, *shape), stratum after stratum."""
+        return torch.cat([self.gather(i, np.arange(s.rows), [name])[name] for i, s in enumerate(self.strata) if name in s.modalities])
+
+    def lines(self, name: str) -> Tensor:
+        """The manifest line index (from 0, samples only) of each row of `all(name)`."""
+        return torch.cat([self.gather(i, np.arange(s.rows), [LINE])[LINE] for i, s in enumerate(self.strata) if name in s.modalities])
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its data begins.
+
+    Raises:
+        ValueError: not a safetensors file, or its header is damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            (size,) = struct.unpack("<Q", file.read(8))
+            if size > min(path.stat().st_size, 100_000_000):
+                raise ValueError("the header is longer than the file")
+            return json.loads(file.read(size)), 8 + size
+    except (struct.error, ValueError) as error:
+        raise ValueError(f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again") from None
+
+
+def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
+    """Memory-maps the tensors of a shard; bfloat16 as int16, which torch views back.
+
+    Raises:
+        ValueError: the header is damaged or speaks of other data.
+    """
+    header, begin = read_header(path)
+    arrays = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype = np.dtype(np.int16) if entry["dtype"] == "BF16" else torch.empty(0, dtype=DTYPES[entry["dtype"]]).numpy().dtype
+            start, stop = entry["data_offsets"]
+            shape = tuple(entry["shape"])
+            if shape[0] != rows or stop - start != dtype.itemsize * int(np.prod(shape)):
+                raise ValueError(f"'{name}' has shape {shape}, {rows} rows were written")
+            arrays[name] = np.memmap(path, dtype, mode="r", offset=begin + start, shape=shape)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again") from None
+    return arrays
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Writes one shard, beside and then renamed. `metadata` says what it was made from, so that a resumed run can trust it.
+
+    Raises:
+        OSError: it cannot be written, for want of space or permission.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
+        os.replace(partial, path)
+    except SafetensorError as error:  # how the library reports a full disk
+        raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
+    finally:
+        if path.parent.is_dir():
+            partial.unlink(missing_ok=True)
+
+
+def shard_metadata(path: Path) -> dict[str, str] | None:
+    """The metadata a complete shard was written with; None if there is no whole shard."""
+    if not path.is_file():
+        return None
+    try:
+        header, begin = read_header(path)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return header["__metadata__"] if begin + max(ends) == path.stat().st_size else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def finish_store(
+    folder: Path,
+    strata: Sequence[tuple[Sequence[str], Sequence[str]]],
+    fingerprints: Mapping[str, Mapping[str, Any]],
+    source: str,
+    source_sha256: str,
+) -> LatentStore:
+    """Writes the manifest over shards that lie in `folder`: statistics, checksums, fingerprints.
+
+    Args:
+        folder: the store.
+        strata: per stratum its modalities and its shards' file names, in order.
+        fingerprints: per modality, of the codec that made its latents.
+        source: the manifest of raw samples the latents were made from.
+        source_sha256: of that file.
+    """
+    found: list[Stratum] = []
+    moments: dict[str, list] = {}  # per modality: count, mean, sum of squared deviations
+    shapes: dict[str, tuple[list[int], str]] = {}
+    for modalities, files in strata:
+        shards = []
+        for file in files:
+            path = folder / file
+            header, _ = read_header(path)
+            rows = header[LINE]["shape"][0]
+            for name, array in map_shard(path, rows).items():
+                if name != LINE:
+                    shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
+                    tensor = torch.from_numpy(np.array(array)).view(DTYPES[header[name]["dtype"]])
+                    moments[name] = _merge(moments.get(name), tensor.double())
+            with path.open("rb") as stream:
+                shards.append(Shard(file, rows, path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()))
+        found.append(Stratum(list(modalities), shards))
+    fields = {}
+    for name, fingerprint in fingerprints.items():
+        if name in shapes:
+            count, mean, squares = moments[name]
+            std = (squares / count).sqrt()
+            fields[name] = Field(list(shapes[name][0]), shapes[name][1], mean.tolist(), std.tolist(), dict(fingerprint))
+    manifest = {
+        "format": FORMAT,
+        "source": source,
+        "source_sha256": source_sha256,
+        "fields": {name: asdict(field) for name, field in fields.items()},
+        "strata": [asdict(stratum) for stratum in found],
+    }
+    partial = folder / (MANIFEST + ".partial")
+    partial.write_text(json.dumps(manifest, indent=1))
+    os.replace(partial, folder / MANIFEST)
+    return LatentStore(folder)
+
+
+def _merge(moments: list | None, x: Tensor) -> list:
+    """Adds rows to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
+    count, mean = len(x), x.mean(0)
+    squares = (x - mean).square().sum(0)
+    if moments is None:
+        return [count, mean, squares]
+    before, mean_before, squares_before = moments
+    total = before + count
+    delta = mean - mean_before
+    return [total, mean_before + delta * count / total, squares_before + squares + delta.square() * before * count / total]

@@ -1,0 +1,1 @@
+"""Training, on Lightning: what learns, and what happens around a step."""

@@ -1,0 +1,128 @@
+"""FlowBind's LightningModule: where randomness is drawn, and what an optimiser step is."""
+
+from dataclasses import asdict
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from flowbind.batch import Batch
+from flowbind.evaluation import Evaluation, EvaluationConfig
+from flowbind.flows import Flows, check_shapes
+from flowbind.generation import Model
+from flowbind.manifest import Manifest
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.objective import Draws, ObjectiveConfig, losses
+from flowbind.release import describe_modality
+
+
+class FlowBind(LightningModule):
+    """Trains one flow per modality to a shared latent (arXiv 2512.15420).
+
+    Args:
+        modalities: by name, as manifests name them.
+        drift: size of a drift net, where the modality does not say. The paper's by default.
+        head: size of a head, where the modality does not say. The paper's by default.
+        objective: the method's settings.
+        learning_rate: of Adam, after warm-up; 1e-4 in the paper.
+        warmup_steps: linear warm-up; 1,000 in the paper.
+        decay: `constant` after warm-up (the paper), or `cosine` down to 0 at the last step.
+        seed: of times, noise and dropout; with the step it decides every draw.
+        evaluation: what `flowbind test` does.
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, Modality],
+        drift: DriftConfig = DriftConfig(),  # noqa: B008 - frozen
+        head: HeadConfig = HeadConfig(),  # noqa: B008
+        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008
+        learning_rate: float = 1e-4,
+        warmup_steps: int = 1000,
+        decay: str = "constant",
+        seed: int = 0,
+        evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        for name in modalities:
+            if not name.isidentifier():
+                raise ValueError(f"a modality's name is an identifier (letters, digits, _), not '{name}'")
+        if decay not in ("constant", "cosine"):
+            raise ValueError(f"decay is constant or cosine, not '{decay}'")
+        check_shapes(modalities)
+        self.modalities = modalities
+        self.drift, self.head, self.objective, self.evaluation = drift, head, objective, evaluation
+        self.learning_rate, self.warmup_steps, self.decay, self.seed = learning_rate, warmup_steps, decay, seed
+        self.flows: Flows | None = None
+
+    def configure_model(self) -> None:
+        if self.flows is None:
+            self.flows = Flows(self.modalities, self.drift, self.head)
+
+    @property
+    def model(self) -> Model:
+        """The model as it generates, sharing these weights."""
+        return Model(self.modalities, self.flows, self.drift, self.head, self.objective)
+
+    def on_fit_start(self) -> None:
+        store = self.trainer.datamodule.open("train")
+        for name, standard in self.flows.standard.items():
+            field = store.fields[name]
+            standard.set(torch.tensor(field.mean), torch.tensor(field.std))
+
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """The loss of each modality on a batch of codec latents."""
+        x = {name: self.flows.standard[name](latents) for name, latents in batch.latents.items()}
+        batch = Batch(x, batch.samples, batch.links)
+        return losses(self.flows.drifts, self.flows.heads, batch, Draws.sample(batch, generator), self.objective)
+
+    def draws_at(self, *position: int) -> torch.Generator:
+        """The generator of one step's draws, on the module's device: a pure function of the seed and the position."""
+        mixed = hash((self.seed, *position)) & (2**63 - 1)  # hashes of integers do not depend on the process
+        return torch.Generator(self.device).manual_seed(mixed)
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        found = self.losses(batch, self.draws_at(0, self.global_step, index, self.global_rank))
+        loss = torch.stack(list(found.values())).sum()
+        self.log_dict({f"train/{name}": value.detach() for name, value in found.items()})
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        found = self.losses(batch, self.draws_at(1, index, self.global_rank))
+        size = sum(batch.rows)
+        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=size, sync_dist=True)
+        self.log("val/loss", torch.stack(list(found.values())).sum(), batch_size=size, sync_dist=True, prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        # One kernel over all parameters; the plain loop over tensors costs several times as much.
+        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        rates = [torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(self.warmup_steps, 1), 1.0, max(self.warmup_steps, 1))]
+        if self.decay == "cosine":
+            steps = max(self.trainer.estimated_stepping_batches - self.warmup_steps, 1)
+            rates.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
+        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, rates, [self.warmup_steps]) if len(rates) > 1 else rates[0]
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return batch.to(device)
+
+    def describe(self) -> dict:
+        """What a checkpoint must agree with to be of this model."""
+        modalities = {name: describe_modality(modality) for name, modality in self.modalities.items()}
+        return {"modalities": modalities, "drift": asdict(self.drift), "head": asdict(self.head)}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["flowbind"] = self.describe()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        held = checkpoint.get("flowbind")
+        if held is None:
+            raise ValueError("the checkpoint is not one of a FlowBind model; give one that `flowbind fit` wrote with this recipe")
+        for key, wanted in self.describe().items():
+            if held[key] != wanted:
+                part = next((k for k in {**held[key], **wanted} if held[key].get(k) != wanted.get(k)), key)
+                raise ValueError(
+                    f"the checkpoint is of another model: its {key}.{part} is {held[key].get(part)}, the recipe's is {wanted.get(part)}"
+                )
