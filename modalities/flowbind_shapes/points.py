@@ -1,0 +1,61 @@
+"""Point clouds: the solid's surface sampled uniformly by area, turned, tilted and a little blurred, in colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flowbind_shapes.palette import tint
+from flowbind_shapes.scene import Scenes
+from flowbind_shapes.solids import RADIUS, Solid
+
+POINTS = 1024
+VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+_KINDS = {"f": "float", "u": "uchar"}
+HEADER = "\n".join(
+    [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {POINTS}",
+        *(f"property {_KINDS[VERTEX[name].kind]} {name}" for name in VERTEX.names),
+        "end_header\n",
+    ]
+).encode()
+
+
+def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
+    """Clouds of n scenes of one solid: vertices of dtype VERTEX and shape (n, 1024)."""
+    n = len(scenes)
+    place = solid.surface(generator.random((n, POINTS, 4))) * RADIUS[scenes.size][:, None, None]
+    place = place @ _rotation(
+        yaw=generator.uniform(0, 2 * np.pi, size=n),
+        axis=generator.uniform(0, 2 * np.pi, size=n),
+        tilt=np.radians(generator.uniform(0, 25, size=n)),
+    )
+    place += generator.normal(scale=0.006, size=place.shape)
+    colour = tint(scenes.colour, generator)[:, None] + generator.normal(scale=0.03, size=place.shape)
+    cloud = np.empty((n, POINTS), dtype=VERTEX)
+    cloud["x"], cloud["y"], cloud["z"] = np.moveaxis(place, -1, 0)
+    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(np.round(255 * np.clip(colour, 0, 1)), -1, 0)
+    return cloud
+
+
+def write(cloud: np.ndarray, path: Path) -> None:
+    """Writes one cloud, vertices of shape (1024,), as binary little-endian PLY."""
+    path.write_bytes(HEADER + cloud.tobytes())
+
+
+def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray:
+    """Matrices (n, 3, 3): turned about z by `yaw`, then tilted by `tilt` about a horizontal axis at angle `axis`."""
+    return _about_z(yaw) @ _about_z(-axis) @ _about_x(tilt) @ _about_z(axis)
+
+
+def _about_z(angle: np.ndarray) -> np.ndarray:
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
+    return np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
+
+
+def _about_x(angle: np.ndarray) -> np.ndarray:
+    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
+    return np.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], axis=-1).reshape(-1, 3, 3)

@@ -1,0 +1,157 @@
+"""The six solids at unit size (within about 1 of the origin, z up): what each needs to be seen and to be sampled.
+
+`distance` is the signed distance to the surface or, near some edges, a lower bound of it: enough for sphere tracing,
+soft shadows and normals. `surface` maps uniform numbers to points that are uniform by area.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+RADIUS = np.array([0.45, 0.67, 1.0])  # what a solid of unit size is scaled by: small, medium, large
+SPHERE_RADIUS = 0.85
+CUBE_HALF = 0.58
+CYLINDER_RADIUS, CYLINDER_HALF = 0.55, 0.75
+CONE_RADIUS, CONE_BOTTOM, CONE_TOP = 0.75, -0.65, 0.95
+TORUS_RING, TORUS_TUBE = 0.68, 0.27
+STAR_OUTER, STAR_INNER, STAR_HALF = 1.0, 0.45, 0.22
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A solid: `distance(x, y, z)` of any shape, `surface(u)` from (..., 4) in [0, 1) to points (..., 3), and the
+    height `bottom` of the plane it stands on."""
+
+    distance: Callable[[Array, Array, Array], Array]
+    surface: Callable[[Array], Array]
+    bottom: float
+
+
+def _sphere_distance(x: Array, y: Array, z: Array) -> Array:
+    return np.sqrt(x * x + y * y + z * z) - SPHERE_RADIUS
+
+
+def _sphere_surface(u: Array) -> Array:
+    z = 2 * u[..., 0] - 1  # Archimedes: height is uniform on a sphere
+    return SPHERE_RADIUS * _turn(np.sqrt(1 - z * z), z, u[..., 1])
+
+
+def _cube_distance(x: Array, y: Array, z: Array) -> Array:
+    x, y, z = (np.abs(axis) - CUBE_HALF for axis in (x, y, z))
+    outside = np.sqrt(np.maximum(x, 0) ** 2 + np.maximum(y, 0) ** 2 + np.maximum(z, 0) ** 2)
+    return outside + np.minimum(np.maximum(np.maximum(x, y), z), 0)
+
+
+def _cube_surface(u: Array) -> Array:
+    face = (6 * u[..., 2]).astype(int)
+    sign = (face % 2) * 2.0 - 1
+    square = np.stack([2 * u[..., 0] - 1, 2 * u[..., 1] - 1, sign], axis=-1)
+    order = (np.arange(3) + face[..., None] // 2) % 3
+    return CUBE_HALF * np.take_along_axis(square, order, axis=-1)
+
+
+def _cylinder_distance(x: Array, y: Array, z: Array) -> Array:
+    return _capped(np.sqrt(x * x + y * y) - CYLINDER_RADIUS, np.abs(z) - CYLINDER_HALF)
+
+
+def _cylinder_surface(u: Array) -> Array:
+    part = _part(u[..., 2], [2 * CYLINDER_RADIUS * CYLINDER_HALF, CYLINDER_RADIUS**2 / 2, CYLINDER_RADIUS**2 / 2])
+    height = CYLINDER_HALF * np.choose(part, [2 * u[..., 0] - 1, -1.0, 1.0])
+    radius = CYLINDER_RADIUS * np.where(part == 0, 1.0, np.sqrt(u[..., 0]))
+    return _turn(radius, height, u[..., 1])
+
+
+_CONE_HEIGHT = CONE_TOP - CONE_BOTTOM
+_CONE_SLANT = float(np.hypot(CONE_RADIUS, _CONE_HEIGHT))
+
+
+def _cone_distance(x: Array, y: Array, z: Array) -> Array:
+    radius = np.sqrt(x * x + y * y)
+    side = (radius * _CONE_HEIGHT + (z - CONE_TOP) * CONE_RADIUS) / _CONE_SLANT
+    return np.maximum(side, CONE_BOTTOM - z)
+
+
+def _cone_surface(u: Array) -> Array:
+    part = _part(u[..., 2], [_CONE_SLANT, CONE_RADIUS])
+    share = np.sqrt(u[..., 0])  # of the radius: on the base and on the mantle area grows with its square
+    height = np.where(part == 0, CONE_TOP - share * _CONE_HEIGHT, CONE_BOTTOM)
+    return _turn(share * CONE_RADIUS, height, u[..., 1])
+
+
+def _torus_distance(x: Array, y: Array, z: Array) -> Array:
+    ring = np.sqrt(x * x + y * y) - TORUS_RING
+    return np.sqrt(ring * ring + z * z) - TORUS_TUBE
+
+
+def _torus_surface(u: Array) -> Array:
+    # Around the tube the area density is 1 + k cos(angle), k = tube / ring: reflect a uniform angle with the chance
+    # that turns the uniform density into this one.
+    angle = 2 * np.pi * u[..., 0]
+    angle = np.where(2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle), np.pi - angle, angle)
+    return _turn(TORUS_RING + TORUS_TUBE * np.cos(angle), TORUS_TUBE * np.sin(angle), u[..., 1])
+
+
+# One of the ten edges runs from the tip to the notch; the other nine are its mirror images.
+_TIP = np.array([0.0, STAR_OUTER])
+_NOTCH = STAR_INNER * np.array([np.sin(np.pi / 5), np.cos(np.pi / 5)])
+_EDGE = float(np.hypot(*(_NOTCH - _TIP)))
+_ALONG = tuple(((_NOTCH - _TIP) / _EDGE).tolist())
+_MIRRORS = [(math.cos(a), -math.sin(a)) for a in (math.pi / 5, math.pi * 4 / 5)]  # normals of two mirror lines
+
+
+def _star_distance(x: Array, y: Array, z: Array) -> Array:
+    x = np.abs(x)
+    for normal_x, normal_y in _MIRRORS:
+        beyond = 2 * np.maximum(x * normal_x + y * normal_y, 0)
+        x, y = x - beyond * normal_x, y - beyond * normal_y
+    x, y = np.abs(x), y - STAR_OUTER
+    nearest = np.clip(x * _ALONG[0] + y * _ALONG[1], 0, _EDGE)  # on the edge, from the tip
+    across = x * -_ALONG[1] + y * _ALONG[0]
+    edge = np.copysign(np.hypot(x - nearest * _ALONG[0], y - nearest * _ALONG[1]), across)
+    return _capped(edge, np.abs(z) - STAR_HALF)
+
+
+def _star_surface(u: Array) -> Array:
+    triangle = float(_TIP[1] * _NOTCH[0]) / 2  # centre, tip, notch
+    part = _part(u[..., 2], [2 * STAR_HALF * _EDGE, triangle, triangle])
+    outwards = np.where(part == 0, 1.0, np.sqrt(u[..., 3]))
+    flat = outwards[..., None] * (_TIP + u[..., :1] * (_NOTCH - _TIP))
+    height = STAR_HALF * np.choose(part, [2 * u[..., 3] - 1, -1.0, 1.0])
+    ten = 10 * u[..., 1]
+    angle = 2 * np.pi / 5 * np.floor(ten / 2)
+    x, y = np.where(ten.astype(int) % 2 == 0, 1, -1) * flat[..., 0], flat[..., 1]
+    cos, sin = np.cos(angle), np.sin(angle)
+    return np.stack([cos * x - sin * y, sin * x + cos * y, height], axis=-1)
+
+
+def _capped(across: Array, along: Array) -> Array:
+    """The distance to a prism from the distances to its outline and to its end planes."""
+    outside = np.sqrt(np.maximum(across, 0) ** 2 + np.maximum(along, 0) ** 2)
+    return outside + np.minimum(np.maximum(across, along), 0)
+
+
+def _turn(radius: Array, height: Array, turn: Array) -> Array:
+    """Points (..., 3) at this distance from the z axis, this height and this share of a full turn."""
+    angle = 2 * np.pi * turn
+    return np.stack(np.broadcast_arrays(radius * np.cos(angle), radius * np.sin(angle), height), axis=-1)
+
+
+def _part(u: Array, areas: list[float]) -> Array:
+    """Which part of a surface each uniform number falls on, in proportion to the areas."""
+    return np.searchsorted(np.cumsum(areas)[:-1] / sum(areas), u, side="right")
+
+
+SOLIDS = {
+    "sphere": Solid(distance=_sphere_distance, surface=_sphere_surface, bottom=-SPHERE_RADIUS),
+    "cube": Solid(distance=_cube_distance, surface=_cube_surface, bottom=-CUBE_HALF),
+    "cylinder": Solid(distance=_cylinder_distance, surface=_cylinder_surface, bottom=-CYLINDER_HALF),
+    "cone": Solid(distance=_cone_distance, surface=_cone_surface, bottom=CONE_BOTTOM),
+    "torus": Solid(distance=_torus_distance, surface=_torus_surface, bottom=-TORUS_TUBE),
+    "star": Solid(distance=_star_distance, surface=_star_surface, bottom=-STAR_HALF),
+}
