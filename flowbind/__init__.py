@@ -1,7 +1,7 @@
 """flowbind: any-to-any generation, every modality tied to one shared latent by its own invertible flow.
 
-    model = flowbind.load("runs/shapes/model")
-    out = model.generate({"text": ["a large red torus"]}, to=["image", "audio"], steps=10)
+model = flowbind.load("runs/shapes/model")
+out = model.generate({"text": ["a large red torus"]}, to=["image", "audio"], steps=10)
 """
 
 from importlib import import_module

@@ -22,7 +22,11 @@ from torch import Tensor, nn
 
 def arguments(described: object) -> dict[str, Any]:
     """The constructor arguments of an object that keeps each as the attribute of the same name."""
-    return {name: getattr(described, name) for name in inspect.signature(type(described).__init__).parameters if name != "self"}
+    return {
+        name: getattr(described, name)
+        for name in inspect.signature(type(described).__init__).parameters
+        if name != "self"
+    }
 
 
 class Codec(ABC):
@@ -96,17 +100,22 @@ class NeuralCodec(Codec):
     @cached_property
     def net(self) -> nn.Module:
         """The frozen network, in evaluation mode."""
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if not self.file.is_file():
-            raise FileNotFoundError(f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs")
+            raise FileNotFoundError(
+                f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
+            )
         with torch.device("meta"):
             net = self.build()
-        state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
         try:
+            state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
             net.load_state_dict(state, assign=True)
-        except RuntimeError as error:
-            raise ValueError(f"{self.file}: these are not weights of the codec {type(self).__name__} ({str(error).splitlines()[-1].strip()})") from None
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(
+                f"{self.file}: these are not weights of the codec {type(self).__name__} ({str(error).splitlines()[-1].strip()})"
+            ) from None
         return net.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()

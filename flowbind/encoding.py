@@ -20,6 +20,7 @@ from flowbind.codec import digest
 from flowbind.manifest import Manifest
 from flowbind.modality import Modality
 from flowbind.progress import say, track
+from flowbind.registry import installed
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, shard_metadata, write_shard
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
@@ -36,7 +37,9 @@ class ShardPlan:
     key: str
 
 
-def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality], shard_rows: int = SHARD_ROWS) -> list[ShardPlan]:
+def plan_shards(
+    manifest: Manifest, modalities: Mapping[str, Modality], shard_rows: int = SHARD_ROWS
+) -> list[ShardPlan]:
     """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the manifest's order.
 
     Raises:
@@ -49,7 +52,9 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality], shard_ro
     if not groups:
         raise ValueError(f"{manifest.path}: no sample has any of {', '.join(modalities)}; nothing to encode")
     if unused:
-        say(f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of {', '.join(modalities)} and are left out")
+        say(
+            f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of {', '.join(modalities)} and are left out"
+        )
     prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
     plans = []
     for number, (names, indices) in enumerate(sorted(groups.items())):
@@ -59,7 +64,9 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality], shard_ro
             for index in rows:
                 sample = manifest.samples[index]
                 for name in names:
-                    key.update(f"{index} {sample.values[name]} {_stamp(manifest.source(sample, name, modalities[name]))}\n".encode())
+                    key.update(
+                        f"{index} {sample.values[name]} {_stamp(manifest.source(sample, name, modalities[name]))}\n".encode()
+                    )
             plans.append(ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest()))
     return plans
 
@@ -133,25 +140,39 @@ class Encoding(LightningModule):
         for modality in self.modalities.values():
             modality.codec.to(self.device)
 
-    def predict_step(self, chunk: Chunk, index: int) -> None:
+    def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
+        return batch  # raw samples: codecs move what they need
+
+    def predict_step(self, chunk: Chunk, index: int) -> int:
         self.bad += chunk.bad
         self.shard_bad += chunk.bad
         if len(self.bad) > self.skip_bad:
-            allowed = f" (more than the {self.skip_bad} that --skip-bad allows)" if self.skip_bad else "; --skip-bad N leaves out at most N such samples"
+            allowed = (
+                f" (more than the {self.skip_bad} that --skip-bad allows)"
+                if self.skip_bad
+                else "; --skip-bad N leaves out at most N such samples"
+            )
             raise ValueError(f"{self.bad[-1]}{allowed}")
         if chunk.indices:
             for name, raws in chunk.raws.items():
                 codec = self.modalities[name].codec
                 latents = codec.encode(raws)
                 if latents.shape != (len(raws), *codec.shape):
-                    raise ValueError(f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises {tuple(codec.shape)}")
+                    raise ValueError(
+                        f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises {tuple(codec.shape)}"
+                    )
                 self.latents.setdefault(name, []).append(latents.to("cpu", codec.dtype))
         self.lines += chunk.indices
         if chunk.last:
             if self.lines:
-                tensors = {name: torch.cat(parts) for name, parts in self.latents.items()} | {LINE: torch.tensor(self.lines)}
-                write_shard(self.folder / chunk.plan.file, tensors, {"key": chunk.plan.key, "bad": json.dumps(self.shard_bad)})
+                tensors = {name: torch.cat(parts) for name, parts in self.latents.items()} | {
+                    LINE: torch.tensor(self.lines)
+                }
+                write_shard(
+                    self.folder / chunk.plan.file, tensors, {"key": chunk.plan.key, "bad": json.dumps(self.shard_bad)}
+                )
             self._begin()
+        return len(chunk.indices)
 
 
 def encode(
@@ -180,7 +201,11 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities, shard_rows)
-    done = {plan.file: meta for plan in plans if (meta := shard_metadata(folder / plan.file)) and meta.get("key") == plan.key}
+    done = {
+        plan.file: meta
+        for plan in plans
+        if (meta := shard_metadata(folder / plan.file)) and meta.get("key") == plan.key
+    }
     pending = [plan for plan in plans if plan.file not in done]
     if not pending and _finished(folder, manifest_path, plans):
         say(f"{folder}: {len(manifest.samples)} samples are encoded already")
@@ -215,8 +240,6 @@ def encode(
 
 def known_names(modalities: Mapping[str, Modality]) -> set[str]:
     """Names a manifest may use: the recipe's, and all that are installed."""
-    from flowbind.registry import installed
-
     return {*modalities, *installed("modalities")}
 
 

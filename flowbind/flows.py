@@ -50,7 +50,9 @@ class Flows(nn.Module):
         check_shapes(modalities)
         self.drifts = nn.ModuleDict({name: modality.build_drift(drift) for name, modality in modalities.items()})
         self.heads = nn.ModuleDict({name: modality.build_head(head) for name, modality in modalities.items()})
-        self.standard = nn.ModuleDict({name: Standardizer(*modality.codec.shape) for name, modality in modalities.items()})
+        self.standard = nn.ModuleDict(
+            {name: Standardizer(*modality.codec.shape) for name, modality in modalities.items()}
+        )
 
 
 def check_shapes(modalities: Mapping[str, Modality]) -> None:

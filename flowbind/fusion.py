@@ -70,4 +70,6 @@ def add_noise(mean: Tensor, count: Tensor, noise: Tensor, variance: float) -> Te
 
 
 def _sum(values: Tensor, links: Links, rows: int) -> Tensor:
-    return torch.zeros(rows, *values.shape[1:], dtype=values.dtype, device=values.device).index_add(0, links.target, values)
+    return torch.zeros(rows, *values.shape[1:], dtype=values.dtype, device=values.device).index_add(
+        0, links.target, values
+    )

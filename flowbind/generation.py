@@ -77,6 +77,12 @@ class Model:
         return modality.codec.encode(raws)
 
     @torch.inference_mode()
+    def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:
+        """The shared latent that one source tells, with shape (B, *shape): its flow from 1 to 0."""
+        x = self.flows.standard[name](latents.to(self.device))
+        return integrate(self.flows.drifts[name], x, start=1.0, stop=0.0, steps=steps, method=method)
+
+    @torch.inference_mode()
     def to_shared(self, latents: Mapping[str, Tensor], steps: int = STEPS, method: Method = "euler") -> Tensor:
         """The shared latent of B samples: each source's flow from 1 to 0, then the average.
 
@@ -88,13 +94,7 @@ class Model:
         Returns:
             Latents with shape (B, *shape).
         """
-        ends = []
-        for name, latent in latents.items():
-            x = self.flows.standard[name](latent.to(self.device))
-            ends.append(integrate(self.flows.drifts[name], x, start=1.0, stop=0.0, steps=steps, method=method))
-        size = len(ends[0])
-        links = Links(torch.arange(size, device=self.device).repeat(len(ends)), torch.arange(size * len(ends), device=self.device))
-        return fuse(torch.cat(ends), links, torch.ones_like(links.target, dtype=torch.bool), size).mean
+        return average([self.inverse(name, latent, steps, method) for name, latent in latents.items()])
 
     @torch.inference_mode()
     def from_shared(self, z: Tensor, name: str, steps: int = STEPS, method: Method = "euler") -> Tensor:
@@ -133,7 +133,9 @@ class Model:
         z = self.to_shared(latents, inward, method)
         if variety:
             noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
-            z = add_noise(z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variety**2 * self.objective.noise_variance)
+            z = add_noise(
+                z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variety**2 * self.objective.noise_variance
+            )
         return {name: self.from_shared(z, name, outward, method) for name in to}
 
     @torch.inference_mode()
@@ -173,3 +175,12 @@ class Model:
         generator = torch.Generator(self.device).manual_seed(seed)
         made = self.translate(latents, to, steps, method, variety, generator)
         return {name: self.modalities[name].codec.decode(latent, generator) for name, latent in made.items()}
+
+
+def average(estimates: Sequence[Tensor]) -> Tensor:
+    """The shared latent of B samples, with shape (B, *shape): the mean of what each source tells, of that shape each."""
+    size, device = len(estimates[0]), estimates[0].device
+    links = Links(
+        torch.arange(size, device=device).repeat(len(estimates)), torch.arange(size * len(estimates), device=device)
+    )
+    return fuse(torch.cat(list(estimates)), links, torch.ones_like(links.target, dtype=torch.bool), size).mean

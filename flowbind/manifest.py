@@ -117,7 +117,9 @@ def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample
         if key not in known:
             raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
         if not isinstance(value, str) or not value.strip():
-            raise ValueError(f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}")
+            raise ValueError(
+                f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}"
+            )
     if not values:
         raise ValueError(f"{where}: no usable modality; it needs at least one of {', '.join(sorted(known))}")
     labels = entry.get("labels") or {}

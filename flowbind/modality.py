@@ -19,20 +19,24 @@ class Modality(ABC):
     """One kind of data.
 
     Args:
-        codec: turns raw samples into latents and back.
+        codec: turns raw samples into latents and back; `default_codec()` if None.
         drift: size of this modality's drift net; the model's default if None.
         head: size of this modality's head; the model's default if None.
 
     Attributes:
         suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
         literal: whether a sample may stand in a manifest or on the command line as itself rather than as a file.
+        default_codec: class of the codec that is taken where none is given.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
+    default_codec: ClassVar[type[Codec]]
 
-    def __init__(self, codec: Codec, drift: DriftConfig | None = None, head: HeadConfig | None = None) -> None:
-        self.codec = codec
+    def __init__(
+        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
+    ) -> None:
+        self.codec = codec or self.default_codec()
         self.drift = drift
         self.head = head
 

@@ -107,7 +107,13 @@ class HeadBlock(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(
-            nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width), nn.SiLU(), nn.Dropout(dropout), last
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            last,
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,5 +139,7 @@ class Head(nn.Module):
 
 def _vector(shape: tuple[int, ...]) -> int:
     if len(shape) != 1:
-        raise ValueError(f"the MLP nets take latents that are vectors, not of shape {shape}; give the modality its own build_drift and build_head")
+        raise ValueError(
+            f"the MLP nets take latents that are vectors, not of shape {shape}; give the modality its own build_drift and build_head"
+        )
     return shape[0]

@@ -100,7 +100,9 @@ def losses(
     z = shared_latents(heads, batch, draws, config)
     times = training_times(draws.uniform, draws.choice, config.times, config.alpha, config.endpoint)
     found = {}
-    for (name, x), z_i, t_i in zip(batch.latents.items(), z.split(batch.rows), times.split(batch.rows, dim=1), strict=True):
+    for (name, x), z_i, t_i in zip(
+        batch.latents.items(), z.split(batch.rows), times.split(batch.rows, dim=1), strict=True
+    ):
         rules = len(t_i)
         t = t_i.reshape(-1)
         z_t = stop_gradient(z_i.repeat(rules, *[1] * (z_i.ndim - 1)), t)

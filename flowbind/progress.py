@@ -34,11 +34,12 @@ def _bar(iterable, description, total):
 def _lines(iterable, description, total):
     begin = last = time.monotonic()
     done = 0
-    for item in iterable:
-        yield item
-        done += 1
-        now = time.monotonic()
-        if now - last >= QUIET_INTERVAL:
-            last = now
-            say(f"{description}: {done}{f'/{total}' if total else ''} ({done / (now - begin):.1f}/s)")
-    say(f"{description}: {done} done in {time.monotonic() - begin:.1f} s")
+    try:
+        for done, item in enumerate(iterable, start=1):
+            yield item
+            now = time.monotonic()
+            if now - last >= QUIET_INTERVAL:
+                last = now
+                say(f"{description}: {done}{f'/{total}' if total else ''} ({done / (now - begin):.1f}/s)")
+    finally:  # a loop that knows the length may never ask for the end
+        say(f"{description}: {done}{f'/{total}' if total else ''} done in {time.monotonic() - begin:.1f} s")

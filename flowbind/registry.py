@@ -22,7 +22,9 @@ def installed(kind: str) -> dict[str, EntryPoint]:
     for entry in entry_points(group=GROUPS[kind]):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
-            raise ValueError(f"the {kind} name '{entry.name}' is claimed by both {package(other)} and {package(entry)}; uninstall one of them")
+            raise ValueError(
+                f"the {kind} name '{entry.name}' is claimed by both {package(other)} and {package(entry)}; uninstall one of them"
+            )
     return dict(sorted(found.items()))
 
 
@@ -49,7 +51,7 @@ def load(kind: str, name: str) -> Any:
         raise ValueError(f"no {kind} named '{name}' is installed; {nearest(name, entries)}")
     try:
         return entries[name].load()
-    except ImportError as error:
+    except (ImportError, AttributeError) as error:
         raise ValueError(f"'{name}' of {package(entries[name])} cannot be imported: {error}") from error
 
 
@@ -60,7 +62,10 @@ def name_of(kind: str, cls: type) -> str:
         ValueError: it is not registered.
     """
     value = f"{cls.__module__}:{cls.__qualname__}"
+    owner = cls.__module__.split(".")[0]
     for name, entry in installed(kind).items():
-        if entry.value == value or (entry.module == cls.__module__.split(".")[0] and entry.load() is cls):
+        if entry.value == value or (
+            entry.attr == cls.__qualname__ and entry.module.split(".")[0] == owner and entry.load() is cls
+        ):
             return name
     raise ValueError(f"{value} is not registered; add it to the entry points '{GROUPS[kind]}' of its package")

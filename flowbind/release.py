@@ -1,8 +1,8 @@
 """Released models: a folder of safetensors and JSON. Nothing in it can run code: classes are found by registered name.
 
-    model.json          modalities, codecs, sizes, settings, versions
-    model.safetensors   weights of drifts and heads, and the standardisation
-    codecs/             weights of codecs that are not shipped with their plugin
+model.json          modalities, codecs, sizes, settings, versions
+model.safetensors   weights of drifts and heads, and the standardisation
+codecs/             weights of codecs that are not shipped with their plugin
 """
 
 import json
@@ -83,7 +83,10 @@ def save(model: Model, folder: str | Path) -> None:
             (partial / CODECS).mkdir(exist_ok=True)
             shutil.copyfile(modality.codec.file, partial / CODECS / f"{name}.safetensors")
             description["modalities"][name]["codec"]["args"]["weights"] = f"{CODECS}/{name}.safetensors"
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.flows.state_dict().items()}, partial / WEIGHTS)
+    save_file(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in model.flows.state_dict().items()},
+        partial / WEIGHTS,
+    )
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -109,7 +112,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         raise FileNotFoundError(f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}")
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
-            raise ValueError(f"{folder}: not a released model, it has no {file}; `flowbind fit` writes one as `model` in its run folder")
+            raise ValueError(
+                f"{folder}: not a released model, it has no {file}; `flowbind fit` writes one as `model` in its run folder"
+            )
     try:
         description = json.loads((folder / CONFIG).read_text())
         if description["format"] != FORMAT:
@@ -132,6 +137,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     except SafetensorError as error:
         raise ValueError(f"{folder / WEIGHTS}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ValueError(f"{folder / WEIGHTS}: weights of another model ({str(error).splitlines()[-1].strip()})") from None
+        raise ValueError(
+            f"{folder / WEIGHTS}: weights of another model ({str(error).splitlines()[-1].strip()})"
+        ) from None
     return Model(modalities, flows.eval().requires_grad_(False), *configs, objective).to(device)
-

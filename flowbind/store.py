@@ -92,7 +92,8 @@ class LatentStore:
                 raise ValueError(f"format {manifest['format']}, this flowbind reads {FORMAT}")
             self.fields = {name: Field(**field) for name, field in manifest["fields"].items()}
             self.strata = [
-                Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]]) for stratum in manifest["strata"]
+                Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]])
+                for stratum in manifest["strata"]
             ]
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
@@ -102,7 +103,9 @@ class LatentStore:
             size = (self.folder / shard.file).stat().st_size if (self.folder / shard.file).is_file() else None
             if size != shard.bytes:
                 found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
-                raise ValueError(f"{self.folder / shard.file}: this shard {found}; delete it and run `flowbind encode` again")
+                raise ValueError(
+                    f"{self.folder / shard.file}: this shard {found}; delete it and run `flowbind encode` again"
+                )
 
     def _shards(self) -> list[Shard]:
         return [shard for stratum in self.strata for shard in stratum.shards]
@@ -121,7 +124,9 @@ class LatentStore:
         for shard in self._shards():
             with (self.folder / shard.file).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    raise ValueError(f"{self.folder / shard.file}: this shard is corrupted (checksum); delete it and run `flowbind encode` again")
+                    raise ValueError(
+                        f"{self.folder / shard.file}: this shard is corrupted (checksum); delete it and run `flowbind encode` again"
+                    )
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -131,7 +136,9 @@ class LatentStore:
         """
         for name, wanted in fingerprints.items():
             if name not in self.fields:
-                raise ValueError(f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this recipe")
+                raise ValueError(
+                    f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this recipe"
+                )
             held = self.fields[name].fingerprint
             for key in [*wanted, *held]:
                 if held.get(key) != wanted.get(key):
@@ -147,7 +154,9 @@ class LatentStore:
             ValueError: the manifest has changed since, or is another one.
         """
         if manifest.is_file() and digest(manifest) != self.source_sha256:
-            raise ValueError(f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` with this recipe")
+            raise ValueError(
+                f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` with this recipe"
+            )
 
     @cached_property
     def _maps(self) -> list[dict[str, list[np.ndarray]]]:
@@ -186,11 +195,15 @@ class LatentStore:
 
     def all(self, name: str) -> Tensor:
         """Every latent of a modality, with shape (rows, *shape), stratum after stratum."""
-        return torch.cat([self.gather(i, np.arange(s.rows), [name])[name] for i, s in enumerate(self.strata) if name in s.modalities])
+        return torch.cat(
+            [self.gather(i, np.arange(s.rows), [name])[name] for i, s in enumerate(self.strata) if name in s.modalities]
+        )
 
     def lines(self, name: str) -> Tensor:
         """The manifest line index (from 0, samples only) of each row of `all(name)`."""
-        return torch.cat([self.gather(i, np.arange(s.rows), [LINE])[LINE] for i, s in enumerate(self.strata) if name in s.modalities])
+        return torch.cat(
+            [self.gather(i, np.arange(s.rows), [LINE])[LINE] for i, s in enumerate(self.strata) if name in s.modalities]
+        )
 
 
 def read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -206,7 +219,9 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
                 raise ValueError("the header is longer than the file")
             return json.loads(file.read(size)), 8 + size
     except (struct.error, ValueError) as error:
-        raise ValueError(f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again") from None
+        raise ValueError(
+            f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again"
+        ) from None
 
 
 def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
@@ -221,14 +236,20 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
         if name == "__metadata__":
             continue
         try:
-            dtype = np.dtype(np.int16) if entry["dtype"] == "BF16" else torch.empty(0, dtype=DTYPES[entry["dtype"]]).numpy().dtype
+            dtype = (
+                np.dtype(np.int16)
+                if entry["dtype"] == "BF16"
+                else torch.empty(0, dtype=DTYPES[entry["dtype"]]).numpy().dtype
+            )
             start, stop = entry["data_offsets"]
             shape = tuple(entry["shape"])
             if shape[0] != rows or stop - start != dtype.itemsize * int(np.prod(shape)):
                 raise ValueError(f"'{name}' has shape {shape}, {rows} rows were written")
             arrays[name] = np.memmap(path, dtype, mode="r", offset=begin + start, shape=shape)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again") from None
+            raise ValueError(
+                f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again"
+            ) from None
     return arrays
 
 
@@ -323,4 +344,8 @@ def _merge(moments: list | None, x: Tensor) -> list:
     before, mean_before, squares_before = moments
     total = before + count
     delta = mean - mean_before
-    return [total, mean_before + delta * count / total, squares_before + squares + delta.square() * before * count / total]
+    return [
+        total,
+        mean_before + delta * count / total,
+        squares_before + squares + delta.square() * before * count / total,
+    ]

@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {verb:{width}}  {text}" for verb, (_, text) in VERBS.items())))
+        print(HELP.format(verbs="\n".join(f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items())))
         return
     if arguments[0] == "--version":
         from importlib.metadata import version

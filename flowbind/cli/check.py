@@ -85,7 +85,7 @@ def find_class(name: Any, where: str) -> type:
     except ImportError as error:
         raise ValueError(f"{where}: class '{name}' cannot be imported ({error})") from None
     except AttributeError:
-        public = [key for key, value in vars(import_module(module)).items() if isinstance(value, type)]
+        public = [key for key in dir(import_module(module)) if key[0].isupper()]
         raise ValueError(f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}") from None
 
 
@@ -112,7 +112,11 @@ def _check_arguments(given: Any, cls: type, where: str) -> None:
     for owner in cls.__mro__:  # arguments of base classes count where a class passes **kwargs on
         signature = inspect.signature(owner.__init__) if "__init__" in vars(owner) else None
         if signature:
-            allowed |= {k: p for k, p in signature.parameters.items() if k != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+            allowed |= {
+                k: p
+                for k, p in signature.parameters.items()
+                if k != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            }
             if not any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
                 break
     for key, value in given.items():

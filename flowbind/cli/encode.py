@@ -5,10 +5,18 @@ from flowbind.cli.parser import Parser
 
 def run(verb: str, arguments: list[str]) -> None:
     """Encodes every split of a recipe's data, doing only what is not done yet."""
-    parser = Parser(verb, "Encodes a recipe's manifests to latent stores, resumably. Other options override the recipe's keys.")
+    parser = Parser(
+        verb, "Encodes a recipe's manifests to latent stores, resumably. Other options override the recipe's keys."
+    )
     parser.add_argument("--config", required=True, help="the recipe")
     parser.add_argument("--split", action="append", help="encode only this split; may be given several times")
-    parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="leave out at most N samples that cannot be read, and list them")
+    parser.add_argument(
+        "--skip-bad",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave out at most N samples that cannot be read, and list them",
+    )
     parser.add_argument("--workers", type=int, default=0, help="processes that read raw samples")
     options, rest = parser.parse_known_args(arguments)
 
@@ -24,4 +32,11 @@ def run(verb: str, arguments: list[str]) -> None:
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
-        encode(cli.model.modalities, manifests[split], cli.datamodule.folder(split), cli.trainer, options.skip_bad, options.workers)
+        encode(
+            cli.model.modalities,
+            manifests[split],
+            cli.datamodule.folder(split),
+            cli.trainer,
+            options.skip_bad,
+            options.workers,
+        )

@@ -15,13 +15,17 @@ def run(verb: str, arguments: list[str]) -> None:
         help="a source: a file, a folder, a pattern such as 'image=dir/*.png', a literal such as text=\"a red torus\", or "
         "@FILE with one of these a line; several of one NAME make a batch, several NAMEs are used together",
     )  # fmt: skip
-    parser.add_argument("--to", action="append", required=True, metavar="NAME", help="a target; may be given several times")
+    parser.add_argument(
+        "--to", action="append", required=True, metavar="NAME", help="a target; may be given several times"
+    )
     parser.add_argument("--out", required=True, type=Path, help="folder that receives the files")
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
     parser.add_argument("--steps", type=int, default=10, help="solver steps a leg")
     parser.add_argument("--source-steps", type=int, help="solver steps of the source leg, if not --steps")
     parser.add_argument("--method", default="euler", help="euler, midpoint, rk4 or dopri5")
-    parser.add_argument("--variety", type=float, default=0.0, help="noise added to the shared latent, in units of the training noise")
+    parser.add_argument(
+        "--variety", type=float, default=0.0, help="noise added to the shared latent, in units of the training noise"
+    )
     parser.add_argument("--batch", type=int, default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
@@ -43,11 +47,11 @@ def run(verb: str, arguments: list[str]) -> None:
     sources = {name: samples * (count // len(samples)) for name, samples in sources.items()}
     names = file_names(sources)
     steps = (options.source_steps or options.steps, options.steps)
-    options.out.mkdir(parents=True, exist_ok=True)
     starts = range(0, count, options.batch)
     for start in track(starts, "generating") if len(starts) > 1 else starts:
         part = {name: samples[start : start + options.batch] for name, samples in sources.items()}
         made = model.generate(part, list(targets), steps, options.method, options.variety, options.seed + start)
+        options.out.mkdir(parents=True, exist_ok=True)  # a mistake leaves nothing behind
         for name, raws in made.items():
             for stem, raw in zip(names[start:], raws, strict=False):
                 path = options.out / f"{stem}.{name}{targets[name].suffixes[0]}"
@@ -81,7 +85,9 @@ def expand(value: str, modality, name: str) -> list[str | Path]:
     else:
         found = sorted(map(Path, glob.glob(value, recursive=True)))
     if not found:
-        raise ValueError(f"--from {name}={value}: no such file; give a file, a folder or a pattern with {', '.join(modality.suffixes)}")
+        raise ValueError(
+            f"--from {name}={value}: no such file; give a file, a folder or a pattern with {', '.join(modality.suffixes)}"
+        )
     return found
 
 

@@ -20,7 +20,9 @@ def run(verb: str, arguments: list[str]) -> None:
     """Prepares one registered dataset."""
     names = installed("datasets")
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {', '.join(names)}\n\n`flowbind prepare NAME --help` tells its options.")
+        print(
+            f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {', '.join(names)}\n\n`flowbind prepare NAME --help` tells its options."
+        )
         return
     name, *rest = arguments
     prepare = load("datasets", name)
@@ -28,7 +30,9 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument("--out", required=True, type=Path, help="folder that receives files and manifests")
     for option, (kind, default, help) in options_of(prepare).items():
         flag = "--" + option.replace("_", "-")
-        parser.add_argument(flag, dest=option, type=kind, default=default, required=default is inspect.Parameter.empty, help=help)
+        parser.add_argument(
+            flag, dest=option, type=kind, default=default, required=default is inspect.Parameter.empty, help=help
+        )
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")
     prepare_into(out, name, prepare, chosen)

@@ -22,9 +22,23 @@ from flowbind.codec import digest
 from flowbind.progress import say
 from flowbind.train.callbacks import Lines
 
-KEYS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "verbose", "weights_only", "resume", "optimizer", "lr_scheduler")
+KEYS = (
+    "model",
+    "data",
+    "trainer",
+    "seed_everything",
+    "ckpt_path",
+    "verbose",
+    "weights_only",
+    "resume",
+    "optimizer",
+    "lr_scheduler",
+)
 MODE = "flowbind"
 RUN, CHECKPOINTS, LAST = "run.json", "checkpoints", "last.ckpt"
+
+# Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
+os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 
@@ -52,8 +66,15 @@ class RecipeCLI(LightningCLI):
             parser_kwargs={"parser_mode": MODE},
             save_config_kwargs={"overwrite": True},
             seed_everything_default=0,
+            load_from_checkpoint_support=False,
             trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leaves the checkpoint alone: the recipe says what the model is, and the checkpoint is compared with it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
@@ -80,11 +101,13 @@ class RecipeCLI(LightningCLI):
         trainer = self._get(self.config_init, "trainer")
         if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
             extra.append(
-                ModelCheckpoint(folder / CHECKPOINTS, "{step}", every_n_train_steps=500, save_last=True, save_on_exception=True)
+                ModelCheckpoint(
+                    folder / CHECKPOINTS, "{step}", every_n_train_steps=500, save_last=True, save_on_exception=True
+                )
             )
         kwargs = {"enable_progress_bar": sys.stderr.isatty(), "enable_model_summary": False} | kwargs
         if trainer.get("logger") is None:
-            trainer["logger"] = CSVLogger(folder, name="curves", version="") if self.subcommand == "fit" else False
+            trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
         trainer["callbacks"] = [*(trainer.get("callbacks") or []), *extra]
         return super().instantiate_trainer(**kwargs)
 
@@ -92,8 +115,12 @@ class RecipeCLI(LightningCLI):
         """What decides the trained weights: recipe and data. A run of equal key is the same run."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
         config = config.get("fit", config)
-        trainer = {k: v for k, v in config["trainer"].items() if k in ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")}
-        inputs = [digest(path) for path in self.datamodule.inputs()]
+        trainer = {
+            k: v
+            for k, v in config["trainer"].items()
+            if k in ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
+        }
+        inputs = [digest(path) for path in self.datamodule.inputs(self.model)]
         decides = [config["seed_everything"], config["model"], config["data"], trainer, inputs]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -157,11 +184,19 @@ def check_checkpoint(path: Path) -> None:
         raise ValueError(f"{path}: not a checkpoint, or a damaged one; give one that `flowbind fit` wrote")
 
 
+REMARKS = (
+    ".*does not have many workers.*",  # batches are gathered from memory maps; workers only slow that down
+    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
+    ".*callbacks used to create the checkpoint need to be provided.*",  # measuring saves no checkpoint
+    ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
+)
+
+
 def quiet() -> None:
-    """Silences remarks that do not concern flowbind's users: its loaders need no workers, its batches carry their sizes."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for remark in (".*does not have many workers.*", ".*Checkpoint directory .* exists and is not empty.*", ".*is not configured for distributed.*"):
+    """Silences remarks of libraries that do not concern flowbind's users."""
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for remark in REMARKS:
         warnings.filterwarnings("ignore", remark)
 
 

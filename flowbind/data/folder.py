@@ -15,7 +15,9 @@ from flowbind.registry import installed, load, package
 SPLITS = ("train", "val", "test")
 
 
-def prepare(out: Path, source: Path, labels: Path | None = None, val: float = 0.1, test: float = 0.1, seed: int = 0) -> None:
+def prepare(
+    out: Path, source: Path, labels: Path | None = None, val: float = 0.1, test: float = 0.1, seed: int = 0
+) -> None:
     """Pairs the files of a folder by stem: `a/17.png` and `a/17.wav` are one sample, and so are `image/17.png` and `audio/17.wav`.
 
     A file's suffix says its modality; a first folder named like a modality says it too, and is no part of the stem. Files
@@ -55,7 +57,11 @@ def prepare(out: Path, source: Path, labels: Path | None = None, val: float = 0.
             entries.append(entry)
         write_manifest(out / f"{split}.jsonl", entries)
         kinds = Counter("+".join(sorted(files)) for files in samples.values())
-        say(f"{split}: {len(samples)} samples (" + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) + ")")
+        say(
+            f"{split}: {len(samples)} samples ("
+            + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            + ")"
+        )
     if unlabelled:
         say(f"{labels}: {unlabelled} samples have no line there and stay without labels")
 
@@ -94,7 +100,9 @@ def find_samples(folder: Path, modalities: dict[str, type[Modality]]) -> dict[st
     return dict(sorted(samples.items()))
 
 
-def draw_splits(samples: dict[str, dict[str, Path]], val: float, test: float, seed: int) -> dict[str, dict[str, dict[str, Path]]]:
+def draw_splits(
+    samples: dict[str, dict[str, Path]], val: float, test: float, seed: int
+) -> dict[str, dict[str, dict[str, Path]]]:
     """Draws samples into train, val and test; shares are rounded to whole samples."""
     stems = list(samples)
     order = np.random.default_rng(seed).permutation(len(stems))
@@ -118,6 +126,8 @@ def read_labels(path: Path) -> dict[str, dict[str, str]]:
         found = {}
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(f"{path}, line {reader.line_num}: {len(reader.fieldnames)} columns are needed, as in the header")
-            found[row.pop("id")] = {key: value for key, value in row.items() if value}
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {len(reader.fieldnames)} columns are needed, as in the header"
+                )
+            found[row["id"]] = {key: value for key, value in row.items() if value and key != "id"}
     return found

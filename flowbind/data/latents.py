@@ -1,15 +1,16 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, IterableDataset
 
 from flowbind.batch import Batch, Links, find_links
 from flowbind.data.mixture import Mixture, apportion
+from flowbind.modality import Modality
 from flowbind.registry import nearest
 from flowbind.store import MANIFEST, LatentStore
 
@@ -49,13 +50,13 @@ class LatentDataModule(LightningDataModule):
         """Where a split's latents are."""
         return self.store / split
 
-    def inputs(self) -> list[Path]:
-        """The files that decide what is trained on."""
-        self.open("train")
+    def inputs(self, module: LightningModule) -> list[Path]:
+        """The files that decide what a module trains on."""
+        self.open("train", module.modalities)
         return [self.folder("train") / MANIFEST]
 
-    def open(self, split: str) -> LatentStore:
-        """Opens a split's store and compares it with the recipe's codecs and its manifest.
+    def open(self, split: str, modalities: Mapping[str, Modality]) -> LatentStore:
+        """Opens a split's store and compares it with the codecs of these modalities, and with its manifest.
 
         Raises:
             FileNotFoundError: there is no store.
@@ -64,14 +65,11 @@ class LatentDataModule(LightningDataModule):
         if split not in self.manifests:
             raise ValueError(f"the recipe has no manifest of the split '{split}'; add it to data.manifests")
         store = LatentStore(self.folder(split))
-        module = self.trainer.lightning_module
-        store.check({name: modality.codec.fingerprint() for name, modality in module.modalities.items() if self._present(store, name)})
+        # A split for measuring may lack a modality; the training data may not.
+        needed = modalities if split == "train" else [name for name in modalities if name in store.fields]
+        store.check({name: modalities[name].codec.fingerprint() for name in needed})
         store.check_source(self.manifests[split])
         return store
-
-    def _present(self, store: LatentStore, name: str) -> bool:
-        # A split for measuring may lack a modality; the training data may not.
-        return name in store.fields or store.folder == self.folder("train")
 
     def mixture(self, store: LatentStore) -> Mixture:
         """The sampler over a store's strata.
@@ -84,32 +82,54 @@ class LatentDataModule(LightningDataModule):
         found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
         for kind in wanted:
             if kind not in found:
-                raise ValueError(f"data.weights: no samples with exactly the modalities '{kind}'; {nearest(kind, found)}")
+                raise ValueError(
+                    f"data.weights: no samples with exactly the modalities '{kind}'; {nearest(kind, found)}"
+                )
         weights = [wanted.get(kind, 1.0) if self.weights else rows[found[kind]] for kind in found]
         return Mixture(list(rows.values()), apportion(self.batch_size, weights), self.seed)
 
+    @property
+    def _modalities(self) -> Mapping[str, Modality]:
+        return self.trainer.lightning_module.modalities
+
     def train_dataloader(self) -> DataLoader:
-        store = self.open("train")
+        store = self.open("train", self._modalities)
         first = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        steps = Steps(store, list(self.trainer.lightning_module.modalities), self.mixture(store), first, self.trainer.global_rank, self.trainer.world_size)
+        steps = Steps(
+            store,
+            list(self._modalities),
+            self.mixture(store),
+            first,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
         return DataLoader(steps, batch_size=None)
 
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.manifests:
             return []
-        store = self.open("val")
-        return DataLoader(Rows(store, list(self.trainer.lightning_module.modalities), self.batch_size), batch_size=None)
+        store = self.open("val", self._modalities)
+        return DataLoader(Rows(store, list(self._modalities), self.batch_size), batch_size=None)
 
     def test_dataloader(self) -> DataLoader:
-        store = self.open("test")
-        return DataLoader(Rows(store, list(self.trainer.lightning_module.modalities), self.batch_size), batch_size=None)
+        self.open("test", self._modalities)
+        return DataLoader([0], batch_size=None)  # one step on each device, which evaluates its share
 
 
 class Steps(IterableDataset):
     """The endless sequence of training batches, from one step on."""
 
-    def __init__(self, store: LatentStore, names: Sequence[str], mixture: Mixture, first: int = 0, rank: int = 0, world: int = 1) -> None:
-        self.store, self.names, self.mixture, self.first, self.rank, self.world = store, names, mixture, first, rank, world
+    def __init__(
+        self, store: LatentStore, names: Sequence[str], mixture: Mixture, first: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.store, self.names, self.mixture, self.first, self.rank, self.world = (
+            store,
+            names,
+            mixture,
+            first,
+            rank,
+            world,
+        )
         self.frame = Frame(store, names, [len(rows) for rows in mixture.batch(first, rank, world)])
 
     def __iter__(self) -> Iterator[Batch]:
@@ -138,7 +158,9 @@ class Frame:
 
     def __init__(self, store: LatentStore, names: Sequence[str], shares: Sequence[int]) -> None:
         starts = np.cumsum([0, *shares])
-        self.parts = {name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names}
+        self.parts = {
+            name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names
+        }
         self.samples = {
             name: torch.cat([torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)])
             for name, parts in self.parts.items()
@@ -149,13 +171,19 @@ class Frame:
 
     def fill(self, store: LatentStore, rows: Sequence[np.ndarray]) -> Batch:
         """The batch of these rows of each stratum."""
-        found = [store.gather(i, r, [n for n in store.strata[i].modalities if n in self.parts]) for i, r in enumerate(rows)]
-        latents = {name: torch.cat([found[i][name] for i in parts]) if parts else self.none for name, parts in self.parts.items()}
+        found = [
+            store.gather(i, r, [n for n in store.strata[i].modalities if n in self.parts]) for i, r in enumerate(rows)
+        ]
+        latents = {
+            name: torch.cat([found[i][name] for i in parts]) if parts else self.none
+            for name, parts in self.parts.items()
+        }
         return Batch(latents, self.samples, self.links)
 
 
 def _like(store: LatentStore) -> tuple[Sequence[int], torch.dtype]:
     name = next(iter(store.fields))
-    latent = store.gather(next(i for i, s in enumerate(store.strata) if name in s.modalities), np.arange(0), [name])[name]
+    latent = store.gather(next(i for i, s in enumerate(store.strata) if name in s.modalities), np.arange(0), [name])[
+        name
+    ]
     return latent.shape[1:], latent.dtype
-

@@ -52,7 +52,9 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
         ValueError: fewer to share than weights.
     """
     if total < len(weights):
-        raise ValueError(f"a batch of {total} cannot hold a row of each of {len(weights)} kinds of samples; raise batch_size")
+        raise ValueError(
+            f"a batch of {total} cannot hold a row of each of {len(weights)} kinds of samples; raise batch_size"
+        )
     exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * (total - len(weights))
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind="stable")[: total - len(weights) - shares.sum()]] += 1

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -33,8 +33,8 @@ class RawDataModule(LightningDataModule):
         self.classes: dict[str, list[str]] = {}  # values of each labelled factor
         self.parts: dict[str, TensorDataset] = {}
 
-    def inputs(self) -> list[Path]:
-        """The files that decide what is trained on."""
+    def inputs(self, module: LightningModule) -> list[Path]:
+        """The files that decide what a module trains on."""
         return [Path(self.train), Path(self.val)]
 
     def setup(self, stage: str) -> None:
@@ -54,10 +54,14 @@ class RawDataModule(LightningDataModule):
         samples = [sample for sample in manifest.samples if name in sample.values]
         if not samples:
             raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
-        raws = [manifest.read_raw(s, name, self.modality) for s in track(samples, f"reading {Path(manifest.path).name}")]
+        raws = [
+            manifest.read_raw(s, name, self.modality) for s in track(samples, f"reading {Path(manifest.path).name}")
+        ]
         index = {factor: {value: i for i, value in enumerate(found)} for factor, found in self.classes.items()}
         labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
-        return TensorDataset(*self.modality.codec.training_inputs(raws), torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1))
+        return TensorDataset(
+            *self.modality.codec.training_inputs(raws), torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1)
+        )
 
     def train_dataloader(self) -> DataLoader:
         order = torch.Generator().manual_seed(self.seed)

@@ -1,5 +1,6 @@
 """Retrieval: is a generated latent nearest to the real one of its own sample?"""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -12,5 +13,4 @@ def recall_at_1(made: Tensor, real: Tensor) -> float:
         real: standardised latents of the same samples, with shape (n, *).
     """
     similarity = F.normalize(made.flatten(1).double(), dim=1) @ F.normalize(real.flatten(1).double(), dim=1).T
-    nearest = similarity.argmax(1)
-    return (nearest == nearest.new_tensor(range(len(nearest)))).double().mean().item()
+    return (similarity.argmax(1) == torch.arange(len(made), device=made.device)).double().mean().item()

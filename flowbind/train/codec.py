@@ -64,7 +64,9 @@ class CodecTraining(LightningModule):
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
             truth = labels[:, column]
             logits = classifier(disturbed.flatten(1))
-            found[factor] = F.cross_entropy(logits, truth, ignore_index=-1, reduction="sum") / (truth >= 0).sum().clamp(min=1)
+            found[factor] = F.cross_entropy(logits, truth, ignore_index=-1, reduction="sum") / (truth >= 0).sum().clamp(
+                min=1
+            )
             found["loss"] = found["loss"] + self.semantic * found[factor]
         return found
 
@@ -94,5 +96,7 @@ def export_weights(net: nn.Module, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    save_file({name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, partial)
+    save_file(
+        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, partial
+    )
     os.replace(partial, path)

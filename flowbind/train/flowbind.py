@@ -1,19 +1,25 @@
 """FlowBind's LightningModule: where randomness is drawn, and what an optimiser step is."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from flowbind import release
 from flowbind.batch import Batch
+from flowbind.encoding import known_names
 from flowbind.evaluation import Evaluation, EvaluationConfig
 from flowbind.flows import Flows, check_shapes
+from flowbind.gallery import save
 from flowbind.generation import Model
 from flowbind.manifest import Manifest
+from flowbind.metrics.report import terminal, write
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, losses
+from flowbind.progress import say, track
 from flowbind.release import describe_modality
 
 
@@ -66,7 +72,7 @@ class FlowBind(LightningModule):
         return Model(self.modalities, self.flows, self.drift, self.head, self.objective)
 
     def on_fit_start(self) -> None:
-        store = self.trainer.datamodule.open("train")
+        store = self.trainer.datamodule.open("train", self.modalities)
         for name, standard in self.flows.standard.items():
             field = store.fields[name]
             standard.set(torch.tensor(field.mean), torch.tensor(field.std))
@@ -98,15 +104,40 @@ class FlowBind(LightningModule):
     def configure_optimizers(self) -> dict:
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
-        rates = [torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(self.warmup_steps, 1), 1.0, max(self.warmup_steps, 1))]
+        rates = [
+            torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(self.warmup_steps, 1), 1.0, max(self.warmup_steps, 1))
+        ]
         if self.decay == "cosine":
             steps = max(self.trainer.estimated_stepping_batches - self.warmup_steps, 1)
             rates.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
-        schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, rates, [self.warmup_steps]) if len(rates) > 1 else rates[0]
+        schedule = (
+            torch.optim.lr_scheduler.SequentialLR(optimizer, rates, [self.warmup_steps]) if len(rates) > 1 else rates[0]
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch.to(device)
+    def test_step(self, batch: int, index: int) -> None:
+        """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
+        data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
+        stores = [data.open(split, self.modalities) for split in ("train", "test")]
+        manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        evaluation = Evaluation(self.model, stores[0], manifests[0], stores[1], manifests[1], self.evaluation)
+        for rows in track(
+            evaluation.batches[self.global_rank :: self.trainer.world_size], "generating every direction"
+        ):
+            evaluation.step(rows)
+        results = evaluation.finish(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
+        if self.trainer.is_global_zero:
+            write(results, folder)
+            if self.evaluation.gallery:
+                save(evaluation.gallery(), folder / "gallery.png")
+            print(terminal(results))
+            say(f"wrote metrics.json, metrics.md and gallery.png into {folder}")
+
+    def on_train_end(self) -> None:
+        if self.trainer.is_global_zero and not self.trainer.interrupted:
+            folder = Path(self.trainer.default_root_dir) / "model"
+            release.save(self.model, folder)
+            say(f"wrote the released model {folder}")
 
     def describe(self) -> dict:
         """What a checkpoint must agree with to be of this model."""
@@ -119,7 +150,9 @@ class FlowBind(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         held = checkpoint.get("flowbind")
         if held is None:
-            raise ValueError("the checkpoint is not one of a FlowBind model; give one that `flowbind fit` wrote with this recipe")
+            raise ValueError(
+                "the checkpoint is not one of a FlowBind model; give one that `flowbind fit` wrote with this recipe"
+            )
         for key, wanted in self.describe().items():
             if held[key] != wanted:
                 part = next((k for k in {**held[key], **wanted} if held[key].get(k) != wanted.get(k)), key)

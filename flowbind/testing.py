@@ -1,0 +1,335 @@
+"""The laws of a modality: what flowbind takes for granted of every plugin, as checks that its author can run.
+
+def test_laws(tmp_path):
+    check_modality(Mine(), samples, tmp_path)
+
+A law that is broken raises AssertionError with one line: the modality, the law, and what was seen.
+"""
+
+import copy
+import json
+import pickle
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.release import build_modality, describe_modality
+
+SAME = 1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
+ROUNDING = 0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it
+DISTURBANCE = 0.5  # of the latents' spread: how far off a flow that is half trained may be
+DRIFT, HEAD = DriftConfig(width=32, depth=2), HeadConfig(width=32, depth=2)
+ROWS = 3
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a law is tried on.
+
+    Args:
+        modality: the plugin.
+        raws: at least two raw samples that differ.
+        folder: an existing folder for files.
+        tolerance: how far a latent may move when its sample goes through a file, as a share of the latents' spread.
+    """
+
+    modality: Modality
+    raws: Sequence[Any]
+    folder: Path
+    tolerance: float = ROUNDING
+
+    def encode(self, raws: Sequence[Any]) -> Tensor:
+        """Latents of raw samples, with shape (B, *shape)."""
+        return self.modality.codec.encode(raws)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Those of `raws`."""
+        return self.encode(self.raws)
+
+    @cached_property
+    def spread(self) -> float:
+        """Root mean square of the latents' deviations from their mean."""
+        return (self.latents.double() - self.latents.double().mean(0)).square().mean().sqrt().item()
+
+    def moved(self, latents: Tensor, expected: Tensor) -> float:
+        """The largest difference of two batches of latents, as a share of the spread; infinite where shapes differ."""
+        if latents.shape != expected.shape:
+            return float("inf")
+        return (latents.double() - expected.double()).abs().max().item() / self.spread
+
+    def new_folder(self) -> Path:
+        """An empty folder."""
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+    def write(self, raw: Any, folder: Path, stem: str = "sample") -> Path:
+        """Writes a sample to a file with the modality's first suffix."""
+        path = folder / f"{stem}{self.modality.suffixes[0]}"
+        self.modality.write(raw, path)
+        return path
+
+
+LAWS: list[Callable[[Subject], None]] = []
+
+
+def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    """Adds a law: a function whose docstring states it in one line."""
+
+    @wraps(check)
+    def named(subject: Subject) -> None:
+        broken = f"{type(subject.modality).__name__} breaks the law '{check.__name__}': {check.__doc__} But"
+        try:
+            check(subject)
+        except AssertionError as error:
+            raise AssertionError(f"{broken} {error}") from None
+        except Exception as error:
+            raise AssertionError(f"{broken} {error!r} is raised") from error
+
+    LAWS.append(named)
+    return named
+
+
+def check_modality(modality: Modality, raws: Sequence[Any], folder: Path, tolerance: float = ROUNDING) -> None:
+    """Tries every law on a modality.
+
+    Args:
+        modality: the plugin, registered under an entry point.
+        raws: at least two raw samples that differ, as its `read` gives them.
+        folder: an existing folder for files, such as pytest's `tmp_path`.
+        tolerance: how far a latent may move when its sample goes through a file, as a share of the latents' spread.
+
+    Raises:
+        AssertionError: a law is broken; it is named.
+        ValueError: fewer than two samples.
+    """
+    subject = Subject(modality, raws, folder, tolerance)
+    if len(raws) < 2:
+        raise ValueError(f"the laws are tried on at least two raw samples that differ, not on {len(raws)}")
+    for each in LAWS:
+        each(subject)
+
+
+def _demand(held: Any, otherwise: str) -> None:
+    if not held:
+        raise AssertionError(otherwise)
+
+
+def _demand_same(subject: Subject, latents: Tensor, expected: Tensor, when: str, tolerance: float = SAME) -> None:
+    moved = subject.moved(latents, expected)
+    _demand(moved <= tolerance, f"{when} moves latents by {moved:.2g} of their spread; {tolerance:g} is allowed")
+
+
+@law
+def latents_are_as_promised(subject: Subject) -> None:
+    """Latents have the codec's shape, dtype and device, are finite, tell samples apart and carry no gradient."""
+    codec, latents = subject.modality.codec, subject.latents
+    wanted = (len(subject.raws), *codec.shape)
+    _demand(tuple(latents.shape) == wanted, f"the shape is {tuple(latents.shape)}, not {wanted}")
+    _demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
+    _demand(latents.device.type == codec.device.type, f"the device is {latents.device}, not {codec.device}")
+    _demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
+    _demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
+    _demand(not latents.requires_grad, "they require a gradient")
+
+
+@law
+def files_keep_samples(subject: Subject) -> None:
+    """What is written to a file with the first suffix reads as the same sample, and nothing is left beside it."""
+    suffixes = subject.modality.suffixes
+    proper = all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
+    _demand(suffixes and proper, f"the suffixes are {suffixes}; they are in lower case and begin with a dot")
+    folder = subject.new_folder()
+    paths = [subject.write(raw, folder, str(number)) for number, raw in enumerate(subject.raws)]
+    found = {path.name for path in folder.iterdir()}
+    _demand(found == {path.name for path in paths}, f"the folder holds {sorted(found)[:9]}")
+    back = subject.encode([subject.modality.read(path) for path in paths])
+    _demand_same(subject, back, subject.latents, "going through a file", subject.tolerance)
+    again = subject.encode([subject.modality.read(subject.write(subject.raws[1], folder, "0"))])
+    _demand_same(subject, again, subject.latents[1:2], "writing over a file", subject.tolerance)
+
+
+@law
+def damaged_files_are_refused(subject: Subject) -> None:
+    """A file that is empty, noise or cut in half raises ValueError with one line that names it."""
+    path = subject.write(subject.raws[0], subject.new_folder())
+    whole = path.read_bytes()
+    damages = {"an empty file": b"", "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(whole))}
+    if not subject.modality.literal:  # a literal cut in half is another literal
+        damages["a file cut in half"] = whole[: len(whole) // 2]
+    for damage, content in damages.items():
+        path.write_bytes(content)
+        try:
+            subject.modality.read(path)
+        except ValueError as error:
+            _demand(path.name in str(error), f"of {damage} it says '{error}', which does not name it")
+            _demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
+        else:
+            _demand(False, f"{damage} is read as a sample")
+
+
+@law
+def missing_files_are_refused(subject: Subject) -> None:
+    """A file that is not there raises FileNotFoundError or ValueError that names it."""
+    path = subject.new_folder() / f"missing{subject.modality.suffixes[0]}"
+    try:
+        subject.modality.read(path)
+    except (FileNotFoundError, ValueError) as error:
+        _demand(path.name in str(error), f"it says '{error}', which does not name it")
+    else:
+        _demand(False, "it is read as a sample")
+
+
+@law
+def a_latent_hangs_on_its_sample_alone(subject: Subject) -> None:
+    """Encoding again, one by one or in another order gives the same latents, whatever the global seed is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        first = subject.encode(subject.raws)
+        torch.manual_seed(2)
+        _demand_same(subject, subject.encode(subject.raws), first, "encoding again")
+    alone = torch.cat([subject.encode([raw]) for raw in subject.raws])
+    _demand_same(subject, alone, first, "encoding one by one")
+    _demand_same(subject, subject.encode(subject.raws[::-1]).flip(0), first, "another order")
+
+
+@law
+def decoding_gives_samples(subject: Subject) -> None:
+    """Latents, also those a little off, decode to as many samples, which can be encoded, kept in files and shown."""
+    for latents in (subject.latents, subject.latents[:1], _disturbed(subject)):
+        raws = subject.modality.codec.decode(latents)
+        _demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
+        _demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
+        again = subject.encode(raws)
+        _demand(again.shape == latents.shape, f"the samples encode to latents of shape {tuple(again.shape)}")
+        _demand(again.isfinite().all(), "the samples encode to latents that are not finite")
+        folder = subject.new_folder()
+        back = [subject.modality.read(subject.write(raw, folder, str(number))) for number, raw in enumerate(raws)]
+        _demand_same(subject, subject.encode(back), again, "a file of what is decoded", subject.tolerance)
+        for raw in raws:
+            subject.modality.preview(raw)
+
+
+def _disturbed(subject: Subject) -> Tensor:
+    """The latents with noise added, where they are numbers that can be off."""
+    if not subject.latents.is_floating_point():
+        return subject.latents
+    noise = torch.randn(subject.latents.shape, generator=torch.Generator().manual_seed(0))
+    return subject.latents + DISTURBANCE * subject.spread * noise.to(subject.latents)
+
+
+@law
+def decoding_obeys_its_generator(subject: Subject) -> None:
+    """What decoding draws, it draws from the generator it is given."""
+    codec = subject.modality.codec
+    made = []
+    with torch.random.fork_rng():
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            raws = codec.decode(subject.latents, torch.Generator(codec.device).manual_seed(0))
+            made.append(subject.encode(raws))
+    _demand_same(subject, made[1], made[0], "another global seed, with the same generator,")
+
+
+@law
+def the_fingerprint_is_flat_json(subject: Subject) -> None:
+    """The fingerprint is a flat JSON object that does not change with use."""
+    codec = subject.modality.codec
+    fingerprint = codec.fingerprint()
+    back = json.loads(json.dumps(fingerprint))
+    _demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
+    nested = [key for key, value in fingerprint.items() if isinstance(value, dict)]
+    _demand(not nested, f"{nested} hold objects")
+    codec.decode(subject.encode(subject.raws))
+    _demand(codec.fingerprint() == fingerprint, f"after use it is {codec.fingerprint()}, before {fingerprint}")
+
+
+@law
+def the_description_makes_it_again(subject: Subject) -> None:
+    """Registered names and arguments, as JSON, make an equal modality."""
+    modality = subject.modality
+    description = describe_modality(modality)
+    again = build_modality(json.loads(json.dumps(description)))
+    _demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
+    _demand(describe_modality(again) == description, f"what is made is {describe_modality(again)}, not {description}")
+    held, made = modality.codec.fingerprint(), again.codec.fingerprint()
+    _demand(made == held, f"the fingerprint of what is made is {made}, not {held}")
+
+
+@law
+def copies_encode_alike(subject: Subject) -> None:
+    """A modality can be pickled and copied, also after its codec was used."""
+    latents = subject.latents[:1]  # before the copies are made, so that the codec was used
+    for way, duplicate in {"pickled": lambda part: pickle.loads(pickle.dumps(part)), "copied": copy.deepcopy}.items():
+        codec = duplicate(subject.modality).codec
+        _demand_same(subject, codec.encode(subject.raws[:1]), latents, f"being {way}")
+
+
+@law
+def the_codec_is_frozen(subject: Subject) -> None:
+    """Codec and modality are no torch modules, and no network in the codec learns."""
+    for part in (subject.modality, subject.modality.codec):
+        _demand(not isinstance(part, nn.Module), f"{type(part).__name__} is a torch module")
+        nets = [value for value in vars(part).values() if isinstance(value, nn.Module)]
+        learning = [name for net in nets for name, parameter in net.named_parameters() if parameter.requires_grad]
+        _demand(not learning, f"{', '.join(learning[:3])} of {type(part).__name__} require gradients")
+
+
+@law
+def networks_fit_the_latents(subject: Subject) -> None:
+    """Drift net and head keep the latent's shape, row by row and on no row too, and every parameter gets a gradient."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
+        networks = {"drift net": (_build_drift(subject), (x, t)), "head": (_build_head(subject), (x,))}
+    for name, (net, inputs) in networks.items():
+        for rows in (ROWS, 0):
+            net.zero_grad(set_to_none=True)
+            out = net(*(part[:rows] for part in inputs))
+            found, wanted = tuple(out.shape), (rows, *x.shape[1:])
+            _demand(found == wanted, f"the {name} gives the shape {found} where {wanted} is needed")
+            out.sum().backward()
+            for key, parameter in net.named_parameters():
+                good = parameter.grad is not None and parameter.grad.isfinite().all()
+                _demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
+        net.eval()
+        one, many = net(*(part[:1] for part in inputs)), net(*inputs)
+        _demand(torch.allclose(one, many[:1], atol=1e-4), f"a row of the {name} hangs on the other rows")
+
+
+@law
+def networks_are_their_weights(subject: Subject) -> None:
+    """Drift net and head built on the meta device work once they are given weights, as a released model does it."""
+    for name, build in (("drift net", _build_drift), ("head", _build_head)):
+        with torch.random.fork_rng():
+            weights = build(subject).state_dict()
+        with torch.device("meta"):
+            net = build(subject)
+        net.load_state_dict(weights, assign=True)
+        left = [key for key, part in (*net.named_parameters(), *net.named_buffers()) if part.is_meta]
+        _demand(not left, f"{', '.join(left)} of the {name} is no part of its state_dict; register it as persistent")
+
+
+def _build_drift(subject: Subject) -> nn.Module:
+    return subject.modality.build_drift(DRIFT)
+
+
+def _build_head(subject: Subject) -> nn.Module:
+    return subject.modality.build_head(HEAD)
+
+
+@law
+def previews_can_be_shown(subject: Subject) -> None:
+    """A preview is a PIL picture, or a string."""
+    for raw in subject.raws:
+        shown = subject.modality.preview(raw)
+        _demand(isinstance(shown, Image.Image | str), f"it is {type(shown).__name__}")

@@ -1,0 +1,274 @@
+"""Whole runs through the command line on the toy world: prepare, encode, fit, test, generate, and what is not done twice."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import flowbind
+from flowbind.cli import main
+from flowbind.store import LatentStore
+from tests.toy import RECIPE, write_world
+
+STEPS = 400
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs one command. Returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        try:
+            main([str(a) for a in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path, toys, command):
+    """The toy world prepared, and its recipe."""
+    write_world(tmp_path / "files", samples=512)
+    out = tmp_path / "data"
+    code, _, err = command(
+        "prepare", "folder", "--source", tmp_path / "files", "--labels", tmp_path / "files/labels.csv", "--out", out
+    )
+    assert code == 0, err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS))
+    return tmp_path
+
+
+def test_the_whole_thread(world, command):
+    recipe = world / "recipe.yaml"
+    code, _, err = command("encode", "--config", recipe)
+    assert code == 0, err
+    store = LatentStore(world / "data/latents/train")
+    store.verify()
+    assert (store.rows, list(store.fields)) == (512, ["word", "vector"])
+
+    code, _, err = command("fit", "--config", recipe)
+    assert code == 0, err
+    assert f"step {STEPS}/{STEPS}" in err
+    run = world / "run"
+    assert {p.name for p in run.iterdir()} >= {"config.yaml", "checkpoints", "model", "curves", "run.json"}
+
+    code, out, err = command("test", "--config", recipe)
+    assert code == 0, err
+    assert "word->vector" in out
+    metrics = json.loads((run / "metrics.json").read_text())
+    n = metrics["meta"]["samples"]
+    for direction in ("word->vector", "vector->word"):
+        assert metrics["directions"][direction][f"accuracy/joint[probe,n={n}]"] > 0.9, metrics["directions"]
+    assert (run / "metrics.md").is_file()
+    assert (run / "gallery.png").is_file()
+
+    # The command and Python give the same.
+    code, out, err = command(
+        "generate", run / "model", "--from", "word=302", "--from", "word=113", "--to", "vector", "--out", world / "made"
+    )
+    assert code == 0, err
+    files = [world / "made" / name for name in ("0-302.vector.vec", "1-113.vector.vec")]
+    assert out.split() == [str(f) for f in files]
+    model = flowbind.load(run / "model")
+    again = model.generate({"word": ["302", "113"]}, to=["vector"])["vector"]
+    assert torch.equal(model.encode("vector", files), model.encode("vector", again))
+    torch.testing.assert_close(torch.stack(again), torch.tensor([[3.0, 0, 2], [1, 1, 3]]), atol=0.4, rtol=0)
+
+    # Nothing is done twice.
+    before = {p: p.stat().st_mtime_ns for p in world.rglob("*.safetensors")}
+    assert "are encoded already" in command("encode", "--config", recipe)[2]
+    assert "trained already" in command("fit", "--config", recipe)[2]
+    assert before == {p: p.stat().st_mtime_ns for p in world.rglob("*.safetensors")}
+
+
+def test_a_run_goes_on_where_it_stopped(world, command):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    short = ["fit", "--config", recipe, "--trainer.val_check_interval=20", "--model.init_args.decay=constant"]
+    assert command(*short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/whole")[0] == 0
+    assert command(*short, "--trainer.max_steps=20", f"--trainer.default_root_dir={world}/parts")[0] == 0
+    checkpoint = world / "parts/checkpoints/last.ckpt"
+    code, _, err = command(
+        *short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/parts", f"--ckpt_path={checkpoint}"
+    )
+    assert code == 0, err
+    whole, parts = (
+        torch.load(world / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
+    )
+    assert whole["global_step"] == parts["global_step"] == 40
+    for name, tensor in whole["state_dict"].items():
+        assert torch.equal(tensor, parts["state_dict"][name]), name
+
+
+def test_another_recipe_keeps_the_old_checkpoints(world, command):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    assert command("fit", "--config", recipe, "--trainer.max_steps=5", "--trainer.val_check_interval=5")[0] == 0
+    code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6")
+    assert code == 0
+    assert "another run's checkpoints are kept in" in err
+    assert (world / "run/checkpoints.1/last.ckpt").is_file()
+
+
+def test_encoding_does_only_what_changed(world, command):
+    recipe, folder = world / "recipe.yaml", world / "data/latents/train"
+    assert command("encode", "--config", recipe)[0] == 0
+    whole = {name: LatentStore(folder).all(name) for name in ("word", "vector")}
+    (folder / "manifest.json").unlink()  # as if killed before the end
+    code, _, err = command("encode", "--config", recipe, "--split", "train")
+    assert code == 0
+    assert "encoding" not in err
+    assert all(torch.equal(LatentStore(folder).all(name), x) for name, x in whole.items())
+    file = next((world / "files/train").glob("*.vec"))
+    file.write_text("1 1 1")
+    code, _, err = command("encode", "--config", recipe, "--split", "train")
+    assert "encoding" in err
+    assert not torch.equal(LatentStore(folder).all("vector"), whole["vector"])
+
+
+def test_bad_samples(world, command):
+    recipe = world / "recipe.yaml"
+    first, second = sorted((world / "files/train").glob("*.vec"))[3:5]
+    first.write_text("1 2")
+    code, _, err = command("encode", "--config", recipe)
+    assert code == 2
+    assert err.count("\n") == err.strip().count("\n") + 1
+    assert f"{first.name}: damaged" in err.splitlines()[-1]
+    assert "--skip-bad N" in err
+    assert not (world / "data/latents/train/manifest.json").exists()
+    second.write_text("")
+    code, _, err = command("encode", "--config", recipe, "--skip-bad", "1")
+    assert code == 2
+    assert "more than the 1 that --skip-bad allows" in err
+    code, _, err = command("encode", "--config", recipe, "--skip-bad", "2")
+    assert code == 0
+    assert "2 samples could not be read and are left out" in err
+    assert LatentStore(world / "data/latents/train").rows == 510
+
+
+def test_mistakes_in_a_recipe(world, command):
+    recipe = world / "recipe.yaml"
+    text = recipe.read_text()
+
+    def mistake(old, new, *said):
+        assert old in text
+        recipe.write_text(text.replace(old, new))
+        code, out, err = command("fit", "--config", recipe)
+        assert code == 2, err
+        assert len(err.strip().splitlines()) == 1, err
+        assert out == ""
+        for part in said:
+            assert part in err, err
+        assert not (world / "run").exists()
+
+    mistake("learning_rate", "learning_rat", "unknown key 'learning_rat'", "did you mean 'learning_rate'?")
+    mistake("class_path: word", "class_path: wrod", "no class 'wrod'", "did you mean 'word'?")
+    mistake("trainer:", "trianer:", "unknown key 'trianer'", "did you mean 'trainer'?")
+    mistake("depth: 2", "detph: 2", "unknown key 'detph'", "did you mean 'depth'?")
+    mistake("max_steps", "max_step", "did you mean 'max_steps'?")
+    mistake("devices: 1", "devices: [", "line", "not YAML")
+    mistake("flowbind.FlowBind", "flowbind.FlowBnid", "FlowBnid", "FlowBind")
+    mistake("batch_size: 64", "batch_size: many", "batch_size")
+    mistake(
+        "word: {class_path: word}",
+        "word: {class_path: word, init_args: {codec: {class_path: toy-word, init_args: {width: 16}}}}",
+        "word (16,)",
+        "vector (8,)",
+    )
+    mistake("decay: cosine", "decay: linear", "decay is constant or cosine, not 'linear'")
+    mistake("seed_everything: 0", "seed_everything: 0", "no such latent store", "flowbind encode")
+    code, _, err = command("fit", "--config", world / "none.yaml")
+    assert (code, "no such recipe" in err) == (2, True)
+
+
+def test_mistakes_of_stores_and_checkpoints(world, command):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    fit = ["fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+
+    def mistake(arguments, *said):
+        code, _, err = command(*arguments)
+        assert code == 2, err
+        for part in said:
+            assert part in err.strip().splitlines()[-1], err
+
+    codec = "--model.init_args.modalities.vector.init_args.codec"
+    mistake(
+        [*fit, f"{codec}={{class_path: toy, init_args: {{seed: 5}}}}"],
+        "'vector' was encoded by another codec: seed is 0 in the store, 5 in the recipe",
+        "flowbind encode",
+    )
+    mistake(["test", "--config", recipe], "last.ckpt: no such checkpoint", "flowbind fit")
+    assert command(*fit)[0] == 0
+    checkpoint = world / "run/checkpoints/last.ckpt"
+    mistake(
+        ["test", "--config", recipe, "--model.init_args.drift.width=32"],
+        "the checkpoint is of another model",
+        "drift.width is 64, the recipe's is 32",
+    )
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    mistake(["test", "--config", recipe], "last.ckpt: not a checkpoint, or a damaged one")
+    checkpoint.write_bytes(b"")
+    mistake(["test", "--config", recipe], "last.ckpt: not a checkpoint, or a damaged one")
+    shard = next((world / "data/latents/train").glob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-9])
+    mistake([*fit, "--resume", "never"], shard.name, "flowbind encode")
+    (world / "data/train.jsonl").write_text('{"word": "123"}\n')
+    shutil.rmtree(world / "data/latents")
+    (world / "data/train.jsonl").write_text("")
+    mistake(["encode", "--config", recipe], "train.jsonl: an empty manifest")
+    (world / "data/train.jsonl").write_text('{"word": "123"\n')
+    mistake(["encode", "--config", recipe], "train.jsonl, line 1: not JSON")
+
+
+def test_mistakes_of_generate(world, command):
+    recipe, model = world / "recipe.yaml", world / "run/model"
+    assert command("encode", "--config", recipe)[0] == 0
+    assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
+
+    def mistake(arguments, *said):
+        code, out, err = command("generate", *arguments, "--out", world / "made")
+        assert code == 2, err
+        assert len(err.strip().splitlines()) == 1, err
+        assert out == ""
+        for part in said:
+            assert part in err, err
+        assert not (world / "made").exists()
+
+    mistake([world / "none", "--from", "word=123", "--to", "vector"], "no such folder")
+    mistake([world / "data", "--from", "word=123", "--to", "vector"], "not a released model")
+    mistake([model, "--from", "word=123", "--to", "vectro"], "no modality 'vectro'", "did you mean 'vector'?")
+    mistake([model, "--from", "wrod=123", "--to", "vector"], "no modality 'wrod'", "did you mean 'word'?")
+    mistake([model, "--from", "vector=none.vec", "--to", "word"], "no such file")
+    mistake([model, "--from", "word", "--to", "vector"], "--from takes NAME=VALUE")
+    mistake([model, "--from", "word=12", "--to", "vector"], "'12' is no word of three digits")
+    mistake([model, "--from", "word=123", "--to", "vector", "--method", "eule"], "no solver 'eule'")
+    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "steps must be at least 1")
+    mistake(
+        [model, "--from", "word=123", "--to", "vector", "--stpes", "3"], "unrecognized arguments: --stpes", "--help"
+    )
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    mistake([model, "--from", "word=123", "--to", "vector"], "model.safetensors: damaged")
+
+
+def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
+    write_world(tmp_path / "files", samples=16)
+    args = ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data"]
+    assert command(*args)[0] == 0
+    assert "prepared already" in command(*args)[2]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("x")
+    code, _, err = command(*args[:-1], tmp_path / "mine")
+    assert (code, "not empty, and not written by" in err) == (2, True)
+    assert (tmp_path / "mine/thesis.tex").read_text() == "x"
+    code, _, err = command("prepare", "folder", "--source", tmp_path / "none", "--out", tmp_path / "other")
+    assert (code, "no such folder" in err, (tmp_path / "other").exists()) == (2, True, False)
+    code, _, err = command("prepare", "fodler", "--out", tmp_path / "other")
+    assert (code, "did you mean 'folder'?" in err) == (2, True)
