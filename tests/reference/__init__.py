@@ -1,0 +1,1 @@
+"""Slow, obvious re-derivations, from the equations alone: nothing here imports flowbind."""

@@ -1,0 +1,109 @@
+"""Laws of the straight path and of the times it is trained at."""
+
+import pytest
+import torch
+
+from flowbind.path import sample_path, stop_gradient, training_times
+
+SHAPES = [(1, 4), (7, 4), (3, 2, 5), (0, 4)]
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def pair(shape):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(2, *shape, dtype=torch.float64, generator=generator)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ends_are_the_shared_latent_at_0_and_the_modality_at_1(shape):
+    z, x = pair(shape)
+    for t, end in ((0.0, z), (1.0, x)):
+        torch.testing.assert_close(sample_path(z, x, torch.full(shape[:1], t)).x_t, end)
+    assert torch.equal(sample_path(z, x, torch.zeros(shape[0])).x_t, z)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_each_row_has_its_own_time(shape):
+    z, x = pair(shape)
+    t = torch.linspace(0, 1, shape[0], dtype=torch.float64)
+    x_t = sample_path(z, x, t).x_t
+    assert x_t.shape == shape
+    for k in range(shape[0]):
+        torch.testing.assert_close(x_t[k], (1 - t[k]) * z[k] + t[k] * x[k])
+
+
+def test_velocity_is_the_derivative_of_the_path():
+    z, x = pair((3, 2, 5))
+    t = torch.rand(3, dtype=torch.float64)
+    x_t, velocity = sample_path(z, x, t)
+    assert torch.equal(velocity, x - z)
+    derivative = sample_path(z, x, t + 0.5).x_t - sample_path(z, x, t - 0.5).x_t  # exact: the path is straight
+    torch.testing.assert_close(derivative, velocity)
+    torch.testing.assert_close(x_t + (1 - t[:, None, None]) * velocity, x)  # following it arrives
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_gradient_reaches_the_latent_only_at_time_zero(shape):
+    z, x = pair(shape)
+    z.requires_grad_()
+    t = torch.tensor([0.0, 1e-9, 1.0, 0.5, 0.0, 0.3, 0.0])[: shape[0]]
+    stopped = stop_gradient(z, t)
+    assert torch.equal(stopped, z)
+    x_t, velocity = sample_path(stopped, x, t)
+    (through_input,) = torch.autograd.grad(x_t.sum(), z, retain_graph=True)
+    (through_target,) = torch.autograd.grad(velocity.sum(), z)
+    zero = (t == 0).double().reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
+    assert torch.equal(through_input, zero)
+    assert torch.equal(through_target, -zero)
+
+
+def test_mixture_times_by_their_draws():
+    uniform = torch.tensor([0.0, 0.0, 0.25, 0.25, 0.75])
+    choice = torch.tensor([0.0, 0.19, 0.2, 0.59, 0.6])  # alpha 0.2, then (1 - 0.2) 0.5 = 0.4 for t = 1
+    t = training_times(uniform, choice, "mixture", alpha=0.2, endpoint=0.5)
+    assert torch.equal(t, torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.25]]))
+
+
+def test_both_times_by_their_draws():
+    uniform = torch.tensor([0.0, 0.0, 0.25, 0.75])
+    choice = torch.tensor([0.0, 0.49, 0.5, 0.99])
+    t = training_times(uniform, choice, "both", alpha=0.9, endpoint=0.5)  # alpha is the mixture's
+    assert torch.equal(t, torch.tensor([[1.0, 1.0, 0.75, 0.25], [0.0, 0.0, 0.0, 0.0]]))
+
+
+@pytest.mark.parametrize("rule", ["mixture", "both"])
+def test_inner_times_are_never_zero(rule):
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-24])  # the largest float32 that torch.rand gives is 1 - 2^-24
+    t = training_times(uniform, torch.full((3,), 0.999), rule, alpha=0.3, endpoint=0.3)[0]
+    assert (t > 0).all()
+    assert (t <= 1).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("endpoint", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+def test_shares_of_the_times(alpha, endpoint, dtype):
+    rows = 40_000
+    uniform, choice = torch.rand(2, rows, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    deviation = 5 * 0.5 / rows**0.5  # five standard errors, at most
+    both = training_times(uniform, choice, "both", alpha, endpoint)
+    assert both.shape == (2, rows)
+    assert both.dtype == dtype
+    assert not both[1].any()
+    mixture = training_times(uniform, choice, "mixture", alpha, endpoint)
+    assert mixture.shape == (1, rows)
+    assert mixture.dtype == dtype
+    for t, zero in ((mixture[0], alpha), (both[0], 0.0)):
+        assert abs((t == 0).double().mean() - zero) <= deviation * (0 < zero < 1)
+        one = (1 - zero) * endpoint
+        assert abs((t == 1).double().mean() - one) <= deviation * (0 < one < 1) + 1e-4  # an inner time may be 1
+        inside = t[(t > 0) & (t < 1)].double().sort().values
+        if endpoint < 1 and zero < 1:  # Kolmogorov and Smirnov: the rest is uniform
+            cumulative = torch.arange(1, len(inside) + 1) / len(inside)
+            assert (inside - cumulative).abs().max() < 2.5 / len(inside) ** 0.5
+        else:
+            assert len(inside) == 0

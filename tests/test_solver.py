@@ -1,0 +1,150 @@
+"""Solvers against closed forms, in both directions."""
+
+import math
+
+import pytest
+import torch
+
+from flowbind.solver import METHODS, integrate
+
+FIXED = {"euler": 1, "midpoint": 2, "rk4": 4}  # order, which is also the number of drift calls a step
+BOTH_WAYS = pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)])
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+class Recorded:
+    """A drift that remembers the times it was called at, and that they were right for its rows."""
+
+    def __init__(self, drift):
+        self.drift, self.times = drift, []
+
+    def __call__(self, x, t):
+        assert t.shape == (len(x),)
+        assert t.dtype == x.dtype
+        assert (t == t[0]).all()
+        self.times.append(t[0].item())
+        return self.drift(x, t)
+
+
+def logistic(x, t):
+    """dx/dt = 2 x (1 - x) cos(t), so logit(x) - 2 sin(t) is constant."""
+    return 2 * x * (1 - x) * t[:, None].cos()
+
+
+def logistic_solution(x, start, stop):
+    return torch.special.expit(torch.special.logit(x) + 2 * (math.sin(stop) - math.sin(start)))
+
+
+def states(rows=3):
+    return torch.linspace(0.1, 0.9, 2 * rows, dtype=torch.float64).reshape(rows, 2)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("steps", [1, 3])
+@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("shape", [(1, 3), (4, 3), (4, 2, 3)])
+def test_a_straight_field_is_exact_in_any_number_of_steps(shape, method, steps, start, stop):
+    x, velocity = torch.randn(2, *shape, dtype=torch.float64)
+    found = integrate(lambda x, t: velocity, x, start, stop, steps=steps, method=method)
+    torch.testing.assert_close(found, x + (stop - start) * velocity, rtol=1e-14, atol=1e-14)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("method", FIXED)
+def test_observed_order(method, start, stop):
+    x, steps = states(), 20
+    exact = logistic_solution(x, start, stop)
+    coarse, fine = (
+        (integrate(logistic, x, start, stop, steps=k, method=method) - exact).abs().max() for k in (steps, 2 * steps)
+    )
+    assert abs(math.log2(coarse / fine) - FIXED[method]) < 0.15
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
+def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, stop):
+    matrix = torch.tensor([[-0.5, 3.0, 0.0], [-3.0, -0.5, 1.0], [0.0, 0.5, 1.0]], dtype=torch.float64)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    exact = x @ torch.matrix_exp((stop - start) * matrix)
+    found = integrate(lambda x, t: x @ matrix, x, start, stop, method="dopri5", tolerance=tolerance)
+    error = (found - exact).abs().max()
+    assert error < 20 * tolerance  # the tolerance is a step's; errors of some ten steps add up
+    assert tolerance == 1e-10 or error > 1e-3 * tolerance  # and it does not work for nothing
+
+
+@pytest.mark.parametrize(
+    ("method", "steps", "tolerance"),
+    [("euler", 200, 2e-2), ("midpoint", 100, 1e-4), ("rk4", 20, 1e-5), ("dopri5", 1, 1e-4)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_there_and_back(dtype, method, steps, tolerance):
+    x = states().to(dtype)
+    there = integrate(logistic, x, start=1, stop=0, steps=steps, method=method)
+    back = integrate(logistic, there, start=0, stop=1, steps=steps, method=method)
+    assert back.dtype == dtype
+    assert (there - x).abs().max() > 0.1
+    torch.testing.assert_close(back, x, rtol=0, atol=tolerance)
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("steps", [1, 7, 10])
+@pytest.mark.parametrize("method", FIXED)
+def test_calls_and_times_of_the_fixed_methods(method, steps, dtype, start, stop):
+    drift = Recorded(logistic)
+    integrate(drift, states().to(dtype), start, stop, steps=steps, method=method)
+    step = (stop - start) / steps
+    within = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 1 / 3, 2 / 3, 1]}[method]
+    expected = [start + (k + part) * step for k in range(steps) for part in within]
+    assert drift.times == pytest.approx(expected, abs=1e-12 if dtype == torch.float64 else 1e-7)
+
+
+@BOTH_WAYS
+def test_dopri5_calls_the_drift_nowhere_beyond_the_ends(start, stop):
+    drift = Recorded(lambda x, t: -x * (1 + t[:, None]))
+    found = integrate(drift, states(), start, stop, method="dopri5")
+    assert min(start, stop) <= min(drift.times)
+    assert max(drift.times) <= max(start, stop)
+    torch.testing.assert_close(found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_row_does_not_depend_on_the_others(method):
+    x = states()
+    together = integrate(logistic, x, 0, 1, method=method, tolerance=1e-8)
+    for k in range(len(x)):
+        alone = integrate(logistic, x[k : k + 1], 0, 1, method=method, tolerance=1e-8)
+        # dopri5 chooses one step for all rows
+        torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-6 if method == "dopri5" else 1e-14)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_rows_need_no_drift(method):
+    x = torch.zeros(0, 3)
+    assert integrate(lambda x, t: pytest.fail("called"), x, 0, 1, method=method).shape == (0, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_gradients_pass_through(method):
+    x = states()[:1].clone().requires_grad_()
+    integrate(logistic, x, 0, 1, steps=50, method=method, tolerance=1e-8).sum().backward()
+    y = states()[:1].clone().requires_grad_()
+    logistic_solution(y, 0, 1).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=0.05 if method == "euler" else 1e-3, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"method": "heun"}, "no solver 'heun'; allowed: euler, midpoint, rk4, dopri5"),
+        ({"steps": 0}, "steps must be at least 1, not 0"),
+        ({"steps": -2, "method": "dopri5"}, "steps must be at least 1, not -2"),
+    ],
+)
+def test_mistakes(arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        integrate(logistic, states(), 0, 1, **arguments)
