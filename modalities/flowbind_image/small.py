@@ -1,0 +1,45 @@
+"""The small codec of images: 64 x 64 RGB pictures to 64 numbers and back."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind.codec import NeuralCodec
+from flowbind_image.autoencoder import Autoencoder
+from flowbind_image.colour import rgb
+
+SIZE = 64  # pixels a side
+
+
+class SmallImage(NeuralCodec):
+    """A convolutional autoencoder of 64 x 64 pictures, with latents of shape (64,).
+
+    A picture of another size is resized to 64 x 64 first, bilinear with antialiasing, whatever its proportions:
+    nothing is cropped, and what is not square is stretched.
+
+    Args:
+        weights: a safetensors file; the weights shipped with the plugin if None.
+    """
+
+    shape = (64,)
+    shipped = Path(__file__).parent / "weights" / "small.safetensors"
+
+    def build(self) -> Autoencoder:
+        return Autoencoder(*self.shape)
+
+    def prepare(self, raws: Sequence[Tensor]) -> Tensor:
+        """Resizes B pictures, uint8 of shape (3, H, W), and stacks them: uint8, with shape (B, 3, 64, 64)."""
+        return torch.stack([_resize(raw) for raw in raws])
+
+    def finish(self, outputs: Tensor) -> list[Tensor]:
+        """Turns B pictures in opponent colours, with shape (B, 3, 64, 64), into uint8 RGB."""
+        return list(rgb(outputs).cpu())
+
+
+def _resize(raw: Tensor) -> Tensor:
+    if raw.shape[1:] == (SIZE, SIZE):
+        return raw
+    return F.interpolate(raw[None], size=(SIZE, SIZE), mode="bilinear", antialias=True)[0]

@@ -1,0 +1,26 @@
+"""Training the small codec of images."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind.train.codec import CodecTraining
+from flowbind_image.colour import opponent
+
+SCALES = 3  # full, half and quarter size
+
+
+class ImageCodecTraining(CodecTraining):
+    """Trains a codec of pictures to keep colours, in the large and in the small, and edges.
+
+    The loss is the mean squared error of opponent colours plus the mean absolute error of their horizontal and
+    vertical differences, each averaged over three scales.
+    """
+
+    def reconstruction(self, latents: Tensor, pictures: Tensor) -> Tensor:
+        error = self.net.decode(latents) - opponent(pictures)
+        total = error.new_zeros(())
+        for _ in range(SCALES):
+            edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
+            total = total + (error.square().mean() + edges) / SCALES
+            error = F.avg_pool2d(error, 2)
+        return total
