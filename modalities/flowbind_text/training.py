@@ -1,0 +1,32 @@
+"""Training the small codec of texts: the vocabulary from the captions, then the likelihood of every piece."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind.train.codec import CodecTraining
+from flowbind_text.vocabulary import END, Cutter, learn
+from flowbind_text.writer import LENGTH
+
+
+class TextCodecTraining(CodecTraining):
+    """Trains `SmallText` to write the caption that a latent came from.
+
+    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it: the mean over all
+    pieces of the batch, ends included.
+    """
+
+    def setup(self, stage: str) -> None:
+        captions = self.trainer.datamodule.parts["train"].tensors[1]
+        self.net.table.copy_(learn(_texts(captions)))
+        self.cutter = Cutter(self.net.table)
+
+    def reconstruction(self, latents: Tensor, embeddings: Tensor, captions: Tensor) -> Tensor:
+        ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
+        ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
+        logits, _ = self.net.step(latents, ids[:, :-1], self.net.first(latents))
+        written = F.pad(ids[:, 1:-1] != END, (1, 0), value=True)  # everything up to the first end
+        return F.cross_entropy(logits[written], ids[:, 1:][written])
+
+
+def _texts(captions: Tensor) -> list[str]:
+    return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in captions.cpu().numpy()]
