@@ -1,6 +1,5 @@
 """The gallery: a picture whose rows are source samples and whose columns are what was generated from each of them."""
 
-import os
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -8,10 +7,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from flowbind.atomic import replacing
+
 Preview = Image.Image | str  # a picture, or words that stand for themselves
 
 WIDTH = 1200  # pixels: a README's width on a dense screen
-MARGIN, GAP, PAD = 24, 12, 10
+MARGIN, GAP = 24, 12
+PAD, BORDER = 12, 4  # around words, and around a picture
 HEAD, FOOT = 58, 52  # height of the head and of the legend
 SHAPE = 0.72  # height of a cell, as a share of its width
 STRIP = 24  # height of a row's line of words
@@ -57,7 +59,7 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
     draw = ImageDraw.Draw(picture)
     lefts = [MARGIN] + [MARGIN + cell + 2 * GAP + i * (cell + GAP) for i in range(len(names))]
     for left, title in zip(lefts, ["source", *(f"to {name}" for name in names)], strict=True):
-        draw.text((left, MARGIN), title, fill=INK, font=_font(LARGE, title), anchor="lt")
+        draw.text((left, HEAD - MARGIN // 2), title, fill=INK, font=_font(LARGE, title), anchor="ls")
     for number, row in enumerate(rows):
         top = HEAD + number * step
         words = " · ".join(filter(None, [row.source, row.labels, row.id]))
@@ -77,10 +79,8 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
 
 def save(picture: Image.Image, path: Path) -> None:
     """Writes the picture as a PNG, beside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    picture.save(partial, format="PNG", optimize=True)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        picture.save(partial, format="PNG", optimize=True)
 
 
 def _put(picture: Image.Image, box: tuple[int, int, int, int], shown: Preview) -> None:
@@ -94,7 +94,7 @@ def _put(picture: Image.Image, box: tuple[int, int, int, int], shown: Preview) -
         draw.text(middle, words, fill=INK, font=_font(size, words), anchor="mm", align="center", spacing=5)
         return
     shown = shown.convert("RGB")
-    scale = min((right - left - 2 * PAD) / shown.width, (bottom - top - 2 * PAD) / shown.height)
+    scale = min((right - left - 2 * BORDER) / shown.width, (bottom - top - 2 * BORDER) / shown.height)
     size = max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)
     shown = shown.resize(size, Image.Resampling.LANCZOS)
     picture.paste(shown, ((left + right - size[0]) // 2, (top + bottom - size[1]) // 2))

@@ -6,12 +6,12 @@ labels for measuring.
 """
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.registry import nearest
 
@@ -99,10 +99,8 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Writes samples, each a JSON object, as a manifest: beside, then renamed."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-    os.replace(partial, path)
 
 
 def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample:

@@ -9,7 +9,6 @@ Shards are memory-mapped: opening costs the manifest alone, and a batch costs it
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flowbind.atomic import replacing
 from flowbind.codec import digest
 
 FORMAT = 1
@@ -259,16 +259,11 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
-    finally:
-        if path.parent.is_dir():
-            partial.unlink(missing_ok=True)
 
 
 def shard_metadata(path: Path) -> dict[str, str] | None:
@@ -329,9 +324,8 @@ def finish_store(
         "fields": {name: asdict(field) for name, field in fields.items()},
         "strata": [asdict(stratum) for stratum in found],
     }
-    partial = folder / (MANIFEST + ".partial")
-    partial.write_text(json.dumps(manifest, indent=1))
-    os.replace(partial, folder / MANIFEST)
+    with replacing(folder / MANIFEST) as partial:
+        partial.write_text(json.dumps(manifest, indent=1))
     return LatentStore(folder)
 
 

@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from yaml import YAMLError
 
+from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.codec import digest
 from flowbind.progress import say
@@ -146,9 +147,8 @@ class RecipeCLI(LightningCLI):
 
     def _state(self, key: str, state: str) -> None:
         if self.trainer.is_global_zero:
-            partial = self.folder / (RUN + ".partial")
-            partial.write_text(json.dumps({"key": key, "state": state}))
-            os.replace(partial, self.folder / RUN)
+            with replacing(self.folder / RUN) as partial:
+                partial.write_text(json.dumps({"key": key, "state": state}))
 
     def _trained(self) -> None:
         settings = self.config_init[self.subcommand]

@@ -5,10 +5,11 @@ short name.
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from flowbind.atomic import replacing
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 NEVER = "never"  # stands where no training sample holds a source together with the target
@@ -176,8 +177,6 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 def write(results: Mapping[str, Any], folder: Path) -> None:
     """Writes `metrics.json` and `metrics.md`, each beside and then renamed."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, content in (("metrics.json", json.dumps(results, indent=1) + "\n"), ("metrics.md", markdown(results))):
-        partial = folder / f"{name}.partial"
-        partial.write_text(content, encoding="utf-8")
-        os.replace(partial, folder / name)
+        with replacing(folder / name) as partial:
+            partial.write_text(content, encoding="utf-8")

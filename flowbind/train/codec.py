@@ -1,6 +1,5 @@
 """Training a small codec: encode, disturb, decode, compare, and export the weights as safetensors."""
 
-import os
 from abc import abstractmethod
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from lightning.pytorch import LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flowbind.atomic import replacing
 from flowbind.codec import NeuralCodec
 from flowbind.data.raw import labels_of
 from flowbind.progress import say
@@ -93,10 +93,8 @@ class CodecTraining(LightningModule):
 
 def export_weights(net: nn.Module, path: Path) -> None:
     """Writes a network's weights as float16 safetensors, beside and then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    save_file(
-        {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, partial
-    )
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        save_file(
+            {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, partial
+        )

@@ -1,0 +1,190 @@
+"""Measures against closed forms and slow re-derivations."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+from flowbind.metrics import probe as probes
+from flowbind.metrics.cknna import cknna
+from flowbind.metrics.frechet import frechet
+from flowbind.metrics.probe import accuracy
+from flowbind.metrics.retrieval import recall_at_1
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+# Frechet distance
+
+
+def slow_frechet(a, b):
+    a, b = a.numpy(), b.numpy()
+    ca, cb = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
+    root = scipy.linalg.sqrtm(ca @ cb)
+    return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * root).real
+
+
+@pytest.mark.parametrize("width", [1, 2, 7])
+def test_frechet_equals_the_root_of_the_product(width):
+    a, b = randn(200, width) @ randn(width, width, seed=1), 2 * randn(150, width, seed=2) + 1
+    assert frechet(a, b) == pytest.approx(slow_frechet(a, b), rel=1e-9)
+    assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-9)
+
+
+def test_frechet_of_gaussians_with_known_moments():
+    """Samples whitened to exact moments: N(0, S^2) and N(m, T^2), diagonal, have |m|^2 + |S - T|^2."""
+    x = randn(100, 3)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
+    s, t, m = (
+        torch.tensor([1.0, 2, 3]).double(),
+        torch.tensor([2.0, 0.5, 3]).double(),
+        torch.tensor([0.0, 1, -2]).double(),
+    )
+    assert frechet(x * s, x * t + m) == pytest.approx((m.square().sum() + (s - t).square().sum()).item(), rel=1e-10)
+
+
+def test_frechet_of_the_same_samples_is_zero():
+    x = randn(50, 4, 5)
+    assert frechet(x, x) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_of_fewer_samples_than_features_is_real():
+    a, b = randn(5, 40), randn(6, 40, seed=1)
+    assert frechet(a, a) == pytest.approx(0, abs=1e-9)
+    # Rank-deficient: the trace of the root is the nuclear norm of the centred samples' product.
+    ac, bc = (a - a.mean(0)) / math.sqrt(4), (b - b.mean(0)) / math.sqrt(5)
+    trace = ac.square().sum() + bc.square().sum() - 2 * torch.linalg.svdvals(ac @ bc.T).sum()
+    assert frechet(a, b) == pytest.approx(((a.mean(0) - b.mean(0)).square().sum() + trace).item(), rel=1e-7)
+
+
+# Retrieval
+
+
+def slow_recall(made, real):
+    hits = 0
+    for i, row in enumerate(made):
+        cosines = [float(row @ other / (row.norm() * other.norm())) for other in real]
+        hits += max(range(len(real)), key=cosines.__getitem__) == i
+    return hits / len(made)
+
+
+def test_recall_equals_loops():
+    real = randn(60, 8)
+    made = real + 0.8 * randn(60, 8, seed=1)
+    expected = slow_recall(made, real)
+    assert 0.1 < expected < 0.9
+    assert recall_at_1(made, real) == pytest.approx(expected)
+
+
+def test_recall_of_the_real_ones_is_one_at_any_length():
+    real = randn(30, 2, 4)
+    assert recall_at_1(real * torch.rand(30, 1, 1).double().add(0.1), real) == 1
+    assert recall_at_1(real.roll(1, 0), real) == 0
+
+
+# CKNNA
+
+
+def slow_cknna(a, b, k):
+    def parts(x):
+        x = [row / row.norm() for row in x]
+        kernel = [[float(p @ q) for q in x] for p in x]
+        near = [sorted((j for j in range(len(x)) if j != i), key=lambda j: -kernel[i][j])[:k] for i in range(len(x))]
+        centred = [[value - sum(row) / len(row) for value in row] for row in kernel]
+        return centred, near
+
+    def align(p, q):
+        (kp, near_p), (kq, near_q) = p, q
+        total = 0.0
+        for i in range(len(kp)):
+            for j in range(len(kp)):
+                if j in near_p[i] and j in near_q[i]:
+                    total += kp[i][j] * kq[i][j]
+        return total
+
+    p, q = parts(a), parts(b)
+    return align(p, q) / math.sqrt(align(p, p) * align(q, q))
+
+
+def test_cknna_equals_loops():
+    a = randn(40, 6)
+    b = a @ randn(6, 9, seed=1) + 0.5 * randn(40, 9, seed=2)
+    expected = slow_cknna(a, b, 5)
+    assert 0.1 < expected < 0.9
+    assert cknna(a, b, 5) == pytest.approx(expected, rel=1e-10)
+
+
+def test_cknna_of_equal_spaces_is_one_and_of_independent_ones_about_none():
+    a = randn(300, 16)
+    rotation = torch.linalg.qr(randn(16, 16, seed=1)).Q
+    assert cknna(a, a) == pytest.approx(1)
+    assert cknna(a, 3 * a @ rotation) == pytest.approx(1)
+    assert abs(cknna(a, randn(300, 16, seed=2))) < 2 * 10 / 300
+    assert cknna(torch.ones(20, 3), torch.ones(20, 3)) == 0  # nothing to agree on
+
+
+def test_cknna_refuses_more_neighbours_than_there_are():
+    with pytest.raises(ValueError, match="takes 1 to 9 neighbours, not 10"):
+        cknna(randn(10, 3), randn(10, 3), 10)
+
+
+# Probes
+
+fit_probe = partial(probes.fit_probe, steps=80)
+
+
+def world(rows, seed, spread=0.4):
+    """Latents of two factors, 3 and 4 classes, at fixed places that no hyperplane tells apart, and their labels."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.stack(
+        [torch.randint(3, (rows,), generator=generator), torch.randint(4, (rows,), generator=generator)], dim=1
+    )
+    places = torch.randn(12, 16, generator=torch.Generator().manual_seed(99))
+    x = places[labels[:, 0] * 4 + labels[:, 1]] + spread * torch.randn(rows, 16, generator=generator)
+    return x, labels
+
+
+def test_a_probe_reaches_the_ceiling_and_knows_what_it_cannot_know():
+    probe = fit_probe(*world(1000, 0), classes=[3, 4])
+    x, labels = world(500, 1)
+    factors, joint = accuracy(probe(x), labels)
+    assert joint >= 0.99
+    assert (factors >= joint).all()
+    shuffled = accuracy(probe(x), labels.roll(1, 0))
+    assert shuffled.factors.tolist() == pytest.approx([1 / 3, 1 / 4], abs=0.08)
+
+
+def test_a_probe_is_decided_by_its_seed_and_leaves_the_global_one_alone():
+    x, labels = world(200, 0, spread=2.0)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, second, other = (fit_probe(x, labels, [3, 4], seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    weights = [probe.net[0].weight for probe in (first, second, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_a_probe_learns_each_factor_from_the_rows_that_have_it():
+    x, labels = world(1500, 0)
+    labels[:500, 0], labels[1000:, 1] = -1, -1
+    probe = fit_probe(x, labels, [3, 4])
+    assert accuracy(probe(world(500, 1)[0]), world(500, 1)[1]).joint >= 0.98
+
+
+def test_a_probe_can_be_fitted_in_inference_mode():
+    with torch.inference_mode():
+        x, labels = world(600, 0)
+        assert accuracy(fit_probe(x, labels, [3, 4])(x), labels).joint >= 0.98
+
+
+def test_accuracy_counts_rows():
+    predicted, labels = torch.tensor([[0, 1], [1, 1], [2, 0]]), torch.tensor([[0, 1], [1, 0], [-1, 0]])
+    factors, joint = accuracy(predicted, labels)
+    assert factors.tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert joint == pytest.approx(1 / 3)
