@@ -37,9 +37,7 @@ class ShardPlan:
     key: str
 
 
-def plan_shards(
-    manifest: Manifest, modalities: Mapping[str, Modality], shard_rows: int = SHARD_ROWS
-) -> list[ShardPlan]:
+def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[ShardPlan]:
     """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the manifest's order.
 
     Raises:
@@ -58,8 +56,8 @@ def plan_shards(
     prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
     plans = []
     for number, (names, indices) in enumerate(sorted(groups.items())):
-        for part, start in enumerate(range(0, len(indices), shard_rows)):
-            rows = indices[start : start + shard_rows]
+        for part, start in enumerate(range(0, len(indices), SHARD_ROWS)):
+            rows = indices[start : start + SHARD_ROWS]
             key = hashlib.sha256(json.dumps({name: prints[name] for name in names}, sort_keys=True).encode())
             for index in rows:
                 sample = manifest.samples[index]
@@ -182,7 +180,6 @@ def encode(
     trainer: Trainer,
     skip_bad: int = 0,
     workers: int = 0,
-    shard_rows: int = SHARD_ROWS,
 ) -> LatentStore:
     """Encodes a manifest into a store, doing only what is not done yet.
 
@@ -193,14 +190,13 @@ def encode(
         trainer: Lightning's, with the devices to use.
         skip_bad: how many samples that cannot be read may be left out; they are listed.
         workers: processes that read raw samples.
-        shard_rows: rows of a shard, at most.
 
     Raises:
         ValueError: a sample that cannot be read, or no sample at all.
         OSError: the folder cannot be written.
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
-    plans = plan_shards(manifest, modalities, shard_rows)
+    plans = plan_shards(manifest, modalities)
     done = {
         plan.file: meta
         for plan in plans
@@ -217,7 +213,10 @@ def encode(
     chunks = Chunks(manifest, modalities, mine)
     loader = DataLoader(chunks, batch_size=None, num_workers=workers)
     if mine:
-        trainer.predict(module, _Shown(loader, f"encoding {manifest_path}"), return_predictions=False)
+        try:
+            trainer.predict(module, _Shown(loader, f"encoding {manifest_path}"), return_predictions=False)
+        except SystemExit:  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from None
     trainer.strategy.barrier()
     if module.bad:
         say(f"{folder}: {len(module.bad)} samples could not be read and are left out:")

@@ -32,13 +32,15 @@ def integrate(
         tolerance: relative and absolute, of `dopri5`.
 
     Raises:
-        ValueError: an unknown method or no step.
+        ValueError: an unknown method, no step, or no tolerance.
     """
     if method not in METHODS:
         raise ValueError(f"no solver '{method}'; allowed: {', '.join(METHODS)}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
-    if len(x) == 0:
+    if not tolerance > 0:
+        raise ValueError(f"tolerance must be positive, not {tolerance}")
+    if len(x) == 0 or start == stop:
         return x
     from torchdiffeq import odeint  # after the checks: it takes seconds to import
 

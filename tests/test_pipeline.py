@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 import flowbind
+import flowbind.encoding
 from flowbind.cli import main
 from flowbind.store import LatentStore
 from tests.toy import RECIPE, write_world
@@ -103,6 +105,72 @@ def test_a_run_goes_on_where_it_stopped(world, command):
     assert whole["global_step"] == parts["global_step"] == 40
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(tensor, parts["state_dict"][name]), name
+
+
+def test_ctrl_c_while_training_loses_nothing(world, command, monkeypatch):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    step = flowbind.FlowBind.training_step
+
+    def interrupted(module, batch, index):
+        if module.global_step == 30:
+            raise KeyboardInterrupt
+        return step(module, batch, index)
+
+    fit = ["fit", "--config", recipe, "--trainer.max_steps=40", "--trainer.val_check_interval=40"]
+    with monkeypatch.context() as patch:
+        patch.setattr(flowbind.FlowBind, "training_step", interrupted)
+        code, _, err = command(*fit)
+    assert code == 130, err
+    assert "interrupted; run the same command again to go on" in err
+    assert not (world / "run/model").exists()
+    code, _, err = command(*fit)
+    assert code == 0, err
+    assert "going on from" in err
+    assert command(*fit, f"--trainer.default_root_dir={world}/whole")[0] == 0
+    parts, whole = (torch.load(world / name / "checkpoints/last.ckpt", weights_only=True) for name in ("run", "whole"))
+    assert all(torch.equal(tensor, parts["state_dict"][name]) for name, tensor in whole["state_dict"].items())
+
+
+def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monkeypatch):
+    recipe, folder = world / "recipe.yaml", world / "data/latents/train"
+    monkeypatch.setattr("flowbind.encoding.SHARD_ROWS", 128)
+    write, written = flowbind.encoding.write_shard, []
+
+    def failing(error):
+        def write_some(path, tensors, metadata):
+            if len(written) == 2:
+                raise error
+            written.append(path)
+            write(path, tensors, metadata)
+
+        return write_some
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowbind.encoding.write_shard", failing(KeyboardInterrupt()))
+        code, _, err = command("encode", "--config", recipe, "--split", "train")
+    assert (code, "interrupted" in err) == (130, True), err
+    with monkeypatch.context() as patch:
+        full = SafetensorError("I/O error: No space left on device (os error 28)")
+        patch.setattr("flowbind.store.save_file", lambda *_, **__: (_ for _ in ()).throw(full))
+        code, _, err = command("encode", "--config", recipe, "--split", "train")
+    assert (code, "No space left on device" in err.splitlines()[-1]) == (2, True), err
+    assert not (folder / "manifest.json").exists()
+    assert sorted(p.name for p in folder.iterdir()) == sorted(p.name for p in written)
+    kept = [p.stat().st_mtime_ns for p in written]
+    assert command("encode", "--config", recipe, "--split", "train")[0] == 0
+    assert [p.stat().st_mtime_ns for p in written] == kept
+    assert LatentStore(folder).rows == 512
+
+
+def test_no_place_to_write(world, command):
+    (world / "taken").write_text("a file")
+    for arguments in (
+        ["encode", "--config", world / "recipe.yaml", f"--data.init_args.store={world}/taken/store"],
+        ["prepare", "folder", "--source", world / "files", "--out", world / "taken/data"],
+    ):
+        code, _, err = command(*arguments)
+        assert (code, "taken" in err.strip().splitlines()[-1]) == (2, True), err
 
 
 def test_another_recipe_keeps_the_old_checkpoints(world, command):

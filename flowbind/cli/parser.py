@@ -3,6 +3,13 @@
 import argparse
 
 
+class Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Help that tells a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that raises ValueError instead of printing its usage."""
 
@@ -11,7 +18,7 @@ class Parser(argparse.ArgumentParser):
             f"flowbind {verb}",
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=Defaults,
         )
 
     def error(self, message: str) -> None:

@@ -29,10 +29,9 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = Parser(f"{verb} {name}", inspect.cleandoc(prepare.__doc__ or "").split("\n\nArgs:")[0])
     parser.add_argument("--out", required=True, type=Path, help="folder that receives files and manifests")
     for option, (kind, default, help) in options_of(prepare).items():
-        flag = "--" + option.replace("_", "-")
-        parser.add_argument(
-            flag, dest=option, type=kind, default=default, required=default is inspect.Parameter.empty, help=help
-        )
+        flag, needed = "--" + option.replace("_", "-"), default is inspect.Parameter.empty
+        default = None if needed else default
+        parser.add_argument(flag, dest=option, type=kind, default=default, required=needed, help=help)
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")
     prepare_into(out, name, prepare, chosen)

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from jsonargparse import set_loader
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from yaml import YAMLError
 
@@ -54,6 +54,15 @@ class RecipeParser(LightningArgumentParser):
         raise ValueError(" ".join(told or lines))
 
 
+class RunConfig(SaveConfigCallback):
+    """Keeps the resolved recipe that a run was trained with as `config.yaml` in its folder."""
+
+    def save_config(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            with replacing(Path(trainer.default_root_dir) / "config.yaml") as partial:
+                self.parser.save(self.config, partial, skip_none=False, overwrite=True, multifile=False)
+
+
 class RecipeCLI(LightningCLI):
     """LightningCLI with flowbind's run folder: `trainer.default_root_dir` holds config, curves, checkpoints and the model."""
 
@@ -65,7 +74,8 @@ class RecipeCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=RecipeParser,
             parser_kwargs={"parser_mode": MODE},
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             load_from_checkpoint_support=False,
             trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
@@ -149,6 +159,14 @@ class RecipeCLI(LightningCLI):
         if self.trainer.is_global_zero:
             with replacing(self.folder / RUN) as partial:
                 partial.write_text(json.dumps({"key": key, "state": state}))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit:  # how Lightning ends on Ctrl-C
+            if self.trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
 
     def _trained(self) -> None:
         settings = self.config_init[self.subcommand]

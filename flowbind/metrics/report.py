@@ -12,11 +12,10 @@ from typing import Any, NamedTuple
 from flowbind.atomic import replacing
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
-NEVER = "never"  # stands where no training sample holds a source together with the target
 
 
 class Table(NamedTuple):
-    """A title, a head, rows of as many cells each, and a note."""
+    """A title, a head, rows of as many cells each, and a note below."""
 
     title: str
     head: list[str]
@@ -63,32 +62,34 @@ def kind(direction: Mapping[str, Any]) -> str:
     return "paired" if direction["paired"] else "never paired"
 
 
+TITLES = {
+    "paired": "One source, seen together in training",
+    "never paired": "One source, never seen together in training",
+    "itself": "Itself, through the shared latent",
+    "two sources": "Two sources",
+}
+
+
+def headline(results: Mapping[str, Any]) -> str:
+    """On what and how it was measured, in a line."""
+    meta = results["meta"]
+    steps = f"{meta['source_steps']} + {meta['steps']} steps"
+    return f"{meta['samples']} test samples, seed {meta['seed']}, {meta['method']}, {steps}"
+
+
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """The tables of a run's results."""
-    meta = results["meta"]
-    grouped: dict[str, dict[str, Any]] = {"paired": {}, "never paired": {}, "itself": {}, "two sources": {}}
+    grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
     for said, found in results["directions"].items():
-        grouped[kind(found)][said] = found
-    titles = {
-        "paired": "One source, seen together in training",
-        "never paired": "One source, never seen together in training",
-        "itself": "Itself, through the shared latent",
-        "two sources": "Two sources",
-    }
-    made = [_measures(titles[name], "direction", members) for name, members in grouped.items() if members]
-    if results["summary"]:
-        made.insert(0, _summary(results["summary"]))
+        never = kind(found) == "two sources" and not found["paired"]
+        grouped[kind(found)][said + " (never paired)" * never] = found
+    made = [_summary(results["summary"])] if results["summary"] else []
+    made += [_measures(TITLES[name], "direction", members) for name, members in grouped.items() if members]
     if results["probes"]:
         made.append(_measures("Ceilings: what the probes read from real test latents", "modality", results["probes"]))
     made.append(_measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"]))
-    made.append(_measures("Alignment of two modalities' latents", "modalities", results["alignment"], whole=True))
-    n = f"n = {meta['samples']} test samples"
-    return [
-        made[0]._replace(
-            note=f"{n}, seed {meta['seed']}, {meta['method']}, {meta['source_steps']} + {meta['steps']} steps"
-        ),
-        *made[1:],
-    ]
+    made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
+    return made
 
 
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -98,22 +99,25 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
         for name, found in summary.items()
     ]
     two = summary.get("two sources")
-    if two:
-        gain = f"{two['least gain over the better one']:+.3f}"
-        rows.append(["two sources, gain over the better one", str(two["directions"]), gain, two["least gain in"]])
-    return Table("Summary", head, rows)
+    note = two and (
+        f"Two sources are below the better of them in {two['below the better one']} of {two['directions']} directions; "
+        f"the least gain is {two['least gain over the better one']:+.3f} ({two['least gain in']})."
+    )
+    return Table("Summary", head, rows, note or "")
 
 
-def _measures(title: str, first: str, found: Mapping[str, Mapping[str, Any]], whole: bool = False) -> Table:
+def _measures(title: str, first: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
     keys = list(dict.fromkeys(key for measures in found.values() for key in measures if key not in DESCRIBED))
-    short = [
-        key.partition(",n=")[0] + "]" * ("[" in key) if whole else key.partition("[")[0].removeprefix("accuracy/")
-        for key in keys
-    ]
     rows = [
         [said, *(_figure(measures[key]) if key in measures else "" for key in keys)] for said, measures in found.items()
     ]
-    return Table(title, [first, *short], rows)
+    return Table(title, [first, *map(_short, keys)], rows)
+
+
+def _short(key: str) -> str:
+    """A measure's name in a table's head: `accuracy/joint[probe,n=9]` is joint, `cknna[shared,k=9,n=9]` is shared."""
+    name, _, how = key.partition("[")
+    return how.partition(",")[0] if name == "cknna" else name.removeprefix("accuracy/")
 
 
 def _figure(value: float | int) -> str:
@@ -122,37 +126,37 @@ def _figure(value: float | int) -> str:
 
 def terminal(results: Mapping[str, Any]) -> str:
     """The tables as aligned text."""
-    return "\n\n".join("\n".join(_aligned(table)) for table in tables(results)) + "\n"
+    return "\n\n".join([headline(results), *("\n".join(_aligned(table)) for table in tables(results))]) + "\n"
 
 
 def _aligned(table: Table) -> Iterable[str]:
-    yield table.title + (f" ({table.note})" if table.note else "")
-    widths = [max(len(row[i]) for row in (table.head, *table.rows)) for i in range(len(table.head))]
-    for row in (table.head, ["-" * width for width in widths], *table.rows):
-        yield (
-            "  "
-            + "  ".join(
-                _justify(cell, width, table, i) for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            ).rstrip()
-        )
+    columns = list(zip(table.head, *table.rows, strict=True))
+    widths = [max(map(len, cells)) for cells in columns]
+    padded = [
+        [
+            cell.rjust(width) if _numeric(cells[1:]) else cell.ljust(width)
+            for cell in (cells[0], "-" * width, *cells[1:])
+        ]
+        for cells, width in zip(columns, widths, strict=True)
+    ]
+    yield table.title
+    yield from (("  " + "  ".join(line)).rstrip() for line in zip(*padded, strict=True))
+    if table.note:
+        yield f"  {table.note}"
 
 
-def _justify(cell: str, width: int, table: Table, column: int) -> str:
-    return cell.rjust(width) if _numeric(table, column) else cell.ljust(width)
-
-
-def _numeric(table: Table, column: int) -> bool:
-    return all(not row[column] or row[column].lstrip("+-").replace(".", "", 1).isdigit() for row in table.rows)
+def _numeric(cells: Iterable[str]) -> bool:
+    return all(cell.lstrip("+-").replace(".", "", 1).isdigit() for cell in cells if cell)
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The tables and where they come from, as Markdown."""
     meta = results["meta"]
-    parts = ["# Evaluation", ""]
+    parts = ["# Evaluation", "", f"{headline(results)}.", ""]
     for table in tables(results):
-        parts += [f"## {table.title}", ""] + ([f"{table.note}.", ""] if table.note else [])
-        rule = ["---:" if _numeric(table, i) else "---" for i in range(len(table.head))]
-        parts += [f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)] + [""]
+        rule = ["---:" if _numeric(cells[1:]) else "---" for cells in zip(table.head, *table.rows, strict=True)]
+        parts += [f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)), ""]
+        parts += [table.note, ""] if table.note else []
     versions = ", ".join(f"{name} {number}" for name, number in meta["versions"].items())
     seen = ", ".join(f"{name} {rows:,}" for name, rows in meta["trained_on"].items())
     parts += [
@@ -164,8 +168,8 @@ def markdown(results: Mapping[str, Any]) -> str:
         "root mean square error of source to target and back, in standard deviations of the source's latents. The full",
         "names of the measures, with implementation and sample count, are in `metrics.json`.",
         "",
-        f"- test: {meta['samples']} samples of `{meta['data']['test']['manifest']}`; {meta['left_out']} others",
-        "  left out, for want of a modality or label, or beyond the limit",
+        f"- test: {meta['samples']} of the {meta['samples'] + meta['left_out']} samples of",
+        f"  `{meta['data']['test']['manifest']}`: those with every modality and label, up to the limit",
         f"- training: {seen}",
         f"- model: {', '.join(meta['model']['modalities'])}; {meta['model']['parameters']:,} parameters",
         f"- on: {meta['device']}, {meta['threads']} threads; {versions}",

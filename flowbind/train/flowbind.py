@@ -115,6 +115,14 @@ class FlowBind(LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        # Lightning refuses to clip for a fused optimiser under mixed precision, because float16 gradients are scaled until
+        # inside the optimiser; those of bfloat16 are not.
+        if self.trainer.precision == "bf16-mixed" and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def test_step(self, batch: int, index: int) -> None:
         """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)

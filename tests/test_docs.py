@@ -1,0 +1,106 @@
+"""The documentation: what it names is there, and the help it shows is what the commands print.
+
+`python -m tests.test_docs` writes the help into the pages again.
+"""
+
+import os
+import re
+from contextlib import redirect_stdout, suppress
+from io import StringIO
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+
+from flowbind.cli import VERBS, main
+
+ROOT = Path(__file__).parents[1]
+README, COMMANDS = ROOT / "README.md", ROOT / "docs" / "command-line.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+
+LINK = re.compile(r"\]\(([^)\s#]+)")
+DIRECTIVE = re.compile(r"^`{3,}\{(?:include|literalinclude|figure|image)\} (\S+)", re.MULTILINE)
+NAMED = re.compile(r"(?<![\w./-])(?:flowbind|modalities|recipes|tests|docs|benchmarks)/[\w./-]*\w")
+HELP = re.compile(r"^```console\n\$ (flowbind (?:.* )?--help)\n(?s:.*?)^```$", re.MULTILINE)
+TREE = re.compile(r"^## Files\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LISTED_WHOLE = {"flowbind": 9, "modalities": 2, "recipes": 2}  # folders of the tree, and how deep it goes there
+LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+@each_page
+def test_links_and_named_files_are_there(page):
+    text = page.read_text(encoding="utf-8")
+    links = {link for link in LINK.findall(text) if not re.match(r"\w+:", link)} | set(DIRECTIVE.findall(text))
+    named = {name for name in NAMED.findall(text) if "docs/_build" not in name}
+    missing = {link for link in links if not (page.parent / link).exists()}
+    missing |= {name for name in named if not (ROOT / name).exists()}
+    assert not missing
+
+
+def shown_in_tree():
+    """Paths of the README's tree, two spaces a level."""
+    parents = []
+    for line in TREE.search(README.read_text(encoding="utf-8"))[1].splitlines():
+        name = line.split()[0]
+        del parents[(len(line) - len(line.lstrip())) // 2 :]
+        parents.append(name.strip("/"))
+        assert name.endswith("/") == (ROOT / Path(*parents)).is_dir(), f"{Path(*parents)} is not there"
+        yield "/".join(parents)
+
+
+def present(folder):
+    """What the tree has to show of a folder."""
+    for path in sorted(folder.iterdir()):
+        parts = path.relative_to(ROOT).parts
+        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix in (".py", ".yaml")):
+            yield "/".join(parts)
+            if path.is_dir() and len(parts) < LISTED_WHOLE[parts[0]]:
+                yield from present(path)
+
+
+def test_the_tree_is_the_tree():
+    shown = list(shown_in_tree())
+    assert len(set(shown)) == len(shown)
+    within = {path for path in shown if "/" in path}
+    assert within == {path for folder in LISTED_WHOLE for path in present(ROOT / folder)}
+
+
+def test_every_verb_has_a_section():
+    sections = re.findall(r"^## `flowbind (\w+)`$", COMMANDS.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sections == list(VERBS)
+
+
+def printed(command):
+    """What a command prints, 100 columns wide."""
+    out = StringIO()
+    with patch.dict(os.environ, COLUMNS="100"), redirect_stdout(out), suppress(SystemExit):
+        main(command.split()[1:])
+    text = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
+    if text.count("\n") > LONG:
+        text = next(part for part in text.split("\n\n") if part.startswith("options:")) + "\n\n..."
+    return text
+
+
+def with_help(text):
+    """A page with what its commands print now."""
+    return HELP.sub(lambda found: f"```console\n$ {found[1]}\n{printed(found[1])}\n```", text)
+
+
+def words(text):
+    """Words alone: versions of Python wrap lines and join short options with long ones in different ways."""
+    return text.replace("-c CONFIG, --config", "-c, --config").split()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if "--help\n" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
+)
+def test_help_is_what_is_printed(page):
+    text = page.read_text(encoding="utf-8")
+    assert words(with_help(text)) == words(text), "run `python -m tests.test_docs`"
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(with_help(page.read_text(encoding="utf-8")), encoding="utf-8")
