@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import wraps
 from importlib.metadata import version
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -79,6 +80,17 @@ def directions(names: Sequence[str]) -> list[Direction]:
     return one + [Direction(two, b) for two in combinations(names, 2) for b in names if b not in two]
 
 
+def _without_autocast(method: Callable) -> Callable:
+    """In the networks' own precision, as `flowbind generate` does it, whatever the Trainer's."""
+
+    @wraps(method)
+    def plainly(self: "Evaluation", *args: Any, **named: Any) -> Any:
+        with torch.autocast(self.model.device.type, enabled=False):
+            return method(self, *args, **named)
+
+    return plainly
+
+
 class Evaluation:
     """One run over the test samples: `step` for each of `batches`, in any order and on any device, then `finish`.
 
@@ -128,6 +140,7 @@ class Evaluation:
             d: torch.zeros(self.count) for d in self.directions if len(d.sources) == 1 and d.sources != (d.target,)
         }
 
+    @_without_autocast
     @torch.inference_mode()
     def step(self, rows: Tensor) -> None:
         """Generates every direction from the test samples at these positions and keeps what came out, encoded again.
@@ -136,12 +149,10 @@ class Evaluation:
             ValueError: a generated latent is not finite.
         """
         generator = torch.Generator(self.model.device).manual_seed(self.config.seed + int(rows[0]))
-        # As `flowbind generate` does it: in the networks' own precision.
-        with torch.autocast(self.model.device.type, enabled=False):
-            z = {name: self._inverse(name, self.real[name][rows]) for name in self.names}
-            for name in self.names:
-                self.shared[name][rows] = z[name].cpu()
-                self._step_to(name, z, rows, generator)
+        z = {name: self._inverse(name, self.real[name][rows]) for name in self.names}
+        for name in self.names:
+            self.shared[name][rows] = z[name].cpu()
+            self._step_to(name, z, rows, generator)
         self.seen[rows] += 1
 
     def _step_to(self, target: str, z: Mapping[str, Tensor], rows: Tensor, generator: torch.Generator) -> None:
@@ -170,20 +181,24 @@ class Evaluation:
             error = self._standard(source, self._outward(end, source)) - self._standard(source, self.real[source][rows])
             self.cycles[d][rows] = error.flatten(1).square().mean(1)
 
+    @_without_autocast
     def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, Any]:
         """Computes every measure, after the last step.
 
         Args:
-            merge: sums a tensor over devices, where several took steps. A row that several took is averaged.
+            merge: sums a tensor on the model's device over all devices, where several took steps. A row that several
+                took is averaged.
 
         Returns:
             What `metrics.json` holds.
         """
-        seen = merge(self.seen)
+        device = self.model.device
+        seen = merge(self.seen.to(device)).cpu()
         assert (seen > 0).all(), "a test sample was never generated from"
         for kept in (self.made, self.trips, self.shared, self.cycles):
             for key, tensor in kept.items():
-                kept[key] = merge(tensor) / seen.reshape(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
+                merged = merge(tensor.to(device)).cpu()
+                kept[key] = merged / seen.reshape(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
         probes, ceilings = {}, {}
         if self.values:
             with self._timed("probes"):
@@ -206,6 +221,7 @@ class Evaluation:
             "meta": self._meta(),
         }
 
+    @_without_autocast
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
         per = max(self.config.gallery // len(self.names), 1)

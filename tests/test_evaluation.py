@@ -253,6 +253,25 @@ def test_a_broken_modality_is_seen_wherever_it_takes_part(world):
     assert [measure(found, "accuracy/joint") for found in results["codecs"].values()] == [1, 1, 1]
 
 
+class Growing(nn.Module):
+    """dx/dt = x, where one Euler step doubles on the way out and leaves nothing on the way in; two leave a quarter."""
+
+    def forward(self, x, t):
+        return x
+
+
+def test_the_way_there_and_back_shows_what_the_solver_loses(world):
+    model = make_model()
+    model.flows.drifts["bee"] = Growing()
+    evaluation, results = evaluate(world, model, EvaluationConfig(steps=1, source_steps=2))
+    x = {name: model.flows.standard[name](real) for name, real in evaluation.real.items()}
+    assert torch.allclose(evaluation.shared["bee"], x["bee"] / 4, atol=1e-5)
+    # ant -> z -> 2 z -> z / 2 -> ant: half of it is lost
+    lost = (x["ant"] / 2).square().mean().sqrt().item()
+    assert measure(results["directions"]["ant->bee"], "cycle") == pytest.approx(lost, rel=1e-4)
+    assert measure(results["directions"]["ant->cat"], "cycle") < 1e-5
+
+
 def test_what_is_judged_went_through_the_codec(world):
     """A decoder that loses everything gives nothing to read, however good the flows."""
     model = make_model()
@@ -281,6 +300,13 @@ def kept_of(evaluation):
     """Tensors in the order in which `finish` merges them."""
     found = evaluation.made, evaluation.trips, evaluation.shared, evaluation.cycles
     return [evaluation.seen, *(tensor for kept in found for tensor in kept.values())]
+
+
+def test_the_trainer_s_precision_changes_nothing(world, exact):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, results = evaluate(world)
+    for said, expected in exact[1]["directions"].items():
+        assert results["directions"][said] == expected
 
 
 def test_the_limit_draws_by_seed(world):
@@ -349,14 +375,16 @@ def test_files_are_whole(exact, tmp_path):
 
 
 def test_the_terminal_table_is_aligned(exact):
-    blocks = report.terminal(exact[1]).split("\n\n")
-    assert blocks[0].startswith(f"Summary (n = {TEST} test samples, seed 0, euler, 1 + 1 steps)")
-    for block in blocks:
+    headline, *blocks = report.terminal(exact[1]).split("\n\n")
+    assert headline == f"{TEST} test samples, seed 0, euler, 1 + 1 steps"
+    for block in blocks[1:]:
         _, head, rule, *rows = block.splitlines()
-        ends = {len(line.rstrip()) for line in (head, rule)}
-        assert max(map(len, rows)) <= max(ends)
+        assert len(head) == len(rule) >= max(map(len, rows))
     paired = next(block for block in blocks if block.startswith("One source, never"))
     assert [line.split()[0] for line in paired.splitlines()[3:]] == ["ant->cat", "cat->ant"]
+    assert blocks[0].splitlines()[-1] == (
+        "  Two sources are below the better of them in 0 of 3 directions; the least gain is +0.000 (ant+bee->cat)."
+    )
 
 
 def test_the_summary_finds_the_lowest_and_what_a_second_source_adds():

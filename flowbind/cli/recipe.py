@@ -126,6 +126,7 @@ class RecipeCLI(LightningCLI):
         """What decides the trained weights: recipe and data. A run of equal key is the same run."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
         config = config.get("fit", config)
+        config["model"].get("init_args", {}).pop("evaluation", None)  # measuring differently is no other run
         trainer = {
             k: v
             for k, v in config["trainer"].items()
