@@ -91,7 +91,7 @@ class Drift(nn.Module):
         self.out = nn.Linear(width, features)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        # A solver's rows are all at one time, told by a view of stride 0: a third of the products is then done once.
+        # A solver's rows are all at one time, told by a view of stride 0: the modulations are then computed once.
         time = F.silu(self.time(t[:1] if t.stride() == (0,) else t))
         x = self.inp(x)
         for block in self.blocks:
