@@ -141,7 +141,7 @@ class Evaluation:
         }
 
     @_without_autocast
-    @torch.inference_mode()
+    @torch.no_grad()
     def step(self, rows: Tensor) -> None:
         """Generates every direction from the test samples at these positions and keeps what came out, encoded again.
 

@@ -65,7 +65,7 @@ class Model:
             raise ValueError(f"this model has no modality '{name}'; {nearest(name, self.modalities)}")
         return self.modalities[name]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
         """Codec latents of B samples, with shape (B, *shape). A string or path is read first, a raw sample taken as it is.
 
@@ -76,13 +76,13 @@ class Model:
         raws = [read_raw(modality, s, f"source '{name}'") if isinstance(s, str | Path) else s for s in samples]
         return modality.codec.encode(raws)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:
         """The shared latent that one source tells, with shape (B, *shape): its flow from 1 to 0."""
         x = self.flows.standard[name](latents.to(self.device))
         return integrate(self.flows.drifts[name], x, start=1.0, stop=0.0, steps=steps, method=method)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def to_shared(self, latents: Mapping[str, Tensor], steps: int = STEPS, method: Method = "euler") -> Tensor:
         """The shared latent of B samples: each source's flow from 1 to 0, then the average.
 
@@ -96,13 +96,13 @@ class Model:
         """
         return average([self.inverse(name, latent, steps, method) for name, latent in latents.items()])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def from_shared(self, z: Tensor, name: str, steps: int = STEPS, method: Method = "euler") -> Tensor:
         """Codec latents of one target, with shape (B, *shape): its flow from 0 to 1."""
         x = integrate(self.flows.drifts[name], z, start=0.0, stop=1.0, steps=steps, method=method)
         return self.flows.standard[name].inverse(x)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def translate(
         self,
         latents: Mapping[str, Tensor],
@@ -138,7 +138,7 @@ class Model:
             )
         return {name: self.from_shared(z, name, outward, method) for name in to}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def generate(
         self,
         sources: Mapping[str, Sequence[Any]],

@@ -42,7 +42,10 @@ def integrate(
         raise ValueError(f"tolerance must be positive, not {tolerance}")
     if len(x) == 0 or start == stop:
         return x
-    from torchdiffeq import odeint  # after the checks: it takes seconds to import
+    with torch.inference_mode(
+        False
+    ):  # or the constants that its import makes could never again be differentiated through
+        from torchdiffeq import odeint  # after the checks: it takes seconds to import
 
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
     ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)

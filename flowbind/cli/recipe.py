@@ -38,9 +38,6 @@ KEYS = (
 MODE = "flowbind"
 RUN, CHECKPOINTS, LAST = "run.json", "checkpoints", "last.ckpt"
 
-# Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
-os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-
 set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 
 
@@ -213,6 +210,8 @@ REMARKS = (
 
 def quiet() -> None:
     """Silences remarks of libraries that do not concern flowbind's users."""
+    # Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for library in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(library).setLevel(logging.WARNING)
     for remark in REMARKS:

@@ -1,5 +1,6 @@
 """The modality of texts: a raw sample is a string of one line, not empty, its words separated by single spaces."""
 
+import os
 import re
 from pathlib import Path
 

@@ -1,0 +1,5 @@
+"""Sounds: one second, mono, 16 kHz."""
+
+from flowbind_audio.modality import Audio
+
+__all__ = ["Audio"]

@@ -1,0 +1,118 @@
+"""The modality of sounds: a raw sample is a float32 tensor in [-1, 1], mono at 16 kHz, with shape (samples,)."""
+
+import os
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from flowbind.codec import Codec
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind_audio.small import SmallAudio
+from flowbind_audio.spectrogram import RATE, log_mel
+
+FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")  # as libsndfile names them
+STREAMED = 0x7FFFF000  # bytes; a WAV that claims more was written to a pipe, before its length was known
+PICTURE = 128  # pixels, width and height of a preview
+INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))  # silent to loud
+
+
+class Audio(Modality):
+    """Sounds of any length.
+
+    Args:
+        codec: turns sounds into latents and back; `SmallAudio` if None.
+        drift: size of this modality's drift net; the model's default if None.
+        head: size of this modality's head; the model's default if None.
+    """
+
+    suffixes = (".wav", ".flac", ".ogg")
+
+    def __init__(
+        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
+    ) -> None:
+        super().__init__(codec or SmallAudio(), drift, head)
+
+    def read(self, source: str | Path) -> Tensor:
+        """Reads a sound as float32 in [-1, 1] at 16 kHz, with shape (samples,).
+
+        Channels are averaged, other rates are resampled (soxr, high quality), and what lies beyond 1 is cut.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is truncated, damaged, empty or of another format.
+        """
+        import soundfile
+
+        data = Path(source).read_bytes()
+        try:
+            with soundfile.SoundFile(source) as file:
+                form, rate, promised = file.format, file.samplerate, file.frames
+                sound = file.read(dtype="float32", always_2d=True).mean(axis=1)
+        except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+            why = str(getattr(error, "error_string", error)).strip(" .")
+            raise ValueError(f"{source}: not a whole sound file ({why}); allowed: WAV, FLAC, OGG") from None
+        if form not in FORMATS:
+            raise ValueError(f"{source}: a sound in the format {form}; allowed: WAV, FLAC, OGG")
+        if len(sound) < promised or _truncated(data):
+            raise ValueError(f"{source}: a truncated sound; a part of the file is missing")
+        if not np.isfinite(sound).all():
+            raise ValueError(f"{source}: a damaged sound; some samples are not finite numbers")
+        if rate != RATE:
+            import soxr
+
+            sound = soxr.resample(sound, rate, RATE)
+        if not len(sound):
+            raise ValueError(f"{source}: a sound without samples; at least one is needed")
+        return torch.from_numpy(sound).clamp(-1, 1)
+
+    def write(self, raw: Tensor, path: Path) -> None:
+        """Writes a sound as a 16-bit WAV at 16 kHz, so that reading it gives the same to within 1/65536."""
+        import soundfile
+
+        partial = path.with_name(path.name + ".partial")
+        samples = (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
+        data = BytesIO()
+        soundfile.write(data, samples, RATE, format="WAV", subtype="PCM_16")
+        partial.write_bytes(data.getvalue())
+        os.replace(partial, path)
+
+    def preview(self, raw: Tensor) -> PIL.Image.Image:
+        """The log-mel spectrogram from start to end, low frequencies at the bottom, from -70 dB (black) up."""
+        levels = log_mel(raw[None].cpu())[0].flip(0).add(1).mul(127.5).clamp(0, 255).byte().numpy()
+        ramp = np.linspace(0, len(INK) - 1, 256)
+        ink = np.stack([np.interp(ramp, range(len(INK)), channel) for channel in zip(*INK, strict=True)], axis=1)
+        picture = PIL.Image.fromarray(ink.round().astype(np.uint8)[levels])
+        return picture.resize((PICTURE, PICTURE), PIL.Image.Resampling.BILINEAR)
+
+
+def _truncated(data: bytes) -> bool:
+    """Whether the end of a WAV or OGG file is missing, which libsndfile passes over in silence."""
+    return _truncated_ogg(data) if data[:4] == b"OggS" else _truncated_wav(data)
+
+
+def _truncated_wav(data: bytes) -> bool:
+    """Whether the data chunk is stated to be longer than the rest of the file."""
+    order = {b"RIFF": "<", b"RIFX": ">"}.get(data[:4])
+    place = 12  # past "RIFF", the length and "WAVE"
+    while order and place + 8 <= len(data):
+        name, length = struct.unpack_from(f"{order}4sI", data, place)
+        place += 8
+        if name == b"data":
+            return length < STREAMED and place + length > len(data)
+        place += length + length % 2  # chunks start at even places
+    return False
+
+
+def _truncated_ogg(data: bytes) -> bool:
+    """Whether the last page is not marked as the end of its stream, or not all there (RFC 3533, section 6)."""
+    page = data[data.rfind(b"OggS") :]
+    if len(page) < 27 or not page[5] & 4:
+        return True
+    segments = page[26]
+    return len(page) < 27 + segments + sum(page[27 : 27 + segments])

@@ -1,0 +1,101 @@
+"""From log-mel spectrograms back to waves.
+
+Three steps, the same for every sound and without chance: the power spectrum whose mel bands are the given ones
+(expectation-maximisation for a Poisson mean, Richardson 1972, Lucy 1974, which keeps powers positive and peaks narrow);
+a carrier in which each spectral peak turns as the sinusoid it stands for (single-pass spectrogram inversion,
+Beauregard, Harish and Wyse, DAFx 2015) and the rest is white noise; and a few rounds of fast Griffin-Lim (Perraudin,
+Balazs and Søndergaard, WASPAA 2013), which need no more than that from so near a start.
+"""
+
+import math
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind_audio.spectrogram import BINS, FFT, FULL_SCALE, HOP, mel_bands, power, window
+
+SHARPENING = 20  # rounds of expectation-maximisation
+ROUNDS = 4  # of Griffin-Lim
+MOMENTUM = 0.99  # Perraudin et al., section 4
+LOBE = 2  # bins from a Hann window's peak to its first zero
+PROMINENCE = 4.0  # a peak has this many times the power one lobe further out (6 dB); less is noise
+
+
+def waves(levels: Tensor) -> Tensor:
+    """Waves in [-1, 1] with given log-mel spectrograms: (B, 128, T) -> (B, 256 (T - 1))."""
+    magnitude = linear_power(power(levels)).sqrt() * FULL_SCALE
+    return griffin_lim(magnitude * carrier(magnitude)).clamp(-1, 1)
+
+
+def linear_power(mel: Tensor) -> Tensor:
+    """Powers at all frequencies whose mel bands are given: (B, 128, T) -> (B, T, 513), 0 outside the bands."""
+    bands, back = _sparse_bands(mel.device)
+    target = mel.transpose(0, 1).flatten(1)  # (128, B * T): one sparse product for all
+    found = (mel_bands().sum(0) > 0).to(mel)[:, None].expand(BINS, target.shape[1])
+    for _ in range(SHARPENING):
+        found = found * (back @ (target / (bands @ found).clamp(min=1e-12)))
+    return found.T.contiguous().unflatten(0, (len(mel), -1))
+
+
+@cache
+def _sparse_bands(device: torch.device) -> tuple[Tensor, Tensor]:
+    """The mel bands, and their transpose with rows that sum to 1."""
+    bands = mel_bands().to(device)
+    back = bands.T / bands.sum(0).clamp(min=1e-9)[:, None]
+    return bands.to_sparse(), back.to_sparse()
+
+
+def carrier(magnitude: Tensor) -> Tensor:
+    """A spectrum of unit power to be shaped by the magnitude: (B, T, 513) -> the same.
+
+    Around a peak it is one sinusoid's, with its frequency at the vertex of a parabola through three bins' logarithms;
+    its phase turns on from frame to frame, also where the peak moves, and alternates over the bins of a lobe, as a Hann
+    window makes it. Elsewhere it is noise, always the same.
+    """
+    log = magnitude.clamp(min=1e-9).log()
+    padded = F.pad(log, (2 * LOBE, 2 * LOBE), value=0.0)  # no peak at either end
+    below, above, far_below, far_above = (padded[..., 2 * LOBE + k :][..., :BINS] for k in (-1, 1, -2 * LOBE, 2 * LOBE))
+    prominent = log - torch.maximum(far_below, far_above) > math.log(PROMINENCE) / 2
+    peak = (log > below) & (log >= above) & prominent
+    place = torch.arange(BINS, device=log.device)
+    vertex = (0.5 * (below - above) / (below - 2 * log + above).clamp(max=-1e-6)).clamp(-0.49, 0.49)
+    frequency = F.max_pool1d(torch.where(peak, place + vertex, -1.0), 2 * LOBE + 1, stride=1, padding=LOBE)  # in bins
+    tonal = frequency > 0
+    centre = torch.where(tonal, frequency.round().long(), place)
+    turn = 2 * math.pi * HOP / FFT * frequency
+
+    noise = white_noise(log.shape[1], log.device)
+    scattered = noise.angle()
+    phase = scattered[0].expand(len(log), BINS)
+    phases = []
+    for frame in range(log.shape[1]):
+        phase = torch.where(tonal[:, frame], phase.gather(1, centre[:, frame]) + turn[:, frame], scattered[frame])
+        phases.append(phase)
+    sinusoids = torch.polar(torch.ones_like(log), torch.stack(phases, 1) + math.pi * place)
+    return torch.where(tonal, sinusoids, noise)
+
+
+@cache
+def white_noise(frames: int, device: torch.device) -> Tensor:
+    """The spectrum of white noise, with shape (T, 513) and a mean power of 1."""
+    wave = torch.randn((frames - 1) * HOP, generator=torch.Generator().manual_seed(0)).to(device)
+    spectrum = torch.stft(wave, FFT, HOP, window=window(device), pad_mode="constant", return_complex=True)
+    return spectrum.T / window(device).square().sum().sqrt()
+
+
+def griffin_lim(spectrum: Tensor) -> Tensor:
+    """Waves whose spectrum has nearly the magnitude of the given one, which lends the first phase.
+
+    (B, T, 513) -> (B, 256 (T - 1)).
+    """
+    magnitude = spectrum.abs()
+    hann = window(spectrum.device)
+    before = torch.zeros_like(spectrum)
+    for _ in range(ROUNDS):
+        wave = torch.istft(spectrum.mT, FFT, HOP, window=hann)
+        consistent = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True).mT
+        spectrum = magnitude * torch.add(consistent, consistent - before, alpha=MOMENTUM).sgn()
+        before = consistent
+    return torch.istft(spectrum.mT, FFT, HOP, window=hann)
