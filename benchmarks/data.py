@@ -72,19 +72,19 @@ def make_store(folder: Path, rows: int) -> LatentStore:
     return finish_store(folder, strata, {name: {} for name in "abc"}, "made up", "")
 
 
-def peak() -> float:
-    """Peak resident memory of this process, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def resident() -> float:
+    """Resident memory of this process, in MiB."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
 def loader(folder: Path) -> None:
     """In its own process: seconds to the first batch, growth of memory, and seconds a batch."""
-    before, begin = peak(), time.perf_counter()
+    before, begin = resident(), time.perf_counter()
     store = LatentStore(folder)
     rows = [stratum.rows for stratum in store.strata]
     steps = iter(Steps(store, ["a", "b", "c"], Mixture(rows, apportion(1024, rows))))
     next(steps)
-    first, grown = time.perf_counter() - begin, peak() - before
+    first, grown = time.perf_counter() - begin, resident() - before
     took = median(lambda: next(steps), repeats=50)
     print(f"| {sum(rows):,} | {first:.3f} | {grown:.0f} | {1e3 * took:.2f} | {2048 / took:,.0f} |")
 
