@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 
 def arguments(described: object) -> dict[str, Any]:
@@ -107,7 +108,7 @@ class NeuralCodec(Codec):
             raise FileNotFoundError(
                 f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
             )
-        with torch.device("meta"):
+        with torch.device("meta"), _Undrawn():
             net = self.build()
         try:
             state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
@@ -116,6 +117,11 @@ class NeuralCodec(Codec):
             raise ValueError(
                 f"{self.file}: these are not weights of the codec {type(self).__name__} ({str(error).splitlines()[-1].strip()})"
             ) from None
+        left = [name for name, buffer in net.named_buffers() if buffer.is_meta]
+        if left:
+            raise ValueError(
+                f"{type(self).__name__}: the buffers {', '.join(left)} are not in its weights; make them persistent"
+            )
         return net.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
@@ -134,6 +140,14 @@ class NeuralCodec(Codec):
         if "net" in self.__dict__:
             self.net.to(self.device)
         return self
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leaves out normal draws for weights that are loaded next: on the meta device the first takes seconds."""
+
+    def __torch_function__(self, function, types, arguments=(), named=None):
+        named = named or {}
+        return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
 
 
 def digest(path: Path) -> str:

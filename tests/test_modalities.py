@@ -387,6 +387,17 @@ def test_wrong_weights_are_one_line_that_names_the_file(weights, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_buffer_that_weights_leave_out_is_an_error(weights):
+    class Table(LinearCodec):
+        def build(self):
+            net = Net()
+            net.register_buffer("table", torch.arange(3), persistent=False)
+            return net
+
+    with pytest.raises(ValueError, match="Table: the buffers table are not in its weights; make them persistent"):
+        Table(str(weights)).encode([torch.zeros(3)])
+
+
 def test_missing_weights_say_how_to_make_them(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none: no such weights for the codec LinearCodec; train them"):
         LinearCodec(str(tmp_path / "none")).encode([torch.zeros(3)])

@@ -88,6 +88,23 @@ def test_the_whole_thread(world, command):
     assert before == {p: p.stat().st_mtime_ns for p in world.rglob("*.safetensors")}
 
 
+def test_files_without_labels(tmp_path, toys, command):
+    write_world(tmp_path / "files", samples=64)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20))
+    for arguments in (
+        ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data"],
+        ["encode", "--config", recipe],
+        ["fit", "--config", recipe],
+        ["test", "--config", recipe],
+    ):
+        code, _, err = command(*arguments)
+        assert code == 0, err
+    direction = json.loads((tmp_path / "run/metrics.json").read_text())["directions"]["word->vector"]
+    measured = {name.split("[")[0] for name in direction if "[" in name}
+    assert measured == {"frechet", "recall@1", "cycle"}
+
+
 def test_a_run_goes_on_where_it_stopped(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0

@@ -14,13 +14,13 @@ from flowbind.registry import installed, name_of
 
 
 class RawDataModule(LightningDataModule):
-    """Every sample of a manifest that has the modality, prepared once and kept in memory.
+    """Every sample of a manifest that has the modality, prepared once by the codec in training and kept in memory.
 
     A batch is a tuple of tensors: the codec's training inputs, each with shape (B, *), then the labels, with shape
     (B, number of factors), -1 where a sample has none.
 
     Args:
-        modality: the modality whose codec is trained.
+        modality: how samples are read; the codec is the one that the module trains.
         train: manifest to train on.
         val: manifest to validate on.
         batch_size: B.
@@ -60,16 +60,18 @@ class RawDataModule(LightningDataModule):
         index = {factor: {value: i for i, value in enumerate(found)} for factor, found in self.classes.items()}
         labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
         return TensorDataset(
-            *self.modality.codec.training_inputs(raws), torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1)
+            *self.trainer.lightning_module.codec.training_inputs(raws),
+            torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1),
         )
 
     def train_dataloader(self) -> DataLoader:
         order = torch.Generator().manual_seed(self.seed)
         batches = _Batches(self.parts["train"], self.batch_size, order)
-        return DataLoader(batches, batch_size=None)
+        return DataLoader(batches, batch_size=None, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader:
-        return DataLoader(_Batches(self.parts["val"], self.batch_size, None), batch_size=None)
+        batches = _Batches(self.parts["val"], self.batch_size, None)
+        return DataLoader(batches, batch_size=None, generator=torch.Generator())  # not the one that weights hang on
 
 
 class _Batches(torch.utils.data.IterableDataset):

@@ -76,8 +76,10 @@ class CodecTraining(LightningModule):
         return found["loss"]
 
     def validation_step(self, batch: tuple[Tensor, ...], index: int) -> None:
-        size = len(batch[0])
-        self.log_dict({f"val/{name}": value for name, value in self.losses(batch, 0.0).items()}, batch_size=size)
+        with torch.random.fork_rng():  # how often is validated does not decide the weights
+            torch.manual_seed(0)
+            found = self.losses(batch, 0.0)
+        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=len(batch[0]))
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)

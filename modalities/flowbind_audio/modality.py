@@ -1,6 +1,5 @@
 """The modality of sounds: a raw sample is a float32 tensor in [-1, 1], mono at 16 kHz, with shape (samples,)."""
 
-import os
 import struct
 from io import BytesIO
 from pathlib import Path
@@ -8,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.codec import Codec
+from flowbind.atomic import replacing
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.spectrogram import RATE, log_mel
 
@@ -23,20 +22,10 @@ INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109)
 
 
 class Audio(Modality):
-    """Sounds of any length.
-
-    Args:
-        codec: turns sounds into latents and back; `SmallAudio` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-    """
+    """Sounds of any length."""
 
     suffixes = (".wav", ".flac", ".ogg")
-
-    def __init__(
-        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
-    ) -> None:
-        super().__init__(codec or SmallAudio(), drift, head)
+    default_codec = SmallAudio
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a sound as float32 in [-1, 1] at 16 kHz, with shape (samples,).
@@ -75,16 +64,16 @@ class Audio(Modality):
         """Writes a sound as a 16-bit WAV at 16 kHz, so that reading it gives the same to within 1/65536."""
         import soundfile
 
-        partial = path.with_name(path.name + ".partial")
         samples = (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
-        data = BytesIO()
+        data = BytesIO()  # libsndfile does not say why a disk refuses
         soundfile.write(data, samples, RATE, format="WAV", subtype="PCM_16")
-        partial.write_bytes(data.getvalue())
-        os.replace(partial, path)
+        with replacing(path) as partial:
+            partial.write_bytes(data.getvalue())
 
     def preview(self, raw: Tensor) -> PIL.Image.Image:
-        """The log-mel spectrogram from start to end, low frequencies at the bottom, from -70 dB (black) up."""
-        levels = log_mel(raw[None].cpu())[0].flip(0).add(1).mul(127.5).clamp(0, 255).byte().numpy()
+        """The log-mel spectrogram, a second or more, low frequencies at the bottom, from -70 dB (black) up."""
+        wave = F.pad(raw.cpu(), (0, max(0, RATE - len(raw))))  # all below a second have one scale of time
+        levels = log_mel(wave[None])[0].flip(0).add(1).mul(127.5).clamp(0, 255).byte().numpy()
         ramp = np.linspace(0, len(INK) - 1, 256)
         ink = np.stack([np.interp(ramp, range(len(INK)), channel) for channel in zip(*INK, strict=True)], axis=1)
         picture = PIL.Image.fromarray(ink.round().astype(np.uint8)[levels])

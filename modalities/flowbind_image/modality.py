@@ -9,29 +9,17 @@ import torch
 from torch import Tensor
 
 from flowbind.atomic import replacing
-from flowbind.codec import Codec
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
 from flowbind_image.small import SmallImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 
 
 class Image(Modality):
-    """Pictures of any size.
-
-    Args:
-        codec: turns pictures into latents and back; `SmallImage` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-    """
+    """Pictures of any size."""
 
     suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-
-    def __init__(
-        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
-    ) -> None:
-        super().__init__(codec or SmallImage(), drift, head)
+    default_codec = SmallImage
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).

@@ -26,6 +26,7 @@ class Points(Modality):
     """
 
     suffixes = (".ply", ".obj", ".stl", ".off")
+    default_codec = SmallPoints
 
     def __init__(
         self,
@@ -34,7 +35,7 @@ class Points(Modality):
         head: HeadConfig | None = None,
         extent: float = 1.1,
     ) -> None:
-        super().__init__(codec or SmallPoints(), drift, head)
+        super().__init__(codec, drift, head)
         self.extent = extent
 
     def read(self, source: str | Path) -> Tensor:

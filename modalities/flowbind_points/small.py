@@ -87,7 +87,6 @@ class CloudNet(nn.Module):
         parts = self.place(place).unflatten(1, (POINTS, 3)), self.colour(colour).unflatten(1, (POINTS, 3))
         return torch.cat(parts, dim=2)
 
-    @torch.no_grad()
     def _moments(self, clouds: Tensor) -> Tensor:
         """Each wave's average over the points, the middle, the mean colour and the radius: (B, n, 6) to (B, 263)."""
         middle = clouds.mean(1, keepdim=True)

@@ -15,6 +15,7 @@ from flowbind_shapes.scene import COLOURS, Scenes
 
 RATE = 16_000  # Hz; a sound lasts one second
 LOWEST = 220.0  # Hz, the first note of large
+TREMOLO = 9.0  # Hz
 OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 
 
@@ -22,7 +23,7 @@ OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 class Instrument:
     """A timbre and an envelope. Each partial is (ratio to the note, amplitude, decay in 1/s).
 
-    `attack` is the time constant of the rise in s, `tremolo` the depth of a fast swell and fade, `breath` the
+    `attack` is the time constant of the rise in s, `tremolo` the depth of a swell and fade at 9 Hz, `breath` the
     loudness of noise beside the tone, `growth` how much later the n-th partial sets in, in s per partial.
     """
 
@@ -72,8 +73,8 @@ def synthesise(instrument: Instrument, scenes: Scenes, generator: np.random.Gene
         heard = np.float32(amplitude) * (ratio * note < 0.45 * RATE)  # none above the Nyquist frequency
         rise = 1 - np.exp(-np.maximum(sounding - instrument.growth * order, 0) / instrument.attack)
         tone += heard.astype(np.float32) * wave * rise * np.exp(-np.float32(decay) * sounding)
-    beat = 2 * np.pi * (uniform(8.0, 10.0) * since + uniform(0, 1))
-    tone *= (1 - instrument.tremolo * (0.5 + 0.5 * np.sin(beat))).astype(np.float32)
+    beat = np.cos(2 * np.pi * TREMOLO * since)  # faint at the onset
+    tone *= (1 - instrument.tremolo * (0.5 + 0.5 * beat)).astype(np.float32)
     tone += instrument.breath * _breath(generator, note) * (1 - np.exp(-sounding / instrument.attack))
     tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)  # faded out at the end: no click
     tone /= np.abs(tone).max(axis=1, keepdims=True)

@@ -5,30 +5,18 @@ import re
 from pathlib import Path
 
 from flowbind.atomic import replacing
-from flowbind.codec import Codec
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
 from flowbind_text.small import SmallText
 
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # zeros, and halves of characters, which JSON can hold
 
 
 class Text(Modality):
-    """Captions: short texts, of any alphabet.
-
-    Args:
-        codec: turns captions into latents and back; `SmallText` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-    """
+    """Captions: short texts, of any alphabet."""
 
     suffixes = (".txt",)
+    default_codec = SmallText
     literal = True
-
-    def __init__(
-        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
-    ) -> None:
-        super().__init__(codec or SmallText(), drift, head)
 
     def read(self, source: str | Path) -> str:
         """Reads one caption: the whole of a UTF-8 file, or a string itself. All white space becomes single spaces.

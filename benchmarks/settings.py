@@ -1,0 +1,120 @@
+"""The method's settings at equal compute, on the embedded world's latents: joint accuracy in every direction.
+
+    flowbind prepare shapes --out data/shapes
+    flowbind encode --config recipes/shapes.yaml
+    python benchmarks/settings.py [--steps 1800] [--seed 0]
+
+Every run is recipes/shapes.yaml with a few settings changed; two drift calls a row (`both`) get half the steps. Judged
+are generated latents as they come out of the flow, before any codec, by probes fitted on real ones.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+
+import torch
+from lightning.pytorch import Trainer, seed_everything
+
+from flowbind.cli.recipe import RecipeCLI, quiet, read_recipes
+from flowbind.evaluation import directions
+from flowbind.manifest import Manifest
+from flowbind.metrics.labelled import classes_of, draw_rows, label_values
+from flowbind.metrics.probe import accuracy, fit_probe
+from flowbind.progress import track
+from flowbind.store import LatentStore
+
+AUTHORS = {"times": "both", "normalize": False, "noise_variance": 10.0, "leave_own_out": 0.0}
+SETTINGS = {
+    "the recipe": {},
+    "both": {"times": "both"},
+    "alpha 0.5": {"alpha": 0.5},
+    "endpoint 0": {"endpoint": 0.0},
+    "noise_variance 0": {"noise_variance": 0.0},
+    "noise_variance 0.1": {"noise_variance": 0.1},
+    "noise_variance 1": {"noise_variance": 1.0},
+    "head_dropout 0": {"head_dropout": 0.0},
+    "leave_own_out 0": {"leave_own_out": 0.0},
+    "leave_own_out 0.5": {"leave_own_out": 0.5},
+    "authors'": AUTHORS,
+    "authors', leave_own_out 0.5": AUTHORS | {"leave_own_out": 0.5},
+}
+
+
+class Judge:
+    """Probes on real training latents, and the test samples they are asked about."""
+
+    def __init__(self, data: Path, names: list[str]) -> None:
+        train, test = (LatentStore(data / "latents" / split) for split in ("train", "test"))
+        trained, tested = (Manifest.read(data / f"{split}.jsonl", names) for split in ("train", "test"))
+        values = label_values(trained, names)
+        labels = classes_of(trained, values)
+        self.mean = {name: torch.tensor(train.fields[name].mean) for name in names}
+        self.std = {name: torch.tensor(train.fields[name].std) for name in names}
+        sizes = [len(value) for value in values.values()]
+        self.probes = {
+            name: fit_probe(self._standard(name, train.all(name)), labels[train.lines(name)], sizes, seed=0)
+            for name in track(names, "probes")
+        }
+        self.real, lines = draw_rows(test, names, torch.ones(len(tested.samples), dtype=torch.bool), None, seed=0)
+        self.labels = classes_of(tested, values)[lines]
+
+    def _standard(self, name: str, latents: torch.Tensor) -> torch.Tensor:
+        return (latents - self.mean[name]) / self.std[name]
+
+    def __call__(self, model) -> dict[str, float]:
+        """Joint accuracy of each direction from one source to another modality."""
+        found = {}
+        for direction in directions(list(self.real)):
+            if len(direction.sources) > 1 or direction.target in direction.sources:
+                continue
+            made = model.translate({direction.sources[0]: self.real[direction.sources[0]]}, [direction.target])
+            latents = self._standard(direction.target, made[direction.target].cpu())
+            found[str(direction)] = accuracy(self.probes[direction.target](latents), self.labels)[1]
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default="recipes/shapes.yaml")
+    parser.add_argument("--data", type=Path, default=Path("data/shapes"))
+    parser.add_argument("--steps", type=int, default=1800, help="of one drift call a row")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    quiet()
+    read_recipes(["--config", options.config])
+    judge = None
+    for name, changed in SETTINGS.items():
+        arguments = ["--config", options.config, "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
+        cli = RecipeCLI([*arguments, f"--model.seed={options.seed}", f"--data.seed={options.seed}"], run=False)
+        module, precision = cli.model, cli.trainer.precision
+        module.objective = replace(module.objective, **changed)
+        judge = judge or Judge(options.data, list(module.modalities))
+        if name == next(iter(SETTINGS)):
+            columns = [
+                str(d) for d in directions(list(module.modalities)) if len(d.sources) == 1 and d.target not in d.sources
+            ]
+            print(f"| setting | {' | '.join(columns)} | lowest | mean | s |")
+            print(f"|---|{'---|' * (len(columns) + 3)}", flush=True)
+        seed_everything(options.seed, verbose=False)
+        steps = options.steps // (2 if module.objective.times == "both" else 1)
+        quietly = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        trainer = Trainer(
+            max_steps=steps, precision=precision, gradient_clip_val=1.0, limit_val_batches=0, devices=1, **quietly
+        )
+        began = time.process_time()
+        trainer.fit(module, datamodule=cli.datamodule)
+        seconds = time.process_time() - began
+        found = judge(module.model)
+        figures = " | ".join(f"{figure:.3f}" for figure in found.values())
+        print(
+            f"| {name} | {figures} | {min(found.values()):.3f} | {mean(found.values()):.3f} | {seconds:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
