@@ -139,7 +139,8 @@ class FlowBind(LightningModule):
             if self.evaluation.gallery:
                 save(evaluation.gallery(), folder / "gallery.png")
             print(terminal(results))
-            say(f"wrote metrics.json, metrics.md and gallery.png into {folder}")
+            gallery = " and gallery.png" * bool(self.evaluation.gallery)
+            say(f"wrote metrics.json, metrics.md{gallery} into {folder}")
 
     def on_train_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.interrupted:
