@@ -12,7 +12,7 @@ import yaml
 
 from flowbind.registry import installed, load, nearest
 
-REGISTERED = ("modalities", "codecs")
+REGISTERED = ("modalities", "codecs", "metrics")
 
 
 def resolve(node: Any) -> Any:

@@ -1,0 +1,73 @@
+"""A metric of record: figures that are known by name elsewhere, for what was generated in one kind of modality.
+
+A metric sees raw samples, as users get them. It turns each into a tensor of one shape, and the tensors of all samples
+into figures; so samples may be seen in any order and on any number of devices, and those of real samples are kept.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from flowbind.codec import arguments
+
+
+class Metric(ABC):
+    """Judges generations. Constructing one loads nothing; every constructor argument is kept as the attribute of its name.
+
+    Attributes:
+        judges: registered name of the modality whose generations are judged.
+        against: registered name of the modality they are compared with. If it is the same, real samples of the target;
+            if it is another, the source of that kind, and directions without such a source are left out.
+        minimum: samples below which a figure would mislead; fewer are refused.
+        version: raised whenever the same samples would give other features.
+    """
+
+    judges: str
+    against: str
+    minimum: ClassVar[int] = 2
+    version: ClassVar[int] = 1
+    device: torch.device = torch.device("cpu")
+
+    @abstractmethod
+    def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
+        """What the figures need to know of B raw samples of one modality, on the metric's device.
+
+        Args:
+            kind: registered name of their modality: `judges` or `against`.
+            raws: as the modality's `read` gives them.
+
+        Returns:
+            A tensor with shape (B, *), the same * in every call for one kind.
+
+        Raises:
+            ValueError: weights or a package that are needed are not there; one line says what to do.
+        """
+
+    @abstractmethod
+    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+        """The figures, by full name but for the number of samples, such as `fid[torch-fidelity,inception-v3-compat]`.
+
+        Args:
+            made: features of n generations, with shape (n, *).
+            reference: features of what each is compared with, row by row, with shape (n, *).
+
+        Raises:
+            ValueError: the features cannot give a figure that means what its name says; one line says why.
+        """
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the features, as flat JSON: features of real samples are kept under it."""
+        return {"metric": type(self).__name__, "version": self.version, **arguments(self)}
+
+    def to(self, device: torch.device | str) -> "Metric":
+        """Moves the metric to a device. Returns it."""
+        self.device = torch.device(device)
+        return self
+
+
+def counted(name: str, count: int) -> str:
+    """A figure's whole name: `fid[torch-fidelity]` over 9 samples is `fid[torch-fidelity,n=9]`."""
+    return f"{name.removesuffix(']')},n={count}]" if name.endswith("]") else f"{name}[n={count}]"
