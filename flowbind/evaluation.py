@@ -9,7 +9,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from itertools import combinations
@@ -21,10 +21,12 @@ from torch import Tensor
 
 from flowbind.gallery import Row, compose
 from flowbind.generation import Model, average
+from flowbind.judging import Judging
 from flowbind.manifest import Manifest
 from flowbind.metrics.cknna import NEIGHBOURS, cknna
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.labelled import classes_of, draw_rows, label_values
+from flowbind.metrics.metric import Metric
 from flowbind.metrics.probe import Probe, accuracy, fit_probe
 from flowbind.metrics.report import summarise
 from flowbind.metrics.retrieval import recall_at_1
@@ -47,6 +49,8 @@ class EvaluationConfig:
         seed: of what decoders draw, of the probes, and of which samples are taken.
         limit: test samples at most, drawn at random; all of them if None.
         gallery: rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
+        between: modalities that are judged, for test samples that have these alone; all of the model's if None.
+        metrics: of record, such as FID; each judges the directions that it can (`flowbind modalities` lists them).
     """
 
     steps: int = 10
@@ -55,6 +59,8 @@ class EvaluationConfig:
     seed: int = 0
     limit: int | None = None
     gallery: int = 8
+    between: list[str] | None = None
+    metrics: list[Metric] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -122,8 +128,11 @@ class Evaluation:
         self.model, self.config = model.to(model.device), config
         self.train_store, self.train_manifest = train_store, train_manifest
         self.test_store, self.test_manifest = test_store, test_manifest
-        self.names = list(model.modalities)
-        self.values = label_values(train_manifest, self.names)
+        self.names = list(model.modalities) if config.between is None else config.between
+        for name in self.names:
+            model.modality(name)
+        self.probed = [name for name in self.names if name in train_store.fields]  # a bound model's data may lack some
+        self.values = label_values(train_manifest, self.probed)
         labels = classes_of(test_manifest, self.values)
         complete = torch.tensor([self.values.keys() <= sample.labels.keys() for sample in test_manifest.samples])
         self.real, self.lines = draw_rows(test_store, self.names, complete, config.limit, config.seed)
@@ -131,6 +140,11 @@ class Evaluation:
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
         self.seconds: dict[str, float] = {}
         self.directions = directions(self.names)
+        ways = {str(d): (d.sources, d.target) for d in self.directions}
+        self.judging = Judging(
+            [metric.to(model.device) for metric in config.metrics],
+            model.modalities, ways, test_manifest, self.lines, test_store,
+        )  # fmt: skip
         # What the steps find, each row at its sample's position; a row no step has reached is 0.
         self.seen = torch.zeros(self.count)
         self.made = {d: torch.zeros_like(self.real[d.target]) for d in self.directions}
@@ -150,6 +164,8 @@ class Evaluation:
         """
         generator = torch.Generator(self.model.device).manual_seed(self.config.seed + int(rows[0]))
         z = {name: self._inverse(name, self.real[name][rows]) for name in self.names}
+        with self._timed("features"):
+            self.judging.see_real(rows)
         for name in self.names:
             self.shared[name][rows] = z[name].cpu()
             self._step_to(name, z, rows, generator)
@@ -171,6 +187,9 @@ class Evaluation:
             raws = codec.decode(torch.cat([*made, real.to(made[0].dtype)]), generator)
         with self._timed(f"encode {target}"):
             *again, trip = codec.encode(raws).cpu().split(len(rows))
+        with self._timed("features"):
+            for number, d in enumerate(here):
+                self.judging.see(str(d), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
         self.trips[target][rows] = trip.to(self.trips[target].dtype)
         for d, x in zip(here, again, strict=True):
             self.made[d][rows] = x.to(self.made[d].dtype)
@@ -182,12 +201,13 @@ class Evaluation:
             self.cycles[d][rows] = error.flatten(1).square().mean(1)
 
     @_without_autocast
-    def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> dict[str, Any]:
+    def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True) -> dict[str, Any]:
         """Computes every measure, after the last step.
 
         Args:
             merge: sums a tensor on the model's device over all devices, where several took steps. A row that several
                 took is averaged.
+            first: whether this device is the one that writes.
 
         Returns:
             What `metrics.json` holds.
@@ -195,21 +215,27 @@ class Evaluation:
         device = self.model.device
         seen = merge(self.seen.to(device)).cpu()
         assert (seen > 0).all(), "a test sample was never generated from"
+
+        def together(tensor: Tensor) -> Tensor:
+            merged = merge(tensor.to(device)).cpu()
+            return (merged / seen.reshape(-1, *[1] * (tensor.ndim - 1))).to(tensor.dtype)
+
         for kept in (self.made, self.trips, self.shared, self.cycles):
             for key, tensor in kept.items():
-                merged = merge(tensor.to(device)).cpu()
-                kept[key] = merged / seen.reshape(-1, *[1] * (tensor.ndim - 1)).to(tensor.dtype)
+                kept[key] = together(tensor)
+        with self._timed("metrics"):
+            judged = self.judging.finish(together, keep=first)
         probes, ceilings = {}, {}
         if self.values:
             with self._timed("probes"):
-                for name in track(self.names, "fitting probes"):
+                for name in track(self.probed, "fitting probes"):
                     probes[name], rows = self._probe(name)
                     ceilings[name] = {
                         "rows": rows,
                         **self._accuracy(probes[name], self._standard(name, self.real[name])),
                     }
         with self._timed("measures"):
-            found = {str(d): self._judge_direction(d, probes) for d in self.directions}
+            found = {str(d): self._judge_direction(d, probes) | judged.get(str(d), {}) for d in self.directions}
             codecs = {name: self._judge(name, trip, probes) for name, trip in self.trips.items()}
             alignment = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.names, 2)}
         return {
@@ -278,7 +304,7 @@ class Evaluation:
     def _judge(self, name: str, latents: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
         """Latents of what was generated in one modality, against those of the same samples' real ones."""
         x, real = self._standard(name, latents), self._standard(name, self.real[name])
-        read = self._accuracy(probes[name], x) if probes else {}
+        read = self._accuracy(probes[name], x) if name in probes else {}
         return {
             **read,
             f"frechet[codec,n={self.count}]": frechet(x, real),
@@ -318,6 +344,7 @@ class Evaluation:
                 "parameters": sum(p.numel() for p in model.flows.parameters()),
             },
             "codecs": {name: modality.codec.fingerprint() for name, modality in model.modalities.items()},
+            "metrics": self.judging.describe(),
             "data": {
                 split: {"manifest": store.source, "sha256": store.source_sha256, "samples": store.rows}
                 for split, store in (("train", self.train_store), ("test", self.test_store))

@@ -96,6 +96,23 @@ def save(model: Model, folder: str | Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def files(folder: Path) -> tuple[Path, Path]:
+    """The description and the weights of a released model.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: the folder is not a released model.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}")
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ValueError(
+                f"{folder}: not a released model, it has no {file}; `flowbind fit` writes one as `model` in its run folder"
+            )
+    return folder / CONFIG, folder / WEIGHTS
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
 
@@ -108,15 +125,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         ValueError: the folder is not a released model, or one of its files is damaged.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}")
-    for file in (CONFIG, WEIGHTS):
-        if not (folder / file).is_file():
-            raise ValueError(
-                f"{folder}: not a released model, it has no {file}; `flowbind fit` writes one as `model` in its run folder"
-            )
+    config, weights_file = files(folder)
     try:
-        description = json.loads((folder / CONFIG).read_text())
+        description = json.loads(config.read_text())
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
         for entry in description["modalities"].values():
@@ -129,15 +140,13 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         objective = ObjectiveConfig(**description["objective"])
         modalities = {name: build_modality(entry) for name, entry in description["modalities"].items()}
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG}: not a released model's description ({error!r})") from None
+        raise ValueError(f"{config}: not a released model's description ({error!r})") from None
     with torch.device("meta"):
         flows = Flows(modalities, *configs)
     try:
-        flows.load_state_dict(load_file(folder / WEIGHTS), assign=True)
+        flows.load_state_dict(load_file(weights_file), assign=True)
     except SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS}: damaged ({error})") from None
+        raise ValueError(f"{weights_file}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ValueError(
-            f"{folder / WEIGHTS}: weights of another model ({str(error).splitlines()[-1].strip()})"
-        ) from None
+        raise ValueError(f"{weights_file}: weights of another model ({str(error).splitlines()[-1].strip()})") from None
     return Model(modalities, flows.eval().requires_grad_(False), *configs, objective).to(device)

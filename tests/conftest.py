@@ -9,10 +9,13 @@ import pytest
 import torch
 
 import flowbind.registry as registry
+from flowbind.cli import main
+from tests.toy import RECIPE, STEPS, write_world
 
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
     "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec"},
+    "metrics": {"digit-error": "tests.toy:DigitError"},
 }
 
 
@@ -32,3 +35,32 @@ def toys(monkeypatch):
 
     for module in ("registry", "data.folder", "encoding", "cli.check", "cli.modalities", "cli.prepare", "data.raw"):
         monkeypatch.setattr(f"flowbind.{module}.installed", with_toys)
+
+
+@pytest.fixture
+def command(capsys):
+    """Runs one command. Returns exit code, standard output and standard error."""
+
+    def run(*arguments):
+        try:
+            main([str(a) for a in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def world(tmp_path, toys, command):
+    """The toy world prepared, and its recipe."""
+    write_world(tmp_path / "files", samples=512)
+    out = tmp_path / "data"
+    code, _, err = command(
+        "prepare", "folder", "--source", tmp_path / "files", "--labels", tmp_path / "files/labels.csv", "--out", out
+    )
+    assert code == 0, err
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS))
+    return tmp_path

@@ -18,7 +18,7 @@ LAYERS = {
     0: ("nets", "path", "batch", "fusion", "solver"),  # mathematics
     1: ("codec", "objective", "modality"),  # abstractions
     2: ("registry", "manifest", "store", "flows", "generation", "release", "metrics", "testing"),  # services
-    3: ("data", "train", "encoding", "evaluation", "gallery"),  # training
+    3: ("data", "train", "encoding", "evaluation", "judging", "gallery"),  # training
     4: ("cli", "__main__"),  # face
 }
 ANYWHERE = ("atomic", "progress")  # may be imported from every layer, so it imports nothing of flowbind

@@ -3,46 +3,13 @@
 import json
 import shutil
 
-import pytest
 import torch
 from safetensors import SafetensorError
 
 import flowbind
 import flowbind.encoding
-from flowbind.cli import main
 from flowbind.store import LatentStore
-from tests.toy import RECIPE, write_world
-
-STEPS = 400
-
-
-@pytest.fixture
-def command(capsys):
-    """Runs one command. Returns exit code, standard output and standard error."""
-
-    def run(*arguments):
-        try:
-            main([str(a) for a in arguments])
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def world(tmp_path, toys, command):
-    """The toy world prepared, and its recipe."""
-    write_world(tmp_path / "files", samples=512)
-    out = tmp_path / "data"
-    code, _, err = command(
-        "prepare", "folder", "--source", tmp_path / "files", "--labels", tmp_path / "files/labels.csv", "--out", out
-    )
-    assert code == 0, err
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS))
-    return tmp_path
+from tests.toy import RECIPE, STEPS, write_world
 
 
 def test_the_whole_thread(world, command):

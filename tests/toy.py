@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 
 from flowbind import Codec, Modality
+from flowbind.metrics.metric import Metric
 
 DIGITS = 4
+STEPS = 400  # of training, enough to learn the world
 
 
 class ToyCodec(Codec):
@@ -92,6 +94,21 @@ class Word(Modality):
 
     def preview(self, raw):
         return raw
+
+
+class DigitError(Metric):
+    """Mean absolute error of a generated vector's numbers, against the real vector or the word it was made from."""
+
+    judges = "vector"
+
+    def __init__(self, against: str = "vector") -> None:
+        self.against = against
+
+    def features(self, kind, raws):
+        return {"vector": ToyCodec.numbers, "word": WordCodec.numbers}[kind](None, raws)
+
+    def compute(self, made, reference):
+        return {f"digit-error[toy,{self.against}]": (made - reference).abs().mean().item()}
 
 
 def write_world(folder: Path, samples: int, seed: int = 0) -> None:

@@ -95,6 +95,9 @@ def _check(node: Any, where: str, annotation: Any) -> None:
             if key not in ("class_path", "init_args", "dict_kwargs"):
                 raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), ('class_path', 'init_args'))}")
         _check_arguments(node.get("init_args") or {}, find_class(node["class_path"], where), where)
+    elif isinstance(node, list):
+        for number, item in enumerate(node):
+            _check(item, f"{where}[{number}]", None)
     elif isinstance(node, Mapping):
         config = next((a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)), None)
         if config is not None:

@@ -204,6 +204,7 @@ REMARKS = (
     ".*does not have many workers.*",  # batches are gathered from memory maps; workers only slow that down
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
     ".*callbacks used to create the checkpoint need to be provided.*",  # measuring saves no checkpoint
+    ".*in eval mode at the start of training.*",  # flows that a bound model takes over
     ".*IterableDataset. has .__len__. defined.*",  # a codec's batches: their number is right
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
 )

@@ -1,6 +1,6 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +52,16 @@ class LatentDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        self.open("train", module.modalities)
-        return [self.folder("train") / MANIFEST]
+        self.open("train", module.modalities, module.learnt)
+        return [self.folder("train") / MANIFEST, *module.inputs]
 
-    def open(self, split: str, modalities: Mapping[str, Modality]) -> LatentStore:
+    def open(self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()) -> LatentStore:
         """Opens a split's store and compares it with the codecs of these modalities, and with its manifest.
+
+        Args:
+            split: train, val or test.
+            modalities: by name; the store may lack some.
+            needed: names that it may not lack.
 
         Raises:
             FileNotFoundError: there is no store.
@@ -65,19 +70,19 @@ class LatentDataModule(LightningDataModule):
         if split not in self.manifests:
             raise ValueError(f"the recipe has no manifest of the split '{split}'; add it to data.manifests")
         store = LatentStore(self.folder(split))
-        # A split for measuring may lack a modality; the training data may not.
-        needed = modalities if split == "train" else [name for name in modalities if name in store.fields]
-        store.check({name: modalities[name].codec.fingerprint() for name in needed})
+        asked = [name for name in modalities if name in store.fields or name in needed]
+        store.check({name: modalities[name].codec.fingerprint() for name in asked})
         store.check_source(self.manifests[split])
         return store
 
-    def mixture(self, store: LatentStore) -> Mixture:
-        """The sampler over a store's strata.
+    def mixture(self, store: LatentStore, learnt: Collection[str]) -> Mixture:
+        """The sampler over a store's strata; those that have none of the modalities to learn get no rows.
 
         Raises:
             ValueError: a weight for a kind of samples that the store does not have, or a batch too small.
         """
-        rows = {"+".join(stratum.modalities): stratum.rows for stratum in store.strata}
+        teaching = [not set(learnt).isdisjoint(stratum.modalities) for stratum in store.strata]
+        rows = {"+".join(s.modalities): s.rows for s, teaches in zip(store.strata, teaching, strict=True) if teaches}
         wanted = {"+".join(sorted(kind.split("+"))): weight for kind, weight in (self.weights or {}).items()}
         found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
         for kind in wanted:
@@ -86,19 +91,22 @@ class LatentDataModule(LightningDataModule):
                     f"data.weights: no samples with exactly the modalities '{kind}'; {nearest(kind, found)}"
                 )
         weights = [wanted.get(kind, 1.0) if self.weights else rows[found[kind]] for kind in found]
-        return Mixture(list(rows.values()), apportion(self.batch_size, weights), self.seed)
+        shares = iter(apportion(self.batch_size, weights))
+        rows_of_all = [stratum.rows for stratum in store.strata]
+        return Mixture(rows_of_all, [next(shares) if teaches else 0 for teaches in teaching], self.seed)
 
     @property
     def _modalities(self) -> Mapping[str, Modality]:
         return self.trainer.lightning_module.modalities
 
     def train_dataloader(self) -> DataLoader:
-        store = self.open("train", self._modalities)
+        learnt = self.trainer.lightning_module.learnt
+        store = self.open("train", self._modalities, learnt)
         first = self.trainer.global_step * self.trainer.accumulate_grad_batches
         steps = Steps(
             store,
             list(self._modalities),
-            self.mixture(store),
+            self.mixture(store, learnt),
             first,
             self.trainer.global_rank,
             self.trainer.world_size,

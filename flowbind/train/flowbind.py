@@ -20,6 +20,7 @@ from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.progress import say, track
+from flowbind.registry import nearest
 from flowbind.release import describe_modality
 
 
@@ -36,6 +37,9 @@ class FlowBind(LightningModule):
         decay: `constant` after warm-up (the paper), or `cosine` down to 0 at the last step.
         seed: of times, noise and dropout; with the step it decides every draw.
         evaluation: what `flowbind test` does.
+        base: folder of a released model to build on, with `bind`.
+        bind: modalities to learn; the flows of all others are those of `base` and stay as they are, to the bit. The
+            paper binds 3D points so, from image-points pairs alone. None: learn all.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class FlowBind(LightningModule):
         decay: str = "constant",
         seed: int = 0,
         evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+        base: str | None = None,
+        bind: list[str] | None = None,
     ) -> None:
         super().__init__()
         for name in modalities:
@@ -57,7 +63,13 @@ class FlowBind(LightningModule):
         if decay not in ("constant", "cosine"):
             raise ValueError(f"decay is constant or cosine, not '{decay}'")
         check_shapes(modalities)
-        self.modalities = modalities
+        if (base is None) != (bind is None):
+            raise ValueError("base and bind belong together: the model to build on, and the modalities to learn")
+        for name in bind or []:
+            if name not in modalities:
+                raise ValueError(f"bind: no modality '{name}' in this recipe; {nearest(name, modalities)}")
+        self.modalities, self.base = modalities, base
+        self.learnt = list(modalities) if bind is None else bind
         self.drift, self.head, self.objective, self.evaluation = drift, head, objective, evaluation
         self.learning_rate, self.warmup_steps, self.decay, self.seed = learning_rate, warmup_steps, decay, seed
         self.flows: Flows | None = None
@@ -65,6 +77,30 @@ class FlowBind(LightningModule):
     def configure_model(self) -> None:
         if self.flows is None:
             self.flows = Flows(self.modalities, self.drift, self.head)
+            if self.base and self.trainer.state.fn == "fit":  # a trained model has all its flows in its checkpoint
+                self._build_on(release.load(self.base))
+
+    def _build_on(self, base: Model) -> None:
+        """Takes over the flows of a released model for all modalities but those to learn, and freezes them."""
+        if base.objective.normalize != self.objective.normalize:
+            raise ValueError(
+                f"{self.base}: its latents have normalize: {base.objective.normalize}; set objective.normalize to that"
+            )
+        for name in self.modalities.keys() - set(self.learnt):
+            ours, theirs = self.modalities[name].codec.fingerprint(), base.modality(name).codec.fingerprint()
+            for key in {**ours, **theirs}:
+                if ours.get(key) != theirs.get(key):
+                    raise ValueError(
+                        f"{self.base}: its '{name}' has another codec: {key} is {theirs.get(key)!r} there, {ours.get(key)!r} in the recipe"
+                    )
+            # Drift net, head and standardisation.
+            for own, held in zip(self.flows.children(), base.flows.children(), strict=True):
+                try:
+                    own[name].load_state_dict(held[name].state_dict())
+                except RuntimeError as error:
+                    why = str(error).splitlines()[-1].strip()
+                    raise ValueError(f"{self.base}: its '{name}' is of another size ({why})") from None
+                own[name].requires_grad_(False).eval()
 
     @property
     def model(self) -> Model:
@@ -72,10 +108,10 @@ class FlowBind(LightningModule):
         return Model(self.modalities, self.flows, self.drift, self.head, self.objective)
 
     def on_fit_start(self) -> None:
-        store = self.trainer.datamodule.open("train", self.modalities)
-        for name, standard in self.flows.standard.items():
+        store = self.trainer.datamodule.open("train", self.modalities, self.learnt)
+        for name in self.learnt:
             field = store.fields[name]
-            standard.set(torch.tensor(field.mean), torch.tensor(field.std))
+            self.flows.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """The loss of each modality on a batch of codec latents."""
@@ -102,8 +138,9 @@ class FlowBind(LightningModule):
         self.log("val/loss", torch.stack(list(found.values())).sum(), batch_size=size, sync_dist=True, prog_bar=True)
 
     def configure_optimizers(self) -> dict:
+        learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        optimizer = torch.optim.Adam(learnt, lr=self.learning_rate, fused=True)
         rates = [
             torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(self.warmup_steps, 1), 1.0, max(self.warmup_steps, 1))
         ]
@@ -133,7 +170,9 @@ class FlowBind(LightningModule):
             evaluation.batches[self.global_rank :: self.trainer.world_size], "generating every direction"
         ):
             evaluation.step(rows)
-        results = evaluation.finish(lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"))
+        results = evaluation.finish(
+            lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"), self.trainer.is_global_zero
+        )
         if self.trainer.is_global_zero:
             write(results, folder)
             if self.evaluation.gallery:
@@ -147,6 +186,11 @@ class FlowBind(LightningModule):
             folder = Path(self.trainer.default_root_dir) / "model"
             release.save(self.model, folder)
             say(f"wrote the released model {folder}")
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that decide what is trained, besides the data."""
+        return list(release.files(Path(self.base))) if self.base else []
 
     def describe(self) -> dict:
         """What a checkpoint must agree with to be of this model."""

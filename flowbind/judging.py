@@ -1,0 +1,138 @@
+"""Metrics of record on generations: the features of what was made and of what it is compared with, then the figures.
+
+Features of real samples do not depend on the model: they are computed once and kept beside the latent store, in a file
+named by a hash of the metric, the data and which samples.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from flowbind.atomic import replacing
+from flowbind.codec import digest
+from flowbind.manifest import Manifest
+from flowbind.metrics.metric import Metric, counted
+from flowbind.modality import Modality
+from flowbind.registry import name_of
+from flowbind.store import MANIFEST, LatentStore
+
+
+class Judging:
+    """Metrics over all directions of one evaluation.
+
+    Args:
+        metrics: what judges.
+        modalities: of the model, by name.
+        directions: per direction, its sources and its target.
+        manifest: of the test samples.
+        lines: sample in the manifest of each of the n rows, with shape (n,).
+        store: of their latents; features of real samples are kept in it, for as long as it stays the same.
+
+    Raises:
+        ValueError: fewer samples than a metric needs, or a metric that cannot be built: its weights or a package that
+            it needs are not there.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[Metric],
+        modalities: Mapping[str, Modality],
+        directions: Mapping[Any, tuple[Sequence[str], str]],
+        manifest: Manifest,
+        lines: Tensor,
+        store: LatentStore,
+    ) -> None:
+        self.modalities, self.manifest, self.lines, self.store = modalities, manifest, lines, store
+        self.metrics = list(metrics)
+        count = len(lines)
+        for metric in self.metrics:
+            if count < metric.minimum:
+                raise ValueError(
+                    f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
+                    "raise evaluation.limit, or leave the metric out"
+                )
+        self.kinds = {name: name_of("modalities", type(m)) for name, m in modalities.items()} if self.metrics else {}
+        self.against: dict[tuple[Any, int], str] = {}  # per direction and metric, the modality to compare with
+        for direction, (sources, target) in directions.items():
+            for number, metric in enumerate(self.metrics):
+                if self.kinds[target] == metric.judges:
+                    same = metric.against == metric.judges
+                    found = [target] if same else [name for name in sources if self.kinds[name] == metric.against]
+                    if found:
+                        self.against[direction, number] = found[0]
+        # One sample tells the shape of the features, and shows what is missing before hours of work.
+        wanted = sorted({(number, name) for (_, number), name in self.against.items()})
+        found = {key: self._load(*key) for key in wanted}
+        self.kept = {key for key, features in found.items() if features is not None}
+        self.real = {key: self._room(*key) if held is None else held for key, held in found.items()}
+        targets = {key: (key[1], directions[key[0]][1]) for key in self.against}
+        rooms = {kind: self._room(*kind) for kind in set(targets.values())}
+        self.made = {key: rooms[kind].clone() for key, kind in targets.items()}
+
+    def see_real(self, rows: Tensor) -> None:
+        """Computes the features of the real samples of these rows, where they are not kept already."""
+        for number, name in self.real.keys() - self.kept:
+            self.real[number, name][rows] = self._features(number, name, self._raws(name, rows))
+
+    def see(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
+        """Computes the features of what was generated for these rows."""
+        for number in range(len(self.metrics)):
+            if (direction, number) in self.made:
+                self.made[direction, number][rows] = self._features(number, target, raws)
+
+    def finish(self, merge: Callable[[Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
+        """The figures of every direction, after the last step.
+
+        Args:
+            merge: makes one tensor of what all devices have seen.
+            keep: whether this process writes the features of real samples down.
+        """
+        for key in self.real.keys() - self.kept:
+            self.real[key] = merge(self.real[key])
+            if keep:
+                self._save(*key)
+        found: dict[Any, dict[str, float]] = {}
+        for (direction, number), made in self.made.items():
+            metric, reference = self.metrics[number], self.real[number, self.against[direction, number]]
+            figures = metric.compute(merge(made), reference)
+            found.setdefault(direction, {}).update(
+                {counted(name, len(self.lines)): value for name, value in figures.items()}
+            )
+        return found
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The metrics, as JSON."""
+        return [metric.fingerprint() for metric in self.metrics]
+
+    def _raws(self, name: str, rows: Tensor) -> list[Any]:
+        samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
+        return [self.manifest.read_raw(sample, name, self.modalities[name]) for sample in samples]
+
+    @torch.no_grad()
+    def _features(self, number: int, name: str, raws: Sequence[Any]) -> Tensor:
+        return self.metrics[number].features(self.kinds[name], raws).cpu()
+
+    def _room(self, number: int, name: str) -> Tensor:
+        """Zeros for the features of all rows."""
+        one = self._features(number, name, self._raws(name, torch.tensor([0])))
+        return torch.zeros(len(self.lines), *one.shape[1:], dtype=one.dtype)
+
+    def _file(self, number: int, name: str) -> Path:
+        chosen = [self.manifest.samples[line].id for line in self.lines.tolist()]
+        decides = [self.metrics[number].fingerprint(), name, digest(self.store.folder / MANIFEST), chosen]
+        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
+        return self.store.folder / "features" / f"{name}.safetensors"
+
+    def _load(self, number: int, name: str) -> Tensor | None:
+        path = self._file(number, name)
+        return load_file(path)["features"] if path.is_file() else None
+
+    def _save(self, number: int, name: str) -> None:
+        with replacing(self._file(number, name)) as partial:
+            save_file({"features": self.real[number, name].contiguous()}, partial)

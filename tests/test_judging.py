@@ -1,0 +1,106 @@
+"""Metrics of record over an evaluation: what they judge, what they compare with, and what is kept."""
+
+import json
+
+import pytest
+import torch
+import yaml
+
+from flowbind import LatentStore, Manifest
+from flowbind.judging import Judging
+from flowbind.metrics.metric import counted
+from tests.toy import RECIPE, DigitError, Vector, Word
+
+WAYS = {
+    "word->vector": (("word",), "vector"),
+    "vector->word": (("vector",), "word"),
+    "vector->vector": (("vector",), "vector"),
+}
+
+
+@pytest.fixture
+def judged(world, command):
+    """Makes a Judging of the toy world's test samples."""
+    assert command("encode", "--config", world / "recipe.yaml", "--split", "test")[0] == 0
+    manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
+    modalities = {"word": Word(), "vector": Vector()}
+
+    def make(*metrics, rows=20):
+        store = LatentStore(world / "data/latents/test")
+        return Judging(metrics, modalities, WAYS, manifest, torch.arange(rows), store)
+
+    return make
+
+
+def walk(judging, add=0.5):
+    """Real vectors and something added, in two steps; returns the figures."""
+    for rows in torch.arange(20).split(12):
+        judging.see_real(rows)
+        raws = [vector + add for vector in judging._raws("vector", rows)]
+        for way in WAYS:
+            judging.see(way, WAYS[way][1], raws, rows)
+    return judging.finish(lambda tensor: tensor, keep=True)
+
+
+def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
+    found = walk(judged(DigitError(), DigitError("word")))
+    assert found["vector->vector"] == {"digit-error[toy,vector,n=20]": pytest.approx(0.5)}
+    assert found["word->vector"].keys() == {"digit-error[toy,vector,n=20]", "digit-error[toy,word,n=20]"}
+    assert found["word->vector"]["digit-error[toy,word,n=20]"] == pytest.approx(
+        0.5, abs=0.1
+    )  # vectors are noisy digits
+    assert "vector->word" not in found
+
+
+def test_features_of_real_samples_are_computed_once(judged, monkeypatch, world):
+    first = walk(judged(DigitError()))
+    asked = []
+    monkeypatch.setattr(Vector, "read", lambda self, source: asked.append(source) or torch.zeros(3))
+    again = judged(DigitError())
+    again.see_real(torch.arange(20))
+    assert len(asked) == 1  # the one that tells the shape of what is generated
+    assert torch.equal(again.real[0, "vector"], first_real(world))
+    assert judged(DigitError(), rows=19).kept == set()
+    assert first["vector->vector"]
+
+
+def first_real(world):
+    manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
+    lines = [(world / "data" / sample.values["vector"]).resolve().read_text() for sample in manifest.samples[:20]]
+    return torch.tensor([[float(number) for number in line.split()] for line in lines])
+
+
+def test_other_latents_are_other_samples(judged, world):
+    walk(judged(DigitError()))
+    path = world / "data/latents/test/manifest.json"
+    path.write_text(path.read_text() + "\n")
+    assert judged(DigitError()).kept == set()
+
+
+def test_too_few_samples_are_refused(judged):
+    with pytest.raises(ValueError, match="DigitError needs at least 2 test samples, there are 1"):
+        judged(DigitError(), rows=1)
+
+
+def test_a_figure_s_name_counts_its_samples():
+    assert counted("fid[torch-fidelity]", 9) == "fid[torch-fidelity,n=9]"
+    assert counted("loss", 9) == "loss[n=9]"
+
+
+def test_from_the_recipe_to_the_report(world, command):
+    recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
+    metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
+    recipe["model"]["init_args"]["evaluation"] = {"gallery": 0, "between": ["vector", "word"], "metrics": [metric]}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for verb in ("encode", "fit", "test"):
+        code, out, err = command(verb, "--config", world / "recipe.yaml")
+        assert code == 0, err
+    assert "digit-error" in out
+    results = json.loads((world / "run/metrics.json").read_text())
+    assert results["directions"]["word->vector"]["digit-error[toy,word,n=128]"] > 0
+    assert results["meta"]["metrics"] == [{"metric": "DigitError", "version": 1, "against": "word"}]
+
+    metric["init_args"] = {"aganst": "word"}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    code, _, err = command("test", "--config", world / "recipe.yaml")
+    assert (code, "did you mean 'against'" in err) == (2, True), err
