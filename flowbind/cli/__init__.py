@@ -11,6 +11,7 @@ VERBS = {
     "test": ("flowbind.cli.recipe", "measure every direction; writes metrics.json, metrics.md and a gallery"),
     "predict": ("flowbind.cli.recipe", "Lightning's prediction loop on a recipe"),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
+    "import-official": ("flowbind.cli.import_official", "the authors' released checkpoint -> a released model"),
     "modalities": ("flowbind.cli.modalities", "what is installed, from which package"),
 }
 

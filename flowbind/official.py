@@ -1,0 +1,146 @@
+"""The checkpoint that FlowBind's authors released, as a model of flowbind: the same numbers under other names.
+
+Their file holds, per modality, a drift net and a head (there `logvar`, of whose last layer the second half is unused);
+the standardisation lies in files of its own. Nothing of it is unpickled but tensors and plain containers.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flowbind.flows import Flows
+from flowbind.generation import Model
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.objective import ObjectiveConfig
+
+# Their names, and ours: of the drift net, and of the head.
+DRIFT = {
+    r"time_embed\.(\d)": r"time.mlp.\1",
+    r"input_proj": r"inp",
+    r"res_blocks\.(\d+)\.adaLN_modulation\.1": r"blocks.\1.modulation",
+    r"res_blocks\.(\d+)\.mlp\.fc1": r"blocks.\1.mlp.0",
+    r"res_blocks\.(\d+)\.mlp\.fc2": r"blocks.\1.mlp.2",
+    r"out": r"out",
+}
+HEAD = {
+    r"logvar\.(\d)": r"layers.\1",
+    r"logvar\.(\d)\.in_layers\.(0|2)": r"layers.\1.layers.\2",
+    r"logvar\.(\d)\.out_layers\.0": r"layers.\1.layers.3",
+    r"logvar\.(\d)\.out_layers\.3": r"layers.\1.layers.6",
+}
+SETTING = {"prior": "explicit_residual", "t_cond": "adaln", "feat_scale": 1.0}  # what this reader knows
+LAST = "logvar.4."  # of the head: a linear layer behind three blocks
+DROPOUT = 0.1  # of their heads
+OBJECTIVE = ObjectiveConfig(times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0)
+
+
+def read_official(
+    checkpoint: Path, config: Path, modalities: Mapping[str, Modality], statistics: Mapping[str, tuple[Path, Path]]
+) -> Model:
+    """Reads the authors' released files.
+
+    Args:
+        checkpoint: a pickle with `model_state_dict[modality]`; read with weights only.
+        config: JSON with `hidden_dim` and `num_layers`.
+        modalities: by the checkpoint's names; their codecs give the latents that it was trained on.
+        statistics: per modality, the files of mean and standard deviation, with shape (1, D) or (D,).
+
+    Raises:
+        OSError: a file cannot be read.
+        ValueError: a file is damaged or of another layout, modalities do not agree, or statistics are missing.
+    """
+    settings = _json(config)
+    for key, known in SETTING.items():
+        if settings.get(key, known) != known:
+            raise ValueError(f"{config}: {key} is {settings[key]!r}, allowed is {known!r}: a layout that is not known")
+    states = _states(checkpoint)
+    if states.keys() != modalities.keys():
+        raise ValueError(
+            f"{checkpoint}: it has {', '.join(states)}, the recipe has {', '.join(modalities)}; both need the same modalities"
+        )
+    for name in states:
+        if name not in statistics:
+            raise ValueError(f"no statistics of '{name}': give --mean {name}=FILE and --std {name}=FILE")
+    sizes = (
+        DriftConfig(width=settings["hidden_dim"], depth=settings["num_layers"]),
+        HeadConfig(width=settings["hidden_dim"], dropout=DROPOUT),
+    )
+    with torch.device("meta"):
+        flows = Flows(modalities, *sizes)
+    flows.to_empty(device="cpu")
+    for name, state in states.items():
+        width = modalities[name].codec.shape[0]
+        # The head's last layer gives twice the width, of which the first half is the estimate.
+        state = {key: tensor[:width] if key.startswith(LAST) else tensor for key, tensor in state.items()}
+        try:
+            flows.drifts[name].load_state_dict(_renamed(state, DRIFT))
+            flows.heads[name].load_state_dict(_renamed(state, HEAD))
+        except RuntimeError as error:
+            why = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})") from None
+        unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
+        if unknown:
+            raise ValueError(f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}")
+        mean, std = (_statistic(path, width) for path in statistics[name])
+        flows.standard[name].set(mean, std)
+    return Model(modalities, flows.eval().requires_grad_(False), *sizes, OBJECTIVE)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        return settings | {key: int(settings[key]) for key in ("hidden_dim", "num_layers")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})") from None
+
+
+def _states(path: Path) -> dict[str, dict[str, Tensor]]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    try:
+        states = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+        return {str(name): dict(state.items()) for name, state in states.items()}
+    except Exception as error:  # whatever the reader of archives and pickles says
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not the authors' checkpoint, or a damaged one ({why})") from None
+
+
+def _matches(key: str, names: Mapping[str, str]) -> str | None:
+    """Our name of one of their parameters; None if it is not one of these."""
+    module, _, parameter = key.rpartition(".")
+    return next(
+        (
+            f"{re.sub(theirs, ours, module)}.{parameter}"
+            for theirs, ours in names.items()
+            if re.fullmatch(theirs, module)
+        ),
+        None,
+    )
+
+
+def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    return {ours: tensor for key, tensor in state.items() if (ours := _matches(key, names))}
+
+
+def _statistic(path: Path, width: int) -> Tensor:
+    try:
+        if path.suffix == ".npy":
+            found = torch.from_numpy(np.load(path, allow_pickle=False))
+        elif path.suffix == ".safetensors":
+            (found,) = load_file(path).values()
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        return found.float().reshape(width)
+    except OSError:
+        raise
+    except Exception as error:  # whatever the three readers say
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{path}: not {width} numbers in .npy, .pt or .safetensors ({why})") from None
