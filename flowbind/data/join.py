@@ -1,0 +1,49 @@
+"""Several prepared datasets as one: their manifests, split by split."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from flowbind.data.folder import SPLITS
+from flowbind.manifest import Manifest, write_manifest
+from flowbind.progress import say
+from flowbind.registry import installed, load
+
+
+def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
+    """Joins the manifests of prepared datasets into one for each split; files stay where they are.
+
+    A sample's id gets its dataset's folder in front: `audiocaps/103549`.
+
+    Args:
+        sources: Folders that `flowbind prepare` wrote, separated by commas.
+        splits: Splits to join, separated by commas.
+
+    Raises:
+        ValueError: a folder has no manifest of any of these splits, or two folders have one name.
+    """
+    folders = [Path(source) for source in sources.split(",")]
+    if len({folder.name for folder in folders}) < len(folders):
+        raise ValueError(f"the folders must have different names, not {sources}")
+    for folder in folders:
+        if not any((folder / f"{split}.jsonl").is_file() for split in splits.split(",")):
+            raise ValueError(f"{folder}: no manifest of {splits}; `flowbind prepare` writes them")
+    for split in splits.split(","):
+        parts = {folder: folder / f"{split}.jsonl" for folder in folders if (folder / f"{split}.jsonl").is_file()}
+        if parts:
+            write_manifest(out / f"{split}.jsonl", _samples(parts, out))
+            say(f"{split}: {', '.join(folder.name for folder in parts)}")
+
+
+def _samples(parts: dict[Path, Path], out: Path) -> Iterator[dict[str, Any]]:
+    modalities = {name: load("modalities", name) for name in installed("modalities")}
+    for folder, path in parts.items():
+        manifest = Manifest.read(path, modalities)
+        for sample in manifest.samples:
+            sources = {name: manifest.source(sample, name, modalities[name]) for name in sample.values}
+            values = {
+                name: os.path.relpath(source, out) if isinstance(source, Path) else source
+                for name, source in sources.items()
+            }
+            yield {"id": f"{folder.name}/{sample.id}"} | values | ({"labels": sample.labels} if sample.labels else {})
