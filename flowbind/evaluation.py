@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import wraps
 from importlib.metadata import version
 from itertools import combinations
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -28,6 +29,7 @@ from flowbind.metrics.frechet import frechet
 from flowbind.metrics.labelled import classes_of, draw_rows, label_values
 from flowbind.metrics.metric import Metric
 from flowbind.metrics.probe import Probe, accuracy, fit_probe
+from flowbind.metrics.published import read_published
 from flowbind.metrics.report import summarise
 from flowbind.metrics.retrieval import recall_at_1
 from flowbind.progress import track
@@ -51,6 +53,9 @@ class EvaluationConfig:
         gallery: rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
         between: modalities that are judged, for test samples that have these alone; all of the model's if None.
         metrics: of record, such as FID; each judges the directions that it can (`flowbind modalities` lists them).
+        repeats: times that everything is generated anew, from other random draws on the same samples; figures are then
+            means, with their spread beside them.
+        published: JSON file of published figures that the report puts beside these (recipes/published.json).
     """
 
     steps: int = 10
@@ -61,11 +66,13 @@ class EvaluationConfig:
     gallery: int = 8
     between: list[str] | None = None
     metrics: list[Metric] = field(default_factory=list)
+    repeats: int = 1
+    published: str | None = None
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"evaluation.method: no solver '{self.method}'; allowed: {', '.join(METHODS)}")
-        for name, least in (("steps", 1), ("source_steps", 1), ("limit", 2), ("gallery", 0)):
+        for name, least in (("steps", 1), ("source_steps", 1), ("limit", 2), ("gallery", 0), ("repeats", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}, not {getattr(self, name)}")
 
@@ -107,6 +114,7 @@ class Evaluation:
         test_store: latents of samples with every modality of the model.
         test_manifest: what that store was made from.
         config: what to do.
+        repeat: which of the repetitions this is, from 0; decides what decoders draw.
 
     Attributes:
         count: n, the test samples that enter: those with every modality and every labelled factor.
@@ -124,8 +132,10 @@ class Evaluation:
         test_store: LatentStore,
         test_manifest: Manifest,
         config: EvaluationConfig,
+        repeat: int = 0,
     ) -> None:
         self.model, self.config = model.to(model.device), config
+        self.first_draw = config.seed + repeat * len(test_manifest.samples)
         self.train_store, self.train_manifest = train_store, train_manifest
         self.test_store, self.test_manifest = test_store, test_manifest
         self.names = list(model.modalities) if config.between is None else config.between
@@ -140,6 +150,7 @@ class Evaluation:
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
         self.seconds: dict[str, float] = {}
         self.directions = directions(self.names)
+        self.published = read_published(Path(config.published)) if config.published else []
         ways = {str(d): (d.sources, d.target) for d in self.directions}
         self.judging = Judging(
             [metric.to(model.device) for metric in config.metrics],
@@ -162,7 +173,7 @@ class Evaluation:
         Raises:
             ValueError: a generated latent is not finite.
         """
-        generator = torch.Generator(self.model.device).manual_seed(self.config.seed + int(rows[0]))
+        generator = torch.Generator(self.model.device).manual_seed(self.first_draw + int(rows[0]))
         z = {name: self._inverse(name, self.real[name][rows]) for name in self.names}
         with self._timed("features"):
             self.judging.see_real(rows)
@@ -244,6 +255,8 @@ class Evaluation:
             "alignment": alignment,
             "probes": ceilings,
             "codecs": codecs,
+            "spread": {},
+            "published": self.published,
             "meta": self._meta(),
         }
 

@@ -387,6 +387,20 @@ def test_the_terminal_table_is_aligned(exact):
     )
 
 
+def test_repetitions_are_averaged_and_their_spread_told(exact):
+    results = exact[1]
+    other = json.loads(json.dumps(results))
+    name = next(key for key in results["directions"]["ant->bee"] if key.startswith("frechet"))
+    other["directions"]["ant->bee"][name] = results["directions"]["ant->bee"][name] + 2
+    both = report.averaged([results, other])
+    assert both["directions"]["ant->bee"][name] == pytest.approx(results["directions"]["ant->bee"][name] + 1)
+    assert both["spread"]["ant->bee"][name] == pytest.approx(2**0.5)
+    assert both["directions"]["ant->bee"]["sources"] == ["ant"]
+    assert " ± 1.414 |" in report.markdown(both)
+    assert "mean ± spread of 2 repetitions" in report.markdown(both)
+    assert report.averaged([results]) == results
+
+
 def test_the_summary_finds_the_lowest_and_what_a_second_source_adds():
     def direction(sources, target, joint, paired=True):
         return {"sources": sources, "target": target, "paired": paired, "accuracy/joint[probe,n=9]": joint}

@@ -90,7 +90,12 @@ def test_a_figure_s_name_counts_its_samples():
 def test_from_the_recipe_to_the_report(world, command):
     recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
-    recipe["model"]["init_args"]["evaluation"] = {"gallery": 0, "between": ["vector", "word"], "metrics": [metric]}
+    recipe["model"]["init_args"]["evaluation"] = {
+        "gallery": 0,
+        "repeats": 2,
+        "between": ["vector", "word"],
+        "metrics": [metric],
+    }
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for verb in ("encode", "fit", "test"):
         code, out, err = command(verb, "--config", world / "recipe.yaml")
@@ -98,7 +103,26 @@ def test_from_the_recipe_to_the_report(world, command):
     assert "digit-error" in out
     results = json.loads((world / "run/metrics.json").read_text())
     assert results["directions"]["word->vector"]["digit-error[toy,word,n=128]"] > 0
+    assert results["meta"]["repeats"] == 2
+    assert set(results["spread"]["word->vector"].values()) == {0.0}  # nothing in this world is drawn
     assert results["meta"]["metrics"] == [{"metric": "DigitError", "version": 1, "against": "word"}]
+
+    table = {
+        "title": "As published",
+        "columns": [{"direction": "word->vector", "measure": "error", "ours": "digit-error["}],
+        "rows": [{"name": "somebody", "values": [7.125]}],
+    }
+    (world / "published.json").write_text(json.dumps([table]))
+    options = "--config", world / "recipe.yaml", f"--model.init_args.evaluation.published={world}/published.json"
+    assert command("test", *options)[0] == 0
+    report = (world / "run/metrics.md").read_text()
+    ours = results["directions"]["word->vector"]["digit-error[toy,word,n=128]"]
+    assert "|  | word->vector error |" in report
+    assert "| somebody | 7.12 |" in report
+    assert f"| this run | {ours:.2f} |" in report
+    (world / "published.json").write_text(json.dumps([table | {"rows": [{"name": "somebody", "values": []}]}]))
+    code, _, err = command("test", *options)
+    assert (code, "published.json: not a file of published figures" in err) == (2, True), err
 
     metric["init_args"] = {"aganst": "word"}
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))

@@ -5,11 +5,13 @@ short name.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from flowbind.atomic import replacing
+from flowbind.metrics.published import beside
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 
@@ -53,6 +55,22 @@ def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     return found
 
 
+def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The results of repetitions as one: the figures of directions are means, `spread` their standard deviations."""
+    results = dict(repeats[0])
+    if len(repeats) > 1:
+        results["directions"], results["spread"] = {}, {}
+        for said, found in repeats[0]["directions"].items():
+            figures = {
+                key: [repeat["directions"][said][key] for repeat in repeats] for key in found if key not in DESCRIBED
+            }
+            results["directions"][said] = {**found, **{key: mean(values) for key, values in figures.items()}}
+            results["spread"][said] = {key: stdev(values) for key, values in figures.items()}
+        results["summary"] = summarise(results["directions"])
+        results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
+    return results
+
+
 def kind(direction: Mapping[str, Any]) -> str:
     """What a direction counts as: paired, never paired, itself, or two sources."""
     if len(direction["sources"]) > 1:
@@ -62,6 +80,7 @@ def kind(direction: Mapping[str, Any]) -> str:
     return "paired" if direction["paired"] else "never paired"
 
 
+NEVER = " (never paired)"  # said of two sources
 TITLES = {
     "paired": "One source, seen together in training",
     "never paired": "One source, never seen together in training",
@@ -74,7 +93,8 @@ def headline(results: Mapping[str, Any]) -> str:
     """On what and how it was measured, in a line."""
     meta = results["meta"]
     steps = f"{meta['source_steps']} + {meta['steps']} steps"
-    return f"{meta['samples']} test samples, seed {meta['seed']}, {meta['method']}, {steps}"
+    repeats = f", mean ± spread of {meta['repeats']} repetitions" if "repeats" in meta else ""
+    return f"{meta['samples']} test samples, seed {meta['seed']}, {meta['method']}, {steps}{repeats}"
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -82,14 +102,25 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
     for said, found in results["directions"].items():
         never = kind(found) == "two sources" and not found["paired"]
-        grouped[kind(found)][said + " (never paired)" * never] = found
+        grouped[kind(found)][said + NEVER * never] = found
     made = [_summary(results["summary"])] if results["summary"] else []
-    made += [_measures(TITLES[name], "direction", members) for name, members in grouped.items() if members]
+    made += [
+        _measures(TITLES[name], "direction", members, results["spread"]) for name, members in grouped.items() if members
+    ]
     if results["probes"]:
         made.append(_measures("Ceilings: what the probes read from real test latents", "modality", results["probes"]))
     made.append(_measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"]))
     made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
-    return made
+    return made + [_published(table, results["directions"]) for table in results["published"]]
+
+
+def _published(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> Table:
+    head = ["", *(f"{column['direction']} {column['measure']}" for column in table["columns"])]
+    rows = [
+        [name, *("" if value is None else f"{value:.2f}" for value in values)]
+        for name, *values in beside(table, directions)
+    ]
+    return Table(table["title"], head, rows, table.get("note", ""))
 
 
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -106,11 +137,18 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     return Table("Summary", head, rows, note or "")
 
 
-def _measures(title: str, first: str, found: Mapping[str, Mapping[str, Any]]) -> Table:
+def _measures(
+    title: str, first: str, found: Mapping[str, Mapping[str, Any]], spread: Mapping[str, Mapping[str, float]] = {}
+) -> Table:
     keys = list(dict.fromkeys(key for measures in found.values() for key in measures if key not in DESCRIBED))
-    rows = [
-        [said, *(_figure(measures[key]) if key in measures else "" for key in keys)] for said, measures in found.items()
-    ]
+
+    def cell(said: str, key: str) -> str:
+        if key not in found[said]:
+            return ""
+        deviation = spread.get(said.removesuffix(NEVER), {}).get(key)
+        return _figure(found[said][key]) + (f" ± {_figure(deviation)}" if deviation is not None else "")
+
+    rows = [[said, *(cell(said, key) for key in keys)] for said in found]
     return Table(title, [first, *map(_short, keys)], rows)
 
 
@@ -146,7 +184,7 @@ def _aligned(table: Table) -> Iterable[str]:
 
 
 def _numeric(cells: Iterable[str]) -> bool:
-    return all(cell.lstrip("+-").replace(".", "", 1).isdigit() for cell in cells if cell)
+    return all(part.lstrip("+-").replace(".", "", 1).isdigit() for cell in cells for part in cell.split(" ± ") if cell)
 
 
 def markdown(results: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from flowbind.flows import Flows, check_shapes
 from flowbind.gallery import save
 from flowbind.generation import Model
 from flowbind.manifest import Manifest
-from flowbind.metrics.report import terminal, write
+from flowbind.metrics.report import averaged, terminal, write
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, losses
@@ -165,14 +165,16 @@ class FlowBind(LightningModule):
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
-        evaluation = Evaluation(self.model, stores[0], manifests[0], stores[1], manifests[1], self.evaluation)
-        for rows in track(
-            evaluation.batches[self.global_rank :: self.trainer.world_size], "generating every direction"
-        ):
-            evaluation.step(rows)
-        results = evaluation.finish(
-            lambda tensor: self.trainer.strategy.reduce(tensor, reduce_op="sum"), self.trainer.is_global_zero
-        )
+        found = []
+        for repeat in range(self.evaluation.repeats):
+            evaluation = Evaluation(
+                self.model, stores[0], manifests[0], stores[1], manifests[1], self.evaluation, repeat
+            )
+            mine = evaluation.batches[self.global_rank :: self.trainer.world_size]
+            for rows in track(mine, "generating every direction"):
+                evaluation.step(rows)
+            found.append(evaluation.finish(self._sum_over_devices, self.trainer.is_global_zero))
+        results = averaged(found)
         if self.trainer.is_global_zero:
             write(results, folder)
             if self.evaluation.gallery:
@@ -180,6 +182,9 @@ class FlowBind(LightningModule):
             print(terminal(results))
             gallery = " and gallery.png" * bool(self.evaluation.gallery)
             say(f"wrote metrics.json, metrics.md{gallery} into {folder}")
+
+    def _sum_over_devices(self, tensor: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(tensor, reduce_op="sum")
 
     def on_train_end(self) -> None:
         if self.trainer.is_global_zero and not self.trainer.interrupted:

@@ -1,0 +1,40 @@
+"""Published figures beside one's own: tables from a JSON file, with a row for this run.
+
+A file is a list of tables; each has a `title`, `columns` (a `direction`, the `measure` as published, and in `ours` how the
+name of one's own figure begins), `rows` (a `name` and a value for each column) and a `note` on where they come from.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+COLUMN, ROW = {"direction", "measure", "ours"}, {"name", "values"}
+
+
+def read_published(path: Path) -> list[dict[str, Any]]:
+    """Reads published tables.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not such a file.
+    """
+    try:
+        tables = json.loads(path.read_text(encoding="utf-8"))
+        for table in tables:
+            columns, rows = table["columns"], table["rows"]
+            whole = all(set(column) == COLUMN for column in columns) and all(set(row) == ROW for row in rows)
+            if not whole or any(len(row["values"]) != len(columns) for row in rows):
+                raise ValueError(f"'{table['title']}': every row needs a value for every column")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not a file of published figures ({error})") from None
+    return tables
+
+
+def beside(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> list[list[Any]]:
+    """Rows of a published table, and last this run's: a name, then a value for each column, None where there is none."""
+    own = [
+        next((v for key, v in directions.get(c["direction"], {}).items() if key.startswith(c["ours"])), None)
+        for c in table["columns"]
+    ]
+    return [[row["name"], *row["values"]] for row in table["rows"]] + [["this run", *own]]
