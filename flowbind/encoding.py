@@ -78,6 +78,9 @@ def _stamp(source: str | Path) -> str:
     return f"{stat.st_size} {stat.st_mtime_ns}" if stat else ""
 
 
+IDLE = ShardPlan("", [], [], "")
+
+
 class Chunks(Dataset):
     """Raw samples, read in chunks of at most `BATCH_ROWS` rows of one shard; a sample that cannot be read is its error."""
 
@@ -87,7 +90,7 @@ class Chunks(Dataset):
             (plan, plan.samples[start : start + BATCH_ROWS], start + BATCH_ROWS >= len(plan.samples))
             for plan in plans
             for start in range(0, len(plan.samples), BATCH_ROWS)
-        ]
+        ] or [(IDLE, [], False)]  # a device with nothing to do must still meet the others
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -121,12 +124,23 @@ class Chunk:
 
 
 class Encoding(LightningModule):
-    """Encodes chunks and writes each shard when its last chunk is done."""
+    """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end, the store's manifest.
 
-    def __init__(self, modalities: Mapping[str, Modality], folder: Path, skip_bad: int) -> None:
+    Which shards are pending is found out when all devices have come together, and before any of them writes.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        manifest: Manifest,
+        plans: Sequence[ShardPlan],
+        folder: Path,
+        skip_bad: int,
+        workers: int,
+    ) -> None:
         super().__init__()
-        self.modalities, self.folder, self.skip_bad = modalities, folder, skip_bad
-        self.bad: list[str] = []
+        self.modalities, self.manifest, self.plans, self.folder = modalities, manifest, plans, folder
+        self.skip_bad, self.workers = skip_bad, workers
         self._begin()
 
     def _begin(self) -> None:
@@ -134,9 +148,54 @@ class Encoding(LightningModule):
         self.lines: list[int] = []
         self.shard_bad: list[str] = []
 
+    def predict_dataloader(self) -> "_Shown | DataLoader":
+        done = finished_shards(self.folder, self.plans)
+        self.bad = [line for held in done.values() for line in held]
+        self.before = len(self.bad)
+        pending = [plan for plan in self.plans if plan.file not in done]
+        mine = pending[self.trainer.global_rank :: self.trainer.world_size]
+        self.trainer.strategy.barrier()
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        loader = DataLoader(Chunks(self.manifest, self.modalities, mine), batch_size=None, num_workers=self.workers)
+        return _Shown(loader, f"encoding {self.manifest.path}") if mine and self.trainer.is_global_zero else loader
+
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
             modality.codec.to(self.device)
+
+    def on_predict_end(self) -> None:
+        self.trainer.strategy.barrier()
+        bad = [*self.bad[: self.before], *gathered(self.bad[self.before :])]
+        if self.trainer.is_global_zero:
+            self._finish(bad)
+        self.trainer.strategy.barrier()
+
+    def _finish(self, bad: Sequence[str]) -> None:
+        if bad:
+            say(f"{self.folder}: {len(bad)} samples could not be read and are left out:")
+            for line in bad:
+                say(f"  {line}")
+        self._check(bad)
+        strata: dict[tuple[str, ...], list[str]] = {}
+        for plan in self.plans:
+            if (self.folder / plan.file).is_file():
+                strata.setdefault(tuple(plan.modalities), []).append(plan.file)
+        wanted = {file for files in strata.values() for file in files}
+        for stale in self.folder.glob("*.safetensors"):
+            if stale.name not in wanted:
+                stale.unlink()
+        prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
+        path = self.manifest.path
+        finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
+
+    def _check(self, bad: Sequence[str]) -> None:
+        if len(bad) > self.skip_bad:
+            allowed = (
+                f" (more than the {self.skip_bad} that --skip-bad allows)"
+                if self.skip_bad
+                else "; --skip-bad N leaves out at most N such samples"
+            )
+            raise ValueError(f"{bad[-1]}{allowed}")
 
     def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
         return batch  # raw samples: codecs move what they need
@@ -144,13 +203,7 @@ class Encoding(LightningModule):
     def predict_step(self, chunk: Chunk, index: int) -> int:
         self.bad += chunk.bad
         self.shard_bad += chunk.bad
-        if len(self.bad) > self.skip_bad:
-            allowed = (
-                f" (more than the {self.skip_bad} that --skip-bad allows)"
-                if self.skip_bad
-                else "; --skip-bad N leaves out at most N such samples"
-            )
-            raise ValueError(f"{self.bad[-1]}{allowed}")
+        self._check(self.bad)
         if chunk.indices:
             for name, raws in chunk.raws.items():
                 codec = self.modalities[name].codec
@@ -197,44 +250,30 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
-    done = {
-        plan.file: meta
-        for plan in plans
-        if (meta := shard_metadata(folder / plan.file)) and meta.get("key") == plan.key
-    }
-    pending = [plan for plan in plans if plan.file not in done]
-    if not pending and _finished(folder, manifest_path, plans):
-        say(f"{folder}: {len(manifest.samples)} samples are encoded already")
+    if len(finished_shards(folder, plans)) == len(plans) and _finished(folder, manifest_path, plans):
+        if trainer.is_global_zero:
+            say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
-    (folder / MANIFEST).unlink(missing_ok=True)
-    module = Encoding(modalities, folder, skip_bad)
-    module.bad = [line for meta in done.values() for line in json.loads(meta["bad"])]
-    mine = pending[trainer.global_rank :: trainer.world_size]
-    chunks = Chunks(manifest, modalities, mine)
-    loader = DataLoader(chunks, batch_size=None, num_workers=workers)
-    if mine:
-        try:
-            trainer.predict(module, _Shown(loader, f"encoding {manifest_path}"), return_predictions=False)
-        except SystemExit:  # how Lightning ends on Ctrl-C
-            raise KeyboardInterrupt from None
-    trainer.strategy.barrier()
-    if module.bad:
-        say(f"{folder}: {len(module.bad)} samples could not be read and are left out:")
-        for line in module.bad:
-            say(f"  {line}")
-    if trainer.is_global_zero:
-        strata: dict[tuple[str, ...], list[str]] = {}
-        for plan in plans:
-            if (folder / plan.file).is_file():
-                strata.setdefault(tuple(plan.modalities), []).append(plan.file)
-        wanted = {file for files in strata.values() for file in files}
-        for stale in folder.glob("*.safetensors"):
-            if stale.name not in wanted:
-                stale.unlink()
-        prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
-        finish_store(folder, list(strata.items()), prints, str(manifest_path), digest(manifest_path))
-    trainer.strategy.barrier()
+    try:
+        trainer.predict(Encoding(modalities, manifest, plans, folder, skip_bad, workers), return_predictions=False)
+    except SystemExit:  # how Lightning ends on Ctrl-C
+        raise KeyboardInterrupt from None
     return LatentStore(folder)
+
+
+def finished_shards(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[str]]:
+    """Files of the shards that are whole and made from the same samples by the same codecs, each with the errors of what it lacks."""
+    held = ((plan, shard_metadata(folder / plan.file)) for plan in plans)
+    return {plan.file: json.loads(meta["bad"]) for plan, meta in held if meta and meta.get("key") == plan.key}
+
+
+def gathered(lines: list[str]) -> list[str]:
+    """The lines of all devices, one device after the other."""
+    if not torch.distributed.is_initialized():
+        return lines
+    found: list[list[str]] = [[]] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, lines)
+    return [line for part in found for line in part]
 
 
 def known_names(modalities: Mapping[str, Modality]) -> set[str]:
