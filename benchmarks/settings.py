@@ -81,17 +81,20 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
     parser.add_argument("--steps", type=int, default=1800, help="of one drift call a row")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME", help="settings to run"
+    )
     options = parser.parse_args()
     quiet()
     read_recipes(["--config", options.config])
     judge = None
-    for name, changed in SETTINGS.items():
+    for name in options.only:
         arguments = ["--config", options.config, "--trainer.logger=false", "--trainer.enable_checkpointing=false"]
         cli = RecipeCLI([*arguments, f"--model.seed={options.seed}", f"--data.seed={options.seed}"], run=False)
         module, precision = cli.model, cli.trainer.precision
-        module.objective = replace(module.objective, **changed)
-        judge = judge or Judge(options.data, list(module.modalities))
-        if name == next(iter(SETTINGS)):
+        module.objective = replace(module.objective, **SETTINGS[name])
+        if judge is None:
+            judge = Judge(options.data, list(module.modalities))
             columns = [
                 str(d) for d in directions(list(module.modalities)) if len(d.sources) == 1 and d.target not in d.sources
             ]

@@ -265,7 +265,7 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     from flowbind_shapes.solids import SOLIDS
 
     generator = np.random.default_rng(5)
-    scenes = draw(60, generator)
+    scenes = draw(100, generator)
     vertices = [sample(SOLIDS[SHAPES[k]], scenes.take(np.array([i])), generator)[0] for i, k in enumerate(scenes.shape)]
     raws = [
         torch.tensor(np.stack([v["x"], v["y"], v["z"], v["red"] / 255, v["green"] / 255, v["blue"] / 255], 1)).float()
@@ -274,13 +274,13 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     decoded = codec.decode(codec.encode(raws))
     true, made = torch.stack(raws), torch.stack(decoded)
     radius = true[..., :3].norm(dim=2).mean(1), made[..., :3].norm(dim=2).mean(1)
-    assert torch.allclose(radius[1] / radius[0], torch.ones(60), atol=0.12)  # sizes are 1.5 apart
+    assert torch.allclose(radius[1] / radius[0], torch.ones(100), atol=0.12)  # sizes are 1.5 apart
     assert (true[..., 3:].mean(1) - made[..., 3:].mean(1)).abs().max() < 0.15
     size = radius[0][:, None, None]
     few = [(cloud[:, ::4, :3] / size) for cloud in (made, true)]
-    pairs = few[0].repeat_interleave(60, dim=0), few[1].repeat(60, 1, 1)
+    pairs = few[0].repeat_interleave(100, dim=0), few[1].repeat(100, 1, 1)
     distance = chamfer(*pairs)
-    closest = distance.view(60, 60).argmin(1).numpy()
+    closest = distance.view(100, 100).argmin(1).numpy()
     assert (scenes.shape[closest] == scenes.shape).mean() > 0.95
 
 
