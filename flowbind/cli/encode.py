@@ -8,7 +8,9 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = Parser(
         verb, "Encodes a recipe's manifests to latent stores, resumably. Other options override the recipe's keys."
     )
-    parser.add_argument("--config", required=True, help="the recipe")
+    parser.add_argument(
+        "--config", required=True, action="append", help="the recipe; a second one may say what differs from the first"
+    )
     parser.add_argument("--split", action="append", help="encode only this split; may be given several times")
     parser.add_argument(
         "--skip-bad",
@@ -25,7 +27,7 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.registry import nearest
 
     quiet()
-    given = ["--config", options.config, *rest]
+    given = [part for config in options.config for part in ("--config", config)] + rest
     read_recipes(given)
     cli = RecipeCLI([*given, "--trainer.logger=false", "--trainer.enable_checkpointing=false"], run=False)
     manifests = cli.datamodule.manifests

@@ -47,10 +47,11 @@ def prepare(
     else:
         splits = draw_splits(find_samples(source, modalities), val, test, seed)
     unlabelled = 0
+    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
     for split, samples in splits.items():
         entries = []
         for stem, files in samples.items():
-            entry = {"id": stem} | {name: os.path.relpath(path, out) for name, path in files.items()}
+            entry = {"id": stem} | {name: os.path.relpath(path, base) for name, path in files.items()}
             if known:
                 unlabelled += stem not in known
                 entry["labels"] = known.get(stem, {})

@@ -38,12 +38,13 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
 
 def _samples(parts: dict[Path, Path], out: Path) -> Iterator[dict[str, Any]]:
     modalities = {name: load("modalities", name) for name in installed("modalities")}
+    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
     for folder, path in parts.items():
         manifest = Manifest.read(path, modalities)
         for sample in manifest.samples:
             sources = {name: manifest.source(sample, name, modalities[name]) for name in sample.values}
             values = {
-                name: os.path.relpath(source, out) if isinstance(source, Path) else source
+                name: os.path.relpath(source, base) if isinstance(source, Path) else source
                 for name, source in sources.items()
             }
             yield {"id": f"{folder.name}/{sample.id}"} | values | ({"labels": sample.labels} if sample.labels else {})

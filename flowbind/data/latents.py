@@ -22,7 +22,7 @@ class LatentDataModule(LightningDataModule):
 
     Args:
         manifests: of raw samples, by split (train, val, test); val and test may be left out.
-        store: folder of the latent stores; each split is a folder in it.
+        store: folder of the latent stores, each split a folder in it; or a folder for each split.
         batch_size: samples in a global batch, over all devices.
         weights: relative share of a kind of samples in a batch, by its modalities (`text+image: 2`); 1 where not named.
             By default kinds are drawn in proportion to their number of samples.
@@ -32,7 +32,7 @@ class LatentDataModule(LightningDataModule):
     def __init__(
         self,
         manifests: dict[str, str],
-        store: str,
+        store: str | dict[str, str],
         batch_size: int = 1024,
         weights: dict[str, float] | None = None,
         seed: int = 0,
@@ -43,12 +43,12 @@ class LatentDataModule(LightningDataModule):
                 raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, Path(store)
+        self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, store
         self.batch_size, self.weights, self.seed = batch_size, weights, seed
 
     def folder(self, split: str) -> Path:
         """Where a split's latents are."""
-        return self.store / split
+        return Path(self.store[split]) if isinstance(self.store, dict) else Path(self.store) / split
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""

@@ -1,0 +1,4 @@
+"""Datasets of record, from the layouts in which they are distributed to manifests: `flowbind prepare NAME`.
+
+A module per dataset; each has a function `prepare` that is registered under the dataset's name.
+"""

@@ -1,0 +1,70 @@
+"""A picture and a sound of a video, taken by the program ffmpeg."""
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+from flowbind.atomic import replacing
+
+PROGRAMS = ("ffmpeg", "ffprobe")
+RATE = 16_000  # Hz
+QUIET = ("-nostdin", "-v", "error", "-y")
+
+
+def installed() -> bool:
+    """Whether ffmpeg can be run."""
+    return all(map(shutil.which, PROGRAMS))
+
+
+def take_frame(video: Path, picture: Path) -> None:
+    """Writes the frame in the middle of a video as JPEG.
+
+    Raises:
+        ValueError: there is none; says why.
+    """
+    said = _run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", _url(video))
+    middle = float(said) / 2 if said.replace(".", "", 1).isdigit() else 0.0
+    with replacing(picture) as partial:
+        frame = ("-frames:v", "1", "-q:v", "2", "-f", "image2", "-update", "1", "-c:v", "mjpeg", _url(partial))
+        _run("ffmpeg", *QUIET, "-threads", "1", "-ss", f"{middle:.3f}", "-i", _url(video), *frame)
+        _refuse_empty(partial, "no frame")
+
+
+def take_sound(video: Path, sound: Path) -> None:
+    """Writes the sound of a video as WAV, mono, 16 bits at 16 kHz.
+
+    Raises:
+        ValueError: there is none; says why.
+    """
+    with replacing(sound) as partial:
+        form = ("-vn", "-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav", _url(partial))
+        _run("ffmpeg", *QUIET, "-threads", "1", "-i", _url(video), *form)
+        _refuse_empty(partial, "no sound")
+
+
+def _url(path: Path) -> str:
+    return f"file:{path}"
+
+
+def _run(*command: str) -> str:
+    """What a program prints.
+
+    Raises:
+        OSError: the disk is full.
+        ValueError: it fails otherwise; its last line.
+    """
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    full = os.strerror(errno.ENOSPC)
+    if full in done.stderr:
+        raise OSError(errno.ENOSPC, full, command[-1].removeprefix("file:"))
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"{command[0]} ended with {done.returncode}"]
+        raise ValueError(lines[-1])
+    return done.stdout.strip()
+
+
+def _refuse_empty(path: Path, what: str) -> None:
+    if not path.stat().st_size:
+        raise ValueError(what)

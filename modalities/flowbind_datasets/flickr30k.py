@@ -1,0 +1,147 @@
+"""Flickr30k: photographs with five captions each."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from flowbind.progress import say
+from flowbind_datasets.annotations import first_line, read_json, read_rows, records
+from flowbind_datasets.files import IMAGES, Files, checked
+from flowbind_datasets.splits import SPLITS, Splits, captions_kept, shuffled
+
+VAL, TEST = 1014, 1000  # images, as many as in Karpathy's splits
+NAMES = (
+    "dataset_flickr30k.json",
+    "flickr_annotations_30k.csv",
+    "results_20130124.token",
+    "results.csv",
+    "captions.txt",
+)
+LAYOUT = f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
+
+
+class Photograph(NamedTuple):
+    """An image's file name, its captions, and its split where annotations tell it."""
+
+    name: str
+    captions: list[str]
+    split: str | None = None
+
+
+def prepare(
+    out: Path,
+    source: Path,
+    annotations: Path | None = None,
+    captions: str = "first",
+    val_samples: int | None = None,
+    test_samples: int | None = None,
+    seed: int = 0,
+) -> None:
+    """Flickr30k: text and image, from its captions and a folder of images.
+
+    31,783 photographs of Flickr with five captions each (Young et al., 2014), on request from
+    https://shannon.cs.illinois.edu/DenotationGraph, for research and education that are not commercial. Karpathy's splits
+    (29,000 training images, 1,014 for validation, 1,000 for testing) are in dataset_flickr30k.json and in
+    flickr_annotations_30k.csv. The other files have no splits: results_20130124.token, and tables with the columns image
+    and caption, or image_name and comment, between commas or bars. Then as many images are drawn at random.
+
+    Args:
+        source: Folder of the images, at any depth, and of the captions if `annotations` does not say otherwise.
+        annotations: File of the captions.
+        captions: `first`, one sample an image, or `all`, a sample for each caption.
+        val_samples: Images drawn for validation where the captions come without splits; 1,014 if it is not given.
+        test_samples: Images drawn for testing, likewise; 1,000 if it is not given.
+        seed: Of that draw.
+
+    Raises:
+        ValueError: no file of captions, one in another layout, or no image.
+    """
+    kept = captions_kept(captions)
+    path = annotations or next((source / name for name in NAMES if (source / name).is_file()), None)
+    if path is None:
+        raise ValueError(f"{source}: no captions; the layout is: {LAYOUT}")
+    photographs = list(_read(path))
+    published = any(photograph.split for photograph in photographs)
+    if published and (val_samples, test_samples) != (None, None):
+        raise ValueError(
+            f"{path}: has the published splits, so nothing is drawn; leave out val_samples and test_samples"
+        )
+    if not published:
+        photographs = _draw(
+            photographs,
+            VAL if val_samples is None else val_samples,
+            TEST if test_samples is None else test_samples,
+            seed,
+        )
+        say(f"{path}: has no splits, so images were drawn into them with the seed {seed}")
+    files = Files([source], image=IMAGES)
+    splits = Splits(out)
+    for name, texts, split in photographs:
+        if split not in SPLITS:
+            raise ValueError(f"{path}: image '{name}' is in the split '{split}'; allowed: {', '.join(SPLITS)}")
+        stem = PurePosixPath(checked(name, path)).stem
+        image = files.find("image", stem)
+        splits.leave(split, len(texts) - len(texts[kept]))
+        for number, text in enumerate(texts[kept]):
+            splits.add(split, f"{stem}#{number}", text=text, image=image)
+    splits.write(source, LAYOUT)
+
+
+def _read(path: Path) -> Iterator[Photograph]:
+    """Every photograph once, by the layout that the file's suffix and columns tell."""
+    if path.suffix == ".json":
+        content = read_json(path)
+        images = content.get("images") if isinstance(content, dict) else content
+        needed = {"filename": str, "split": str, "sentences": list}
+        for image in records(images, needed, f"{path}: images"):
+            sentences = records(image["sentences"], {"raw": str}, f"{path}: sentences of {image['filename']}")
+            yield Photograph(image["filename"], [sentence["raw"] for sentence in sentences], image["split"])
+        return
+    if path.suffix == ".token":
+        rows = read_rows(path, (), ("image#number", "caption"), "\t", csv.QUOTE_NONE)
+        yield from _grouped((row["image#number"].rpartition("#")[0], row["caption"]) for row in rows)
+        return
+    header = first_line(path)
+    if "filename" in header and "raw" in header:
+        for row in read_rows(path, ("filename", "split", "raw")):
+            yield Photograph(row["filename"], _strings(row["raw"], f"{path}: 'raw' of {row['filename']}"), row["split"])
+        return
+    image, caption = ("image_name", "comment") if "image_name" in header else ("image", "caption")
+    bars = "|" in header  # such tables put nothing in quotes
+    rows = read_rows(
+        path, (image, caption), delimiter="|" if bars else ",", quoting=csv.QUOTE_NONE if bars else csv.QUOTE_MINIMAL
+    )
+    yield from _grouped((row[image], row[caption]) for row in rows)
+
+
+def _grouped(pairs: Iterator[tuple[str, str]]) -> Iterator[Photograph]:
+    """Captions by image, in the file's order."""
+    images: dict[str, list[str]] = {}
+    for name, caption in pairs:
+        images.setdefault(name, []).append(caption)
+    return (Photograph(name, captions) for name, captions in images.items())
+
+
+def _strings(text: str, what: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(caption, str) for caption in found):
+        raise ValueError(f"{what} must be a list of captions in JSON, not {text[:60]}")
+    return found
+
+
+def _draw(photographs: list[Photograph], val: int, test: int, seed: int) -> list[Photograph]:
+    """Images drawn into splits, all captions of one together."""
+    names = [photograph.name for photograph in photographs]
+    if val < 0 or test < 0 or val + test >= len(names):
+        raise ValueError(
+            f"val_samples {val} and test_samples {test} of {len(names)} images leave none for training; give smaller ones"
+        )
+    order = shuffled(names, seed)
+    split = dict.fromkeys(names, "train") | dict.fromkeys(order[:test], "test")
+    split |= dict.fromkeys(order[test : test + val], "val")
+    return [photograph._replace(split=split[photograph.name]) for photograph in photographs]
