@@ -1,0 +1,23 @@
+"""Clouds that can be compared as shapes: of one number of points, at one place and of one size."""
+
+import torch
+from torch import Tensor
+
+SMALLEST = 1e-9  # radius, in world units; below it a cloud counts as one place, and is not blown up
+
+
+def thin(cloud: Tensor, count: int) -> Tensor:
+    """Takes `count` points of a cloud, with shape (n, C), evenly in their order; of fewer, points repeat evenly."""
+    return cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
+
+
+def to_unit_sphere(clouds: Tensor) -> Tensor:
+    """Moves the mean of each cloud's points to the origin and scales the point farthest from it to distance 1.
+
+    Args:
+        clouds: x, y, z and whatever else the points have, which is kept, with shape (B, n, C).
+    """
+    place = clouds[..., :3].double()  # in float32 rounding would make a shape of a cloud in one place
+    place = place - place.mean(1, keepdim=True)
+    radius = torch.linalg.vector_norm(place, dim=2).amax(1)[:, None, None]
+    return torch.cat([(place / radius.clamp(min=SMALLEST)).to(clouds.dtype), clouds[..., 3:]], dim=2)
