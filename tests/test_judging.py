@@ -109,7 +109,7 @@ def test_from_the_recipe_to_the_report(world, command):
 
     table = {
         "title": "As published",
-        "columns": [{"direction": "word->vector", "measure": "error", "ours": "digit-error["}],
+        "columns": [{"direction": "word->vector", "measure": "error", "ours": "digit-error[", "scale": 10}],
         "rows": [{"name": "somebody", "values": [7.125]}],
     }
     (world / "published.json").write_text(json.dumps([table]))
@@ -119,7 +119,7 @@ def test_from_the_recipe_to_the_report(world, command):
     ours = results["directions"]["word->vector"]["digit-error[toy,word,n=128]"]
     assert "|  | word->vector error |" in report
     assert "| somebody | 7.12 |" in report
-    assert f"| this run | {ours:.2f} |" in report
+    assert f"| this run | {10 * ours:.2f} |" in report
     (world / "published.json").write_text(json.dumps([table | {"rows": [{"name": "somebody", "values": []}]}]))
     code, _, err = command("test", *options)
     assert (code, "published.json: not a file of published figures" in err) == (2, True), err

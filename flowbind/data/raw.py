@@ -57,10 +57,11 @@ class RawDataModule(LightningDataModule):
         raws = [
             manifest.read_raw(s, name, self.modality) for s in track(samples, f"reading {Path(manifest.path).name}")
         ]
+        codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
         index = {factor: {value: i for i, value in enumerate(found)} for factor, found in self.classes.items()}
         labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
         return TensorDataset(
-            *self.trainer.lightning_module.codec.training_inputs(raws),
+            *codec.training_inputs(raws),
             torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1),
         )
 

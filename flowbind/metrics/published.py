@@ -1,7 +1,7 @@
 """Published figures beside one's own: tables from a JSON file, with a row for this run.
 
-A file is a list of tables; each has a `title`, `columns` (a `direction`, the `measure` as published, and in `ours` how the
-name of one's own figure begins), `rows` (a `name` and a value for each column) and a `note` on where they come from.
+A file is a list of tables; each has a `title`, `columns` (a `direction`, the `measure` as published, in `ours` how the name
+of one's own figure begins, and in `scale` what that is to be multiplied with), `rows` (a `name` and a value for each column) and a `note` on where they come from.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-COLUMN, ROW = {"direction", "measure", "ours"}, {"name", "values"}
+COLUMN, ROW = {"direction", "measure", "ours", "scale"}, {"name", "values"}
 
 
 def read_published(path: Path) -> list[dict[str, Any]]:
@@ -34,7 +34,9 @@ def read_published(path: Path) -> list[dict[str, Any]]:
 def beside(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> list[list[Any]]:
     """Rows of a published table, and last this run's: a name, then a value for each column, None where there is none."""
     own = [
-        next((v for key, v in directions.get(c["direction"], {}).items() if key.startswith(c["ours"])), None)
+        next(
+            (v * c["scale"] for key, v in directions.get(c["direction"], {}).items() if key.startswith(c["ours"])), None
+        )
         for c in table["columns"]
     ]
     return [[row["name"], *row["values"]] for row in table["rows"]] + [["this run", *own]]

