@@ -1,0 +1,183 @@
+"""The codec of record for sounds: CLAP's embedding to 768 numbers, and AudioLDM back to a sound.
+
+AudioLDM: Liu et al., "AudioLDM: text-to-audio generation with latent diffusion models" (ICML 2023, arXiv 2301.12503),
+a diffusion model of sounds given an embedding of CLAP; so it decodes embeddings of sounds as well as of captions.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind.codec import NeuralCodec, digest
+from flowbind.progress import say, track
+from flowbind_audio.adapter import LATENT, ClapAdapter
+from flowbind_audio.clap import BATCH, SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
+from flowbind_audio.spectrogram import RATE
+
+TOGETHER = 8  # sounds made at once
+AGREEMENT = 0.9  # least cosine of two embeddings of a caption by one and the same CLAP, in whatever precision
+CAPTIONS = ("a dog barks", "heavy rain falls on a roof", "a man gives a speech", "an engine starts and idles")
+
+
+class ClapAudioLDM(NeuralCodec):
+    """Latents of 768 numbers for sounds of any length, of which the first ten seconds are heard.
+
+    An embedding of CLAP is widened by a small adapter, as FlowBind's authors do it; latents are narrowed again and
+    given to AudioLDM, in half precision on a GPU. The adapter is trained by recipes/codecs/audio_adapter.yaml; none is
+    shipped. AudioLDM understands the CLAP that it was trained with: once both are in memory, they are compared on a few
+    captions, and one line says so if they differ.
+
+    Args:
+        weights: the adapter's, a safetensors file.
+        clap: the CLAP model: for transformers a folder or a repository on the hub, without fusion; for laion_clap a
+            checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
+        clap_revision: branch, tag or commit, where that is on the hub.
+        clap_backend: transformers or laion_clap.
+        audioldm: an AudioLDM pipeline of diffusers at 16 kHz, a folder or a repository on the hub.
+        audioldm_revision: branch, tag or commit, where that is on the hub.
+        steps: of AudioLDM's sampler.
+        guidance: of AudioLDM; above 1 sounds keep closer to the embedding, at a loss of variety and twice the time.
+        seconds: length of the sounds that are made.
+    """
+
+    shape = (LATENT,)
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        clap: str = UNFUSED,
+        clap_revision: str = "main",
+        clap_backend: str = "transformers",
+        audioldm: str = "cvssp/audioldm-l-full",
+        audioldm_revision: str = "main",
+        steps: int = 20,
+        guidance: float = 2.5,
+        seconds: float = 10.0,
+    ) -> None:
+        super().__init__(weights)
+        self.clap, self.clap_revision, self.clap_backend = clap, clap_revision, clap_backend
+        self.audioldm, self.audioldm_revision = audioldm, audioldm_revision
+        self.steps, self.guidance, self.seconds = steps, guidance, seconds
+        self.ear: Clap = open_clap(clap_backend, clap, clap_revision)
+        self._compared = False
+        if steps < 1 or seconds <= 0:
+            raise ValueError(f"ClapAudioLDM: steps ({steps}) must be at least 1 and seconds ({seconds}) above 0")
+
+    @property
+    def file(self) -> Path:
+        if self.weights is None:
+            raise ValueError(
+                "ClapAudioLDM has no adapter: train one with `flowbind fit --config recipes/codecs/audio_adapter.yaml` "
+                "and give its file as `weights`"
+            )
+        return Path(self.weights)
+
+    def build(self) -> ClapAdapter:
+        return ClapAdapter()
+
+    def prepare(self, raws: Sequence[Tensor]) -> Tensor:
+        """CLAP's embeddings of B sounds: float32, with shape (B, 512) and rows of norm 1."""
+        return self.ear.sounds(raws, self.device).cpu()
+
+    def training_inputs(self, raws: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        places = range(0, len(raws), BATCH)
+        watched = track(places, f"embedding sounds, {BATCH} at a time")
+        return (torch.cat([self.prepare(raws[place : place + BATCH]) for place in watched]),)
+
+    def encode(self, raws: Sequence[Tensor]) -> Tensor:
+        latents = super().encode(raws)
+        self._compare()
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Sounds at 16 kHz of `seconds` each: (B, 768) to B tensors with shape (samples,). AudioLDM's noise is drawn
+        from the generator."""
+        embeddings = F.normalize(self.net.decode(latents.to(self.device, torch.float32)), dim=-1)
+        made = [self._make(part, generator) for part in embeddings.split(TOGETHER)]
+        self._compare()
+        return self.finish(torch.cat(made))
+
+    def _make(self, embeddings: Tensor, generator: torch.Generator | None) -> Tensor:
+        return self.pipeline(
+            prompt_embeds=embeddings,
+            audio_length_in_s=self.seconds,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            generator=generator,
+            output_type="pt",
+        ).audios
+
+    def finish(self, outputs: Tensor) -> list[Tensor]:
+        return list(outputs.float().clamp(-1, 1).cpu())
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Latents hang on what CLAP hears, by which weights, and on the adapter; not on what makes the sounds."""
+        return {
+            "codec": type(self).__name__,
+            "version": self.version,
+            "clap_backend": self.clap_backend,
+            "clap_weights": self.ear.digest(),
+            "heard": f"first {SECONDS} s",
+            "weights": digest(self.file),
+        }
+
+    @cached_property
+    def pipeline(self):
+        """AudioLDM, loaded.
+
+        Raises:
+            ValueError: it is not there, or it is another model; one line says what to do.
+        """
+        try:
+            from diffusers import AudioLDMPipeline
+        except ImportError:
+            raise missing(f"the decoder '{self.audioldm}'", "diffusers and transformers", "audioldm") from None
+        try:
+            with quietly("transformers", "diffusers"):  # also of the remark that AudioLDM is developed no further
+                pipeline = AudioLDMPipeline.from_pretrained(self.audioldm, revision=self.audioldm_revision)
+                pipeline.to(self.device, torch.float16 if self.device.type == "cuda" else torch.float32)
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise ValueError(unreachable(self.audioldm, self.audioldm_revision, error)) from None
+        rate, width = pipeline.vocoder.config.sampling_rate, pipeline.unet.config.projection_class_embeddings_input_dim
+        if (rate, width) != (RATE, WIDTH):
+            raise ValueError(
+                f"'{self.audioldm}' makes sounds at {rate} Hz from embeddings of {width} numbers; "
+                f"{RATE} Hz from {WIDTH} are needed"
+            )
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @property
+    def agreement(self) -> float:
+        """Mean cosine of CLAP's and AudioLDM's own embeddings of the same captions: 1 where it is one CLAP."""
+        tower = self.pipeline.text_encoder
+        tokens = self.pipeline.tokenizer(list(CAPTIONS), padding=True, return_tensors="pt").to(tower.device)
+        theirs = tower(tokens["input_ids"], attention_mask=tokens["attention_mask"]).text_embeds.float()
+        return F.cosine_similarity(self.ear.texts(CAPTIONS, self.device), theirs).mean().item()
+
+    @torch.inference_mode()
+    def _compare(self) -> None:
+        """Says so, once, if AudioLDM was trained with another CLAP than the codec's."""
+        if self._compared or not (self.ear.loaded and "pipeline" in vars(self)):
+            return
+        self._compared = True
+        if self.agreement < AGREEMENT:
+            say(
+                f"'{self.audioldm}' was trained with another CLAP than '{self.clap}': their embeddings of the same "
+                f"captions have a cosine of {self.agreement:.2f}; decoded sounds will not mean what their latents say"
+            )
+
+    def to(self, device: torch.device | str) -> "ClapAudioLDM":
+        if torch.device(device) != self.device:
+            vars(self).pop("pipeline", None)  # its precision hangs on the device
+        super().to(device)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "pipeline"}  # copies load their own

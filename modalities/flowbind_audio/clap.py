@@ -1,0 +1,369 @@
+"""CLAP: embeddings of sounds and of captions in one space, so that a cosine tells how well the two fit.
+
+Wu et al., "Large-scale contrastive language-audio pretraining with feature fusion and keyword-to-caption augmentation"
+(ICASSP 2023, arXiv 2211.06687).
+
+What is heard of a sound is fixed, where both libraries would crop at random: its first ten seconds. A shorter one is
+repeated as often as it fits in whole and continued with silence, as CLAP was trained. Samples are rounded to 16 bits, so
+that a sound is heard as its file would be: decibels tell the floor of a silence from nothing at all.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowbind.codec import digest
+from flowbind_audio.spectrogram import RATE
+
+WIDTH = 512  # of an embedding
+CLAP_RATE = 48_000  # Hz
+SECONDS = 10  # of a sound that are heard
+TOKENS = 77  # of a caption, at most; as in CLAP's training
+BATCH = 16  # sounds or captions embedded at once
+UNFUSED = "laion/clap-htsat-unfused"
+SCALAR = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
+NUMBERS = [  # which checkpoints hold beside weights; reading them runs no code of theirs
+    (SCALAR, "numpy.core.multiarray.scalar"),
+    (SCALAR, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
+]
+SETTINGS = ["*.json", "*.txt"]  # of a repository on the hub
+
+
+class Clap(ABC):
+    """A CLAP model, loaded when first used. Copies load their own.
+
+    Args:
+        name: where the weights are.
+        revision: branch, tag or commit, where that is a repository on the hub.
+    """
+
+    backend: ClassVar[str]
+
+    def __init__(self, name: str, revision: str = "main") -> None:
+        self.name, self.revision = name, revision
+
+    @property
+    @abstractmethod
+    def files(self) -> list[Path]:
+        """The files that decide the embeddings, fetched from the hub if need be.
+
+        Raises:
+            ValueError: they are not there; one line says what to do.
+        """
+
+    @cached_property
+    @abstractmethod
+    def model(self) -> nn.Module:
+        """The frozen network, in evaluation mode.
+
+        Raises:
+            ValueError: the weights or the package they need are not there; one line says what to do.
+        """
+
+    @abstractmethod
+    def hear(self, waves: Tensor) -> Tensor:
+        """Embeds sounds at 48 kHz, with shape (B, 480000), on the network's device: (B, 512)."""
+
+    @abstractmethod
+    def read(self, captions: list[str]) -> Tensor:
+        """Embeds captions on the network's device: (B, 512)."""
+
+    def sounds(self, raws: Sequence[Tensor], device: torch.device) -> Tensor:
+        """Embeddings of B sounds at 16 kHz, of any lengths: float32, with shape (B, 512) and rows of norm 1."""
+        return self._embed(
+            raws, lambda part: self.hear(torch.stack([ten_seconds(raw) for raw in part]).to(device)), device
+        )
+
+    def texts(self, captions: Sequence[str], device: torch.device) -> Tensor:
+        """Embeddings of B captions: float32, with shape (B, 512) and rows of norm 1."""
+        return self._embed(captions, lambda part: self.read(list(part)), device)
+
+    @torch.no_grad()
+    def _embed(self, items: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor], device: torch.device) -> Tensor:
+        self.model.to(device)
+        parts = [embed(items[place : place + BATCH]) for place in range(0, len(items), BATCH)]
+        return F.normalize(torch.cat(parts).float(), dim=-1)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the network is in memory."""
+        return "model" in vars(self)
+
+    def digest(self) -> str:
+        """SHA-256 of the files, in hexadecimal, without loading them."""
+        return hashlib.sha256("".join(map(digest, self.files)).encode()).hexdigest()
+
+    @property
+    def label(self) -> str:
+        """Which CLAP it is, as said in the names of figures, such as `transformers,laion/clap-htsat-unfused`."""
+        if Path(self.name).exists():  # a path says nothing elsewhere
+            return f"{self.backend},{Path(self.name).name}@{self.digest()[:8]}"
+        return f"{self.backend},{self.name}" + (f"@{self.revision}" if self.revision != "main" else "")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"name": self.name, "revision": self.revision}
+
+
+class TransformersClap(Clap):
+    """`transformers.ClapModel`, without fusion, from a folder or a repository of the Hugging Face hub."""
+
+    backend = "transformers"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's folder.
+
+        Raises:
+            ValueError: there is none, and the hub does not give it.
+        """
+        if Path(self.name).is_dir():
+            return Path(self.name)
+        folder = fetched(self.name, self.revision, [*SETTINGS, "*.safetensors"])
+        if any(folder.glob("*.safetensors")):
+            return folder
+        return fetched(self.name, self.revision, [*SETTINGS, "*.bin"])
+
+    @property
+    def files(self) -> list[Path]:
+        weights = sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin"))
+        if not weights:
+            raise ValueError(f"{self.folder}: no weights (.safetensors or .bin), so no CLAP model of transformers")
+        return weights + [file for file in (self.folder / "preprocessor_config.json",) if file.is_file()]
+
+    @cached_property
+    def model(self) -> nn.Module:
+        folder = self.folder
+        try:
+            from transformers import ClapModel
+        except ImportError:
+            raise missing(f"the CLAP model '{self.name}'", "transformers", "audioldm") from None
+        try:
+            with quietly("transformers"):
+                model = ClapModel.from_pretrained(folder, dtype=torch.float32)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{folder}: no complete CLAP model of transformers ({line(error)})") from None
+        if model.config.audio_config.enable_fusion:
+            raise ValueError(f"{folder}: a CLAP with fusion, which mixes random crops of a sound; give one without it")
+        if model.config.projection_dim != WIDTH:
+            raise ValueError(f"{folder}: a CLAP with embeddings of {model.config.projection_dim} numbers, not {WIDTH}")
+        return model.eval().requires_grad_(False)
+
+    @cached_property
+    def extractor(self):
+        """How spectrograms are to be made.
+
+        Raises:
+            ValueError: the folder does not say, or they are of another rate or length.
+        """
+        from transformers import ClapFeatureExtractor
+
+        try:
+            extractor = ClapFeatureExtractor.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.folder}: no settings of a CLAP's spectrograms ({line(error)})") from None
+        if (extractor.sampling_rate, extractor.max_length_s) != (CLAP_RATE, SECONDS):
+            said = f"{extractor.max_length_s} s at {extractor.sampling_rate} Hz"
+            raise ValueError(f"{self.folder}: a CLAP that hears {said}; {SECONDS} s at {CLAP_RATE} Hz is needed")
+        return extractor
+
+    @cached_property
+    def tokenizer(self):
+        """Cuts captions into tokens.
+
+        Raises:
+            ValueError: the folder has no tokenizer.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.folder}: no tokenizer of a CLAP's captions ({line(error)})") from None
+        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of missing files
+            raise ValueError(f"{self.folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
+        return tokenizer
+
+    def hear(self, waves: Tensor) -> Tensor:
+        return self.model.get_audio_features(input_features=self.spectrograms(waves)).pooler_output
+
+    def read(self, captions: list[str]) -> Tensor:
+        options = {"padding": True, "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        tokens = self.tokenizer(captions, **options).to(self.model.device)
+        return self.model.get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        ).pooler_output
+
+    def spectrograms(self, waves: Tensor) -> Tensor:
+        """Log-mel spectrograms in dB: (B, 480000) -> (B, 1, 1001, 64).
+
+        What `ClapFeatureExtractor` makes of ten seconds without fusion, but many at once and on the waves' device; it
+        takes its time over them frame by frame.
+        """
+        bands = torch.from_numpy(self.extractor.mel_filters_slaney).to(waves)
+        window = torch.hann_window(self.extractor.fft_window_size, device=waves.device)
+        spectrum = torch.stft(
+            waves, len(window), self.extractor.hop_length, window=window, pad_mode="reflect", return_complex=True
+        )
+        return 10 * (spectrum.abs().square().mT @ bands).clamp(min=1e-10).log10()[:, None]
+
+
+class LaionClap(Clap):
+    """The package laion-clap, from a checkpoint of its authors: a file, or `OWNER/REPOSITORY/FILE` on the hub.
+
+    The size of the audio tower is read off the weights. The package asks the hub for roberta-base besides.
+    """
+
+    backend = "laion_clap"
+    towers: ClassVar[dict[int, str]] = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}  # by patch width
+
+    @property
+    def files(self) -> list[Path]:
+        if Path(self.name).is_file():
+            return [Path(self.name)]
+        *repository, file = self.name.rsplit("/", 1)
+        if self.name.count("/") != 2 or not file.endswith(".pt"):
+            raise ValueError(
+                f"{self.name}: no such file; give a .pt file of laion-clap or OWNER/REPOSITORY/FILE.pt on the hub, "
+                "such as lukewys/laion_clap/music_speech_epoch_15_esc_89.25.pt"
+            )
+        return [fetched(*repository, self.revision, [file]) / file]
+
+    @cached_property
+    def module(self):
+        """The package's own wrapper of the network and its tokenizer."""
+        (file,) = self.files
+        try:
+            from laion_clap import CLAP_Module
+        except ImportError:
+            raise missing(
+                f"the CLAP checkpoint '{self.name}'", "laion-clap (and numpy below 2)", "laion-clap"
+            ) from None
+        state = load_weights(file)
+        state.pop("text_branch.embeddings.position_ids", None)  # no longer a weight of transformers' RoBERTa
+        patches = state.get("audio_branch.patch_embed.proj.weight", torch.empty(0))
+        if len(patches) not in self.towers:
+            raise ValueError(f"{file}: no weights of laion-clap with an HTSAT audio tower")
+        try:
+            module = CLAP_Module(enable_fusion=False, device="cpu", amodel=self.towers[len(patches)])
+            module.model.load_state_dict(state)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"{file}: laion-clap cannot be built with these weights ({line(error)})") from None
+        return module.eval().requires_grad_(False)
+
+    @cached_property
+    def model(self) -> nn.Module:
+        return self.module.model
+
+    def hear(self, waves: Tensor) -> Tensor:
+        return self.module.get_audio_embedding_from_data(x=waves, use_tensor=True)
+
+    def read(self, captions: list[str]) -> Tensor:
+        return self.module.get_text_embedding(captions, use_tensor=True)
+
+
+BACKENDS: dict[str, type[Clap]] = {clap.backend: clap for clap in (TransformersClap, LaionClap)}
+
+
+def open_clap(backend: str, name: str, revision: str = "main") -> Clap:
+    """A CLAP model of one of the two libraries; nothing is loaded yet.
+
+    Raises:
+        ValueError: there is no such library.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"no CLAP backend '{backend}'; allowed: {', '.join(BACKENDS)}")
+    return BACKENDS[backend](name, revision)
+
+
+def ten_seconds(wave: Tensor) -> Tensor:
+    """What is heard of a sound at 16 kHz, resampled to 48 kHz: (samples,) -> (480000,)."""
+    try:
+        import soxr
+    except ImportError:
+        raise missing("resampling sounds for CLAP", "soxr", "audio") from None
+    heard = (wave[: SECONDS * RATE].cpu().float() * 32768).round().clamp(-32768, 32767) / 32768
+    wide = torch.from_numpy(soxr.resample(heard.numpy(), RATE, CLAP_RATE))[: SECONDS * CLAP_RATE]
+    repeated = wide.repeat(SECONDS * CLAP_RATE // len(wide))
+    return F.pad(repeated, (0, SECONDS * CLAP_RATE - len(repeated)))
+
+
+def fetched(name: str, revision: str, patterns: list[str]) -> Path:
+    """The local copy of a repository's files on the Hugging Face hub.
+
+    Raises:
+        ValueError: the hub does not give it.
+    """
+    try:
+        from huggingface_hub import snapshot_download
+
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except ImportError:
+        raise missing(f"'{name}'", "huggingface-hub", "audioldm") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(unreachable(name, revision, error)) from None
+
+
+def unreachable(name: str, revision: str, error: Exception) -> str:
+    """What is said of a repository that cannot be had."""
+    return (
+        f"'{name}' ({revision}) is nothing local, and the hub does not give it ({line(error)}); "
+        "log in with `hf auth login` if it is gated, or give a local path"
+    )
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """A state dict from safetensors or from a checkpoint of torch, of which nothing but weights is read.
+
+    Raises:
+        ValueError: the file is neither, or holds more than weights.
+    """
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(file)
+        with torch.serialization.safe_globals(NUMBERS):
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the readers of archives and pickles say
+        raise ValueError(f"{file}: cannot be read as weights alone ({line(error)})") from None
+    state = state.get("state_dict", state)
+    return {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+
+@contextmanager
+def quietly(*libraries: str) -> Iterator[None]:
+    """Leaves out the progress bars and remarks of transformers or diffusers, which come for weights that load well."""
+    loggings = [import_module(f"{library}.utils.logging") for library in libraries]
+    held = [(logging.get_verbosity(), logging.is_progress_bar_enabled()) for logging in loggings]
+    try:
+        for logging in loggings:
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        yield
+    finally:
+        for logging, (level, bars) in zip(loggings, held, strict=True):
+            logging.set_verbosity(level)
+            if bars:
+                logging.enable_progress_bar()
+
+
+def missing(needing: str, package: str, extra: str) -> ValueError:
+    """The error of a package that is not installed."""
+    return ValueError(f"{needing} needs {package}; install it with `pip install 'flowbind[{extra}]'`")
+
+
+def line(error: Exception) -> str:
+    """The first line of what an error says."""
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,100 @@
+"""The Frechet audio distance: that of generated sounds' embeddings from real ones', by CLAP or by VGGish.
+
+Kilgour et al., "Frechet audio distance: a reference-free metric for evaluating music enhancement algorithms"
+(Interspeech 2019, arXiv 1812.08466).
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowbind.codec import digest
+from flowbind.metrics.frechet import frechet
+from flowbind.metrics.metric import Metric
+from flowbind_audio.clap import SECONDS, UNFUSED, open_clap
+from flowbind_audio.spectrogram import RATE
+from flowbind_audio.vggish import FRAMES, HOP, WIDTH, Vggish, load_vggish, patches
+
+PATCHES = (SECONDS * RATE // HOP) // FRAMES  # of VGGish in what is heard of a sound
+
+
+class ClapFAD(Metric):
+    """Frechet distance of CLAP's embeddings of generated sounds from those of the real ones, ten seconds of each.
+
+    It falls with the number of samples, most where there are fewer than the 512 numbers of an embedding.
+
+    Args:
+        clap: the CLAP model: for transformers a folder or a repository on the hub, without fusion; for laion_clap a
+            checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
+        clap_revision: branch, tag or commit, where that is on the hub.
+        clap_backend: transformers or laion_clap.
+    """
+
+    judges = against = "audio"
+
+    def __init__(self, clap: str = UNFUSED, clap_revision: str = "main", clap_backend: str = "transformers") -> None:
+        self.clap, self.clap_revision, self.clap_backend = clap, clap_revision, clap_backend
+        self.model = open_clap(clap_backend, clap, clap_revision)
+
+    def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
+        """Embeddings with shape (B, 512) and rows of norm 1."""
+        return self.model.sounds(raws, self.device)
+
+    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+        return {f"fad[clap,{self.model.label}]": frechet(made, reference)}
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"clap_weights": self.model.digest()}
+
+
+class VggishFAD(Metric):
+    """Frechet distance of VGGish's embeddings, all patches of all sounds together, from those of the real ones.
+
+    A patch has 0.96 seconds; ten seconds of each sound are heard, so ten patches at most.
+
+    Args:
+        weights: of VGGish, which are not shipped: a safetensors file or a checkpoint of torch.
+    """
+
+    judges = against = "audio"
+
+    def __init__(self, weights: str | None = None) -> None:
+        self.weights = weights
+
+    @property
+    def file(self) -> Path:
+        """The weights.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.weights is None or not Path(self.weights).is_file():
+            raise ValueError(
+                f"VGGish: no weights ({self.weights}); get vggish-10086976.pth from the releases of "
+                "https://github.com/harritaylor/torchvggish and give the file as `weights`"
+            )
+        return Path(self.weights)
+
+    @cached_property
+    def net(self) -> Vggish:
+        """The frozen network."""
+        return load_vggish(self.file)
+
+    @torch.no_grad()
+    def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
+        """Embeddings with shape (B, 10, 129): each is followed by a 1, or all is 0 where the sound has ended."""
+        net = self.net.to(self.device)
+        embedded = [net(patches(raw[: SECONDS * RATE].to(self.device, torch.float32))) for raw in raws]
+        return torch.stack([F.pad(F.pad(x, (0, 1), value=1.0), (0, 0, 0, PATCHES - len(x))) for x in embedded])
+
+    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+        made, reference = (x[x[..., WIDTH] == 1][:, :WIDTH] for x in (made, reference))
+        return {f"fad[vggish,{digest(self.file)[:8]}]": frechet(made, reference)}
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"weights": digest(self.file)}

@@ -1,0 +1,88 @@
+"""CLIP models of open_clip: pictures and captions to vectors of one space."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import PIL.Image
+import torch
+from torch import Tensor, nn
+
+from flowbind.codec import digest
+from flowbind.registry import nearest
+
+
+def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
+    """A frozen CLIP model on the CPU, in float32 and evaluation mode.
+
+    A tag's weights get the activation that they were trained with. OpenAI's need QuickGELU; open_clip itself only warns
+    and goes on with GELU where the name does not end in `-quickgelu`, and every embedding is a little wrong.
+
+    Args:
+        model: architecture by its name in open_clip, such as `ViT-L-14`.
+        pretrained: a tag that open_clip has for the model, such as `openai`, or a file of weights. A file does not say
+            its activation: for OpenAI's the model is `ViT-L-14-quickgelu`.
+        extra: of flowbind's extras, the one that brings open_clip to whoever asks.
+
+    Raises:
+        ValueError: open_clip is not installed, there is no such model, tag or file, the file does not fit the model, or
+            the hub does not give the tag's weights.
+    """
+    try:
+        import open_clip
+    except ImportError as error:
+        raise ValueError(f"{error.name} is missing; install it with `pip install 'flowbind[{extra}]'`") from None
+    if model not in open_clip.list_models():
+        raise ValueError(f"open_clip has no model '{model}'; {nearest(model, open_clip.list_models())}")
+    file = pretrained
+    tag = {} if Path(file).is_file() else open_clip.get_pretrained_cfg(model, pretrained)
+    if tag:
+        try:
+            file = open_clip.download_pretrained(tag)
+        except (OSError, RuntimeError) as error:
+            raise ValueError(
+                f"the weights '{pretrained}' of {model} cannot be fetched ({first_line(error)}); connect to the hub "
+                "once, or set `pretrained` to a file of them"
+            ) from None
+    elif not Path(file).is_file():
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise ValueError(
+            f"'{pretrained}' is no file, and no weights of {model} in open_clip; {nearest(pretrained, tags)}"
+        )
+    try:
+        net = open_clip.create_model(
+            model,
+            file,
+            force_quick_gelu=tag.get("quick_gelu", False),
+            force_preprocess_cfg=tag,
+            require_pretrained=True,
+        )
+    except Exception as error:  # what unpickling and load_state_dict raise of a strange file has no common class
+        raise ValueError(f"{file}: not weights of open_clip's {model} ({first_line(error)})") from None
+    return net.eval().requires_grad_(False)
+
+
+def prepare(visual: nn.Module, raws: Sequence[Tensor]) -> Tensor:
+    """What a model's image tower takes: B pictures resized, cropped in the middle and normalised as its weights want it.
+
+    Args:
+        visual: `load_clip(...).visual`, which knows its own preprocessing.
+        raws: uint8 RGB, each with shape (3, H, W).
+
+    Returns:
+        float32 on the CPU, with shape (B, 3, S, S).
+    """
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    transform = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
+    return torch.stack([transform(PIL.Image.fromarray(raw.permute(1, 2, 0).numpy(force=True))) for raw in raws])
+
+
+def weights_of(pretrained: str, digits: int | None = None) -> str:
+    """What identifies weights: the tag, or the first digits of a file's SHA-256; all 64 if None."""
+    file = Path(pretrained)
+    return digest(file)[:digits] if file.is_file() else pretrained
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an error says, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,78 @@
+"""CLIPScore: whether a picture and a caption mean the same to CLIP."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flowbind.metrics.metric import Metric
+from flowbind_image.clip import load_clip, prepare, weights_of
+
+KINDS = {"image": "text", "text": "image"}  # each with what it is compared with
+
+
+class ClipScore(Metric):
+    """The mean over pairs of max(100 cos, 0), with the cosine of CLIP's embeddings of picture and caption.
+
+    As Hessel et al. 2021 (arXiv 2104.08718), but scaled by 100 rather than 2.5 and without their prompt, which is how
+    text-to-image work reports it. A caption longer than the model's context (77 tokens) is cut; how many were is a
+    figure of its own, `cut-captions`.
+
+    Args:
+        judges: which of the two is generated, `image` (from text) or `text` (from images).
+        model: architecture by its name in open_clip.
+        pretrained: its weights: a tag of open_clip, or a file. With a file of OpenAI's weights the model's name ends in
+            `-quickgelu`, their activation; with a tag that is seen to.
+    """
+
+    def __init__(self, judges: str = "image", model: str = "ViT-B-32", pretrained: str = "openai") -> None:
+        if judges not in KINDS:
+            raise ValueError(f"CLIPScore judges image or text, not '{judges}'")
+        self.judges, self.against = judges, KINDS[judges]
+        self.model, self.pretrained = model, pretrained
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The frozen model; raises as `load_clip` does."""
+        return load_clip(self.model, self.pretrained, extra="metrics").to(self.device)
+
+    @cached_property
+    def tokenizer(self):
+        """The model's tokenizer."""
+        net = self.net  # so that its errors, which say what to do, come first
+        import open_clip
+
+        return open_clip.get_tokenizer(self.model, context_length=net.context_length)
+
+    @torch.no_grad()
+    def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
+        """Embeddings of norm 1, float32 with shape (B, D); for captions (B, D + 1), the last is 1 where one was cut."""
+        with torch.autocast(self.device.type, enabled=False):
+            if kind == "image":
+                return self.net.encode_image(prepare(self.net.visual, raws).to(self.device), normalize=True)
+            length = self.tokenizer.context_length
+            tokens = self.tokenizer(list(raws))
+            longer = self.tokenizer(list(raws), context_length=length + 1)
+            cut = (longer[:, :length] != tokens).any(1, keepdim=True)  # one more place would change what is read
+            embedded = self.net.encode_text(tokens.to(self.device), normalize=True)
+            return torch.cat([embedded, cut.to(embedded)], dim=1)
+
+    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+        pictures, captions = (made, reference) if self.judges == "image" else (reference, made)
+        cosines = (pictures.double() * captions[:, :-1].double()).sum(1)
+        label = f"open_clip,{self.model},{weights_of(self.pretrained, digits=8)}"
+        return {
+            f"clip-score[{label}]": (100 * cosines).clamp(min=0).mean().item(),
+            f"cut-captions[{label}]": captions[:, -1].sum().item(),
+        }
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"pretrained": weights_of(self.pretrained)}
+
+    def to(self, device: torch.device | str) -> "ClipScore":
+        super().to(device)
+        if "net" in self.__dict__:
+            self.net.to(self.device)
+        return self
