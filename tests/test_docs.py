@@ -54,7 +54,7 @@ def present(folder):
     """What the tree has to show of a folder."""
     for path in sorted(folder.iterdir()):
         parts = path.relative_to(ROOT).parts
-        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix in (".py", ".yaml")):
+        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix in (".py", ".yaml", ".json")):
             yield "/".join(parts)
             if path.is_dir() and len(parts) < LISTED_WHOLE[parts[0]]:
                 yield from present(path)
@@ -68,7 +68,7 @@ def test_the_tree_is_the_tree():
 
 
 def test_every_verb_has_a_section():
-    sections = re.findall(r"^## `flowbind (\w+)`$", COMMANDS.read_text(encoding="utf-8"), re.MULTILINE)
+    sections = re.findall(r"^## `flowbind ([\w-]+)`$", COMMANDS.read_text(encoding="utf-8"), re.MULTILINE)
     assert sections == list(VERBS)
 
 

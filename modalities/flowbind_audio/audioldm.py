@@ -122,7 +122,7 @@ class ClapAudioLDM(NeuralCodec):
             "codec": type(self).__name__,
             "version": self.version,
             "clap_backend": self.clap_backend,
-            "clap_weights": self.ear.digest(),
+            **self.ear.identity(),
             "heard": f"first {SECONDS} s",
             "weights": digest(self.file),
         }

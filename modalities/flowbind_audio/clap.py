@@ -105,6 +105,12 @@ class Clap(ABC):
         """SHA-256 of the files, in hexadecimal, without loading them."""
         return hashlib.sha256("".join(map(digest, self.files)).encode()).hexdigest()
 
+    def identity(self) -> dict[str, str]:
+        """What decides the embeddings: local files by their digest; the hub's by name and revision, without fetching them."""
+        if Path(self.name).exists():
+            return {"clap_weights": self.digest()}
+        return {"clap": self.name, "clap_revision": self.revision}
+
     @property
     def label(self) -> str:
         """Which CLAP it is, as said in the names of figures, such as `transformers,laion/clap-htsat-unfused`."""
