@@ -7,6 +7,7 @@ import torch
 from safetensors import SafetensorError
 
 import flowbind
+import flowbind.cli.recipe as recipe_module
 import flowbind.encoding
 from flowbind.store import LatentStore
 from tests.toy import RECIPE, STEPS, write_world
@@ -89,6 +90,19 @@ def test_a_run_goes_on_where_it_stopped(world, command):
     assert whole["global_step"] == parts["global_step"] == 40
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(tensor, parts["state_dict"][name]), name
+
+
+def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    original = recipe_module.Checkpoints
+    monkeypatch.setattr(recipe_module, "Checkpoints", lambda folder, every: original(folder, every=8))
+    short = ["--trainer.max_steps=20", "--trainer.val_check_interval=20"]
+    assert command("fit", "--config", recipe, *short)[0] == 0
+    checkpoint = torch.load(world / "run/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 20
+    released = flowbind.load(world / "run/model").flows.state_dict()
+    assert all(torch.equal(checkpoint["state_dict"][f"flows.{name}"], tensor) for name, tensor in released.items())
 
 
 def test_ctrl_c_while_training_loses_nothing(world, command, monkeypatch):

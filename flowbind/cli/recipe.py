@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from jsonargparse import set_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from yaml import YAMLError
@@ -21,7 +20,7 @@ from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.codec import digest
 from flowbind.progress import say
-from flowbind.train.callbacks import Lines
+from flowbind.train.callbacks import Checkpoints, Lines
 
 KEYS = (
     "model",
@@ -108,11 +107,7 @@ class RecipeCLI(LightningCLI):
         extra: list[Callback] = [] if sys.stderr.isatty() else [Lines()]
         trainer = self._get(self.config_init, "trainer")
         if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
-            extra.append(
-                ModelCheckpoint(
-                    folder / CHECKPOINTS, "{step}", every_n_train_steps=500, save_last=True, save_on_exception=True
-                )
-            )
+            extra.append(Checkpoints(folder / CHECKPOINTS, every=500))
         kwargs = {"enable_progress_bar": sys.stderr.isatty(), "enable_model_summary": False} | kwargs
         if trainer.get("logger") is None:
             trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
