@@ -158,6 +158,13 @@ def test_a_missing_file_is_an_error_of_the_system(audio, tmp_path):
         audio.read(tmp_path / "none.wav")
 
 
+def test_a_sound_that_is_too_long_is_refused(tmp_path):
+    Audio().write(tone(440, seconds=2.0), tmp_path / "long.wav")
+    assert len(Audio(longest=2.0).read(tmp_path / "long.wav")) == 2 * RATE
+    with pytest.raises(ValueError, match=r"long\.wav: a sound of 2 s, allowed are 1; cut it, or raise `longest`"):
+        Audio(longest=1.0).read(tmp_path / "long.wav")
+
+
 # Spectrograms
 
 

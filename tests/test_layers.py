@@ -17,7 +17,17 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = {
     0: ("nets", "path", "batch", "fusion", "solver"),  # mathematics
     1: ("codec", "objective", "modality"),  # abstractions
-    2: ("registry", "manifest", "store", "flows", "generation", "release", "official", "metrics", "testing"),  # services
+    2: (
+        "registry",
+        "manifest",
+        "store",
+        "flows",
+        "generation",
+        "release",
+        "official",
+        "metrics",
+        "testing",
+    ),  # services
     3: ("data", "train", "encoding", "evaluation", "judging", "gallery"),  # training
     4: ("cli", "__main__"),  # face
 }

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.atomic import replacing
+from flowbind.codec import Codec
 from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.spectrogram import RATE, log_mel
 
@@ -22,10 +24,27 @@ INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109)
 
 
 class Audio(Modality):
-    """Sounds of any length."""
+    """Sounds.
+
+    Args:
+        codec: turns sounds into latents and back; `SmallAudio` if None.
+        drift: size of this modality's drift net; the model's default if None.
+        head: size of this modality's head; the model's default if None.
+        longest: seconds of a file at most; a longer one is refused before it fills the memory.
+    """
 
     suffixes = (".wav", ".flac", ".ogg")
     default_codec = SmallAudio
+
+    def __init__(
+        self,
+        codec: Codec | None = None,
+        drift: DriftConfig | None = None,
+        head: HeadConfig | None = None,
+        longest: float = 600.0,
+    ) -> None:
+        super().__init__(codec, drift, head)
+        self.longest = longest
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a sound as float32 in [-1, 1] at 16 kHz, with shape (samples,).
@@ -34,21 +53,24 @@ class Audio(Modality):
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, empty or of another format.
+            ValueError: it is truncated, damaged, empty, too long or of another format.
         """
         import soundfile
 
-        data = Path(source).read_bytes()
         try:
-            with soundfile.SoundFile(source) as file:
+            with Path(source).open("rb"), soundfile.SoundFile(source) as file:  # the first tells the system's errors
                 form, rate, promised = file.format, file.samplerate, file.frames
-                sound = file.read(dtype="float32", always_2d=True).mean(axis=1)
+                sound = file.read(int(self.longest * rate), dtype="float32", always_2d=True).mean(axis=1)
         except (soundfile.SoundFileError, ValueError, MemoryError) as error:
             why = str(getattr(error, "error_string", error)).strip(" .")
             raise ValueError(f"{source}: not a whole sound file ({why}); allowed: WAV, FLAC, OGG") from None
         if form not in FORMATS:
             raise ValueError(f"{source}: a sound in the format {form}; allowed: WAV, FLAC, OGG")
-        if len(sound) < promised or _truncated(data):
+        if promised > self.longest * rate:
+            raise ValueError(
+                f"{source}: a sound of {promised / rate:.0f} s, allowed are {self.longest:.0f}; cut it, or raise `longest`"
+            )
+        if len(sound) < promised or _truncated(Path(source).read_bytes()):
             raise ValueError(f"{source}: a truncated sound; a part of the file is missing")
         if not np.isfinite(sound).all():
             raise ValueError(f"{source}: a damaged sound; some samples are not finite numbers")
