@@ -15,7 +15,7 @@ from tests.tiny_text import save_encoder, save_gemma
 
 ROOT = Path(__file__).parents[1]
 CLIPS = {"train": 10, "val": 2, "test": 6}
-SMALL = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "max_steps": 4}
+SMALL = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "max_steps": 4, "log_every_n_steps": 1}
 
 
 def write_audiocaps(folder: Path) -> None:
