@@ -23,11 +23,9 @@ from torch.overrides import TorchFunctionMode
 
 def arguments(described: object) -> dict[str, Any]:
     """The constructor arguments of an object that keeps each as the attribute of the same name."""
-    return {
-        name: getattr(described, name)
-        for name in inspect.signature(type(described).__init__).parameters
-        if name != "self"
-    }
+    cls = type(described)
+    own = {} if cls.__init__ is object.__init__ else inspect.signature(cls.__init__).parameters
+    return {name: getattr(described, name) for name in own if name != "self"}
 
 
 class Codec(ABC):

@@ -82,6 +82,14 @@ def test_too_few_samples_are_refused(judged):
         judged(DigitError(), rows=1)
 
 
+def test_a_metric_without_arguments_has_a_fingerprint():
+    class Plain(DigitError):
+        __init__ = object.__init__
+        against = "vector"
+
+    assert Plain().fingerprint() == {"metric": "Plain", "version": 1}
+
+
 def test_a_figure_s_name_counts_its_samples():
     assert counted("fid[torch-fidelity]", 9) == "fid[torch-fidelity,n=9]"
     assert counted("loss", 9) == "loss[n=9]"
