@@ -75,9 +75,14 @@ class Judging:
         rooms = {kind: self._room(*kind) for kind in set(targets.values())}
         self.made = {key: rooms[kind].clone() for key, kind in targets.items()}
 
+    @property
+    def missing(self) -> list[tuple[int, str]]:
+        """Metric and modality of the real samples whose features are not kept yet."""
+        return [key for key in self.real if key not in self.kept]
+
     def see_real(self, rows: Tensor) -> None:
         """Computes the features of the real samples of these rows, where they are not kept already."""
-        for number, name in self.real.keys() - self.kept:
+        for number, name in self.missing:
             self.real[number, name][rows] = self._features(number, name, self._raws(name, rows))
 
     def see(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
@@ -93,7 +98,7 @@ class Judging:
             merge: makes one tensor of what all devices have seen.
             keep: whether this process writes the features of real samples down.
         """
-        for key in self.real.keys() - self.kept:
+        for key in self.missing:  # in the same order on all devices
             self.real[key] = merge(self.real[key])
             if keep:
                 self._save(*key)

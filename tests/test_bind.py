@@ -28,14 +28,14 @@ def build(world, command, steps) -> None:
             for sample in map(json.loads, texts):
                 kept = {key: value for key, value in sample.items() if key not in drop}
                 file.write(json.dumps(kept | {"twin": sample["vector"]}) + "\n")
-    recipe = yaml.safe_load(RECIPE.format(data=world / "more", run=world / "bound", steps=STEPS))
+    recipe = yaml.safe_load(RECIPE.format(data=world / "more", run=world / "bound", steps=STEPS // 2))
     recipe["model"]["init_args"] |= {"base": str(world / "run/model"), "bind": ["twin"]}
     recipe["model"]["init_args"]["modalities"] |= {"word": WORD, "twin": TWIN}
     (world / "bind.yaml").write_text(yaml.safe_dump(recipe))
 
 
 def test_a_new_modality_meets_those_it_was_never_paired_with(world, command):
-    build(world, command, STEPS)
+    build(world, command, STEPS // 2)
     for verb in ("encode", "fit", "test"):
         code, _, err = command(verb, "--config", world / "bind.yaml")
         assert code == 0, err

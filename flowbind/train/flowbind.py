@@ -86,7 +86,7 @@ class FlowBind(LightningModule):
             raise ValueError(
                 f"{self.base}: its latents have normalize: {base.objective.normalize}; set objective.normalize to that"
             )
-        for name in self.modalities.keys() - set(self.learnt):
+        for name in [name for name in self.modalities if name not in self.learnt]:
             ours, theirs = self.modalities[name].codec.fingerprint(), base.modality(name).codec.fingerprint()
             for key in {**ours, **theirs}:
                 if ours.get(key) != theirs.get(key):
