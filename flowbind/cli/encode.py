@@ -22,14 +22,11 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that read raw samples")
     options, rest = parser.parse_known_args(arguments)
 
-    from flowbind.cli.recipe import RecipeCLI, quiet, read_recipes
+    from flowbind.cli.recipe import build
     from flowbind.encoding import encode
     from flowbind.registry import nearest
 
-    quiet()
-    given = [part for config in options.config for part in ("--config", config)] + rest
-    read_recipes(given)
-    cli = RecipeCLI([*given, "--trainer.logger=false", "--trainer.enable_checkpointing=false"], run=False)
+    cli = build([part for config in options.config for part in ("--config", config)] + rest)
     manifests = cli.datamodule.manifests
     for split in options.split or manifests:
         if split not in manifests:

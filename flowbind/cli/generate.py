@@ -3,7 +3,7 @@
 import glob
 from pathlib import Path
 
-from flowbind.cli.parser import Parser
+from flowbind.cli.parser import Parser, named
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -30,7 +30,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
 
-    given = [_split(source) for source in options.sources]
+    given = [named("--from", source) for source in options.sources]
 
     from flowbind.progress import track
     from flowbind.release import load
@@ -57,13 +57,6 @@ def run(verb: str, arguments: list[str]) -> None:
                 path = options.out / f"{stem}.{name}{targets[name].suffixes[0]}"
                 targets[name].write(raw, path)
                 print(path)
-
-
-def _split(source: str) -> tuple[str, str]:
-    name, equals, value = source.partition("=")
-    if not equals or not name or not value:
-        raise ValueError(f"--from takes NAME=VALUE, such as image=a.png, not '{source}'")
-    return name, value
 
 
 def expand(value: str, modality, name: str) -> list[str | Path]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowbind.cli.parser import Parser
+from flowbind.cli.parser import Parser, named
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -20,31 +20,17 @@ def run(verb: str, arguments: list[str]) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="folder that receives the model")
     options = parser.parse_args(arguments)
-    means, stds = _files(options.mean), _files(options.std)
-    for name in means.keys() ^ stds.keys():
+    means = dict(named("--mean", given) for given in options.mean)
+    stds = dict(named("--std", given) for given in options.std)
+    for name in sorted(means.keys() ^ stds.keys()):
         raise ValueError(f"'{name}' needs both --mean and --std")
 
-    from flowbind.cli.recipe import RecipeCLI, quiet, read_recipes
+    from flowbind.cli.recipe import build
     from flowbind.official import read_official
     from flowbind.progress import say
     from flowbind.release import save
 
-    quiet()
-    recipe = ["--config", options.recipe]
-    read_recipes(recipe)
-    modalities = RecipeCLI(
-        [*recipe, "--trainer.logger=false", "--trainer.enable_checkpointing=false"], run=False
-    ).model.modalities
-    statistics = {name: (path, stds[name]) for name, path in means.items()}
+    modalities = build(["--config", options.recipe]).model.modalities
+    statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
     save(read_official(options.checkpoint, options.config, modalities, statistics), options.out)
     say(f"wrote the released model {options.out}")
-
-
-def _files(given: list[str]) -> dict[str, Path]:
-    found = {}
-    for pair in given:
-        name, equals, path = pair.partition("=")
-        if not equals or not name or not path:
-            raise ValueError(f"--mean and --std take NAME=FILE, not '{pair}'")
-        found[name] = Path(path)
-    return found

@@ -23,3 +23,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         raise ValueError(f"{self.prog.removeprefix('flowbind ')}: {message}; see `{self.prog} --help`")
+
+
+def named(flag: str, given: str) -> tuple[str, str]:
+    """The two sides of an option that takes NAME=VALUE.
+
+    Raises:
+        ValueError: one of them is missing.
+    """
+    name, equals, value = given.partition("=")
+    if not equals or not name or not value:
+        raise ValueError(f"{flag} takes NAME=VALUE, such as image=a.png, not '{given}'")
+    return name, value

@@ -224,6 +224,13 @@ def read_recipes(arguments: list[str]) -> None:
             check_recipe(Path(value), KEYS, Trainer)
 
 
+def build(arguments: list[str]) -> RecipeCLI:
+    """What recipes describe (model, data, trainer), with nothing run and nothing written: for verbs of flowbind's own."""
+    quiet()
+    read_recipes(arguments)
+    return RecipeCLI([*arguments, "--trainer.logger=false", "--trainer.enable_checkpointing=false"], run=False)
+
+
 def run(verb: str, arguments: list[str]) -> None:
     """Runs one of Lightning's verbs on a recipe."""
     quiet()
