@@ -11,10 +11,10 @@ fingerprints and messages know how a codec was made.
 import hashlib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,15 @@ def arguments(described: object) -> dict[str, Any]:
     cls = type(described)
     own = {} if cls.__init__ is object.__init__ else inspect.signature(cls.__init__).parameters
     return {name: getattr(described, name) for name in own if name != "self"}
+
+
+def move(owner: Any, device: torch.device | str) -> Any:
+    """Sets an object's `device`, and moves the networks that it keeps as attributes there. Returns the object."""
+    owner.device = torch.device(device)
+    for part in vars(owner).values():
+        if isinstance(part, nn.Module):
+            part.to(owner.device)
+    return owner
 
 
 class Codec(ABC):
@@ -54,10 +63,9 @@ class Codec(ABC):
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
 
-    def to(self, device: torch.device | str) -> "Codec":
-        """Moves the codec to a device. Returns it."""
-        self.device = torch.device(device)
-        return self
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the codec to a device, with the networks that it has built. Returns it."""
+        return move(self, device)
 
 
 class NeuralCodec(Codec):
@@ -133,12 +141,6 @@ class NeuralCodec(Codec):
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}
 
-    def to(self, device: torch.device | str) -> "NeuralCodec":
-        super().to(device)
-        if "net" in self.__dict__:
-            self.net.to(self.device)
-        return self
-
 
 class _Undrawn(TorchFunctionMode):
     """Leaves out normal draws for weights that are loaded next: on the meta device the first takes seconds."""
@@ -146,6 +148,11 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}
         return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
+
+
+def digest_all(paths: Iterable[Path]) -> str:
+    """SHA-256 of several files, in hexadecimal: of their digests in this order."""
+    return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -6,12 +6,12 @@ into figures; so samples may be seen in any order and on any number of devices, 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from flowbind.codec import arguments
+from flowbind.codec import arguments, move
 
 
 class Metric(ABC):
@@ -62,10 +62,9 @@ class Metric(ABC):
         """What decides the features, as flat JSON: features of real samples are kept under it."""
         return {"metric": type(self).__name__, "version": self.version, **arguments(self)}
 
-    def to(self, device: torch.device | str) -> "Metric":
-        """Moves the metric to a device. Returns it."""
-        self.device = torch.device(device)
-        return self
+    def to(self, device: torch.device | str) -> Self:
+        """Moves the metric to a device, with the networks that it has built. Returns it."""
+        return move(self, device)
 
 
 def counted(name: str, count: int) -> str:

@@ -176,8 +176,7 @@ class ClapAudioLDM(NeuralCodec):
     def to(self, device: torch.device | str) -> "ClapAudioLDM":
         if torch.device(device) != self.device:
             vars(self).pop("pipeline", None)  # its precision hangs on the device
-        super().to(device)
-        return self
+        return super().to(device)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "pipeline"}  # copies load their own

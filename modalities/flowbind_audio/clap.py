@@ -8,7 +8,6 @@ repeated as often as it fits in whole and continued with silence, as CLAP was tr
 that a sound is heard as its file would be: decibels tell the floor of a silence from nothing at all.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.codec import digest
+from flowbind.codec import digest_all
 from flowbind_audio.spectrogram import RATE
 
 WIDTH = 512  # of an embedding
@@ -103,7 +102,7 @@ class Clap(ABC):
 
     def digest(self) -> str:
         """SHA-256 of the files, in hexadecimal, without loading them."""
-        return hashlib.sha256("".join(map(digest, self.files)).encode()).hexdigest()
+        return digest_all(self.files)
 
     def identity(self) -> dict[str, str]:
         """What decides the embeddings: local files by their digest; the hub's by name and revision, without fetching them."""

@@ -70,9 +70,3 @@ class ClipScore(Metric):
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"pretrained": weights_of(self.pretrained)}
-
-    def to(self, device: torch.device | str) -> "ClipScore":
-        super().to(device)
-        if "net" in self.__dict__:
-            self.net.to(self.device)
-        return self

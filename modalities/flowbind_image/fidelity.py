@@ -120,12 +120,6 @@ class Fidelity(Metric):
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": self.weights and digest(Path(self.weights))}
 
-    def to(self, device: torch.device | str) -> "Fidelity":
-        super().to(device)
-        if "net" in self.__dict__:
-            self.net.to(self.device)
-        return self
-
 
 @cache  # once, not for each direction
 def _say_biased(count: int, width: int) -> None:

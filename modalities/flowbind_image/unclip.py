@@ -168,8 +168,6 @@ class ClipUnclip(Codec):
 
     def to(self, device: torch.device | str) -> "ClipUnclip":
         super().to(device)
-        if "encoder" in self.__dict__:
-            self.encoder.to(self.device)
         if "pipeline" in self.__dict__:
             self._place(self.pipeline)
         return self

@@ -306,12 +306,6 @@ class SentencePrefixLM(Codec):
         """What decides the latents: the encoder alone."""
         return {"codec": type(self).__name__, "version": self.version, **self.sentences.identity()}
 
-    def to(self, device: torch.device | str) -> "SentencePrefixLM":
-        super().to(device)
-        if "net" in self.__dict__:
-            self.net.to(self.device)
-        return self
-
     def __getstate__(self) -> dict:
         """The description alone: a copy loads its models again."""
         return {**arguments(self), "shape": self.shape, "device": self.device}

@@ -1,6 +1,5 @@
 """Frozen sentence encoders: captions to embeddings."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
@@ -9,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowbind.codec import digest
+from flowbind.codec import digest_all
 from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -75,7 +74,7 @@ class SentenceEncoder:
         files = sorted(self.folder.rglob("*.safetensors"))
         if not files:
             raise ValueError(f"{self.folder}: no .safetensors file, so no weights of a sentence-transformers model")
-        return hashlib.sha256("".join(map(digest, files)).encode()).hexdigest()
+        return digest_all(files)
 
     def identity(self) -> dict[str, str | bool]:
         """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision, without fetching them."""
