@@ -387,6 +387,15 @@ def test_wrong_weights_are_one_line_that_names_the_file(weights, content):
     assert "\n" not in str(caught.value)
 
 
+def test_a_network_that_was_built_moves_along(weights):
+    codec = LinearCodec(str(weights))
+    assert codec.to("meta") is codec
+    assert "net" not in vars(codec)
+    codec = LinearCodec(str(weights))
+    assert codec.net.map.weight.device.type == "cpu"
+    assert codec.to("meta").net.map.weight.device.type == "meta"
+
+
 def test_a_buffer_that_weights_leave_out_is_an_error(weights):
     class Table(LinearCodec):
         def build(self):
