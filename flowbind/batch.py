@@ -21,6 +21,28 @@ class Links:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where one rank's rows and links stand among those of the global batch.
+
+    What is drawn for a row depends on its place alone, so that it is the same however many ranks share a batch.
+
+    Attributes:
+        rows: number of each row in the global batch, with shape (N,).
+        links: number of each link in the global batch, with shape (L,).
+        all_rows: rows of the global batch.
+        all_links: links of the global batch.
+        mean_rows: per modality, rows of the global batch divided by the number of ranks. A sum of errors divided by it
+            is, in the mean over the ranks, the mean over the global batch, though some ranks have a row more.
+    """
+
+    rows: Tensor
+    links: Tensor
+    all_rows: int
+    all_links: int
+    mean_rows: dict[str, float]
+
+
+@dataclass(frozen=True)
 class Batch:
     """Latents of B samples.
 
@@ -28,11 +50,15 @@ class Batch:
         latents: per modality i, with shape (n_i, *shape_i).
         samples: per modality i, the sample of each row, with shape (n_i,), in [0, B).
         links: pairs of rows of the same sample.
+        step: number of the batch in its sequence; with a seed it decides what is drawn for it.
+        place: of these rows in the global batch; None where these are all of it.
     """
 
     latents: dict[str, Tensor]
     samples: dict[str, Tensor]
     links: Links
+    step: int = 0
+    place: Place | None = None
 
     @classmethod
     def of(cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> "Batch":
@@ -46,6 +72,7 @@ class Batch:
             latents={name: move(x) for name, x in self.latents.items()},
             samples={name: move(s) for name, s in self.samples.items()},
             links=Links(move(self.links.target), move(self.links.estimate)),
+            place=self.place and replace(self.place, rows=move(self.place.rows), links=move(self.place.links)),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
@@ -60,6 +87,11 @@ class Batch:
     def rows(self) -> list[int]:
         """Number of rows per modality."""
         return [len(x) for x in self.latents.values()]
+
+    @property
+    def mean_rows(self) -> dict[str, float]:
+        """Per modality, the number of rows of the global batch divided by the number of ranks."""
+        return self.place.mean_rows if self.place else {name: float(len(x)) for name, x in self.latents.items()}
 
 
 def find_links(samples: Tensor) -> Links:

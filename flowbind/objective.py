@@ -67,14 +67,16 @@ class Draws(NamedTuple):
 
     @classmethod
     def sample(cls, batch: Batch, generator: torch.Generator | None = None) -> "Draws":
-        """Draws for one batch, on its device."""
+        """Draws for one batch, on its device: for the whole global batch, of which a rank keeps its own part."""
         x = next(iter(batch.latents.values()))
         like = {"dtype": x.dtype, "device": x.device, "generator": generator}
-        rows = sum(batch.rows)
-        drop, leave, uniform, choice = torch.rand(len(batch.links.target) + 3 * rows, **like).split(
-            [len(batch.links.target), rows, rows, rows]
-        )
-        return cls(drop, leave, uniform, choice, torch.randn(rows, *x.shape[1:], **like))
+        place = batch.place
+        rows, links = (place.all_rows, place.all_links) if place else (sum(batch.rows), len(batch.links.target))
+        drop, *of_rows = torch.rand(links + 3 * rows, **like).split([links, rows, rows, rows])
+        of_rows.append(torch.randn(rows, *x.shape[1:], **like))
+        if place:
+            drop, of_rows = drop[place.links], [drawn[place.rows] for drawn in of_rows]
+        return cls(drop, *of_rows)
 
 
 def shared_latents(
@@ -89,14 +91,14 @@ def shared_latents(
     return add_noise(normalize(mean) if config.normalize else mean, count, draws.noise, config.noise_variance)
 
 
-def losses(
+def errors(
     drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     heads: Mapping[str, Callable[[Tensor], Tensor]],
     batch: Batch,
     draws: Draws,
     config: ObjectiveConfig,
 ) -> dict[str, Tensor]:
-    """The loss of each modality, scalars; their sum is the objective. A modality without rows has loss 0, with gradients 0."""
+    """The error of each row, mean over features and summed over its times: per modality i, with shape (n_i,)."""
     z = shared_latents(heads, batch, draws, config)
     times = training_times(draws.uniform, draws.choice, config.times, config.alpha, config.endpoint)
     found = {}
@@ -108,5 +110,25 @@ def losses(
         z_t = stop_gradient(z_i.repeat(rules, *[1] * (z_i.ndim - 1)), t)
         x_t, velocity = sample_path(z_t, x.repeat(rules, *[1] * (x.ndim - 1)), t)
         error = drifts[name](x_t, t).to(x.dtype) - velocity
-        found[name] = error.square().sum() / max(x.numel(), 1)
+        found[name] = error.square().reshape(rules, len(x), x.shape[1:].numel()).mean(2).sum(0)
     return found
+
+
+def losses_of(batch: Batch, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The loss of each modality, scalars, from the errors of a batch's rows; their sum is the objective.
+
+    A modality without rows has loss 0, with gradients 0. On several ranks the mean of a loss over them is that of the
+    global batch.
+    """
+    return {name: error.sum() / (batch.mean_rows[name] or 1.0) for name, error in found.items()}
+
+
+def losses(
+    drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    heads: Mapping[str, Callable[[Tensor], Tensor]],
+    batch: Batch,
+    draws: Draws,
+    config: ObjectiveConfig,
+) -> dict[str, Tensor]:
+    """The loss of each modality on a batch."""
+    return losses_of(batch, errors(drifts, heads, batch, draws, config))

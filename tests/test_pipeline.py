@@ -1,13 +1,15 @@
 """Whole runs through the command line on the toy world: prepare, encode, fit, test, generate, and what is not done twice."""
 
 import json
+import os
 import shutil
+import signal
 
+import pytest
 import torch
 from safetensors import SafetensorError
 
 import flowbind
-import flowbind.cli.recipe as recipe_module
 import flowbind.encoding
 from flowbind.store import LatentStore
 from tests.toy import RECIPE, STEPS, write_world
@@ -79,13 +81,13 @@ def test_a_run_goes_on_where_it_stopped(world, command):
     short = ["fit", "--config", recipe, "--trainer.val_check_interval=20", "--model.init_args.decay=constant"]
     assert command(*short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/whole")[0] == 0
     assert command(*short, "--trainer.max_steps=20", f"--trainer.default_root_dir={world}/parts")[0] == 0
-    checkpoint = world / "parts/checkpoints/last.ckpt"
+    checkpoint = world / "parts/checkpoints/step=20.ckpt"
     code, _, err = command(
         *short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/parts", f"--ckpt_path={checkpoint}"
     )
     assert code == 0, err
     whole, parts = (
-        torch.load(world / name / "checkpoints/last.ckpt", weights_only=True) for name in ("whole", "parts")
+        torch.load(world / name / "checkpoints/step=40.ckpt", weights_only=True) for name in ("whole", "parts")
     )
     assert whole["global_step"] == parts["global_step"] == 40
     for name, tensor in whole["state_dict"].items():
@@ -95,39 +97,54 @@ def test_a_run_goes_on_where_it_stopped(world, command):
 def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    original = recipe_module.Checkpoints
-    monkeypatch.setattr(recipe_module, "Checkpoints", lambda folder, every: original(folder, every=8))
-    short = ["--trainer.max_steps=20", "--trainer.val_check_interval=20"]
+    short = ["--checkpoints.every=8", "--trainer.max_steps=20", "--trainer.val_check_interval=20"]
     assert command("fit", "--config", recipe, *short)[0] == 0
-    checkpoint = torch.load(world / "run/checkpoints/last.ckpt", weights_only=True)
+    checkpoint = torch.load(world / "run/checkpoints/step=20.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 20
+    assert sorted(path.name for path in (world / "run/checkpoints").glob("*.ckpt")) == ["step=16.ckpt", "step=20.ckpt"]
     released = flowbind.load(world / "run/model").flows.state_dict()
-    assert all(torch.equal(checkpoint["state_dict"][f"flows.{name}"], tensor) for name, tensor in released.items())
+    assert all(torch.equal(checkpoint["state_dict"][f"average.{name}"], tensor) for name, tensor in released.items())
 
 
-def test_ctrl_c_while_training_loses_nothing(world, command, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_training_loses_nothing(world, command, monkeypatch, number):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
     step = flowbind.FlowBind.training_step
 
     def interrupted(module, batch, index):
         if module.global_step == 30:
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
         return step(module, batch, index)
 
     fit = ["fit", "--config", recipe, "--trainer.max_steps=40", "--trainer.val_check_interval=40"]
+    handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(flowbind.FlowBind, "training_step", interrupted)
         code, _, err = command(*fit)
-    assert code == 130, err
+    assert code == 128 + number, err
     assert "interrupted; run the same command again to go on" in err
+    assert signal.getsignal(number) == handler
     assert not (world / "run/model").exists()
+    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=31.ckpt"]
     code, _, err = command(*fit)
     assert code == 0, err
     assert "going on from" in err
     assert command(*fit, f"--trainer.default_root_dir={world}/whole")[0] == 0
-    parts, whole = (torch.load(world / name / "checkpoints/last.ckpt", weights_only=True) for name in ("run", "whole"))
-    assert all(torch.equal(tensor, parts["state_dict"][name]) for name, tensor in whole["state_dict"].items())
+    same_weights(world / "run", world / "whole", 40)
+
+
+def same_weights(run, other, step):
+    """Weights, their average, and the optimiser's state, bit for bit."""
+    mine, others = (
+        torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True) for folder in (run, other)
+    )
+    assert any(name.startswith("average.") for name in mine["state_dict"])
+    assert mine["state_dict"].keys() == others["state_dict"].keys()
+    assert all(torch.equal(tensor, mine["state_dict"][name]) for name, tensor in others["state_dict"].items())
+    for one, two in zip(mine["optimizer_states"], others["optimizer_states"], strict=True):
+        for key, state in one["state"].items():
+            assert all(torch.equal(value, two["state"][key][name]) for name, value in state.items())
 
 
 def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monkeypatch):
@@ -178,7 +195,7 @@ def test_another_recipe_keeps_the_old_checkpoints(world, command):
     code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6")
     assert code == 0
     assert "another run's checkpoints are kept in" in err
-    assert (world / "run/checkpoints.1/last.ckpt").is_file()
+    assert (world / "run/checkpoints.1/step=5.ckpt").is_file()
 
 
 def test_encoding_does_only_what_changed(world, command):
@@ -269,19 +286,19 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
         "'vector' was encoded by another codec: seed is 0 in the store, 5 in the recipe",
         "flowbind encode",
     )
-    mistake(["test", "--config", recipe], "last.ckpt: no such checkpoint", "flowbind fit")
+    mistake(["test", "--config", recipe], "no whole checkpoint", "flowbind fit")
     assert command(*fit)[0] == 0
-    checkpoint = world / "run/checkpoints/last.ckpt"
+    checkpoint = world / "run/checkpoints/step=3.ckpt"
     mistake(
         ["test", "--config", recipe, "--model.init_args.drift.width=32"],
         "the checkpoint is of another model",
         "drift.width is 64, the recipe's is 32",
     )
     whole = checkpoint.read_bytes()
-    checkpoint.write_bytes(whole[: len(whole) // 2])
-    mistake(["test", "--config", recipe], "last.ckpt: not a checkpoint, or a damaged one")
-    checkpoint.write_bytes(b"")
-    mistake(["test", "--config", recipe], "last.ckpt: not a checkpoint, or a damaged one")
+    for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
+        checkpoint.write_bytes(damaged)
+        mistake(["test", "--config", recipe], "no whole checkpoint")
+        mistake(["test", "--config", recipe, f"--ckpt_path={checkpoint}"], "step=3.ckpt", "damaged")
     shard = next((world / "data/latents/train").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-9])
     mistake([*fit, "--resume", "never"], shard.name, "flowbind encode")

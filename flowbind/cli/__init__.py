@@ -1,5 +1,6 @@
 """The command line. Verbs are found by name and imported when they run, so that `--help` costs nothing."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -31,11 +32,14 @@ Start with:
 `flowbind VERB --help` tells more.
 """
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE, SIGNALLED = 2, 128  # a signal's number is added
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one verb. A person's mistake is one line on standard error and exit code 2; Ctrl-C is exit code 130."""
+    """Runs one verb. A person's mistake is one line on standard error and exit code 2.
+
+    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
@@ -48,8 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         _run(arguments)
-    except KeyboardInterrupt:
-        _stop("interrupted; run the same command again to go on", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        number = next(iter(stop.args), signal.SIGINT)
+        _stop("interrupted; run the same command again to go on", SIGNALLED + number)
     except BrokenPipeError:
         sys.stderr.close()
     except OSError as error:

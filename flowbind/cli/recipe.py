@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.codec import digest
 from flowbind.progress import say
-from flowbind.train.callbacks import Checkpoints, Lines
+from flowbind.train.callbacks import Lines
+from flowbind.train.checkpoints import Checkpoints, fault, has_manifest, newest
 
 KEYS = (
     "model",
@@ -31,11 +33,12 @@ KEYS = (
     "verbose",
     "weights_only",
     "resume",
+    "checkpoints",
     "optimizer",
     "lr_scheduler",
 )
 MODE = "flowbind"
-RUN, CHECKPOINTS, LAST = "run.json", "checkpoints", "last.ckpt"
+RUN, CHECKPOINTS = "run.json", "checkpoints"
 
 set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 
@@ -88,9 +91,11 @@ class RecipeCLI(LightningCLI):
             "--resume",
             choices=["auto", "never"],
             default="auto",
-            help="auto: go on from the run folder's last checkpoint of this very recipe, and do nothing if it is trained "
-            "already; never: train from the beginning.",
+            help="auto: go on from the run folder's newest whole checkpoint of this very recipe, and do nothing if it is "
+            "trained already; never: train from the beginning.",
         )
+        parser.add_argument("--checkpoints.every", type=int, default=500, help="steps between two checkpoints")
+        parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
 
     @property
     def settings(self) -> Any:
@@ -107,7 +112,7 @@ class RecipeCLI(LightningCLI):
         extra: list[Callback] = [] if sys.stderr.isatty() else [Lines()]
         trainer = self._get(self.config_init, "trainer")
         if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
-            extra.append(Checkpoints(folder / CHECKPOINTS, every=500))
+            extra.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
         kwargs = {"enable_progress_bar": sys.stderr.isatty(), "enable_model_summary": False} | kwargs
         if trainer.get("logger") is None:
             trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
@@ -129,20 +134,50 @@ class RecipeCLI(LightningCLI):
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def before_fit(self) -> None:
-        key, run, checkpoints = self.key(), self.folder / RUN, self.folder / CHECKPOINTS
+        if self.settings.ckpt_path is not None:
+            check_checkpoint(Path(self.settings.ckpt_path))
+        else:
+            self.config_init.fit.ckpt_path = self._together(self._go_on)
+        if self.trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._state(self.key(), "training")
+
+    def _together(self, decide: Callable[[], str | None]) -> str | None:
+        """What the first process decides about the run folder, told to all: decided once, before anything in it changes.
+
+        Processes that Lightning starts itself begin when the first has decided; those of torchrun and SLURM begin together.
+        """
+        strategy = self.trainer.strategy
+        environment = getattr(strategy, "cluster_environment", None)
+        if environment is None or not environment.creates_processes_externally:
+            return decide() if self.trainer.is_global_zero else self._newest()
+        strategy.setup_environment()
+        return strategy.broadcast(decide() if self.trainer.is_global_zero else None)
+
+    def _newest(self) -> str | None:
+        path = newest(self.folder / CHECKPOINTS) if self.settings.resume == "auto" else None
+        return path and str(path)
+
+    def _go_on(self) -> str | None:
+        """The checkpoint to go on from, if the run folder has one of this very run; another run's are put aside.
+
+        Raises:
+            SystemExit: the run is finished.
+        """
+        run, checkpoints = self.folder / RUN, self.folder / CHECKPOINTS
         held = json.loads(run.read_text()) if run.is_file() else {}
-        same = held.get("key") == key and self.settings.resume == "auto"
-        if same and held["state"] == "trained":
-            say(f"{self.folder}: trained already; `--resume never` trains again")
-            raise SystemExit(0)
-        if same and (checkpoints / LAST).is_file() and self.settings.ckpt_path is None:
-            say(f"{self.folder}: going on from {checkpoints / LAST}")
-            self.config_init.fit.ckpt_path = str(checkpoints / LAST)
-        elif checkpoints.is_dir() and self.settings.ckpt_path is None:
+        if held.get("key") == self.key() and self.settings.resume == "auto":
+            if held["state"] == "trained":
+                say(f"{self.folder}: trained already; `--resume never` trains again")
+                raise SystemExit(0)
+            path = self._newest()
+            if path:
+                say(f"{self.folder}: going on from {path}")
+            return path
+        if checkpoints.is_dir():
             kept = aside(checkpoints)
             say(f"{self.folder}: another run's checkpoints are kept in {kept}")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._state(key, "training")
+        return None
 
     def after_fit(self) -> None:
         if not self.trainer.interrupted:
@@ -158,13 +193,18 @@ class RecipeCLI(LightningCLI):
             super()._run_subcommand(subcommand)
         except SystemExit:  # how Lightning ends on Ctrl-C
             if self.trainer.interrupted:
-                raise KeyboardInterrupt from None
+                numbers = [c.signal for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)]
+                raise KeyboardInterrupt(*filter(None, numbers)) from None
             raise
 
     def _trained(self) -> None:
         settings = self.config_init[self.subcommand]
-        path = Path(settings.ckpt_path or self.folder / CHECKPOINTS / LAST)
-        check_checkpoint(path)
+        path = settings.ckpt_path or newest(self.folder / CHECKPOINTS)
+        if path is None:
+            raise FileNotFoundError(
+                f"{self.folder / CHECKPOINTS}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
+            )
+        check_checkpoint(Path(path))
         settings.ckpt_path = str(path)
 
     before_validate = before_test = before_predict = _trained
@@ -179,20 +219,26 @@ def aside(folder: Path) -> Path:
 
 
 def check_checkpoint(path: Path) -> None:
-    """Refuses a file that is no checkpoint. It is read with weights only: no code in it runs.
+    """Refuses what is no checkpoint. It is read with weights only: no code in it runs.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or something else.
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path")
-    try:
-        whole = "state_dict" in torch.load(path, map_location="meta", weights_only=True, mmap=True)
-    except Exception:  # whatever the reader of archives and pickles says
-        whole = False
-    if not whole:
-        raise ValueError(f"{path}: not a checkpoint, or a damaged one; give one that `flowbind fit` wrote")
+    if has_manifest(path):
+        why = fault(path)
+    elif path.is_dir():  # one that a strategy spread over files
+        why = None
+    else:
+        try:
+            known = "state_dict" in torch.load(path, map_location="meta", weights_only=True, mmap=True)
+        except Exception:  # whatever the reader of archives and pickles says
+            known = False
+        why = None if known else "it cannot be read"
+    if why:
+        raise ValueError(f"{path}: not a checkpoint, or a damaged one ({why}); give one that `flowbind fit` wrote")
 
 
 REMARKS = (

@@ -1,18 +1,20 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
-from torch.utils.data import DataLoader, IterableDataset
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from flowbind.batch import Batch, Links, find_links
+from flowbind.batch import Batch, Links, Place, find_links
 from flowbind.data.mixture import Mixture, apportion
 from flowbind.modality import Modality
 from flowbind.registry import nearest
-from flowbind.store import MANIFEST, LatentStore
+from flowbind.store import LINE, MANIFEST, LatentStore
 
 SPLITS = ("train", "val", "test")
 
@@ -27,6 +29,8 @@ class LatentDataModule(LightningDataModule):
         weights: relative share of a kind of samples in a batch, by its modalities (`text+image: 2`); 1 where not named.
             By default kinds are drawn in proportion to their number of samples.
         seed: of the order of samples.
+        workers: processes that gather training batches. None is fastest from a local disk (docs/performance.md); some hide
+            the delays of a network's disk.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class LatentDataModule(LightningDataModule):
         batch_size: int = 1024,
         weights: dict[str, float] | None = None,
         seed: int = 0,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         for split in manifests:
@@ -44,7 +49,7 @@ class LatentDataModule(LightningDataModule):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, store
-        self.batch_size, self.weights, self.seed = batch_size, weights, seed
+        self.batch_size, self.weights, self.seed, self.workers = batch_size, weights, seed, workers
 
     def folder(self, split: str) -> Path:
         """Where a split's latents are."""
@@ -96,6 +101,11 @@ class LatentDataModule(LightningDataModule):
         return Mixture(rows_of_all, [next(shares) if teaches else 0 for teaches in teaching], self.seed)
 
     @property
+    def _share(self) -> tuple[int, int]:
+        """Which part of a batch this process has: rank and number of ranks."""
+        return self.trainer.global_rank, self.trainer.world_size
+
+    @property
     def _modalities(self) -> Mapping[str, Modality]:
         return self.trainer.lightning_module.modalities
 
@@ -103,21 +113,14 @@ class LatentDataModule(LightningDataModule):
         learnt = self.trainer.lightning_module.learnt
         store = self.open("train", self._modalities, learnt)
         first = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        steps = Steps(
-            store,
-            list(self._modalities),
-            self.mixture(store, learnt),
-            first,
-            self.trainer.global_rank,
-            self.trainer.world_size,
-        )
-        return DataLoader(steps, batch_size=None)
+        self.steps = Steps(store, list(self._modalities), self.mixture(store, learnt), first, *self._share)
+        return DataLoader(self.steps, batch_size=None, num_workers=self.workers, generator=torch.Generator())
 
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.manifests:
             return []
         store = self.open("val", self._modalities)
-        return DataLoader(Rows(store, list(self._modalities), self.batch_size), batch_size=None)
+        return DataLoader(Rows(store, list(self._modalities), self.batch_size, *self._share), batch_size=None)
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
@@ -125,59 +128,87 @@ class LatentDataModule(LightningDataModule):
 
 
 class Steps(IterableDataset):
-    """The endless sequence of training batches, from one step on."""
+    """The endless sequence of training batches, from one step on.
+
+    Several loading processes take turns, so that the sequence stays the same.
+    """
 
     def __init__(
         self, store: LatentStore, names: Sequence[str], mixture: Mixture, first: int = 0, rank: int = 0, world: int = 1
     ) -> None:
-        self.store, self.names, self.mixture, self.first, self.rank, self.world = (
-            store,
-            names,
-            mixture,
-            first,
-            rank,
-            world,
-        )
-        self.frame = Frame(store, names, [len(rows) for rows in mixture.batch(first, rank, world)])
+        self.store, self.mixture, self.first, self.rank, self.world = store, mixture, first, rank, world
+        self.frame = Frame(store, names, mixture.shares, rank, world)
+
+    def at(self, step: int) -> Batch:
+        """The batch of one step."""
+        return self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world), step)
+
+    def lines(self, step: int) -> dict[str, Tensor]:
+        """Per modality, the line in the manifest (from 0, samples only) of each row of a step's batch."""
+        rows = self.mixture.batch(step, self.rank, self.world)
+        lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
+        return {name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()}
 
     def __iter__(self) -> Iterator[Batch]:
-        step = self.first
-        while True:
-            yield self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world))
-            step += 1
+        worker = get_worker_info()
+        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        return map(self.at, itertools.count(self.first + start, stride))
 
 
 class Rows(IterableDataset):
-    """Every row of a store once, stratum after stratum, for validation."""
+    """Every row of a store once, stratum after stratum, for validation; a rank has every world-th row of each batch."""
 
-    def __init__(self, store: LatentStore, names: Sequence[str], size: int) -> None:
-        self.store, self.names, self.size = store, names, size
+    def __init__(self, store: LatentStore, names: Sequence[str], size: int, rank: int = 0, world: int = 1) -> None:
+        self.store, self.names, self.size, self.rank, self.world = store, names, size, rank, world
 
     def __iter__(self) -> Iterator[Batch]:
+        step = itertools.count()
         for number, stratum in enumerate(self.store.strata):
             for start in range(0, stratum.rows, self.size):
+                stop = min(start + self.size, stratum.rows)
                 rows = [np.arange(0)] * len(self.store.strata)
-                rows[number] = np.arange(start, min(start + self.size, stratum.rows))
-                yield Frame(self.store, self.names, [len(r) for r in rows]).fill(self.store, rows)
+                rows[number] = np.arange(start + self.rank, stop, self.world)
+                shares = [stop - start if i == number else 0 for i in range(len(rows))]
+                frame = Frame(self.store, self.names, shares, self.rank, self.world)
+                yield frame.fill(self.store, rows, next(step))
 
 
 class Frame:
-    """What batches of equal composition share: the sample of each row, and the links."""
+    """What batches of equal composition share: the sample of each row, the links, and the place in the global batch.
 
-    def __init__(self, store: LatentStore, names: Sequence[str], shares: Sequence[int]) -> None:
-        starts = np.cumsum([0, *shares])
+    Args:
+        store: where the latents are.
+        names: of the modalities.
+        shares: rows of each stratum in the global batch.
+        rank: whose batches these are; it has every world-th sample.
+        world: number of ranks.
+    """
+
+    def __init__(
+        self, store: LatentStore, names: Sequence[str], shares: Sequence[int], rank: int = 0, world: int = 1
+    ) -> None:
         self.parts = {
             name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names
         }
-        self.samples = {
+        starts = np.cumsum([0, *shares])
+        held = {
             name: torch.cat([torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)])
             for name, parts in self.parts.items()
         }
-        self.links: Links = find_links(torch.cat(list(self.samples.values())))
+        samples, links = torch.cat(list(held.values())), find_links(torch.cat(list(held.values())))
+        mine = torch.arange(starts[-1]) % world == rank
+        row, link = mine[samples], mine[samples][links.target]
+        number = row.cumsum(0) - 1  # among this rank's rows
+        self.samples = {name: ids[mine[ids]] for name, ids in held.items()}
+        self.links = Links(number[links.target[link]], number[links.estimate[link]])
+        self.place = None if world == 1 else Place(
+            row.nonzero().flatten(), link.nonzero().flatten(), len(samples), len(links.target),
+            {name: len(ids) / world for name, ids in held.items()},
+        )  # fmt: skip
         shape, dtype = _like(store)
         self.none = torch.empty(0, *shape, dtype=dtype)
 
-    def fill(self, store: LatentStore, rows: Sequence[np.ndarray]) -> Batch:
+    def fill(self, store: LatentStore, rows: Sequence[np.ndarray], step: int = 0) -> Batch:
         """The batch of these rows of each stratum."""
         found = [
             store.gather(i, r, [n for n in store.strata[i].modalities if n in self.parts]) for i, r in enumerate(rows)
@@ -186,7 +217,7 @@ class Frame:
             name: torch.cat([found[i][name] for i in parts]) if parts else self.none
             for name, parts in self.parts.items()
         }
-        return Batch(latents, self.samples, self.links)
+        return Batch(latents, self.samples, self.links, step, self.place)
 
 
 def _like(store: LatentStore) -> tuple[Sequence[int], torch.dtype]:

@@ -77,9 +77,10 @@ class Mixture:
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
         """Row numbers of each stratum in the batch of one step, on one rank: every world-th of the global batch's rows."""
-        drawn = []
+        drawn, start = [], 0
         for stratum, (count, share) in enumerate(zip(self.rows, self.shares, strict=True)):
-            position = step * share + np.arange(rank, share, world)
+            position = step * share + np.arange((rank - start) % world, share, world)
+            start += share
             epoch = (position // count).astype(np.uint64)
             with np.errstate(over="ignore"):
                 key = hashed(hashed(epoch + np.uint64(self.seed) * _MIX[0]) + np.uint64(stratum))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -13,6 +13,7 @@ from flowbind.atomic import replacing
 from flowbind.codec import NeuralCodec
 from flowbind.data.raw import labels_of
 from flowbind.progress import say
+from flowbind.train.callbacks import Export
 
 
 class CodecTraining(LightningModule):
@@ -87,8 +88,12 @@ class CodecTraining(LightningModule):
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.05)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and not self.trainer.interrupted:
+    def configure_callbacks(self) -> list[Callback]:
+        return [Export()]
+
+    def export_trained(self) -> None:
+        """Writes the trained weights."""
+        if self.trainer.is_global_zero:
             export_weights(self.net, Path(self.export))
             say(f"wrote {self.export}")
 

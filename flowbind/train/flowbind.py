@@ -1,15 +1,20 @@
 """FlowBind's LightningModule: where randomness is drawn, and what an optimiser step is."""
 
-from dataclasses import asdict
+import copy
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
 
 from flowbind import release
 from flowbind.batch import Batch
-from flowbind.encoding import known_names
+from flowbind.encoding import gathered, known_names
 from flowbind.evaluation import Evaluation, EvaluationConfig
 from flowbind.flows import Flows, check_shapes
 from flowbind.gallery import save
@@ -18,10 +23,17 @@ from flowbind.manifest import Manifest
 from flowbind.metrics.report import averaged, terminal, write
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import Draws, ObjectiveConfig, losses
+from flowbind.objective import Draws, ObjectiveConfig, errors, losses_of
 from flowbind.progress import say, track
 from flowbind.registry import nearest
 from flowbind.release import describe_modality
+from flowbind.train.agreement import Agreement
+from flowbind.train.average import decay_at, follow
+from flowbind.train.callbacks import Export
+from flowbind.train.health import Diverged, Health
+from flowbind.train.sharding import gather, is_sharded, shard
+
+TRAINING, VALIDATION = 0, 1  # which draws
 
 
 class FlowBind(LightningModule):
@@ -37,6 +49,9 @@ class FlowBind(LightningModule):
         decay: `constant` after warm-up (the paper), or `cosine` down to 0 at the last step.
         seed: of times, noise and dropout; with the step it decides every draw.
         evaluation: what `flowbind test` does.
+        average_decay: of the exponential moving average of the weights, which is what is validated, tested and released;
+            0.9995 helped the method's successors (arXiv 2610.09866). 0: none.
+        compile: compile drift nets and heads by torch.compile, which pays on a GPU (docs/performance.md).
         base: folder of a released model to build on, with `bind`.
         bind: modalities to learn; the flows of all others are those of `base` and stay as they are, to the bit. The
             paper binds 3D points so, from image-points pairs alone. None: learn all.
@@ -53,6 +68,8 @@ class FlowBind(LightningModule):
         decay: str = "constant",
         seed: int = 0,
         evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+        average_decay: float = 0.9995,
+        compile: bool = False,
         base: str | None = None,
         bind: list[str] | None = None,
     ) -> None:
@@ -62,6 +79,8 @@ class FlowBind(LightningModule):
                 raise ValueError(f"a modality's name is an identifier (letters, digits, _), not '{name}'")
         if decay not in ("constant", "cosine"):
             raise ValueError(f"decay is constant or cosine, not '{decay}'")
+        if not 0 <= average_decay < 1:
+            raise ValueError(f"average_decay must be in [0, 1), 0 for no average, not {average_decay}")
         check_shapes(modalities)
         if (base is None) != (bind is None):
             raise ValueError("base and bind belong together: the model to build on, and the modalities to learn")
@@ -72,13 +91,27 @@ class FlowBind(LightningModule):
         self.learnt = list(modalities) if bind is None else bind
         self.drift, self.head, self.objective, self.evaluation = drift, head, objective, evaluation
         self.learning_rate, self.warmup_steps, self.decay, self.seed = learning_rate, warmup_steps, decay, seed
+        self.average_decay, self.compiled = average_decay, compile
         self.flows: Flows | None = None
+        self.average: Flows | None = None  # of the flows' weights
 
     def configure_model(self) -> None:
-        if self.flows is None:
-            self.flows = Flows(self.modalities, self.drift, self.head)
-            if self.base and self.trainer.state.fn == "fit":  # a trained model has all its flows in its checkpoint
-                self._build_on(release.load(self.base))
+        if self.flows is not None:
+            return
+        self.flows = Flows(self.modalities, self.drift, self.head)
+        if self.base and self.trainer.state.fn == "fit":  # a trained model has all its flows in its checkpoint
+            self._build_on(release.load(self.base))
+        if self.average_decay:
+            self.average = copy.deepcopy(self.flows).requires_grad_(False).eval()
+        if self.device_mesh is not None:
+            for flows in filter(None, (self.flows, self.average)):
+                shard(flows, self.device_mesh["data_parallel"])
+        if self.compiled:
+            for net in [*self.flows.drifts.values(), *self.flows.heads.values()]:
+                net.compile()
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [Export(), Agreement()]
 
     def _build_on(self, base: Model) -> None:
         """Takes over the flows of a released model for all modalities but those to learn, and freezes them."""
@@ -103,39 +136,95 @@ class FlowBind(LightningModule):
                 own[name].requires_grad_(False).eval()
 
     @property
+    def best(self) -> Flows:
+        """The flows to use: the average of the trained ones, if there is one."""
+        return self.flows if self.average is None else self.average
+
+    @property
     def model(self) -> Model:
-        """The model as it generates, sharing these weights."""
-        return Model(self.modalities, self.flows, self.drift, self.head, self.objective)
+        """The model as it generates. Where its weights are spread over devices, all of these must ask for it."""
+        wrapped = self._trainer and self.trainer.strategy.model
+        flows = self.best
+        if is_sharded(flows, wrapped):
+            with torch.device("meta"):
+                whole = Flows(self.modalities, self.drift, self.head)
+            flows = gather(flows, wrapped, "flows." if self.average is None else "average.", whole)
+        return Model(self.modalities, flows, self.drift, self.head, self.objective)
 
     def on_fit_start(self) -> None:
         store = self.trainer.datamodule.open("train", self.modalities, self.learnt)
         for name in self.learnt:
             field = store.fields[name]
-            self.flows.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
+            for flows in filter(None, (self.flows, self.average)):
+                flows.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
+        self.health = Health(self.device)
 
-    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """The loss of each modality on a batch of codec latents."""
-        x = {name: self.flows.standard[name](latents) for name, latents in batch.latents.items()}
-        batch = Batch(x, batch.samples, batch.links)
-        return losses(self.flows.drifts, self.flows.heads, batch, Draws.sample(batch, generator), self.objective)
+    def errors(self, flows: Flows, batch: Batch, *position: int) -> tuple[Batch, dict[str, Tensor]]:
+        """A batch of codec latents standardised, and the error of each of its rows: per modality i, with shape (n_i,)."""
+        x = {name: flows.standard[name](latents) for name, latents in batch.latents.items()}
+        batch = replace(batch, latents=x)
+        draws = Draws.sample(batch, self.draws_at(*position, batch.step))
+        return batch, errors(flows.drifts, flows.heads, batch, draws, self.objective)
 
     def draws_at(self, *position: int) -> torch.Generator:
-        """The generator of one step's draws, on the module's device: a pure function of the seed and the position."""
+        """The generator of one batch's draws, on the module's device: a pure function of the seed and the position."""
         mixed = hash((self.seed, *position)) & (2**63 - 1)  # hashes of integers do not depend on the process
         return torch.Generator(self.device).manual_seed(mixed)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
-        found = self.losses(batch, self.draws_at(0, self.global_step, index, self.global_rank))
-        loss = torch.stack(list(found.values())).sum()
-        self.log_dict({f"train/{name}": value.detach() for name, value in found.items()})
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
+        found = losses_of(*self.errors(self.flows, batch, TRAINING))
+        self.losses, self.step = torch.stack(list(found.values())), batch.step
+        self._log(list(found))
+        return self.losses.sum()
+
+    def _log(self, names: list[str]) -> None:
+        """Logs the losses of the global batch: those of all ranks are averaged where a line of the log is due."""
+        shown = self.losses.detach()
+        if self.trainer.world_size > 1 and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            shown = self.trainer.strategy.reduce(shown.clone(), reduce_op="mean")
+        self.log_dict({f"train/{name}": value for name, value in zip(names, shown.unbind(), strict=True)})
+        self.log("train/loss", shown.sum(), prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals = torch.zeros(2, len(self.modalities), dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        found = self.losses(batch, self.draws_at(1, index, self.global_rank))
-        size = sum(batch.rows)
-        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=size, sync_dist=True)
-        self.log("val/loss", torch.stack(list(found.values())).sum(), batch_size=size, sync_dist=True, prog_bar=True)
+        batch, found = self.errors(self.best, batch, VALIDATION)
+        rows = torch.tensor([float(len(error)) for error in found.values()], dtype=torch.float64)
+        self.totals[0] += torch.stack([error.sum() for error in found.values()]).double()
+        self.totals[1] += rows.to(self.device, non_blocking=True)
+
+    def on_validation_epoch_end(self) -> None:
+        sums, rows = self._sum_over_devices(self.totals).cpu()
+        means = {name: (sums[i] / rows[i]).float() for i, name in enumerate(self.modalities) if rows[i]}
+        self.log_dict({f"val/{name}": value for name, value in means.items()})
+        self.log("val/loss", torch.stack(list(means.values())).sum(), prog_bar=True)
+
+    def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
+        # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and then.
+        if self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            step = self.health.look()
+            if step is not None:
+                raise Diverged(self._diagnose(step))
+
+    def _diagnose(self, step: int) -> str:
+        """What was not finite at a step, from the step itself: its batch and its draws are made again."""
+        steps = self.trainer.datamodule.steps
+        batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            _, found = self.errors(self.flows, batch, TRAINING)
+        lines = steps.lines(step)
+        bad = {name: lines[name][~error.isfinite().cpu()].tolist() for name, error in found.items()}
+        said = [
+            f"the loss of '{name}' in {len(rows)} rows of rank {self.global_rank} "
+            f"(lines of the manifest {', '.join(str(row + 1) for row in rows[:10])}{', ...' * (len(rows) > 10)})"
+            for name, rows in bad.items() if rows
+        ]  # fmt: skip
+        said = gathered(said) or ["the gradient, though every loss is finite"]
+        return (
+            f"step {step}: not finite: {'; '.join(said)}; the weights before it are saved. Look at these samples, or lower the "
+            "learning rate or gradient_clip_val"
+        )
 
     def configure_optimizers(self) -> dict:
         learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -153,12 +242,35 @@ class FlowBind(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        # Lightning refuses to clip for a fused optimiser under mixed precision, because float16 gradients are scaled until
-        # inside the optimiser; those of bfloat16 are not.
-        if self.trainer.precision == "bf16-mixed" and gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        else:
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        norm = self._clip(gradient_clip_val if by_norm and gradient_clip_val else math.inf)
+        if not by_norm:
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        # Gradients of float16 overflow now and then, and their scaler skips such steps; a loss does not.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        watched = self.losses.detach().sum() if scaled else norm
+        optimizer.found_inf = self.health.see(watched, self.step)
+
+    def _clip(self, largest: float) -> Tensor:
+        """Scales the gradients down to a norm, in one pass, and returns what it was. One norm over all devices.
+
+        Lightning refuses to clip for a fused optimiser under mixed precision, because float16 gradients are scaled until
+        inside the optimiser; these are not.
+        """
+        wrapped = self.trainer.strategy.model
+        if isinstance(wrapped, FullyShardedDataParallel):
+            return wrapped.clip_grad_norm_(largest)
+        learnt = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in learnt])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if largest < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(learnt, largest, norm)
+        return norm
+
+    def optimizer_step(self, *args: Any, **named: Any) -> None:
+        super().optimizer_step(*args, **named)
+        if self.average is not None:
+            follow(self.average, self.flows, decay_at(self.trainer.global_step - 1, self.average_decay))
 
     def test_step(self, batch: int, index: int) -> None:
         """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
@@ -186,10 +298,12 @@ class FlowBind(LightningModule):
     def _sum_over_devices(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")
 
-    def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and not self.trainer.interrupted:
+    def export_trained(self) -> None:
+        """Writes the released model into the run folder."""
+        model = self.model
+        if self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "model"
-            release.save(self.model, folder)
+            release.save(model, folder)
             say(f"wrote the released model {folder}")
 
     @property
@@ -200,7 +314,8 @@ class FlowBind(LightningModule):
     def describe(self) -> dict:
         """What a checkpoint must agree with to be of this model."""
         modalities = {name: describe_modality(modality) for name, modality in self.modalities.items()}
-        return {"modalities": modalities, "drift": asdict(self.drift), "head": asdict(self.head)}
+        average = {"kept": bool(self.average_decay)}
+        return {"modalities": modalities, "drift": asdict(self.drift), "head": asdict(self.head), "average": average}
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["flowbind"] = self.describe()
@@ -212,8 +327,9 @@ class FlowBind(LightningModule):
                 "the checkpoint is not one of a FlowBind model; give one that `flowbind fit` wrote with this recipe"
             )
         for key, wanted in self.describe().items():
-            if held[key] != wanted:
-                part = next((k for k in {**held[key], **wanted} if held[key].get(k) != wanted.get(k)), key)
-                raise ValueError(
-                    f"the checkpoint is of another model: its {key}.{part} is {held[key].get(part)}, the recipe's is {wanted.get(part)}"
-                )
+            theirs = held.get(key, {})
+            for part in {**theirs, **wanted}:
+                if theirs.get(part) != wanted.get(part):
+                    raise ValueError(
+                        f"the checkpoint is of another model: its {key}.{part} is {theirs.get(part)}, the recipe's is {wanted.get(part)}"
+                    )

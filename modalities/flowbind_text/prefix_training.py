@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowbind.atomic import replacing
 from flowbind.data.raw import labels_of
 from flowbind.progress import say
+from flowbind.train.callbacks import Export
 from flowbind_text.hub import missing
 from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
 
@@ -91,8 +92,12 @@ class PrefixTraining(LightningModule):
         learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in learning}
 
-    def on_train_end(self) -> None:
-        if self.trainer.is_global_zero and not self.trainer.interrupted:
+    def configure_callbacks(self) -> list[Callback]:
+        return [Export()]
+
+    def export_trained(self) -> None:
+        """Writes the trained weights."""
+        if self.trainer.is_global_zero:
             with replacing(Path(self.export)) as partial:
                 save_file(trained(self.net), partial)
             say(f"wrote {self.export}")

@@ -1,0 +1,72 @@
+"""What all devices must agree on: that their weights are the same, and when to stop."""
+
+import time
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from flowbind.train.average import local
+from flowbind.train.sharding import is_sharded
+
+INTERVAL = 20.0  # seconds between comparisons
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
+
+class Heartbeat:
+    """A flag that any process may raise, and that all see at the same step.
+
+    Each step sends its own flags off and reads those of the step before, so that nobody waits.
+    """
+
+    def __init__(self) -> None:
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.group = dist.new_group(backend="gloo") if several else None
+        self.sent: tuple[Tensor, dist.Work] | None = None
+
+    def beat(self, flag: int) -> int:
+        """The largest flag of all processes one step ago; of one process alone, its own."""
+        if self.group is None:
+            return flag
+        seen = 0
+        if self.sent:
+            tensor, work = self.sent
+            work.wait()
+            seen = int(tensor)
+        tensor = torch.tensor([flag])
+        self.sent = tensor, dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        return seen
+
+
+class Agreement(Callback):
+    """Compares the weights of all devices, bit by bit, after the first step and then every `INTERVAL` seconds."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        copies = trainer.world_size > 1 and not is_sharded(module, trainer.strategy.model)
+        self.group = dist.new_group(backend="gloo") if copies else None
+        self.next, self.begin, self.first = trainer.global_step + 1, time.monotonic(), trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+        if self.group is None or trainer.global_step < self.next:
+            return
+        rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
+        mine = torch.tensor([checksum(module), max(int(INTERVAL * rate), 1)])
+        found = [torch.zeros_like(mine) for _ in range(trainer.world_size)]
+        dist.all_gather(found, mine, group=self.group)
+        sums = [int(row[0]) for row in found]
+        common = max(sums, key=sums.count)
+        others = [str(rank) for rank, own in enumerate(sums) if own != common]
+        if others:
+            raise ValueError(
+                f"step {trainer.global_step}: the weights on rank {', '.join(others)} are no longer those of the other ranks; "
+                "the device may be faulty, or a module draws its own random numbers; nothing was saved after that"
+            )
+        self.next = trainer.global_step + int(found[0][1])  # the first rank's clock decides for all
+
+
+def checksum(module: torch.nn.Module) -> int:
+    """One number of all weights and buffers: equal where every bit is equal."""
+    tensors = [*local(module.parameters()), *module.buffers()]
+    sums = torch.stack([t.detach().view(WORDS[t.element_size()]).sum(dtype=torch.int64) for t in tensors])
+    return int((sums * torch.arange(1, len(sums) + 1, device=sums.device)).sum())
