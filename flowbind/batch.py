@@ -2,7 +2,8 @@
 
 For each modality its rows, and the sample that each row belongs to; a modality that no sample has keeps zero rows.
 Rows of all modalities, in the order of the mapping, are numbered 0 to N - 1. A link says that row `target` may be told
-about the shared latent by row `estimate`, because both belong to the same sample.
+about the shared latent by row `estimate`, because both belong to the same sample. (No class here is frozen, because
+Lightning's precisions convert the tensors of a batch in place.)
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Links:
     """Pairs of rows of one sample, own row included, with shape (L,) each, sorted by target."""
 
@@ -20,7 +21,7 @@ class Links:
     estimate: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Place:
     """Where one rank's rows and links stand among those of the global batch.
 
@@ -42,7 +43,7 @@ class Place:
     mean_rows: dict[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Batch:
     """Latents of B samples.
 

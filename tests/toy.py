@@ -5,11 +5,12 @@ A scene is three digits below 4. A word spells them ("203"); a vector holds them
 
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
-from flowbind import Codec, Modality
+from flowbind import Codec, FlowBind, Modality
 from flowbind.metrics.metric import Metric
 
 DIGITS = 4
@@ -156,3 +157,17 @@ trainer:
   check_val_every_n_epoch: null
   log_every_n_steps: 1
 """
+
+
+class Faulty(FlowBind):
+    """FlowBind on a machine whose second device flips a weight after some steps."""
+
+    def __init__(self, modalities: dict[str, Modality], faulty_at: int = 5, **others: Any) -> None:
+        super().__init__(modalities, **others)
+        self.faulty_at = faulty_at
+
+    def on_train_batch_end(self, outputs, batch, index):
+        super().on_train_batch_end(outputs, batch, index)
+        if self.global_rank == 1 and self.trainer.global_step == self.faulty_at:
+            with torch.no_grad():
+                next(self.flows.parameters())[0] += 1e-6

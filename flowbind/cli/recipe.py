@@ -15,6 +15,7 @@ from jsonargparse import set_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from yaml import YAMLError
 
 from flowbind.atomic import replacing
@@ -148,8 +149,7 @@ class RecipeCLI(LightningCLI):
         Processes that Lightning starts itself begin when the first has decided; those of torchrun and SLURM begin together.
         """
         strategy = self.trainer.strategy
-        environment = getattr(strategy, "cluster_environment", None)
-        if environment is None or not environment.creates_processes_externally:
+        if isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment | None):
             return decide() if self.trainer.is_global_zero else self._newest()
         strategy.setup_environment()
         return strategy.broadcast(decide() if self.trainer.is_global_zero else None)

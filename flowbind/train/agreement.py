@@ -40,7 +40,11 @@ class Heartbeat:
 
 
 class Agreement(Callback):
-    """Compares the weights of all devices, bit by bit, after the first step and then every `INTERVAL` seconds."""
+    """Compares the weights of all devices, bit by bit: after the first step, then every `INTERVAL` seconds, and at the end.
+
+    Raises:
+        ValueError: they differ; the ranks are named.
+    """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         copies = trainer.world_size > 1 and not is_sharded(module, trainer.strategy.model)
@@ -48,21 +52,28 @@ class Agreement(Callback):
         self.next, self.begin, self.first = trainer.global_step + 1, time.monotonic(), trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        if self.group is None or trainer.global_step < self.next:
-            return
-        rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
-        mine = torch.tensor([checksum(module), max(int(INTERVAL * rate), 1)])
+        if self.group is not None and trainer.global_step >= self.next:
+            rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
+            self.next = trainer.global_step + self._compare(trainer, module, max(int(INTERVAL * rate), 1))
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if self.group is not None and not trainer.interrupted:
+            self._compare(trainer, module, 0)
+
+    def _compare(self, trainer: Trainer, module: LightningModule, pause: int) -> int:
+        """Compares, and returns the first rank's pause: its clock decides for all."""
+        mine = torch.tensor([checksum(module), pause])
         found = [torch.zeros_like(mine) for _ in range(trainer.world_size)]
         dist.all_gather(found, mine, group=self.group)
         sums = [int(row[0]) for row in found]
         common = max(sums, key=sums.count)
-        others = [str(rank) for rank, own in enumerate(sums) if own != common]
+        others = ", ".join(str(rank) for rank, own in enumerate(sums) if own != common)
         if others:
             raise ValueError(
-                f"step {trainer.global_step}: the weights on rank {', '.join(others)} are no longer those of the other ranks; "
-                "the device may be faulty, or a module draws its own random numbers; nothing was saved after that"
+                f"step {trainer.global_step}: the weights on rank {others} are no longer those of the other ranks; a device may be "
+                "faulty, or a module draws random numbers of its own. Go on from a checkpoint of before, by --ckpt_path"
             )
-        self.next = trainer.global_step + int(found[0][1])  # the first rank's clock decides for all
+        return int(found[0][1])
 
 
 def checksum(module: torch.nn.Module) -> int:

@@ -197,8 +197,8 @@ class FlowBind(LightningModule):
     def on_validation_epoch_end(self) -> None:
         sums, rows = self._sum_over_devices(self.totals).cpu()
         means = {name: (sums[i] / rows[i]).float() for i, name in enumerate(self.modalities) if rows[i]}
-        self.log_dict({f"val/{name}": value for name, value in means.items()})
-        self.log("val/loss", torch.stack(list(means.values())).sum(), prog_bar=True)
+        self.log_dict({f"val/{name}": value for name, value in means.items()}, sync_dist=True)
+        self.log("val/loss", torch.stack(list(means.values())).sum(), sync_dist=True, prog_bar=True)
 
     def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
         # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and then.

@@ -1,0 +1,5 @@
+"""`python -m flowbind`: the command line."""
+
+from flowbind.cli import main
+
+main()

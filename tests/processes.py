@@ -1,0 +1,49 @@
+"""Whole runs in processes of their own, as a shell starts them, with the toys registered as an installed package's would be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import TOYS
+from tests.toy import RECIPE, write_world
+
+ROOT = Path(__file__).parents[1]
+
+
+def install_toys(site: Path) -> None:
+    """Puts the toys' entry points into a folder for `PYTHONPATH`."""
+    info = site / "toys-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
+    sections = [f"[flowbind.{kind}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for kind, names in TOYS.items()]
+    (info / "entry_points.txt").write_text("\n".join(sections))
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """What a run in a folder with a `site` needs."""
+    path = os.pathsep.join(map(str, (folder / "site", ROOT, os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def flowbind(folder: Path, *arguments: object, timeout: float = 240, launch=(), **extra: str) -> subprocess.CompletedProcess:
+    """Runs one command in a process of its own; `launch` is what starts Python there, such as torchrun."""
+    started = [sys.executable, *launch, "-m", "flowbind", *map(str, arguments)]
+    return subprocess.run(
+        started, cwd=folder, env=environment(folder) | extra, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> Path:
+    """Prepares and encodes the toy world in a folder. Returns its recipe."""
+    install_toys(folder / "site")
+    write_world(folder / "files", samples=samples)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data=folder / "data", run=folder / "run", steps=steps))
+    for arguments in (
+        ["prepare", "folder", "--source", folder / "files", "--labels", folder / "files/labels.csv", "--out", folder / "data"],
+        ["encode", "--config", recipe],
+    ):
+        code, _, err = command(*arguments)
+        assert code == 0, err
+    return recipe

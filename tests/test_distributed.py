@@ -1,0 +1,182 @@
+"""Several processes do what one does: real runs of the command line, on gloo, against a run of one process."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from tests.processes import environment, flowbind, make_world
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS = 50
+FSDP2 = (
+    "--trainer.strategy=ModelParallelStrategy",
+    "--trainer.strategy.tensor_parallel_size=1",
+    "--trainer.strategy.data_parallel_size=2",
+    "--trainer.strategy.save_distributed_checkpoint=false",
+)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Sources of very different sizes: pairs, words alone, and one vector alone; 129 samples to validate."""
+    folder = tmp_path_factory.mktemp("world")
+
+    def command(*arguments):
+        done = flowbind(folder, *arguments)
+        return done.returncode, done.stdout, done.stderr
+
+    make_world(folder, command, steps=STEPS)
+    manifest = folder / "data/train.jsonl"
+    samples = [json.loads(line) for line in manifest.read_text().splitlines()]
+    for number, sample in enumerate(samples):
+        if number == 7:
+            del sample["word"]
+        elif number % 5 == 0:
+            del sample["vector"]
+    manifest.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
+    code, _, err = command("encode", "--config", folder / "recipe.yaml")
+    assert code == 0, err
+    return folder
+
+
+def fit(world, name, *arguments, **named):
+    """Trains into a folder. Returns it and what was said."""
+    run = world / name
+    done = flowbind(world, "fit", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}", *arguments, **named)
+    return run, done
+
+
+def weights(run, step=STEPS):
+    return torch.load(run / f"checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+
+
+def apart(run, other):
+    mine, others = weights(run), weights(other)
+    assert mine.keys() == others.keys()
+    return max((tensor - others[name]).abs().max().item() for name, tensor in mine.items())
+
+
+@pytest.fixture(scope="module")
+def one(world):
+    """Runs of one process, in both precisions."""
+    found = {}
+    for precision in ("64-true", "32-true"):
+        found[precision], done = fit(world, precision, f"--trainer.precision={precision}")
+        assert done.returncode == 0, done.stderr
+    return found
+
+
+@pytest.mark.parametrize(("precision", "bound"), [("64-true", 1e-9), ("32-true", 1e-5)])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_ddp_learns_what_one_process_learns(world, one, precision, bound, processes):
+    run, done = fit(
+        world, f"ddp{processes}-{precision}", f"--trainer.precision={precision}",
+        f"--trainer.devices={processes}", "--trainer.strategy=ddp",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr  # ranks that differ in one bit would have ended it
+    difference = apart(run, one[precision])
+    print(f"ddp, {processes} processes, {precision}: {difference:.1e}")
+    assert difference < bound
+    curves = [(folder / "curves/version_0/metrics.csv").read_text().splitlines() for folder in (run, one[precision])]
+    for mine, alone in zip(*curves, strict=True):  # losses of training and validation
+        for a, b in zip(mine.split(","), alone.split(","), strict=True):
+            assert a == b or float(a) == pytest.approx(float(b), rel=1e-3)
+
+
+def test_fsdp2_learns_what_one_process_learns(world, one):
+    run, done = fit(world, "fsdp2", "--trainer.devices=2", *FSDP2)
+    assert done.returncode == 0, done.stderr
+    difference = apart(run, one["32-true"])
+    print(f"FSDP2, 2 processes, 32-true: {difference:.1e}")
+    assert difference < 1e-5
+    done = flowbind(world, "test", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="Lightning's FSDP runs on a GPU only: not run here")
+def test_fsdp_learns_what_one_process_learns(world, one):
+    run, done = fit(world, "fsdp", "--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.strategy=fsdp")
+    assert done.returncode == 0, done.stderr
+    assert apart(run, one["32-true"]) < 1e-4
+
+
+def test_testing_on_two_processes_gives_the_same_figures(world, one):
+    run = one["32-true"]
+    figures = []
+    for devices in (1, 2):
+        strategy = ["--trainer.strategy=ddp"] if devices > 1 else []
+        done = flowbind(
+            world, "test", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}",
+            f"--trainer.devices={devices}", *strategy,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found = json.loads((run / "metrics.json").read_text())
+        figures.append({key: found[key] for key in ("directions", "alignment", "probes", "codecs")})
+    assert figures[0] == figures[1]
+
+
+def test_the_number_of_processes_may_change_on_the_way(world, one):
+    """1, 2, 4, then 1 process, stopped by SIGTERM's way of ending at steps 12, 25 and 37."""
+    run = world / "elastic"
+    for stop, processes in ((12, 1), (25, 2), (37, 4), (STEPS, 1)):
+        strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
+        checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=os.path.getmtime)
+        at = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
+        _, done = fit(
+            world, "elastic", "--trainer.precision=64-true", "--model.init_args.decay=constant", *at,
+            f"--trainer.devices={processes}", *strategy, f"--trainer.max_steps={stop}",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    whole, done = fit(world, "straight", "--trainer.precision=64-true", "--model.init_args.decay=constant")
+    assert done.returncode == 0, done.stderr
+    assert apart(run, whole) < 1e-9
+
+
+def test_a_rank_that_diverges_is_named(world):
+    begin = time.monotonic()
+    _, done = fit(
+        world, "faulty", "--model=tests.toy.Faulty", "--trainer.devices=2", "--trainer.strategy=ddp",
+        "--trainer.max_steps=100000", "--trainer.val_check_interval=100000",
+    )  # fmt: skip
+    print(f"named after {time.monotonic() - begin:.0f} s, start included")
+    assert done.returncode == 2
+    assert "the weights on rank 1 are no longer those of the other ranks" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_two_nodes_by_torchrun(world, one):
+    """Two agents on loopback, a process each: stopped by SIGTERM, gone on from, and finished."""
+    recipe = ["-m", "flowbind", "fit", "--config", "recipe.yaml", f"--trainer.default_root_dir={world}/nodes"]
+    options = ["--trainer.num_nodes=2", "--trainer.strategy=ddp", "--trainer.precision=64-true", "--checkpoints.every=10"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+
+    def start(*more):
+        port = free_port()
+        return [
+            subprocess.Popen(
+                [*launch, f"--master-port={port}", f"--node-rank={node}", *recipe, *options, *more],
+                cwd=world, env=environment(world), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            )
+            for node in (0, 1)
+        ]  # fmt: skip
+
+    nodes = start()
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert apart(world / "nodes", one["64-true"]) < 1e-9
+    nodes = start()
+    said = [node.communicate(timeout=300)[0] for node in nodes]
+    assert [node.returncode for node in nodes] == [0, 0], said
+    assert "trained already" in said[0]
