@@ -123,7 +123,7 @@ class Model:
             generator: on the model's device; what the noise is drawn from.
 
         Raises:
-            ValueError: no source, no target, or a modality that the model does not have.
+            ValueError: no source, no target, a modality that the model does not have, or latents that are not finite.
         """
         if not latents or not to:
             raise ValueError("generation needs at least one source and one target")
@@ -136,7 +136,13 @@ class Model:
             z = add_noise(
                 z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variety**2 * self.objective.noise_variance
             )
-        return {name: self.from_shared(z, name, outward, method) for name in to}
+        made = {name: self.from_shared(z, name, outward, method) for name in to}
+        for name, latent in made.items():
+            if not latent.isfinite().all():
+                raise ValueError(
+                    f"{'+'.join(latents)}->{name}: a number overflowed on the way; use float32, more steps, or another checkpoint"
+                )
+        return made
 
     @torch.no_grad()
     def generate(

@@ -38,6 +38,7 @@ KEYS = (
     "optimizer",
     "lr_scheduler",
 )
+NEUTRAL = (("model", "evaluation"), ("data", "workers"), ("data", "device_resident"))  # no other run for that
 MODE = "flowbind"
 RUN, CHECKPOINTS = "run.json", "checkpoints"
 
@@ -124,7 +125,8 @@ class RecipeCLI(LightningCLI):
         """What decides the trained weights: recipe and data. A run of equal key is the same run."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
         config = config.get("fit", config)
-        config["model"].get("init_args", {}).pop("evaluation", None)  # measuring differently is no other run
+        for part, key in NEUTRAL:
+            config[part].get("init_args", {}).pop(key, None)
         trainer = {
             k: v
             for k, v in config["trainer"].items()
