@@ -10,7 +10,7 @@ Shards are memory-mapped: opening costs the manifest alone, and a batch costs it
 import hashlib
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -114,6 +114,13 @@ class LatentStore:
     def rows(self) -> int:
         """Number of samples."""
         return sum(stratum.rows for stratum in self.strata)
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Bytes of all latents of these modalities."""
+        wide = {
+            name: torch.Size(field.shape).numel() * DTYPES[field.dtype].itemsize for name, field in self.fields.items()
+        }
+        return sum(s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata)
 
     def verify(self) -> None:
         """Reads every byte and compares checksums.

@@ -229,3 +229,15 @@ def test_workers_do_not_change_the_order(store):
     for number, batch in zip(range(2, 9), loader, strict=False):
         assert batch.step == number
         assert torch.equal(batch.latents["a"], steps.at(number).latents["a"])
+
+
+def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    found = []
+    for resident in ("false", "true"):
+        run = world / resident
+        fit = ["fit", "--config", recipe, f"--data.init_args.device_resident={resident}", "--trainer.max_steps=10"]
+        assert command(*fit, "--trainer.val_check_interval=10", f"--trainer.default_root_dir={run}")[0] == 0
+        found.append(torch.load(run / "checkpoints/step=10.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())

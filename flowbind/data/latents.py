@@ -1,8 +1,10 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
+import copy
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from flowbind.batch import Batch, Links, Place, find_links
 from flowbind.data.mixture import Mixture, apportion
+from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.modality import Modality
 from flowbind.registry import nearest
 from flowbind.store import LINE, MANIFEST, LatentStore
@@ -31,6 +34,8 @@ class LatentDataModule(LightningDataModule):
         seed: of the order of samples.
         workers: processes that gather training batches. None is fastest from a local disk (docs/performance.md); some hide
             the delays of a network's disk.
+        device_resident: keep the training latents on the device, so that loading gives row numbers alone; `auto`: on a
+            GPU that has room for them.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class LatentDataModule(LightningDataModule):
         weights: dict[str, float] | None = None,
         seed: int = 0,
         workers: int = 0,
+        device_resident: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
         for split in manifests:
@@ -50,6 +56,7 @@ class LatentDataModule(LightningDataModule):
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, store
         self.batch_size, self.weights, self.seed, self.workers = batch_size, weights, seed, workers
+        self.device_resident = device_resident
 
     def folder(self, split: str) -> Path:
         """Where a split's latents are."""
@@ -113,8 +120,23 @@ class LatentDataModule(LightningDataModule):
         learnt = self.trainer.lightning_module.learnt
         store = self.open("train", self._modalities, learnt)
         first = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        self.steps = Steps(store, list(self._modalities), self.mixture(store, learnt), first, *self._share)
-        return DataLoader(self.steps, batch_size=None, num_workers=self.workers, generator=torch.Generator())
+        names, device = list(self._modalities), self.trainer.strategy.root_device
+        self.steps = Steps(store, names, self.mixture(store, learnt), first, *self._share)
+        resident = fits(store, names, device) if self.device_resident == "auto" else self.device_resident
+        if resident:
+            self.resident, self.frame = Resident(store, names, device), self.steps.frame.to(device)
+        return DataLoader(
+            Numbers(self.steps) if resident else self.steps,
+            batch_size=None,
+            num_workers=self.workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),
+        )
+
+    def on_after_batch_transfer(self, batch: Batch | RowNumbers | int, dataloader_idx: int) -> Batch | int:
+        if isinstance(batch, RowNumbers):
+            return self.frame.fill(self.resident, batch.rows.split(self.frame.sizes), batch.step)
+        return batch
 
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.manifests:
@@ -149,10 +171,29 @@ class Steps(IterableDataset):
         lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
         return {name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()}
 
+    def numbers(self, step: int) -> RowNumbers:
+        """The rows of one step's batch, not read."""
+        rows = self.mixture.batch(step, self.rank, self.world)
+        return RowNumbers(step, torch.from_numpy(np.concatenate(rows)))
+
     def __iter__(self) -> Iterator[Batch]:
+        return map(self.at, self.turns())
+
+    def turns(self) -> Iterator[int]:
+        """The numbers of the steps whose turn it is in this loading process."""
         worker = get_worker_info()
         start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        return map(self.at, itertools.count(self.first + start, stride))
+        return itertools.count(self.first + start, stride)
+
+
+class Numbers(IterableDataset):
+    """The same sequence as row numbers, for latents that are on the device."""
+
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+
+    def __iter__(self) -> Iterator[RowNumbers]:
+        return map(self.steps.numbers, self.steps.turns())
 
 
 class Rows(IterableDataset):
@@ -205,14 +246,21 @@ class Frame:
             row.nonzero().flatten(), link.nonzero().flatten(), len(samples), len(links.target),
             {name: len(ids) / world for name, ids in held.items()},
         )  # fmt: skip
+        self.held = [[name for name in stratum.modalities if name in self.parts] for stratum in store.strata]
+        self.sizes = [int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())]
         shape, dtype = _like(store)
         self.none = torch.empty(0, *shape, dtype=dtype)
 
-    def fill(self, store: LatentStore, rows: Sequence[np.ndarray], step: int = 0) -> Batch:
+    def to(self, device: torch.device) -> "Frame":
+        """The same on a device."""
+        frame = copy.copy(self)
+        moved = Batch({"": self.none}, self.samples, self.links, place=self.place).to(device)
+        frame.none, frame.samples, frame.links, frame.place = moved.latents[""], moved.samples, moved.links, moved.place
+        return frame
+
+    def fill(self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0) -> Batch:
         """The batch of these rows of each stratum."""
-        found = [
-            store.gather(i, r, [n for n in store.strata[i].modalities if n in self.parts]) for i, r in enumerate(rows)
-        ]
+        found = [source.gather(i, r, self.held[i]) for i, r in enumerate(rows)]
         latents = {
             name: torch.cat([found[i][name] for i in parts]) if parts else self.none
             for name, parts in self.parts.items()
