@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+CHUNK = 256  # raw samples held while training inputs are made of them
+
 
 def arguments(described: object) -> dict[str, Any]:
     """The constructor arguments of an object that keeps each as the attribute of the same name."""
@@ -92,8 +94,12 @@ class NeuralCodec(Codec):
         """Stacks B raw samples into the network's input, with shape (B, *), on the CPU."""
 
     def training_inputs(self, raws: Sequence[Any]) -> tuple[Tensor, ...]:
-        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ."""
-        return (self.prepare(raws),)
+        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ.
+
+        The samples may be read from disk one by one as they are asked for, so each is asked for once, and few are held.
+        """
+        parts = [self.prepare(raws[start : start + CHUNK]) for start in range(0, len(raws), CHUNK)]
+        return (torch.cat(parts),)
 
     @abstractmethod
     def finish(self, outputs: Tensor) -> list[Any]:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.codec import NeuralCodec, digest
-from flowbind.progress import say, track
+from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
-from flowbind_audio.clap import BATCH, SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
+from flowbind_audio.clap import SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
 from flowbind_audio.spectrogram import RATE
 
 TOGETHER = 8  # sounds made at once
@@ -83,11 +83,6 @@ class ClapAudioLDM(NeuralCodec):
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """CLAP's embeddings of B sounds: float32, with shape (B, 512) and rows of norm 1."""
         return self.ear.sounds(raws, self.device).cpu()
-
-    def training_inputs(self, raws: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        places = range(0, len(raws), BATCH)
-        watched = track(places, f"embedding sounds, {BATCH} at a time")
-        return (torch.cat([self.prepare(raws[place : place + BATCH]) for place in watched]),)
 
     def encode(self, raws: Sequence[Tensor]) -> Tensor:
         latents = super().encode(raws)

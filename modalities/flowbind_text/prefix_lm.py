@@ -298,8 +298,9 @@ class SentencePrefixLM(Codec):
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Latents, with shape (B, D), and pieces as `cut` gives them, both on the CPU."""
+        raws = list(raws)  # they are small, and each is needed twice
         chunks = np.array_split(np.array(raws, dtype=object), -(-len(raws) // CHUNK))
-        watched = track(chunks, f"embedding captions, {CHUNK} at a time")
+        watched = track(chunks, "embedding captions", len(raws), "samples", len)
         return torch.cat([self.encode(list(chunk)).cpu() for chunk in watched]), self.cut(raws)
 
     def fingerprint(self) -> dict[str, str | int | bool]:

@@ -59,9 +59,10 @@ class SmallText(NeuralCodec):
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than can be written."""
+        raws = list(raws)  # they are small, and sorted before they are embedded
         order = np.argsort([len(raw) for raw in raws], kind="stable")
         chunks = np.array_split(order, -(-len(raws) // BATCH))
-        watched = track(chunks, f"embedding captions, {BATCH} at a time")
+        watched = track(chunks, "embedding captions", len(raws), "samples", len)
         embeddings = torch.cat([self.prepare([raws[i] for i in chunk]) for chunk in watched])
         spelled = [torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8) for raw in raws]
         return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(spelled, batch_first=True)
