@@ -271,9 +271,8 @@ class Encoding(LightningModule):
                 tensors = {name: torch.cat(parts) for name, parts in self.latents.items()} | {
                     LINE: torch.tensor(self.lines)
                 }
-                write_shard(
-                    self.folder / chunk.plan.file, tensors, {"key": chunk.plan.key, "bad": json.dumps(self.shard_bad)}
-                )
+                made = {"key": chunk.plan.key, "bad": self.shard_bad}
+                write_shard(self.folder / chunk.plan.file, tensors, made)
             self._begin()
         return chunk.bad
 
@@ -319,7 +318,7 @@ def encode(
 def finished_shards(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[str]]:
     """Files of the shards that are whole and made from the same samples by the same codecs, each with the errors of what it lacks."""
     held = ((plan, shard_metadata(folder / plan.file)) for plan in plans)
-    return {plan.file: json.loads(meta["bad"]) for plan, meta in held if meta and meta.get("key") == plan.key}
+    return {plan.file: meta["bad"] for plan, meta in held if meta and meta.get("key") == plan.key}
 
 
 def gathered(made: Any) -> list[Any]:

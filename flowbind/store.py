@@ -28,6 +28,7 @@ from flowbind.codec import digest
 FORMAT = 1
 MANIFEST = "manifest.json"
 LINE = "@line"  # cannot clash with a modality: names are identifiers
+MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -253,27 +254,30 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes one shard, beside and then renamed. `metadata` says what it was made from, so that a resumed run can trust it.
+def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
+
+    `metadata` (JSON) says what it was made from, so that a resumed run can trust it.
 
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
     try:
         with replacing(path) as partial:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
+            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(whole, partial, metadata={MADE: json.dumps(metadata)})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
 
 
-def shard_metadata(path: Path) -> dict[str, str] | None:
+def shard_metadata(path: Path) -> dict[str, Any] | None:
     """The metadata a complete shard was written with; None if there is no whole shard."""
     if not path.is_file():
         return None
     try:
         header, begin = read_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return header["__metadata__"] if begin + max(ends) == path.stat().st_size else None
+        return json.loads(header["__metadata__"][MADE]) if begin + max(ends) == path.stat().st_size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
