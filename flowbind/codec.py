@@ -10,6 +10,7 @@ fingerprints and messages know how a codec was made.
 
 import hashlib
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
@@ -159,6 +160,11 @@ class _Undrawn(TorchFunctionMode):
 def digest_all(paths: Iterable[Path]) -> str:
     """SHA-256 of several files, in hexadecimal: of their digests in this order."""
     return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -106,7 +106,7 @@ def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
 def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample:
     try:
         entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error}); a manifest has one JSON object a line") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")

@@ -4,6 +4,7 @@ import glob
 from pathlib import Path
 
 from flowbind.cli.parser import Parser, named
+from flowbind.regular import read_regular
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -66,7 +67,12 @@ def expand(value: str, modality, name: str) -> list[str | Path]:
         ValueError: it stands for nothing.
     """
     if value.startswith("@") and Path(value[1:]).is_file():
-        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = read_regular(value[1:]).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{value[1:]}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+        if nested := [line for line in lines if line.strip().startswith("@")]:
+            raise ValueError(f"{value[1:]}: a list that names another, '{nested[0].strip()}'; give both with --from")
         return [sample for line in lines if line.strip() for sample in expand(line.strip(), modality, name)]
     path = Path(value)
     if len(value) < 4096 and path.is_dir():

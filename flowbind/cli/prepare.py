@@ -12,6 +12,7 @@ from typing import Any
 from flowbind.cli.parser import Parser
 from flowbind.progress import say
 from flowbind.registry import installed, load
+from flowbind.regular import read_json
 
 DONE = "prepared.json"
 
@@ -45,7 +46,7 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
     """
     made = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
     if (out / DONE).is_file():
-        if json.loads((out / DONE).read_text()) == made:
+        if read_json(out / DONE) == made:
             say(f"{out}: prepared already")
             return
     elif out.exists() and any(out.iterdir()):

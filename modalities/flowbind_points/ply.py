@@ -66,12 +66,13 @@ def read_points(content: bytes) -> np.ndarray | None:
     if found < count:
         raise ValueError(f"truncated: {found} of {count} points are there")
     cloud = np.full((count, 6), GREY, np.float32)
-    for i, axis in enumerate("xyz"):
-        cloud[:, i] = columns[axis]
-    for i, colour in enumerate(COLOURS, start=3):
-        if colour in names:
-            whole = kinds[colour].kind in "iu"
-            cloud[:, i] = columns[colour] / (np.iinfo(kinds[colour]).max if whole else 1)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        for i, axis in enumerate("xyz"):
+            cloud[:, i] = columns[axis]
+        for i, colour in enumerate(COLOURS, start=3):
+            if colour in names:
+                whole = kinds[colour].kind in "iu"
+                cloud[:, i] = columns[colour] / (np.iinfo(kinds[colour]).max if whole else 1)
     return cloud
 
 
@@ -97,7 +98,9 @@ def _header(content: bytes) -> tuple[str, list[tuple[str, int, list | None]], by
                 case ["format", encoding, _] if encoding in ENCODINGS:
                     pass
                 case ["element", name, count]:
-                    elements.append((name, int(count), []))
+                    elements.append((name, min(int(count), len(content)), []))  # a row is a byte or more
+                    if elements[-1][1] < 0:
+                        raise ValueError
                 case ["property", "list", *_]:
                     elements[-1] = (*elements[-1][:2], None)
                 case ["property", kind, name] if elements[-1][2] is not None:
