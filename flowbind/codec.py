@@ -66,6 +66,13 @@ class Codec(ABC):
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
 
+    def files(self) -> dict[str, Path]:
+        """The arguments that name a file or folder of this machine. A released model takes copies of these along.
+
+        An argument that may also name something on a hub is among them where its value is there as a path.
+        """
+        return {}
+
     def to(self, device: torch.device | str) -> Self:
         """Moves the codec to a device, with the networks that it has built. Returns it."""
         return move(self, device)
@@ -111,6 +118,9 @@ class NeuralCodec(Codec):
         """The safetensors file of the weights."""
         return self.shipped if self.weights is None else Path(self.weights)
 
+    def files(self) -> dict[str, Path]:
+        return {} if self.weights is None else {"weights": self.file}
+
     @cached_property
     def net(self) -> nn.Module:
         """The frozen network, in evaluation mode."""
@@ -155,6 +165,11 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}
         return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
+
+
+def local(**arguments: str) -> dict[str, Path]:
+    """Those of a codec's arguments whose values are paths of something that is there."""
+    return {name: Path(value) for name, value in arguments.items() if Path(value).exists()}
 
 
 def digest_all(paths: Iterable[Path]) -> str:

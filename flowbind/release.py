@@ -2,7 +2,7 @@
 
 model.json          modalities, codecs, sizes, settings, versions, and checksums of all files
 model.safetensors   weights of drifts and heads, and the standardisation
-codecs/             weights of codecs that are not shipped with their plugin
+codecs/             files and folders of the codecs, copied from the machine where the model was made
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from flowbind.generation import Model
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
-from flowbind.progress import track
+from flowbind.progress import say, track
 from flowbind.regular import open_regular, read_json
 
 FORMAT = 1
@@ -102,10 +102,13 @@ def save(model: Model, folder: str | Path) -> None:
     partial.mkdir(parents=True)
     description = describe(model)
     for name, modality in model.modalities.items():
-        if description["modalities"][name]["codec"]["args"].get("weights") is not None:
-            (partial / CODECS).mkdir(exist_ok=True)
-            shutil.copyfile(modality.codec.file, partial / CODECS / f"{name}.safetensors")
-            description["modalities"][name]["codec"]["args"]["weights"] = f"{CODECS}/{name}.safetensors"
+        codec = description["modalities"][name]["codec"]
+        own = modality.codec.files()
+        codec["args"] = {argument: value for argument, value in codec["args"].items() if argument not in own}
+        codec["files"] = {argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()}
+        for argument, path in own.items():
+            size = _copy(path, partial / codec["files"][argument])
+            say(f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'")
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in model.flows.state_dict().items()},
         partial / WEIGHTS,
@@ -120,6 +123,16 @@ def save(model: Model, folder: str | Path) -> None:
         os.replace(folder, old)
     os.replace(partial, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Copies a file, or a folder without its hidden files; where these are links, what they lead to. Returns the bytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
+    else:
+        shutil.copyfile(source, target)
+    return sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file())
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -156,7 +169,7 @@ def verify(folder: str | Path) -> tuple[int, int]:
     if told != digest_json(description):
         raise ValueError(f"{config}: changed since it was written (checksum)")
     for file, sha256 in track(held.items(), f"verifying {folder}"):
-        path = _inside(folder, file)
+        path = _inside(folder, folder / file)
         if _sha256(path) != sha256:
             raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
     return 1 + len(held), config.stat().st_size + sum((folder / file).stat().st_size for file in held)
@@ -167,15 +180,16 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _inside(folder: Path, file: str) -> Path:
-    """A file of a released model: its weights, or a codec's.
+def _inside(folder: Path, path: Path) -> Path:
+    """A path of a released model: the one rule for all that its description names.
 
     Raises:
-        ValueError: it would lie elsewhere.
+        ValueError: it is neither the weights nor in `codecs/`, but leads elsewhere.
     """
-    if file != WEIGHTS and (Path(file).parent != Path(CODECS) or Path(file).suffix != ".safetensors"):
-        raise ValueError(f"{folder / CONFIG}: names the file '{file}', allowed are {WEIGHTS} and {CODECS}/*.safetensors")
-    return folder / file
+    own = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+    if not own or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
+        raise ValueError(f"{folder / CONFIG}: names '{path}', allowed are {WEIGHTS} and what is in {folder / CODECS}")
+    return path
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
@@ -196,12 +210,14 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
         for entry in description["modalities"].values():
-            weights = entry["codec"]["args"].get("weights")
-            if weights is not None:
-                entry["codec"]["args"]["weights"] = str(_inside(folder, weights))
+            own = {argument: _inside(folder, folder / file) for argument, file in entry["codec"].pop("files", {}).items()}
+            entry["codec"]["args"] |= {argument: str(path) for argument, path in own.items()}
         configs = DriftConfig(**description["drift"]), HeadConfig(**description["head"])
         objective = ObjectiveConfig(**description["objective"])
         modalities = {name: build_modality(entry) for name, entry in description["modalities"].items()}
+        for modality in modalities.values():
+            for path in modality.codec.files().values():  # whatever the codec would read here
+                _inside(folder, path)
         with torch.device("meta"):
             flows = Flows(modalities, *configs)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec, digest
+from flowbind.codec import NeuralCodec, digest, local
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
 from flowbind_audio.clap import SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
@@ -76,6 +76,9 @@ class ClapAudioLDM(NeuralCodec):
                 "and give its file as `weights`"
             )
         return Path(self.weights)
+
+    def files(self) -> dict[str, Path]:
+        return super().files() | local(clap=self.clap, audioldm=self.audioldm)
 
     def build(self) -> ClapAdapter:
         return ClapAdapter()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbind.codec import Codec, arguments
+from flowbind.codec import Codec, arguments, local
 from flowbind.progress import track
 from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
 from flowbind_text.sentences import SentenceEncoder
@@ -179,6 +179,10 @@ class SentencePrefixLM(Codec):
                 f"train one with `flowbind fit --config {RECIPE}` and give its file as `weights`"
             )
         return Path(self.weights)
+
+    def files(self) -> dict[str, Path]:
+        trained = {} if self.weights is None else {"weights": self.file}
+        return trained | local(encoder=self.encoder, language_model=self.language_model)
 
     @cached_property
     def sentences(self) -> SentenceEncoder:

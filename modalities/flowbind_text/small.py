@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec
+from flowbind.codec import NeuralCodec, local
 from flowbind.progress import track
 from flowbind_text.sentences import BATCH, MINILM, SentenceEncoder
 from flowbind_text.vocabulary import LONGEST
@@ -34,6 +34,9 @@ class SmallText(NeuralCodec):
         super().__init__(weights)
         self.encoder = encoder
         self.embedding = embedding
+
+    def files(self) -> dict[str, Path]:
+        return super().files() | local(encoder=self.encoder)
 
     @cached_property
     def sentences(self) -> SentenceEncoder:
@@ -72,7 +75,8 @@ class SmallText(NeuralCodec):
         return [_text(row) or "?" for row in outputs.cpu().numpy()]
 
     def fingerprint(self) -> dict[str, str | int]:
-        return super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+        made = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+        return {name: value for name, value in made.items() if name not in local(encoder=self.encoder)}  # not its place
 
 
 def _text(row: np.ndarray) -> str:
