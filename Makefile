@@ -31,8 +31,8 @@ quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fi
 	@echo "== test"
 	$(BIN)/flowbind test --config $(RECIPE)
 
-test: $(ENVIRONMENT) ## the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+test: $(ENVIRONMENT) ## the quick tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 	$(BIN)/python -m pytest -m slow
