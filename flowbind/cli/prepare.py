@@ -44,6 +44,12 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
+    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
+    if (old / DONE).is_file():  # killed between or after the two renamings below
+        if out.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, out)
     made = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
     if (out / DONE).is_file():
         if read_json(out / DONE) == made:
@@ -51,7 +57,6 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
             return
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: not empty, and not written by `flowbind prepare`; choose another folder")
-    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
