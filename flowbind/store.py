@@ -133,7 +133,7 @@ class LatentStore:
 
     def _check_header(self, shard: Shard) -> None:
         path = self.folder / shard.file
-        if path.parent != self.folder:
+        if path.parent != self.folder or path.suffix != ".safetensors":
             raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
         try:
             check_regular(path, LARGEST)
