@@ -57,7 +57,7 @@ class SentenceEncoder:
             raise missing(f"the encoder '{self.name}'", "sentence-transformers", "text") from None
         try:
             with without_bars():
-                model = SentenceTransformer(folder, device="cpu")
+                model = SentenceTransformer(folder, device="cpu", trust_remote_code=False)
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(f"{folder}: no complete sentence-transformers model ({line(error)})") from None
         if not has_words(model.tokenizer):
