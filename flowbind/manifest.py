@@ -99,6 +99,8 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
         ValueError: the file is missing, unreadable or damaged.
     """
     try:
+        if isinstance(source, Path):
+            check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
         return modality.read(source)
     except FileNotFoundError:
         why = f"{source}: no such file"

@@ -57,7 +57,6 @@ def refuse_bombs(stream: str) -> None:
     for event in yaml.parse(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         anchor, size = getattr(event, "anchor", None), 0
         if isinstance(event, yaml.CollectionStartEvent):
-            sizes.pop(anchor, None)
             open_nodes.append((anchor, 1))
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
