@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint codecs docs bench clean
+.PHONY: help quickstart test test-slow lint audit codecs docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 
 lint: $(ENVIRONMENT) ## ruff
 	$(BIN)/ruff check .
+
+audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
+	$(BIN)/uvx --python $(BIN)/python pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights into the plugins
 	$(BIN)/flowbind prepare shapes --out data/shapes

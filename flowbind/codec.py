@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from flowbind.regular import WEIGHTS, check_regular
+
 CHUNK = 256  # raw samples held while training inputs are made of them
 
 
@@ -131,6 +133,7 @@ class NeuralCodec(Codec):
             raise FileNotFoundError(
                 f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
             )
+        check_regular(self.file, WEIGHTS)
         with torch.device("meta"), _Undrawn():
             net = self.build()
         try:

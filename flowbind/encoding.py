@@ -74,7 +74,7 @@ def _stamp(source: str | Path) -> str:
     """Size and time of change of a file; nothing for a literal or a file that is not there."""
     try:
         stat = source.stat() if isinstance(source, Path) else None
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name that a file can have
         stat = None
     return f"{stat.st_size} {stat.st_mtime_ns}" if stat else ""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 LARGEST = 2**30  # bytes, where a reader does not say
+WEIGHTS = 2**38  # bytes of a network's weights
 
 
 def check_regular(path: str | Path, largest: int = LARGEST) -> None:

@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flowbind import registry
+from flowbind import registry, regular
 from flowbind.codec import arguments, digest_json
 from flowbind.flows import Flows
 from flowbind.generation import Model
@@ -28,7 +28,7 @@ from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
 from flowbind.progress import say, track
-from flowbind.regular import open_regular, read_json
+from flowbind.regular import check_regular, open_regular, read_json
 
 FORMAT = 1
 PLAIN = (str, int, float, bool, type(None))  # types that an argument may have in JSON
@@ -223,6 +223,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         why = str(error).splitlines()[0] if type(error) is ValueError else repr(error)[:200]
         raise ValueError(f"{config}: not a released model's description ({why})") from None
+    check_regular(weights_file, regular.WEIGHTS)
     try:
         state = load_file(weights_file)
         if any(not tensor.dtype.is_floating_point for tensor in state.values()) or len({t.dtype for t in state.values()}) > 1:

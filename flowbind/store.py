@@ -52,6 +52,10 @@ class Shard:
     header: str
     sha256: str
 
+    def __post_init__(self) -> None:
+        if [type(value) for value in vars(self).values()] != [str, int, int, str, str]:
+            raise TypeError(f"a shard is {str(vars(self))[:200]}")
+
 
 @dataclass(frozen=True)
 class Stratum:
@@ -108,16 +112,15 @@ class LatentStore:
             ]
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
-            for name in (name for stratum in self.strata for name in stratum.modalities):
-                DTYPES[self.fields[name].dtype]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             why = str(error) if type(error) is ValueError else repr(error)
             raise ValueError(
                 f"{path}: not a latent store's manifest ({why}); delete it and run `flowbind encode` again, which keeps "
                 "the shards that are whole"
             ) from None
-        for shard in self._shards():
-            self._check_header(shard)
+        for stratum in self.strata:
+            for shard in stratum.shards:
+                self._check_header(stratum, shard)
 
     def _shards(self) -> list[Shard]:
         return [shard for stratum in self.strata for shard in stratum.shards]
@@ -132,9 +135,9 @@ class LatentStore:
         """Number of samples."""
         return sum(stratum.rows for stratum in self.strata)
 
-    def _check_header(self, shard: Shard) -> None:
+    def _check_header(self, stratum: Stratum, shard: Shard) -> None:
         path = self.folder / shard.file
-        if path.parent != self.folder:
+        if path.parent != self.folder or path.suffix != ".safetensors":
             raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
         try:
             check_regular(path, LARGEST)
@@ -143,8 +146,17 @@ class LatentStore:
             raise _unusable(path, "is missing") from None
         if size != shard.bytes:
             raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
-        if hashlib.sha256(read_header(path)[0]).hexdigest() != shard.header:
+        raw, header = read_header(path)
+        if hashlib.sha256(raw).hexdigest() != shard.header:
             raise _unusable(path, "is corrupted (header: checksum)")
+        try:
+            held = {n: (entry["dtype"], entry["shape"]) for n, entry in header.items() if n != "__metadata__"}
+            fields = {name: self.fields[name] for name in stratum.modalities}
+            told = {name: (field.dtype, [shard.rows, *field.shape]) for name, field in fields.items()}
+        except (KeyError, TypeError, AttributeError):
+            held = told = None
+        if held is None or held != told | {LINE: ("I64", [shard.rows])}:
+            raise _unusable(path, f"holds other tensors than {MANIFEST} tells")
 
     def verify(self, shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter) -> None:
         """Reads every byte and compares checksums.
@@ -160,6 +172,7 @@ class LatentStore:
             with open_regular(path, LARGEST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                     raise _unusable(path, "is corrupted (checksum)")
+            map_shard(path, shard.rows)
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -198,12 +211,7 @@ class LatentStore:
         for stratum in self.strata:
             found: dict[str, list[np.ndarray]] = {name: [] for name in [*stratum.modalities, LINE]}
             for shard in stratum.shards:
-                arrays = map_shard(self.folder / shard.file, shard.rows)
-                if {name: array.shape[1:] for name, array in arrays.items()} != {
-                    name: () if name == LINE else tuple(self.fields[name].shape) for name in found
-                }:
-                    raise _unusable(self.folder / shard.file, "holds other tensors than the manifest tells")
-                for name, array in arrays.items():
+                for name, array in map_shard(self.folder / shard.file, shard.rows).items():
                     found[name].append(array)
             maps.append(found)
         return maps

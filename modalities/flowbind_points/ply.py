@@ -93,10 +93,10 @@ def _header(content: bytes) -> tuple[str, list[tuple[str, int, list | None]], by
         raise ValueError("not a PLY file, or its header is damaged")
     encoding, elements = "", []
     try:
-        for line in content[:end].decode("ascii").splitlines():
+        for line in content[:end].decode("latin-1").splitlines():  # which knows every byte
             match line.split():
-                case ["format", encoding, _] if encoding in ENCODINGS:
-                    pass
+                case ["format", form, _] if form in ENCODINGS:
+                    encoding = form
                 case ["element", name, count]:
                     elements.append((name, min(int(count), len(content)), []))  # a row is a byte or more
                     if elements[-1][1] < 0:

@@ -207,7 +207,7 @@ class SentencePrefixLM(Codec):
         except ImportError:
             raise missing(f"the language model '{self.language_model}'", "transformers", "prefix-lm") from None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.language_folder)
+            tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{self.language_folder}: no tokenizer of transformers ({line(error)})") from None
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
@@ -235,7 +235,11 @@ class SentencePrefixLM(Codec):
         try:
             with without_bars():
                 lm, loaded = AutoModelForCausalLM.from_pretrained(
-                    self.language_folder, dtype="auto", use_safetensors=True, output_loading_info=True
+                    self.language_folder,
+                    dtype="auto",
+                    use_safetensors=True,
+                    trust_remote_code=False,  # nor is anybody asked whether to
+                    output_loading_info=True,
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{self.language_folder}: no causal language model ({line(error)})") from None
