@@ -210,8 +210,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
         for entry in description["modalities"].values():
-            own = {argument: _inside(folder, folder / file) for argument, file in entry["codec"].pop("files", {}).items()}
-            entry["codec"]["args"] |= {argument: str(path) for argument, path in own.items()}
+            for argument, file in entry["codec"].pop("files", {}).items():
+                entry["codec"]["args"][argument] = str(_inside(folder, folder / file))
         configs = DriftConfig(**description["drift"]), HeadConfig(**description["head"])
         objective = ObjectiveConfig(**description["objective"])
         modalities = {name: build_modality(entry) for name, entry in description["modalities"].items()}

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 FLOWBIND = Path(sys.executable).with_name("flowbind")  # which Lightning starts again for every further device
 PAIRS, WORDS = 7 * SHARD_ROWS + 100, 3 * SHARD_ROWS + 50  # 8 and 4 shards
 SHARDS = 12
+KILLS = 5
 BAD = {5: "12", 3 * SHARD_ROWS + 1: "x", 8 * SHARD_ROWS: "1234"}  # samples that cannot be read, in three shards
 
 RECIPE = """
@@ -71,7 +72,8 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 def encoding(recipe: Path, store: Path, devices: int, *arguments) -> list:
     """The command that encodes into a store."""
     spread = ["--trainer.accelerator", "cpu", "--trainer.devices", devices, "--trainer.strategy", "ddp"]
-    return ["encode", "--config", recipe, f"--data.init_args.store={store}", *(spread if devices > 1 else ()), *arguments]
+    chosen = [f"--data.init_args.store={store}", *(spread if devices > 1 else ())]
+    return ["encode", "--config", recipe, *chosen, *arguments]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -137,7 +139,7 @@ def gone(process: subprocess.Popen, patience: float = 60) -> bool:
 def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     draw, store, log = random.Random(devices), tmp_path / "store", recipe.parent / "log"
     command = encoding(recipe, store, devices, "--split", "train")
-    folder, kept, kills = store / "train", {}, 5
+    folder, kept, kills = store / "train", {}, KILLS
     log.unlink(missing_ok=True)
     for kill in range(kills):
         process = begin(*command)
@@ -163,10 +165,15 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     code, said = finish(begin(*command))
     assert code == 0, said
     assert kept.items() <= finished(folder).items()
-    assert content(folder) == {name.removeprefix("train/"): held for name, held in whole[0].items() if name.startswith("train/")}
+    assert {f"train/{name}" for name in content(folder)} == {name for name in whole[0] if name.startswith("train/")}
+    assert all(held == whole[0][f"train/{name}"] for name, held in content(folder).items())
     needed = sum(-(-rows // BATCH_ROWS) * names for rows, names in ((PAIRS, 2), (WORDS, 1)))
     lost = kills * devices * SHARD_ROWS // BATCH_ROWS * 2
     assert needed <= lines(log) <= needed + lost
+    print(
+        f"{devices} devices: {kills} kills, {len(kept)} of {SHARDS} shards finished before the last run and kept, "
+        f"{lines(log)} batches encoded of {needed} needed; the store is the same to the byte"
+    )
 
 
 def lines(path: Path) -> int:
@@ -179,7 +186,7 @@ def test_preparing_is_whole_after_kills(tmp_path):
     code, said = finish(begin(*command, "--out", tmp_path / "whole"))
     assert code == 0, said
     partial, draw = tmp_path / "killed.partial", random.Random(0)
-    for _ in range(4):
+    for _ in range(KILLS):
         process = begin(*command, "--out", tmp_path / "killed")
         files = draw.randrange(1, 200)
         while process.poll() is None and (not partial.is_dir() or sum(1 for _ in partial.rglob("*.*")) < files):
@@ -192,3 +199,4 @@ def test_preparing_is_whole_after_kills(tmp_path):
     assert code == 0, said
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
+    print(f"prepare: {KILLS} kills, then the same {len(content(tmp_path / 'whole'))} files to the byte")

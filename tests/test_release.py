@@ -48,7 +48,14 @@ def test_names_on_a_hub_stay_names(tmp_path):
     assert not (made / "codecs").exists()
 
 
-OUTSIDE = ["{outside}", "codecs/../../mine/trained.safetensors", "../mine/trained.safetensors", "model.json", "codecs", ""]
+OUTSIDE = [
+    "{outside}",
+    "codecs/../../mine/trained.safetensors",
+    "../mine/trained.safetensors",
+    "model.json",
+    "codecs",
+    "",
+]
 
 
 @pytest.mark.parametrize("path", OUTSIDE)
@@ -61,7 +68,9 @@ def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch
     codec["files"] = {}
     codec[place]["weights"] = path.format(outside=weights)
     (made / "model.json").write_text(json.dumps(description))
-    with pytest.raises(ValueError, match=r"model.json: not a released model's description .*allowed are model.safetensors"):
+    with pytest.raises(
+        ValueError, match=r"model.json: not a released model's description .*allowed are model.safetensors"
+    ):
         flowbind.load(made)
 
 
