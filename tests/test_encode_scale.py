@@ -176,6 +176,25 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     )
 
 
+def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
+    command, log = encoding(recipe, tmp_path / "store", 2, "--split", "train"), recipe.parent / "log"
+    process, before = begin(*command), lines(log)
+    while lines(log) < before + 40 and process.poll() is None:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    code, said = finish(process)
+    assert code == 130, said
+    assert "interrupted; run the same command again to go on" in said
+    assert "Traceback" not in said
+    assert gone(process)
+    kept = finished(tmp_path / "store/train")
+    assert kept
+    code, said = finish(begin(*command))
+    assert code == 0, said
+    assert kept.items() <= finished(tmp_path / "store/train").items()
+    assert all(held == whole[0][f"train/{name}"] for name, held in content(tmp_path / "store/train").items())
+
+
 def lines(path: Path) -> int:
     """How many lines a file has; none if it is not there."""
     return path.read_bytes().count(b"\n") if path.is_file() else 0
