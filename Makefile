@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint codecs docs bench clean
+.PHONY: help quickstart test test-slow lint audit codecs docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,14 +31,17 @@ quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fi
 	@echo "== test"
 	$(BIN)/flowbind test --config $(RECIPE)
 
-test: $(ENVIRONMENT) ## the quick tests
-	$(BIN)/python -m pytest -m "not slow"
+test: $(ENVIRONMENT) ## the quick tests, in two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 	$(BIN)/python -m pytest -m slow
 
 lint: $(ENVIRONMENT) ## ruff
 	$(BIN)/ruff check .
+
+audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
+	$(BIN)/uvx --python $(BIN)/python pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights into the plugins
 	$(BIN)/flowbind prepare shapes --out data/shapes

@@ -10,6 +10,7 @@ fingerprints and messages know how a codec was made.
 
 import hashlib
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
@@ -19,6 +20,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from flowbind.regular import WEIGHTS, check_regular
+
+CHUNK = 256  # raw samples held while training inputs are made of them
 
 
 def arguments(described: object) -> dict[str, Any]:
@@ -63,6 +68,13 @@ class Codec(ABC):
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
 
+    def files(self) -> dict[str, Path]:
+        """The arguments that name a file or folder of this machine. A released model takes copies of these along.
+
+        An argument that may also name something on a hub is among them where its value is there as a path.
+        """
+        return {}
+
     def to(self, device: torch.device | str) -> Self:
         """Moves the codec to a device, with the networks that it has built. Returns it."""
         return move(self, device)
@@ -92,8 +104,12 @@ class NeuralCodec(Codec):
         """Stacks B raw samples into the network's input, with shape (B, *), on the CPU."""
 
     def training_inputs(self, raws: Sequence[Any]) -> tuple[Tensor, ...]:
-        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ."""
-        return (self.prepare(raws),)
+        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ.
+
+        The samples may be read from disk one by one as they are asked for, so each is asked for once, and few are held.
+        """
+        parts = [self.prepare(raws[start : start + CHUNK]) for start in range(0, len(raws), CHUNK)]
+        return (torch.cat(parts),)
 
     @abstractmethod
     def finish(self, outputs: Tensor) -> list[Any]:
@@ -103,6 +119,9 @@ class NeuralCodec(Codec):
     def file(self) -> Path:
         """The safetensors file of the weights."""
         return self.shipped if self.weights is None else Path(self.weights)
+
+    def files(self) -> dict[str, Path]:
+        return {} if self.weights is None else {"weights": self.file}
 
     @cached_property
     def net(self) -> nn.Module:
@@ -114,6 +133,7 @@ class NeuralCodec(Codec):
             raise FileNotFoundError(
                 f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
             )
+        check_regular(self.file, WEIGHTS)
         with torch.device("meta"), _Undrawn():
             net = self.build()
         try:
@@ -150,9 +170,19 @@ class _Undrawn(TorchFunctionMode):
         return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
 
 
+def local(**arguments: str) -> dict[str, Path]:
+    """Those of a codec's arguments whose values are paths of something that is there."""
+    return {name: Path(value) for name, value in arguments.items() if Path(value).exists()}
+
+
 def digest_all(paths: Iterable[Path]) -> str:
     """SHA-256 of several files, in hexadecimal: of their digests in this order."""
     return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -1,15 +1,16 @@
 """Encoding: a manifest of raw samples to a latent store, by Lightning's prediction loop, on any number of devices.
 
-The work is cut into shards; a device encodes every world-th of them, and a finished shard is never encoded again unless
-its samples or its codecs change. The store's manifest comes last.
+The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at the same pace. A
+finished shard is never encoded again unless its samples or its codecs change. The store's manifest comes last.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -73,30 +74,48 @@ def _stamp(source: str | Path) -> str:
     """Size and time of change of a file; nothing for a literal or a file that is not there."""
     try:
         stat = source.stat() if isinstance(source, Path) else None
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name that a file can have
         stat = None
     return f"{stat.st_size} {stat.st_mtime_ns}" if stat else ""
 
 
-IDLE = ShardPlan("", [], [], "")
-
-
 class Chunks(Dataset):
-    """Raw samples, read in chunks of at most `BATCH_ROWS` rows of one shard; a sample that cannot be read is its error."""
+    """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard; a sample that cannot be read is its error.
 
-    def __init__(self, manifest: Manifest, modalities: Mapping[str, Modality], plans: Sequence[ShardPlan]) -> None:
-        self.manifest, self.modalities = manifest, modalities
-        self.parts = [
-            (plan, plan.samples[start : start + BATCH_ROWS], start + BATCH_ROWS >= len(plan.samples))
-            for plan in plans
-            for start in range(0, len(plan.samples), BATCH_ROWS)
-        ] or [(IDLE, [], False)]  # a device with nothing to do must still meet the others
+    All devices have equally many chunks, the last ones of some empty: after each they tell one another what they did.
+
+    Args:
+        manifest: of the samples.
+        modalities: that read them.
+        shares: every device's shards.
+        rank: of this device.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        modalities: Mapping[str, Modality],
+        shares: Sequence[Sequence[ShardPlan]],
+        rank: int,
+    ) -> None:
+        self.manifest, self.modalities, self.rank = manifest, modalities, rank
+        parts = [
+            [
+                (plan, plan.samples[start : start + BATCH_ROWS], start + BATCH_ROWS >= len(plan.samples))
+                for plan in share
+                for start in range(0, len(plan.samples), BATCH_ROWS)
+            ]
+            for share in shares
+        ]
+        idle = (ShardPlan("", [], [], ""), [], False)
+        self.rounds = list(zip_longest(*parts, fillvalue=idle)) or [(idle,) * len(shares)]
+        self.samples = sum(len(plan.samples) for share in shares for plan in share)
 
     def __len__(self) -> int:
-        return len(self.parts)
+        return len(self.rounds)
 
     def __getitem__(self, number: int) -> "Chunk":
-        plan, indices, last = self.parts[number]
+        plan, indices, last = self.rounds[number][self.rank]
         raws: dict[str, list[Any]] = {name: [] for name in plan.modalities}
         good, bad = [], []
         for index in indices:
@@ -109,7 +128,7 @@ class Chunks(Dataset):
             good.append(index)
             for name, raw in read.items():
                 raws[name].append(raw)
-        return Chunk(plan, good, raws, bad, last)
+        return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]))
 
 
 @dataclass
@@ -121,12 +140,14 @@ class Chunk:
     raws: dict[str, list[Any]]
     bad: list[str]
     last: bool
+    of_all: int  # samples that all devices take at the same time
 
 
 class Encoding(LightningModule):
     """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end, the store's manifest.
 
-    Which shards are pending is found out when all devices have come together, and before any of them writes.
+    The first device finds out which shards are pending, before any of them writes, and tells the others. A mistake of
+    one device is told to all, so that none waits for another in vain; the first raises it, the others end silently.
     """
 
     def __init__(
@@ -149,61 +170,92 @@ class Encoding(LightningModule):
         self.shard_bad: list[str] = []
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
-        done = finished_shards(self.folder, self.plans)
-        self.bad = [line for held in done.values() for line in held]
-        self.before = len(self.bad)
+        (done, *_) = self._agree(self._find_done)
+        self.bad = [line for held in done.values() for line in held]  # of all devices
         pending = [plan for plan in self.plans if plan.file not in done]
-        mine = pending[self.trainer.global_rank :: self.trainer.world_size]
-        self.trainer.strategy.barrier()
+        world = self.trainer.world_size
+        shares = [pending[rank::world] for rank in range(world)]
+        chunks = Chunks(self.manifest, self.modalities, shares, self.trainer.global_rank)
+        loader = DataLoader(chunks, batch_size=None, num_workers=self.workers)
+        shown = pending and self.trainer.is_global_zero
+        return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples) if shown else loader
+
+    def _find_done(self) -> dict[str, list[str]]:
+        if not self.trainer.is_global_zero:
+            return {}
+        done = finished_shards(self.folder, self.plans)
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        loader = DataLoader(Chunks(self.manifest, self.modalities, mine), batch_size=None, num_workers=self.workers)
-        return _Shown(loader, f"encoding {self.manifest.path}") if mine and self.trainer.is_global_zero else loader
+        return done
 
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
             modality.codec.to(self.device)
 
     def on_predict_end(self) -> None:
-        self.trainer.strategy.barrier()
-        bad = [*self.bad[: self.before], *gathered(self.bad[self.before :])]
-        if self.trainer.is_global_zero:
-            self._finish(bad)
-        self.trainer.strategy.barrier()
+        self._agree(self._finish)
 
-    def _finish(self, bad: Sequence[str]) -> None:
-        if bad:
-            say(f"{self.folder}: {len(bad)} samples could not be read and are left out:")
-            for line in bad:
+    def _finish(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        if self.bad:
+            say(f"{self.folder}: {len(self.bad)} samples could not be read and are left out:")
+            for line in sorted(self.bad):  # the same with any number of devices
                 say(f"  {line}")
-        self._check(bad)
+        self._check()
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
             if (self.folder / plan.file).is_file():
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
         wanted = {file for files in strata.values() for file in files}
-        for stale in self.folder.glob("*.safetensors"):
+        for stale in self.folder.glob("*.safetensors*"):  # shards of another plan, and what a killed run began
             if stale.name not in wanted:
                 stale.unlink()
         prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
         path = self.manifest.path
         finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
 
-    def _check(self, bad: Sequence[str]) -> None:
-        if len(bad) > self.skip_bad:
+    def _check(self) -> None:
+        if len(self.bad) > self.skip_bad:
             allowed = (
                 f" (more than the {self.skip_bad} that --skip-bad allows)"
                 if self.skip_bad
                 else "; --skip-bad N leaves out at most N such samples"
             )
-            raise ValueError(f"{bad[-1]}{allowed}")
+            self._stop(ValueError(f"{self.bad[-1]}{allowed}"))
+
+    def _agree(self, work: Callable[[], Any]) -> list[Any]:
+        """Does something on every device. Returns what came of it on each.
+
+        Raises:
+            ValueError, OSError: what one of the devices raised, on the first.
+            SystemExit: the same, on the others.
+        """
+        made, mistake = None, None
+        try:
+            made = work()
+        except (ValueError, OSError) as error:
+            mistake = error
+        found = gathered((made, mistake and str(mistake)))
+        told = next((said for _, said in found if said), None)
+        if told is not None:
+            self._stop(mistake or ValueError(told))
+        return [made for made, _ in found]
+
+    def _stop(self, mistake: Exception) -> NoReturn:
+        raise mistake if self.trainer.is_global_zero else SystemExit(0)  # any other code, and Lightning kills the first
 
     def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
         return batch  # raw samples: codecs move what they need
 
     def predict_step(self, chunk: Chunk, index: int) -> int:
-        self.bad += chunk.bad
+        for bad in self._agree(lambda: self._encode(chunk)):
+            self.bad += bad
+        self._check()
+        return len(chunk.indices)
+
+    def _encode(self, chunk: Chunk) -> list[str]:
+        """Encodes a chunk, and writes the shard that it ends. Returns the errors of the samples left out."""
         self.shard_bad += chunk.bad
-        self._check(self.bad)
         if chunk.indices:
             for name, raws in chunk.raws.items():
                 codec = self.modalities[name].codec
@@ -219,11 +271,10 @@ class Encoding(LightningModule):
                 tensors = {name: torch.cat(parts) for name, parts in self.latents.items()} | {
                     LINE: torch.tensor(self.lines)
                 }
-                write_shard(
-                    self.folder / chunk.plan.file, tensors, {"key": chunk.plan.key, "bad": json.dumps(self.shard_bad)}
-                )
+                made = {"key": chunk.plan.key, "bad": self.shard_bad}
+                write_shard(self.folder / chunk.plan.file, tensors, made)
             self._begin()
-        return len(chunk.indices)
+        return chunk.bad
 
 
 def encode(
@@ -247,6 +298,7 @@ def encode(
     Raises:
         ValueError: a sample that cannot be read, or no sample at all.
         OSError: the folder cannot be written.
+        SystemExit: one of these on another device than the first, which raises it.
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
@@ -256,24 +308,26 @@ def encode(
         return LatentStore(folder)
     try:
         trainer.predict(Encoding(modalities, manifest, plans, folder, skip_bad, workers), return_predictions=False)
-    except SystemExit:  # how Lightning ends on Ctrl-C
-        raise KeyboardInterrupt from None
+    except SystemExit as stop:
+        if stop.code:  # how Lightning ends on Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
     return LatentStore(folder)
 
 
 def finished_shards(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[str]]:
     """Files of the shards that are whole and made from the same samples by the same codecs, each with the errors of what it lacks."""
     held = ((plan, shard_metadata(folder / plan.file)) for plan in plans)
-    return {plan.file: json.loads(meta["bad"]) for plan, meta in held if meta and meta.get("key") == plan.key}
+    return {plan.file: meta["bad"] for plan, meta in held if meta and meta.get("key") == plan.key}
 
 
-def gathered(lines: list[str]) -> list[str]:
-    """The lines of all devices, one device after the other."""
+def gathered(made: Any) -> list[Any]:
+    """What every device made, in their order."""
     if not torch.distributed.is_initialized():
-        return lines
-    found: list[list[str]] = [[]] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(found, lines)
-    return [line for part in found for line in part]
+        return [made]
+    found: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(found, made)
+    return found
 
 
 def known_names(modalities: Mapping[str, Modality]) -> set[str]:
@@ -291,13 +345,13 @@ def _finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> 
 
 
 class _Shown:
-    """A loader that shows its progress."""
+    """A loader that shows how many samples of all devices are done."""
 
-    def __init__(self, loader: DataLoader, description: str) -> None:
-        self.loader, self.description = loader, description
+    def __init__(self, loader: DataLoader, description: str, samples: int) -> None:
+        self.loader, self.description, self.samples = loader, description, samples
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self):
-        return track(self.loader, self.description, len(self.loader))
+        return track(self.loader, self.description, self.samples, "samples", lambda chunk: chunk.of_all)

@@ -6,6 +6,8 @@ labels for measuring.
 """
 
 import json
+import os
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +16,9 @@ from typing import Any
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.registry import nearest
+from flowbind.regular import check_regular
 
+LONGEST = 2**20  # characters of a line
 RESERVED = ("id", "labels")
 
 
@@ -47,12 +51,16 @@ class Manifest:
             ValueError: no sample, or a line that cannot be used; one line with its number.
         """
         path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such manifest; make one with `flowbind prepare`")
+        try:
+            check_regular(path, sys.maxsize)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"{path}: no such manifest; make one with `flowbind prepare`") from None
         samples = []
         try:
             with path.open(encoding="utf-8") as file:
-                for number, line in enumerate(file, start=1):
+                for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
+                    if len(line) == LONGEST:
+                        raise ValueError(f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred")
                     if line.strip():
                         samples.append(_parse(line, f"{path}, line {number}", str(number), known))
         except UnicodeDecodeError as error:
@@ -67,18 +75,21 @@ class Manifest:
         A value of a literal modality is a file where it ends in one of the modality's suffixes and that file is there.
         """
         value = sample.values[name]
-        path = self.path.parent / value if len(value) < 4096 and "\0" not in value else None
-        if modality.literal and not (path and value.lower().endswith(modality.suffixes) and path.is_file()):
+        path = self.path.parent / value
+        if modality.literal and not (value.lower().endswith(modality.suffixes) and os.path.isfile(path)):
             return value
-        return path if path is not None else value
+        return path
 
     def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
-        """Reads one raw sample.
+        """Reads one raw sample; a file only where its suffix is one of the modality's, whoever wrote the manifest.
 
         Raises:
-            ValueError: the file is missing or damaged; one line that names sample and file.
+            ValueError: the file is missing, damaged or named as no file of this kind is; one line that names sample and file.
         """
-        return read_raw(modality, self.source(sample, name, modality), f"sample '{sample.id}' of {self.path}")
+        source, what = self.source(sample, name, modality), f"sample '{sample.id}' of {self.path}"
+        if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
+            raise ValueError(f"{source}: not named like a file of '{name}'; allowed: {', '.join(modality.suffixes)} ({what})")
+        return read_raw(modality, source, what)
 
 
 def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
@@ -88,13 +99,16 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
         ValueError: the file is missing, unreadable or damaged.
     """
     try:
+        if isinstance(source, Path):
+            check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
         return modality.read(source)
     except FileNotFoundError:
-        raise ValueError(f"{source}: no such file ({what})") from None
+        why = f"{source}: no such file"
     except OSError as error:
-        raise ValueError(f"{source}: cannot be read: {error.strerror or error} ({what})") from None
+        why = f"{source}: cannot be read: {error.strerror or error}"
     except ValueError as error:
-        raise ValueError(f"{error} ({what})") from None
+        why = str(error)
+    raise ValueError(" ".join(f"{why} ({what})".split()))  # names may have line ends
 
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
@@ -106,7 +120,7 @@ def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
 def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample:
     try:
         entry = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({error}); a manifest has one JSON object a line") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")

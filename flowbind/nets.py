@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 TIME_FREQUENCIES = 128  # 256 sinusoids: a cosine and a sine each; authors' code
+MOST_FEATURES, MOST_BLOCKS = 2**16, 2**10  # of a network, in whatever file its sizes are told
 MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
 
 
@@ -30,6 +31,9 @@ class DriftConfig:
     depth: int = 12
     ratio: int = 4
 
+    def __post_init__(self) -> None:
+        _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS, ratio=MOST_FEATURES)
+
 
 @dataclass(frozen=True)
 class HeadConfig:
@@ -44,6 +48,17 @@ class HeadConfig:
     width: int = 1152
     depth: int = 3
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS)
+
+
+def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
+    """Refuses sizes that no network has, before anything is built: they may come from a file that somebody else wrote."""
+    for name, largest in most.items():
+        value = getattr(config, name)
+        if type(value) is not int or not 0 <= value <= largest:
+            raise ValueError(f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers up to {largest}")
 
 
 class TimeEmbedding(nn.Module):

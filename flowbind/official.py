@@ -4,7 +4,6 @@ Their file holds, per modality, a drift net and a head (there `logvar`, of whose
 the standardisation lies in files of its own. Nothing of it is unpickled but tensors and plain containers.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from flowbind.generation import Model
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
+from flowbind.regular import check_regular, read_json
 
 # Their names, and ours: of the drift net, and of the head.
 DRIFT = {
@@ -38,6 +38,7 @@ HEAD = {
 }
 SETTING = {"prior": "explicit_residual", "t_cond": "adaln", "feat_scale": 1.0}  # what this reader knows
 LAST = "logvar.4."  # of the head: a linear layer behind three blocks
+SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
 OBJECTIVE = ObjectiveConfig(times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0)
 
@@ -75,14 +76,14 @@ def read_official(
     )
     with torch.device("meta"):
         flows = Flows(modalities, *sizes)
-    flows.to_empty(device="cpu")
+    flows.standard.to_empty(device="cpu")  # the rest takes the checkpoint's tensors: sizes that it does not bear out cost nothing
     for name, state in states.items():
         width = modalities[name].codec.shape[0]
         # The head's last layer gives twice the width, of which the first half is the estimate.
         state = {key: tensor[:width] if key.startswith(LAST) else tensor for key, tensor in state.items()}
         try:
-            flows.drifts[name].load_state_dict(_renamed(state, DRIFT))
-            flows.heads[name].load_state_dict(_renamed(state, HEAD))
+            flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
+            flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
         except RuntimeError as error:
             why = str(error).splitlines()[-1].strip()
             raise ValueError(f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})") from None
@@ -96,7 +97,7 @@ def read_official(
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = read_json(path, SETTINGS)
         return settings | {key: int(settings[key]) for key in ("hidden_dim", "num_layers")}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})") from None
@@ -107,7 +108,10 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-        return {str(name): dict(state.items()) for name, state in states.items()}
+        found = {str(name): dict(state.items()) for name, state in states.items()}
+        if any(not isinstance(tensor, Tensor) for state in found.values() for tensor in state.values()):
+            raise TypeError("something else than tensors among the weights")
+        return found
     except Exception as error:  # whatever the reader of archives and pickles says
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{path}: not the authors' checkpoint, or a damaged one ({why})") from None
@@ -127,10 +131,11 @@ def _matches(key: str, names: Mapping[str, str]) -> str | None:
 
 
 def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    return {ours: tensor for key, tensor in state.items() if (ours := _matches(key, names))}
+    return {ours: tensor.float() for key, tensor in state.items() if (ours := _matches(key, names))}
 
 
 def _statistic(path: Path, width: int) -> Tensor:
+    check_regular(path)  # the readers below would wait for a pipe
     try:
         if path.suffix == ".npy":
             found = torch.from_numpy(np.load(path, allow_pickle=False))

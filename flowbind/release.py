@@ -1,32 +1,38 @@
 """Released models: a folder of safetensors and JSON. Nothing in it can run code: classes are found by registered name.
 
-model.json          modalities, codecs, sizes, settings, versions
+model.json          modalities, codecs, sizes, settings, versions, and checksums of all files
 model.safetensors   weights of drifts and heads, and the standardisation
-codecs/             weights of codecs that are not shipped with their plugin
+codecs/             files and folders of the codecs, copied from the machine where the model was made
 """
 
+import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flowbind import registry
-from flowbind.codec import arguments
+from flowbind import registry, regular
+from flowbind.codec import arguments, digest_json
 from flowbind.flows import Flows
 from flowbind.generation import Model
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
+from flowbind.progress import say, track
+from flowbind.regular import check_regular, open_regular, read_json
 
 FORMAT = 1
+PLAIN = (str, int, float, bool, type(None))  # types that an argument may have in JSON
+LARGEST = 2**24  # bytes of a model's description
 CONFIG, WEIGHTS, CODECS = "model.json", "model.safetensors", "codecs"
 
 
@@ -44,12 +50,29 @@ def describe_modality(modality: Modality) -> dict[str, Any]:
 
 def build_modality(description: Mapping[str, Any]) -> Modality:
     """Makes what `describe_modality` described, every class found by its registered name."""
-    return registry.load("modalities", description["name"])(
-        codec=registry.load("codecs", description["codec"]["name"])(**description["codec"]["args"]),
+    codec = registry.load("codecs", description["codec"]["name"])
+    modality = registry.load("modalities", description["name"])
+    return modality(
+        codec=codec(**_typed(codec, description["codec"]["args"])),
         drift=description["drift"] and DriftConfig(**description["drift"]),
         head=description["head"] and HeadConfig(**description["head"]),
-        **description["args"],
+        **_typed(modality, description["args"]),
     )
+
+
+def _typed(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Arguments from a file, where they have the types that the class tells: a codec checks them when it is used, if at all.
+
+    Raises:
+        ValueError: one of them has another type.
+    """
+    kinds = get_type_hints(cls.__init__)
+    for name, value in given.items():
+        plain = [kind for kind in (kinds.get(name), *get_args(kinds.get(name))) if kind in PLAIN]
+        allowed = (*plain, *([int] if float in plain else []))
+        if plain and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain)):
+            raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, which is no {' or '.join(k.__name__ for k in plain)}")
+    return given
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -79,14 +102,20 @@ def save(model: Model, folder: str | Path) -> None:
     partial.mkdir(parents=True)
     description = describe(model)
     for name, modality in model.modalities.items():
-        if description["modalities"][name]["codec"]["args"].get("weights") is not None:
-            (partial / CODECS).mkdir(exist_ok=True)
-            shutil.copyfile(modality.codec.file, partial / CODECS / f"{name}.safetensors")
-            description["modalities"][name]["codec"]["args"]["weights"] = f"{CODECS}/{name}.safetensors"
+        codec = description["modalities"][name]["codec"]
+        own = modality.codec.files()
+        codec["args"] = {argument: value for argument, value in codec["args"].items() if argument not in own}
+        codec["files"] = {argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()}
+        for argument, path in own.items():
+            size = _copy(path, partial / codec["files"][argument])
+            say(f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'")
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in model.flows.state_dict().items()},
         partial / WEIGHTS,
     )
+    parts = [path for path in sorted(partial.rglob("*")) if path.is_file()]
+    description["files"] = {path.relative_to(partial).as_posix(): _sha256(path) for path in parts}
+    description = {"sha256": digest_json(description)} | description
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -94,6 +123,16 @@ def save(model: Model, folder: str | Path) -> None:
         os.replace(folder, old)
     os.replace(partial, folder)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> int:
+    """Copies a file, or a folder without its hidden files; where these are links, what they lead to. Returns the bytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
+    else:
+        shutil.copyfile(source, target)
+    return sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file())
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -113,6 +152,46 @@ def files(folder: Path) -> tuple[Path, Path]:
     return folder / CONFIG, folder / WEIGHTS
 
 
+def verify(folder: str | Path) -> tuple[int, int]:
+    """Reads every byte of a released model and compares checksums. Returns how many files it has, and their bytes.
+
+    Raises:
+        FileNotFoundError: there is no such folder, or a file of it is missing.
+        ValueError: the folder is not a released model, or a file changed since it was written; it is named.
+    """
+    folder = Path(folder)
+    config, _ = files(folder)
+    description = read_json(config, LARGEST)
+    try:
+        told, held = description.pop("sha256"), dict(description["files"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ValueError(f"{config}: holds no checksums; save the model again with this version of flowbind") from None
+    if told != digest_json(description):
+        raise ValueError(f"{config}: changed since it was written (checksum)")
+    for file, sha256 in track(held.items(), f"verifying {folder}"):
+        path = _inside(folder, folder / file)
+        if _sha256(path) != sha256:
+            raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
+    return 1 + len(held), config.stat().st_size + sum((folder / file).stat().st_size for file in held)
+
+
+def _sha256(path: Path) -> str:
+    with open_regular(path, sys.maxsize) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _inside(folder: Path, path: Path) -> Path:
+    """A path of a released model: the one rule for all that its description names.
+
+    Raises:
+        ValueError: it is neither the weights nor in `codecs/`, but leads elsewhere.
+    """
+    own = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+    if not own or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
+        raise ValueError(f"{folder / CONFIG}: names '{path}', allowed are {WEIGHTS} and what is in {folder / CODECS}")
+    return path
+
+
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
 
@@ -127,24 +206,29 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     folder = Path(folder)
     config, weights_file = files(folder)
     try:
-        description = json.loads(config.read_text())
+        description = read_json(config, LARGEST)
         if description["format"] != FORMAT:
             raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
         for entry in description["modalities"].values():
-            weights = entry["codec"]["args"].get("weights")
-            if weights is not None:
-                if Path(weights).parent != Path(CODECS):
-                    raise ValueError(f"codec weights outside {CODECS}/")
-                entry["codec"]["args"]["weights"] = str(folder / weights)
+            for argument, file in entry["codec"].pop("files", {}).items():
+                entry["codec"]["args"][argument] = str(_inside(folder, folder / file))
         configs = DriftConfig(**description["drift"]), HeadConfig(**description["head"])
         objective = ObjectiveConfig(**description["objective"])
         modalities = {name: build_modality(entry) for name, entry in description["modalities"].items()}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{config}: not a released model's description ({error!r})") from None
-    with torch.device("meta"):
-        flows = Flows(modalities, *configs)
+        for modality in modalities.values():
+            for path in modality.codec.files().values():  # whatever the codec would read here
+                _inside(folder, path)
+        with torch.device("meta"):
+            flows = Flows(modalities, *configs)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        why = str(error).splitlines()[0] if type(error) is ValueError else repr(error)[:200]
+        raise ValueError(f"{config}: not a released model's description ({why})") from None
+    check_regular(weights_file, regular.WEIGHTS)
     try:
-        flows.load_state_dict(load_file(weights_file), assign=True)
+        state = load_file(weights_file)
+        if any(not tensor.dtype.is_floating_point for tensor in state.values()) or len({t.dtype for t in state.values()}) > 1:
+            raise RuntimeError("not all numbers are floating-point numbers of one precision")
+        flows.load_state_dict(state, assign=True)
     except SafetensorError as error:
         raise ValueError(f"{weights_file}: damaged ({error})") from None
     except RuntimeError as error:

@@ -4,13 +4,16 @@
     0-00000.safetensors            rows of stratum 0: one tensor per modality, plus `@line`, the line of each row's sample
 
 Rows are grouped by stratum, the subset of modalities that their samples have. Latents have any fixed shape and dtype.
-Shards are memory-mapped: opening costs the manifest alone, and a batch costs its own rows.
+Shards are memory-mapped: opening costs the manifest and the shards' headers, and a batch costs its own rows.
+
+Everything is under a checksum: the manifest holds its own, those of the shards' headers, compared on opening, and those
+of the whole shards, compared by `flowbind verify`.
 """
 
 import hashlib
 import json
 import struct
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +26,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowbind.atomic import replacing
-from flowbind.codec import digest
+from flowbind.codec import digest, digest_json
+from flowbind.regular import check_regular, open_regular, read_json
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
+LARGEST = 2**40  # bytes of a shard
+HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
 LINE = "@line"  # cannot clash with a modality: names are identifiers
+MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
 
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -37,12 +44,17 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Shard:
-    """One file: its rows, size in bytes and SHA-256."""
+    """One file: its rows, size in bytes, and the SHA-256 of its header and of all of it."""
 
     file: str
     rows: int
     bytes: int
+    header: str
     sha256: str
+
+    def __post_init__(self) -> None:
+        if [type(value) for value in vars(self).values()] != [str, int, int, str, str]:
+            raise TypeError(f"a shard is {str(vars(self))[:200]}")
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,8 @@ class LatentStore:
 
     Raises:
         FileNotFoundError: there is no store, or it was never finished.
-        ValueError: the manifest is not one, or a shard is missing or has another size or header; the shard is named.
+        ValueError: the manifest is not one or was changed, or a shard is missing or has another size or header; the
+            file is named.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -87,9 +100,11 @@ class LatentStore:
             state = "an unfinished latent store" if self.folder.is_dir() else "no such latent store"
             raise FileNotFoundError(f"{self.folder}: {state}; run `flowbind encode` with the same recipe")
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = read_json(path)
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this flowbind reads {FORMAT}")
+            if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
+                raise ValueError("changed since it was written (checksum)")
             self.fields = {name: Field(**field) for name, field in manifest["fields"].items()}
             self.strata = [
                 Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]])
@@ -97,18 +112,23 @@ class LatentStore:
             ]
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: not a latent store's manifest ({error!r}); encode again") from None
-        for shard in self._shards():
-            size = (self.folder / shard.file).stat().st_size if (self.folder / shard.file).is_file() else None
-            if size != shard.bytes:
-                found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
-                raise ValueError(
-                    f"{self.folder / shard.file}: this shard {found}; delete it and run `flowbind encode` again"
-                )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            why = str(error) if type(error) is ValueError else repr(error)
+            raise ValueError(
+                f"{path}: not a latent store's manifest ({why}); delete it and run `flowbind encode` again, which keeps "
+                "the shards that are whole"
+            ) from None
+        for stratum in self.strata:
+            for shard in stratum.shards:
+                self._check_header(stratum, shard)
 
     def _shards(self) -> list[Shard]:
         return [shard for stratum in self.strata for shard in stratum.shards]
+
+    @property
+    def bytes(self) -> int:
+        """Size of all shards."""
+        return sum(shard.bytes for shard in self._shards())
 
     @property
     def rows(self) -> int:
@@ -122,18 +142,44 @@ class LatentStore:
         }
         return sum(s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata)
 
-    def verify(self) -> None:
+    def _check_header(self, stratum: Stratum, shard: Shard) -> None:
+        path = self.folder / shard.file
+        if path.parent != self.folder or path.suffix != ".safetensors":
+            raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
+        try:
+            check_regular(path, LARGEST)
+            size = path.stat().st_size
+        except FileNotFoundError:
+            raise _unusable(path, "is missing") from None
+        if size != shard.bytes:
+            raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
+        raw, header = read_header(path)
+        if hashlib.sha256(raw).hexdigest() != shard.header:
+            raise _unusable(path, "is corrupted (header: checksum)")
+        try:
+            held = {n: (entry["dtype"], entry["shape"]) for n, entry in header.items() if n != "__metadata__"}
+            fields = {name: self.fields[name] for name in stratum.modalities}
+            told = {name: (field.dtype, [shard.rows, *field.shape]) for name, field in fields.items()}
+        except (KeyError, TypeError, AttributeError):
+            held = told = None
+        if held is None or held != told | {LINE: ("I64", [shard.rows])}:
+            raise _unusable(path, f"holds other tensors than {MANIFEST} tells")
+
+    def verify(self, shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter) -> None:
         """Reads every byte and compares checksums.
+
+        Args:
+            shown: wraps the shards to show progress over them.
 
         Raises:
             ValueError: a shard's content changed; it is named.
         """
-        for shard in self._shards():
-            with (self.folder / shard.file).open("rb") as file:
+        for shard in shown(self._shards()):
+            path = self.folder / shard.file
+            with open_regular(path, LARGEST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    raise ValueError(
-                        f"{self.folder / shard.file}: this shard is corrupted (checksum); delete it and run `flowbind encode` again"
-                    )
+                    raise _unusable(path, "is corrupted (checksum)")
+            map_shard(path, shard.rows)
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -213,22 +259,26 @@ class LatentStore:
         )
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """The header of a safetensors file, and where its data begins.
+def _unusable(path: Path, found: str) -> ValueError:
+    return ValueError(f"{path}: this shard {found}; delete it and run `flowbind encode` again")
+
+
+def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The header of a safetensors file: its bytes, length included, and what they say.
 
     Raises:
         ValueError: not a safetensors file, or its header is damaged.
     """
     try:
-        with path.open("rb") as file:
-            (size,) = struct.unpack("<Q", file.read(8))
-            if size > min(path.stat().st_size, 100_000_000):
+        with open_regular(path, LARGEST) as file:
+            length = file.read(8)
+            (size,) = struct.unpack("<Q", length)
+            if size > min(path.stat().st_size, HEADER):
                 raise ValueError("the header is longer than the file")
-            return json.loads(file.read(size)), 8 + size
-    except (struct.error, ValueError) as error:
-        raise ValueError(
-            f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again"
-        ) from None
+            content = file.read(size)
+        return length + content, json.loads(content)
+    except (struct.error, ValueError, RecursionError) as error:
+        raise _unusable(path, f"is corrupted (header: {error})") from None
 
 
 def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
@@ -237,7 +287,8 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
-    header, begin = read_header(path)
+    raw, header = read_header(path)
+    begin = len(raw)
     arrays = {}
     for name, entry in header.items():
         if name == "__metadata__":
@@ -254,33 +305,34 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
                 raise ValueError(f"'{name}' has shape {shape}, {rows} rows were written")
             arrays[name] = np.memmap(path, dtype, mode="r", offset=begin + start, shape=shape)
         except (KeyError, IndexError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path}: this shard is corrupted (header: {error}); delete it and run `flowbind encode` again"
-            ) from None
+            raise _unusable(path, f"is corrupted (header: {error})") from None
     return arrays
 
 
-def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes one shard, beside and then renamed. `metadata` says what it was made from, so that a resumed run can trust it.
+def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
+
+    `metadata` (JSON) says what it was made from, so that a resumed run can trust it.
 
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
     try:
         with replacing(path) as partial:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
+            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(whole, partial, metadata={MADE: json.dumps(metadata)})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
 
 
-def shard_metadata(path: Path) -> dict[str, str] | None:
+def shard_metadata(path: Path) -> dict[str, Any] | None:
     """The metadata a complete shard was written with; None if there is no whole shard."""
     if not path.is_file():
         return None
     try:
-        header, begin = read_header(path)
+        raw, header = read_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return header["__metadata__"] if begin + max(ends) == path.stat().st_size else None
+        return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == path.stat().st_size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -308,7 +360,7 @@ def finish_store(
         shards = []
         for file in files:
             path = folder / file
-            header, _ = read_header(path)
+            raw, header = read_header(path)
             rows = header[LINE]["shape"][0]
             for name, array in map_shard(path, rows).items():
                 if name != LINE:
@@ -316,7 +368,8 @@ def finish_store(
                     tensor = torch.from_numpy(np.array(array)).view(DTYPES[header[name]["dtype"]])
                     moments[name] = _merge(moments.get(name), tensor.double())
             with path.open("rb") as stream:
-                shards.append(Shard(file, rows, path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()))
+                whole = hashlib.file_digest(stream, "sha256").hexdigest()
+            shards.append(Shard(file, rows, path.stat().st_size, hashlib.sha256(raw).hexdigest(), whole))
         found.append(Stratum(list(modalities), shards))
     fields = {}
     for name, fingerprint in fingerprints.items():
@@ -332,7 +385,7 @@ def finish_store(
         "strata": [asdict(stratum) for stratum in found],
     }
     with replacing(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps(manifest, indent=1))
+        partial.write_text(json.dumps({"sha256": digest_json(manifest)} | manifest, indent=1))
     return LatentStore(folder)
 
 

@@ -1,5 +1,6 @@
 """The audio codec of record: CLAP, the adapter and AudioLDM, of the very classes but tiny; and the adapter's training."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from flowbind.manifest import write_manifest
 from flowbind.testing import LAWS, Subject
 from tests.distribution import distribution
+from tests.released import as_received
 from tests.tiny_audio import save_audioldm, save_clap
 
 RECIPE = Path(__file__).parents[1] / "recipes/codecs/audio_adapter.yaml"
@@ -93,6 +95,18 @@ def test_sounds_are_audioldm_s_of_the_embeddings_that_come_back(codec):
     assert [(sound.shape, sound.dtype) for sound in made] == [((RATE // 4,), torch.float32)] * 3
     assert torch.allclose(torch.stack(made), torch.from_numpy(expected).clamp(-1, 1), atol=1e-6)
     assert torch.stack(made).std() > 0.01
+
+
+def test_a_released_model_needs_no_other_folder(codec, folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "mine")
+    places = {"clap": "clap", "audioldm": "audioldm", "weights": "adapter.safetensors"}
+    mine = ClapAudioLDM(**{name: str(tmp_path / "mine" / place) for name, place in places.items()}, **SHORT)
+    received = as_received(Audio(mine), "audio", tmp_path / "mine")
+    assert received.fingerprint() == codec.fingerprint()
+    latents = codec.encode(SOUNDS[:1])
+    assert torch.equal(received.encode(SOUNDS[:1]), latents)
+    made, expected = (c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec))
+    assert torch.equal(made[0], expected[0])
 
 
 def test_many_sounds_are_made_in_parts(codec):

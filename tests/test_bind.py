@@ -18,8 +18,8 @@ def build(world, command, steps) -> None:
     lines = (world / "data/train.jsonl").read_text().splitlines(keepends=True)
     (world / "data/train.jsonl").write_text("".join(lines[:256]))
     short = (f"--trainer.max_steps={steps}", f"--trainer.val_check_interval={steps}")
-    for arguments in (["encode"], ["fit", *short]):
-        code, _, err = command(*arguments, "--config", world / "recipe.yaml")
+    for verb, options in (("encode", ()), ("fit", short)):
+        code, _, err = command(verb, "--config", world / "recipe.yaml", *options)
         assert code == 0, err
     (world / "more").mkdir()
     for split, drop in (("train", ["word"]), ("val", []), ("test", [])):

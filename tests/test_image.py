@@ -113,7 +113,7 @@ def test_other_formats_are_refused(image, tmp_path):
 
 def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
-    refused(image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 200 pixels")
+    refused(image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 100 pixels")
 
 
 def test_a_missing_file_says_so(image, tmp_path):

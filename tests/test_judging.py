@@ -1,6 +1,7 @@
 """Metrics of record over an evaluation: what they judge, what they compare with, and what is kept."""
 
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import yaml
 from flowbind import LatentStore, Manifest
 from flowbind.judging import Judging
 from flowbind.metrics.metric import counted
+from flowbind.metrics.probe import fit_probe
 from tests.toy import RECIPE, DigitError, Vector, Word
 
 WAYS = {
@@ -95,7 +97,8 @@ def test_a_figure_s_name_counts_its_samples():
     assert counted("loss", 9) == "loss[n=9]"
 
 
-def test_from_the_recipe_to_the_report(world, command):
+def test_from_the_recipe_to_the_report(world, command, monkeypatch):
+    monkeypatch.setattr("flowbind.evaluation.fit_probe", partial(fit_probe, steps=20))  # what they read is not looked at
     recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
     recipe["model"]["init_args"]["evaluation"] = {

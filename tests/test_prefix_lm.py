@@ -16,6 +16,7 @@ from flowbind.data.raw import RawDataModule
 from flowbind.manifest import write_manifest
 from flowbind.testing import check_modality
 from tests.distribution import distribution
+from tests.released import as_received
 from tests.tiny_text import EMBEDDED, WIDTH, save_encoder, save_gemma, save_gpt2
 
 CAPTIONS = [
@@ -104,6 +105,18 @@ def test_the_fingerprint_is_the_encoder_s(models, tmp_path):
         "normalize": False,
     }
     assert SentencePrefixLM(revision="1234567").fingerprint() != hub.fingerprint()
+
+
+def test_a_released_model_needs_no_other_folder(models, random_codec, tmp_path):
+    for place in (random_codec.encoder, random_codec.language_model):
+        shutil.copytree(place, tmp_path / "mine" / Path(place).name)
+    shutil.copy(random_codec.file, tmp_path / "mine/trained.safetensors")
+    language_model = str(tmp_path / "mine" / Path(random_codec.language_model).name)
+    codec = codec_of(tmp_path / "mine", language_model, weights=str(tmp_path / "mine/trained.safetensors"))
+    received = as_received(Text(codec), "text", tmp_path / "mine")
+    assert received.fingerprint() == random_codec.fingerprint()
+    assert torch.equal(received.encode(CAPTIONS), random_codec.encode(CAPTIONS))
+    assert received.decode(latents(3)) == random_codec.decode(latents(3))
 
 
 # The projector

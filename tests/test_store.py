@@ -124,4 +124,11 @@ def test_a_shard_that_was_not_finished_does_not_count(tmp_path):
     assert shard_metadata(shard) is None
     assert shard_metadata(tmp_path / "none") is None
     assert not list(tmp_path.glob("*.partial"))
-    assert json.loads((tmp_path / MANIFEST).read_text())["format"] == 1
+    assert json.loads((tmp_path / MANIFEST).read_text())["format"] == 2
+
+
+def test_the_same_content_gives_the_same_bytes(tmp_path):
+    shards = [tmp_path / f"{n}.safetensors" for n in range(20)]
+    for shard in shards:
+        write_shard(shard, {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {"key": "k", "bad": ["this", "that"], "c": 1})
+    assert len({shard.read_bytes() for shard in shards}) == 1

@@ -1,6 +1,7 @@
 """The codec of record for images, on a tiny CLIP and a tiny Stable unCLIP of the very same classes."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from flowbind_image.unclip import ClipUnclip
 
 from flowbind.testing import check_modality
 from tests.distribution import distribution
+from tests.released import as_received
 from tests.tiny_clip import NAME, SIDE, WIDTH, pictures, write_tiny_clip
 
 SIZE = 32  # pixels a side of what the tiny decoder draws
@@ -119,6 +121,19 @@ def test_laws(codec, tmp_path):
         tmp_path / "site", "tiny-unclip", {"flowbind.codecs": {"tiny": "flowbind_image.unclip:ClipUnclip"}}
     ):
         check_modality(Image(codec), pictures(3), tmp_path)
+
+
+def test_a_released_model_needs_no_other_folder(codec, weights, decoder, tmp_path):
+    shutil.copytree(decoder, tmp_path / "mine/decoder")
+    shutil.copy(weights, tmp_path / "mine/weights.safetensors")
+    mine = tiny(tmp_path / "mine/weights.safetensors", tmp_path / "mine/decoder")
+    received = as_received(Image(mine), "image", tmp_path / "mine")
+    assert received.fingerprint() == codec.fingerprint()
+    raws = pictures(1)
+    latents = codec.encode(raws)
+    assert torch.equal(received.encode(raws), latents)
+    drawn, expected = (c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec))
+    assert_alike(drawn[0], expected[0])
 
 
 # Encoding

@@ -4,6 +4,7 @@ A scene is three digits below 4. A word spells them ("203"); a vector holds them
 """
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,20 @@ class WordCodec(ToyCodec):
     def decode(self, latents, generator=None):
         digits = super().decode(latents)
         return ["".join(str(int(d)) for d in row.round().clamp(0, DIGITS - 1)) for row in digits]
+
+
+class SlowWordCodec(WordCodec):
+    """The same at leisure, with a line in a file for each batch."""
+
+    def __init__(self, width: int = 8, seed: int = 0, seconds: float = 0.0, log: str = os.devnull) -> None:
+        super().__init__(width, seed)
+        self.seconds, self.log = seconds, log
+
+    def encode(self, raws):
+        with open(self.log, "a") as file:
+            file.write(f"{len(raws)}\n")
+        time.sleep(self.seconds)
+        return super().encode(raws)
 
 
 class Vector(Modality):

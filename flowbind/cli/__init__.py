@@ -13,6 +13,7 @@ VERBS = {
     "predict": ("flowbind.cli.recipe", "Lightning's prediction loop on a recipe"),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
     "import-official": ("flowbind.cli.import_official", "the authors' released checkpoint -> a released model"),
+    "verify": ("flowbind.cli.verify", "latent stores and released models, byte for byte"),
     "modalities": ("flowbind.cli.modalities", "what is installed, from which package"),
 }
 
@@ -57,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         _stop("interrupted; run the same command again to go on", SIGNALLED + number)
     except BrokenPipeError:
         sys.stderr.close()
+    except MemoryError:
+        _stop("not enough memory; give smaller files, or a smaller batch", MISTAKE)
     except OSError as error:
         _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), MISTAKE)
     except ValueError as error:
@@ -75,5 +78,6 @@ def _run(arguments: list[str]) -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    print(f"flowbind: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))  # names of files may steer a terminal
+    print(f"flowbind: {line}", file=sys.stderr, flush=True)
     raise SystemExit(code)

@@ -11,7 +11,10 @@ from typing import Any
 import yaml
 
 from flowbind.registry import installed, load, nearest
+from flowbind.regular import read_regular
 
+MOST_NODES, DEEPEST = 100_000, 100  # of a recipe
+LARGEST = 2**20  # bytes of one
 REGISTERED = ("modalities", "codecs", "metrics")
 
 
@@ -30,10 +33,44 @@ def resolve(node: Any) -> Any:
 
 
 def load_yaml(stream: str) -> Any:
-    """Parses YAML with registered names resolved; `1e-4` is a number, as people mean it."""
+    """Parses YAML with registered names resolved; `1e-4` is a number, as people mean it.
+
+    Raises:
+        yaml.YAMLError: not YAML.
+        ValueError: aliases or nesting make it too large, or a value is not what its tag says.
+    """
     from jsonargparse import get_loader
 
+    refuse_bombs(stream)
     return resolve(get_loader("yaml")(stream))
+
+
+def refuse_bombs(stream: str) -> None:
+    """Counts what YAML would unfold to, before it does: a few lines of aliases of aliases make a mapping without end.
+
+    Raises:
+        yaml.YAMLError: not YAML.
+        ValueError: more than `MOST_NODES` keys and values, deeper than `DEEPEST`, or something that holds itself.
+    """
+    sizes: dict[str, int] = {}  # of what has an anchor
+    open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor and number of nodes so far, from the outside in
+    for event in yaml.parse(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        anchor, size = getattr(event, "anchor", None), 0
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append((anchor, 1))
+        elif isinstance(event, yaml.AliasEvent):
+            if anchor not in sizes:
+                raise ValueError(f"the alias *{anchor} stands for nothing, or for what it stands in")
+            size = sizes[anchor]
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+        if anchor is not None and not isinstance(event, yaml.CollectionStartEvent):
+            sizes[anchor] = size
+        open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
+        if open_nodes[-1][1] > MOST_NODES or len(open_nodes) > DEEPEST:
+            raise ValueError(f"more than {MOST_NODES} values, aliases unfolded, or deeper than {DEEPEST}")
 
 
 def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dict[str, Any]:
@@ -48,14 +85,16 @@ def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dic
         FileNotFoundError: there is no such file.
         ValueError: not YAML, or a key or class that does not exist; the nearest one is named.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such recipe")
     try:
-        recipe = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = read_regular(path, LARGEST)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such recipe") from None
+    try:
+        recipe = load_yaml(content.decode("utf-8"))
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not YAML ({getattr(error, 'problem', None) or error})") from None
+        raise ValueError(f"{path}{where}: not YAML ({' '.join(str(getattr(error, 'problem', None) or error).split())[:200]})") from None
     if not isinstance(recipe, Mapping):
         raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
     for key, value in recipe.items():
@@ -75,18 +114,21 @@ def find_class(name: Any, where: str) -> type:
         ValueError: there is none.
     """
     if not isinstance(name, str):
-        raise ValueError(f"{where}: class_path must be a name, not {name!r}")
+        raise ValueError(f"{where}: class_path must be a name, not {name!r:.60}")
     names = [entry for kind in REGISTERED for entry in installed(kind)]
     module, _, attribute = name.rpartition(".")
     if not module:
         raise ValueError(f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path")
     try:
-        return getattr(import_module(module), attribute)
-    except ImportError as error:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, ValueError, TypeError) as error:  # the last two of names that are dots alone
         raise ValueError(f"{where}: class '{name}' cannot be imported ({error})") from None
     except AttributeError:
         public = [key for key in dir(import_module(module)) if key[0].isupper()]
         raise ValueError(f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}") from None
+    if not isinstance(found, type):
+        raise ValueError(f"{where}: {name} is no class")
+    return found
 
 
 def _check(node: Any, where: str, annotation: Any) -> None:
@@ -110,7 +152,7 @@ def _check(node: Any, where: str, annotation: Any) -> None:
 
 def _check_arguments(given: Any, cls: type, where: str) -> None:
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r}")
+        raise ValueError(f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r:.60}")
     allowed = {}
     for owner in cls.__mro__:  # arguments of base classes count where a class passes **kwargs on
         signature = inspect.signature(owner.__init__) if "__init__" in vars(owner) else None

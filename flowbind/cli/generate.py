@@ -1,9 +1,11 @@
 """`flowbind generate`: any sources to any targets, from the shell."""
 
 import glob
+import os
 from pathlib import Path
 
 from flowbind.cli.parser import Parser, named
+from flowbind.regular import read_regular
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -65,13 +67,18 @@ def expand(value: str, modality, name: str) -> list[str | Path]:
     Raises:
         ValueError: it stands for nothing.
     """
-    if value.startswith("@") and Path(value[1:]).is_file():
-        lines = Path(value[1:]).read_text(encoding="utf-8").splitlines()
+    if value.startswith("@") and os.path.isfile(value[1:]):
+        try:
+            lines = read_regular(value[1:]).decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{value[1:]}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+        if nested := [line for line in lines if line.strip().startswith("@")]:
+            raise ValueError(f"{value[1:]}: a list that names another, '{nested[0].strip()}'; give both with --from")
         return [sample for line in lines if line.strip() for sample in expand(line.strip(), modality, name)]
     path = Path(value)
-    if len(value) < 4096 and path.is_dir():
+    if os.path.isdir(value):  # unlike pathlib, at peace with words that no file can be named after
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in modality.suffixes)
-    elif len(value) < 4096 and path.is_file():
+    elif os.path.isfile(value):
         found = [path]
     elif modality.literal:
         return [value]

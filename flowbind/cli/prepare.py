@@ -12,6 +12,7 @@ from typing import Any
 from flowbind.cli.parser import Parser
 from flowbind.progress import say
 from flowbind.registry import installed, load
+from flowbind.regular import read_json
 
 DONE = "prepared.json"
 
@@ -43,14 +44,19 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
+    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
+    if (old / DONE).is_file():  # killed between or after the two renamings below
+        if out.exists():
+            shutil.rmtree(old)
+        else:
+            os.replace(old, out)
     made = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
     if (out / DONE).is_file():
-        if json.loads((out / DONE).read_text()) == made:
+        if read_json(out / DONE) == made:
             say(f"{out}: prepared already")
             return
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out}: not empty, and not written by `flowbind prepare`; choose another folder")
-    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

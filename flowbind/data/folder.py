@@ -120,6 +120,15 @@ def read_labels(path: Path) -> dict[str, dict[str, str]]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file of labels")
+    try:
+        return _read_labels(path)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise ValueError(f"{path}: not a table ({error})") from None
+
+
+def _read_labels(path: Path) -> dict[str, dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if "id" not in (reader.fieldnames or []):

@@ -1,20 +1,25 @@
-"""Raw samples of one modality, in memory, for training its codec."""
+"""Raw samples of one modality, prepared once and kept in memory, for training its codec."""
 
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from flowbind.manifest import Manifest
+from flowbind.manifest import Manifest, Sample
 from flowbind.modality import Modality
-from flowbind.progress import track
+from flowbind.progress import Progress
 from flowbind.registry import installed, name_of
 
 
 class RawDataModule(LightningDataModule):
     """Every sample of a manifest that has the modality, prepared once by the codec in training and kept in memory.
+
+    Raw samples are read as the codec asks for them, and not kept.
 
     A batch is a tuple of tensors: the codec's training inputs, each with shape (B, *), then the labels, with shape
     (B, number of factors), -1 where a sample has none.
@@ -54,16 +59,12 @@ class RawDataModule(LightningDataModule):
         samples = [sample for sample in manifest.samples if name in sample.values]
         if not samples:
             raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
-        raws = [
-            manifest.read_raw(s, name, self.modality) for s in track(samples, f"reading {Path(manifest.path).name}")
-        ]
         codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
         index = {factor: {value: i for i, value in enumerate(found)} for factor, found in self.classes.items()}
         labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
-        return TensorDataset(
-            *codec.training_inputs(raws),
-            torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1),
-        )
+        with closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
+            inputs = codec.training_inputs(Raws(manifest, samples, name, self.modality, progress))
+        return TensorDataset(*inputs, torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1))
 
     def train_dataloader(self) -> DataLoader:
         order = torch.Generator().manual_seed(self.seed)
@@ -73,6 +74,30 @@ class RawDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         batches = _Batches(self.parts["val"], self.batch_size, None)
         return DataLoader(batches, batch_size=None, generator=torch.Generator())  # not the one that weights hang on
+
+
+class Raws(Sequence):
+    """The raw samples of one modality, each read when it is asked for, which `progress` counts.
+
+    Raises:
+        ValueError: on reading, a sample that is missing or damaged; one line that names it.
+    """
+
+    def __init__(
+        self, manifest: Manifest, samples: Sequence[Sample], name: str, modality: Modality, progress: Progress
+    ) -> None:
+        self.manifest, self.samples, self.name, self.modality = manifest, samples, name, modality
+        self.progress = progress
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, which: int | slice) -> Any:
+        if isinstance(which, slice):
+            return [self[number] for number in range(*which.indices(len(self)))]
+        raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
+        self.progress.advance()
+        return raw
 
 
 class _Batches(torch.utils.data.IterableDataset):

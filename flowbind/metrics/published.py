@@ -4,10 +4,11 @@ A file is a list of tables; each has a `title`, `columns` (a `direction`, the `m
 of one's own figure begins, and in `scale` what that is to be multiplied with), `rows` (a `name` and a value for each column) and a `note` on where they come from.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from flowbind.regular import read_json
 
 COLUMN, ROW = {"direction", "measure", "ours", "scale"}, {"name", "values"}
 
@@ -20,7 +21,7 @@ def read_published(path: Path) -> list[dict[str, Any]]:
         ValueError: it is not such a file.
     """
     try:
-        tables = json.loads(path.read_text(encoding="utf-8"))
+        tables = read_json(path)
         for table in tables:
             columns, rows = table["columns"], table["rows"]
             whole = all(set(column) == COLUMN for column in columns) and all(set(row) == ROW for row in rows)

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec, digest
-from flowbind.progress import say, track
+from flowbind.codec import NeuralCodec, digest, local
+from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
-from flowbind_audio.clap import BATCH, SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
+from flowbind_audio.clap import SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
 from flowbind_audio.spectrogram import RATE
 
 TOGETHER = 8  # sounds made at once
@@ -77,17 +77,15 @@ class ClapAudioLDM(NeuralCodec):
             )
         return Path(self.weights)
 
+    def files(self) -> dict[str, Path]:
+        return super().files() | local(clap=self.clap, audioldm=self.audioldm)
+
     def build(self) -> ClapAdapter:
         return ClapAdapter()
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """CLAP's embeddings of B sounds: float32, with shape (B, 512) and rows of norm 1."""
         return self.ear.sounds(raws, self.device).cpu()
-
-    def training_inputs(self, raws: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        places = range(0, len(raws), BATCH)
-        watched = track(places, f"embedding sounds, {BATCH} at a time")
-        return (torch.cat([self.prepare(raws[place : place + BATCH]) for place in watched]),)
 
     def encode(self, raws: Sequence[Tensor]) -> Tensor:
         latents = super().encode(raws)

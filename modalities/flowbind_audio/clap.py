@@ -193,7 +193,7 @@ class TransformersClap(Clap):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder)
+            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.folder}: no tokenizer of a CLAP's captions ({line(error)})") from None
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of missing files

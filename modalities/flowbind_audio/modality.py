@@ -1,8 +1,10 @@
 """The modality of sounds: a raw sample is a float32 tensor in [-1, 1], mono at 16 kHz, with shape (samples,)."""
 
+import mmap
 import struct
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import PIL.Image
@@ -14,10 +16,15 @@ from flowbind.atomic import replacing
 from flowbind.codec import Codec
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.regular import open_regular
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.spectrogram import RATE, log_mel
 
 FORMATS = ("WAV", "WAVEX", "FLAC", "OGG")  # as libsndfile names them
+LARGEST = 2**32  # bytes of a file, as many as a WAV can state
+FASTEST = 384_000  # Hz, of what is recorded anywhere
+BLOCK = 2**20  # samples of all channels, read at a time
+CHUNKS = 1000  # of a WAV, looked through at most
 STREAMED = 0x7FFFF000  # bytes; a WAV that claims more was written to a pipe, before its length was known
 PICTURE = 128  # pixels, width and height of a preview
 INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))  # silent to loud
@@ -58,20 +65,16 @@ class Audio(Modality):
         import soundfile
 
         try:
-            with Path(source).open("rb"), soundfile.SoundFile(source) as file:  # the first tells the system's errors
-                form, rate, promised = file.format, file.samplerate, file.frames
-                sound = file.read(int(self.longest * rate), dtype="float32", always_2d=True).mean(axis=1)
-        except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+            with open_regular(source, LARGEST) as whole, soundfile.SoundFile(source) as file:
+                self._refuse_large(source, file)
+                rate, promised = file.samplerate, file.frames
+                blocks = file.blocks(max(1, BLOCK // file.channels), dtype="float32", always_2d=True)
+                sound = np.concatenate([block.mean(axis=1) for block in blocks] or [np.empty(0, np.float32)])
+                if len(sound) < promised or _truncated(whole):
+                    raise ValueError(f"{source}: a truncated sound; a part of the file is missing")
+        except soundfile.SoundFileError as error:
             why = str(getattr(error, "error_string", error)).strip(" .")
             raise ValueError(f"{source}: not a whole sound file ({why}); allowed: WAV, FLAC, OGG") from None
-        if form not in FORMATS:
-            raise ValueError(f"{source}: a sound in the format {form}; allowed: WAV, FLAC, OGG")
-        if promised > self.longest * rate:
-            raise ValueError(
-                f"{source}: a sound of {promised / rate:.0f} s, allowed are {self.longest:.0f}; cut it, or raise `longest`"
-            )
-        if len(sound) < promised or _truncated(Path(source).read_bytes()):
-            raise ValueError(f"{source}: a truncated sound; a part of the file is missing")
         if not np.isfinite(sound).all():
             raise ValueError(f"{source}: a damaged sound; some samples are not finite numbers")
         if rate != RATE:
@@ -81,6 +84,18 @@ class Audio(Modality):
         if not len(sound):
             raise ValueError(f"{source}: a sound without samples; at least one is needed")
         return torch.from_numpy(sound).clamp(-1, 1)
+
+    def _refuse_large(self, source: str | Path, file) -> None:
+        """By what the header says: before anything is read, since a small file can promise or hold much."""
+        if file.format not in FORMATS:
+            raise ValueError(f"{source}: a sound in the format {file.format}; allowed: WAV, FLAC, OGG")
+        if file.samplerate > FASTEST:
+            raise ValueError(f"{source}: a sound at {file.samplerate} Hz, allowed are {FASTEST}; resample it")
+        if file.frames > self.longest * file.samplerate:
+            length = file.frames / file.samplerate
+            raise ValueError(
+                f"{source}: a sound of {length:.0f} s, allowed are {self.longest:.0f}; cut it, or raise `longest`"
+            )
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes a sound as a 16-bit WAV at 16 kHz, so that reading it gives the same to within 1/65536."""
@@ -102,16 +117,19 @@ class Audio(Modality):
         return picture.resize((PICTURE, PICTURE), PIL.Image.Resampling.BILINEAR)
 
 
-def _truncated(data: bytes) -> bool:
+def _truncated(file: BinaryIO) -> bool:
     """Whether the end of a WAV or OGG file is missing, which libsndfile passes over in silence."""
-    return _truncated_ogg(data) if data[:4] == b"OggS" else _truncated_wav(data)
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return _truncated_ogg(data) if data[:4] == b"OggS" else _truncated_wav(data)
 
 
-def _truncated_wav(data: bytes) -> bool:
+def _truncated_wav(data: mmap.mmap) -> bool:
     """Whether the data chunk is stated to be longer than the rest of the file."""
     order = {b"RIFF": "<", b"RIFX": ">"}.get(data[:4])
     place = 12  # past "RIFF", the length and "WAVE"
-    while order and place + 8 <= len(data):
+    for _ in range(CHUNKS if order else 0):
+        if place + 8 > len(data):
+            break
         name, length = struct.unpack_from(f"{order}4sI", data, place)
         place += 8
         if name == b"data":
@@ -120,7 +138,7 @@ def _truncated_wav(data: bytes) -> bool:
     return False
 
 
-def _truncated_ogg(data: bytes) -> bool:
+def _truncated_ogg(data: mmap.mmap) -> bool:
     """Whether the last page is not marked as the end of its stream, or not all there (RFC 3533, section 6)."""
     page = data[data.rfind(b"OggS") :]
     if len(page) < 27 or not page[5] & 4:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from flowbind import regular
+
 
 def read_rows(
     path: Path,
@@ -52,11 +54,8 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: no such file, or not JSON.
     """
-    with _opened(path) as file:
-        try:
-            return json.load(file)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path}: not JSON ({str(error).splitlines()[0]})") from None
+    with _opened(path):
+        return regular.read_json(path)
 
 
 def first_line(path: Path) -> str:

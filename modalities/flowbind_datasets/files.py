@@ -6,7 +6,7 @@ from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from unicodedata import normalize
 
-from flowbind.progress import track
+from flowbind.progress import say, track
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SOUNDS = (".wav", ".flac", ".ogg")
@@ -88,6 +88,8 @@ def _walk(top: str, seen: set[str]) -> Iterator[str]:
             continue
         seen.add(real)
         folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
+        if not (real + os.sep).startswith(top + os.sep):
+            say(f"{root}: a link that leads out of the folder, to {real}; it is followed")
         yield from (os.path.join(root, name) for name in sorted(names) if not name.startswith("."))
 
 

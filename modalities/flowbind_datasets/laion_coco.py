@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowbind.progress import say, track
+from flowbind.regular import read_regular
 from flowbind_datasets.files import IMAGES, File, Files
 from flowbind_datasets.splits import Splits, shuffled
 
@@ -12,6 +13,7 @@ LAYOUT = (
     "what img2dataset writes with output_format=files: folders 00000, 00001, ... of 000000000.jpg and 000000000.txt, "
     "with 00000.parquet beside them; or one folder of images and tables with the columns key and top_caption or caption"
 )
+LONGEST = 2**20  # bytes of a caption's file
 ROWS = 65_536  # of a table, read at a time
 
 
@@ -68,7 +70,7 @@ def _captions(files: Files) -> Iterator[tuple[str, str]]:
             yield from _rows(table)
     else:
         for path in track(files.each("text"), "reading captions"):
-            yield path.stem, path.read_text(encoding="utf-8", errors="replace")
+            yield path.stem, read_regular(path, LONGEST).decode("utf-8", errors="replace")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,14 @@
 """VGGSound: clips of YouTube in which one sees what one hears."""
 
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from flowbind.progress import say, track
+from flowbind.regular import check_regular
 from flowbind_datasets import ffmpeg, youtube
 from flowbind_datasets.annotations import read_rows
 from flowbind_datasets.files import IMAGES, SOUNDS, File, Files
@@ -110,6 +112,7 @@ def _extract(pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder:
         taking, suffix = take[kind]
         target = folder / (id + suffix)
         try:
+            check_regular(videos[id], sys.maxsize)  # ffmpeg would wait for a pipe
             taking(videos[id], target)
         except ValueError as error:
             return File(f"{target.name}, from {videos[id]}: {error}", None)

@@ -1,5 +1,6 @@
 """The modality of images: a raw sample is a uint8 tensor of RGB values, with shape (3, H, W)."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
+from flowbind.regular import open_regular
 from flowbind_image.small import SmallImage
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
@@ -31,16 +33,17 @@ class Image(Modality):
             OSError: the file cannot be opened.
             ValueError: it is truncated, damaged, of another format or larger than Pillow's limit on pixels.
         """
-        with Path(source).open("rb") as file:
+        with open_regular(source) as file, warnings.catch_warnings():
+            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)  # Pillow refuses at twice its limit only
             try:
                 return torch.from_numpy(_rgb(file)).permute(2, 0, 1).contiguous()
             except PIL.UnidentifiedImageError:
                 raise ValueError(f"{source}: not a picture; allowed: PNG, JPEG, WebP, BMP") from None
-            except PIL.Image.DecompressionBombError:
-                limit = 2 * PIL.Image.MAX_IMAGE_PIXELS
+            except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+                limit = PIL.Image.MAX_IMAGE_PIXELS
                 raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-                raise ValueError(f"{source}: a damaged picture ({str(error).splitlines()[0]})") from None
+                raise ValueError(f"{source}: a damaged picture ({(str(error) or type(error).__name__).splitlines()[0]})") from None
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""

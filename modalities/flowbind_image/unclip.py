@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from flowbind.codec import Codec
+from flowbind.codec import Codec, local
 from flowbind_image.clip import first_line, load_clip, prepare, weights_of
 
 NOISE_LEVELS = 1000  # of Stable unCLIP
@@ -65,6 +66,10 @@ class ClipUnclip(Codec):
         self.steps, self.guidance, self.noise_level, self.size = steps, guidance, noise_level, size
         self.batch_size, self.half = batch_size, half
         self.shape = (width,)
+
+    def files(self) -> dict[str, Path]:
+        weights = local(pretrained=self.pretrained) if Path(self.pretrained).is_file() else {}  # a tag is no folder
+        return weights | local(decoder=self.decoder)
 
     @property
     def _in_half(self) -> bool:

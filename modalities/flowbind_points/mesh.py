@@ -7,6 +7,7 @@ import numpy as np
 
 from flowbind_points.ply import GREY
 
+FAR = 1e18  # world units; the areas of what is farther out overflow float32
 DRAWN = 4096  # points of a mesh
 DECLARED = {".ply": rb"element face (\d+)", ".off": rb"\A\w*OFF\s+\d+\s+(\d+)"}  # number of faces
 
@@ -33,8 +34,11 @@ def read_mesh(content: bytes, suffix: str) -> np.ndarray:
         raise ValueError("a mesh, which needs trimesh; pip install 'flowbind[points]'") from None
     try:
         mesh = trimesh.load_scene(io.BytesIO(content), file_type=suffix[1:], process=False).to_mesh()
+        sound = np.abs(mesh.vertices).max(initial=0) < FAR and mesh.faces.max(initial=0) < len(mesh.vertices)
     except Exception:  # trimesh's parsers raise whatever damaged data leads them to
         raise ValueError(f"truncated, damaged or not a mesh of the kind {suffix}") from None
+    if not sound or mesh.faces.min(initial=0) < 0:
+        raise ValueError("damaged: vertices that are not finite, or faces of vertices that are not there")
     declared = re.search(DECLARED[suffix], content) if suffix in DECLARED else None
     count = int(declared[1]) if declared else 0
     if len(mesh.faces) < max(1, count):

@@ -9,10 +9,13 @@ from torch import Tensor
 from flowbind.codec import Codec
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.regular import read_regular
 from flowbind_points.mesh import read_mesh
 from flowbind_points.picture import draw
 from flowbind_points.ply import read_points, write_points
 from flowbind_points.small import SmallPoints
+
+LARGEST = 2**28  # bytes of a file
 
 
 class Points(Modality):
@@ -45,12 +48,12 @@ class Points(Modality):
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format, or has no points.
+            ValueError: it is truncated, damaged, of another format, larger than 256 MiB, or has no points.
         """
         path = Path(source)
         if path.suffix.lower() not in self.suffixes:
             raise ValueError(f"{source}: not a point cloud or mesh; allowed: {', '.join(self.suffixes)}")
-        content = path.read_bytes()
+        content = read_regular(path, LARGEST)
         try:
             cloud = read_points(content) if path.suffix.lower() == ".ply" else None
             cloud = torch.from_numpy(read_mesh(content, path.suffix.lower()) if cloud is None else cloud)

@@ -66,12 +66,13 @@ def read_points(content: bytes) -> np.ndarray | None:
     if found < count:
         raise ValueError(f"truncated: {found} of {count} points are there")
     cloud = np.full((count, 6), GREY, np.float32)
-    for i, axis in enumerate("xyz"):
-        cloud[:, i] = columns[axis]
-    for i, colour in enumerate(COLOURS, start=3):
-        if colour in names:
-            whole = kinds[colour].kind in "iu"
-            cloud[:, i] = columns[colour] / (np.iinfo(kinds[colour]).max if whole else 1)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
+        for i, axis in enumerate("xyz"):
+            cloud[:, i] = columns[axis]
+        for i, colour in enumerate(COLOURS, start=3):
+            if colour in names:
+                whole = kinds[colour].kind in "iu"
+                cloud[:, i] = columns[colour] / (np.iinfo(kinds[colour]).max if whole else 1)
     return cloud
 
 
@@ -92,12 +93,14 @@ def _header(content: bytes) -> tuple[str, list[tuple[str, int, list | None]], by
         raise ValueError("not a PLY file, or its header is damaged")
     encoding, elements = "", []
     try:
-        for line in content[:end].decode("ascii").splitlines():
+        for line in content[:end].decode("latin-1").splitlines():  # which knows every byte
             match line.split():
-                case ["format", encoding, _] if encoding in ENCODINGS:
-                    pass
+                case ["format", form, _] if form in ENCODINGS:
+                    encoding = form
                 case ["element", name, count]:
-                    elements.append((name, int(count), []))
+                    elements.append((name, min(int(count), len(content)), []))  # a row is a byte or more
+                    if elements[-1][1] < 0:
+                        raise ValueError
                 case ["property", "list", *_]:
                     elements[-1] = (*elements[-1][:2], None)
                 case ["property", kind, name] if elements[-1][2] is not None:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
+from flowbind.regular import read_regular
 from flowbind_text.small import SmallText
 
+LONGEST = 2**20  # bytes of a caption's file
 NO_TEXT = re.compile("[\0\ud800-\udfff]")  # zeros, and halves of characters, which JSON can hold
 
 
@@ -25,7 +27,7 @@ class Text(Modality):
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is not text in UTF-8, or has no words.
+            ValueError: it is not text in UTF-8, longer than a mebibyte, or has no words.
         """
         if isinstance(source, Path) or (source.lower().endswith(self.suffixes) and _names_file(source)):
             return _caption(_decode(source), f"{source}: ")
@@ -46,7 +48,7 @@ def _names_file(source: str) -> bool:
 
 
 def _decode(path: str | Path) -> str:
-    content = Path(path).read_bytes()
+    content = read_regular(path, LONGEST)
     try:
         return content.decode("utf-8-sig")  # a byte-order mark is no part of the caption
     except UnicodeDecodeError as error:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbind.codec import Codec, arguments
+from flowbind.codec import Codec, arguments, local
 from flowbind.progress import track
 from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
 from flowbind_text.sentences import SentenceEncoder
@@ -180,6 +180,10 @@ class SentencePrefixLM(Codec):
             )
         return Path(self.weights)
 
+    def files(self) -> dict[str, Path]:
+        trained = {} if self.weights is None else {"weights": self.file}
+        return trained | local(encoder=self.encoder, language_model=self.language_model)
+
     @cached_property
     def sentences(self) -> SentenceEncoder:
         """The frozen sentence encoder."""
@@ -203,7 +207,7 @@ class SentencePrefixLM(Codec):
         except ImportError:
             raise missing(f"the language model '{self.language_model}'", "transformers", "prefix-lm") from None
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.language_folder)
+            tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(f"{self.language_folder}: no tokenizer of transformers ({line(error)})") from None
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
@@ -231,7 +235,11 @@ class SentencePrefixLM(Codec):
         try:
             with without_bars():
                 lm, loaded = AutoModelForCausalLM.from_pretrained(
-                    self.language_folder, dtype="auto", use_safetensors=True, output_loading_info=True
+                    self.language_folder,
+                    dtype="auto",
+                    use_safetensors=True,
+                    trust_remote_code=False,  # nor is anybody asked whether to
+                    output_loading_info=True,
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"{self.language_folder}: no causal language model ({line(error)})") from None
@@ -298,8 +306,9 @@ class SentencePrefixLM(Codec):
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Latents, with shape (B, D), and pieces as `cut` gives them, both on the CPU."""
+        raws = list(raws)  # they are small, and each is needed twice
         chunks = np.array_split(np.array(raws, dtype=object), -(-len(raws) // CHUNK))
-        watched = track(chunks, f"embedding captions, {CHUNK} at a time")
+        watched = track(chunks, "embedding captions", len(raws), "samples", len)
         return torch.cat([self.encode(list(chunk)).cpu() for chunk in watched]), self.cut(raws)
 
     def fingerprint(self) -> dict[str, str | int | bool]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
@@ -57,8 +58,10 @@ class SentenceEncoder:
             raise missing(f"the encoder '{self.name}'", "sentence-transformers", "text") from None
         try:
             with without_bars():
-                model = SentenceTransformer(folder, device="cpu")
-        except (OSError, ValueError, RuntimeError) as error:
+                model = SentenceTransformer(
+                    folder, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+                )
+        except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
             raise ValueError(f"{folder}: no complete sentence-transformers model ({line(error)})") from None
         if not has_words(model.tokenizer):
             raise ValueError(f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec
+from flowbind.codec import NeuralCodec, local
 from flowbind.progress import track
 from flowbind_text.sentences import BATCH, MINILM, SentenceEncoder
 from flowbind_text.vocabulary import LONGEST
@@ -35,6 +35,9 @@ class SmallText(NeuralCodec):
         self.encoder = encoder
         self.embedding = embedding
 
+    def files(self) -> dict[str, Path]:
+        return super().files() | local(encoder=self.encoder)
+
     @cached_property
     def sentences(self) -> SentenceEncoder:
         """The frozen sentence encoder; no part of the network, so never among its weights."""
@@ -59,9 +62,10 @@ class SmallText(NeuralCodec):
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than can be written."""
+        raws = list(raws)  # they are small, and sorted before they are embedded
         order = np.argsort([len(raw) for raw in raws], kind="stable")
         chunks = np.array_split(order, -(-len(raws) // BATCH))
-        watched = track(chunks, f"embedding captions, {BATCH} at a time")
+        watched = track(chunks, "embedding captions", len(raws), "samples", len)
         embeddings = torch.cat([self.prepare([raws[i] for i in chunk]) for chunk in watched])
         spelled = [torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8) for raw in raws]
         return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(spelled, batch_first=True)
@@ -71,7 +75,8 @@ class SmallText(NeuralCodec):
         return [_text(row) or "?" for row in outputs.cpu().numpy()]
 
     def fingerprint(self) -> dict[str, str | int]:
-        return super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+        made = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+        return {name: value for name, value in made.items() if name not in local(encoder=self.encoder)}  # not its place
 
 
 def _text(row: np.ndarray) -> str:

@@ -1,0 +1,45 @@
+"""`flowbind verify`: latent stores and released models, byte for byte."""
+
+from pathlib import Path
+
+from flowbind.cli.parser import Parser
+
+
+def run(verb: str, arguments: list[str]) -> None:
+    """Reads everything in stores and models, and prints a line for each that is whole."""
+    parser = Parser(
+        verb, "Reads every byte of latent stores and released models, and compares checksums. Damage is exit code 2."
+    )
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="FOLDER",
+        help="a latent store, the folder of a recipe's stores with one for each split, or a released model",
+    )  # fmt: skip
+    folders = parser.parse_args(arguments).folders
+
+    from flowbind.release import CONFIG
+    from flowbind.store import MANIFEST
+
+    for folder in folders:
+        if (folder / CONFIG).is_file():
+            print(_model(folder), flush=True)
+            continue
+        splits = [] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+        for store in splits or [folder]:
+            print(_store(store), flush=True)
+
+
+def _store(folder: Path) -> str:
+    from flowbind.progress import track
+    from flowbind.store import LatentStore
+
+    store = LatentStore(folder)
+    store.verify(lambda shards: track(shards, f"verifying {folder}"))
+    shards = sum(len(stratum.shards) for stratum in store.strata)
+    return f"{folder}: whole; {store.rows} rows, {shards} shards, {store.bytes} bytes"
+
+
+def _model(folder: Path) -> str:
+    from flowbind.release import verify
+
+    files, size = verify(folder)
+    return f"{folder}: whole; {files} files, {size} bytes"

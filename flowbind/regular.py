@@ -1,0 +1,57 @@
+"""Files that somebody else may have written, opened: regular ones alone, and none larger than its reader expects.
+
+A folder, a pipe or a device in the place of a file is refused rather than waited for, and a file that is too large is
+refused before it fills the memory.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any, BinaryIO
+
+LARGEST = 2**30  # bytes, where a reader does not say
+WEIGHTS = 2**38  # bytes of a network's weights
+
+
+def check_regular(path: str | Path, largest: int = LARGEST) -> None:
+    """Refuses anything but a regular file of at most `largest` bytes, without opening it.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is something else than a regular file, or larger; one line that names it.
+    """
+    try:
+        found = os.stat(path)
+    except ValueError:  # zeros, or halves of characters
+        raise ValueError(f"{str(path)!r}: no name that a file can have") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
+    if found.st_size > largest:
+        raise ValueError(f"{path}: a file of {found.st_size} bytes, allowed here are {largest}")
+
+
+def open_regular(path: str | Path, largest: int = LARGEST) -> BinaryIO:
+    """Opens a regular file of at most `largest` bytes for reading; raises as `check_regular` does, and what `open` does."""
+    check_regular(path, largest)
+    return Path(path).open("rb")
+
+
+def read_regular(path: str | Path, largest: int = LARGEST) -> bytes:
+    """The content of a regular file; raises as `open_regular` does."""
+    with open_regular(path, largest) as file:
+        return file.read()
+
+
+def read_json(path: str | Path, largest: int = LARGEST) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it is not there, or cannot be opened.
+        ValueError: it is no regular file, larger, or not JSON; one line that names it.
+    """
+    content = read_regular(path, largest)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({str(error).splitlines()[0]})") from None

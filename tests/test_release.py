@@ -1,0 +1,83 @@
+"""Released models are whole: what codecs need lies in the folder, and nothing outside of it is read."""
+
+import json
+
+import pytest
+from flowbind_image import Image
+from flowbind_image.small import SmallImage
+from flowbind_image.unclip import ClipUnclip
+from flowbind_text import Text
+from flowbind_text.prefix_lm import SentencePrefixLM
+
+import flowbind
+from tests.released import as_received, release
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """Weights that somebody trained."""
+    (tmp_path / "mine").mkdir()
+    file = tmp_path / "mine/trained.safetensors"
+    file.write_bytes(SmallImage.shipped.read_bytes())
+    return file
+
+
+def test_weights_come_along(weights, capsys):
+    codec = as_received(Image(SmallImage(str(weights))), "image", weights.parent)
+    assert f"has a copy of {weights}" in capsys.readouterr().err
+    assert codec.file.read_bytes() == SmallImage.shipped.read_bytes()
+    assert codec.fingerprint() == SmallImage().fingerprint()
+    again = release(codec.file.parents[3] / "again", image=Image(codec))  # what was received can be given away
+    assert flowbind.load(again).modality("image").codec.file.is_relative_to(again)
+
+
+def test_missing_weights_are_told_when_the_model_is_written(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        release(tmp_path / "model", image=Image(SmallImage(str(tmp_path / "none.safetensors"))))
+
+
+def test_names_on_a_hub_stay_names(tmp_path):
+    made = release(
+        tmp_path / "model",
+        text=Text(SentencePrefixLM(revision="1234567", language_revision="v1")),
+        image=Image(ClipUnclip(revision="89abcde")),
+    )
+    text, image = (flowbind.load(made).modality(name).codec for name in ("text", "image"))
+    assert (text.encoder, text.revision, text.language_revision) == ("google/embeddinggemma-300m", "1234567", "v1")
+    assert (image.pretrained, image.revision) == ("openai", "89abcde")
+    assert not (made / "codecs").exists()
+
+
+OUTSIDE = [
+    "{outside}",
+    "codecs/../../mine/trained.safetensors",
+    "../mine/trained.safetensors",
+    "model.json",
+    "codecs",
+    "",
+]
+
+
+@pytest.mark.parametrize("path", OUTSIDE)
+@pytest.mark.parametrize("place", ["files", "args"])
+def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch, path, place):
+    made = release(tmp_path / "model", image=Image(SmallImage(str(weights))))
+    monkeypatch.chdir(tmp_path / "model")
+    description = json.loads((made / "model.json").read_text())
+    codec = description["modalities"]["image"]["codec"]
+    codec["files"] = {}
+    codec[place]["weights"] = path.format(outside=weights)
+    (made / "model.json").write_text(json.dumps(description))
+    with pytest.raises(
+        ValueError, match=r"model.json: not a released model's description .*allowed are model.safetensors"
+    ):
+        flowbind.load(made)
+
+
+def test_a_name_that_is_a_path_here_is_refused(tmp_path, monkeypatch):
+    made = release(tmp_path / "model", text=Text(SentencePrefixLM(encoder="some/encoder")))
+    monkeypatch.chdir(tmp_path)
+    flowbind.load(made)
+    (tmp_path / "some/encoder").mkdir(parents=True)
+    with pytest.raises(ValueError, match="names 'some/encoder'"):
+        flowbind.load(made)
