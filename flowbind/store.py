@@ -33,6 +33,7 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 LARGEST = 2**40  # bytes of a shard
 HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
+DATA = "sha256"  # in the metadata of a shard
 LINE = "@line"  # cannot clash with a modality: names are identifiers
 
 DTYPES = {
@@ -302,14 +303,16 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes one shard, beside and then renamed. `metadata` says what it was made from, so that a resumed run can trust it.
+    """Writes one shard, beside and then renamed. `metadata` says what it was made from, so that a resumed run can trust it;
+    a checksum of the data is added, so that what is damaged before the store is finished does not pass for whole.
 
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
     try:
         with replacing(path) as partial:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial, metadata=dict(metadata))
+            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+            save_file(whole, partial, metadata={**metadata, DATA: _sha256(whole)})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
 
@@ -341,6 +344,9 @@ def finish_store(
         fingerprints: per modality, of the codec that made its latents.
         source: the manifest of raw samples the latents were made from.
         source_sha256: of that file.
+
+    Raises:
+        ValueError: a shard is damaged; it is named.
     """
     found: list[Stratum] = []
     moments: dict[str, list] = {}  # per modality: count, mean, sum of squared deviations
@@ -351,11 +357,14 @@ def finish_store(
             path = folder / file
             raw, header = read_header(path)
             rows = header[LINE]["shape"][0]
-            for name, array in map_shard(path, rows).items():
+            tensors = {name: torch.from_numpy(np.array(array)) for name, array in map_shard(path, rows).items()}
+            if header.get("__metadata__", {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
+                raise _unusable(path, "is corrupted (data: checksum)")
+            for name, tensor in tensors.items():
                 if name != LINE:
                     shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
-                    tensor = torch.from_numpy(np.array(array)).view(DTYPES[header[name]["dtype"]])
-                    moments[name] = _merge(moments.get(name), tensor.double())
+                    latents = tensor.view(DTYPES[header[name]["dtype"]])
+                    moments[name] = _merge(moments.get(name), latents.double())
             with path.open("rb") as stream:
                 whole = hashlib.file_digest(stream, "sha256").hexdigest()
             shards.append(Shard(file, rows, path.stat().st_size, hashlib.sha256(raw).hexdigest(), whole))
@@ -376,6 +385,14 @@ def finish_store(
     with replacing(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({"sha256": digest_json(manifest)} | manifest, indent=1))
     return LatentStore(folder)
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of the data of tensors, in the order of their names, in hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _merge(moments: list | None, x: Tensor) -> list:
