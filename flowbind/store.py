@@ -12,6 +12,7 @@ of the whole shards, compared by `flowbind verify`.
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -136,17 +137,15 @@ class LatentStore:
         return sum(stratum.rows for stratum in self.strata)
 
     def _check_header(self, stratum: Stratum, shard: Shard) -> None:
-        path = self.folder / shard.file
-        if path.parent != self.folder or path.suffix != ".safetensors":
+        path = os.path.join(self.folder, shard.file)  # there may be many: nothing slow is done for one
+        if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
             raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
         try:
-            check_regular(path, LARGEST)
-            size = path.stat().st_size
+            raw, header, size = read_header(path)
         except FileNotFoundError:
             raise _unusable(path, "is missing") from None
         if size != shard.bytes:
             raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
-        raw, header = read_header(path)
         if hashlib.sha256(raw).hexdigest() != shard.header:
             raise _unusable(path, "is corrupted (header: checksum)")
         try:
@@ -252,24 +251,26 @@ class LatentStore:
         )
 
 
-def _unusable(path: Path, found: str) -> ValueError:
+def _unusable(path: str | Path, found: str) -> ValueError:
     return ValueError(f"{path}: this shard {found}; delete it and run `flowbind encode` again")
 
 
-def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The header of a safetensors file: its bytes, length included, and what they say.
+def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
+    """The header of a safetensors file: its bytes, length included, what they say, and the size of the whole file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: not a safetensors file, or its header is damaged.
     """
     try:
-        with open_regular(path, LARGEST) as file:
+        whole = check_regular(path, LARGEST)
+        with open(path, "rb", buffering=0) as file:
             length = file.read(8)
             (size,) = struct.unpack("<Q", length)
-            if size > min(path.stat().st_size, HEADER):
+            if size > min(whole, HEADER):
                 raise ValueError("the header is longer than the file")
             content = file.read(size)
-        return length + content, json.loads(content)
+        return length + content, json.loads(content), whole
     except (struct.error, ValueError, RecursionError) as error:
         raise _unusable(path, f"is corrupted (header: {error})") from None
 
@@ -280,7 +281,7 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
-    raw, header = read_header(path)
+    raw, header, _ = read_header(path)
     begin = len(raw)
     arrays = {}
     for name, entry in header.items():
@@ -322,9 +323,9 @@ def shard_metadata(path: Path) -> dict[str, str] | None:
     if not path.is_file():
         return None
     try:
-        raw, header = read_header(path)
+        raw, header, size = read_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return header["__metadata__"] if len(raw) + max(ends) == path.stat().st_size else None
+        return header["__metadata__"] if len(raw) + max(ends) == size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -355,7 +356,7 @@ def finish_store(
         shards = []
         for file in files:
             path = folder / file
-            raw, header = read_header(path)
+            raw, header, _ = read_header(path)
             rows = header[LINE]["shape"][0]
             tensors = {name: torch.from_numpy(np.array(array)) for name, array in map_shard(path, rows).items()}
             if header.get("__metadata__", {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
