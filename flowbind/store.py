@@ -332,7 +332,9 @@ def finish_store(
                 if name != LINE:
                     shapes[name] = list(shape), header[name]["dtype"]
                     latents = torch.frombuffer(content, dtype=dtype, count=rows * math.prod(shape), offset=begin)
-                    moments[name] = _merge(moments.get(name), latents.reshape(rows, *shape).double())
+                    moments[name] = _merge(
+                        moments.get(name), latents.reshape(rows, *shape).to(torch.float64, copy=True)
+                    )
             shards.append(Shard(file, rows, len(content), hashlib.sha256(content).hexdigest()))
         found.append(Stratum(list(modalities), shards))
     fields = {}
@@ -354,9 +356,9 @@ def finish_store(
 
 
 def _merge(moments: list | None, x: Tensor) -> list:
-    """Adds rows to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
+    """Adds rows, which it uses up, to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
     count, mean = len(x), x.mean(0)
-    squares = (x - mean).square().sum(0)
+    squares = x.sub_(mean).square_().sum(0)
     if moments is None:
         return [count, mean, squares]
     before, mean_before, squares_before = moments
