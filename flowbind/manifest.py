@@ -60,7 +60,9 @@ class Manifest:
             with path.open(encoding="utf-8") as file:
                 for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
                     if len(line) == LONGEST:
-                        raise ValueError(f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred")
+                        raise ValueError(
+                            f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred"
+                        )
                     if line.strip():
                         samples.append(_parse(line, f"{path}, line {number}", str(number), known))
         except UnicodeDecodeError as error:
@@ -88,7 +90,9 @@ class Manifest:
         """
         source, what = self.source(sample, name, modality), f"sample '{sample.id}' of {self.path}"
         if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
-            raise ValueError(f"{source}: not named like a file of '{name}'; allowed: {', '.join(modality.suffixes)} ({what})")
+            raise ValueError(
+                f"{source}: not named like a file of '{name}'; allowed: {', '.join(modality.suffixes)} ({what})"
+            )
         return read_raw(modality, source, what)
 
 

@@ -76,7 +76,9 @@ def read_official(
     )
     with torch.device("meta"):
         flows = Flows(modalities, *sizes)
-    flows.standard.to_empty(device="cpu")  # the rest takes the checkpoint's tensors: sizes that it does not bear out cost nothing
+    flows.standard.to_empty(
+        device="cpu"
+    )  # the rest takes the checkpoint's tensors: sizes that it does not bear out cost nothing
     for name, state in states.items():
         width = modalities[name].codec.shape[0]
         # The head's last layer gives twice the width, of which the first half is the estimate.

@@ -71,7 +71,9 @@ def _typed(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
         plain = [kind for kind in (kinds.get(name), *get_args(kinds.get(name))) if kind in PLAIN]
         allowed = (*plain, *([int] if float in plain else []))
         if plain and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain)):
-            raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, which is no {' or '.join(k.__name__ for k in plain)}")
+            raise ValueError(
+                f"{cls.__name__}: {name} is {value!r:.60}, which is no {' or '.join(k.__name__ for k in plain)}"
+            )
     return given
 
 
@@ -226,7 +228,10 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     check_regular(weights_file, regular.WEIGHTS)
     try:
         state = load_file(weights_file)
-        if any(not tensor.dtype.is_floating_point for tensor in state.values()) or len({t.dtype for t in state.values()}) > 1:
+        if (
+            any(not tensor.dtype.is_floating_point for tensor in state.values())
+            or len({t.dtype for t in state.values()}) > 1
+        ):
             raise RuntimeError("not all numbers are floating-point numbers of one precision")
         flows.load_state_dict(state, assign=True)
     except SafetensorError as error:

@@ -4,7 +4,8 @@
     0-00000.safetensors            rows of stratum 0: one tensor per modality, plus `@line`, the line of each row's sample
 
 Rows are grouped by stratum, the subset of modalities that their samples have. Latents have any fixed shape and dtype.
-Shards are memory-mapped: opening costs the manifest and the shards' headers, and a batch costs its own rows.
+Shards are memory-mapped: opening costs the manifest and the shards' headers, and a batch costs its own rows, however many
+the shards.
 
 Everything is under a checksum: the manifest holds its own, those of the shards' headers, compared on opening, and those
 of the whole shards, compared by `flowbind verify`.
@@ -12,6 +13,7 @@ of the whole shards, compared by `flowbind verify`.
 
 import hashlib
 import json
+import math
 import os
 import struct
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,6 +30,8 @@ from torch import Tensor
 
 from flowbind.atomic import replacing
 from flowbind.codec import digest, digest_json
+from flowbind.mapped import Mapped
+from flowbind.progress import track
 from flowbind.regular import check_regular, open_regular, read_json
 
 FORMAT = 2
@@ -179,7 +183,7 @@ class LatentStore:
             with open_regular(path, LARGEST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                     raise _unusable(path, "is corrupted (checksum)")
-            map_shard(path, shard.rows)
+            layout(path, shard.rows)
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -211,40 +215,53 @@ class LatentStore:
                 f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` with this recipe"
             )
 
+    def __reduce__(self):
+        return LatentStore, (self.folder,)  # another process opens it anew: memory maps do not travel
+
     @cached_property
-    def _maps(self) -> list[dict[str, list[np.ndarray]]]:
-        """Per stratum and tensor name, the memory maps of its shards."""
-        maps: list[dict[str, list[np.ndarray]]] = []
+    def _files(self) -> Mapped:
+        return Mapped((self.folder / shard.file, shard.bytes) for shard in self._shards())
+
+    def _entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
+        """Dtype and shape of a row of a tensor."""
+        return (torch.int64, ()) if name == LINE else (DTYPES[self.fields[name].dtype], tuple(self.fields[name].shape))
+
+    @cached_property
+    def _begins(self) -> list[dict[str, np.ndarray]]:
+        """Per stratum and tensor name, the address of each shard's first row."""
+        addresses, begins = iter(self._files.addresses), []
         for stratum in self.strata:
-            found: dict[str, list[np.ndarray]] = {name: [] for name in [*stratum.modalities, LINE]}
-            for shard in stratum.shards:
-                for name, array in map_shard(self.folder / shard.file, shard.rows).items():
-                    found[name].append(array)
-            maps.append(found)
-        return maps
+            begins.append({name: np.empty(len(stratum.shards), np.int64) for name in [*stratum.modalities, LINE]})
+            for number, (shard, address) in enumerate(zip(stratum.shards, addresses)):  # noqa: B905 - strata share it
+                for name, (_, _, begin) in layout(self.folder / shard.file, shard.rows).items():
+                    begins[-1][name][number] = address + begin
+        return begins
 
     @cached_property
     def _starts(self) -> list[np.ndarray]:
-        """Per stratum, the first row of each shard."""
-        return [np.cumsum([0] + [shard.rows for shard in stratum.shards])[:-1] for stratum in self.strata]
+        """Per stratum, the first row of each shard, and the number of rows."""
+        return [np.cumsum([0] + [shard.rows for shard in stratum.shards]) for stratum in self.strata]
 
     def gather(self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
-        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape (len(rows), *shape)."""
-        names = self.strata[stratum].modalities if names is None else names
-        shard = np.searchsorted(self._starts[stratum], rows, side="right") - 1
-        within = rows - self._starts[stratum][shard]
-        return {name: self._gather(self._maps[stratum][name], shard, within, name) for name in names}
+        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape (len(rows), *shape).
 
-    def _gather(self, maps: list[np.ndarray], shard: np.ndarray, within: np.ndarray, name: str) -> Tensor:
-        if len(maps) == 1:
-            array = maps[0][within]
-        else:
-            array = np.empty((len(within), *maps[0].shape[1:]), maps[0].dtype)
-            for number in np.unique(shard):
-                here = shard == number
-                array[here] = maps[number][within[here]]
-        dtype = torch.int64 if name == LINE else DTYPES[self.fields[name].dtype]
-        return torch.from_numpy(array).view(dtype)
+        Raises:
+            IndexError: the stratum has no such row.
+        """
+        starts = self._starts[stratum]
+        if len(rows) and not 0 <= rows.min() <= rows.max() < starts[-1]:
+            raise IndexError(
+                f"{self.folder}: stratum {stratum} has {starts[-1]} rows; asked for {rows.min()} to {rows.max()}"
+            )
+        shard = np.searchsorted(starts, rows, side="right") - 1
+        within = rows - starts[shard]
+        found = {}
+        for name in self.strata[stratum].modalities if names is None else names:
+            dtype, shape = self._entry(name)
+            size = dtype.itemsize * math.prod(shape)
+            raw = self._files.rows(self._begins[stratum][name][shard] + within * size, size)
+            found[name] = torch.from_numpy(raw.reshape(-1)).view(dtype).reshape(len(rows), *shape)
+        return found
 
     def all(self, name: str) -> Tensor:
         """Every latent of a modality, with shape (rows, *shape), stratum after stratum."""
@@ -283,32 +300,30 @@ def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
         raise _unusable(path, f"is corrupted (header: {error})") from None
 
 
-def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
-    """Memory-maps the tensors of a shard; bfloat16 as int16, which torch views back.
+def layout(path: Path, rows: int) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
+    """What a shard holds: per tensor its dtype, the shape of a row, and the byte of the file at which it begins.
 
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
-    raw, header, _ = read_header(path)
-    begin = len(raw)
-    arrays = {}
+    raw, header, whole = read_header(path)
+    size = whole - len(raw)
+    found = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
         try:
-            dtype = (
-                np.dtype(np.int16)
-                if entry["dtype"] == "BF16"
-                else torch.empty(0, dtype=DTYPES[entry["dtype"]]).numpy().dtype
-            )
-            start, stop = entry["data_offsets"]
-            shape = tuple(entry["shape"])
-            if shape[0] != rows or stop - start != dtype.itemsize * int(np.prod(shape)):
-                raise ValueError(f"'{name}' has shape {shape}, {rows} rows were written")
-            arrays[name] = np.memmap(path, dtype, mode="r", offset=begin + start, shape=shape)
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+            dtype, (count, *shape), (start, stop) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+            if (
+                count != rows
+                or not 0 <= start <= stop <= size
+                or stop - start != rows * dtype.itemsize * math.prod(shape)
+            ):
+                raise ValueError(f"'{name}' has shape {entry['shape']}, {rows} rows were written")
+            found[name] = dtype, tuple(shape), len(raw) + start
+        except (KeyError, TypeError, ValueError) as error:
             raise _unusable(path, f"is corrupted (header: {error})") from None
-    return arrays
+    return found
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
@@ -364,21 +379,26 @@ def finish_store(
     shapes: dict[str, tuple[list[int], str]] = {}
     for modalities, files in strata:
         shards = []
-        for file in files:
+        for file in track(files, f"statistics and checksums of {'+'.join(modalities)}"):
             path = folder / file
             raw, header, _ = read_header(path)
             rows = header[LINE]["shape"][0]
-            tensors = {name: torch.from_numpy(np.array(array)) for name, array in map_shard(path, rows).items()}
+            content = bytearray(
+                path.read_bytes()
+            )  # once, for statistics and checksums: memory holds one shard at a time
+            tensors = {
+                name: torch.frombuffer(content, dtype=dtype, count=rows * math.prod(shape), offset=begin).reshape(
+                    rows, *shape
+                )
+                for name, (dtype, shape, begin) in layout(path, rows).items()
+            }
             if (shard_metadata(path) or {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
                 raise _unusable(path, "is corrupted (data: checksum)")
-            for name, tensor in tensors.items():
-                if name != LINE:
-                    shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
-                    latents = tensor.view(DTYPES[header[name]["dtype"]])
-                    moments[name] = _merge(moments.get(name), latents.double())
-            with path.open("rb") as stream:
-                whole = hashlib.file_digest(stream, "sha256").hexdigest()
-            shards.append(Shard(file, rows, path.stat().st_size, hashlib.sha256(raw).hexdigest(), whole))
+            for name in modalities:
+                shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
+                moments[name] = _merge(moments.get(name), tensors[name].to(torch.float64, copy=True))
+            whole = hashlib.sha256(content).hexdigest()
+            shards.append(Shard(file, rows, len(content), hashlib.sha256(raw).hexdigest(), whole))
         found.append(Stratum(list(modalities), shards))
     fields = {}
     for name, fingerprint in fingerprints.items():
@@ -407,9 +427,9 @@ def _sha256(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _merge(moments: list | None, x: Tensor) -> list:
-    """Adds rows to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
+    """Adds rows, which it uses up, to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
     count, mean = len(x), x.mean(0)
-    squares = (x - mean).square().sum(0)
+    squares = x.sub_(mean).square_().sum(0)
     if moments is None:
         return [count, mean, squares]
     before, mean_before, squares_before = moments

@@ -107,8 +107,18 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "9,400 pixels a side, all there, allowed", ".png", png(9400, 9400, bytes(9401 * 9400)), True
     yield "2^31 - 1 pixels wide", ".png", png(2**31 - 1, 1, b"\0"), False
     yield "no pixels", ".png", png(0, 0, b""), False
-    yield "a bomb of words", ".png", png(4, 4, bytes(20), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 9))), True
-    yield "a bomb of a profile", ".png", png(4, 4, bytes(20), chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**28), 9))), True
+    yield (
+        "a bomb of words",
+        ".png",
+        png(4, 4, bytes(20), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(2**28), 9))),
+        True,
+    )
+    yield (
+        "a bomb of a profile",
+        ".png",
+        png(4, 4, bytes(20), chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(2**28), 9))),
+        True,
+    )
     bmp = bytearray(picture("BMP", draw))
     bmp[18:26] = struct.pack("<ii", 65_000, 65_000)
     yield "65,000 pixels a side, promised", ".bmp", bytes(bmp), False
@@ -116,21 +126,39 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     place = jpeg.index(b"\xff\xc0") + 5
     jpeg[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
     yield "65,500 pixels a side, promised", ".jpg", bytes(jpeg), False
-    webp = b"RIFF" + struct.pack("<I", 4 + 18) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\0\xfe\x3f\0"
+    webp = (
+        b"RIFF" + struct.pack("<I", 4 + 18) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\0\xfe\x3f\0"
+    )
     yield "16,383 pixels a side, promised", ".webp", webp, False
     gif = picture("GIF", draw)
     yield "a GIF", ".png", gif, False
     yield "a drawing in words", ".png", b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>', False
     yield "a program", ".jpg", b"\x7fELF" + draw.randbytes(300), False
-    yield "an EPS, which a program would draw", ".png", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit\n", False
+    yield (
+        "an EPS, which a program would draw",
+        ".png",
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nquit\n",
+        False,
+    )
 
 
-def wav(rate: int = 16_000, channels: int = 1, bits: int = 16, stated: int | None = None, data: bytes = bytes(640)) -> bytes:
+def wav(
+    rate: int = 16_000, channels: int = 1, bits: int = 16, stated: int | None = None, data: bytes = bytes(640)
+) -> bytes:
     """A WAV with any header."""
     block = channels * bits // 8
     form = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
     size = len(data) if stated is None else stated
-    return b"RIFF" + struct.pack("<I", 36 + size & 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack("<I", size) + data
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + size & 0xFFFFFFFF)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", size)
+        + data
+    )
 
 
 def sound(form: str, subtype: str, samples: np.ndarray, rate: int = 16_000) -> bytes:
@@ -184,7 +212,14 @@ FACES = "element face {count}\nproperty list uchar int vertex_indices\n"
 def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     binary = ply(9, np.arange(27, dtype="<f4").tobytes(), "binary_little_endian")
     meshed = ply(3, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", more=FACES.format(count=1))
-    for suffix, whole in ((".ply", ply()), (".ply", binary), (".ply", meshed), (".obj", OBJ), (".off", OFF), (".stl", STL)):
+    for suffix, whole in (
+        (".ply", ply()),
+        (".ply", binary),
+        (".ply", meshed),
+        (".obj", OBJ),
+        (".off", OFF),
+        (".stl", STL),
+    ):
         yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 5))
         yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 6))
     huge = 10**18
@@ -199,9 +234,24 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "1e300", ".ply", ply(body=b"0 0 0\n1 1e300 1\n"), False
     yield "words for numbers", ".ply", ply(body=b"0 0 0\na b c\n"), False
     yield "not numbers, binary", ".ply", ply(1, struct.pack("<3f", 0, float("nan"), 0), "binary_little_endian"), False
-    yield "10^18 faces, promised", ".ply", ply(3, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", more=FACES.format(count=huge)), False
-    yield "a list of 255 in a short file", ".ply", ply(3, np.zeros(9, "<f4").tobytes() + b"\xff\0\0", "binary_little_endian", FACES.format(count=1)), False
-    yield "a face of points that are not there", ".ply", ply(3, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 99\n", more=FACES.format(count=1)), False
+    yield (
+        "10^18 faces, promised",
+        ".ply",
+        ply(3, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n", more=FACES.format(count=huge)),
+        False,
+    )
+    yield (
+        "a list of 255 in a short file",
+        ".ply",
+        ply(3, np.zeros(9, "<f4").tobytes() + b"\xff\0\0", "binary_little_endian", FACES.format(count=1)),
+        False,
+    )
+    yield (
+        "a face of points that are not there",
+        ".ply",
+        ply(3, b"0 0 0\n1 0 0\n0 1 0\n3 0 1 99\n", more=FACES.format(count=1)),
+        False,
+    )
     yield "no x", ".ply", ply().replace(b"float x", b"float w"), False
     yield "x twice", ".ply", ply().replace(b"float y", b"float x"), False
     yield "an unknown type", ".ply", ply().replace(b"float x", b"string x"), False
@@ -474,7 +524,9 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "no modalities": changed("modalities", value={}),
         "a list of modalities": changed("modalities", value=["text"]),
         "one modality": changed("modalities", value={"text": told["modalities"]["text"]}),
-        "a dot in a name": changed("modalities", value={"a.b": told["modalities"]["text"], "c": told["modalities"]["image"]}),
+        "a dot in a name": changed(
+            "modalities", value={"a.b": told["modalities"]["text"], "c": told["modalities"]["image"]}
+        ),
         "a dotted modality": changed(*image, "name", value="os.system"),
         "a dotted codec": changed(*image, "codec", "name", value="subprocess.Popen"),
         "an entry point's spelling": changed(*image, "codec", "name", value="os:system"),
@@ -566,7 +618,9 @@ def stores(folder: Path) -> Iterator[Input]:
         node[keys[-1]] = value
         (path / MANIFEST).write_text(json.dumps({"sha256": digest_json(manifest)} | manifest))
         yield Input(what, "store", path)
-    for number, content in enumerate((b"", b"[]", b"[" * 100_000, b"\xff", b'{"format": 2}', b'{"format": ' + b"9" * 10_000 + b"}")):
+    for number, content in enumerate(
+        (b"", b"[]", b"[" * 100_000, b"\xff", b'{"format": 2}', b'{"format": ' + b"9" * 10_000 + b"}")
+    ):
         path = shutil.copytree(whole, here / f"text{number:03}")
         (path / MANIFEST).write_bytes(content)
         yield Input(f"a manifest of {content[:12]!r}", "store", path)
@@ -579,13 +633,29 @@ def datasets(folder: Path) -> Iterator[Input]:
     caption = {"image_id": 1, "id": 1, "caption": "a"}
     annotations = "annotations/captions_val2014.json"
     bad: dict[str, tuple[str, str, str | bytes]] = {
-        "coco: up and out": ("coco", annotations, json.dumps({"images": [{"id": 1, "file_name": out}], "annotations": [caption]})),
-        "coco: from the root": ("coco", annotations, json.dumps({"images": [{"id": 1, "file_name": "/etc/a.jpg"}], "annotations": [caption]})),
+        "coco: up and out": (
+            "coco",
+            annotations,
+            json.dumps({"images": [{"id": 1, "file_name": out}], "annotations": [caption]}),
+        ),
+        "coco: from the root": (
+            "coco",
+            annotations,
+            json.dumps({"images": [{"id": 1, "file_name": "/etc/a.jpg"}], "annotations": [caption]}),
+        ),
         "coco: lists in lists": ("coco", annotations, "[" * 100_000),
         "coco: 10,000 digits": ("coco", annotations, '{"images": ' + "9" * 10_000 + "}"),
         "coco: not UTF-8": ("coco", annotations, b'{"images": "\xe9"}'),
-        "flickr30k: up and out": ("flickr30k", "results.csv", f"image_name| comment_number| comment\n{out}.jpg| 0| a\n"),
-        "flickr30k: another drive": ("flickr30k", "results.csv", "image_name| comment_number| comment\nC:\\a.jpg| 0| a\n"),
+        "flickr30k: up and out": (
+            "flickr30k",
+            "results.csv",
+            f"image_name| comment_number| comment\n{out}.jpg| 0| a\n",
+        ),
+        "flickr30k: another drive": (
+            "flickr30k",
+            "results.csv",
+            "image_name| comment_number| comment\nC:\\a.jpg| 0| a\n",
+        ),
         "flickr30k: a cell of 10^6": ("flickr30k", "captions.txt", "image,caption\na.jpg," + "a" * 10**6 + "\n"),
         "flickr30k: a zero": ("flickr30k", "captions.txt", "image,caption\na\0.jpg,a\n"),
         "flickr30k: not UTF-8": ("flickr30k", "captions.txt", b"image,caption\na.jpg,\xe9\n"),
@@ -609,7 +679,9 @@ def datasets(folder: Path) -> Iterator[Input]:
         (path / "val2014").mkdir()
         if file == "labels.csv":
             (path / "1.txt").write_text("a")
-        yield Input(what, f"prepare {dataset}", path, harmless=what == "folder: labels with a zero")  # as csv reads them
+        yield Input(
+            what, f"prepare {dataset}", path, harmless=what == "folder: labels with a zero"
+        )  # as csv reads them
 
 
 def everything(folder: Path, seed: int = 0) -> Iterator[Input]:

@@ -85,7 +85,9 @@ def differing(mine: dict, other: dict) -> list[str]:
     """Tensors of weights, average and optimiser that are not the same to the bit."""
     names = [name for name, tensor in other["state_dict"].items() if not torch.equal(tensor, mine["state_dict"][name])]
     for key, held in other["optimizer_states"][0]["state"].items():
-        names += [f"{key}.{n}" for n, v in held.items() if not torch.equal(v, mine["optimizer_states"][0]["state"][key][n])]
+        names += [
+            f"{key}.{n}" for n, v in held.items() if not torch.equal(v, mine["optimizer_states"][0]["state"][key][n])
+        ]
     return names
 
 

@@ -16,7 +16,9 @@ def install_toys(site: Path) -> None:
     info = site / "toys-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    sections = [f"[flowbind.{kind}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for kind, names in TOYS.items()]
+    sections = [
+        f"[flowbind.{kind}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for kind, names in TOYS.items()
+    ]
     (info / "entry_points.txt").write_text("\n".join(sections))
 
 
@@ -26,11 +28,19 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def flowbind(folder: Path, *arguments: object, timeout: float = 240, launch=(), **extra: str) -> subprocess.CompletedProcess:
+def flowbind(
+    folder: Path, *arguments: object, timeout: float = 240, launch=(), **extra: str
+) -> subprocess.CompletedProcess:
     """Runs one command in a process of its own; `launch` is what starts Python there, such as torchrun."""
     started = [sys.executable, *launch, "-m", "flowbind", *map(str, arguments)]
     return subprocess.run(
-        started, cwd=folder, env=environment(folder) | extra, capture_output=True, text=True, timeout=timeout, check=False
+        started,
+        cwd=folder,
+        env=environment(folder) | extra,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
 
 
@@ -41,7 +51,16 @@ def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> P
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=folder / "data", run=folder / "run", steps=steps))
     for arguments in (
-        ["prepare", "folder", "--source", folder / "files", "--labels", folder / "files/labels.csv", "--out", folder / "data"],
+        [
+            "prepare",
+            "folder",
+            "--source",
+            folder / "files",
+            "--labels",
+            folder / "files/labels.csv",
+            "--out",
+            folder / "data",
+        ],
         ["encode", "--config", recipe],
     ):
         code, _, err = command(*arguments)

@@ -159,8 +159,20 @@ def free_port():
 def test_two_nodes_by_torchrun(world, one):
     """Two agents on loopback, a process each: stopped by SIGTERM, gone on from, and finished."""
     recipe = ["-m", "flowbind", "fit", "--config", "recipe.yaml", f"--trainer.default_root_dir={world}/nodes"]
-    options = ["--trainer.num_nodes=2", "--trainer.strategy=ddp", "--trainer.precision=64-true", "--checkpoints.every=10"]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+    options = [
+        "--trainer.num_nodes=2",
+        "--trainer.strategy=ddp",
+        "--trainer.precision=64-true",
+        "--checkpoints.every=10",
+    ]
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nnodes=2",
+        "--nproc-per-node=1",
+        "--master-addr=127.0.0.1",
+    ]
 
     def start(*more):
         port = free_port()

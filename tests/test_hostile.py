@@ -64,7 +64,9 @@ def test_malformed_inputs_are_refused_by_name(tmp_path):
     assert len(inputs) >= INPUTS
     kinds = Counter(visit["kind"].split()[0] for visit in inputs.values())
     became = Counter(visit["became"] for visit in visits)
-    print(f"{len(inputs)} inputs ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}), {len(visits)} visits:")
+    print(
+        f"{len(inputs)} inputs ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}), {len(visits)} visits:"
+    )
     print(f"{became['refused']} refused, {became['read']} read as the sound samples that they may be, 0 otherwise")
     peak = max(visit["peak"] for visit in visits)
     longest = (max(visit[kind] for visit in visits) for kind in ("seconds", "worked"))

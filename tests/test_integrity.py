@@ -33,7 +33,9 @@ def whole(tmp_path_factory):
         lines = torch.arange(number * ROWS, (number + 1) * ROWS)
         latents = {name: torch.randn(ROWS, 5, generator=draw) for name in "ab"}
         write_shard(folder / file, latents | {LINE: lines}, {"key": f"{number:064d}", "bad": "[]"})
-    write_shard(folder / "1-00000.safetensors", {"a": torch.ones(2, 5), LINE: torch.arange(2)}, {"key": "k", "bad": "[]"})
+    write_shard(
+        folder / "1-00000.safetensors", {"a": torch.ones(2, 5), LINE: torch.arange(2)}, {"key": "k", "bad": "[]"}
+    )
     prints = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
     finish_store(folder, [(["a", "b"], files), (["a"], ["1-00000.safetensors"])], prints, "train.jsonl", "0" * 64)
     return folder

@@ -98,7 +98,9 @@ def test_a_figure_s_name_counts_its_samples():
 
 
 def test_from_the_recipe_to_the_report(world, command, monkeypatch):
-    monkeypatch.setattr("flowbind.evaluation.fit_probe", partial(fit_probe, steps=20))  # what they read is not looked at
+    monkeypatch.setattr(
+        "flowbind.evaluation.fit_probe", partial(fit_probe, steps=20)
+    )  # what they read is not looked at
     recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
     recipe["model"]["init_args"]["evaluation"] = {

@@ -20,6 +20,7 @@ LAYERS = {
     2: (
         "registry",
         "manifest",
+        "mapped",
         "store",
         "flows",
         "generation",

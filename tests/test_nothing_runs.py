@@ -153,7 +153,9 @@ def test_checkpoints(craft, canary, tmp_path):
 def test_the_authors_checkpoints(craft, canary, tmp_path):
     craft(tmp_path / "model.pth", canary)
     if craft is beside_weights:  # the settings are not looked at, but refused with the file
-        torch.save({"model_state_dict": {"image": {"w": torch.ones(1)}}, "config": Evil(canary)}, tmp_path / "model.pth")
+        torch.save(
+            {"model_state_dict": {"image": {"w": torch.ones(1)}}, "config": Evil(canary)}, tmp_path / "model.pth"
+        )
     refuse(lambda: _states(tmp_path / "model.pth"), canary)
 
 
@@ -272,7 +274,9 @@ def test_shards(canary, tmp_path):
 
 def evil_module(folder: Path, canary: Path) -> None:
     names = ("Transformer", "Model", "Config", "Tokenizer")
-    (folder / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\n" + "".join(f"class {n}: pass\n" for n in names))
+    (folder / "evil.py").write_text(
+        f"open({str(canary)!r}, 'w').close()\n" + "".join(f"class {n}: pass\n" for n in names)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -295,7 +299,9 @@ def other_model(folder, canary):
     """The class of the model, by transformers' map of classes."""
     config = json.loads((folder / "config.json").read_text())
     config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
-    (folder / "config.json").write_text(json.dumps(config | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}})
+    )
 
 
 def trusting(folder, canary):
@@ -341,8 +347,12 @@ def test_language_models(craft, canary, tmp_path):
 
 
 def test_there_are_enough():
-    count = 2 * len(CHECKPOINT) + len(STATISTICS) + 2 * len(WEIGHTS) + len(WEIGHTS) - 1 + len(MODELS) + 1 + len(CODE) + 1
-    print(f"{count} crafted files and configurations in the quick tests, {len(ENCODERS) + 2} in the slow ones: nothing ran")
+    count = (
+        2 * len(CHECKPOINT) + len(STATISTICS) + 2 * len(WEIGHTS) + len(WEIGHTS) - 1 + len(MODELS) + 1 + len(CODE) + 1
+    )
+    print(
+        f"{count} crafted files and configurations in the quick tests, {len(ENCODERS) + 2} in the slow ones: nothing ran"
+    )
     assert count >= CRAFTED
 
 

@@ -136,9 +136,7 @@ def test_a_signal_while_training_loses_nothing(world, command, monkeypatch, numb
 
 def same_weights(run, other, step):
     """Weights, their average, and the optimiser's state, bit for bit."""
-    mine, others = (
-        torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True) for folder in (run, other)
-    )
+    mine, others = (torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True) for folder in (run, other))
     assert any(name.startswith("average.") for name in mine["state_dict"])
     assert mine["state_dict"].keys() == others["state_dict"].keys()
     assert all(torch.equal(tensor, mine["state_dict"][name]) for name, tensor in others["state_dict"].items())

@@ -1,12 +1,16 @@
 """The latent store: what is written is read, of any shape and dtype, and what is damaged is named."""
 
 import json
+import os
+import pickle
+import resource
+import struct
 
 import numpy as np
 import pytest
 import torch
 
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, shard_metadata, write_shard
+from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, layout, shard_metadata, write_shard
 
 PRINTS = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
 
@@ -130,5 +134,46 @@ def test_a_shard_that_was_not_finished_does_not_count(tmp_path):
 def test_the_same_content_gives_the_same_bytes(tmp_path):
     shards = [tmp_path / f"{n}.safetensors" for n in range(20)]
     for shard in shards:
-        write_shard(shard, {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {"key": "k", "bad": ["this", "that"], "c": 1})
+        write_shard(
+            shard, {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {"key": "k", "bad": ["this", "that"], "c": 1}
+        )
     assert len({shard.read_bytes() for shard in shards}) == 1
+
+
+def test_a_row_that_is_not_there_is_refused(tmp_path):
+    store, *_ = make(tmp_path)
+    for row in (-1, 50):
+        with pytest.raises(IndexError, match=rf"stratum 0 has 50 rows; asked for {min(row, 3)} to {max(row, 3)}"):
+            store.gather(0, np.array([3, row]))
+
+
+def test_many_shards_need_no_file_descriptors(tmp_path):
+    files = [f"{i}.safetensors" for i in range(100)]
+    for i, file in enumerate(files):
+        write_shard(tmp_path / file, {"a": torch.full((2, 3), float(i)), LINE: torch.arange(2 * i, 2 * i + 2)}, {})
+    store = finish_store(tmp_path, [(["a"], files)], PRINTS, "manifest.jsonl", "0" * 64)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1]))
+    try:
+        rows = np.random.default_rng(0).permutation(200)
+        found = store.gather(0, rows, ["a", LINE])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert found[LINE].tolist() == rows.tolist()
+    assert torch.equal(found["a"][:, 0], torch.from_numpy(rows // 2).float())
+
+
+def test_a_process_of_its_own_opens_the_store_anew(tmp_path):
+    store, a, _ = make(tmp_path)
+    store.all("a")  # maps it
+    assert len(pickle.dumps(store)) < 1000
+    assert torch.equal(pickle.loads(pickle.dumps(store)).all("a"), a)
+
+
+@pytest.mark.parametrize("offsets", [[-400, 0], [10**6, 10**6 + 400], [0, 401]])
+def test_no_memory_outside_of_a_shard_is_read(tmp_path, offsets):
+    path = tmp_path / "s.safetensors"
+    header = json.dumps({"a": {"dtype": "F32", "shape": [20, 5], "data_offsets": offsets}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(400))
+    with pytest.raises(ValueError, match=r"s\.safetensors: this shard is corrupted"):
+        layout(path, 20)

@@ -11,7 +11,7 @@ import flowbind
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
 from flowbind.objective import Draws
-from flowbind.store import LINE, LatentStore, finish_store, map_shard, write_shard
+from flowbind.store import LINE, LatentStore, finish_store, layout, write_shard
 from flowbind.train.agreement import checksum
 from flowbind.train.average import decay_at, follow
 from flowbind.train.checkpoints import fault, newest, write_checkpoint, written
@@ -160,9 +160,7 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
                 for key in ("leave", "uniform", "choice", "noise"):
                     assert torch.equal(getattr(theirs[rank], key)[here], getattr(draws, key)[offset + row])
         assert sum(rows) == sum(whole.rows)
-        assert torch.equal(
-            torch.cat([t.drop for t in theirs]).sort().values, draws.drop.sort().values
-        )
+        assert torch.equal(torch.cat([t.drop for t in theirs]).sort().values, draws.drop.sort().values)
         assert sum(len(batch.links.target) for batch in mine) == len(whole.links.target)
         for name in names:
             assert mine[0].mean_rows[name] * world == pytest.approx(len(whole.latents[name]))
@@ -174,9 +172,9 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
     shard = next((world / "data/latents/train").glob("*.safetensors"))
     rows = LatentStore(world / "data/latents/train").rows
     poisoned = int(Mixture([rows], [64]).batch(5)[0][3])
-    vectors = map_shard(shard, rows)["vector"]
+    dtype, shape, begin = layout(shard, rows)["vector"]
     with shard.open("r+b") as file:
-        file.seek(vectors.offset + poisoned * vectors.itemsize * vectors.shape[1])
+        file.seek(begin + poisoned * dtype.itemsize * shape[0])
         file.write(torch.tensor([float("nan")]).numpy().tobytes())
     fit = ["fit", "--config", recipe, "--trainer.max_steps=30", "--trainer.val_check_interval=30"]
     code, _, err = command(*fit, "--model.init_args.decay=constant")

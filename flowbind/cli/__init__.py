@@ -78,6 +78,8 @@ def _run(arguments: list[str]) -> None:
 
 
 def _stop(message: str, code: int) -> None:
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))  # names of files may steer a terminal
+    line = "".join(
+        c if c.isprintable() else "?" for c in " ".join(message.split())
+    )  # names of files may steer a terminal
     print(f"flowbind: {line}", file=sys.stderr, flush=True)
     raise SystemExit(code)

@@ -94,7 +94,9 @@ def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dic
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        raise ValueError(f"{path}{where}: not YAML ({' '.join(str(getattr(error, 'problem', None) or error).split())[:200]})") from None
+        raise ValueError(
+            f"{path}{where}: not YAML ({' '.join(str(getattr(error, 'problem', None) or error).split())[:200]})"
+        ) from None
     if not isinstance(recipe, Mapping):
         raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
     for key, value in recipe.items():

@@ -169,7 +169,9 @@ class Steps(IterableDataset):
         """Per modality, the line in the manifest (from 0, samples only) of each row of a step's batch."""
         rows = self.mixture.batch(step, self.rank, self.world)
         lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
-        return {name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()}
+        return {
+            name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()
+        }
 
     def numbers(self, step: int) -> RowNumbers:
         """The rows of one step's batch, not read."""

@@ -16,11 +16,13 @@ _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(
 
 def hashed(x: np.ndarray) -> np.ndarray:
     """splitmix64's finaliser: uint64 to well-mixed uint64, elementwise."""
-    with np.errstate(over="ignore"):
-        x = x + _MIX[0]
-        x = (x ^ (x >> np.uint64(30))) * _MIX[1]
-        x = (x ^ (x >> np.uint64(27))) * _MIX[2]
-    return x ^ (x >> np.uint64(31))
+    x = x + _MIX[0]  # arrays wrap around
+    x ^= x >> np.uint64(30)
+    x *= _MIX[1]
+    x ^= x >> np.uint64(27)
+    x *= _MIX[2]
+    x ^= x >> np.uint64(31)
+    return x
 
 
 def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
@@ -33,13 +35,14 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     """
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
+    keys, which = np.unique(key, return_inverse=True)  # a batch has one or two: its epochs
+    keyed = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
     out = positions.astype(np.uint64)
     walking = np.arange(len(out))
     while len(walking):  # a value outside the range walks on along its cycle, which must lead back in
-        left, right = out[walking] >> half, out[walking] & mask
+        left, right, at = out[walking] >> half, out[walking] & mask, which[walking]
         for number in range(ROUNDS):
-            with np.errstate(over="ignore"):
-                left, right = right, left ^ (hashed(right + hashed(key[walking] + np.uint64(number))) & mask)
+            left, right = right, left ^ (hashed(right + keyed[number][at]) & mask)
         out[walking] = (left << half) | right
         walking = walking[out[walking] >= count]
     return out.astype(np.int64)

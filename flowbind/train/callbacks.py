@@ -16,9 +16,7 @@ class Lines(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         now = time.monotonic()
-        if trainer.is_global_zero and (
-            now - self.last >= QUIET_INTERVAL or trainer.global_step == trainer.max_steps
-        ):
+        if trainer.is_global_zero and (now - self.last >= QUIET_INTERVAL or trainer.global_step == trainer.max_steps):
             self.last = now
             rate = (trainer.global_step - self.first) / (now - self.begin)
             losses = {name: float(value) for name, value in trainer.progress_bar_metrics.items() if "loss" in name}

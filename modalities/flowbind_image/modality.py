@@ -43,7 +43,9 @@ class Image(Modality):
                 limit = PIL.Image.MAX_IMAGE_PIXELS
                 raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-                raise ValueError(f"{source}: a damaged picture ({(str(error) or type(error).__name__).splitlines()[0]})") from None
+                raise ValueError(
+                    f"{source}: a damaged picture ({(str(error) or type(error).__name__).splitlines()[0]})"
+                ) from None
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""
