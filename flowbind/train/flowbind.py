@@ -220,7 +220,7 @@ class FlowBind(LightningModule):
             f"(lines of the manifest {', '.join(str(row + 1) for row in rows[:10])}{', ...' * (len(rows) > 10)})"
             for name, rows in bad.items() if rows
         ]  # fmt: skip
-        said = gathered(said) or ["the gradient, though every loss is finite"]
+        said = [line for part in gathered(said) for line in part] or ["the gradient, though every loss is finite"]
         return (
             f"step {step}: not finite: {'; '.join(said)}; the weights before it are saved. Look at these samples, or lower the "
             "learning rate or gradient_clip_val"
