@@ -186,7 +186,13 @@ def digest_json(value: Any) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is no regular file, or larger than any weights.
+    """
+    check_regular(path, WEIGHTS)
     stat = path.stat()
     return _digest(path, stat.st_size, stat.st_mtime_ns)
 

@@ -726,6 +726,13 @@ def use_codec(path: Path) -> None:
     load("codecs", "small-image")(weights=str(path)).net.eval()
 
 
+def print_codec(path: Path) -> None:
+    """Its fingerprint, which any bytes have, but not what is no file; then its network."""
+    codec = load("codecs", "small-image")(weights=str(path))
+    codec.fingerprint()
+    codec.net.eval()
+
+
 def read_recipe(path: Path) -> None:
     from lightning.pytorch import Trainer
 
@@ -753,7 +760,7 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
     return {
         "recipe": {"check": lambda: read_recipe(path), "fit": command("fit", "--config", path)},
         "manifest": {"read": lambda: read_manifest(path)},
-        "codec": {"net": lambda: use_codec(path)},
+        "codec": {"net": lambda: use_codec(path), "print": lambda: print_codec(path)},
         "release": {
             "load": lambda: release.load(path),
             "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made"),

@@ -76,7 +76,7 @@ def test_malformed_inputs_are_refused_by_name(tmp_path):
 def faults(visit):
     """What is wrong with how an input was met."""
     lines = visit["said"].splitlines()
-    if visit["door"] not in ("read", "check", "net", "load", "open"):
+    if visit["door"] not in ("read", "check", "net", "print", "load", "open"):
         lines = [line for line in lines if line.startswith("flowbind: ")]  # of the command line, after its progress
     name = Path(visit["path"]).name
     if visit["became"] not in ("refused", "read"):
