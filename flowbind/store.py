@@ -116,6 +116,8 @@ class LatentStore:
                 Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]])
                 for stratum in manifest["strata"]
             ]
+            for name in {name for stratum in self.strata for name in stratum.modalities}:
+                self._entry(name)  # a KeyError if no field tells of it
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -124,9 +126,7 @@ class LatentStore:
                 f"{path}: not a latent store's manifest ({why}); delete it and run `flowbind encode` again, which keeps "
                 "the shards that are whole"
             ) from None
-        for stratum in self.strata:
-            for shard in stratum.shards:
-                self._check_header(stratum, shard)
+        self._layouts = [[self._layout(stratum, shard) for shard in stratum.shards] for stratum in self.strata]
 
     def _shards(self) -> list[Shard]:
         return [shard for stratum in self.strata for shard in stratum.shards]
@@ -148,7 +148,8 @@ class LatentStore:
         }
         return sum(s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata)
 
-    def _check_header(self, stratum: Stratum, shard: Shard) -> None:
+    def _layout(self, stratum: Stratum, shard: Shard) -> dict[str, int]:
+        """Where each tensor of a shard begins in its file, once size, header and tensors are what the manifest tells."""
         path = os.path.join(self.folder, shard.file)  # there may be many: nothing slow is done for one
         if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
             raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
@@ -160,14 +161,11 @@ class LatentStore:
             raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
         if hashlib.sha256(raw).hexdigest() != shard.header:
             raise _unusable(path, "is corrupted (header: checksum)")
-        try:
-            held = {n: (entry["dtype"], entry["shape"]) for n, entry in header.items() if n != "__metadata__"}
-            fields = {name: self.fields[name] for name in stratum.modalities}
-            told = {name: (field.dtype, [shard.rows, *field.shape]) for name, field in fields.items()}
-        except (KeyError, TypeError, AttributeError):
-            held = told = None
-        if held is None or held != told | {LINE: ("I64", [shard.rows])}:
+        held = layout(path, raw, header, size, shard.rows)
+        wanted = {name: self._entry(name) for name in [*stratum.modalities, LINE]}
+        if {name: (dtype, shape) for name, (dtype, shape, _) in held.items()} != wanted:
             raise _unusable(path, f"holds other tensors than {MANIFEST} tells")
+        return {name: begin for name, (_, _, begin) in held.items()}
 
     def verify(self, shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter) -> None:
         """Reads every byte and compares checksums.
@@ -183,7 +181,6 @@ class LatentStore:
             with open_regular(path, LARGEST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
                     raise _unusable(path, "is corrupted (checksum)")
-            layout(path, shard.rows)
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -230,10 +227,10 @@ class LatentStore:
     def _begins(self) -> list[dict[str, np.ndarray]]:
         """Per stratum and tensor name, the address of each shard's first row."""
         addresses, begins = iter(self._files.addresses), []
-        for stratum in self.strata:
+        for stratum, layouts in zip(self.strata, self._layouts, strict=True):
             begins.append({name: np.empty(len(stratum.shards), np.int64) for name in [*stratum.modalities, LINE]})
-            for number, (shard, address) in enumerate(zip(stratum.shards, addresses)):  # noqa: B905 - strata share it
-                for name, (_, _, begin) in layout(self.folder / shard.file, shard.rows).items():
+            for number, (held, address) in enumerate(zip(layouts, addresses)):  # noqa: B905 - strata share it
+                for name, begin in held.items():
                     begins[-1][name][number] = address + begin
         return begins
 
@@ -300,13 +297,21 @@ def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
         raise _unusable(path, f"is corrupted (header: {error})") from None
 
 
-def layout(path: Path, rows: int) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
+def layout(
+    path: str | Path, raw: bytes, header: Mapping[str, Any], whole: int, rows: int
+) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
     """What a shard holds: per tensor its dtype, the shape of a row, and the byte of the file at which it begins.
+
+    Args:
+        path: of the shard.
+        raw: its header as bytes, ...
+        header: ... what that says, ...
+        whole: ... and the size of the file, as `read_header` gives them.
+        rows: that it should have.
 
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
-    raw, header, whole = read_header(path)
     size = whole - len(raw)
     found = {}
     for name, entry in header.items():
@@ -381,7 +386,7 @@ def finish_store(
         shards = []
         for file in track(files, f"statistics and checksums of {'+'.join(modalities)}"):
             path = folder / file
-            raw, header, _ = read_header(path)
+            raw, header, size = read_header(path)
             rows = header[LINE]["shape"][0]
             content = bytearray(
                 path.read_bytes()
@@ -390,7 +395,7 @@ def finish_store(
                 name: torch.frombuffer(content, dtype=dtype, count=rows * math.prod(shape), offset=begin).reshape(
                     rows, *shape
                 )
-                for name, (dtype, shape, begin) in layout(path, rows).items()
+                for name, (dtype, shape, begin) in layout(path, raw, header, size, rows).items()
             }
             if (shard_metadata(path) or {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
                 raise _unusable(path, "is corrupted (data: checksum)")

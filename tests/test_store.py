@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, layout, shard_metadata, write_shard
+from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, layout, read_header, shard_metadata, write_shard
 
 PRINTS = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
 
@@ -176,4 +176,4 @@ def test_no_memory_outside_of_a_shard_is_read(tmp_path, offsets):
     header = json.dumps({"a": {"dtype": "F32", "shape": [20, 5], "data_offsets": offsets}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(400))
     with pytest.raises(ValueError, match=r"s\.safetensors: this shard is corrupted"):
-        layout(path, 20)
+        layout(path, *read_header(path), 20)

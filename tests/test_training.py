@@ -11,7 +11,7 @@ import flowbind
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
 from flowbind.objective import Draws
-from flowbind.store import LINE, LatentStore, finish_store, layout, write_shard
+from flowbind.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
 from flowbind.train.agreement import checksum
 from flowbind.train.average import decay_at, follow
 from flowbind.train.checkpoints import fault, newest, write_checkpoint, written
@@ -172,7 +172,7 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
     shard = next((world / "data/latents/train").glob("*.safetensors"))
     rows = LatentStore(world / "data/latents/train").rows
     poisoned = int(Mixture([rows], [64]).batch(5)[0][3])
-    dtype, shape, begin = layout(shard, rows)["vector"]
+    dtype, shape, begin = layout(shard, *read_header(shard), rows)["vector"]
     with shard.open("r+b") as file:
         file.seek(begin + poisoned * dtype.itemsize * shape[0])
         file.write(torch.tensor([float("nan")]).numpy().tobytes())

@@ -108,7 +108,7 @@ class FlowBind(LightningModule):
                 shard(flows, self.device_mesh["data_parallel"])
         if self.compiled:
             for net in [*self.flows.drifts.values(), *self.flows.heads.values()]:
-                net.compile()
+                net.compile(dynamic=False)  # batches have constant shapes
 
     def configure_callbacks(self) -> list[Callback]:
         return [Export(), Agreement()]
