@@ -14,8 +14,8 @@ LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
 
 
-def check_regular(path: str | Path, largest: int = LARGEST) -> None:
-    """Refuses anything but a regular file of at most `largest` bytes, without opening it.
+def check_regular(path: str | Path, largest: int = LARGEST) -> int:
+    """Refuses anything but a regular file of at most `largest` bytes, without opening it. Returns its size in bytes.
 
     Raises:
         OSError: it is not there.
@@ -29,6 +29,7 @@ def check_regular(path: str | Path, largest: int = LARGEST) -> None:
         raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
     if found.st_size > largest:
         raise ValueError(f"{path}: a file of {found.st_size} bytes, allowed here are {largest}")
+    return found.st_size
 
 
 def open_regular(path: str | Path, largest: int = LARGEST) -> BinaryIO:

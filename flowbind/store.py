@@ -12,6 +12,7 @@ of the whole shards, compared by `flowbind verify`.
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -33,6 +34,7 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 LARGEST = 2**40  # bytes of a shard
 HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
+DATA = "sha256"  # in what a shard was made from
 LINE = "@line"  # cannot clash with a modality: names are identifiers
 MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
 
@@ -136,17 +138,15 @@ class LatentStore:
         return sum(stratum.rows for stratum in self.strata)
 
     def _check_header(self, stratum: Stratum, shard: Shard) -> None:
-        path = self.folder / shard.file
-        if path.parent != self.folder or path.suffix != ".safetensors":
+        path = os.path.join(self.folder, shard.file)  # there may be many: nothing slow is done for one
+        if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
             raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
         try:
-            check_regular(path, LARGEST)
-            size = path.stat().st_size
+            raw, header, size = read_header(path)
         except FileNotFoundError:
             raise _unusable(path, "is missing") from None
         if size != shard.bytes:
             raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
-        raw, header = read_header(path)
         if hashlib.sha256(raw).hexdigest() != shard.header:
             raise _unusable(path, "is corrupted (header: checksum)")
         try:
@@ -252,24 +252,26 @@ class LatentStore:
         )
 
 
-def _unusable(path: Path, found: str) -> ValueError:
+def _unusable(path: str | Path, found: str) -> ValueError:
     return ValueError(f"{path}: this shard {found}; delete it and run `flowbind encode` again")
 
 
-def read_header(path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The header of a safetensors file: its bytes, length included, and what they say.
+def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
+    """The header of a safetensors file: its bytes, length included, what they say, and the size of the whole file.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: not a safetensors file, or its header is damaged.
     """
     try:
-        with open_regular(path, LARGEST) as file:
+        whole = check_regular(path, LARGEST)
+        with open(path, "rb", buffering=0) as file:
             length = file.read(8)
             (size,) = struct.unpack("<Q", length)
-            if size > min(path.stat().st_size, HEADER):
+            if size > min(whole, HEADER):
                 raise ValueError("the header is longer than the file")
             content = file.read(size)
-        return length + content, json.loads(content)
+        return length + content, json.loads(content), whole
     except (struct.error, ValueError, RecursionError) as error:
         raise _unusable(path, f"is corrupted (header: {error})") from None
 
@@ -280,7 +282,7 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
-    raw, header = read_header(path)
+    raw, header, _ = read_header(path)
     begin = len(raw)
     arrays = {}
     for name, entry in header.items():
@@ -305,7 +307,8 @@ def map_shard(path: Path, rows: int) -> dict[str, np.ndarray]:
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
 
-    `metadata` (JSON) says what it was made from, so that a resumed run can trust it.
+    `metadata` (JSON) says what it was made from, so that a resumed run can trust it; a checksum of the data is added, so
+    that what is damaged before the store is finished does not pass for whole.
 
     Raises:
         OSError: it cannot be written, for want of space or permission.
@@ -313,7 +316,8 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     try:
         with replacing(path) as partial:
             whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            save_file(whole, partial, metadata={MADE: json.dumps(metadata)})
+            made = {**metadata, DATA: _sha256(whole)}
+            save_file(whole, partial, metadata={MADE: json.dumps(made)})
     except SafetensorError as error:  # how the library reports a full disk
         raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
 
@@ -323,9 +327,9 @@ def shard_metadata(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        raw, header = read_header(path)
+        raw, header, size = read_header(path)
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == path.stat().st_size else None
+        return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -345,6 +349,9 @@ def finish_store(
         fingerprints: per modality, of the codec that made its latents.
         source: the manifest of raw samples the latents were made from.
         source_sha256: of that file.
+
+    Raises:
+        ValueError: a shard is damaged; it is named.
     """
     found: list[Stratum] = []
     moments: dict[str, list] = {}  # per modality: count, mean, sum of squared deviations
@@ -353,13 +360,16 @@ def finish_store(
         shards = []
         for file in files:
             path = folder / file
-            raw, header = read_header(path)
+            raw, header, _ = read_header(path)
             rows = header[LINE]["shape"][0]
-            for name, array in map_shard(path, rows).items():
+            tensors = {name: torch.from_numpy(np.array(array)) for name, array in map_shard(path, rows).items()}
+            if (shard_metadata(path) or {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
+                raise _unusable(path, "is corrupted (data: checksum)")
+            for name, tensor in tensors.items():
                 if name != LINE:
                     shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
-                    tensor = torch.from_numpy(np.array(array)).view(DTYPES[header[name]["dtype"]])
-                    moments[name] = _merge(moments.get(name), tensor.double())
+                    latents = tensor.view(DTYPES[header[name]["dtype"]])
+                    moments[name] = _merge(moments.get(name), latents.double())
             with path.open("rb") as stream:
                 whole = hashlib.file_digest(stream, "sha256").hexdigest()
             shards.append(Shard(file, rows, path.stat().st_size, hashlib.sha256(raw).hexdigest(), whole))
@@ -380,6 +390,14 @@ def finish_store(
     with replacing(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({"sha256": digest_json(manifest)} | manifest, indent=1))
     return LatentStore(folder)
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of the data of tensors, in the order of their names, in hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _merge(moments: list | None, x: Tensor) -> list:

@@ -189,6 +189,16 @@ def test_a_forged_manifest_cannot_lead_out_of_the_store(whole, tmp_path):
             LatentStore(folder)
 
 
+def test_what_is_damaged_before_the_end_does_not_pass_for_whole(whole, tmp_path):
+    """A manifest written again over shards that were kept finds their damage too."""
+    folder = shutil.copytree(whole, tmp_path / "store")
+    groups = [(stratum.modalities, [shard.file for shard in stratum.shards]) for stratum in LatentStore(whole).strata]
+    assert finish_store(folder, groups, {"a": {}, "b": {}}, "", "").rows == ROWS * SHARDS + 2
+    (named,) = flip_data(folder, random.Random(1))
+    with pytest.raises(ValueError, match=rf"{named}: this shard is corrupted \(data: checksum\)"):
+        finish_store(folder, groups, {"a": {}, "b": {}}, "", "")
+
+
 @pytest.mark.slow
 def test_shards_outlive_a_change_of_the_manifests_format(world, command):
     """A store of another format, or with a damaged manifest, costs its manifest and no shard."""

@@ -119,7 +119,7 @@ def test_another_codec_is_refused_by_field(tmp_path):
 def test_a_shard_that_was_not_finished_does_not_count(tmp_path):
     make(tmp_path)
     shard = tmp_path / "0-0.safetensors"
-    assert shard_metadata(shard) == {"key": "k"}
+    assert shard_metadata(shard)["key"] == "k"
     shard.write_bytes(shard.read_bytes()[:-3])
     assert shard_metadata(shard) is None
     assert shard_metadata(tmp_path / "none") is None
