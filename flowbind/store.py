@@ -38,7 +38,7 @@ FORMAT = 2
 MANIFEST = "manifest.json"
 LARGEST = 2**40  # bytes of a shard
 HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
-DATA = "sha256"  # in the metadata of a shard
+DATA = "sha256"  # in what a shard was made from
 LINE = "@line"  # cannot clash with a modality: names are identifiers
 MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
 
@@ -388,9 +388,8 @@ def finish_store(
             path = folder / file
             raw, header, size = read_header(path)
             rows = header[LINE]["shape"][0]
-            content = bytearray(
-                path.read_bytes()
-            )  # once, for statistics and checksums: memory holds one shard at a time
+            # Once, for statistics and checksums: memory holds one shard at a time.
+            content = bytearray(path.read_bytes())
             tensors = {
                 name: torch.frombuffer(content, dtype=dtype, count=rows * math.prod(shape), offset=begin).reshape(
                     rows, *shape
