@@ -239,3 +239,23 @@ def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
         assert command(*fit, "--trainer.val_check_interval=10", f"--trainer.default_root_dir={run}")[0] == 0
         found.append(torch.load(run / "checkpoints/step=10.ckpt", weights_only=True)["state_dict"])
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
+def test_checkpoints_by_the_clock(world, command):
+    recipe = world / "recipe.yaml"
+    assert command("encode", "--config", recipe)[0] == 0
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=12",
+        "--trainer.val_check_interval=12",
+        "--checkpoints.keep=99",
+    ]
+    assert command(*fit, "--checkpoints.minutes=1e-9", "--checkpoints.every=5")[0] == 0
+    steps = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}
+    assert steps == {f"step={n}.ckpt" for n in range(1, 13)}
+    assert command(*fit, "--checkpoints.minutes=60", "--resume=never")[0] == 0
+    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=12.ckpt"]
+    code, _, err = command(*fit, "--checkpoints.minutes=0", "--resume=never")
+    assert (code, "checkpoints.minutes must be positive" in err) == (2, True), err

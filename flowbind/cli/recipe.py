@@ -97,6 +97,9 @@ class RecipeCLI(LightningCLI):
             "trained already; never: train from the beginning.",
         )
         parser.add_argument("--checkpoints.every", type=int, default=500, help="steps between two checkpoints")
+        parser.add_argument(
+            "--checkpoints.minutes", type=float, help="minutes between two checkpoints, instead of `every` steps"
+        )
         parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
 
     @property

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -24,6 +25,7 @@ from flowbind.train.agreement import Heartbeat
 from flowbind.train.health import Diverged
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # save and stop at the next step boundary
+SAVE = 1  # save and go on; no signal that is waited for has this number
 
 
 def write_checkpoint(save: Callable[[Path], None], folder: Path, step: int, first: bool = True) -> Path:
@@ -96,22 +98,26 @@ class Checkpoints(Checkpoint):
     Args:
         folder: that receives the checkpoints.
         every: steps between two of them.
+        minutes: between two of them, by the first process's clock; instead of `every`, for steps that are much shorter
+            than saving is (docs/scale.md).
         keep: how many stay, at least; an older one goes only when a newer one has been read back and found whole.
 
     Attributes:
         signal: the number of the signal that stopped the run, or 0.
     """
 
-    def __init__(self, folder: Path, every: int = 500, keep: int = 2) -> None:
+    def __init__(self, folder: Path, every: int = 500, minutes: float | None = None, keep: int = 2) -> None:
         for name, value in (("every", every), ("keep", keep)):
             if value < 1:
                 raise ValueError(f"checkpoints.{name} must be at least 1, not {value}")
-        self.folder, self.every, self.keep = folder, every, keep
+        if minutes is not None and not minutes > 0:
+            raise ValueError(f"checkpoints.minutes must be positive, not {minutes}")
+        self.folder, self.every, self.minutes, self.keep = folder, every, minutes, keep
         self.signal = self.asked = 0
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.saved = trainer.global_step if trainer.ckpt_path else None
-        self.heartbeat = Heartbeat()
+        self.heartbeat, self.last = Heartbeat(), time.monotonic()
         self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -119,10 +125,17 @@ class Checkpoints(Checkpoint):
             raise KeyboardInterrupt  # the second time at once
         self.asked = number
 
+    def _by_clock(self, trainer: Trainer) -> bool:
+        if self.minutes is None or not trainer.is_global_zero or time.monotonic() - self.last < 60 * self.minutes:
+            return False
+        self.last = time.monotonic()
+        return True
+
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        self.signal = self.heartbeat.beat(self.asked)
-        step, due = trainer.global_step, trainer.global_step % self.every == 0
-        if self.signal or (due and step != self.saved and step < trainer.max_steps):
+        heard = self.heartbeat.beat(self.asked or SAVE * self._by_clock(trainer))
+        self.signal, step = heard if heard > SAVE else 0, trainer.global_step
+        due = heard or (self.minutes is None and step % self.every == 0 and step < trainer.max_steps)
+        if due and step != self.saved:
             self.save(trainer)
         if self.signal:
             raise KeyboardInterrupt  # how Lightning ends early
