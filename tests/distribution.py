@@ -9,11 +9,10 @@ from pathlib import Path
 from flowbind import registry
 
 
-@contextmanager
-def distribution(
+def write_distribution(
     site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], version: str = "1.0"
-) -> Iterator[None]:
-    """Puts `site` on the path, with a distribution in it that registers `entry_points`: per group, objects by name."""
+) -> None:
+    """Writes into `site` a distribution that registers `entry_points`: per group, objects by name."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -22,6 +21,14 @@ def distribution(
         for group, entries in entry_points.items()
     )
     (info / "entry_points.txt").write_text("\n".join(line for section in sections for line in section))
+
+
+@contextmanager
+def distribution(
+    site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], version: str = "1.0"
+) -> Iterator[None]:
+    """Puts `site` on the path, with such a distribution in it."""
+    write_distribution(site, name, entry_points, version)
     sys.path.insert(0, str(site))
     _look_again()
     try:

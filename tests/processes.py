@@ -6,20 +6,10 @@ import sys
 from pathlib import Path
 
 from tests.conftest import TOYS
+from tests.distribution import write_distribution
 from tests.toy import RECIPE, write_world
 
 ROOT = Path(__file__).parents[1]
-
-
-def install_toys(site: Path) -> None:
-    """Puts the toys' entry points into a folder for `PYTHONPATH`."""
-    info = site / "toys-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    sections = [
-        f"[flowbind.{kind}]\n" + "".join(f"{k} = {v}\n" for k, v in names.items()) for kind, names in TOYS.items()
-    ]
-    (info / "entry_points.txt").write_text("\n".join(sections))
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -46,7 +36,7 @@ def flowbind(
 
 def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> Path:
     """Prepares and encodes the toy world in a folder. Returns its recipe."""
-    install_toys(folder / "site")
+    write_distribution(folder / "site", "toys", {f"flowbind.{kind}": names for kind, names in TOYS.items()})
     write_world(folder / "files", samples=samples)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=folder / "data", run=folder / "run", steps=steps))

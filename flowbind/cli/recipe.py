@@ -204,12 +204,14 @@ class RecipeCLI(LightningCLI):
 
     def _trained(self) -> None:
         settings = self.config_init[self.subcommand]
-        path = settings.ckpt_path or newest(self.folder / CHECKPOINTS)
+        if settings.ckpt_path:
+            check_checkpoint(Path(settings.ckpt_path))
+            return
+        path = newest(self.folder / CHECKPOINTS)  # read whole, and found so
         if path is None:
             raise FileNotFoundError(
                 f"{self.folder / CHECKPOINTS}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
             )
-        check_checkpoint(Path(path))
         settings.ckpt_path = str(path)
 
     before_validate = before_test = before_predict = _trained
