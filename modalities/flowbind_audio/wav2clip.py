@@ -84,7 +84,9 @@ class Wav2Clip(Codec):
         Raises:
             ValueError: always; one line says what can be done.
         """
-        raise ValueError("Wav2Clip embeds sounds and cannot make them; to make sounds, take a codec such as clap-audioldm")
+        raise ValueError(
+            "Wav2Clip embeds sounds and cannot make them; to make sounds, take a codec such as clap-audioldm"
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}
