@@ -97,7 +97,7 @@ def spectrograms(waves: Tensor) -> Tensor:
     window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
     spectrum = torch.stft(waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True)
     levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
-    levels = levels - levels[:, :1, :1]  # exactly 0 for a silence, whose mean, rounded, would be divided by LEAST
+    levels = levels - levels[:, :1, :1]  # exactly 0 for a silence, of which rounding would remain
     mean, deviation = levels.mean((1, 2), keepdim=True), levels.std((1, 2), keepdim=True)
     return ((levels - mean) / (deviation + LEAST))[:, None]
 
