@@ -19,7 +19,7 @@ from flowbind.objective import ObjectiveConfig
 from flowbind.registry import load
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
 
-MUTATIONS, FINGERPRINTS = 100, 12
+MUTATIONS, FINGERPRINTS = 100, 13
 ROWS, SHARDS = 6, 3
 
 
@@ -235,6 +235,7 @@ def changed_codecs(folder):
         ("clap-audioldm", {"weights": weights}, {"clap_revision": "v2"}, "clap_revision"),
         ("clap-audioldm", {"weights": weights}, {"clap_backend": "laion_clap", "clap": weights}, "clap_backend"),
         ("clap-audioldm", {"weights": weights}, {"weights": others}, "weights"),
+        ("wav2clip", {"weights": weights}, {"weights": others}, "weights"),
         ("point-autoencoder", {"weights": weights}, {"points": 1024}, "points"),
         ("small-points", {}, {"scale": 2.0}, "scale"),
         ("small-text", {}, {"embedding": 256}, "embedding"),

@@ -181,7 +181,7 @@ WEIGHTS = {"pickled": pickled, "in letters": in_letters, "saved": saved(), "hidd
 
 @pytest.mark.parametrize("craft", WEIGHTS.values(), ids=WEIGHTS)
 def test_weights(craft, whole, canary, tmp_path):
-    """Of codecs, of released models, and of the other library's CLAP."""
+    """Of codecs, of released models, of the other library's CLAP, and of Wav2CLIP."""
     from flowbind_audio.clap import load_weights
 
     folder = shutil.copytree(whole, tmp_path / "model")
@@ -191,6 +191,7 @@ def test_weights(craft, whole, canary, tmp_path):
     if craft is not hidden:  # which is one tensor of bytes
         craft(tmp_path / "clap.pt", canary)
         refuse(lambda: load_weights(tmp_path / "clap.pt"), canary)
+        refuse(lambda: load("codecs", "wav2clip")(weights=str(tmp_path / "clap.pt")).net, canary)
 
 
 # Names and paths in a released model. Beside it lie a module and weights that nobody may reach.

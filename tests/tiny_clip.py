@@ -14,17 +14,18 @@ CONFIG = {
 }
 
 
-def write_tiny_clip(folder: Path, seed: int = 0) -> Path:
+def write_tiny_clip(folder: Path, seed: int = 0, name: str = NAME, width: int = WIDTH) -> Path:
     """Registers the model with open_clip and writes random weights of it. Returns their file."""
     import open_clip
     import torch
     from safetensors.torch import save_file
 
-    (folder / f"{NAME}.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder / f"{NAME}.json")
+    config = CONFIG | {"embed_dim": width}
+    (folder / f"{name}.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / f"{name}.json")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = open_clip.CLIP(**CONFIG)
+        net = open_clip.CLIP(**config)
     save_file(net.state_dict(), folder / f"tiny-{seed}.safetensors")
     return folder / f"tiny-{seed}.safetensors"
 

@@ -332,7 +332,7 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     """A state dict from safetensors or from a checkpoint of torch, of which nothing but weights is read.
 
     Raises:
-        ValueError: the file is neither, or holds more than weights.
+        ValueError: the file is neither, holds more than weights, or none by name.
     """
     try:
         if file.suffix == ".safetensors":
@@ -343,7 +343,9 @@ def load_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of archives and pickles say
         raise ValueError(f"{file}: cannot be read as weights alone ({line(error)})") from None
-    state = state.get("state_dict", state)
+    state = state.get("state_dict", state) if isinstance(state, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError(f"{file}: holds no weights by name")
     return {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
 
 

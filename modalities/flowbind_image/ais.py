@@ -23,8 +23,8 @@ class AIS(Metric):
 
     Args:
         embedders: for each of the two kinds, by its registered name, a codec whose latents are vectors of a space that
-            both share. The published protocol: Wav2CLIP for sounds and CLIP ViT-B/32 for pictures,
-            `ClipUnclip(model="ViT-B-32", width=512)`.
+            both share. The published protocol: Wav2CLIP for sounds, `Wav2Clip(weights=...)`, and CLIP ViT-B/32 for
+            pictures, `ClipUnclip(model="ViT-B-32", width=512)`.
         judges: which of the two is generated.
     """
 

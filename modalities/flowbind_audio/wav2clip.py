@@ -1,0 +1,140 @@
+"""Wav2CLIP: embeddings of sounds in the space of CLIP ViT-B/32, so that a cosine tells how well sound and picture fit.
+
+Wu et al., "Wav2CLIP: learning robust audio representations from CLIP" (ICASSP 2022, arXiv 2110.11499). Constants and
+names of weights are those of the authors' package wav2clip 0.1.0: a spectrogram is seen as a picture of one channel by a
+ResNet-18, and two layers take what that sees to CLIP's space.
+"""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowbind.codec import Codec, digest
+from flowbind_audio.clap import load_weights, missing
+from flowbind_audio.spectrogram import RATE
+
+FFT, HOP = 512, 353  # samples of a frame and between frames: 32 ms and 22 ms
+OFFSET = 1e-7  # added to the power before the logarithm
+LEAST = 1e-9  # added to the standard deviation before it divides
+SHORTEST = FFT // 2 + 1  # samples; the ends are continued by the reflection of half a frame
+WIDTH = 512  # of an embedding, and of what the ResNet sees
+TOGETHER = 160 * RATE  # samples embedded at once
+PARTS = ("audio_encoder.", "audio_transform.")  # of a checkpoint; its other weights are of training
+WINDOW = "audio_encoder.spectrogram."  # the Hann window is no weight
+RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/lyrebird-wav2clip"
+
+
+class Wav2Clip(Codec):
+    """Sounds to embeddings of 512 numbers, not normalised; there is no way back, so it serves metrics such as AIS.
+
+    The whole sound is heard, whatever its length, as the reference hears what it is given; it was trained on VGGSound's
+    clips of ten seconds. A spectrogram is standardised over itself. The reference does so over the whole batch, so one
+    sound at a time has the same embedding there and here, and here its neighbours never change it.
+
+    Args:
+        weights: Wav2CLIP's, which are not shipped: the released checkpoint of torch, or safetensors of the same names.
+    """
+
+    shape = (WIDTH,)
+
+    def __init__(self, weights: str | None = None) -> None:
+        self.weights = weights
+
+    @property
+    def file(self) -> Path:
+        """The weights.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self.weights is None or not Path(self.weights).is_file():
+            raise ValueError(f"Wav2CLIP: no weights ({self.weights}); {RELEASE} and give the file as `weights`")
+        return Path(self.weights)
+
+    def files(self) -> dict[str, Path]:
+        return {} if self.weights is None else {"weights": Path(self.weights)}
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The frozen network; raises as `load_wav2clip` does."""
+        return load_wav2clip(self.file).to(self.device)
+
+    @torch.inference_mode()
+    def encode(self, raws: Sequence[Tensor]) -> Tensor:
+        """Embeds B sounds at 16 kHz, of any lengths: float32, with shape (B, 512). Sounds of one length go together."""
+        places: dict[int, list[int]] = {}
+        for place, raw in enumerate(raws):
+            places.setdefault(max(len(raw), SHORTEST), []).append(place)
+        latents = torch.empty(len(raws), WIDTH, device=self.device)
+        for length, alike in places.items():
+            for part in torch.tensor(alike).split(max(1, TOGETHER // length)):
+                waves = torch.stack([F.pad(raws[place], (0, length - len(raws[place]))) for place in part])
+                latents[part] = self.net(spectrograms(waves.to(self.device, torch.float32)))
+        return latents
+
+    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+        """Refuses.
+
+        Raises:
+            ValueError: always; one line says what can be done.
+        """
+        raise ValueError(
+            "Wav2Clip embeds sounds and cannot make them; to make sounds, take a codec such as clap-audioldm"
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        return super().fingerprint() | {"weights": digest(self.file)}
+
+
+def spectrograms(waves: Tensor) -> Tensor:
+    """Logarithms of power, each sound's of mean 0 and standard deviation 1: (B, samples) -> (B, 1, 257, 1 + samples // 353)."""
+    window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
+    spectrum = torch.stft(waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True)
+    levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
+    levels = levels - levels[:, :1, :1]  # exactly 0 for a silence, of which rounding would remain
+    mean, deviation = levels.mean((1, 2), keepdim=True), levels.std((1, 2), keepdim=True)
+    return ((levels - mean) / (deviation + LEAST))[:, None]
+
+
+def build_wav2clip() -> nn.Module:
+    """The network: (B, 1, 257, frames) -> (B, 512). Names of weights are those of the released checkpoint.
+
+    Raises:
+        ValueError: torchvision is not installed.
+    """
+    try:
+        from torchvision.models import resnet18
+    except ImportError:
+        raise missing("Wav2CLIP", "torchvision", "metrics") from None
+    encoder = resnet18()
+    encoder.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    encoder.fc = nn.Identity()
+    layers = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.1), nn.Linear(WIDTH, WIDTH))
+    transform = nn.Sequential(OrderedDict(sequential=layers))
+    return nn.Sequential(OrderedDict(audio_encoder=encoder, audio_transform=transform))
+
+
+def load_wav2clip(file: Path) -> nn.Module:
+    """The frozen network with weights from a file, safetensors or a checkpoint of torch read as weights alone.
+
+    Raises:
+        ValueError: the file is damaged or holds other weights, or torchvision is not installed.
+    """
+    state = {
+        name: tensor.float()
+        for name, tensor in load_weights(file).items()
+        if name.startswith(PARTS) and not name.startswith(WINDOW)
+    }
+    with torch.device("meta"):  # which draws nothing
+        net = build_wav2clip()
+    try:
+        net.load_state_dict(state, assign=True)
+    except RuntimeError:  # which names each of 130 weights
+        raise ValueError(f"{file}: these are not weights of Wav2CLIP; {RELEASE}") from None
+    return net.eval().requires_grad_(False)
