@@ -31,8 +31,8 @@ def main() -> None:
     with device:
         drifts = nn.ModuleDict({name: Drift(FEATURES, **DRIFT) for name in ROWS})
         heads = nn.ModuleDict({name: Head(FEATURES, **HEAD) for name in ROWS})
-        rows = {"a": torch.arange(256), "b": torch.arange(128, 384)}
-        rows |= {"c": torch.arange(128), "d": torch.arange(256, 384)}
+        rows = {"a": torch.arange(192), "b": torch.arange(96, 288)}
+        rows |= {"c": torch.arange(96), "d": torch.arange(192, 288)}
         batch = Batch.of({name: torch.randn(len(r), FEATURES) for name, r in rows.items()}, rows)
     kinds = {"eager": (drifts, heads), "compiled": (copy.deepcopy(drifts), copy.deepcopy(heads))}
     for net in [*kinds["compiled"][0].values(), *kinds["compiled"][1].values()]:
