@@ -157,7 +157,16 @@ class RecipeCLI(LightningCLI):
         if isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment | None):
             return decide() if self.trainer.is_global_zero else self._newest()
         strategy.setup_environment()
-        return strategy.broadcast(decide() if self.trainer.is_global_zero else None)
+        path = stop = None
+        if self.trainer.is_global_zero:
+            try:
+                path = decide()
+            except (SystemExit, ValueError, OSError) as reason:
+                stop = reason
+        path, stopped = strategy.broadcast((path, stop is not None))
+        if stopped:  # none may wait for the first in vain; that says why
+            raise stop or SystemExit(0)
+        return path
 
     def _newest(self) -> str | None:
         path = newest(self.folder / CHECKPOINTS) if self.settings.resume == "auto" else None
@@ -168,11 +177,12 @@ class RecipeCLI(LightningCLI):
 
         Raises:
             SystemExit: the run is finished.
+            ValueError: what the folder holds cannot be told.
         """
-        run, checkpoints = self.folder / RUN, self.folder / CHECKPOINTS
-        held = json.loads(run.read_text()) if run.is_file() else {}
-        if held.get("key") == self.key() and self.settings.resume == "auto":
-            if held["state"] == "trained":
+        checkpoints = self.folder / CHECKPOINTS
+        key, state = self._held()
+        if key == self.key() and self.settings.resume == "auto":
+            if state == "trained":
                 say(f"{self.folder}: trained already; `--resume never` trains again")
                 raise SystemExit(0)
             path = self._newest()
@@ -183,6 +193,20 @@ class RecipeCLI(LightningCLI):
             kept = aside(checkpoints)
             say(f"{self.folder}: another run's checkpoints are kept in {kept}")
         return None
+
+    def _held(self) -> tuple[str | None, str | None]:
+        """Key and state of the run that the folder holds; None if there is none."""
+        path = self.folder / RUN
+        if not path.is_file():
+            return None, None
+        try:
+            held = json.loads(path.read_text())
+            return held["key"], held["state"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: cannot be read ({type(error).__name__}); remove it to train from the beginning, which puts the "
+                "checkpoints aside, or go on from one of them by --ckpt_path"
+            ) from None
 
     def after_fit(self) -> None:
         if not self.trainer.interrupted:
