@@ -26,7 +26,7 @@ from flowbind.train.checkpoints import fault, write_checkpoint
 STEPS = 1000  # between two checkpoints
 # Latent width, modalities, samples, and sizes of the networks.
 SIZES = {
-    "recipes/shapes.yaml": (64, 4, 288, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}),
+    "recipes/shapes.yaml": (64, 4, 240, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}),
     "the paper's, one modality": (768, 1, 256, {}, {}),
 }
 

@@ -31,8 +31,8 @@ def main() -> None:
     with device:
         drifts = nn.ModuleDict({name: Drift(FEATURES, **DRIFT) for name in ROWS})
         heads = nn.ModuleDict({name: Head(FEATURES, **HEAD) for name in ROWS})
-        rows = {"a": torch.arange(192), "b": torch.arange(96, 288)}
-        rows |= {"c": torch.arange(96), "d": torch.arange(192, 288)}
+        rows = {"a": torch.arange(160), "b": torch.arange(80, 240)}
+        rows |= {"c": torch.arange(80), "d": torch.arange(160, 240)}
         batch = Batch.of({name: torch.randn(len(r), FEATURES) for name, r in rows.items()}, rows)
     kinds = {"eager": (drifts, heads), "compiled": (copy.deepcopy(drifts), copy.deepcopy(heads))}
     for net in [*kinds["compiled"][0].values(), *kinds["compiled"][1].values()]:

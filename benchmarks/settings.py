@@ -2,7 +2,7 @@
 
     flowbind prepare shapes --out data/shapes
     flowbind encode --config recipes/shapes.yaml
-    python benchmarks/settings.py [--steps 350] [--seed 0]
+    python benchmarks/settings.py [--steps 375] [--seed 0]
 
 Every run is recipes/shapes.yaml with alpha 0.3 and what its name says; two drift calls a row (`both`) get half the
 steps. Judged are generated latents as they come out of the flow, before any codec, by probes fitted on real ones.
@@ -80,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="recipes/shapes.yaml")
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
-    parser.add_argument("--steps", type=int, default=350, help="of one drift call a row; the recipe has 700")
+    parser.add_argument("--steps", type=int, default=375, help="of one drift call a row; the recipe has 750")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME", help="settings to run"
