@@ -286,6 +286,12 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
     )
     mistake(["test", "--config", recipe], "no whole checkpoint", "flowbind fit")
     assert command(*fit)[0] == 0
+    run = world / "run/run.json"
+    told = run.read_text()
+    for damaged in ("{", "[]", "{}", ""):
+        run.write_text(damaged)
+        mistake(fit, "run.json: cannot be read", "--ckpt_path")
+    run.write_text(told)
     checkpoint = world / "run/checkpoints/step=3.ckpt"
     mistake(
         ["test", "--config", recipe, "--model.init_args.drift.width=32"],
