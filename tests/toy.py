@@ -15,7 +15,7 @@ from flowbind import Codec, FlowBind, Modality
 from flowbind.metrics.metric import Metric
 
 DIGITS = 4
-STEPS = 400  # of training, enough to learn the world
+STEPS = 300  # of training, enough to learn the world
 
 
 class ToyCodec(Codec):
@@ -170,7 +170,7 @@ trainer:
   max_steps: {steps}
   val_check_interval: {steps}
   check_val_every_n_epoch: null
-  log_every_n_steps: 1
+  log_every_n_steps: 10
 """
 
 

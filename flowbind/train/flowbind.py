@@ -174,14 +174,13 @@ class FlowBind(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = losses_of(*self.errors(self.flows, batch, TRAINING))
         self.losses, self.step = torch.stack(list(found.values())), batch.step
-        self._log(list(found))
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # else Lightning's books cost time alone
+            self._log(list(found))
         return self.losses.sum()
 
     def _log(self, names: list[str]) -> None:
-        """Logs the losses of the global batch: those of all ranks are averaged where a line of the log is due."""
-        shown = self.losses.detach()
-        if self.trainer.world_size > 1 and (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            shown = self.trainer.strategy.reduce(shown.clone(), reduce_op="mean")
+        """Logs the losses of the global batch: the mean of those of all ranks."""
+        shown = self.trainer.strategy.reduce(self.losses.detach().clone(), reduce_op="mean")
         self.log_dict({f"train/{name}": value for name, value in zip(names, shown.unbind(), strict=True)})
         self.log("train/loss", shown.sum(), prog_bar=True)
 
