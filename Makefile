@@ -54,8 +54,8 @@ docs: $(ENVIRONMENT) ## the documentation, in docs/_build/html
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/python -m sphinx -W -q docs docs/_build/html
 
-bench: $(ENVIRONMENT) ## the benchmarks; prints the tables of docs/performance.md
-	for script in step data scale checkpoint compile; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+bench: $(ENVIRONMENT) ## the benchmarks of minutes; prints their tables of docs/performance.md
+	for script in step data scale; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean: ## everything made by the targets above, but the environment
 	rm -rf data runs docs/_build dist

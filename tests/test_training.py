@@ -1,7 +1,10 @@
 """What keeps training right: the moving average, numerical trouble, checkpoints that are read back."""
 
+import csv
+import itertools
 import random
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,11 +28,55 @@ def test_the_average_is_that_of_its_closed_form():
         with torch.no_grad():
             for p in trained.parameters():
                 p.add_(torch.randn_like(p))
-        decay = min(0.9, (1 + n) / (10 + n))
+        decay = min(0.9, n / (9 + n))
         expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, trained.parameters(), strict=True)]
         follow(average, trained, decay_at(n, 0.9))
     for p, e in zip(average.parameters(), expected, strict=True):
         torch.testing.assert_close(p.detach(), e, rtol=1e-13, atol=1e-13)
+
+
+def test_a_run_follows_its_weights_step_by_step(world, command):
+    """The average after each step, from those before it and the weights, by the closed form."""
+    run = ["--trainer.max_steps=5", "--trainer.val_check_interval=5", "--checkpoints.every=1", "--checkpoints.keep=9"]
+    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
+    assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
+    states = [
+        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"] for step in range(1, 6)
+    ]
+    weights = [key for key in states[0] if key.startswith("average.") and "standard" not in key]
+    for updates, (before, after) in enumerate(itertools.pairwise(states), start=1):
+        decay = updates / (9 + updates)
+        for key in weights:
+            trained = after[key.replace("average.", "flows.", 1)]
+            expected = decay * before[key].double() + (1 - decay) * trained.double()
+            torch.testing.assert_close(after[key].double(), expected, rtol=0, atol=1e-7)
+    assert not torch.equal(after[weights[0]], after[weights[0].replace("average.", "flows.", 1)])
+
+
+def test_a_line_of_the_log_is_of_its_own_step(world, command):
+    """Losses at every second step are those that a log of every step has there."""
+    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
+    found = []
+    for every in (1, 2):
+        changed = [f"--trainer.log_every_n_steps={every}", f"--trainer.default_root_dir={world}/{every}"]
+        short = ["--trainer.max_steps=6", "--trainer.val_check_interval=6"]
+        assert command("fit", "--config", world / "recipe.yaml", *short, *changed)[0] == 0
+        with next((world / str(every)).rglob("metrics.csv")).open() as file:
+            found.append({row["step"]: row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]})
+    whole, thinned = found
+    assert list(thinned) == ["1", "3", "5"]
+    assert thinned.items() <= whole.items()
+    assert len(set(whole.values())) == 6
+
+
+def test_what_is_drawn_depends_on_seed_step_and_purpose():
+    def draw(seed, *position):
+        module = SimpleNamespace(seed=seed, device=torch.device("cpu"))
+        return torch.rand(4, generator=flowbind.FlowBind.draws_at(module, *position)).tolist()
+
+    drawn = [draw(0, 0, 0), draw(0, 0, 1), draw(0, 1, 0), draw(1, 0, 0), draw(0, 0, 0)]
+    assert drawn[0] == drawn[-1]
+    assert len({tuple(one) for one in drawn}) == 4
 
 
 def test_the_average_of_equal_weights_stays_the_same_to_the_bit():

@@ -12,9 +12,10 @@ from torch.distributed.tensor import DTensor
 def decay_at(updates: int, decay: float) -> float:
     """The decay of an update, after `updates` before it: at first few steps count, so that the first weights are soon forgotten.
 
-    `min(decay, (1 + n) / (10 + n))`, the usual warm-up of moving averages (TensorFlow's `num_updates`).
+    `min(decay, n / (9 + n))`: the first update takes the weights whole, then the usual warm-up of moving averages
+    (TensorFlow's `num_updates`).
     """
-    return min(decay, (1 + updates) / (10 + updates))
+    return min(decay, updates / (9 + updates))
 
 
 @torch.no_grad()

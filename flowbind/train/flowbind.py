@@ -174,7 +174,9 @@ class FlowBind(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = losses_of(*self.errors(self.flows, batch, TRAINING))
         self.losses, self.step = torch.stack(list(found.values())), batch.step
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # else Lightning's books cost time alone
+        if (
+            self.trainer.global_step + 1
+        ) % self.trainer.log_every_n_steps == 0:  # else Lightning's books cost time alone
             self._log(list(found))
         return self.losses.sum()
 
@@ -267,9 +269,9 @@ class FlowBind(LightningModule):
         return norm
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
-        super().optimizer_step(*args, **named)
+        super().optimizer_step(*args, **named)  # which the trainer has not counted yet
         if self.average is not None:
-            follow(self.average, self.flows, decay_at(self.trainer.global_step - 1, self.average_decay))
+            follow(self.average, self.flows, decay_at(self.trainer.global_step, self.average_decay))
 
     def test_step(self, batch: int, index: int) -> None:
         """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
