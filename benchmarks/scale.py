@@ -24,7 +24,7 @@ import torch
 
 from flowbind.data.mixture import permuted
 from flowbind.mapped import Mapped
-from flowbind.store import LINE, LatentStore, finish_store, layout, write_shard
+from flowbind.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
 
 NAMES = ("a", "b")
 BATCH = 1024
@@ -60,9 +60,9 @@ def looped(store: LatentStore):
     resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # each map keeps a file open
     shards, maps = store.strata[0].shards, {name: [] for name in NAMES}
     for shard in shards:
-        for name, (_, shape, begin) in layout(store.folder / shard.file, shard.rows).items():
+        path = store.folder / shard.file
+        for name, (_, shape, begin) in layout(path, *read_header(path), shard.rows).items():
             if name in maps:
-                path = store.folder / shard.file
                 maps[name].append(np.memmap(path, np.float16, "r", begin, (shard.rows, *shape)))
     starts = np.cumsum([0] + [shard.rows for shard in shards])[:-1]
 
