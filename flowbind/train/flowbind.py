@@ -174,9 +174,8 @@ class FlowBind(LightningModule):
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = losses_of(*self.errors(self.flows, batch, TRAINING))
         self.losses, self.step = torch.stack(list(found.values())), batch.step
-        if (
-            self.trainer.global_step + 1
-        ) % self.trainer.log_every_n_steps == 0:  # else Lightning's books cost time alone
+        # Lightning's books cost time at every step, and are shown at these alone.
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             self._log(list(found))
         return self.losses.sum()
 
