@@ -61,12 +61,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     cores, never = options.processes, 10**9
-    runs = [
-        (1, 1, never),
-        (1, cores, never),
-        (cores, 1, never),
-        (1, 1, 50),
-    ]  # processes, threads, steps between checkpoints
+    # Processes, threads, and steps between checkpoints.
+    runs = [(1, 1, never), (1, cores, never), (cores, 1, never), (1, 1, 50)]
     found: list[list[float]] = [[] for _ in runs]
     with tempfile.TemporaryDirectory() as folder:
         make_store(Path(folder) / "train")

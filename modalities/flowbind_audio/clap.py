@@ -328,6 +328,17 @@ def unreachable(name: str, revision: str, error: Exception) -> str:
     )
 
 
+def local_weights(network: str, weights: str | None, fetch: str) -> Path:
+    """The file of a network's weights, which people fetch by hand; `fetch` says how.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if weights is None or not Path(weights).is_file():
+        raise ValueError(f"{network}: no weights ({weights}); {fetch} and give the file as `weights`")
+    return Path(weights)
+
+
 def load_weights(file: Path) -> dict[str, Tensor]:
     """A state dict from safetensors or from a checkpoint of torch, of which nothing but weights is read.
 

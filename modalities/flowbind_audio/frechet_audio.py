@@ -16,11 +16,12 @@ from torch import Tensor
 from flowbind.codec import digest
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.metric import Metric
-from flowbind_audio.clap import SECONDS, UNFUSED, open_clap
+from flowbind_audio.clap import SECONDS, UNFUSED, local_weights, open_clap
 from flowbind_audio.spectrogram import RATE
 from flowbind_audio.vggish import FRAMES, HOP, WIDTH, Vggish, load_vggish, patches
 
 PATCHES = (SECONDS * RATE // HOP) // FRAMES  # of VGGish in what is heard of a sound
+RELEASE = "get vggish-10086976.pth from the releases of https://github.com/harritaylor/torchvggish"
 
 
 class ClapFAD(Metric):
@@ -73,12 +74,7 @@ class VggishFAD(Metric):
         Raises:
             ValueError: there are none.
         """
-        if self.weights is None or not Path(self.weights).is_file():
-            raise ValueError(
-                f"VGGish: no weights ({self.weights}); get vggish-10086976.pth from the releases of "
-                "https://github.com/harritaylor/torchvggish and give the file as `weights`"
-            )
-        return Path(self.weights)
+        return local_weights("VGGish", self.weights, RELEASE)
 
     @cached_property
     def net(self) -> Vggish:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.codec import Codec, digest
-from flowbind_audio.clap import load_weights, missing
+from flowbind_audio.clap import load_weights, local_weights, missing
 from flowbind_audio.spectrogram import RATE
 
 FFT, HOP = 512, 353  # samples of a frame and between frames: 32 ms and 22 ms
@@ -53,9 +53,7 @@ class Wav2Clip(Codec):
         Raises:
             ValueError: there are none.
         """
-        if self.weights is None or not Path(self.weights).is_file():
-            raise ValueError(f"Wav2CLIP: no weights ({self.weights}); {RELEASE} and give the file as `weights`")
-        return Path(self.weights)
+        return local_weights("Wav2CLIP", self.weights, RELEASE)
 
     def files(self) -> dict[str, Path]:
         return {} if self.weights is None else {"weights": Path(self.weights)}
