@@ -1,10 +1,10 @@
 """What several processes cost: rows a second and core of DDP, against one process on one core and on as many.
 
-Trains the sizes of recipes/shapes.yaml on made-up latents through the real command line, with the same rows a core: on one
-process of one thread, on one of several threads, and on several of one thread, each `--repeats` times in turn; printed
-are medians and their ratio. Also prints the share of a run that checkpoints take.
+Trains the sizes of recipes/shapes.yaml on made-up latents through the real command line, with the same samples a core: on
+one process of one thread, on one of several threads, and on several of one thread, each `--repeats` times in turn; printed
+are medians and their ratios. Also prints the share of a run that checkpoints take.
 
-    python benchmarks/distributed.py [--processes 2] [--steps 300] [--repeats 3]
+    python benchmarks/distributed.py [--processes 2] [--samples 192 768] [--steps 60] [--repeats 3]
 """
 
 import argparse
@@ -22,7 +22,7 @@ from flowbind.store import LINE, finish_store, write_shard
 
 RECIPE = Path(__file__).parents[1] / "recipes/shapes.yaml"
 PAIRS = (["text", "image"], ["text", "audio"], ["image", "points"])
-ROWS, CORE_BATCH = 6000, 192
+ROWS, EVERY = 6000, 20  # pairs of each kind; steps between two checkpoints
 
 
 def make_store(folder: Path) -> None:
@@ -36,14 +36,14 @@ def make_store(folder: Path) -> None:
     finish_store(folder, strata, prints, "made up", "")
 
 
-def steps_per_second(folder: Path, processes: int, threads: int, steps: int, every: int) -> float:
+def steps_per_second(folder: Path, samples: int, processes: int, threads: int, steps: int, every: int) -> float:
     """Of one training run, from its own lines of progress."""
     strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
     done = subprocess.run(
         [
             sys.executable, "-m", "flowbind", "fit", "--config", RECIPE, "--resume=never", *strategy,
             f"--data.init_args.manifests={{train: {folder}/made-up.jsonl}}", f"--data.init_args.store={folder}",
-            f"--data.init_args.batch_size={CORE_BATCH * processes * threads}", f"--trainer.devices={processes}",
+            f"--data.init_args.batch_size={samples * processes * threads}", f"--trainer.devices={processes}",
             "--trainer.accelerator=cpu", f"--trainer.max_steps={steps}", f"--trainer.default_root_dir={folder}/run",
             f"--checkpoints.every={every}", "--trainer.precision=32-true",
         ],
@@ -57,26 +57,37 @@ def steps_per_second(folder: Path, processes: int, threads: int, steps: int, eve
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--samples", type=int, nargs="+", default=[192, 768], help="a core and step")
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     cores, never = options.processes, 10**9
     # Processes, threads, and steps between checkpoints.
-    runs = [(1, 1, never), (1, cores, never), (cores, 1, never), (1, 1, 50)]
-    found: list[list[float]] = [[] for _ in runs]
+    runs = [(1, 1, never), (1, cores, never), (cores, 1, never), (1, 1, EVERY)]
+    print(f"torch {torch.__version__}")
+    print(
+        "| samples a core | processes | threads | steps/s | rows/s and core | of one core | of one process |\n|---|---|---|---|---|---|---|"
+    )
+    checkpoints = []
     with tempfile.TemporaryDirectory() as folder:
         make_store(Path(folder) / "train")
-        for _ in range(options.repeats):
-            for rates, (processes, threads, every) in zip(found, runs, strict=True):
-                rates.append(steps_per_second(Path(folder), processes, threads, options.steps, every))
-    *rates, saving = (sorted(rates)[len(rates) // 2] for rates in found)
-    one = rates[0]
-    print(f"torch {torch.__version__}, {CORE_BATCH} samples a core and step")
-    print("| processes | threads | steps/s | rows/s and core | of one core |\n|---|---|---|---|---|")
-    for rate, (processes, threads, _) in zip(rates, runs, strict=False):
-        print(f"| {processes} | {threads} | {rate:.1f} | {2 * CORE_BATCH * rate:,.0f} | {rate / one:.2f} |")
-    cost = (1 / saving - 1 / one) * 50
-    print(f"a checkpoint: {1e3 * cost:.0f} ms, {cost * one / 1000:.2%} of 1,000 steps")
+        for samples in options.samples:
+            found: list[list[float]] = [[] for _ in runs]
+            for _ in range(options.repeats):
+                for rates, (processes, threads, every) in zip(found, runs, strict=True):
+                    rates.append(steps_per_second(Path(folder), samples, processes, threads, options.steps, every))
+            *rates, saving = (sorted(rates)[len(rates) // 2] for rates in found)
+            for rate, (processes, threads, _) in zip(rates, runs, strict=False):
+                print(
+                    f"| {samples} | {processes} | {threads} | {rate:.2f} | {2 * samples * rate:,.0f} | {rate / rates[0]:.2f} "
+                    f"| {rate / rates[1]:.2f} |",
+                    flush=True,
+                )
+            cost = (1 / saving - 1 / rates[0]) * EVERY
+            checkpoints.append(
+                f"{samples} samples: a checkpoint {1e3 * cost:.0f} ms, {cost * rates[0] / 1000:.2%} of 1,000 steps"
+            )
+    print("\n".join(checkpoints))
 
 
 if __name__ == "__main__":

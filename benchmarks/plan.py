@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from flowbind.store import Shard
+from flowbind.train.average import EVERY
 
 D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = 768, 1152, 12, 4, 3, 256  # the paper's size
 MODALITIES, ROWS, STEPS = 3, 2048, 200_000  # 1,024 pairs are 2,048 rows
@@ -80,8 +81,9 @@ def sharded(ranks: int, weights: float, gradients: float) -> float:
 
 def optimizer_bytes(ranks: int = 1) -> float:
     """Bytes of memory that Adam (reads weight, gradient and two moments, writes all but the gradient) and the moving
-    average (reads it and the weight, writes it) move in a step, where parameters are shared out over `ranks`."""
-    return (7 + 3) * FLOAT * parameters() / ranks
+    average (reads it and the weight, writes it, every few steps) move in a step, where parameters are shared out over
+    `ranks`."""
+    return (7 + 3 / EVERY) * FLOAT * parameters() / ranks
 
 
 def row_bytes(modalities: int = 2, d: int = D) -> int:

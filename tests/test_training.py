@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import math
 import random
 import shutil
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 import flowbind
+import flowbind.train.average
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
 from flowbind.objective import Draws
@@ -24,28 +26,37 @@ from flowbind.train.health import Health
 def test_the_average_is_that_of_its_closed_form():
     average, trained = (nn.Linear(3, 2).double() for _ in range(2))
     expected = [p.detach().clone() for p in average.parameters()]
-    for n in range(40):
+    for step in range(1, 97):
         with torch.no_grad():
             for p in trained.parameters():
                 p.add_(torch.randn_like(p))
-        decay = min(0.9, n / (9 + n))
+        since = [step - 1] if step <= 64 else [*range(step - 8, step)] if step % 8 == 0 else []
+        decay = math.prod(min(0.97, n / (9 + n)) for n in since)
         expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, trained.parameters(), strict=True)]
-        follow(average, trained, decay_at(n, 0.9))
+        follow(average, trained, decay_at(step, 0.97))
     for p, e in zip(average.parameters(), expected, strict=True):
         torch.testing.assert_close(p.detach(), e, rtol=1e-13, atol=1e-13)
 
 
-def test_a_run_follows_its_weights_step_by_step(world, command):
+def test_updates_decay_as_much_as_all_steps_would():
+    decays = [decay_at(step, 0.9995) for step in range(2, 10_001)]
+    assert math.prod(decays) == pytest.approx(math.prod(min(0.9995, n / (9 + n)) for n in range(1, 10_000)))
+    assert sum(decay < 1 for decay in decays) == 63 + (10_000 - 64) // 8
+
+
+def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     """The average after each step, from those before it and the weights, by the closed form."""
-    run = ["--trainer.max_steps=5", "--trainer.val_check_interval=5", "--checkpoints.every=1", "--checkpoints.keep=9"]
+    monkeypatch.setattr(flowbind.train.average, "EACH", 2)
+    monkeypatch.setattr(flowbind.train.average, "EVERY", 2)
+    run = ["--trainer.max_steps=6", "--trainer.val_check_interval=6", "--checkpoints.every=1", "--checkpoints.keep=9"]
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
     states = [
-        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"] for step in range(1, 6)
+        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"] for step in range(1, 7)
     ]
     weights = [key for key in states[0] if key.startswith("average.") and "standard" not in key]
-    for updates, (before, after) in enumerate(itertools.pairwise(states), start=1):
-        decay = updates / (9 + updates)
+    decays = [1 / 10, 1, 2 / 11 * 3 / 12, 1, 4 / 13 * 5 / 14]  # after steps 2 to 6
+    for decay, (before, after) in zip(decays, itertools.pairwise(states), strict=True):
         for key in weights:
             trained = after[key.replace("average.", "flows.", 1)]
             expected = decay * before[key].double() + (1 - decay) * trained.double()

@@ -269,8 +269,9 @@ class FlowBind(LightningModule):
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)  # which the trainer has not counted yet
-        if self.average is not None:
-            follow(self.average, self.flows, decay_at(self.trainer.global_step, self.average_decay))
+        decay = decay_at(self.trainer.global_step + 1, self.average_decay)
+        if self.average is not None and decay < 1:
+            follow(self.average, self.flows, decay)
 
     def test_step(self, batch: int, index: int) -> None:
         """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
