@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-
 # Every one of the first steps, then every so many: an update moves three sevenths of the bytes that Adam's does.
 EACH, EVERY = 64, 8
 

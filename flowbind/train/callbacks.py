@@ -21,7 +21,7 @@ class Lines(Callback):
             rate = (trainer.global_step - self.first) / (now - self.begin)
             losses = {name: float(value) for name, value in trainer.progress_bar_metrics.items() if "loss" in name}
             shown = ", ".join(f"{name} {value:.4f}" for name, value in losses.items())
-            say(f"fit: step {trainer.global_step}/{trainer.max_steps} ({rate:.1f}/s) {shown}")
+            say(f"fit: step {trainer.global_step}/{trainer.max_steps} ({rate:.2f}/s) {shown}")
 
 
 class Export(Callback):
