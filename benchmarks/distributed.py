@@ -4,7 +4,7 @@ Trains the sizes of recipes/shapes.yaml on made-up latents through the real comm
 one process of one thread, on one of several threads, and on several of one thread, each `--repeats` times in turn; printed
 are medians and their ratios. Also prints the share of a run that checkpoints take.
 
-    python benchmarks/distributed.py [--processes 2] [--samples 192 768] [--steps 60] [--repeats 3]
+    python benchmarks/distributed.py [--processes 2] [--samples 192 768] [--steps 160] [--repeats 3]
 """
 
 import argparse
@@ -19,6 +19,7 @@ import torch
 
 from flowbind.cli.recipe import build
 from flowbind.store import LINE, finish_store, write_shard
+from flowbind.train.average import EACH
 
 RECIPE = Path(__file__).parents[1] / "recipes/shapes.yaml"
 PAIRS = (["text", "image"], ["text", "audio"], ["image", "points"])
@@ -37,7 +38,7 @@ def make_store(folder: Path) -> None:
 
 
 def steps_per_second(folder: Path, samples: int, processes: int, threads: int, steps: int, every: int) -> float:
-    """Of one training run, from its own lines of progress."""
+    """Of one training run, from its own lines of progress, without the first steps, at which the average follows each time."""
     strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
     done = subprocess.run(
         [
@@ -51,14 +52,18 @@ def steps_per_second(folder: Path, samples: int, processes: int, threads: int, s
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(done.stderr)
-    return float(re.findall(rf"step {steps}/{steps} \(([\d.]+)/s\)", done.stderr)[-1])
+    seconds = {
+        int(step): int(step) / float(rate) for step, rate in re.findall(r"step (\d+)/\d+ \(([\d.]+)/s\)", done.stderr)
+    }
+    first, last = min(step for step in seconds if step >= EACH), max(seconds)
+    return (last - first) / (seconds[last] - seconds[first])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--samples", type=int, nargs="+", default=[192, 768], help="a core and step")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     cores, never = options.processes, 10**9

@@ -491,6 +491,22 @@ def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
     }
 
 
+@pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)")
+@pytest.mark.parametrize(
+    "text", ["#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {other}\n"]
+)
+def test_a_playlist_by_the_name_of_a_video_opens_no_other_file(tmp_path, text):
+    other, video = tmp_path / "other.mp4", tmp_path / "video.mp4"
+    tone = ("-f", "lavfi", "-i", "sine=duration=1")
+    subprocess.run(["ffmpeg", "-v", "error", *tone, f"file:{other}"], check=True)
+    ffmpeg.take_sound(other, tmp_path / "other.wav")
+    video.write_text(text.format(other=other.name))
+    for take in (ffmpeg.take_sound, ffmpeg.take_frame):
+        with pytest.raises(ValueError, match="Invalid"):
+            take(video, tmp_path / "taken")
+    assert {path.name for path in tmp_path.iterdir()} == {"other.mp4", "other.wav", "video.mp4"}
+
+
 def test_a_full_disk_is_no_damaged_video(monkeypatch, tmp_path):
     said = "av_interleaved_write_frame(): No space left on device\nConversion failed!"
     monkeypatch.setattr(ffmpeg.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), 1, "", said))

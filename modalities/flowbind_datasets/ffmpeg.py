@@ -11,6 +11,7 @@ from flowbind.atomic import replacing
 PROGRAMS = ("ffmpeg", "ffprobe")
 RATE = 16_000  # Hz
 QUIET = ("-nostdin", "-v", "error", "-y")
+CONTAINERS = "mov,matroska"  # of .mp4, .mkv and .webm; a playlist by such a name would have other files read
 
 
 def installed() -> bool:
@@ -24,11 +25,11 @@ def take_frame(video: Path, picture: Path) -> None:
     Raises:
         ValueError: there is none; says why.
     """
-    said = _run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", _url(video))
+    said = _run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", *_source(video))
     middle = float(said) / 2 if said.replace(".", "", 1).isdigit() else 0.0
     with replacing(picture) as partial:
         frame = ("-frames:v", "1", "-q:v", "2", "-f", "image2", "-update", "1", "-c:v", "mjpeg", _url(partial))
-        _run("ffmpeg", *QUIET, "-threads", "1", "-ss", f"{middle:.3f}", "-i", _url(video), *frame)
+        _run("ffmpeg", *QUIET, "-threads", "1", "-ss", f"{middle:.3f}", *_source(video), *frame)
         _refuse_empty(partial, "no frame")
 
 
@@ -40,8 +41,12 @@ def take_sound(video: Path, sound: Path) -> None:
     """
     with replacing(sound) as partial:
         form = ("-vn", "-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav", _url(partial))
-        _run("ffmpeg", *QUIET, "-threads", "1", "-i", _url(video), *form)
+        _run("ffmpeg", *QUIET, "-threads", "1", *_source(video), *form)
         _refuse_empty(partial, "no sound")
+
+
+def _source(video: Path) -> tuple[str, ...]:
+    return "-format_whitelist", CONTAINERS, "-i", _url(video)
 
 
 def _url(path: Path) -> str:
