@@ -1,16 +1,18 @@
-"""What all tests share: no network, one thread, and the toy world registered as a plugin would be."""
+"""What all tests share: no network, one thread, and the toy world registered as a plugin would be.
+
+The process that hands out tests reads this file too, so what takes long to import is imported where it is used.
+"""
 
 import os
+import shutil
 from importlib.metadata import EntryPoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
-import torch
 
 import flowbind.registry as registry
 from flowbind.cli import main
-from tests.toy import RECIPE, STEPS, write_world
 
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
@@ -21,6 +23,8 @@ TOYS = {
 
 @pytest.fixture(autouse=True)
 def _one_thread():
+    import torch
+
     torch.set_num_threads(1)  # tests run side by side with others; more threads than cores crawl
 
 
@@ -52,10 +56,22 @@ def command(capsys):
     return run
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """The files of the toy world, to be read alone."""
+    from tests.toy import write_world
+
+    folder = tmp_path_factory.mktemp("toy") / "files"
+    write_world(folder, samples=512)
+    return folder
+
+
 @pytest.fixture
-def world(tmp_path, toys, command):
+def world(tmp_path, toys, command, files):
     """The toy world prepared, and its recipe."""
-    write_world(tmp_path / "files", samples=512)
+    from tests.toy import RECIPE, STEPS
+
+    (tmp_path / "files").symlink_to(files)
     out = tmp_path / "data"
     code, _, err = command(
         "prepare", "folder", "--source", tmp_path / "files", "--labels", tmp_path / "files/labels.csv", "--out", out
@@ -64,3 +80,13 @@ def world(tmp_path, toys, command):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS))
     return tmp_path
+
+
+@pytest.fixture
+def own_world(world):
+    """The same with files of its own, which may be changed."""
+    files = world / "files"
+    shared = files.readlink()
+    files.unlink()
+    shutil.copytree(shared, files)
+    return world

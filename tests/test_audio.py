@@ -282,7 +282,7 @@ def test_shipped_weights_are_small():
 
 def test_the_round_trip_keeps_instrument_note_and_octave(audio):
     codec = audio.codec
-    known, factors = notes(96, seed=1)
+    known, factors = notes(60, seed=1)
     heard, truth = notes(8, seed=2)
     latents = codec.encode(list(known))
     design = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
@@ -315,8 +315,8 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     training.train().losses(batch, 0.0)  # the latents' spread, before which nothing can be compared
     before = loss()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(max_steps=40, accelerator="cpu", num_sanity_val_steps=0, **quiet)
-    trainer.fit(training.train(), DataLoader([batch] * 40, batch_size=None), DataLoader([batch], batch_size=None))
+    trainer = Trainer(max_steps=25, accelerator="cpu", num_sanity_val_steps=0, **quiet)
+    trainer.fit(training.train(), DataLoader([batch] * 25, batch_size=None), DataLoader([batch], batch_size=None))
     assert loss() < before / 2
     again = training.eval().net.encode(batch[0])
     assert torch.allclose(codec.encode(raws), again, atol=0.02)  # float16

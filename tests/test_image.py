@@ -241,7 +241,7 @@ def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=16)
     training = ImageCodecTraining(codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled)
     seen = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_steps=25, accelerator="cpu", num_sanity_val_steps=0, **seen)
+    trainer = Trainer(max_steps=15, accelerator="cpu", num_sanity_val_steps=0, **seen)
     before = training.losses((codec.prepare(raws), torch.full((16, 0), -1)), 0.0)["reconstruction"].item()
     trainer.fit(training, datamodule=data)
     after = trainer.callback_metrics

@@ -78,18 +78,18 @@ def test_files_without_labels(tmp_path, toys, command):
 def test_a_run_goes_on_where_it_stopped(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    short = ["fit", "--config", recipe, "--trainer.val_check_interval=20", "--model.init_args.decay=constant"]
-    assert command(*short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/whole")[0] == 0
-    assert command(*short, "--trainer.max_steps=20", f"--trainer.default_root_dir={world}/parts")[0] == 0
-    checkpoint = world / "parts/checkpoints/step=20.ckpt"
+    short = ["fit", "--config", recipe, "--trainer.val_check_interval=6", "--model.init_args.decay=constant"]
+    assert command(*short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/whole")[0] == 0
+    assert command(*short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts")[0] == 0
+    checkpoint = world / "parts/checkpoints/step=6.ckpt"
     code, _, err = command(
-        *short, "--trainer.max_steps=40", f"--trainer.default_root_dir={world}/parts", f"--ckpt_path={checkpoint}"
+        *short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/parts", f"--ckpt_path={checkpoint}"
     )
     assert code == 0, err
     whole, parts = (
-        torch.load(world / name / "checkpoints/step=40.ckpt", weights_only=True) for name in ("whole", "parts")
+        torch.load(world / name / "checkpoints/step=12.ckpt", weights_only=True) for name in ("whole", "parts")
     )
-    assert whole["global_step"] == parts["global_step"] == 40
+    assert whole["global_step"] == parts["global_step"] == 12
     for name, tensor in whole["state_dict"].items():
         assert torch.equal(tensor, parts["state_dict"][name]), name
 
@@ -113,11 +113,11 @@ def test_a_signal_while_training_loses_nothing(world, command, monkeypatch, numb
     step = flowbind.FlowBind.training_step
 
     def interrupted(module, batch, index):
-        if module.global_step == 30:
+        if module.global_step == 8:
             os.kill(os.getpid(), number)
         return step(module, batch, index)
 
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=40", "--trainer.val_check_interval=40"]
+    fit = ["fit", "--config", recipe, "--trainer.max_steps=12", "--trainer.val_check_interval=12"]
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
         patch.setattr(flowbind.FlowBind, "training_step", interrupted)
@@ -126,12 +126,12 @@ def test_a_signal_while_training_loses_nothing(world, command, monkeypatch, numb
     assert "interrupted; run the same command again to go on" in err
     assert signal.getsignal(number) == handler
     assert not (world / "run/model").exists()
-    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=31.ckpt"]
+    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=9.ckpt"]
     code, _, err = command(*fit)
     assert code == 0, err
     assert "going on from" in err
     assert command(*fit, f"--trainer.default_root_dir={world}/whole")[0] == 0
-    same_weights(world / "run", world / "whole", 40)
+    same_weights(world / "run", world / "whole", 12)
 
 
 def same_weights(run, other, step):
@@ -196,7 +196,8 @@ def test_another_recipe_keeps_the_old_checkpoints(world, command):
     assert (world / "run/checkpoints.1/step=5.ckpt").is_file()
 
 
-def test_encoding_does_only_what_changed(world, command):
+def test_encoding_does_only_what_changed(own_world, command):
+    world = own_world
     recipe, folder = world / "recipe.yaml", world / "data/latents/train"
     assert command("encode", "--config", recipe)[0] == 0
     whole = {name: LatentStore(folder).all(name) for name in ("word", "vector")}
@@ -212,7 +213,8 @@ def test_encoding_does_only_what_changed(world, command):
     assert not torch.equal(LatentStore(folder).all("vector"), whole["vector"])
 
 
-def test_bad_samples(world, command):
+def test_bad_samples(own_world, command):
+    world = own_world
     recipe = world / "recipe.yaml"
     first, second = sorted((world / "files/train").glob("*.vec"))[3:5]
     first.write_text("1 2")

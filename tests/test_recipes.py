@@ -42,7 +42,7 @@ def prepare(recipe: Path) -> None:
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
         save_file({"made": torch.tensor([len(weights)])}, weights)
     arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1", *SMALL]
-    cli = RecipeCLI([*arguments, "--trainer.logger=false", "--trainer.enable_checkpointing=false"], run=False)
+    cli = RecipeCLI([*arguments, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
     modalities = cli.model.modalities
     for split, path in told["data"]["init_args"]["manifests"].items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def test_a_model_s_recipe_trains(recipe, folder, command):
 @pytest.mark.parametrize("recipe", CODECS, ids=lambda path: path.stem)
 def test_a_codec_s_recipe_builds_its_training(recipe, folder):
     arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    cli = RecipeCLI([*arguments, "--trainer.precision=32-true", "--trainer.logger=false"], run=False)
+    cli = RecipeCLI([*arguments, "--trainer.precision=32-true", "--trainer.logger=false"])
     assert cli.model.codec.shape
     assert Path(cli.model.export).parts[:2] == ("runs", "codecs")
 

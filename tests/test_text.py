@@ -228,7 +228,7 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     data = RawDataModule(Text(), str(tmp_path / "all.jsonl"), str(tmp_path / "all.jsonl"), batch_size=32)
     training = TextCodecTraining(codec, weights, learning_rate=3e-3)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(max_steps=60, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(training, datamodule=data)
+    Trainer(max_steps=40, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(training, datamodule=data)
     embeddings, spelled, _ = data.parts["train"].tensors
     trained, latents = training.eval().net, training.net.encode(embeddings)
 

@@ -306,14 +306,14 @@ def test_checkpoints_by_the_clock(world, command):
         "fit",
         "--config",
         recipe,
-        "--trainer.max_steps=12",
-        "--trainer.val_check_interval=12",
+        "--trainer.max_steps=6",
+        "--trainer.val_check_interval=6",
         "--checkpoints.keep=99",
     ]
-    assert command(*fit, "--checkpoints.minutes=1e-9", "--checkpoints.every=5")[0] == 0
+    assert command(*fit, "--checkpoints.minutes=1e-9", "--checkpoints.every=4")[0] == 0
     steps = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}
-    assert steps == {f"step={n}.ckpt" for n in range(1, 13)}
+    assert steps == {f"step={n}.ckpt" for n in range(1, 7)}
     assert command(*fit, "--checkpoints.minutes=60", "--resume=never")[0] == 0
-    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=12.ckpt"]
+    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=6.ckpt"]
     code, _, err = command(*fit, "--checkpoints.minutes=0", "--resume=never")
     assert (code, "checkpoints.minutes must be positive" in err) == (2, True), err

@@ -15,7 +15,7 @@ from flowbind import Codec, FlowBind, Modality
 from flowbind.metrics.metric import Metric
 
 DIGITS = 4
-STEPS = 300  # of training, enough to learn the world
+STEPS = 200  # of training, enough to learn the world
 
 
 class ToyCodec(Codec):
@@ -153,7 +153,7 @@ model:
       vector: {{class_path: vector}}
     drift: {{width: 64, depth: 2, ratio: 2}}
     head: {{width: 64, depth: 1}}
-    learning_rate: 3.0e-3
+    learning_rate: 5.0e-3
     warmup_steps: 10
     decay: cosine
     evaluation: {{gallery: 4}}

@@ -25,7 +25,9 @@ def take_frame(video: Path, picture: Path) -> None:
     Raises:
         ValueError: there is none; says why.
     """
-    said = _run("ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", *_source(video))
+    said = _run(
+        "ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", *_source(video)
+    )
     middle = float(said) / 2 if said.replace(".", "", 1).isdigit() else 0.0
     with replacing(picture) as partial:
         frame = ("-frames:v", "1", "-q:v", "2", "-f", "image2", "-update", "1", "-c:v", "mjpeg", _url(partial))
