@@ -230,19 +230,19 @@ def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     from flowbind.manifest import write_manifest
 
     seed_everything(0)
-    raws, weights = discs(16), tmp_path / "trained.safetensors"
+    raws, weights = discs(8), tmp_path / "trained.safetensors"
     for number, raw in enumerate(raws):
         image.write(raw, tmp_path / f"{number}.png")
     ground = ["light" if raw[0, 0, 0] > 140 else "dark" for raw in raws]
-    samples = [{"image": f"{k}.png"} | ({"labels": {"ground": ground[k]}} if labelled else {}) for k in range(16)]
+    samples = [{"image": f"{k}.png"} | ({"labels": {"ground": ground[k]}} if labelled else {}) for k in range(8)]
     write_manifest(tmp_path / "discs.jsonl", samples)
     manifest = str(tmp_path / "discs.jsonl")
     codec = SmallImage(weights=str(weights))
-    data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=16)
+    data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=8)
     training = ImageCodecTraining(codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled)
     seen = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(max_steps=15, accelerator="cpu", num_sanity_val_steps=0, **seen)
-    before = training.losses((codec.prepare(raws), torch.full((16, 0), -1)), 0.0)["reconstruction"].item()
+    before = training.losses((codec.prepare(raws), torch.full((8, 0), -1)), 0.0)["reconstruction"].item()
     trainer.fit(training, datamodule=data)
     after = trainer.callback_metrics
     assert after["val/reconstruction"] < before / 2

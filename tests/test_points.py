@@ -291,7 +291,7 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 
 @pytest.fixture(scope="module")
 def raws() -> list[torch.Tensor]:
-    return [cloud(seed=seed, radius=0.3 + 0.1 * (seed % 8)) for seed in range(16)]
+    return [cloud(seed=seed, radius=0.3 + 0.1 * (seed % 8)) for seed in range(8)]
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +322,7 @@ def test_training_lowers_the_loss_and_exports(raws, trained):
     def loss(net) -> float:
         torch.manual_seed(0)
         training.net, kept = net, training.net
-        found = training.losses((clouds, torch.full((16, 0), -1)), 0.0)["loss"].item()
+        found = training.losses((clouds, torch.full((8, 0), -1)), 0.0)["loss"].item()
         training.net = kept
         return found
 
