@@ -3,7 +3,8 @@
 Both train three modalities (D 768, width 1152, depth 12) on 384 samples of three pairings, in this process, one after
 the other. The plain loop takes each pairing apart and calls each drift twice a row, in float32. Printed are seconds,
 ratios, and the share of this machine's own matrix rate (measured here, at the shapes of the step) that forward and
-backward reach. `--compile` compiles drifts and heads; on a GPU events are synchronised and hours are extrapolated.
+backward reach. A processor without bfloat16 is measured in float32 alone. `--compile` compiles drifts and heads; on a GPU hours
+are extrapolated.
 
     python benchmarks/step.py [--device cuda] [--compile] [--repeats 3]
 """
@@ -102,6 +103,11 @@ def ours(device: torch.device, dtype: torch.dtype, compiled: bool, repeats: int,
     return learning, timed(optimizer.step, device, repeats)
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether products of bfloat16 are done by the device; by software a step would take half an hour."""
+    return device.type == "cuda" or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+
+
 def flops(rows: int) -> float:
     """Of forward and backward: six a weight and row, counting matrix products alone."""
     with torch.device("meta"):
@@ -126,7 +132,8 @@ def main() -> None:
     print("|---|---|---|---|---|")
     rate = matrix_rate(device, torch.float32, rows // 3)
     print(f"| plain loop, float32 | {base:.3f} | {base_adam:.3f} | 1.00 | {flops(2 * rows) / base / rate:.2f} |")
-    for dtype in (torch.float32, torch.bfloat16):
+    dtypes = [torch.float32, torch.bfloat16] if has_bfloat16(device) else [torch.float32]
+    for dtype in dtypes:
         rate = matrix_rate(device, dtype, rows // 3)
         learn, adam = ours(device, dtype, options.compile, repeats, PAIR_SAMPLES)
         ratio = (base + base_adam) / (learn + adam)
