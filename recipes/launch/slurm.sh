@@ -13,7 +13,8 @@
 set -uo pipefail
 recipe=$1
 shift
-srun --kill-on-bad-exit=1 flowbind fit --config "$recipe" \
+# When one process has ended the others have a minute: after a signal they all end by themselves, with the code asked for below.
+srun --kill-on-bad-exit=0 --wait=60 flowbind fit --config "$recipe" \
   --trainer.num_nodes="$SLURM_NNODES" --trainer.devices="$SLURM_NTASKS_PER_NODE" --trainer.strategy="${STRATEGY:-ddp}" "$@"
 code=$?
 if [ "$code" -eq 138 ]; then
