@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import flowbind
-import flowbind.train.average
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
 from flowbind.objective import Draws
@@ -46,8 +45,8 @@ def test_updates_decay_as_much_as_all_steps_would():
 
 def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     """The average after each step, from those before it and the weights, by the closed form."""
-    monkeypatch.setattr(flowbind.train.average, "EACH", 2)
-    monkeypatch.setattr(flowbind.train.average, "EVERY", 2)
+    monkeypatch.setattr("flowbind.train.average.EACH", 2)
+    monkeypatch.setattr("flowbind.train.average.EVERY", 2)
     run = ["--trainer.max_steps=6", "--trainer.val_check_interval=6", "--checkpoints.every=1", "--checkpoints.keep=9"]
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
