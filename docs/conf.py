@@ -20,6 +20,7 @@ autodoc_member_order = "bysource"
 html_theme = "furo"
 html_title = f"flowbind {release}"
 html_math_renderer = "mathml"
+html_show_copyright = False
 
 
 def escape(app, what, name, obj, options, lines):
