@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/compile.py [--device cuda] [--dtype bfloat16] [--repeats 30]
 
-Four modalities, 240 samples in 480 rows, one call a modality of constant shape. Forward and backward are timed in turns, eager and
-compiled, in this process. `benchmarks/step.py --compile` does the same at the paper's size.
+Four modalities, 240 samples in 480 rows, one call a modality of constant shape. Forward and backward are timed in turns,
+eager and compiled, in this process. `benchmarks/step.py --compile` does the same at the paper's size.
 """
 
 import argparse

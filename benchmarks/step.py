@@ -3,8 +3,8 @@
 Both train three modalities (D 768, width 1152, depth 12) on 384 samples of three pairings, in this process, one after
 the other. The plain loop takes each pairing apart and calls each drift twice a row, in float32. Printed are seconds,
 ratios, and the share of this machine's own matrix rate (measured here, at the shapes of the step) that forward and
-backward reach. A processor without bfloat16 is measured in float32 alone. `--compile` compiles drifts and heads; on a GPU hours
-are extrapolated.
+backward reach. A processor without bfloat16 is measured in float32 alone. `--compile` compiles drifts and heads; on a GPU
+hours are extrapolated.
 
     python benchmarks/step.py [--device cuda] [--compile] [--repeats 3]
 """
