@@ -51,12 +51,6 @@ class Judging:
         self.modalities, self.manifest, self.lines, self.store = modalities, manifest, lines, store
         self.metrics = list(metrics)
         count = len(lines)
-        for metric in self.metrics:
-            if count < metric.minimum:
-                raise ValueError(
-                    f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
-                    "raise evaluation.limit, or leave the metric out"
-                )
         self.kinds = {name: name_of("modalities", type(m)) for name, m in modalities.items()} if self.metrics else {}
         self.against: dict[tuple[Any, int], str] = {}  # per direction and metric, the modality to compare with
         for direction, (sources, target) in directions.items():
@@ -66,6 +60,12 @@ class Judging:
                     found = [target] if same else [name for name in sources if self.kinds[name] == metric.against]
                     if found:
                         self.against[direction, number] = found[0]
+        for metric in [self.metrics[number] for number in sorted({number for _, number in self.against})]:
+            if count < metric.minimum:
+                raise ValueError(
+                    f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
+                    "raise evaluation.limit, or leave the metric out"
+                )
         # One sample tells the shape of the features, and shows what is missing before hours of work.
         wanted = sorted({(number, name) for (_, number), name in self.against.items()})
         found = {key: self._load(*key) for key in wanted}

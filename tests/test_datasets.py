@@ -1,6 +1,5 @@
 """Datasets of record: small ones in the layouts in which they are distributed become the manifests that they should."""
 
-import csv
 import json
 import re
 import shutil
@@ -21,35 +20,10 @@ from flowbind_text import Text
 from flowbind.cli.prepare import options_of, run
 from flowbind.manifest import Manifest
 from flowbind.registry import load
+from tests.layouts import AUDIOCAPS, coco_part, karpathy, mesh, parquet, picture, sound, table, write_json
 
 MODALITIES = {"text": Text, "image": Image, "audio": Audio, "points": Points}
 DATASETS = ("audiocaps", "flickr30k", "coco", "vggsound", "laion-coco", "pix3d")
-
-
-def picture(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.new("RGB", (4, 3), "teal").save(path)
-
-
-def sound(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.zeros(800, dtype=np.float32), 16000)
-
-
-def mesh(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-
-
-def table(path, *rows, **style):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, **style).writerows(rows)
-
-
-def write_json(path, content):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture
@@ -91,25 +65,23 @@ def readable(tmp_path, out="out"):
 
 # AudioCaps
 
-HEADER = ("audiocap_id", "youtube_id", "start_time", "caption")
-
 
 @pytest.fixture
 def audiocaps_source(source):
     table(
         source / "train.csv",
-        HEADER,
+        AUDIOCAPS,
         (91139, "r1nicOVtvkQ", 130, "A woman talks nearby as water pours"),
         (58146, "-jj2tyuf6-A", 80, "multiple clanging, and “clanking” sounds"),
         (17542, "ZBtgrP4vU_w", 22, "the wind is blowing"),
         (17543, "ZBtgrP4vU_w", 22, "a further caption of the same clip"),
         (5, "aaaaaaaaaaa", 0, "gone"),
     )
-    table(source / "val.csv", HEADER, *[(n, "vfYTJq7nU", 130, f"rustling {n}") for n in range(100, 105)])
+    table(source / "val.csv", AUDIOCAPS, *[(n, "vfYTJq7nU", 130, f"rustling {n}") for n in range(100, 105)])
     clips = ["7fmOlUlwoNg", "6BJ455B1aAs"]  # captions of one clip are not next to each other in the published file
     table(
         source / "test.csv",
-        HEADER,
+        AUDIOCAPS,
         *[(10 * n + k, clip, 20, f"{clip} {n}") for n in range(1, 6) for k, clip in enumerate(clips)],
     )
     for name in (
@@ -195,22 +167,13 @@ def flickr_source(source):
     return source
 
 
-def karpathy(source, splits=("train", "val", "test", "train")):
-    images = [
-        {
-            "sentids": list(range(count)),
-            "imgid": k,
-            "sentences": [{"tokens": [], "raw": f"{name} no. {n}", "imgid": k, "sentid": n} for n in range(count)],
-            "split": split,
-            "filename": f"{name}.jpg",
-        }
-        for k, ((name, count), split) in enumerate(zip(FLICKR.items(), splits, strict=True))
-    ]
-    write_json(source / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
+def annotate_flickr(source, splits=("train", "val", "test", "train")):
+    named = {name: [f"{name} no. {n}" for n in range(count)] for name, count in FLICKR.items()}
+    karpathy(source, {name: (split, texts) for (name, texts), split in zip(named.items(), splits, strict=True)})
 
 
 def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
-    karpathy(flickr_source)
+    annotate_flickr(flickr_source)
     made = prepare("flickr30k")
     image = "../source/flickr30k-images/{}.jpg"
     assert made == {
@@ -281,30 +244,15 @@ def test_a_caption_that_is_not_there_is_missed(prepare, flickr_source, tmp_path)
 
 
 def test_flickr30k_refuses_to_draw_where_splits_are_published(prepare, flickr_source):
-    karpathy(flickr_source)
+    annotate_flickr(flickr_source)
     with pytest.raises(ValueError, match=r"published splits.*leave out"):
         prepare("flickr30k", val_samples=1)
-    karpathy(flickr_source, ("train", "val", "test", "restval"))
+    annotate_flickr(flickr_source, ("train", "val", "test", "restval"))
     with pytest.raises(ValueError, match=r"1000344755.jpg.*'restval'; allowed: train, val, test"):
         prepare("flickr30k")
 
 
 # COCO
-
-
-def coco_part(source, part, images, captions=5, there=True):
-    names = {k: f"COCO_{part}_{k:012d}.jpg" for k in images}
-    annotations = [
-        {"image_id": k, "id": 100 * k + n, "caption": f"{part} {k} {n} \n"} for n in range(captions) for k in images
-    ]
-    content = {
-        "info": {},
-        "images": [{"id": k, "file_name": name} for k, name in names.items()],
-        "annotations": annotations,
-    }
-    write_json(source / "annotations" / f"captions_{part}.json", content)
-    for name in names.values() if there else ():
-        picture(source / part / name)
 
 
 def test_coco(prepare, source, tmp_path):
@@ -519,14 +467,6 @@ def test_a_full_disk_is_no_damaged_video(monkeypatch, tmp_path):
 # LAION-COCO
 
 
-def parquet(path, **columns):
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.table(columns), path)
-
-
 @pytest.fixture
 def downloaded(source):
     """What img2dataset leaves: two shards of five, two images of which could not be downloaded."""
@@ -567,8 +507,8 @@ def test_laion_coco(prepare, downloaded, tmp_path, capsys):
 
 
 def test_laion_coco_from_text_files(prepare, downloaded, tmp_path, capsys):
-    for table in downloaded.glob("*.parquet"):
-        table.unlink()
+    for path in downloaded.glob("*.parquet"):
+        path.unlink()
     (downloaded / "00000" / "000000003.txt").unlink()
     (downloaded / "00001" / "000010004.txt").write_text("  \n")
     made = prepare("laion-coco")["train"]
@@ -680,8 +620,8 @@ def test_pix3d(prepare, pix3d_source, tmp_path):
 
 def everything(source):
     """Every dataset's annotations in one folder, without any file that they name."""
-    table(source / "test.csv", HEADER, (1, "abc", 0, "x"))
-    karpathy(source)
+    table(source / "test.csv", AUDIOCAPS, (1, "abc", 0, "x"))
+    annotate_flickr(source)
     coco_part(source, "val2014", [1], there=False)
     (source / "val2014").mkdir()
     table(source / "vggsound.csv", *CLIPS)
@@ -717,9 +657,9 @@ def test_every_option_has_help(name):
 
 def escape(source, name):
     if name == "audiocaps":
-        table(source / "test.csv", HEADER, (1, "../secret", 0, "x"))
+        table(source / "test.csv", AUDIOCAPS, (1, "../secret", 0, "x"))
     elif name == "flickr30k":
-        karpathy(source)
+        annotate_flickr(source)
         text = (source / "dataset_flickr30k.json").read_text()
         (source / "dataset_flickr30k.json").write_text(text.replace("10002456.jpg", "../secret.jpg"))
     elif name == "coco":
@@ -823,7 +763,7 @@ def test_coco_annotations_of_another_kind(prepare, source):
 
 
 def test_text_that_is_not_utf8_is_named(prepare, source):
-    (source / "test.csv").write_bytes(",".join(HEADER).encode() + b"\n1,abc,0,caf\xe9\n")
+    (source / "test.csv").write_bytes(",".join(AUDIOCAPS).encode() + b"\n1,abc,0,caf\xe9\n")
     with pytest.raises(ValueError, match=r"test.csv: not UTF-8"):
         prepare("audiocaps")
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from flowbind import Codec
 from flowbind.metrics.frechet import frechet
 from tests.tiny_clip import CONTEXT, NAME, pictures, write_tiny_clip
+from tests.tiny_extractor import register_means
 
 EXTRACTOR = "tiny-means"
 
@@ -38,36 +39,7 @@ def refusal(call) -> str:
 
 @pytest.fixture(scope="module")
 def extractor() -> str:
-    """A feature extractor of torch-fidelity's kind: a random map of a picture's 2 x 2 mean colours to 5 features."""
-    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
-
-    class Means(FeatureExtractorBase):
-        def __init__(self, name, features_list, feature_extractor_weights_path=None, **_):
-            super().__init__(name, features_list)
-            self.register_buffer("map", randn(12, 5) / 50)
-
-        def forward(self, pictures):
-            assert pictures.dtype == torch.uint8
-            assert not torch.is_autocast_enabled("cpu")
-            means = torch.nn.functional.adaptive_avg_pool2d(pictures.float(), 2).flatten(1)
-            return ((means @ self.map).tanh(),)
-
-        @staticmethod
-        def get_provided_features_list():
-            return ("five",)
-
-        @staticmethod
-        def get_default_feature_layer_for_metric(metric):
-            return "five"
-
-        @staticmethod
-        def can_be_compiled():
-            return False
-
-    if EXTRACTOR not in FEATURE_EXTRACTORS_REGISTRY:
-        register_feature_extractor(EXTRACTOR, Means)
-    return EXTRACTOR
+    return register_means(EXTRACTOR)
 
 
 @pytest.fixture(scope="module")

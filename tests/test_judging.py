@@ -82,6 +82,9 @@ def test_other_latents_are_other_samples(judged, world):
 def test_too_few_samples_are_refused(judged):
     with pytest.raises(ValueError, match="DigitError needs at least 2 test samples, there are 1"):
         judged(DigitError(), rows=1)
+    bystander = DigitError()
+    bystander.judges = "image"
+    assert not judged(bystander, rows=1).against
 
 
 def test_a_metric_without_arguments_has_a_fingerprint():

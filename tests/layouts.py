@@ -1,0 +1,153 @@
+"""Small data sets in the layouts in which those of record are distributed."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import soundfile
+
+AUDIOCAPS = ("audiocap_id", "youtube_id", "start_time", "caption")
+SPLITS = ["train"] * 10 + ["val"] * 2 + ["test"] * 12
+
+# Files
+
+
+def picture(path, hue=180):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.new("RGB", (4, 3), f"hsl({hue % 360}, 80%, 50%)").save(path)
+
+
+def sound(path, pitch=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * pitch * np.arange(800) / 16000), 16000)
+
+
+def mesh(path, height=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 {height}\nf 1 2 3\nf 1 2 4\n")
+
+
+def table(path, *rows, **style):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, **style).writerows(rows)
+
+
+def write_json(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def parquet(path, **columns):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    parquet.write_table(pyarrow.table(columns), path)
+
+
+# Annotations
+
+
+def karpathy(source, images):
+    """Flickr30k's captions and splits as Karpathy's file has them.
+
+    Args:
+        source: the data set's folder.
+        images: by stem, the split and the captions of each.
+    """
+    entries = [
+        {
+            "sentids": list(range(len(texts))),
+            "imgid": k,
+            "sentences": [{"tokens": [], "raw": text, "imgid": k, "sentid": n} for n, text in enumerate(texts)],
+            "split": split,
+            "filename": f"{name}.jpg",
+        }
+        for k, (name, (split, texts)) in enumerate(images.items())
+    ]
+    write_json(source / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+
+
+def coco_part(source, part, images, captions=5, there=True):
+    """The annotations of these images of COCO, and their pictures if they are to be there."""
+    names = {k: f"COCO_{part}_{k:012d}.jpg" for k in images}
+    annotations = [
+        {"image_id": k, "id": 100 * k + n, "caption": f"{part} {k} {n} \n"} for n in range(captions) for k in images
+    ]
+    content = {
+        "info": {},
+        "images": [{"id": k, "file_name": name} for k, name in names.items()],
+        "annotations": annotations,
+    }
+    write_json(source / "annotations" / f"captions_{part}.json", content)
+    for k, name in names.items() if there else ():
+        picture(source / part / name, hue=17 * k)
+
+
+# Whole data sets
+
+
+def write_audiocaps(folder: Path) -> None:
+    clips = list(enumerate(SPLITS, 1))
+    for split in dict.fromkeys(SPLITS):
+        rows = [(n, f"clip{n:07d}", 30, f"a tone of {100 * n} hertz sounds") for n, of in clips if of == split]
+        table(folder / f"{split}.csv", AUDIOCAPS, *rows)
+    for n, _ in clips:
+        sound(folder / f"wav/clip{n:07d}_30.wav", pitch=100 * n)
+
+
+def write_flickr30k(folder: Path) -> None:
+    images = {f"{1000 + n}": (split, [f"dog {n} runs", f"a dog, {n}"]) for n, split in enumerate(SPLITS)}
+    karpathy(folder, images)
+    for n, name in enumerate(images):
+        picture(folder / f"flickr30k-images/{name}.jpg", hue=15 * n)
+
+
+def write_coco(folder: Path) -> None:
+    coco_part(folder, "val2014", range(4))
+
+
+def write_vggsound(folder: Path) -> None:
+    """Most of its clips are gone, as years later they are; what remains lies as frames and sounds."""
+    clips = [(f"train{n:06d}", n, "train") for n in range(2000)] + [(f"test{n:07d}", n, "test") for n in range(12)]
+    labels = ("playing tennis", "people marching")
+    table(folder / "vggsound.csv", *[(name, start, labels[start % 2], split) for name, start, split in clips])
+    for n, (name, start, _) in enumerate(clips[:24] + clips[-12:]):
+        picture(folder / f"frames/{name}_{start:06d}.jpg", hue=10 * n)
+        sound(folder / f"audio/{name}_{start:06d}.wav", pitch=90 * n)
+
+
+def write_laion_coco(folder: Path) -> None:
+    """What img2dataset leaves."""
+    keys = [f"{n:09d}" for n in range(10)]
+    captions = [f"a red square on {key}" for key in keys]
+    parquet(folder / "00000.parquet", key=keys, caption=["alt"] * 10, top_caption=captions, status=["success"] * 10)
+    for n, key in enumerate(keys):
+        picture(folder / f"00000/{key}.jpg", hue=30 * n)
+
+
+def write_pix3d(folder: Path) -> None:
+    entries = []
+    for n in range(40):
+        model = f"model/chair/IKEA_{n % 20}"
+        entries.append({"img": f"img/chair/{n:04d}.png", "category": "chair", "model": f"{model}/chair_obj.obj"})
+        entries[-1] |= {"mask": f"mask/chair/{n:04d}.png", "3d_keypoints": f"{model}/3d_keypoints.txt"}
+        picture(folder / entries[-1]["img"], hue=9 * n)
+        picture(folder / entries[-1]["mask"])
+        mesh(folder / entries[-1]["model"], height=1 + n % 20)
+        (folder / entries[-1]["3d_keypoints"]).write_text("0.1 0.2 0.3\n")
+    write_json(folder / "pix3d.json", entries)
+
+
+WRITERS = {
+    "AUDIOCAPS": write_audiocaps,
+    "FLICKR30K": write_flickr30k,
+    "COCO": write_coco,
+    "VGGSOUND": write_vggsound,
+    "LAION": write_laion_coco,
+    "PIX3D": write_pix3d,
+}
