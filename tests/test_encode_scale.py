@@ -54,12 +54,17 @@ def recipe(tmp_path_factory):
 
 
 def begin(*arguments) -> subprocess.Popen:
-    """Starts a command in a session of its own."""
+    """Starts a command in a session of its own, where it hears Ctrl-C: a shell has what it puts in the background ignore it."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
     for name in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     return subprocess.Popen(
-        [FLOWBIND, *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        [FLOWBIND, *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
