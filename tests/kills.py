@@ -20,7 +20,7 @@ import torch
 import flowbind.cli.recipe  # noqa: F401 - the imports that take seconds
 from flowbind.cli import main
 
-STEPS, EVERY = 60, 4
+STEPS, EVERY = 84, 5  # past the first steps of the average, which then waits between its updates
 WORKERS = (0, 1, 4)
 
 
