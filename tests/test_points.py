@@ -296,7 +296,7 @@ def raws() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(raws, tmp_path_factory):
-    """What sixty steps on these clouds give, by the weight of the cycle."""
+    """What ninety steps on these clouds give, by the weight of the cycle."""
     from lightning.pytorch import Trainer, seed_everything
     from torch.utils.data import DataLoader
 
@@ -306,9 +306,9 @@ def trained(raws, tmp_path_factory):
         weights = str(tmp_path_factory.mktemp("trained") / "trained.safetensors")
         codec = SmallPoints(weights=weights)
         training = PointsCodecTraining(codec, weights, learning_rate=3e-3, compared=64, cycle=cycle)
-        loader = DataLoader([(*codec.training_inputs(raws), torch.full((len(raws), 0), -1))] * 60, batch_size=None)
+        loader = DataLoader([(*codec.training_inputs(raws), torch.full((len(raws), 0), -1))] * 90, batch_size=None)
         quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        trainer = Trainer(max_steps=60, accelerator="cpu", limit_val_batches=1, **quiet)
+        trainer = Trainer(max_steps=90, accelerator="cpu", limit_val_batches=1, **quiet)
         trainer.fit(training, loader, val_dataloaders=loader)
         return training.eval()
 
@@ -326,7 +326,7 @@ def test_training_lowers_the_loss_and_exports(raws, trained):
         training.net = kept
         return found
 
-    assert loss(training.net) < loss(training.codec.build().eval()) * 4 / 5
+    assert loss(training.net) < loss(training.codec.build().eval()) * 2 / 3
     made = torch.stack(training.codec.decode(training.codec.encode(raws)))
     again = training.net.decode(training.net.encode(clouds))
     assert torch.allclose(made[..., :3], again[..., :3], atol=0.02)  # float16

@@ -9,7 +9,7 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from flowbind.cli.recipe import RecipeCLI, quiet
+from flowbind.cli.recipe import build, quiet
 from flowbind.codec import digest
 from flowbind.store import LINE, finish_store, write_shard
 
@@ -42,7 +42,7 @@ def prepare(recipe: Path) -> None:
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
         save_file({"made": torch.tensor([len(weights)])}, weights)
     arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1", *SMALL]
-    cli = RecipeCLI([*arguments, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+    cli = build(arguments)
     modalities = cli.model.modalities
     for split, path in told["data"]["init_args"]["manifests"].items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_a_model_s_recipe_trains(recipe, folder, command):
 @pytest.mark.parametrize("recipe", CODECS, ids=lambda path: path.stem)
 def test_a_codec_s_recipe_builds_its_training(recipe, folder):
     arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    cli = RecipeCLI([*arguments, "--trainer.precision=32-true", "--trainer.logger=false"])
+    cli = build([*arguments, "--trainer.precision=32-true"])
     assert cli.model.codec.shape
     assert Path(cli.model.export).parts[:2] == ("runs", "codecs")
 
