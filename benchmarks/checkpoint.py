@@ -61,7 +61,7 @@ def cost(
 
     def step(_: int) -> None:
         optimizer.zero_grad()
-        found = losses(nets["drifts"], nets["heads"], batch, Draws.sample(batch), ObjectiveConfig())
+        found = losses(nets["drifts"], nets["heads"], batch, Draws.sample(batch, key=0), ObjectiveConfig())
         torch.stack(list(found.values())).sum().backward()
         optimizer.step()
         follow(average, nets, 0.999)

@@ -41,7 +41,7 @@ def main() -> None:
     def learn(drifts: nn.ModuleDict, heads: nn.ModuleDict) -> float:
         begin = time.perf_counter()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found = losses(drifts, heads, batch, Draws.sample(batch), ObjectiveConfig())
+            found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
         torch.stack(list(found.values())).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()

@@ -49,7 +49,7 @@ def modalities() -> None:
         optimizer = torch.optim.Adam([*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True)
 
         def learn(drifts=drifts, heads=heads, batch=batch):
-            found = losses(drifts, heads, batch, Draws.sample(batch), ObjectiveConfig())
+            found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
             torch.stack(list(found.values())).sum().backward()
 
         took = median(learn)
@@ -106,7 +106,7 @@ def waiting() -> None:
             batch = Batch({name: x.float() for name, x in batch.latents.items()}, batch.samples, batch.links)
             optimizer.zero_grad()
             torch.stack(
-                list(losses(drifts, heads, batch, Draws.sample(batch), ObjectiveConfig()).values())
+                list(losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()).values())
             ).sum().backward()
             optimizer.step()
             if number >= 5:

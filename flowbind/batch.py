@@ -30,16 +30,12 @@ class Place:
     Attributes:
         rows: number of each row in the global batch, with shape (N,).
         links: number of each link in the global batch, with shape (L,).
-        all_rows: rows of the global batch.
-        all_links: links of the global batch.
         mean_rows: per modality, rows of the global batch divided by the number of ranks. A sum of errors divided by it
             is, in the mean over the ranks, the mean over the global batch, though some ranks have a row more.
     """
 
     rows: Tensor
     links: Tensor
-    all_rows: int
-    all_links: int
     mean_rows: dict[str, float]
 
 
@@ -83,6 +79,18 @@ class Batch:
     def pin_memory(self) -> "Batch":
         """The batch in page-locked memory."""
         return self.map(Tensor.pin_memory)
+
+    @property
+    def row_numbers(self) -> Tensor:
+        """The number of each row in the global batch, with shape (N,)."""
+        device = self.links.target.device
+        return self.place.rows if self.place else torch.arange(sum(self.rows), device=device)
+
+    @property
+    def link_numbers(self) -> Tensor:
+        """The number of each link in the global batch, with shape (L,)."""
+        device = self.links.target.device
+        return self.place.links if self.place else torch.arange(len(self.links.target), device=device)
 
     @property
     def rows(self) -> list[int]:

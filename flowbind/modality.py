@@ -57,9 +57,12 @@ class Modality(ABC):
         """What a gallery shows of a raw sample: a PIL picture, or a string that stands for itself."""
 
     def build_drift(self, config: DriftConfig) -> nn.Module:
-        """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape)."""
+        """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape). It draws nothing at random."""
         return Drift(*self.codec.shape, **asdict(self.drift or config))
 
     def build_head(self, config: HeadConfig) -> nn.Module:
-        """The head of the auxiliary encoder: (rows, *shape) -> (rows, *shape)."""
+        """The head of the auxiliary encoder: (rows, *shape), streams (rows,) -> (rows, *shape).
+
+        What it draws at random, such as dropout, it draws from the stream of each row (`flowbind.draws`), or nothing.
+        """
         return Head(*self.codec.shape, **asdict(self.head or config))

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowbind.draws import fork, uniform
+
 TIME_FREQUENCIES = 128  # 256 sinusoids: a cosine and a sine each; authors' code
 MOST_FEATURES, MOST_BLOCKS = 2**16, 2**10  # of a network, in whatever file its sizes are told
 MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
@@ -42,7 +44,7 @@ class HeadConfig:
     Args:
         width: features of the residual stream.
         depth: number of residual blocks.
-        dropout: probability of dropping a feature in a block; 0.1 in the authors' code.
+        dropout: probability of dropping a feature in a block, in [0, 1); 0.1 in the authors' code.
     """
 
     width: int = 1152
@@ -50,6 +52,8 @@ class HeadConfig:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"HeadConfig: dropout is a probability in [0, 1), not {self.dropout}")
         _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS)
 
 
@@ -114,6 +118,25 @@ class Drift(nn.Module):
         return self.out(x)
 
 
+class Dropout(nn.Module):
+    """Sets features to 0 with a probability, and scales the others up; draws from the streams that it is given.
+
+    Args:
+        probability: of a feature, in [0, 1).
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Tensor, streams: Tensor | None) -> Tensor:
+        """Features, with shape (n, W), from a random stream for each row, with shape (n,); None leaves them as they are."""
+        if not self.training or self.probability == 0 or streams is None:
+            return x
+        kept = uniform(streams, *x.shape[1:]) >= self.probability
+        return x * kept / (1 - self.probability)
+
+
 class HeadBlock(nn.Module):
     """Residual MLP of two linear layers, each behind LayerNorm and SiLU. Starts as identity."""
 
@@ -128,12 +151,15 @@ class HeadBlock(nn.Module):
             nn.Linear(width, width),
             nn.LayerNorm(width),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             last,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+    def forward(self, x: Tensor, streams: Tensor | None) -> Tensor:
+        hidden = x
+        for layer in self.layers:
+            hidden = layer(hidden, streams) if isinstance(layer, Dropout) else layer(hidden)
+        return x + hidden
 
 
 class Head(nn.Module):
@@ -149,8 +175,12 @@ class Head(nn.Module):
         blocks = (HeadBlock(width, dropout) for _ in range(depth))
         self.layers = nn.Sequential(nn.Linear(features, width), *blocks, nn.Linear(width, features))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+    def forward(self, x: Tensor, streams: Tensor | None = None) -> Tensor:
+        first, *blocks, last = self.layers
+        x = first(x)
+        for number, block in enumerate(blocks):
+            x = block(x, None if streams is None else fork(streams, number))
+        return last(x)
 
 
 def _vector(shape: tuple[int, ...]) -> int:

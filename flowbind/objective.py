@@ -11,9 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from flowbind import draws as random
 from flowbind.batch import Batch
 from flowbind.fusion import add_noise, fuse, keep, normalize
 from flowbind.path import TimeRule, sample_path, stop_gradient, training_times
+
+LINKS, NOISE, HEADS = 1, 2, 3  # purposes of draws
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Draws(NamedTuple):
         uniform: uniform in [0, 1), with shape (N,).
         choice: uniform in [0, 1), with shape (N,).
         noise: standard normal, with shape (N, *).
+        heads: a random stream for each row, with shape (N,): what the heads draw from, such as dropout.
     """
 
     drop: Tensor
@@ -64,28 +68,36 @@ class Draws(NamedTuple):
     uniform: Tensor
     choice: Tensor
     noise: Tensor
+    heads: Tensor
 
     @classmethod
-    def sample(cls, batch: Batch, generator: torch.Generator | None = None) -> "Draws":
-        """Draws for one batch, on its device: for the whole global batch, of which a rank keeps its own part."""
+    def sample(cls, batch: Batch, key: int) -> "Draws":
+        """The draws of a batch's rows and links, on its device: each depends on the key and on its place in the global batch."""
         x = next(iter(batch.latents.values()))
-        like = {"dtype": x.dtype, "device": x.device, "generator": generator}
-        place = batch.place
-        rows, links = (place.all_rows, place.all_links) if place else (sum(batch.rows), len(batch.links.target))
-        drop, *of_rows = torch.rand(links + 3 * rows, **like).split([links, rows, rows, rows])
-        of_rows.append(torch.randn(rows, *x.shape[1:], **like))
-        if place:
-            drop, of_rows = drop[place.links], [drawn[place.rows] for drawn in of_rows]
-        return cls(drop, *of_rows)
+        rows = random.streams(key, batch.row_numbers)
+        links = random.streams(random.key(key, LINKS), batch.link_numbers)
+        leave, uniform, choice = random.uniform(rows, 3).unbind(1)
+
+        return cls(
+            drop=random.uniform(links, 1)[:, 0],
+            leave=leave,
+            uniform=uniform,
+            choice=choice,
+            noise=random.normal(random.fork(rows, NOISE), *x.shape[1:]).to(x.dtype),
+            heads=random.fork(rows, HEADS),
+        )
 
 
 def shared_latents(
-    heads: Mapping[str, Callable[[Tensor], Tensor]], batch: Batch, draws: Draws, config: ObjectiveConfig
+    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]], batch: Batch, draws: Draws, config: ObjectiveConfig
 ) -> Tensor:
     """The shared latent of every row, with shape (N, *): a sample's rows each draw their own mask and noise."""
     rows = sum(batch.rows)
     # Autocast may run the heads in bfloat16; means and noise keep the latents' own precision.
-    estimates = torch.cat([heads[name](x).to(x.dtype) for name, x in batch.latents.items()])
+    streams = draws.heads.split(batch.rows)
+    estimates = torch.cat(
+        [heads[name](x, own).to(x.dtype) for (name, x), own in zip(batch.latents.items(), streams, strict=True)]
+    )
     kept = keep(batch.links, rows, draws.drop, draws.leave, config.head_dropout, config.leave_own_out)
     mean, count = fuse(estimates, batch.links, kept, rows)
     return add_noise(normalize(mean) if config.normalize else mean, count, draws.noise, config.noise_variance)
@@ -93,7 +105,7 @@ def shared_latents(
 
 def errors(
     drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    heads: Mapping[str, Callable[[Tensor], Tensor]],
+    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     batch: Batch,
     draws: Draws,
     config: ObjectiveConfig,
@@ -106,7 +118,7 @@ def errors(
         batch.latents.items(), z.split(batch.rows), times.split(batch.rows, dim=1), strict=True
     ):
         rules = len(t_i)
-        t = t_i.reshape(-1)
+        t = t_i.reshape(-1).to(x.dtype)
         z_t = stop_gradient(z_i.repeat(rules, *[1] * (z_i.ndim - 1)), t)
         x_t, velocity = sample_path(z_t, x.repeat(rules, *[1] * (x.ndim - 1)), t)
         error = drifts[name](x_t, t).to(x.dtype) - velocity
@@ -125,7 +137,7 @@ def losses_of(batch: Batch, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def losses(
     drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    heads: Mapping[str, Callable[[Tensor], Tensor]],
+    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     batch: Batch,
     draws: Draws,
     config: ObjectiveConfig,

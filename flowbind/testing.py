@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.release import build_modality, describe_modality
@@ -290,7 +291,8 @@ def networks_fit_the_latents(subject: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
-        networks = {"drift net": (_build_drift(subject), (x, t)), "head": (_build_head(subject), (x,))}
+        rows = streams(0, torch.arange(ROWS))
+        networks = {"drift net": (_build_drift(subject), (x, t)), "head": (_build_head(subject), (x, rows))}
     for name, (net, inputs) in networks.items():
         for rows in (ROWS, 0):
             net.zero_grad(set_to_none=True)
@@ -304,6 +306,21 @@ def networks_fit_the_latents(subject: Subject) -> None:
         net.eval()
         one, many = net(*(part[:1] for part in inputs)), net(*inputs)
         _demand(torch.allclose(one, many[:1], atol=1e-4), f"a row of the {name} depends on the other rows")
+
+
+@law
+def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
+    """In training the same inputs give the same outputs, whatever the global seed is: what is drawn comes from the rows' streams."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
+        networks = {"drift net": (_build_drift(subject), t), "head": (_build_head(subject), streams(0, torch.arange(ROWS)))}
+        for name, (net, argument) in networks.items():
+            with torch.no_grad():
+                for parameter in net.parameters():  # gates that start at 0 would hide what is behind them
+                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
+                first, again = net(x, argument), net(x, argument)
+            _demand(torch.equal(first, again), f"the {name} draws from torch's global generator, as nn.Dropout does")
 
 
 @law

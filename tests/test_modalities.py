@@ -160,7 +160,7 @@ class Whitened(nn.Module):
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
 
-    def forward(self, x):
+    def forward(self, x, streams):
         return self.scale * (x - x.mean(0)) if len(x) else self.scale * x
 
 
@@ -169,8 +169,13 @@ class Scaled(Head):
         super().__init__(width, width=8, depth=1)
         self.register_buffer("two", torch.full((width,), 2.0), persistent=False)
 
-    def forward(self, x):
+    def forward(self, x, streams):
         return super().forward(x) * self.two
+
+
+class ForgetfulHead(nn.Linear):
+    def forward(self, x, streams):
+        return nn.functional.dropout(super().forward(x), 0.5)
 
 
 def widened(net):
@@ -243,6 +248,9 @@ BROKEN = {
         (toy(drift_of(widened)), r"gives the shape \(3, 9\) where \(3, 8\)"),
         (toy(drift_of(idle)), r"spare\.weight of the drift net gets no finite gradient"),
         (toy(head_of(Whitened)), "a row of the head depends on the other rows"),
+    ],
+    "networks_draw_from_their_arguments_alone": [
+        (toy(head_of(lambda width: ForgetfulHead(width, width))), "the head draws from torch's global generator"),
     ],
     "networks_are_their_weights": [(toy(head_of(Scaled)), "two of the head is no part of its state_dict")],
     "previews_can_be_shown": [(toy({"preview": lambda self, raw: raw.numpy()}), "it is ndarray")],

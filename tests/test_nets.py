@@ -5,9 +5,9 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from torch import nn
 
-from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
+from flowbind.draws import streams
+from flowbind.nets import Drift, DriftConfig, Dropout, Head, HeadConfig
 from tests.reference import nets as reference
 
 FEATURES, WIDTH, DEPTH = 5, 16, 3
@@ -143,12 +143,22 @@ def test_zero_rows_give_zero_rows_and_zero_gradients(net):
 def test_dropout_is_the_heads_alone_and_only_in_training():
     torch.manual_seed(0)
     x, _ = rows()
-    head = small_head()
-    assert torch.equal(head(x), head(x))
-    assert not torch.equal(head.train()(x), head(x))
+    head, (one, other) = small_head(), (streams(seed, torch.arange(len(x))) for seed in (0, 1))
+    assert torch.equal(head(x, one), head(x))
+    head.train()
+    assert torch.equal(head(x, one), head(x, one))
+    torch.testing.assert_close(head(x[1:2], one[1:2]), head(x, one)[1:2], rtol=1e-12, atol=1e-12)
+    assert not torch.equal(head(x, one), head(x, other))
+    assert not torch.equal(head(x, one), head(x))
     off = randomised(Head(FEATURES, width=WIDTH, depth=DEPTH, dropout=HeadConfig().dropout)).train()
-    assert torch.equal(off(x), off(x))
-    assert not any(isinstance(module, nn.Dropout) for module in Drift(FEATURES, width=WIDTH, depth=1).modules())
+    assert torch.equal(off(x, one), off(x))
+    assert not any(isinstance(module, Dropout) for module in Drift(FEATURES, width=WIDTH, depth=1).modules())
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, float("nan")])
+def test_a_dropout_that_is_no_probability_is_refused(dropout):
+    with pytest.raises(ValueError, match=r"^HeadConfig: dropout is a probability in \[0, 1\)"):
+        HeadConfig(dropout=dropout)
 
 
 @pytest.mark.parametrize("net", [Drift, Head])

@@ -5,7 +5,6 @@ import itertools
 import math
 import random
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,16 +76,6 @@ def test_a_line_of_the_log_is_of_its_own_step(world, command):
     assert list(thinned) == ["1", "3", "5"]
     assert thinned.items() <= whole.items()
     assert len(set(whole.values())) == 6
-
-
-def test_what_is_drawn_depends_on_seed_step_and_purpose():
-    def draw(seed, *position):
-        module = SimpleNamespace(seed=seed, device=torch.device("cpu"))
-        return torch.rand(4, generator=flowbind.FlowBind.draws_at(module, *position)).tolist()
-
-    drawn = [draw(0, 0, 0), draw(0, 0, 1), draw(0, 1, 0), draw(1, 0, 0), draw(0, 0, 0)]
-    assert drawn[0] == drawn[-1]
-    assert len({tuple(one) for one in drawn}) == 4
 
 
 def test_the_average_of_equal_weights_stays_the_same_to_the_bit():
@@ -205,8 +194,8 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
         assert {batch.step for batch in mine} == {whole.step}
         rows = [sum(batch.rows) for batch in mine]
         assert max(sum(len(torch.unique(s)) for s in b.samples.values()) for b in mine) <= 2 * (-(-9 // world))
-        draws = Draws.sample(whole, torch.Generator().manual_seed(5))
-        theirs = [Draws.sample(batch, torch.Generator().manual_seed(5)) for batch in mine]
+        draws = Draws.sample(whole, key=5)
+        theirs = [Draws.sample(batch, key=5) for batch in mine]
         for name in names:
             offset = 0 if name == "a" else whole.rows[0]
             for row, sample in enumerate(whole.samples[name].tolist()):
@@ -214,7 +203,7 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
                 (at,) = (mine[rank].samples[name] == sample).nonzero().flatten().tolist()
                 assert torch.equal(mine[rank].latents[name][at], whole.latents[name][row])
                 here = at + (0 if name == "a" else mine[rank].rows[0])
-                for key in ("leave", "uniform", "choice", "noise"):
+                for key in ("leave", "uniform", "choice", "noise", "heads"):
                     assert torch.equal(getattr(theirs[rank], key)[here], getattr(draws, key)[offset + row])
         assert sum(rows) == sum(whole.rows)
         assert torch.equal(torch.cat([t.drop for t in theirs]).sort().values, draws.drop.sort().values)

@@ -245,8 +245,7 @@ class Frame:
         self.samples = {name: ids[mine[ids]] for name, ids in held.items()}
         self.links = Links(number[links.target[link]], number[links.estimate[link]])
         self.place = None if world == 1 else Place(
-            row.nonzero().flatten(), link.nonzero().flatten(), len(samples), len(links.target),
-            {name: len(ids) / world for name, ids in held.items()},
+            row.nonzero().flatten(), link.nonzero().flatten(), {name: len(ids) / world for name, ids in held.items()}
         )  # fmt: skip
         self.held = [[name for name in stratum.modalities if name in self.parts] for stratum in store.strata]
         self.sizes = [int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from flowbind import release
+from flowbind import draws, release
 from flowbind.batch import Batch
 from flowbind.encoding import gathered, known_names
 from flowbind.evaluation import Evaluation, EvaluationConfig
@@ -163,13 +163,8 @@ class FlowBind(LightningModule):
         """A batch of codec latents standardised, and the error of each of its rows: per modality i, with shape (n_i,)."""
         x = {name: flows.standard[name](latents) for name, latents in batch.latents.items()}
         batch = replace(batch, latents=x)
-        draws = Draws.sample(batch, self.draws_at(*position, batch.step))
-        return batch, errors(flows.drifts, flows.heads, batch, draws, self.objective)
-
-    def draws_at(self, *position: int) -> torch.Generator:
-        """The generator of one batch's draws, on the module's device: a pure function of the seed and the position."""
-        mixed = hash((self.seed, *position)) & (2**63 - 1)  # hashes of integers do not depend on the process
-        return torch.Generator(self.device).manual_seed(mixed)
+        drawn = Draws.sample(batch, draws.key(self.seed, *position, batch.step))
+        return batch, errors(flows.drifts, flows.heads, batch, drawn, self.objective)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = losses_of(*self.errors(self.flows, batch, TRAINING))

@@ -1,0 +1,101 @@
+"""Random numbers that are a function of where they are used: of a key (a seed, a step, a purpose) and of a row.
+
+A generator's numbers depend on how many were drawn before, and on how many rows a device has. Here every row has a
+stream of its own, so that a row is given the same numbers after a resume, on any number of devices, alone and in a
+batch of any size; and a device draws for its own rows only.
+
+A stream is splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): number k of the
+stream that starts at s is `mix(s + k G)`, with the finaliser `mix` and the odd constant G = 2^64 / golden ratio. Starts
+are made by the same finaliser. All arithmetic is modulo 2^64, in int64 tensors, which wrap around.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64
+WORD = 2**64
+
+
+def key(*position: int) -> int:
+    """One key, in [0, 2^64), of integers in their order: `k <- mix((k xor p) + G)` for each p, from k = 0."""
+    value = 0
+    for part in position:
+        value = _finalise((value ^ part % WORD) + GOLDEN)
+    return value
+
+
+def streams(key: int, rows: Tensor) -> Tensor:
+    """The stream of each row.
+
+    Args:
+        key: decides all of them.
+        rows: numbers of the rows in the global batch, integers with shape (n,).
+
+    Returns:
+        Starts, int64 with shape (n,).
+    """
+    return _mix(rows.to(torch.int64) * _signed(GOLDEN) + _signed(_finalise(key + GOLDEN)))
+
+
+def fork(streams: Tensor, purpose: int) -> Tensor:
+    """Other streams of the same rows, with shape (n,), for another purpose (an integer of at least 0)."""
+    return _mix(streams ^ _signed(_finalise(purpose + GOLDEN)))
+
+
+def uniform(streams: Tensor, *shape: int) -> Tensor:
+    """Uniform draws in [0, 1), multiples of 2^-24, float32 with shape (n, *shape)."""
+    high, low = _halves(streams, math.prod(shape))
+    numbers = torch.cat([high, low], dim=1) >> 8
+
+    return _first(numbers.to(torch.float32) * 2.0**-24, shape)
+
+
+def normal(streams: Tensor, *shape: int) -> Tensor:
+    """Standard normal draws, float32 with shape (n, *shape): by Box and Muller (1958), at most 6.7 from 0."""
+    high, low = _halves(streams, math.prod(shape))
+    radius = ((high.to(torch.float32) + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
+    angle = low.to(torch.float32) * (2 * math.pi * 2.0**-32)
+
+    return _first(torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1), shape)
+
+
+def _halves(streams: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Two times 32 bits of each number of the streams, enough of them for `count` draws."""
+    steps = torch.arange((count + 1) // 2, device=streams.device) * _signed(GOLDEN)
+    bits = _mix(streams[:, None] + steps)
+
+    return _shifted(bits, 32), bits & 0xFFFFFFFF
+
+
+def _first(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return numbers[:, : math.prod(shape)].reshape(len(numbers), *shape)
+
+
+def _mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser, elementwise."""
+    x = x ^ _shifted(x, 30)
+    x *= _signed(FIRST)
+    x ^= _shifted(x, 27)
+    x *= _signed(SECOND)
+    x ^= _shifted(x, 31)
+    return x
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    """A shift to the right that fills with zeros; that of int64 tensors fills with the sign."""
+    return (x >> bits) & (2 ** (64 - bits) - 1)
+
+
+def _finalise(x: int) -> int:
+    """splitmix64's finaliser of one integer, taken modulo 2^64."""
+    x %= WORD
+    x = (x ^ x >> 30) * FIRST % WORD
+    x = (x ^ x >> 27) * SECOND % WORD
+    return x ^ x >> 31
+
+
+def _signed(x: int) -> int:
+    """The int64 with the bits of an integer in [0, 2^64)."""
+    return x - WORD if x >= WORD // 2 else x
