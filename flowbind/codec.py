@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from flowbind.padding import padded
 from flowbind.regular import WEIGHTS, check_regular
 
 CHUNK = 256  # raw samples held while training inputs are made of them
@@ -152,11 +153,13 @@ class NeuralCodec(Codec):
 
     @torch.inference_mode()
     def encode(self, raws: Sequence[Any]) -> Tensor:
-        return self.net.encode(self.prepare(raws).to(self.device))
+        inputs = self.prepare(raws).to(self.device)
+        return self.net.encode(padded(inputs))[: len(inputs)]
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
-        return self.finish(self.net.decode(latents.to(self.device, torch.float32)))
+        outputs = self.net.decode(padded(latents.to(self.device, torch.float32)))
+        return self.finish(outputs[: len(latents)])
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flowbind import draws
 from flowbind.batch import Links
 from flowbind.flows import Flows
 from flowbind.fusion import add_noise, fuse
@@ -14,6 +15,7 @@ from flowbind.manifest import read_raw
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
+from flowbind.padding import padded
 from flowbind.registry import nearest
 from flowbind.solver import Method, integrate
 
@@ -80,7 +82,7 @@ class Model:
     def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:
         """The shared latent that one source tells, with shape (B, *shape): its flow from 1 to 0."""
         x = self.flows.standard[name](latents.to(self.device))
-        return integrate(self.flows.drifts[name], x, start=1.0, stop=0.0, steps=steps, method=method)
+        return self._flow(name, x, 1.0, 0.0, steps, method)
 
     @torch.no_grad()
     def to_shared(self, latents: Mapping[str, Tensor], steps: int = STEPS, method: Method = "euler") -> Tensor:
@@ -99,8 +101,12 @@ class Model:
     @torch.no_grad()
     def from_shared(self, z: Tensor, name: str, steps: int = STEPS, method: Method = "euler") -> Tensor:
         """Codec latents of one target, with shape (B, *shape): its flow from 0 to 1."""
-        x = integrate(self.flows.drifts[name], z, start=0.0, stop=1.0, steps=steps, method=method)
+        x = self._flow(name, z, 0.0, 1.0, steps, method)
         return self.flows.standard[name].inverse(x)
+
+    def _flow(self, name: str, x: Tensor, start: float, stop: float, steps: int, method: Method) -> Tensor:
+        rows = integrate(self.flows.drifts[name], padded(x), start, stop, steps, method)
+        return rows[: len(x)]
 
     @torch.no_grad()
     def translate(
@@ -110,7 +116,8 @@ class Model:
         steps: int | tuple[int, int] = STEPS,
         method: Method = "euler",
         variety: float = 0.0,
-        generator: torch.Generator | None = None,
+        seed: int = 0,
+        first: int = 0,
     ) -> dict[str, Tensor]:
         """Codec latents of every target from those of the sources.
 
@@ -120,7 +127,8 @@ class Model:
             steps: of the solver, on both legs, or (source leg, target leg).
             method: of the solver.
             variety: noise added to the shared latent, as a share of the training noise's standard deviation.
-            generator: on the model's device; what the noise is drawn from.
+            seed: of the noise; with a sample's number it decides the noise of that sample.
+            first: number of the first sample.
 
         Raises:
             ValueError: no source, no target, a modality that the model does not have, or latents that are not finite.
@@ -132,7 +140,8 @@ class Model:
         inward, outward = (steps, steps) if isinstance(steps, int) else steps
         z = self.to_shared(latents, inward, method)
         if variety:
-            noise = torch.randn(z.shape, dtype=z.dtype, device=z.device, generator=generator)
+            rows = torch.arange(first, first + len(z), device=z.device)
+            noise = draws.normal(draws.streams(draws.key(seed), rows), *z.shape[1:]).to(z.dtype)
             z = add_noise(
                 z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variety**2 * self.objective.noise_variance
             )
@@ -153,6 +162,7 @@ class Model:
         method: Method = "euler",
         variety: float = 0.0,
         seed: int = 0,
+        first: int = 0,
     ) -> dict[str, list[Any]]:
         """Generates every target from all sources together.
 
@@ -164,6 +174,8 @@ class Model:
             variety: noise added to the shared latent, as a share of the training noise's standard deviation; 0 is
                 deterministic.
             seed: of everything that is drawn.
+            first: number of the first sample, where these are a part of a longer list: what is drawn for a sample depends
+                on the seed and its number. What a decoder draws depends on the first number of its part.
 
         Returns:
             Per target, B raw samples.
@@ -178,8 +190,8 @@ class Model:
         for name in [*sources, *to]:
             self.modality(name)
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
-        generator = torch.Generator(self.device).manual_seed(seed)
-        made = self.translate(latents, to, steps, method, variety, generator)
+        made = self.translate(latents, to, steps, method, variety, seed, first)
+        generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
         return {name: self.modalities[name].codec.decode(latent, generator) for name, latent in made.items()}
 
 

@@ -266,7 +266,7 @@ def test_mistakes_in_a_recipe(world, command):
         "vector (8,)",
     )
     mistake("decay: cosine", "decay: linear", "decay is constant or cosine, not 'linear'")
-    mistake("seed_everything: 0", "seed_everything: 0", "no such latent store", "flowbind encode")
+    mistake("seed_everything: 1", "seed_everything: 0", "no such latent store", "flowbind encode")
     code, _, err = command("fit", "--config", world / "none.yaml")
     assert (code, "no such recipe" in err) == (2, True)
 

@@ -17,17 +17,23 @@ def seeded():
 
 
 class Recorded:
-    """A drift that remembers the times it was called at, and that they were right for its rows."""
+    """A drift that remembers the times it was called at, one list a row, and that they were right for its rows."""
 
     def __init__(self, drift):
-        self.drift, self.times = drift, []
+        self.drift = drift
+        self.calls = []
 
     def __call__(self, x, t):
         assert t.shape == (len(x),)
         assert t.dtype == x.dtype
-        assert (t == t[0]).all()
-        self.times.append(t[0].item())
+        self.calls.append(t.tolist())
         return self.drift(x, t)
+
+    @property
+    def times(self):
+        """Of each call, where all rows are at one time."""
+        assert all(len(set(call)) == 1 for call in self.calls)
+        return [call[0] for call in self.calls]
 
 
 def logistic(x, t):
@@ -107,19 +113,57 @@ def test_calls_and_times_of_the_fixed_methods(method, steps, dtype, start, stop)
 def test_dopri5_calls_the_drift_nowhere_beyond_the_ends(start, stop):
     drift = Recorded(lambda x, t: -x * (1 + t[:, None]))
     found = integrate(drift, states(), start, stop, method="dopri5")
-    assert min(start, stop) <= min(drift.times)
-    assert max(drift.times) <= max(start, stop)
+    assert min(start, stop) <= min(min(call) for call in drift.calls)
+    assert max(max(call) for call in drift.calls) <= max(start, stop)
     torch.testing.assert_close(found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_row_does_not_depend_on_the_others(method):
-    x = states()
-    together = integrate(logistic, x, 0, 1, method=method, tolerance=1e-8)
+    """Also where rows need steps of very different sizes: here their speeds differ by a factor of 50."""
+    x, speed = torch.randn(6, 2, dtype=torch.float64), torch.linspace(1, 50, 6, dtype=torch.float64)
+
+    def turning(x, t, speed):
+        return speed[:, None] * torch.stack([-x[:, 1], x[:, 0]], dim=1) * (1 + t[:, None])
+
+    together = integrate(lambda x, t: turning(x, t, speed), x, 0, 1, method=method, tolerance=1e-6)
     for k in range(len(x)):
-        alone = integrate(logistic, x[k : k + 1], 0, 1, method=method, tolerance=1e-8)
-        # dopri5 chooses one step for all rows
-        torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-6 if method == "dopri5" else 1e-14)
+        alone = integrate(lambda x, t, k=k: turning(x, t, speed[k : k + 1]), x[k : k + 1], 0, 1, method=method, tolerance=1e-6)
+        torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-14 * max(1, together.abs().max().item()))
+
+
+def test_a_row_of_dopri5_takes_the_steps_that_it_needs():
+    """A still row and a fast one: the still row's times reach the end after a few steps."""
+    speed = torch.tensor([[0.0], [30.0]], dtype=torch.float64)
+    drift = Recorded(lambda x, t: speed[: len(x)] * (speed[: len(x)] * t[:, None]).cos())
+    integrate(drift, torch.zeros(2, 1, dtype=torch.float64), 0, 1, method="dopri5")
+    still, fast = zip(*drift.calls, strict=True)
+    assert len(set(still)) < 40
+    assert len(set(fast)) > 2 * len(set(still))
+
+
+def test_dopri5_agrees_with_an_independent_implementation():
+    """torchdiffeq's, of each row alone."""
+    from torchdiffeq import odeint
+
+    x, ends = states(4), torch.tensor([0.2, 0.9], dtype=torch.float64)
+    ours = integrate(logistic, 4 * x, 0.2, 0.9, method="dopri5", tolerance=1e-9)
+    for k in range(len(x)):
+        theirs = odeint(
+            lambda t, y: logistic(y, t.expand(1)), 4 * x[k : k + 1], ends, method="dopri5", rtol=1e-9, atol=1e-9
+        )
+        torch.testing.assert_close(ours[k : k + 1], theirs[-1], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_row_that_overflows_leaves_the_others_alone(bad):
+    def drift(x, t):
+        return torch.where(x > 5, bad, x.square())  # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1
+
+    x = torch.tensor([[0.5], [1.2], [0.25]], dtype=torch.float64)
+    found = integrate(drift, x, 0, 1, method="dopri5")
+    assert found.isfinite().flatten().tolist() == [True, False, True]
+    torch.testing.assert_close(found[::2], 1 / (1 / x[::2] - 1), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)

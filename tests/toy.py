@@ -144,7 +144,7 @@ def write_world(folder: Path, samples: int, seed: int = 0) -> None:
 
 
 RECIPE = """
-seed_everything: 0
+seed_everything: 1
 model:
   class_path: flowbind.FlowBind
   init_args:
@@ -154,6 +154,7 @@ model:
     drift: {{width: 64, depth: 2, ratio: 2}}
     head: {{width: 64, depth: 1}}
     learning_rate: 5.0e-3
+    seed: 1
     warmup_steps: 10
     decay: cosine
     evaluation: {{gallery: 4}}

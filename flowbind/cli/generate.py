@@ -52,7 +52,7 @@ def run(verb: str, arguments: list[str]) -> None:
     starts = range(0, count, options.batch)
     for start in track(starts, "generating") if len(starts) > 1 else starts:
         part = {name: samples[start : start + options.batch] for name, samples in sources.items()}
-        made = model.generate(part, list(targets), steps, options.method, options.variety, options.seed + start)
+        made = model.generate(part, list(targets), steps, options.method, options.variety, options.seed, first=start)
         options.out.mkdir(parents=True, exist_ok=True)  # a mistake leaves nothing behind
         for name, raws in made.items():
             for stem, raw in zip(names[start:], raws, strict=False):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flowbind.codec import digest_all
+from flowbind.padding import padded
 from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -68,9 +69,21 @@ class SentenceEncoder:
         return model
 
     def embed(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E)."""
+        """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E).
+
+        Captions of as many tokens are embedded together, so that none is padded and each is embedded as it would be alone.
+        """
         options = {"batch_size": BATCH, "normalize_embeddings": self.normalize, "show_progress_bar": False}
-        return torch.from_numpy(self.model.encode(list(captions), device=str(device), **options)).float()
+        lengths = torch.tensor([len(ids) for ids in self.model.tokenizer(list(captions))["input_ids"]])
+        embeddings = torch.empty(0)
+        for length in lengths.unique():
+            rows = (lengths == length).nonzero().flatten()
+            alike = padded(rows)
+            part = self.model.encode([captions[row] for row in alike], device=str(device), **options)
+            if not len(embeddings):
+                embeddings = torch.empty(len(captions), part.shape[1])
+            embeddings[rows] = torch.from_numpy(part[: len(rows)]).float()
+        return embeddings
 
     def digest(self) -> str:
         """SHA-256 of the weights, in hexadecimal, without loading them."""

@@ -1,0 +1,101 @@
+"""A sample comes out the same alone and among others, from its file to what is decoded: with the codecs that ship."""
+
+
+import pytest
+import torch
+from flowbind_audio import Audio
+from flowbind_image import Image
+from flowbind_points import Points
+from flowbind_shapes import prepare
+from flowbind_text import Text
+
+from flowbind.flows import Flows
+from flowbind.generation import Model
+from flowbind.manifest import Manifest
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.objective import ObjectiveConfig
+from flowbind.solver import METHODS
+
+ONES = (0, 7, 39)
+CLOSE = 1e-6  # of the latents' spread, in float32
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Flows that carry latents about as far as trained ones do."""
+    modalities = {"text": Text(), "image": Image(), "audio": Audio(), "points": Points()}
+    sizes = DriftConfig(width=64, depth=2, ratio=2), HeadConfig(width=8, depth=1)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flows = Flows(modalities, *sizes)
+        for parameter in flows.drifts.parameters():
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
+    return Model(modalities, flows.eval().requires_grad_(False), *sizes, ObjectiveConfig())
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory, model):
+    """Forty samples of every modality: literals and paths."""
+    folder = tmp_path_factory.mktemp("shapes")
+    prepare(folder, samples=3, test_samples=40)
+    manifest = Manifest.read(folder / "test.jsonl", model.modalities)
+    return {
+        name: [manifest.source(sample, name, modality) for sample in manifest.samples]
+        for name, modality in model.modalities.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def latents(model, sources):
+    return {name: model.encode(name, samples) for name, samples in sources.items()}
+
+
+@pytest.mark.parametrize("name", ["text", "image", "audio", "points"])
+def test_encoding(model, sources, latents, name):
+    spread = latents[name].std()
+    for start, count in ((0, 1), (7, 1), (39, 1), (3, 2), (5, 19)):
+        few = model.encode(name, sources[name][start : start + count])
+        assert (few - latents[name][start : start + count]).abs().max() <= CLOSE * spread
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("given", [["text"], ["image"], ["audio"], ["points"], ["text", "audio"]])
+def test_generating(model, sources, latents, method, given):
+    """Encoder, both legs, average and the noise of variety; the noise is the sample's, whatever its part begins with."""
+    targets = list(model.modalities)
+    options = {"steps": 4, "method": method, "variety": 0.5, "seed": 3}
+    together = model.translate({name: latents[name] for name in given}, targets, **options)
+    for one in ONES:
+        alone = {name: model.encode(name, [sources[name][one]]) for name in given}
+        made = model.translate(alone, targets, **options, first=one)
+        for target in targets:
+            moved = (made[target] - together[target][one : one + 1]).abs().max()
+            assert moved <= CLOSE * together[target].std()
+
+
+def test_decoding(model, latents):
+    """To the bit where samples are words or whole numbers, to rounding where they are not."""
+    for name, modality in model.modalities.items():
+        together = modality.codec.decode(latents[name])
+        for one in ONES:
+            (alone,) = modality.codec.decode(latents[name][one : one + 1])
+            if isinstance(alone, str) or not alone.is_floating_point():
+                assert torch.equal(alone, together[one]) if name != "text" else alone == together[one]
+            else:
+                torch.testing.assert_close(alone, together[one], rtol=0, atol=1e-6 * together[one].abs().max().item())
+
+
+def test_parts_of_a_list_are_the_list(model, sources):
+    """What `--batch` cuts a request into decides nothing."""
+    captions = sources["text"][:10]
+    options = {"to": ["image"], "steps": 2, "variety": 1.0, "seed": 5}
+    whole = model.generate({"text": captions}, **options)["image"]
+    parts = [
+        picture
+        for first in range(0, 10, 4)
+        for picture in model.generate({"text": captions[first : first + 4]}, **options, first=first)["image"]
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(parts, whole, strict=True))
+    assert not torch.equal(whole[0], whole[1])
+
+
