@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowbind.codec import digest
+from flowbind.defaults import torch_defaults
 from flowbind.manifest import Manifest
 from flowbind.modality import Modality
 from flowbind.progress import say, track
@@ -253,6 +254,7 @@ class Encoding(LightningModule):
         self._check()
         return len(chunk.indices)
 
+    @torch_defaults()
     def _encode(self, chunk: Chunk) -> list[str]:
         """Encodes a chunk, and writes the shard that it ends. Returns the errors of the samples left out."""
         self.shard_bad += chunk.bad

@@ -5,6 +5,7 @@ what a user gets. Judged are the labels that probes read, the Frechet distance, 
 how well the modalities' shared latents agree.
 """
 
+import copy
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowbind.defaults import torch_defaults
 from flowbind.gallery import Row, compose
 from flowbind.generation import Model, average
 from flowbind.judging import Judging
@@ -93,12 +95,12 @@ def directions(names: Sequence[str]) -> list[Direction]:
     return one + [Direction(two, b) for two in combinations(names, 2) for b in names if b not in two]
 
 
-def _without_autocast(method: Callable) -> Callable:
-    """In the networks' own precision, as `flowbind generate` does it, whatever the Trainer's."""
+def _plainly(method: Callable) -> Callable:
+    """In the networks' own precision and with torch's defaults, as `flowbind generate` does it, whatever the Trainer's are."""
 
     @wraps(method)
     def plainly(self: "Evaluation", *args: Any, **named: Any) -> Any:
-        with torch.autocast(self.model.device.type, enabled=False):
+        with torch_defaults(), torch.autocast(self.model.device.type, enabled=False):
             return method(self, *args, **named)
 
     return plainly
@@ -135,6 +137,7 @@ class Evaluation:
         repeat: int = 0,
     ) -> None:
         self.model, self.config = model.to(model.device), config
+        self.standard = copy.deepcopy(model.flows.standard).float()  # what judges is exact, whatever the networks' precision
         self.first_draw = config.seed + repeat * len(test_manifest.samples)
         self.train_store, self.train_manifest = train_store, train_manifest
         self.test_store, self.test_manifest = test_store, test_manifest
@@ -157,15 +160,15 @@ class Evaluation:
             model.modalities, ways, test_manifest, self.lines, test_store,
         )  # fmt: skip
         # What the steps find, each row at its sample's position; a row no step has reached is 0.
-        self.seen = torch.zeros(self.count)
+        self.seen = torch.zeros(self.count, dtype=torch.float32)
         self.made = {d: torch.zeros_like(self.real[d.target]) for d in self.directions}
         self.trips = {name: torch.zeros_like(x) for name, x in self.real.items()}
         self.shared = {name: torch.zeros_like(x, dtype=torch.float32) for name, x in self.real.items()}
         self.cycles = {
-            d: torch.zeros(self.count) for d in self.directions if len(d.sources) == 1 and d.sources != (d.target,)
+            d: torch.zeros(self.count, dtype=torch.float32) for d in self.directions if len(d.sources) == 1 and d.sources != (d.target,)
         }
 
-    @_without_autocast
+    @_plainly
     @torch.no_grad()
     def step(self, rows: Tensor) -> None:
         """Generates every direction from the test samples at these positions and keeps what came out, encoded again.
@@ -178,7 +181,7 @@ class Evaluation:
         with self._timed("features"):
             self.judging.see_real(rows)
         for name in self.names:
-            self.shared[name][rows] = z[name].cpu()
+            self.shared[name][rows] = z[name].to("cpu", torch.float32)
             self._step_to(name, z, rows, generator)
         self.seen[rows] += 1
 
@@ -211,7 +214,7 @@ class Evaluation:
             error = self._standard(source, self._outward(end, source)) - self._standard(source, self.real[source][rows])
             self.cycles[d][rows] = error.flatten(1).square().mean(1)
 
-    @_without_autocast
+    @_plainly
     def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True) -> dict[str, Any]:
         """Computes every measure, after the last step.
 
@@ -260,7 +263,7 @@ class Evaluation:
             "meta": self._meta(),
         }
 
-    @_without_autocast
+    @_plainly
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
         per = max(self.config.gallery // len(self.names), 1)
@@ -301,7 +304,7 @@ class Evaluation:
 
     @torch.no_grad()
     def _standard(self, name: str, latents: Tensor) -> Tensor:
-        return self.model.flows.standard[name](latents.to(self.model.device)).cpu()
+        return self.standard[name](latents.to(self.model.device)).cpu()
 
     def _probe(self, name: str) -> tuple[Probe, int]:
         labels = classes_of(self.train_manifest, self.values)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from flowbind import draws
 from flowbind.batch import Links
+from flowbind.codec import Codec
+from flowbind.defaults import torch_defaults
 from flowbind.flows import Flows
 from flowbind.fusion import add_noise, fuse
 from flowbind.manifest import read_raw
@@ -44,6 +46,7 @@ class Model:
         self.modalities = dict(modalities)
         self.flows = flows
         self.drift, self.head, self.objective = drift, head, objective
+        self.stamps: dict[tuple[str, str], list[tuple]] = {}  # of files still to be read, by modality and use
 
     def to(self, device: torch.device | str) -> "Model":
         """Moves networks and codecs to a device. Returns the model."""
@@ -67,6 +70,25 @@ class Model:
             raise ValueError(f"this model has no modality '{name}'; {nearest(name, self.modalities)}")
         return self.modalities[name]
 
+    def codec(self, name: str, use: str) -> Codec:
+        """The codec of a modality, once it is sure to be the one that was loaded: it reads its files when it is first used.
+
+        Args:
+            name: of the modality.
+            use: `encode` or `decode`; a codec may read other files for each.
+
+        Raises:
+            ValueError: one of these files was replaced since.
+        """
+        codec = self.modality(name).codec
+        loaded = self.stamps.get((name, use))
+        if loaded is not None and loaded != stamp(codec):
+            files = ", ".join(map(str, codec.files().values()))
+            raise ValueError(f"{files}: replaced since the model was loaded; load it again")
+        self.stamps.pop((name, use), None)
+        return codec
+
+    @torch_defaults()
     @torch.no_grad()
     def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
         """Codec latents of B samples, with shape (B, *shape). A string or path is read first, a raw sample taken as it is.
@@ -75,8 +97,9 @@ class Model:
             ValueError: a sample that cannot be read, or no such modality.
         """
         modality = self.modality(name)
+        codec = self.codec(name, "encode")
         raws = [read_raw(modality, s, f"source '{name}'") if isinstance(s, str | Path) else s for s in samples]
-        return modality.codec.encode(raws)
+        return codec.encode(raws)
 
     @torch.no_grad()
     def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:
@@ -102,12 +125,20 @@ class Model:
     def from_shared(self, z: Tensor, name: str, steps: int = STEPS, method: Method = "euler") -> Tensor:
         """Codec latents of one target, with shape (B, *shape): its flow from 0 to 1."""
         x = self._flow(name, z, 0.0, 1.0, steps, method)
-        return self.flows.standard[name].inverse(x)
+        return self.flows.standard[name].inverse(x).to(self.modalities[name].codec.dtype)
 
     def _flow(self, name: str, x: Tensor, start: float, stop: float, steps: int, method: Method) -> Tensor:
-        rows = integrate(self.flows.drifts[name], padded(x), start, stop, steps, method)
+        """One leg, in float32 at least: where networks are in half precision, only their velocities are rounded to it."""
+        drift, precision = self.flows.drifts[name], self.flows.standard[name].mean.dtype
+        exact = torch.promote_types(precision, torch.float32)
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            return drift(x.to(precision), t.to(precision)).to(exact)
+
+        rows = integrate(velocity, padded(x.to(exact)), start, stop, steps, method)
         return rows[: len(x)]
 
+    @torch_defaults()
     @torch.no_grad()
     def translate(
         self,
@@ -153,6 +184,7 @@ class Model:
                 )
         return made
 
+    @torch_defaults()
     @torch.no_grad()
     def generate(
         self,
@@ -192,7 +224,13 @@ class Model:
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
         made = self.translate(latents, to, steps, method, variety, seed, first)
         generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
-        return {name: self.modalities[name].codec.decode(latent, generator) for name, latent in made.items()}
+        return {name: self.codec(name, "decode").decode(latent, generator) for name, latent in made.items()}
+
+
+def stamp(codec: Codec) -> list[tuple]:
+    """What changes when a file of a codec is replaced, of each: where it lies on the disk, its size and its time."""
+    parts = [part for path in codec.files().values() for part in (path, *path.rglob("*"))]
+    return [(str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for part in sorted(parts)]
 
 
 def average(estimates: Sequence[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from flowbind import registry, regular
 from flowbind.codec import arguments, digest_json
+from flowbind.defaults import torch_defaults
 from flowbind.flows import Flows
-from flowbind.generation import Model
+from flowbind.generation import Model, stamp
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
@@ -170,11 +171,16 @@ def verify(folder: str | Path) -> tuple[int, int]:
         raise ValueError(f"{config}: holds no checksums; save the model again with this version of flowbind") from None
     if told != digest_json(description):
         raise ValueError(f"{config}: changed since it was written (checksum)")
-    for file, sha256 in track(held.items(), f"verifying {folder}"):
+    _check_files(folder, held, lambda files: track(files, f"verifying {folder}"))
+    return 1 + len(held), config.stat().st_size + sum((folder / file).stat().st_size for file in held)
+
+
+def _check_files(folder: Path, checksums: Mapping[str, str], shown: Callable[[Collection], Iterable] = iter) -> None:
+    """Reads files of a released model and compares their checksums; `shown` wraps them to show progress."""
+    for file, sha256 in shown(checksums.items()):
         path = _inside(folder, folder / file)
         if _sha256(path) != sha256:
             raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
-    return 1 + len(held), config.stat().st_size + sum((folder / file).stat().st_size for file in held)
 
 
 def _sha256(path: Path) -> str:
@@ -194,6 +200,7 @@ def _inside(folder: Path, path: Path) -> Path:
     return path
 
 
+@torch_defaults()
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
 
@@ -205,7 +212,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is not a released model, or one of its files is damaged.
     """
-    folder = Path(folder)
+    folder = Path(os.path.abspath(folder))  # codecs are read at first use, wherever the process is then
     config, weights_file = files(folder)
     try:
         description = read_json(config, LARGEST)
@@ -238,4 +245,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         raise ValueError(f"{weights_file}: damaged ({error})") from None
     except RuntimeError as error:
         raise ValueError(f"{weights_file}: weights of another model ({str(error).splitlines()[-1].strip()})") from None
-    return Model(modalities, flows.eval().requires_grad_(False), *configs, objective).to(device)
+    _check_files(folder, description["files"])
+    model = Model(modalities, flows.eval().requires_grad_(False), *configs, objective)
+    model.stamps = {(name, use): stamp(model.modality(name).codec) for name in modalities for use in ("encode", "decode")}
+    return model.to(device)

@@ -217,7 +217,7 @@ class TransformersClap(Clap):
         takes its time over them frame by frame.
         """
         bands = torch.from_numpy(self.extractor.mel_filters_slaney).to(waves)
-        window = torch.hann_window(self.extractor.fft_window_size, device=waves.device)
+        window = torch.hann_window(self.extractor.fft_window_size, dtype=torch.float32, device=waves.device)
         spectrum = torch.stft(
             waves, len(window), self.extractor.hop_length, window=window, pad_mode="reflect", return_complex=True
         )

@@ -80,7 +80,7 @@ def carrier(magnitude: Tensor) -> Tensor:
 @cache
 def white_noise(frames: int, device: torch.device) -> Tensor:
     """The spectrum of white noise, with shape (T, 513) and a mean power of 1."""
-    wave = torch.randn((frames - 1) * HOP, generator=torch.Generator().manual_seed(0)).to(device)
+    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(device)
     spectrum = torch.stft(wave, FFT, HOP, window=window(device), pad_mode="constant", return_complex=True)
     return spectrum.T / window(device).square().sum().sqrt()
 

@@ -41,7 +41,7 @@ def power(level: Tensor) -> Tensor:
 @cache
 def window(device: torch.device) -> Tensor:
     """The Hann window of one frame."""
-    return torch.hann_window(FFT, device=device)
+    return torch.hann_window(FFT, dtype=torch.float32, device=device)
 
 
 @cache

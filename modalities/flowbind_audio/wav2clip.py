@@ -69,7 +69,7 @@ class Wav2Clip(Codec):
         places: dict[int, list[int]] = {}
         for place, raw in enumerate(raws):
             places.setdefault(max(len(raw), SHORTEST), []).append(place)
-        latents = torch.empty(len(raws), WIDTH, device=self.device)
+        latents = torch.empty(len(raws), WIDTH, dtype=torch.float32, device=self.device)
         for length, alike in places.items():
             for part in torch.tensor(alike).split(max(1, TOGETHER // length)):
                 waves = torch.stack([F.pad(raws[place], (0, length - len(raws[place]))) for place in part])

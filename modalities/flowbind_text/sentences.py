@@ -75,15 +75,15 @@ class SentenceEncoder:
         """
         options = {"batch_size": BATCH, "normalize_embeddings": self.normalize, "show_progress_bar": False}
         lengths = torch.tensor([len(ids) for ids in self.model.tokenizer(list(captions))["input_ids"]])
-        embeddings = torch.empty(0)
+        parts = []
+        order = []
         for length in lengths.unique():
             rows = (lengths == length).nonzero().flatten()
             alike = padded(rows)
             part = self.model.encode([captions[row] for row in alike], device=str(device), **options)
-            if not len(embeddings):
-                embeddings = torch.empty(len(captions), part.shape[1])
-            embeddings[rows] = torch.from_numpy(part[: len(rows)]).float()
-        return embeddings
+            parts.append(torch.from_numpy(part[: len(rows)]).float())
+            order.append(rows)
+        return torch.cat(parts)[torch.cat(order).argsort()]
 
     def digest(self) -> str:
         """SHA-256 of the weights, in hexadecimal, without loading them."""
