@@ -456,18 +456,3 @@ def test_words_stay_inside_their_cell(words):
     outside = np.asarray(cell).copy()
     outside[20:181, 20:221] = 255
     assert (outside == 255).all()
-
-
-@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
-def test_every_precision_that_trains_is_tested(world, command, precision):
-    """Networks are judged in their own precision, by measures that are not."""
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
-    short = ["--trainer.max_steps=20", "--trainer.val_check_interval=20", f"--trainer.precision={precision}"]
-    assert command("fit", "--config", world / "recipe.yaml", *short)[0] == 0
-    code, _, err = command("test", "--config", world / "recipe.yaml", *short)
-    assert code == 0, err
-    code, out, err = command(
-        "generate", world / "run/model", "--from", "word=203", "--to", "vector", "--to", "word", "--out", world / "out"
-    )
-    assert code == 0, err
-    assert len(out.splitlines()) == 2

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 
+import pytest
 import torch
 from safetensors import SafetensorError
 
@@ -368,3 +369,18 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
     assert (code, "no such folder" in err, (tmp_path / "other").exists()) == (2, True, False)
     code, _, err = command("prepare", "fodler", "--out", tmp_path / "other")
     assert (code, "did you mean 'folder'?" in err) == (2, True)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_every_precision_that_trains_is_tested(world, command, precision):
+    """Networks are judged in their own precision, by measures that are not."""
+    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
+    short = ["--trainer.max_steps=20", "--trainer.val_check_interval=20", f"--trainer.precision={precision}"]
+    assert command("fit", "--config", world / "recipe.yaml", *short)[0] == 0
+    code, _, err = command("test", "--config", world / "recipe.yaml", *short)
+    assert code == 0, err
+    code, out, err = command(
+        "generate", world / "run/model", "--from", "word=203", "--to", "vector", "--to", "word", "--out", world / "out"
+    )
+    assert code == 0, err
+    assert len(out.splitlines()) == 2
