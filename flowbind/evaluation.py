@@ -230,13 +230,14 @@ class Evaluation:
         seen = merge(self.seen.to(device)).cpu()
         assert (seen > 0).all(), "a test sample was never generated from"
 
-        def together(tensor: Tensor) -> Tensor:
+        def together(tensor: Tensor, sample: Tensor) -> Tensor:
+            """What all devices have seen: row by row, with the sample of each."""
             merged = merge(tensor.to(device)).cpu()
-            return (merged / seen.reshape(-1, *[1] * (tensor.ndim - 1))).to(tensor.dtype)
+            return (merged / seen[sample].reshape(-1, *[1] * (tensor.ndim - 1))).to(tensor.dtype)
 
         for kept in (self.made, self.trips, self.shared, self.cycles):
             for key, tensor in kept.items():
-                kept[key] = together(tensor)
+                kept[key] = together(tensor, torch.arange(self.count))
         with self._timed("metrics"):
             judged = self.judging.finish(together, keep=first)
         probes, ceilings = {}, {}

@@ -66,13 +66,16 @@ class Judging:
                     f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
                     "raise evaluation.limit, or leave the metric out"
                 )
-        # One sample tells the shape of the features, and shows what is missing before hours of work.
         wanted = sorted({(number, name) for (_, number), name in self.against.items()})
+        self.references = {key: self._count_references(*key) for key in wanted}  # per real sample, shape (n,)
+        # One sample tells the shape of the features, and shows what is missing before hours of work.
         found = {key: self._load(*key) for key in wanted}
         self.kept = {key for key, features in found.items() if features is not None}
-        self.real = {key: self._room(*key) if held is None else held for key, held in found.items()}
+        self.real = {
+            key: self._room(*key, len(self._sample(key))) if held is None else held for key, held in found.items()
+        }
         targets = {key: (key[1], directions[key[0]][1]) for key in self.against}
-        rooms = {kind: self._room(*kind) for kind in set(targets.values())}
+        rooms = {kind: self._room(*kind, count) for kind in set(targets.values())}
         self.made = {key: rooms[kind].clone() for key, kind in targets.items()}
 
     @property
@@ -83,7 +86,10 @@ class Judging:
     def see_real(self, rows: Tensor) -> None:
         """Computes the features of the real samples of these rows, where they are not kept already."""
         for number, name in self.missing:
-            self.real[number, name][rows] = self._features(number, name, self._raws(name, rows))
+            counts = self.references[number, name]
+            places = ranges(counts.cumsum(0) - counts, counts, rows)
+            raws = self._references(name, rows) if self.metrics[number].multi_reference else self._raws(name, rows)
+            self.real[number, name][places] = self._features(number, name, raws)
 
     def see(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
         """Computes the features of what was generated for these rows."""
@@ -91,21 +97,22 @@ class Judging:
             if (direction, number) in self.made:
                 self.made[direction, number][rows] = self._features(number, target, raws)
 
-    def finish(self, merge: Callable[[Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
+    def finish(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
         """The figures of every direction, after the last step.
 
         Args:
-            merge: makes one tensor of what all devices have seen.
+            merge: makes one tensor of what all devices have seen; its second argument is the sample of each row.
             keep: whether this process writes the features of real samples down.
         """
         for key in self.missing:  # in the same order on all devices
-            self.real[key] = merge(self.real[key])
+            self.real[key] = merge(self.real[key], self._sample(key))
             if keep:
                 self._save(*key)
         found: dict[Any, dict[str, float]] = {}
         for (direction, number), made in self.made.items():
-            metric, reference = self.metrics[number], self.real[number, self.against[direction, number]]
-            figures = metric.compute(merge(made), reference)
+            metric, key = self.metrics[number], (number, self.against[direction, number])
+            sample = [self._sample(key)] if metric.multi_reference else []
+            figures = metric.compute(merge(made, torch.arange(len(made))), self.real[key], *sample)
             found.setdefault(direction, {}).update(
                 {counted(name, len(self.lines)): value for name, value in figures.items()}
             )
@@ -119,14 +126,29 @@ class Judging:
         samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
         return [self.manifest.read_raw(sample, name, self.modalities[name]) for sample in samples]
 
+    def _references(self, name: str, rows: Tensor) -> list[Any]:
+        samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
+        modality = self.modalities[name]
+        return [raw for sample in samples for raw in self.manifest.read_references(sample, name, modality)]
+
+    def _count_references(self, number: int, name: str) -> Tensor:
+        if not self.metrics[number].multi_reference:
+            return torch.ones(len(self.lines), dtype=torch.long)
+        samples = [self.manifest.samples[line] for line in self.lines.tolist()]
+        return torch.tensor([len(sample.all_references(name)) for sample in samples])
+
+    def _sample(self, key: tuple[int, str]) -> Tensor:
+        """The sample that each row of real features belongs to."""
+        return torch.arange(len(self.lines)).repeat_interleave(self.references[key])
+
     @torch.no_grad()
     def _features(self, number: int, name: str, raws: Sequence[Any]) -> Tensor:
         return self.metrics[number].features(self.kinds[name], raws).cpu()
 
-    def _room(self, number: int, name: str) -> Tensor:
+    def _room(self, number: int, name: str, rows: int) -> Tensor:
         """Zeros for the features of all rows."""
         one = self._features(number, name, self._raws(name, torch.tensor([0])))
-        return torch.zeros(len(self.lines), *one.shape[1:], dtype=one.dtype)
+        return torch.zeros(rows, *one.shape[1:], dtype=one.dtype)
 
     def _file(self, number: int, name: str) -> Path:
         chosen = [self.manifest.samples[line].id for line in self.lines.tolist()]
@@ -141,3 +163,9 @@ class Judging:
     def _save(self, number: int, name: str) -> None:
         with replacing(self._file(number, name)) as partial:
             save_file({"features": self.real[number, name].contiguous()}, partial)
+
+
+def ranges(starts: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
+    """The numbers `starts[row]` to `starts[row] + counts[row] - 1` of each row, one row after the other."""
+    parts = [torch.arange(start, start + count) for start, count in zip(starts[rows], counts[rows], strict=True)]
+    return torch.cat(parts)

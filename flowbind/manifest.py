@@ -1,8 +1,8 @@
 """Manifests: raw samples on disk, one JSON object a line.
 
 `{"id": "17", "text": "a dog barks", "audio": "wav/17.wav", "labels": {"animal": "dog"}}`: a key per modality that the
-sample has (a literal, or a file path relative to the manifest), an optional id (default: the line number), and optional
-labels for measuring.
+sample has (a literal, or a file path relative to the manifest), an optional id (default: the line number), and, for
+measuring, optional labels and `references`: per modality further values that a generation is compared with.
 """
 
 import json
@@ -19,16 +19,24 @@ from flowbind.registry import nearest
 from flowbind.regular import check_regular
 
 LONGEST = 2**20  # characters of a line
-RESERVED = ("id", "labels")
+RESERVED = ("id", "labels", "references")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of a manifest: per modality a literal or a path relative to the manifest, and the value of each label."""
+    """One line of a manifest: per modality a literal or a path relative to the manifest, and the value of each label.
+
+    `references` has, for some of its modalities, all values that a generation may be compared with, the sample's own first.
+    """
 
     id: str
     values: dict[str, str]
     labels: dict[str, str] = field(default_factory=dict)
+    references: dict[str, list[str]] = field(default_factory=dict)
+
+    def all_references(self, name: str) -> list[str]:
+        """The values of a modality that a generation may be compared with; the sample's own alone if no others are given."""
+        return self.references.get(name) or [self.values[name]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,10 @@ class Manifest:
 
         A value of a literal modality is a file where it ends in one of the modality's suffixes and that file is there.
         """
-        value = sample.values[name]
+        return self.locate(sample.values[name], modality)
+
+    def locate(self, value: str, modality: Modality) -> str | Path:
+        """What `modality.read` takes for a value, as `source` has it for a sample's own."""
         path = self.path.parent / value
         if modality.literal and not (value.lower().endswith(modality.suffixes) and os.path.isfile(path)):
             return value
@@ -88,7 +99,14 @@ class Manifest:
         Raises:
             ValueError: the file is missing, damaged or named as no file of this kind is; one line that names sample and file.
         """
-        source, what = self.source(sample, name, modality), f"sample '{sample.id}' of {self.path}"
+        return self._read(sample, sample.values[name], name, modality)
+
+    def read_references(self, sample: Sample, name: str, modality: Modality) -> list[Any]:
+        """Reads all real samples that a generation may be compared with, as `read_raw` reads one."""
+        return [self._read(sample, value, name, modality) for value in sample.all_references(name)]
+
+    def _read(self, sample: Sample, value: str, name: str, modality: Modality) -> Any:
+        source, what = self.locate(value, modality), f"sample '{sample.id}' of {self.path}"
         if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
             raise ValueError(
                 f"{source}: not named like a file of '{name}'; allowed: {', '.join(modality.suffixes)} ({what})"
@@ -133,12 +151,35 @@ def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample
         if key not in known:
             raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
         if not isinstance(value, str) or not value.strip():
+            hint = f'; further ones to compare with go into "references": {{"{key}": [...]}}' * isinstance(value, list)
             raise ValueError(
-                f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}"
+                f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}{hint}"
             )
     if not values:
         raise ValueError(f"{where}: no usable modality; it needs at least one of {', '.join(sorted(known))}")
     labels = entry.get("labels") or {}
     if not isinstance(labels, dict):
         raise ValueError(f"{where}: 'labels' must be an object, not {type(labels).__name__}")
-    return Sample(str(entry.get("id", number)), values, {str(k): str(v) for k, v in labels.items()})
+    references = _parse_references(entry.get("references") or {}, where, values)
+    return Sample(str(entry.get("id", number)), values, {str(k): str(v) for k, v in labels.items()}, references)
+
+
+def _parse_references(entry: Any, where: str, values: Mapping[str, str]) -> dict[str, list[str]]:
+    """All values to compare with per modality, the sample's own first, which may stand among them or not."""
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: 'references' must be an object, not {type(entry).__name__}")
+    references = {}
+    for key, others in entry.items():
+        if key not in values:
+            raise ValueError(
+                f"{where}: 'references' of '{key}', which the sample does not have; {nearest(key, values)}"
+            )
+        if not isinstance(others, list) or not all(isinstance(other, str) and other.strip() for other in others):
+            raise ValueError(
+                f"{where}: 'references' of '{key}' must be a list of strings, not {json.dumps(others)[:60]}"
+            )
+        others = list(others)
+        if values[key] in others:
+            others.remove(values[key])
+        references[key] = [values[key], *others]
+    return references

@@ -17,7 +17,7 @@ from flowbind.cli import main
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
     "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec"},
-    "metrics": {"digit-error": "tests.toy:DigitError"},
+    "metrics": {"digit-error": "tests.toy:DigitError", "word-match": "tests.toy:WordMatch"},
 }
 
 

@@ -1,8 +1,13 @@
-"""Scores of captions: closed forms, independent derivations, other implementations, and what is refused."""
+"""Scores of captions: closed forms, independent derivations, other implementations, and what is refused.
+
+`reference/captions.json` has the scores of the COCO caption evaluation, by the command that `reference/captions.py` tells.
+"""
 
 import itertools
+import json
 import math
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +16,22 @@ from flowbind_text.similarity import CaptionSimilarity
 
 CIDER, ROUGE = "cider[cider-d,1-reference]", "rouge-l[beta=1.2,1-reference]"
 BLEU = [f"bleu-{n}[corpus,1-reference]" for n in (1, 2, 3, 4)]
+OTHERS = json.loads((Path(__file__).parent / "reference/captions.json").read_text(encoding="utf-8"))
+BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}  # as theirs spells them
 
 
-def judge(made: list[str], real: list[str]) -> dict[str, float]:
+def judge(made: list[str], real: list[str] | list[list[str]]) -> dict[str, float]:
+    """The figures of captions, each with one reference or a list of them."""
     metric = Captions()
-    return metric.compute(metric.features("text", made), metric.features("text", real))
+    references = [[captions] if isinstance(captions, str) else captions for captions in real]
+    every = [caption for captions in references for caption in captions]
+    sample = torch.arange(len(made)).repeat_interleave(torch.tensor([len(captions) for captions in references]))
+    return metric.compute(metric.features("text", made), metric.features("text", every), sample)
+
+
+def alone(references):
+    """Each the only reference of its sample."""
+    return [[reference] for reference in references]
 
 
 def drawn(count: int, seed: int) -> list[tuple[str, ...]]:
@@ -32,15 +48,48 @@ def drawn(count: int, seed: int) -> list[tuple[str, ...]]:
     [
         ("A man, a plan -- a canal!", "a man a plan a canal"),
         ("It's raining; they don't care.", "it 's raining they do n't care"),
-        ("The dogs' bowl (red) isn’t “full”…", "the dogs bowl red is n't full"),
+        ("The dogs' bowl (red) isn’t “full”…", "the dogs bowl ( red ) is n't full"),
         ("a black-and-white photo of 1,000 birds at 3.5 km", "a black-and-white photo of 1,000 birds at 3.5 km"),
-        ("50% of R&D", "50 % of r & d"),
+        ("50% of R&D & $5", "50 % of r&d & $ 5"),
         ("Grüne ÄPFEL, 東京", "grüne äpfel 東京"),
-        ("?!", ""),
+        ("?! … !", "?!"),
     ],
 )
 def test_words(caption, cut):
     assert words(caption) == tuple(cut.split())
+
+
+@pytest.mark.parametrize("caption", OTHERS["tokens"])
+def test_words_are_those_of_the_coco_evaluation(caption):
+    assert [BRACKETS.get(word, word) for word in words(caption)] == OTHERS["tokens"][caption].split()
+
+
+# The COCO evaluation
+
+
+@pytest.mark.parametrize(
+    ("which", "label"), [("one reference", "1-reference"), ("all references", "3-to-6-references")]
+)
+def test_scores_are_those_of_the_coco_evaluation(which, label):
+    samples = OTHERS["samples"]
+    assert len(samples) == 200
+    figures = judge([sample["made"] for sample in samples], [sample["references"] for sample in samples])
+    names = [
+        f"cider[cider-d,{label}]",
+        *(f"bleu-{n}[corpus,{label}]" for n in (1, 2, 3, 4)),
+        f"rouge-l[beta=1.2,{label}]",
+    ]
+    theirs = dict(zip(names, OTHERS[which].values(), strict=True))
+    assert {name: figures[name] for name in names} == pytest.approx(theirs, rel=1e-6)
+    assert len(figures) == 2 * len(names)
+
+
+def test_the_own_caption_is_the_first_reference():
+    real = [[caption, "a horse"] for caption in REAL]
+    one = judge(REAL, REAL)
+    assert {name: judge(REAL, real)[name] for name in one} == one
+    uneven = judge(REAL, [real[0], real[1], [REAL[2]]])
+    assert {name.partition("[")[2] for name in uneven} >= {"cider-d,1-reference]", "cider-d,1-to-2-references]"}
 
 
 # CIDEr-D
@@ -70,20 +119,22 @@ def published_cider_d(candidates, references):
 def test_cider_d_is_the_published_one(seed):
     candidates, references = drawn(9, seed), drawn(9, 100 + seed)
     candidates[0] = references[0]
-    assert cider_d(candidates, references) == pytest.approx(published_cider_d(candidates, references), rel=1e-12)
+    assert cider_d(candidates, alone(references)) == pytest.approx(published_cider_d(candidates, references), rel=1e-12)
 
 
 def test_cider_d_by_hand():
     # Of "a b", "a" is in both references and weighs nothing; "b" and "a b" weigh ln 2, as all of "c a" but "a".
-    references = [("a", "b"), ("c", "a")]
-    assert cider_d(references, references) == pytest.approx(10 * 2 / 4)  # no trigrams in two words
+    references = [[("a", "b")], [("c", "a")]]
+    assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(10 * 2 / 4)  # no trigrams in two words
     assert cider_d([("b",), ("c",)], references) == pytest.approx(10 / 4 * math.exp(-1 / 72))
     assert cider_d([("c",), ("b",)], references) == 0
     # A word said too often counts as often as in the reference: min(2, 1) * 1 / (2 * 1).
     assert cider_d([("b", "b"), ("c", "c")], references) == pytest.approx(10 / 4 * (1 / 2))
     four = [tuple("abcd"), tuple("efgh")]
-    assert cider_d(four, four) == pytest.approx(10)
-    assert cider_d(four[::-1], four) == 0
+    assert cider_d(four, alone(four)) == pytest.approx(10)
+    assert cider_d(four[::-1], alone(four)) == 0
+    # Of several references the mean; "e" is then in one sample's references, as the rest is.
+    assert cider_d(four, [[four[0], four[1]], [four[1]]]) == pytest.approx((10 / 2 + 0) / 2)
 
 
 # BLEU
@@ -113,7 +164,7 @@ def test_bleu_is_what_others_say(seed):
     from torchmetrics.functional.text import bleu_score
 
     candidates, references = drawn(9, seed), drawn(9, 100 + seed)
-    scores = bleu(candidates, references)
+    scores = bleu(candidates, alone(references))
     for n, score in zip((1, 2, 3, 4), scores, strict=True):
         assert score == pytest.approx(slow_bleu(candidates, references, n), rel=1e-12)
         theirs = bleu_score([" ".join(c) for c in candidates], [[" ".join(r)] for r in references], n_gram=n)
@@ -122,11 +173,16 @@ def test_bleu_is_what_others_say(seed):
 
 def test_bleu_by_hand():
     the = ("the",) * 7
-    assert bleu([the], [("the", "cat", "is", "on", "the", "mat")]) == pytest.approx((2 / 7, 0, 0, 0))
-    short = bleu([("a", "b")], [("a", "b", "c")])
+    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat")]]) == pytest.approx((2 / 7, 0, 0, 0))
+    short = bleu([("a", "b")], [[("a", "b", "c")]])
     assert short == pytest.approx((math.exp(-1 / 2), math.exp(-1 / 2), 0, 0))
-    assert bleu([("a", "b", "c")], [("a", "b")]) == pytest.approx((2 / 3, math.sqrt(2 / 3 * 1 / 2), 0, 0))
-    assert bleu([()], [("a",)]) == (0, 0, 0, 0)
+    assert bleu([("a", "b", "c")], [[("a", "b")]]) == pytest.approx((2 / 3, math.sqrt(2 / 3 * 1 / 2), 0, 0))
+    assert bleu([()], [[("a",)]]) == (0, 0, 0, 0)
+    # Papineni et al.'s clipping over references: "the" stands twice in one, so twice in all.
+    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat"), ("the",)]])[0] == pytest.approx(2 / 7)
+    # The nearest length counts, the shorter of two.
+    assert bleu([("a", "b")], [[("a", "b", "c"), ("a",)]])[0] == 1
+    assert bleu([("a", "b")], [[("a", "b", "c"), ("x",) * 9]])[0] == pytest.approx(math.exp(-1 / 2))
 
 
 # ROUGE-L
@@ -145,15 +201,17 @@ def slow_rouge_l(candidate, reference):
 
 def test_rouge_l_is_the_slow_one():
     for candidate, reference in zip(drawn(30, 1), drawn(30, 2), strict=True):
-        assert rouge_l(candidate, reference) == pytest.approx(slow_rouge_l(candidate, reference), rel=1e-12)
+        assert rouge_l(candidate, [reference]) == pytest.approx(slow_rouge_l(candidate, reference), rel=1e-12)
 
 
 def test_rouge_l_by_hand():
     # Lin's example: "police killed the gunman" against "police kill the gunman" and "the gunman kill police".
-    assert rouge_l(tuple("pkta"), tuple("pxta")) == pytest.approx(3 / 4)
-    assert rouge_l(tuple("taxp"), tuple("pkta")) == pytest.approx(2 / 4)
-    assert rouge_l(("a",), ("a", "b")) == pytest.approx(2.44 * 0.5 / (0.5 + 1.44))
-    assert rouge_l((), ("a",)) == rouge_l(("a",), ()) == 0
+    assert rouge_l(tuple("pkta"), [tuple("pxta")]) == pytest.approx(3 / 4)
+    assert rouge_l(tuple("taxp"), [tuple("pkta")]) == pytest.approx(2 / 4)
+    assert rouge_l(("a",), [("a", "b")]) == pytest.approx(2.44 * 0.5 / (0.5 + 1.44))
+    assert rouge_l((), [("a",)]) == rouge_l(("a",), [()]) == 0
+    # Precision of one reference and recall of another: 2/2 and 2/2.
+    assert rouge_l(("a", "b"), [("a", "b", "c", "d"), ("b",)]) == pytest.approx(1)
 
 
 # The metric

@@ -110,12 +110,15 @@ def test_audiocaps(prepare, audiocaps_source, tmp_path, capsys):
         },
         {"id": "17542", "text": "the wind is blowing", "audio": "../source/a/YZBtgrP4vU_w.wav"},
     ]
-    assert made["val"] == [{"id": "100", "text": "rustling 100", "audio": "../source/val/100.wav"}]
-    assert made["test"] == [{"id": "10", "text": "7fmOlUlwoNg 1", "audio": "../source/7fmOlUlwoNg_20000_30000.wav"}]
+    five = {"text": [f"rustling {n}" for n in range(100, 105)]}
+    assert made["val"] == [{"id": "100", "text": "rustling 100", "audio": "../source/val/100.wav", "references": five}]
+    (test,) = made["test"]
+    assert test.pop("references") == {"text": [f"7fmOlUlwoNg {n}" for n in range(1, 6)]}
+    assert test == {"id": "10", "text": "7fmOlUlwoNg 1", "audio": "../source/7fmOlUlwoNg_20000_30000.wav"}
     assert missing(tmp_path) == ["train\taaaaaaaaaaa_0.wav", "test\t6BJ455B1aAs_20.wav"]
     said = capsys.readouterr().err
     assert "train: 3 samples, 1 missing, 1 further captions left aside" in said
-    assert "test: 1 samples, 1 missing, 8 further captions left aside" in said
+    assert "test: 1 samples, 1 missing, 1 of them with up to 5 captions to compare with" in said
     assert "missing.txt" in said
     assert readable(tmp_path)
 
@@ -126,6 +129,7 @@ def test_audiocaps_all_captions(prepare, audiocaps_source, tmp_path):
     assert [line["text"] for line in made["test"]] == [f"7fmOlUlwoNg {n}" for n in range(1, 6)]
     assert len({line["audio"] for line in made["test"]}) == 1
     assert len({line["id"] for line in made["test"]}) == 5
+    assert all(len(line["references"]["text"]) == 5 for line in made["test"])
     assert len(missing(tmp_path)) == 2  # a file that five captions share is missed once
 
 
@@ -176,6 +180,8 @@ def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
     annotate_flickr(flickr_source)
     made = prepare("flickr30k")
     image = "../source/flickr30k-images/{}.jpg"
+    for split, name in (("val", "10002456"), ("test", "1000268201")):
+        assert made[split][0].pop("references") == {"text": [f"{name} no. {n}" for n in range(5)]}
     assert made == {
         "train": [{"id": "1000092795#0", "text": "1000092795 no. 0", "image": image.format("1000092795")}],
         "val": [{"id": "10002456#0", "text": "10002456 no. 0", "image": image.format("10002456")}],
@@ -272,6 +278,10 @@ def test_coco(prepare, source, tmp_path):
     assert len({line["image"] for line in made["test"]}) == 6  # one of each image
     assert len({line["text"].split()[2] for line in made["test"]}) > 1  # not always the first
     assert readable(tmp_path)
+    for split, part in (("val", "train2014"), ("test", "val2014")):
+        for line in made[split]:
+            number = line["text"].split()[1]
+            assert line["references"] == {"text": [f"{part} {number} {n}" for n in range(5)]}
     assert prepare("coco", "again", test_samples=6, val_samples=2) == made
     other = prepare("coco", "other", test_samples=6, val_samples=2, seed=1)
     assert {line["id"] for line in other["test"]} != {line["id"] for line in made["test"]}

@@ -1,5 +1,6 @@
 """Evaluation and gallery, on modalities whose flows are known exactly."""
 
+import copy
 import json
 import re
 from dataclasses import replace
@@ -385,6 +386,14 @@ def test_the_terminal_table_is_aligned(exact):
     assert blocks[0].splitlines()[-1] == (
         "  Two sources are below the better of them in 0 of 3 directions; the least gain is +0.000 (ant+bee->cat)."
     )
+
+
+def test_figures_of_one_name_are_told_apart(exact):
+    results = copy.deepcopy(exact[1])
+    found = results["directions"]["ant->bee"]
+    found |= {"cider[cider-d,1-reference,n=9]": 1.0, "cider[cider-d,5-references,n=9]": 2.0, "fad[vggish,n=9]": 3.0}
+    (row,) = [line for line in report.markdown(results).splitlines() if "cider" in line]
+    assert "| cider 1-reference | cider 5-references | fad |" in row
 
 
 def test_repetitions_are_averaged_and_their_spread_told(exact):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from flowbind import Manifest
 from flowbind.cli.prepare import prepare_into
@@ -16,6 +17,8 @@ def two(tmp_path):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "a.vec").write_text(f"{digit} {digit} {digit}")
         sample = {"id": "a", "word": digit * 3, "vector": "a.vec", "labels": {"digit": digit}}
+        sample["references"] = {"word": ["777"], "vector": ["b.vec"]}
+        (tmp_path / folder / "b.vec").write_text("7 7 7")
         (tmp_path / folder / "train.jsonl").write_text(json.dumps(sample) + "\n")
     (tmp_path / "two/test.jsonl").write_text('{"word": "333"}\n')
     return tmp_path
@@ -31,6 +34,10 @@ def test_samples_and_files_are_all_there(two, toys, monkeypatch):
     vectors = [manifest.read_raw(sample, "vector", Vector()).tolist() for sample in manifest.samples]
     assert vectors == [[1, 1, 1], [2, 2, 2]]
     assert [manifest.read_raw(sample, "word", Word()) for sample in manifest.samples] == ["111", "222"]
+    references = [manifest.read_references(sample, "word", Word()) for sample in manifest.samples]
+    assert references == [["111", "777"], ["222", "777"]]
+    vectors = manifest.read_references(manifest.samples[0], "vector", Vector())
+    assert torch.stack(vectors).tolist() == [[1, 1, 1], [7, 7, 7]]
     assert not (two / "both/val.jsonl").exists()
     assert [sample.id for sample in Manifest.read(two / "both/test.jsonl", ["word"]).samples] == ["two/1"]
 

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from flowbind import LatentStore, Manifest
 from flowbind.judging import Judging
 from flowbind.metrics.metric import counted
 from flowbind.metrics.probe import fit_probe
-from tests.toy import RECIPE, DigitError, Vector, Word
+from tests.toy import RECIPE, DigitError, Vector, Word, WordMatch
 
 WAYS = {
     "word->vector": (("word",), "vector"),
@@ -24,10 +25,10 @@ WAYS = {
 def judged(world, command):
     """Makes a Judging of the toy world's test samples."""
     assert command("encode", "--config", world / "recipe.yaml", "--split", "test")[0] == 0
-    manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
     modalities = {"word": Word(), "vector": Vector()}
 
     def make(*metrics, rows=20):
+        manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
         store = LatentStore(world / "data/latents/test")
         return Judging(metrics, modalities, WAYS, manifest, torch.arange(rows), store)
 
@@ -41,7 +42,7 @@ def walk(judging, add=0.5):
         raws = [vector + add for vector in judging._raws("vector", rows)]
         for way in WAYS:
             judging.see(way, WAYS[way][1], raws, rows)
-    return judging.finish(lambda tensor: tensor, keep=True)
+    return judging.finish(lambda tensor, sample: tensor, keep=True)
 
 
 def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
@@ -70,6 +71,35 @@ def first_real(world):
     manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
     lines = [(world / "data" / sample.values["vector"]).resolve().read_text() for sample in manifest.samples[:20]]
     return torch.tensor([[float(number) for number in line.split()] for line in lines])
+
+
+def refer(world, split="test"):
+    """Gives words of a manifest no, one and three references in turn; returns all that count for each sample."""
+    path = world / f"data/{split}.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    expected = []
+    for number, line in enumerate(lines):
+        own = line["word"] = (world / "data" / line["word"]).read_text()  # a literal may stand for itself
+        given, every = [([], [own]), (["000"], [own, "000"]), (["111", own, "222"], [own, "111", "222"])][number % 3]
+        if given:
+            line["references"] = {"word": given}
+        expected.append(every)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return expected
+
+
+def test_a_metric_of_several_references_sees_them_all(judged, world):
+    expected = refer(world)
+    judging = judged(WordMatch())
+    for rows in (torch.arange(12, 20), torch.arange(12)):
+        judging.see_real(rows)
+        judging.see("vector->word", "word", ["000"] * len(rows), rows)
+    words = ["".join(map(str, row)) for row in judging.real[0, "word"].int().tolist()]
+    assert words == [word for every in expected[:20] for word in every]
+    figures = judging.finish(lambda tensor, sample: tensor, keep=True)["vector->word"]
+    share = sum("000" in every for every in expected[:20]) / 20
+    assert figures == {"word-match[toy,n=20]": pytest.approx(share)}
+    assert judged(WordMatch()).kept
 
 
 def test_other_latents_are_other_samples(judged, world):
@@ -110,8 +140,12 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
         "gallery": 0,
         "repeats": 2,
         "between": ["vector", "word"],
-        "metrics": [metric],
+        "metrics": [metric, {"class_path": "word-match"}],
     }
+    every = {"word": ["".join(digits) for digits in product("0123", repeat=3)]}
+    path = world / "data/test.jsonl"
+    lines = [json.loads(line) | {"references": every} for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for verb in ("encode", "fit", "test"):
         code, out, err = command(verb, "--config", world / "recipe.yaml")
@@ -119,9 +153,10 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     assert "digit-error" in out
     results = json.loads((world / "run/metrics.json").read_text())
     assert results["directions"]["word->vector"]["digit-error[toy,word,n=128]"] > 0
+    assert results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1  # whatever it says is a reference
     assert results["meta"]["repeats"] == 2
     assert set(results["spread"]["word->vector"].values()) == {0.0}  # nothing in this world is drawn
-    assert results["meta"]["metrics"] == [{"metric": "DigitError", "version": 1, "against": "word"}]
+    assert results["meta"]["metrics"][0] == {"metric": "DigitError", "version": 1, "against": "word"}
 
     table = {
         "title": "As published",

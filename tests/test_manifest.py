@@ -29,6 +29,11 @@ def test_what_is_written_is_read(tmp_path):
         ('{"id": "7"}', r"line 2: no usable modality; it needs at least one of vector, word"),
         ('{"word": 3}', r"line 2: 'word' must be a string"),
         ('{"word": "1", "labels": [1]}', r"line 2: 'labels' must be an object, not list"),
+        ('{"word": ["1", "2"]}', r"""line 2: 'word' must be a string.*go into "references": \{"word": \[\.\.\.\]\}"""),
+        ('{"word": "1", "references": ["2"]}', r"line 2: 'references' must be an object, not list"),
+        ('{"word": "1", "references": {"vector": ["2"]}}', r"'references' of 'vector', which the .* allowed: word"),
+        ('{"word": "1", "references": {"word": "2"}}', r"'references' of 'word' must be a list of strings, not \"2\""),
+        ('{"word": "1", "references": {"word": ["2", " "]}}', r"'references' of 'word' must be a list of strings"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
@@ -55,3 +60,16 @@ def test_literals_and_files(tmp_path):
     (tmp_path / "none.vec").write_text("1 2")
     with pytest.raises(ValueError, match=r"none\.vec: damaged; .* \(sample '3'"):
         manifest.read_raw(manifest.samples[2], "vector", Vector())
+
+
+def test_references_are_the_own_value_and_the_others(tmp_path):
+    (tmp_path / "b.word").write_text("222")
+    lines = ['{"word": "111"}', '{"word": "111", "references": {"word": ["b.word", "333"]}}']
+    lines.append('{"word": "111", "references": {"word": ["333", "111", "333", "111"]}}')
+    manifest = read(tmp_path, "\n".join(lines))
+    every = [manifest.read_references(sample, "word", Word()) for sample in manifest.samples]
+    assert every == [["111"], ["111", "222", "333"], ["111", "333", "333", "111"]]
+    assert [manifest.read_raw(sample, "word", Word()) for sample in manifest.samples] == ["111"] * 3
+    (tmp_path / "b.word").unlink()
+    with pytest.raises(ValueError, match=r"b\.word.*\(sample '2' of .*m\.jsonl\)"):
+        manifest.read_references(manifest.samples[1], "word", Word())

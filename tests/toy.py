@@ -127,6 +127,20 @@ class DigitError(Metric):
         return {f"digit-error[toy,{self.against}]": (made - reference).abs().mean().item()}
 
 
+class WordMatch(Metric):
+    """Share of generated words that are one of their references."""
+
+    judges = against = "word"
+    multi_reference = True
+
+    def features(self, kind, raws):
+        return WordCodec.numbers(None, raws)
+
+    def compute(self, made, reference, sample):
+        equal = (made[sample] == reference).all(1)
+        return {"word-match[toy]": torch.zeros(len(made)).index_add(0, sample, equal.float()).clamp(max=1).mean().item()}
+
+
 def write_world(folder: Path, samples: int, seed: int = 0) -> None:
     """Files for `flowbind prepare folder`: train, val and test, and labels.csv."""
     generator = torch.Generator().manual_seed(seed)

@@ -7,6 +7,7 @@ from typing import Any
 
 from flowbind.data.folder import SPLITS
 from flowbind.manifest import Manifest, write_manifest
+from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import installed, load
 
@@ -42,9 +43,18 @@ def _samples(parts: dict[Path, Path], out: Path) -> Iterator[dict[str, Any]]:
     for folder, path in parts.items():
         manifest = Manifest.read(path, modalities)
         for sample in manifest.samples:
-            sources = {name: manifest.source(sample, name, modalities[name]) for name in sample.values}
-            values = {
-                name: os.path.relpath(source, base) if isinstance(source, Path) else source
-                for name, source in sources.items()
-            }
-            yield {"id": f"{folder.name}/{sample.id}"} | values | ({"labels": sample.labels} if sample.labels else {})
+            entry: dict[str, Any] = {"id": f"{folder.name}/{sample.id}"}
+            for name, value in sample.values.items():
+                entry[name] = _moved(manifest, value, modalities[name], base)
+            if sample.labels:
+                entry["labels"] = sample.labels
+            for name, values in sample.references.items():
+                moved = [_moved(manifest, value, modalities[name], base) for value in values]
+                entry.setdefault("references", {})[name] = moved
+            yield entry
+
+
+def _moved(manifest: Manifest, value: str, modality: type[Modality], base: str) -> str:
+    """A manifest's value as it stands in one in another folder."""
+    source = manifest.locate(value, modality)
+    return os.path.relpath(source, base) if isinstance(source, Path) else source

@@ -23,12 +23,15 @@ class Metric(ABC):
             if it is another, the source of that kind, and directions without such a source are left out.
         minimum: samples below which a figure would mislead; fewer are refused.
         version: raised whenever the same samples would give other features.
+        multi_reference: whether a generation is compared with all the real samples that the manifest gives for it
+            under `references`, not only with the sample's own value.
     """
 
     judges: str
     against: str
     minimum: ClassVar[int] = 2
     version: ClassVar[int] = 1
+    multi_reference: ClassVar[bool] = False
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
@@ -47,12 +50,14 @@ class Metric(ABC):
         """
 
     @abstractmethod
-    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+    def compute(self, made: Tensor, reference: Tensor, *sample: Tensor) -> dict[str, float]:
         """The figures, by full name but for the number of samples, such as `fid[torch-fidelity,inception-v3-compat]`.
 
         Args:
             made: features of n generations, with shape (n, *).
-            reference: features of what each is compared with, row by row, with shape (n, *).
+            reference: features of what each is compared with, row by row, with shape (n, *); with `multi_reference`, of
+                the m real samples of all, with shape (m, *), each generation's own first among its references.
+            sample: only with `multi_reference`, the generation that each of the m belongs to, with shape (m,).
 
         Raises:
             ValueError: the features cannot give a figure that means what its name says; one line says why.

@@ -149,7 +149,18 @@ def _measures(
         return _figure(found[said][key]) + (f" ± {_figure(deviation)}" if deviation is not None else "")
 
     rows = [[said, *(cell(said, key) for key in keys)] for said in found]
-    return Table(title, [first, *map(_short, keys)], rows)
+    return Table(title, [first, *_heads(keys)], rows)
+
+
+def _heads(keys: Sequence[str]) -> list[str]:
+    """Short names; those that measures share get the part of the full name that tells them apart."""
+    parts = {key: key.partition("[")[2].rstrip("]").split(",") for key in keys}
+    heads = []
+    for key in keys:
+        alike = [set(parts[other]) for other in keys if _short(other) == _short(key)]
+        own = [part for part in parts[key] if part not in set.intersection(*alike)]
+        heads.append(" ".join([_short(key), *(own if len(alike) > 1 else [])]))
+    return heads
 
 
 def _short(key: str) -> str:

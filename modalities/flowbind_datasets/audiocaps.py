@@ -30,7 +30,8 @@ def prepare(
         source: Folder of the sounds, and of train.csv, val.csv and test.csv if `annotations` does not say otherwise.
         annotations: Folder of the three CSV files.
         captions: Of validation and test clips: `first`, one sample a clip, or `all`, a sample for each caption, which
-            share the sound. Training always takes the first.
+            share the sound. Training always takes the first. Either way, captions that are generated are compared with
+            all of the clip's.
         images: Folder of pictures of the clips, named as the sounds are; they make triplets.
 
     Raises:
@@ -58,8 +59,9 @@ def prepare(
                     splits.miss(split, picture.name)
             taken = rows[:1] if split == "train" else rows[kept]
             splits.leave(split, len(rows) - len(taken))
+            captions = [row["caption"] for row in rows]
             for row in taken:
-                splits.add(split, row["audiocap_id"], text=row["caption"], **files)
+                splits.add(split, row["audiocap_id"], captions=captions, text=row["caption"], **files)
     splits.write(source, LAYOUT)
 
 

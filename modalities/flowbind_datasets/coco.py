@@ -41,7 +41,8 @@ def prepare(
     Args:
         source: Folder with annotations/, train2014/ and val2014/ (or images/train2014/), or the same of 2017.
         year: 2014 or 2017.
-        captions: Of training and validation images: `first`, one sample an image, or `all`, a sample for each caption.
+        captions: Of training and validation images: `first`, one sample an image, or `all`, a sample for each caption. In
+            validation and testing, captions that are generated are compared with all of the image's either way.
         test_samples: Captions of the published validation set that are drawn for testing.
         val_samples: Images of training that are held out for validation.
         seed: Of both draws.
@@ -57,19 +58,17 @@ def prepare(
     splits = Splits(out)
     if found := _part(source, f"train{year}"):
         named, files = found
-        images: dict[str, list[Caption]] = {}
-        for caption in named:
-            images.setdefault(caption.image, []).append(caption)
+        images = _by_image(named)
         held = held_out(list(images), val_samples, seed, 0)
         for image, all_captions in images.items():
             split = "val" if image in held else "train"
             splits.leave(split, len(all_captions) - len(all_captions[kept]))
-            _add(splits, split, all_captions[kept], files)
+            _add(splits, split, all_captions[kept], images, files)
     if found := _part(source, f"val{year}"):
         named, files = found
         if len(named) < test_samples:
             say(f"val{year} has {len(named)} captions, so all of them are taken for testing, not {test_samples}")
-        _add(splits, "test", _spread(named, test_samples, seed), files)
+        _add(splits, "test", _spread(named, test_samples, seed), _by_image(named), files)
     splits.write(source, LAYOUT)
 
 
@@ -92,6 +91,14 @@ def _part(source: Path, part: str) -> tuple[list[Caption], Files] | None:
     return named, Files([folder], image=IMAGES)
 
 
+def _by_image(captions: list[Caption]) -> dict[str, list[Caption]]:
+    """The captions of each image, in the file's order."""
+    images: dict[str, list[Caption]] = {}
+    for caption in captions:
+        images.setdefault(caption.image, []).append(caption)
+    return images
+
+
 def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
     """Draws captions so that no image has one more than another that still has some."""
     turns: Counter[str] = Counter()
@@ -103,7 +110,9 @@ def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
     return [caption for _, caption in drawn[:count]]
 
 
-def _add(splits: Splits, split: str, captions: list[Caption], files: Files) -> None:
+def _add(splits: Splits, split: str, captions: list[Caption], images: dict[str, list[Caption]], files: Files) -> None:
     for caption in captions:
         stem = PurePosixPath(caption.image).stem
-        splits.add(split, f"{stem}#{caption.id}", text=caption.text, image=files.find("image", stem))
+        image = files.find("image", stem)
+        texts = [other.text for other in images[caption.image]]
+        splits.add(split, f"{stem}#{caption.id}", captions=texts, text=caption.text, image=image)

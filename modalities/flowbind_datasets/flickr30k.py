@@ -50,7 +50,8 @@ def prepare(
     Args:
         source: Folder of the images, at any depth, and of the captions if `annotations` does not say otherwise.
         annotations: File of the captions.
-        captions: `first`, one sample an image, or `all`, a sample for each caption.
+        captions: `first`, one sample an image, or `all`, a sample for each caption. In validation and testing, captions
+            that are generated are compared with all of the image's either way.
         val_samples: Images drawn for validation where the captions come without splits; 1,014 if it is not given.
         test_samples: Images drawn for testing, likewise; 1,000 if it is not given.
         seed: Of that draw.
@@ -85,7 +86,7 @@ def prepare(
         image = files.find("image", stem)
         splits.leave(split, len(texts) - len(texts[kept]))
         for number, text in enumerate(texts[kept]):
-            splits.add(split, f"{stem}#{number}", text=text, image=image)
+            splits.add(split, f"{stem}#{number}", captions=texts, text=text, image=image)
     splits.write(source, LAYOUT)
 
 

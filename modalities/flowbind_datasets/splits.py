@@ -30,9 +30,25 @@ class Splits:
         self.samples: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self.missing: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
         self.aside: Counter[str] = Counter()
+        self.references: dict[str, list[int]] = {split: [] for split in SPLITS}
 
-    def add(self, split: str, id: str, labels: dict[str, str] | None = None, **values: str | File) -> None:
-        """Adds a sample: by modality a text or a file. If one is not there, it is missed and the sample is left out."""
+    def add(
+        self,
+        split: str,
+        id: str,
+        labels: dict[str, str] | None = None,
+        captions: Sequence[str] = (),
+        **values: str | File,
+    ) -> None:
+        """Adds a sample: by modality a text or a file. If one is not there, it is missed and the sample is left out.
+
+        Args:
+            split: of the sample; samples to measure on get `references`, those to train on do not.
+            id: of the sample.
+            labels: values of named factors.
+            captions: all that the dataset has of the same thing, its `text` among them.
+            values: by modality.
+        """
         missed = [
             value.name if isinstance(value, File) else f"{key} of {id}"
             for key, value in values.items()
@@ -42,15 +58,21 @@ class Splits:
             self.miss(split, name)
         if not missed:
             sample = {key: self._entry(value) for key, value in values.items()}
-            self.samples[split].append({"id": id} | sample | ({"labels": labels} if labels else {}))
+            if labels:
+                sample["labels"] = labels
+            references = [self._entry(caption) for caption in captions if caption.strip()]
+            if split != "train" and len(references) > 1:
+                sample["references"] = {"text": references}
+                self.references[split].append(len(references))
+            self.samples[split].append({"id": id} | sample)
 
     def miss(self, split: str, name: str) -> None:
         """Notes something that is not there."""
         self.missing[split][name] = None
 
     def leave(self, split: str, captions: int) -> None:
-        """Notes captions that are there and not wanted."""
-        self.aside[split] += captions
+        """Notes captions that are there and not wanted; for measuring, all are wanted as references."""
+        self.aside[split] += captions if split == "train" else 0
 
     def write(self, source: Path, layout: str) -> None:
         """Writes a manifest for each split that has samples, and the list of what is missing, and says how many there are.
@@ -71,7 +93,11 @@ class Splits:
                 write_manifest(Path(self.out, f"{split}.jsonl"), samples)
             if samples or self.missing[split]:
                 aside = f", {self.aside[split]} further captions left aside" if self.aside[split] else ""
-                say(f"{split}: {len(samples)} samples, {len(self.missing[split])} missing{aside}")
+                counts = self.references[split]
+                compared = (
+                    f", {len(counts)} of them with up to {max(counts)} captions to compare with" if counts else ""
+                )
+                say(f"{split}: {len(samples)} samples, {len(self.missing[split])} missing{aside}{compared}")
         lines = [f"{split}\t{name}\n" for split, names in self.missing.items() for name in names]
         if lines:
             Path(self.out, LIST).write_text("".join(lines), encoding="utf-8")
