@@ -1,7 +1,6 @@
 """Generation, any sources to any targets: read, encode, flow to the shared latent, average, flow out, decode."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from flowbind.codec import Codec
 from flowbind.defaults import torch_defaults
 from flowbind.flows import Flows
 from flowbind.fusion import add_noise, fuse
-from flowbind.manifest import read_raw
+from flowbind.manifest import take_raw
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
@@ -91,14 +90,14 @@ class Model:
     @torch_defaults()
     @torch.no_grad()
     def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
-        """Codec latents of B samples, with shape (B, *shape). A string or path is read first, a raw sample taken as it is.
+        """Codec latents of B samples, with shape (B, *shape). A string or path is read; what else is given, `accept` makes a sample.
 
         Raises:
             ValueError: a sample that cannot be read, or no such modality.
         """
         modality = self.modality(name)
         codec = self.codec(name, "encode")
-        raws = [read_raw(modality, s, f"source '{name}'") if isinstance(s, str | Path) else s for s in samples]
+        raws = [take_raw(modality, s, f"source '{name}'[{number}]") for number, s in enumerate(samples)]
         return codec.encode(raws)
 
     @torch.no_grad()
@@ -199,7 +198,8 @@ class Model:
         """Generates every target from all sources together.
 
         Args:
-            sources: per modality, B samples: raw, or a file's path, or a literal where the modality has them.
+            sources: per modality, B samples: a file's path, a literal where the modality has them, or whatever the
+                modality's `accept` takes.
             to: targets.
             steps: of the solver, on both legs, or (source leg, target leg).
             method: of the solver: euler, midpoint, rk4 or dopri5.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flowbind.arrays import describe
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.registry import nearest
@@ -123,7 +124,7 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     try:
         if isinstance(source, Path):
             check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
-        return modality.read(source)
+        return _accepted(modality, modality.read(source), f"{source}: ")
     except FileNotFoundError:
         why = f"{source}: no such file"
     except OSError as error:
@@ -131,6 +132,30 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     except ValueError as error:
         why = str(error)
     raise ValueError(" ".join(f"{why} ({what})".split()))  # names may have line ends
+
+
+def take_raw(modality: Modality, sample: Any, what: str) -> Any:
+    """One raw sample of what a caller in Python gives: a path or a literal is read, anything else is taken for the sample.
+
+    Raises:
+        ValueError: it cannot be read, or is no sample of this kind; one line that names it.
+    """
+    if isinstance(sample, str):
+        return read_raw(modality, str(sample), what)  # it may be numpy's
+    if isinstance(sample, os.PathLike):
+        return read_raw(modality, Path(sample), what)
+    return _accepted(modality, sample, f"{what}: ")
+
+
+def _accepted(modality: Modality, raw: Any, where: str) -> Any:
+    """What the modality makes of a raw sample; whatever a plugin raises is one line."""
+    try:
+        return modality.accept(raw)
+    except ValueError as error:
+        message = str(error)
+    except Exception as error:  # of a plugin that did not expect such a thing
+        message = f"{describe(raw)} cannot be taken ({type(error).__name__}: {error})"
+    raise ValueError(" ".join(f"{where}{message}".split()))
 
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:

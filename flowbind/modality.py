@@ -4,13 +4,17 @@ It says how samples are read, written and shown, which codec turns them into lat
 flow. It is a light description: no weights live in it, networks are built when a model asks for them.
 """
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import asdict
+from numbers import Number
 from pathlib import Path
 from typing import Any, ClassVar
 
-from torch import nn
+import numpy as np
+from torch import Tensor, nn
 
+from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
 
@@ -48,6 +52,19 @@ class Modality(ABC):
             ValueError: the sample is damaged or not of this kind; one line that names the file.
         """
 
+    def accept(self, raw: Any) -> Any:
+        """The raw sample, as `read` gives it and as the codec takes it, of what people have in Python.
+
+        It is called wherever a raw sample enters: on what `read` returns, which it leaves as it is, and on what callers
+        give. It changes the form alone, where there is one meaning: arrays of other libraries, layouts, and dtypes that
+        tell their range. Here nothing is changed, and what is nobody's sample is refused; a modality that knows more about
+        its samples says so in a method of its own.
+
+        Raises:
+            ValueError: it is no sample of this kind; one line that says what was given and what would be taken.
+        """
+        return check_sample(raw, literal=self.literal)
+
     @abstractmethod
     def write(self, raw: Any, path: Path) -> None:
         """Writes one raw sample to a file with the modality's first suffix."""
@@ -66,3 +83,35 @@ class Modality(ABC):
         What it draws at random, such as dropout, it draws from the stream of each row (`flowbind.draws`), or nothing.
         """
         return Head(*self.codec.shape, **asdict(self.head or config))
+
+
+def check_sample(raw: Any, literal: bool) -> Any:
+    """Refuses what is a raw sample of no modality; returns it otherwise.
+
+    Args:
+        raw: what was given.
+        literal: whether strings are samples.
+
+    Raises:
+        ValueError: nothing, a number, a missing value, a string that is empty or no sample, a list with one of these, or an
+            array without numbers or with some that are not finite; one line.
+    """
+    allowed = (
+        "a raw sample as `read` gives it, a string, or a path"
+        if literal
+        else "a raw sample as `read` gives it, or a path"
+    )
+    if isinstance(raw, Tensor | np.ndarray):
+        as_tensor(raw, allowed)
+    if isinstance(raw, str) and literal and raw.strip():
+        return raw
+    parts = raw if isinstance(raw, list | tuple) else [raw]
+    if not parts or any(_is_nothing(part) for part in parts):
+        raise ValueError(f"{describe(raw)} is no sample; allowed: {allowed}")
+    return raw
+
+
+def _is_nothing(part: Any) -> bool:
+    if isinstance(part, Tensor | np.ndarray):
+        return part.ndim == 0
+    return part is None or isinstance(part, Number | str | bytes | os.PathLike)

@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from flowbind.arrays import describe
 from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
@@ -157,6 +158,75 @@ def files_keep_samples(subject: Subject) -> None:
     _demand_same(subject, back, subject.latents, "going through a file", subject.tolerance)
     again = subject.encode([subject.modality.read(subject.write(subject.raws[1], folder, "0"))])
     _demand_same(subject, again, subject.latents[1:2], "writing over a file", subject.tolerance)
+
+
+@law
+def samples_are_accepted_as_they_are(subject: Subject) -> None:
+    """What is given, read or decoded is a sample already: `accept` gives the same, and changes nothing in place."""
+    modality = subject.modality
+    folder = subject.new_folder()
+    read = [modality.read(subject.write(raw, folder, str(number))) for number, raw in enumerate(subject.raws)]
+    for kind, raws in {"given": subject.raws, "read": read, "decoded": modality.codec.decode(subject.latents)}.items():
+        for raw in raws:
+            before = copy.deepcopy(raw)
+            accepted = modality.accept(raw)
+            _demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
+            _demand(not _is_array(raw) or _is_same(raw, before), f"a sample that was {kind} is changed in place")
+
+
+@law
+def what_is_no_sample_is_refused(subject: Subject) -> None:
+    """Of None, a number, a list of strings, an empty array or a missing number `accept` raises ValueError, with one line."""
+    raw = subject.raws[0]
+    nonsense = [None, 3, 0.5, float("nan"), ["a", "b"], [], np.zeros((0, 3)), np.full((4, 3), np.nan), np.array(["a", "b"])]
+    nonsense = [value for value in nonsense if type(value) is not type(raw) or _is_array(raw)]
+    nonsense += [torch.zeros(0), torch.full((4, 3), torch.nan)]
+    if _is_array(raw):
+        nonsense.append(raw[:0])
+    if isinstance(raw, Tensor) and raw.is_floating_point():
+        nonsense.append(torch.cat([raw[:-1], torch.full_like(raw[-1:], torch.nan)]))
+
+    for value in nonsense:
+        name = describe(value)
+        try:
+            subject.modality.accept(value)
+        except ValueError as error:
+            _demand(str(error) and "\n" not in str(error), f"of {name} it says {str(error)!r}")
+        else:
+            _demand(False, f"{name} is accepted")
+
+
+@law
+def another_container_holds_the_same_sample(subject: Subject) -> None:
+    """A sample in a numpy array, in one that is read-only, or in double precision is the same to an `accept` of one's own, or refused."""
+    raws = [raw for raw in subject.raws if isinstance(raw, Tensor)]
+    if type(subject.modality).accept is Modality.accept:
+        return  # it knows no other container
+    for raw in raws:
+        read_only = raw.numpy().copy()
+        read_only.flags.writeable = False
+        double = [raw.double()] if raw.is_floating_point() else []
+        for container in (raw.numpy(), read_only, *double):
+            try:
+                accepted = subject.modality.accept(container)
+            except ValueError:
+                continue
+            _demand(_is_same(accepted, raw), f"{describe(container)} becomes another sample")
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two samples are the same: arrays to the bit."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, Tensor):
+        return first.dtype == second.dtype and torch.equal(first, second)
+    if isinstance(first, np.ndarray):
+        return first.dtype == second.dtype and np.array_equal(first, second)
+    return first is second or bool(first == second)
 
 
 @law

@@ -4,6 +4,7 @@ import threading
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from flowbind_shapes.dataset import prepare
@@ -11,7 +12,8 @@ from safetensors.torch import save as safetensors
 from safetensors.torch import save_file
 from torch import nn
 
-from flowbind import Head, NeuralCodec
+from flowbind import Head, Modality, NeuralCodec
+from flowbind.arrays import as_tensor
 from flowbind.manifest import Manifest
 from flowbind.registry import GROUPS, installed, load, name_of
 from flowbind.testing import LAWS, Subject, check_modality
@@ -86,6 +88,21 @@ def read_at_length(self, source):
 
 def read_carelessly(self, source):
     return Vector.read(self, source) if source.is_file() else {}["missing"]
+
+
+def accept_holes(self, raw):
+    return Vector.accept(self, raw.nan_to_num() if isinstance(raw, torch.Tensor) else raw)
+
+
+def accept_at_length(self, raw):
+    try:
+        return Vector.accept(self, raw)
+    except ValueError as error:
+        raise ValueError(f"{error}\nand more") from None
+
+
+def accept_by_container(self, raw):
+    return Vector.accept(self, raw) / (2 if isinstance(raw, np.ndarray) else 1)
 
 
 def write_and_leave(self, raw, path):
@@ -196,6 +213,21 @@ BROKEN = {
         (toy({"write": write_and_leave}), r"the folder holds .*\.log"),
         (toy({"write": lambda self, raw, path: Vector.write(self, raw.round(), path)}), "going through a file moves"),
     ],
+    "samples_are_accepted_as_they_are": [
+        (toy({"accept": lambda self, raw: Vector.accept(self, raw) + 1}), "of a sample that was given it makes another"),
+        (toy({"accept": lambda self, raw: Vector.accept(self, raw).numpy()}), "makes another"),
+        (toy({"accept": lambda self, raw: raw.mul_(1.5)}), "changed in place"),
+    ],
+    "what_is_no_sample_is_refused": [
+        (toy({"accept": lambda self, raw: raw}), "None is accepted"),
+        (toy({"accept": lambda self, raw: raw * 1.0}), "TypeError.* is raised"),
+        (toy({"accept": accept_holes}), r"a tensor of float32 with shape \(3,\) is accepted"),
+        (toy({"accept": accept_at_length}), "of None it says '.* more'"),
+    ],
+    "another_container_holds_the_same_sample": [
+        (toy({"accept": accept_by_container}), "an array of float32"),
+        (toy({"accept": lambda self, raw: as_tensor(raw, "numbers")}), "a tensor of float64"),
+    ],
     "damaged_files_are_refused": [
         (toy({"read": read_anything}), "an empty file is read as a sample"),
         (toy({"read": read_namelessly}), "does not name it"),
@@ -273,6 +305,11 @@ def vectors():
 
 
 def test_a_lawful_toy_passes(registered, tmp_path):
+    check_modality(Toy(), vectors(), tmp_path)
+
+
+def test_a_plugin_that_says_nothing_of_what_it_accepts_is_lawful_too(registered, tmp_path, monkeypatch):
+    monkeypatch.setattr(Toy, "accept", Modality.accept)
     check_modality(Toy(), vectors(), tmp_path)
 
 

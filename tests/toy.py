@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from flowbind import Codec, FlowBind, Modality
+from flowbind.arrays import as_tensor
 from flowbind.metrics.metric import Metric
 
 DIGITS = 4
@@ -80,6 +81,9 @@ class Vector(Modality):
         if len(numbers) != 3:
             raise ValueError(f"{source}: damaged; a vector has three numbers")
         return numbers
+
+    def accept(self, raw):
+        return as_tensor(raw, "three numbers", shape=(3,)).float()
 
     def write(self, raw, path):
         partial = path.with_name(path.name + ".partial")

@@ -6,6 +6,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from flowbind import Codec, Modality
+from flowbind.arrays import as_tensor
 from flowbind.atomic import replacing
 
 WAVES = 22  # frequencies a channel: the fewest that give 64 numbers for three channels
@@ -57,6 +58,9 @@ class Ink(Modality):
             return stroke
         except (ElementTree.ParseError, KeyError, ValueError) as error:
             raise ValueError(f"{source}: not ink, an SVG file of circles with cx, cy and r ({error})") from None
+
+    def accept(self, raw):
+        return as_tensor(raw, "x, y and half the line's width, of shape (n, 3)", shape=(None, 3)).float()
 
     def write(self, raw, path):
         circles = "\n".join(f'<circle cx="{x:.9g}" cy="{y:.9g}" r="{r:.9g}"/>' for x, y, r in raw.tolist())
