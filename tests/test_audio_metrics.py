@@ -1,10 +1,13 @@
 """Metrics of sounds: closed forms, an independent derivation of VGGish, and what is refused."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from flowbind_audio.clap_score import PARALLEL, UNRELATED, CLAPScore
-from flowbind_audio.frechet_audio import PATCHES, ClapFAD, VggishFAD
+from flowbind_audio.frechet_audio import PATCHES, ClapFAD, VggishFAD, distances
 from flowbind_audio.spectrogram import RATE
 from flowbind_audio.vggish import SHORTEST, Vggish, bands, load_vggish, log_mel, patches
 from safetensors.torch import save_file
@@ -104,7 +107,9 @@ def test_the_distance_by_clap_has_its_closed_form(folder):
     metric = ClapFAD(clap=str(folder))
     x, shift = gaussian(800, 512, seed=0), torch.linspace(-0.1, 0.2, 512, dtype=torch.float64)
     name = f"fad[clap,transformers,tiny@{metric.fingerprint()['clap_weights'][:8]}]"
-    assert metric.compute(x, x) == {name: pytest.approx(0, abs=1e-6)}
+    same = metric.compute(x, x)
+    assert same[name] == pytest.approx(0, abs=1e-6)
+    assert same.keys() == {name, name.replace("fad", "kad")}
     assert metric.compute(x + shift, gaussian(900, 512, seed=1))[name] == pytest.approx(
         float(shift.square().sum()), rel=1e-6
     )
@@ -127,11 +132,22 @@ def test_the_distance_by_vggish_has_its_closed_form(weights):
         return torch.cat([held, torch.zeros(len(held), 3, 129)], dim=1)
 
     x, shift = gaussian(350, 128, seed=0), torch.linspace(-1, 1, 128, dtype=torch.float64)
-    (name,) = metric.compute(packed(x), packed(x))
+    name, kernel = metric.compute(packed(x), packed(x))
     assert name.startswith("fad[vggish,")
+    assert kernel == name.replace("fad", "kad")
     assert metric.compute(packed(x), packed(x))[name] == pytest.approx(0, abs=1e-6)
     assert metric.compute(packed(x + shift), packed(x))[name] == pytest.approx(float(shift.square().sum()), rel=1e-5)
     assert metric.compute(packed(2 * x)[:25], packed(2 * x)[:25])[name] == pytest.approx(0, abs=1e-6)
+
+
+def test_distances_of_given_embeddings_are_those_of_others():
+    """frechet-audio-distance's and kadtk's, by the command that `reference/features.py` tells."""
+    theirs = json.loads((Path(__file__).parent / "reference/features.json").read_text())
+    made, real = (torch.tensor(theirs[part], dtype=torch.float64) for part in ("made", "real"))
+    assert distances("given", made, real) == {
+        "fad[given]": pytest.approx(theirs["frechet"]["frechet-audio-distance"], rel=1e-9),
+        "kad[given]": pytest.approx(theirs["kad"], rel=1e-6),  # theirs takes the median of float32
+    }
 
 
 def test_features_by_vggish_are_those_of_every_patch(weights):

@@ -3,6 +3,7 @@
 import json
 import pickle
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 import PIL.Image
@@ -74,12 +75,15 @@ def judged(metric, made, real):
 
 
 def assert_as_official(found, expected, label):
+    features = label.removeprefix("torch-fidelity,")
     assert found == pytest.approx(
         {
             f"fid[{label}]": expected["frechet_inception_distance"],
             f"kid[{label},subsets=100x120]": expected["kernel_inception_distance_mean"],
             f"precision[{label},k=3]": expected["precision"],
             f"recall[{label},k=3]": expected["recall"],
+            f"density[flowbind,{features},k=5]": found[f"density[flowbind,{features},k=5]"],  # torch-fidelity has
+            f"coverage[flowbind,{features},k=5]": found[f"coverage[flowbind,{features},k=5]"],  # neither
         },
         rel=1e-4,  # float32 features of other batches
     )
@@ -152,6 +156,16 @@ def test_precision_and_recall_of_known_sets():
     missed = figures(one[:30].repeat(2, 1), both)  # what is made is real, half of what is real is never made
     assert missed["precision"] == 1
     assert missed["recall"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_figures_of_given_features_are_those_of_others():
+    """clean-fid's FID and KID and prdc's other four, by the command that `reference/features.py` tells."""
+    theirs = json.loads((Path(__file__).parent / "reference/features.json").read_text())
+    found = figures(torch.tensor(theirs["made"]), torch.tensor(theirs["real"]))  # float32
+    assert found["fid"] == pytest.approx(theirs["frechet"]["clean-fid"], rel=1e-4)
+    assert found["kid"] == pytest.approx(theirs["kid"], rel=1e-4)
+    for name, k in (("precision", 3), ("recall", 3), ("density", 5), ("coverage", 5)):
+        assert found[name] == pytest.approx(theirs[f"prdc k={k}"][name], rel=1e-6)
 
 
 def test_fewer_samples_than_features_are_remarked_on_once(capsys):

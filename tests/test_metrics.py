@@ -1,7 +1,9 @@
-"""Measures against closed forms and slow re-derivations."""
+"""Measures against closed forms, slow re-derivations, and what others' code says of the same features."""
 
+import json
 import math
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +12,14 @@ import torch
 
 from flowbind.metrics import probe as probes
 from flowbind.metrics.cknna import cknna
+from flowbind.metrics.density import density_and_coverage
 from flowbind.metrics.frechet import frechet
+from flowbind.metrics.kernel import kernel_distance
 from flowbind.metrics.probe import accuracy
 from flowbind.metrics.retrieval import recall_at_1
+
+OTHERS = json.loads((Path(__file__).parent / "reference/features.json").read_text())
+OTHERS_SETS = tuple(torch.tensor(OTHERS[part], dtype=torch.float64) for part in ("made", "real"))
 
 
 def randn(*shape, seed=0):
@@ -60,6 +67,84 @@ def test_frechet_of_fewer_samples_than_features_is_real():
     ac, bc = (a - a.mean(0)) / math.sqrt(4), (b - b.mean(0)) / math.sqrt(5)
     trace = ac.square().sum() + bc.square().sum() - 2 * torch.linalg.svdvals(ac @ bc.T).sum()
     assert frechet(a, b) == pytest.approx(((a.mean(0) - b.mean(0)).square().sum() + trace).item(), rel=1e-7)
+
+
+@pytest.mark.parametrize("others", ["scipy", "clean-fid", "frechet-audio-distance"])
+def test_frechet_is_what_others_say(others):
+    assert frechet(*OTHERS_SETS) == pytest.approx(OTHERS["frechet"][others], rel=1e-9)
+
+
+# Density and coverage
+
+
+def slow_density_and_coverage(made, real, k):
+    inside, reached = 0, 0
+    for i, centre in enumerate(real):
+        radius = sorted(float((centre - other).norm()) for j, other in enumerate(real) if j != i)[k - 1]
+        within = sum(float((centre - other).norm()) < radius for other in made)
+        inside, reached = inside + within, reached + (within > 0)
+    return inside / (k * len(made)), reached / len(real)
+
+
+@pytest.mark.parametrize(("made", "real", "k"), [(20, 30, 3), (40, 9, 8), (1, 12, 5)])
+def test_density_and_coverage_are_their_definition(made, real, k, monkeypatch):
+    monkeypatch.setattr("flowbind.metrics.density.ROWS", 7)
+    sets = randn(made, 3), 1.5 * randn(real, 3, seed=1)
+    assert density_and_coverage(*sets, k) == pytest.approx(slow_density_and_coverage(*sets, k))
+
+
+@pytest.mark.parametrize("k", [3, 5])
+def test_density_and_coverage_are_what_prdc_says(k):
+    theirs = OTHERS[f"prdc k={k}"]
+    assert density_and_coverage(*OTHERS_SETS, k) == pytest.approx((theirs["density"], theirs["coverage"]), rel=1e-12)
+
+
+def test_density_and_coverage_of_known_sets():
+    x, far = randn(60, 3), randn(60, 3) + 1000
+    assert density_and_coverage(x, x, 5) == (1, 1)  # its own ball, and those of which it is one of the four inside
+    assert density_and_coverage(far, x, 5) == (0, 0)
+    density, coverage = density_and_coverage(x[:1].repeat(60, 1), torch.cat([x, far]), 5)  # all in one place
+    assert density == pytest.approx(slow_density_and_coverage(x[:1], torch.cat([x, far]), 5)[0])
+    assert 1 / 120 <= coverage < 0.2
+    with pytest.raises(ValueError, match="by 5 neighbours need more than 5 real samples, not 5"):
+        density_and_coverage(x, x[:5], 5)
+
+
+# Kernel distance
+
+
+def slow_kernel_distance(made, real):
+    distances = sorted(float((real[i] - real[j]).norm()) for i in range(len(real)) for j in range(i))
+    width = distances[(len(distances) - 1) // 2]
+
+    def mean_kernel(a, b, skip):
+        pairs = [(x, y) for i, x in enumerate(a) for j, y in enumerate(b) if not (skip and i == j)]
+        return sum(math.exp(-float((x - y).square().sum()) / (2 * width**2)) for x, y in pairs) / len(pairs)
+
+    return mean_kernel(made, made, True) + mean_kernel(real, real, True) - 2 * mean_kernel(made, real, False)
+
+
+@pytest.mark.parametrize(("made", "real"), [(12, 17), (2, 9), (20, 3)])
+def test_kernel_distance_is_its_definition(made, real, monkeypatch):
+    monkeypatch.setattr("flowbind.metrics.kernel.ROWS", 5)
+    sets = randn(made, 4) + 0.3, randn(real, 4, seed=1)
+    assert kernel_distance(*sets) == pytest.approx(slow_kernel_distance(*sets), rel=1e-9)
+
+
+def test_kernel_distance_is_what_kadtk_says():
+    assert 100 * kernel_distance(*OTHERS_SETS) == pytest.approx(OTHERS["kad"], rel=1e-6)  # its median is in float32
+
+
+def test_kernel_distance_is_fair_at_any_number_and_in_any_unit():
+    """Its mean over pairs of sets drawn alike is 0 within its own deviation, and scaling both changes nothing."""
+    same = torch.tensor([kernel_distance(randn(10, 3, seed=i), randn(10, 3, seed=1000 + i)) for i in range(300)])
+    assert same.mean().abs() < 3 * same.std() / 300**0.5
+    assert (same < 0).any()
+    x, y = randn(30, 3), randn(30, 3, seed=1) + 1
+    assert kernel_distance(7 * x, 7 * y) == pytest.approx(kernel_distance(x, y), rel=1e-9)
+    assert kernel_distance(x, y) > 0.1
+    with pytest.raises(ValueError, match="most real samples are the same"):
+        kernel_distance(x, x[:1].repeat(5, 1))
 
 
 # Retrieval

@@ -143,14 +143,14 @@ def measured(run: str, samples: int) -> dict[str, set[str]]:
 EVERY = {"frechet", "recall@1", "cycle"}
 CAPTIONS = {"cider", "rouge-l", "similarity"}
 CLASSES = {"accuracy/class", "accuracy/joint"}  # VGGSound's
-FIDELITY = {"fid", "kid", "precision", "recall"}
+FIDELITY = {"fid", "kid", "precision", "recall", "density", "coverage"}
 
 
 @pytest.mark.slow
 def test_audiocaps(follow):
     follow("recipes/audiocaps.yaml")
     found = measured("runs/audiocaps", 12)
-    assert found["text->audio"] == EVERY | {"clap-score", "fad"}
+    assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
     model = flowbind.load("runs/audiocaps/model")  # the trained projector and adapter came along
     (sound,) = model.generate({"text": ["a bell"]}, to=["audio"], steps=2)["audio"]
@@ -187,11 +187,11 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     test = "flowbind test --config recipes/flowbind_normalized.yaml --model.evaluation.between"
     run(f"{test} [text,audio]")
     found = measured("runs/flowbind_normalized", 12)
-    assert found["text->audio"] == EVERY | {"clap-score", "fad"}
+    assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
     run(f"{test} [image,audio]")
     found = measured("runs/flowbind_normalized", 12)
-    assert found["image->audio"] == EVERY | CLASSES | {"fad", "ais"}
+    assert found["image->audio"] == EVERY | CLASSES | {"fad", "kad", "ais"}
     assert found["audio->image"] == EVERY | CLASSES | FIDELITY | {"ais"}
 
     follow("recipes/pix3d_bind.yaml")

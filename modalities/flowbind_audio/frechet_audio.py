@@ -1,7 +1,10 @@
-"""The Frechet audio distance: that of generated sounds' embeddings from real ones', by CLAP or by VGGish.
+"""Frechet and kernel audio distance: those of generated sounds' embeddings from real ones', by CLAP or by VGGish.
 
-Kilgour et al., "Frechet audio distance: a reference-free metric for evaluating music enhancement algorithms"
-(Interspeech 2019, arXiv 1812.08466).
+- `fad`: Kilgour et al., "Frechet audio distance: a reference-free metric for evaluating music enhancement algorithms"
+  (Interspeech 2019, arXiv 1812.08466). It falls with the number of sounds.
+- `kad`: Chung et al., "KAD: No more FAD! An effective and efficient evaluation metric for audio generation" (arXiv
+  2502.15602), 100 times the squared maximum mean discrepancy. It hangs on the number of sounds by chance alone, so a
+  few hundred do; around 0, or below it, there is nothing to tell the two sets apart by.
 """
 
 from collections.abc import Sequence
@@ -15,19 +18,29 @@ from torch import Tensor
 
 from flowbind.codec import digest
 from flowbind.metrics.frechet import frechet
+from flowbind.metrics.kernel import kernel_distance
 from flowbind.metrics.metric import Metric
 from flowbind_audio.clap import SECONDS, UNFUSED, local_weights, open_clap
 from flowbind_audio.spectrogram import RATE
 from flowbind_audio.vggish import FRAMES, HOP, WIDTH, Vggish, load_vggish, patches
 
 PATCHES = (SECONDS * RATE // HOP) // FRAMES  # of VGGish in what is heard of a sound
+KAD_SCALE = 100  # of the kernel audio distance, as its authors' toolkit prints it
 RELEASE = "get vggish-10086976.pth from the releases of https://github.com/harritaylor/torchvggish"
 
 
-class ClapFAD(Metric):
-    """Frechet distance of CLAP's embeddings of generated sounds from those of the real ones, ten seconds of each.
+def distances(embedding: str, made: Tensor, reference: Tensor) -> dict[str, float]:
+    """Both distances of embeddings, with shape (n, F) and (m, F), whose name is `embedding`."""
+    return {
+        f"fad[{embedding}]": frechet(made, reference),
+        f"kad[{embedding}]": KAD_SCALE * kernel_distance(made, reference),
+    }
 
-    It falls with the number of samples, most where there are fewer than the 512 numbers of an embedding.
+
+class ClapFAD(Metric):
+    """Distances of CLAP's embeddings of generated sounds from those of the real ones, ten seconds of each.
+
+    `fad` falls with the number of samples, most where there are fewer than the 512 numbers of an embedding.
 
     Args:
         clap: the CLAP model: for transformers a folder or a repository on the hub, without fusion; for laion_clap a
@@ -47,14 +60,14 @@ class ClapFAD(Metric):
         return self.model.sounds(raws, self.device)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        return {f"fad[clap,{self.model.label}]": frechet(made, reference)}
+        return distances(f"clap,{self.model.label}", made, reference)
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"clap_weights": self.model.digest()}
 
 
 class VggishFAD(Metric):
-    """Frechet distance of VGGish's embeddings, all patches of all sounds together, from those of the real ones.
+    """Distances of VGGish's embeddings, all patches of all sounds together, from those of the real ones.
 
     A patch has 0.96 seconds; ten seconds of each sound are heard, so ten patches at most.
 
@@ -90,7 +103,7 @@ class VggishFAD(Metric):
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         made, reference = (x[x[..., WIDTH] == 1][:, :WIDTH] for x in (made, reference))
-        return {f"fad[vggish,{digest(self.file)[:8]}]": frechet(made, reference)}
+        return distances(f"vggish,{digest(self.file)[:8]}", made, reference)
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}

@@ -1,4 +1,4 @@
-"""FID, KID, precision and recall of generated pictures, by torch-fidelity."""
+"""FID, KID, precision and recall of generated pictures, by torch-fidelity; density and coverage on its features."""
 
 from collections.abc import Sequence
 from functools import cache, cached_property
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import digest
+from flowbind.metrics.density import density_and_coverage
 from flowbind.metrics.metric import Metric
 from flowbind.progress import say
 from flowbind.registry import nearest
@@ -17,13 +18,14 @@ from flowbind_image.clip import first_line
 
 KID_SUBSETS, KID_SUBSET = 100, 1000  # torch-fidelity's defaults: how many subsets, and samples in each
 NEIGHBOURS = 3  # k of precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991)
+DENSITY_NEIGHBOURS = 5  # k of density and coverage (Naeem et al. 2020, arXiv 2002.09797)
 
 
 class Fidelity(Metric):
     """How the distribution of generated pictures differs from that of real ones, as torch-fidelity computes it.
 
-    Everything is torch-fidelity's own: pictures enter as uint8, its feature extractor resizes them (by default to 299 x
-    299, whatever their proportions), and the figures come from its functions. Four figures:
+    Pictures enter as uint8, torch-fidelity's feature extractor resizes them (by default to 299 x 299, whatever their
+    proportions), and all figures but the last come from its functions:
 
     - `fid`: the Frechet distance (Heusel et al. 2017, arXiv 1706.08500). With no more samples than features (2,048) the
       covariances are singular and it is far too large: one line says so, and only figures of the same n compare.
@@ -31,6 +33,8 @@ class Fidelity(Metric):
       at any number; below 1,000 samples the subsets are all of them. Its name has the subsets' size.
     - `precision`, `recall`: by the 3 nearest neighbours, on the same features. torch-fidelity alone, not asked for an
       extractor, takes VGG-16 for these two.
+    - `density`, `coverage`: by the 5 nearest neighbours, on the same features. torch-fidelity has neither; these are
+      flowbind's own, after the definition.
 
     Args:
         extractor: name that torch-fidelity registers a feature extractor under.
@@ -104,18 +108,26 @@ class Fidelity(Metric):
         kid = kid_features_to_metric(made, reference, kid_subsets=KID_SUBSETS, kid_subset_size=subset, verbose=False)
         # By parts: whole, 30,000 samples would take 3.6 GB for each of several matrices of distances.
         prc = prc_features_to_metric(made, reference, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False)
+        density, coverage = density_and_coverage(made, reference, DENSITY_NEIGHBOURS)
         return {
             f"fid[{self._label}]": fid["frechet_inception_distance"],
             f"kid[{self._label},subsets={KID_SUBSETS}x{subset}]": kid["kernel_inception_distance_mean"],
             f"precision[{self._label},k={NEIGHBOURS}]": prc["precision"],
             f"recall[{self._label},k={NEIGHBOURS}]": prc["recall"],
+            f"density[flowbind,{self._features},k={DENSITY_NEIGHBOURS}]": density,
+            f"coverage[flowbind,{self._features},k={DENSITY_NEIGHBOURS}]": coverage,
         }
 
     @property
     def _label(self) -> str:
-        """Implementation, extractor, and what is not as torch-fidelity has it."""
+        """Implementation and features."""
+        return f"torch-fidelity,{self._features}"
+
+    @property
+    def _features(self) -> str:
+        """Extractor, and what is not as torch-fidelity has it."""
         own = [] if self.weights is None else [digest(Path(self.weights))[:8]]
-        return ",".join(["torch-fidelity", self.extractor, *own, *([f"crop={self.crop}"] if self.crop else [])])
+        return ",".join([self.extractor, *own, *([f"crop={self.crop}"] if self.crop else [])])
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": self.weights and digest(Path(self.weights))}
