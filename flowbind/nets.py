@@ -60,9 +60,11 @@ class HeadConfig:
 def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
     """Refuses sizes that no network has, before anything is built: they may come from a file that somebody else wrote."""
     for name, largest in most.items():
-        value = getattr(config, name)
-        if type(value) is not int or not 0 <= value <= largest:
-            raise ValueError(f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers up to {largest}")
+        value, least = getattr(config, name), int(name != "depth")  # a net without blocks is one still
+        if type(value) is not int or not least <= value <= largest:
+            raise ValueError(
+                f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers from {least} to {largest}"
+            )
 
 
 class TimeEmbedding(nn.Module):

@@ -1,16 +1,18 @@
 """The command line. Verbs are found by name and imported when they run, so that `--help` costs nothing."""
 
+import os
 import signal
 import sys
+import traceback
 from importlib import import_module
+from typing import NoReturn
 
 VERBS = {
     "prepare": ("flowbind.cli.prepare", "a dataset on disk (or the embedded world) -> manifest and files"),
     "encode": ("flowbind.cli.encode", "manifest -> latent store, on any number of devices, resumable"),
-    "fit": ("flowbind.cli.recipe", "train what a recipe describes: a model, or a codec"),
-    "validate": ("flowbind.cli.recipe", "the validation loss of a trained model"),
-    "test": ("flowbind.cli.recipe", "measure every direction; writes metrics.json, metrics.md and a gallery"),
-    "predict": ("flowbind.cli.recipe", "Lightning's prediction loop on a recipe"),
+    "fit": ("flowbind.cli.options", "train what a recipe describes: a model, or a codec"),
+    "validate": ("flowbind.cli.options", "the validation loss of a trained model"),
+    "test": ("flowbind.cli.options", "measure every direction; writes metrics.json, metrics.md and a gallery"),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
     "import-official": ("flowbind.cli.import_official", "the authors' released checkpoint -> a released model"),
     "verify": ("flowbind.cli.verify", "latent stores and released models, byte for byte"),
@@ -33,13 +35,19 @@ Start with:
 `flowbind VERB --help` tells more.
 """
 
-MISTAKE, SIGNALLED = 2, 128  # a signal's number is added
+INSTEAD = {"predict": "to generate with a trained model, use `flowbind generate`"}  # of verbs that Lightning has
+
+# Exit codes; those of signals are 128 and the signal's number.
+FAULT = 1  # of flowbind: a traceback, to be reported
+MISTAKE = 2  # of a person, or of a file or machine: one line that says what to do
+SIGNALLED = 128
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one verb. A person's mistake is one line on standard error and exit code 2.
 
-    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138.
+    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138. A fault of flowbind's own is a
+    traceback, a line that asks to report it, and exit code 1.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -53,17 +61,31 @@ def main(arguments: list[str] | None = None) -> None:
         return
     try:
         _run(arguments)
+        sys.stdout.flush()  # so that a reader who left is noticed here
     except KeyboardInterrupt as stop:
         number = next(iter(stop.args), signal.SIGINT)
         _stop("interrupted; run the same command again to go on", SIGNALLED + number)
     except BrokenPipeError:
-        sys.stderr.close()
+        _leave_quietly()
     except MemoryError:
-        _stop("not enough memory; give smaller files, or a smaller batch", MISTAKE)
+        _stop(NO_MEMORY, MISTAKE)
     except OSError as error:
         _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), MISTAKE)
     except ValueError as error:
         _stop(str(error), MISTAKE)
+    except Exception as error:
+        if any(words in str(error) for words in ALLOCATORS):
+            _stop(NO_MEMORY, MISTAKE)
+        traceback.print_exc()
+        _stop(FAULTY.format(kind=type(error).__name__), FAULT)
+
+
+NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
+ALLOCATORS = ("out of memory", "can't allocate memory")  # what torch's say, in errors of no class of their own
+FAULTY = (
+    "{kind}: an error that flowbind should not make; please report it, with the lines above and the command. What was "
+    "written before it is whole"
+)
 
 
 def _run(arguments: list[str]) -> None:
@@ -73,13 +95,19 @@ def _run(arguments: list[str]) -> None:
 
         close = difflib.get_close_matches(verb, VERBS, n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"no verb '{verb}'; {guess}allowed: {', '.join(VERBS)}")
+        raise ValueError(f"no verb '{verb}'; {INSTEAD.get(verb) or f'{guess}allowed: ' + ', '.join(VERBS)}")
     import_module(VERBS[verb][0]).run(verb, rest)
 
 
-def _stop(message: str, code: int) -> None:
-    line = "".join(
-        c if c.isprintable() else "?" for c in " ".join(message.split())
-    )  # names of files may steer a terminal
+def _leave_quietly() -> NoReturn:
+    """Ends as a program does that SIGPIPE ends: whoever read the output went away."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains on its way out
+    raise SystemExit(SIGNALLED + signal.SIGPIPE)
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    """Prints one line and ends."""
+    # Names of files may steer a terminal.
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     print(f"flowbind: {line}", file=sys.stderr, flush=True)
     raise SystemExit(code)

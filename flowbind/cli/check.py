@@ -155,18 +155,24 @@ def _check(node: Any, where: str, annotation: Any) -> None:
 def _check_arguments(given: Any, cls: type, where: str) -> None:
     if not isinstance(given, Mapping):
         raise ValueError(f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r:.60}")
-    allowed = {}
-    for owner in cls.__mro__:  # arguments of base classes count where a class passes **kwargs on
-        signature = inspect.signature(owner.__init__) if "__init__" in vars(owner) else None
-        if signature:
-            allowed |= {
-                k: p
-                for k, p in signature.parameters.items()
-                if k != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-            }
-            if not any(p.kind == p.VAR_KEYWORD for p in signature.parameters.values()):
-                break
+    allowed = parameters(cls)
     for key, value in given.items():
         if key not in allowed:
             raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}")
         _check(value, f"{where}.{key}", allowed[key].annotation)
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """The arguments of a class by name; those of its base classes count where it passes `**kwargs` on."""
+    allowed: dict[str, inspect.Parameter] = {}
+    for owner in cls.__mro__:
+        if "__init__" not in vars(owner):
+            continue
+        own = inspect.signature(owner.__init__).parameters
+        variable = [p.kind for p in own.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        allowed |= {
+            name: p for name, p in own.items() if name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
+        if inspect.Parameter.VAR_KEYWORD not in variable:
+            break
+    return allowed

@@ -1,6 +1,7 @@
 """`flowbind encode`: the latent stores of a recipe's manifests."""
 
-from flowbind.cli.parser import Parser
+from flowbind.cli.options import CONFIG
+from flowbind.cli.parser import Parser, whole
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -14,19 +15,20 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument("--split", action="append", help="encode only this split; may be given several times")
     parser.add_argument(
         "--skip-bad",
-        type=int,
+        type=whole(0),
         default=0,
         metavar="N",
         help="leave out at most N samples that cannot be read, and list them",
     )
-    parser.add_argument("--workers", type=int, default=0, help="processes that read raw samples")
+    parser.add_argument("--workers", type=whole(0), default=0, help="processes that read raw samples")
     options, rest = parser.parse_known_args(arguments)
 
     from flowbind.cli.recipe import build
     from flowbind.encoding import encode
     from flowbind.registry import nearest
 
-    cli = build([part for config in options.config for part in ("--config", config)] + rest)
+    own = [name for name in parser.options if name not in CONFIG]
+    cli = build([*(f"--config={path}" for path in options.config), *rest], own)
     manifests = cli.datamodule.manifests
     for split in options.split or manifests:
         if split not in manifests:

@@ -1,6 +1,12 @@
-"""Argument parsers whose errors are one line."""
+"""Argument parsers whose errors are one line, and the kinds of values that options take."""
 
 import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flowbind.cli.wording import unknown
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -11,7 +17,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises ValueError instead of printing its usage."""
+    """An ArgumentParser that takes whole names alone, each once, and raises ValueError instead of printing its usage."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(
@@ -20,9 +26,66 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=Defaults,
         )
+        self.given: dict[str, Any] = {}  # values by their option
+        self.register("action", None, Once)
+        self.register("action", "store", Once)
+
+    @property
+    def options(self) -> list[str]:
+        """The names of all options."""
+        return list(self._option_string_actions)
 
     def error(self, message: str) -> None:
+        if message.startswith("unrecognized arguments: -"):
+            message = unknown(message, self.options)
         raise ValueError(f"{self.prog.removeprefix('flowbind ')}: {message}; see `{self.prog} --help`")
+
+
+class Once(argparse.Action):
+    """Stores a value; a second one that differs is an error, for one of the two would be lost."""
+
+    def __call__(self, parser: Parser, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+        first = parser.given.setdefault(self.dest, value)
+        if option and first != value:
+            raise argparse.ArgumentError(self, f"given twice, as '{first}' and as '{value}'; give it once")
+        setattr(namespace, self.dest, value)
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an option that takes whole numbers, `least` or more."""
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"takes a whole number, at least {least}, not '{text}'")
+        return value
+
+    return number
+
+
+def real(least: float) -> Callable[[str], float]:
+    """The type of an option that takes numbers, `least` or more, neither infinite nor none at all."""
+
+    def number(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < least:
+            raise argparse.ArgumentTypeError(f"takes a number, at least {least:g}, not '{text}'")
+        return value
+
+    return number
+
+
+def path(text: str) -> Path:
+    """The type of an option that takes a path."""
+    if not text:
+        raise argparse.ArgumentTypeError("takes a path, not an empty one")
+    return Path(text)
 
 
 def named(flag: str, given: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""`flowbind fit | validate | test | predict`: LightningCLI on a recipe, with a run folder that can be resumed."""
+"""`flowbind fit | validate | test`: LightningCLI on a recipe, with a run folder that can be resumed."""
 
 import hashlib
 import json
@@ -6,7 +6,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,15 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from yaml import YAMLError
 
 from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
+from flowbind.cli.options import Option, split
+from flowbind.cli.trainer import check_trainer
+from flowbind.cli.overrides import check_overrides, merge, names_below
+from flowbind.cli.wording import explain, plain, unknown
 from flowbind.codec import digest
 from flowbind.progress import say
 from flowbind.train.callbacks import Lines
@@ -36,11 +42,10 @@ KEYS = (
     "weights_only",
     "resume",
     "checkpoints",
-    "optimizer",
-    "lr_scheduler",
 )
 NEUTRAL = (("model", "evaluation"), ("data", "workers"), ("data", "device_resident"))  # no other run for that
 MODE = "flowbind"
+LARGEST_SEED = 2**32 - 1  # of numpy
 RUN, CHECKPOINTS = "run.json", "checkpoints"
 
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less in a step.
@@ -50,13 +55,17 @@ set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 
 
 class RecipeParser(LightningArgumentParser):
-    """A parser that raises ValueError with one line."""
+    """A parser that takes whole names alone, and raises ValueError with one line."""
+
+    def __init__(self, *args: Any, others: Sequence[str] = (), **named: Any) -> None:
+        super().__init__(*args, **named, allow_abbrev=False)
+        self.others = others  # names that may be meant, besides its own
 
     def error(self, message: str, ex: Exception | None = None) -> None:
-        lines = [line.strip(" -") for line in str(message).splitlines() if line.strip()]
-        noise = ("Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate")
-        told = [line for line in lines if not line.startswith(noise)]
-        raise ValueError(" ".join(told or lines))
+        if message.startswith("unrecognized arguments"):
+            names = [*self.others, *self._option_string_actions]
+            raise ValueError(f"{unknown(message, names)}; `flowbind fit --help` lists a recipe's keys")
+        raise ValueError(explain(message))
 
 
 class RunConfig(SaveConfigCallback):
@@ -71,20 +80,43 @@ class RunConfig(SaveConfigCallback):
 class RecipeCLI(LightningCLI):
     """LightningCLI with flowbind's run folder: `trainer.default_root_dir` holds config, curves, checkpoints and the model."""
 
-    def __init__(self, arguments: list[str], verb: str | None = None) -> None:
+    def __init__(
+        self,
+        recipes: Sequence[Path],
+        options: Sequence[Option],
+        verb: str | None = None,
+        others: Sequence[str] = (),
+    ) -> None:
+        """
+        Args:
+            recipes: files, a later one over the earlier ones.
+            options: that override them.
+            verb: that runs; None builds model, data and trainer and runs nothing.
+            others: options that the command has besides a recipe's keys.
+
+        Raises:
+            ValueError: a mistake in a recipe or an option; one line that says what is allowed.
+        """
         self.verb = verb
+        merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
+        options = check_overrides(options, merged, Trainer)
         super().__init__(
-            args=[*filter(None, [verb]), *arguments],
+            args=[*filter(None, [verb]), *(f"--config={path}" for path in recipes), *map(str, options)],
             run=verb is not None,
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=RecipeParser,
-            parser_kwargs={"parser_mode": MODE},
+            parser_kwargs={"parser_mode": MODE, "prog": "flowbind", "others": [*others, *names_below(merged)]},
             save_config_callback=RunConfig,
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             load_from_checkpoint_support=False,
-            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+            auto_configure_optimizers=False,
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
         )
 
     def subcommands(self) -> dict[str, set[str]]:
@@ -92,7 +124,26 @@ class RecipeCLI(LightningCLI):
         return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb == self.verb}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        for verb, own in getattr(self, "_subcommand_parsers", {}).items():
+            own.prog, own.others = f"flowbind {verb}", parser.others
         self.config = parser.parse_args(args)
+
+    def _set_seed(self) -> None:
+        """Sets it, after a look at values that parsers take and nothing else does."""
+        seed = self._get(self.config, "seed_everything")
+        if type(seed) is int and not 0 <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed_everything must be from 0 to {LARGEST_SEED}, not {seed}")
+        if self._get(self.config, "ckpt_path") == "":
+            raise ValueError("ckpt_path is empty; give the path of a checkpoint, or leave it out")
+        super()._set_seed()
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ImportError as error:  # of a logger, say, whose package is not there
+            raise ValueError(plain(error)) from error
+        except ValueError as error:
+            raise ValueError(explain(str(error))) from error
 
     def _parse_ckpt_path(self) -> None:
         """Leaves the checkpoint alone: the recipe says what the model is, and the checkpoint is compared with it."""
@@ -125,12 +176,14 @@ class RecipeCLI(LightningCLI):
         folder = Path(self._get(self.config_init, "trainer.default_root_dir") or ".")
         extra: list[Callback] = [] if sys.stderr.isatty() else [Lines()]
         trainer = self._get(self.config_init, "trainer")
+        check_trainer(trainer)
         if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
             extra.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
-        kwargs = {"enable_progress_bar": sys.stderr.isatty(), "enable_model_summary": False} | kwargs
+        kwargs = {"enable_progress_bar": sys.stderr.isatty()} | kwargs
         if trainer.get("logger") is None:
             trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
-        trainer["callbacks"] = [*(trainer.get("callbacks") or []), *extra]
+        callbacks = trainer.get("callbacks") or []
+        trainer["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *extra]
         return super().instantiate_trainer(**kwargs)
 
     def key(self) -> str:
@@ -247,7 +300,7 @@ class RecipeCLI(LightningCLI):
             )
         settings.ckpt_path = str(path)
 
-    before_validate = before_test = before_predict = _trained
+    before_validate = before_test = _trained
 
 
 def aside(folder: Path) -> Path:
@@ -301,24 +354,31 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", remark)
 
 
-def read_recipes(arguments: list[str]) -> None:
-    """Checks every recipe named by `--config` before anything is built."""
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in ("--config", "-c"):
-            value = value or (arguments[position + 1] if position + 1 < len(arguments) else "")
-            check_recipe(Path(value), KEYS, Trainer)
+def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
+    """What recipes describe (model, data, trainer), with nothing run and nothing written: for verbs of flowbind's own.
 
-
-def build(arguments: list[str]) -> RecipeCLI:
-    """What recipes describe (model, data, trainer), with nothing run and nothing written: for verbs of flowbind's own."""
+    Args:
+        arguments: `--config` and options that override its keys.
+        others: options that the verb has besides.
+    """
     quiet()
-    read_recipes(arguments)
-    return RecipeCLI([*arguments, "--trainer.logger=false", "--trainer.enable_checkpointing=false"])
+    recipes, options = split("encode", arguments)
+    nothing = [Option("--trainer.logger", "false"), Option("--trainer.enable_checkpointing", "false")]
+    with _mistakes():
+        return RecipeCLI(recipes, [*options, *nothing], others=others)
 
 
-def run(verb: str, arguments: list[str]) -> None:
-    """Runs one of Lightning's verbs on a recipe."""
+def run_recipe(verb: str, recipes: Sequence[Path], options: Sequence[Option]) -> None:
+    """Runs one of Lightning's verbs on recipes."""
     quiet()
-    read_recipes(arguments)
-    RecipeCLI(arguments, verb)
+    with _mistakes():
+        RecipeCLI(recipes, options, verb)
+
+
+@contextmanager
+def _mistakes() -> Iterator[None]:
+    """Turns what Lightning raises of settings that cannot be into ValueError, in one line."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(plain(error)) from error

@@ -54,6 +54,9 @@ class LatentDataModule(LightningDataModule):
                 raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        for name, value in (("seed", seed), ("workers", workers)):
+            if value < 0:
+                raise ValueError(f"{name} must be at least 0, not {value}")
         self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, store
         self.batch_size, self.weights, self.seed, self.workers = batch_size, weights, seed, workers
         self.device_resident = device_resident

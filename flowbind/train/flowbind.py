@@ -81,6 +81,10 @@ class FlowBind(LightningModule):
             raise ValueError(f"decay is constant or cosine, not '{decay}'")
         if not 0 <= average_decay < 1:
             raise ValueError(f"average_decay must be in [0, 1), 0 for no average, not {average_decay}")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate must be positive, not {learning_rate}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, not {warmup_steps}")
         check_shapes(modalities)
         if (base is None) != (bind is None):
             raise ValueError("base and bind belong together: the model to build on, and the modalities to learn")

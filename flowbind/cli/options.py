@@ -1,0 +1,123 @@
+"""`flowbind fit | validate | test`: what was typed, in the order in which it holds: recipes first, options after them.
+
+LightningCLI lets whatever comes later override what came before, recipes included, so that an option before `--config`
+would be lost. Here an option overrides every recipe wherever it stands, and none may undo another in silence. Nothing heavy
+is imported for it.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CONFIG = ("--config", "-c")
+FLAGS = ("--help", "-h", "--print_config")  # options that need no value
+NUMBER = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)  # begins like an option, and is a value
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its name with the dashes, and its value, None where it has none."""
+
+    name: str
+    value: str | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.value is None else f"{self.name}={self.value}"
+
+    @property
+    def asks_for_help(self) -> bool:
+        """Whether it prints help and nothing else."""
+        return self.name in ("--help", "-h") or self.name.endswith(".help")
+
+
+def run(verb: str, arguments: list[str]) -> None:
+    """Runs one of Lightning's verbs on recipes."""
+    recipes, options = split(verb, arguments)
+
+    from flowbind.cli.recipe import run_recipe
+
+    run_recipe(verb, recipes, options)
+
+
+def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]]:
+    """The recipes of a command line and its other options, each in the order given.
+
+    Raises:
+        ValueError: no recipe, something that is no option, or two that disagree.
+    """
+    options = read_options(verb, arguments)
+    recipes = [option for option in options if option.name in CONFIG]
+    others = [option for option in options if option.name not in CONFIG]
+    if not recipes and not any(option.asks_for_help for option in options):
+        raise ValueError(f"{verb} needs a recipe, such as `flowbind {verb} --config recipes/shapes.yaml`")
+    refuse_contradictions(others)
+    if not all(recipe.value for recipe in recipes):
+        raise ValueError("--config needs the path of a recipe")
+    return [Path(recipe.value or "") for recipe in recipes], others
+
+
+def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
+    """Every option with its value, whether that stands behind `=` or is the next argument.
+
+    Raises:
+        ValueError: something that is no option.
+    """
+    options: list[Option] = []
+    waiting: Option | None = None  # for its value
+    for argument in arguments:
+        if not argument.startswith("-") or NUMBER.match(argument):
+            if waiting is None:
+                raise ValueError(_stray(verb, argument))
+            options.append(Option(waiting.name, argument))
+            waiting = None
+            continue
+
+        if waiting is not None:
+            options.append(waiting)
+        name, equals, value = _parts(argument)
+        waiting = None if equals else Option(name)
+        if equals:
+            options.append(Option(name, value))
+        elif name in FLAGS:
+            options.append(Option(name))
+            waiting = None
+    if waiting is not None:
+        options.append(waiting)
+    return options
+
+
+def _parts(argument: str) -> tuple[str, str, str]:
+    """Name, equals sign and value of `--name=value`, `--name`, `-c=value` and `-cvalue`."""
+    if argument.startswith("-c") and argument[2:3] not in ("", "="):
+        return "-c", "=", argument[2:]
+    return argument.partition("=")
+
+
+def _stray(verb: str, argument: str) -> str:
+    if argument.endswith((".yaml", ".yml")):
+        return f"{verb}: a recipe is given by --config: flowbind {verb} --config {argument}"
+    return f"{verb}: '{argument}' belongs to no option; an option is --name=VALUE or --name VALUE"
+
+
+def refuse_contradictions(options: Iterable[Option]) -> None:
+    """Refuses an option that would undo another: given twice with two values, or after one that goes deeper.
+
+    `--trainer.callbacks+=...` adds to a list, so it may be repeated, and so may what is then said of the new element.
+
+    Raises:
+        ValueError: there is one.
+    """
+    seen: dict[str, Option] = {}
+    for option in options:
+        name = option.name.removesuffix("+").replace(".init_args", "")  # which may be left out
+        deeper = [other for other in seen if other.startswith(f"{name}.")]
+        if option.name.endswith("+"):
+            for other in deeper:
+                del seen[other]
+            continue
+        if name in seen and seen[name].value != option.value:
+            raise ValueError(f"{name} is given twice, as '{seen[name].value}' and as '{option.value}'; give it once")
+        if deeper:
+            raise ValueError(f"{option.name} would undo {deeper[0]}, which stands before it; give {option.name} first")
+        seen[name] = option
