@@ -1,6 +1,9 @@
 """Generation, any sources to any targets: read, encode, flow to the shared latent, average, flow out, decode."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +21,8 @@ from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
 from flowbind.padding import padded
 from flowbind.registry import nearest
-from flowbind.solver import Method, integrate
+from flowbind.samples import listed, named, together
+from flowbind.solver import METHODS, Method, integrate
 
 STEPS = 10  # Euler steps a leg, as in the authors' code
 
@@ -92,12 +96,17 @@ class Model:
     def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
         """Codec latents of B samples, with shape (B, *shape). A string or path is read; what else is given, `accept` makes a sample.
 
+        Args:
+            name: of the modality.
+            samples: B of them; a string or a path alone is one.
+
         Raises:
             ValueError: a sample that cannot be read, or no such modality.
         """
         modality = self.modality(name)
         codec = self.codec(name, "encode")
-        raws = [take_raw(modality, s, f"source '{name}'[{number}]") for number, s in enumerate(samples)]
+        what = f"source '{name}'"
+        raws = [take_raw(modality, s, f"{what}[{number}]") for number, s in enumerate(listed(samples, what))]
         return codec.encode(raws)
 
     @torch.no_grad()
@@ -167,7 +176,7 @@ class Model:
             raise ValueError("generation needs at least one source and one target")
         for name in [*latents, *to]:
             self.modality(name)
-        inward, outward = (steps, steps) if isinstance(steps, int) else steps
+        inward, outward = legs(steps)
         z = self.to_shared(latents, inward, method)
         if variety:
             rows = torch.arange(first, first + len(z), device=z.device)
@@ -187,8 +196,8 @@ class Model:
     @torch.no_grad()
     def generate(
         self,
-        sources: Mapping[str, Sequence[Any]],
-        to: Sequence[str],
+        sources: Mapping[str, str | Path | Iterable[Any]],
+        to: str | Sequence[str],
         steps: int | tuple[int, int] = STEPS,
         method: Method = "euler",
         variety: float = 0.0,
@@ -199,8 +208,9 @@ class Model:
 
         Args:
             sources: per modality, B samples: a file's path, a literal where the modality has them, or whatever the
-                modality's `accept` takes.
-            to: targets.
+                modality's `accept` takes. A string or a path alone is one sample, and one sample is used with all of the
+                other sources.
+            to: targets, or one.
             steps: of the solver, on both legs, or (source leg, target leg).
             method: of the solver: euler, midpoint, rk4 or dopri5.
             variety: noise added to the shared latent, as a share of the training noise's standard deviation; 0 is
@@ -213,14 +223,13 @@ class Model:
             Per target, B raw samples.
 
         Raises:
-            ValueError: sources of different lengths, a sample that cannot be read, or a modality the model does not have.
+            ValueError: samples or targets that cannot be told apart, sources of different lengths, a sample that cannot be
+                read, a modality the model does not have, or settings that no solver has.
         """
-        counts = {name: len(samples) for name, samples in sources.items()}
-        if len(set(counts.values())) > 1:
-            said = ", ".join(f"{name} {count}" for name, count in counts.items())
-            raise ValueError(f"sources must have equally many samples, not {said}")
+        sources, to = together(sources), named(to, "targets")
         for name in [*sources, *to]:
             self.modality(name)
+        check_sampling(steps, method, variety)
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
         made = self.translate(latents, to, steps, method, variety, seed, first)
         generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
@@ -231,6 +240,50 @@ def stamp(codec: Codec) -> list[tuple]:
     """What changes when a file of a codec is replaced, of each: where it lies on the disk, its size and its time."""
     parts = [part for path in codec.files().values() for part in (path, *path.rglob("*"))]
     return [(str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for part in sorted(parts)]
+
+
+def legs(steps: int | tuple[int, int]) -> tuple[int, int]:
+    """Steps of the source leg and of the target leg.
+
+    Raises:
+        ValueError: neither a number nor two, or one below 1.
+    """
+    both = tuple(steps) if isinstance(steps, Sequence) else (steps, steps)
+    if len(both) != 2 or not all(isinstance(number, Integral) and number >= 1 for number in both):
+        raise ValueError(f"steps must be at least 1: one number, or those of both legs, not {steps}")
+    return both
+
+
+def check_sampling(steps: int | tuple[int, int], method: str, variety: float) -> None:
+    """Refuses settings that no generation has, before anything is encoded.
+
+    Raises:
+        ValueError: one of them cannot be.
+    """
+    legs(steps)
+    if method not in METHODS:
+        raise ValueError(f"no solver '{method}'; {nearest(method, METHODS)}")
+    if not 0 <= variety < math.inf:
+        raise ValueError(f"variety must be a number, at least 0, not {variety}")
+
+
+def find_device(name: str) -> torch.device:
+    """A device of this machine.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        numbered = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())] if accelerator else []
+        here = ["cpu", *([accelerator.type] if accelerator else []), *numbered]
+        raise ValueError(f"no device '{name}' on this machine; it has {', '.join(here)}") from None
+    if device.type == "meta":
+        raise ValueError("the device 'meta' holds no numbers; nothing can be generated on it")
+    return device
 
 
 def average(estimates: Sequence[Tensor]) -> Tensor:

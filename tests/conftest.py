@@ -37,7 +37,7 @@ def toys(monkeypatch):
         extra = {name: EntryPoint(name, value, registry.GROUPS[kind]) for name, value in TOYS.get(kind, {}).items()}
         return {**installed(kind), **extra}
 
-    for module in ("registry", "data.folder", "encoding", "cli.check", "cli.modalities", "cli.prepare", "data.raw"):
+    for module in ("registry", "data.folder", "encoding", "cli.check", "cli.overrides", "cli.modalities", "cli.prepare", "data.raw"):
         monkeypatch.setattr(f"flowbind.{module}.installed", with_toys)
 
 

@@ -23,6 +23,7 @@ LAYERS = {
         "mapped",
         "store",
         "flows",
+        "samples",
         "generation",
         "release",
         "official",

@@ -341,9 +341,9 @@ def test_mistakes_of_generate(world, command):
     mistake([model, "--from", "word", "--to", "vector"], "--from takes NAME=VALUE")
     mistake([model, "--from", "word=12", "--to", "vector"], "'12' is no word of three digits")
     mistake([model, "--from", "word=123", "--to", "vector", "--method", "eule"], "no solver 'eule'")
-    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "steps must be at least 1")
+    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "--steps: takes a whole number, at least 1, not '0'")
     mistake(
-        [model, "--from", "word=123", "--to", "vector", "--stpes", "3"], "unrecognized arguments: --stpes", "--help"
+        [model, "--from", "word=123", "--to", "vector", "--stpes", "3"], "no option --stpes; did you mean --steps?", "--help"
     )
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])

@@ -69,9 +69,7 @@ class Vector(Modality):
     """Three numbers in a file."""
 
     suffixes = (".vec",)
-
-    def __init__(self, codec: Codec | None = None, drift=None, head=None) -> None:
-        super().__init__(codec or ToyCodec(), drift, head)
+    default_codec = ToyCodec
 
     def read(self, source):
         try:

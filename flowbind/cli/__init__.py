@@ -10,9 +10,9 @@ from typing import NoReturn
 VERBS = {
     "prepare": ("flowbind.cli.prepare", "a dataset on disk (or the embedded world) -> manifest and files"),
     "encode": ("flowbind.cli.encode", "manifest -> latent store, on any number of devices, resumable"),
-    "fit": ("flowbind.cli.options", "train what a recipe describes: a model, or a codec"),
-    "validate": ("flowbind.cli.options", "the validation loss of a trained model"),
-    "test": ("flowbind.cli.options", "measure every direction; writes metrics.json, metrics.md and a gallery"),
+    "fit": ("flowbind.cli.fit", "train what a recipe describes: a model, or a codec"),
+    "validate": ("flowbind.cli.fit", "the validation loss of a trained model"),
+    "test": ("flowbind.cli.fit", "measure every direction; writes metrics.json, metrics.md and a gallery"),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
     "import-official": ("flowbind.cli.import_official", "the authors' released checkpoint -> a released model"),
     "verify": ("flowbind.cli.verify", "latent stores and released models, byte for byte"),

@@ -1,4 +1,4 @@
-"""`flowbind fit | validate | test`: what was typed, in the order in which it holds: recipes first, options after them.
+"""Options of verbs that take recipes: what was typed, in the order in which it holds, recipes first, options after them.
 
 LightningCLI lets whatever comes later override what came before, recipes included, so that an option before `--config`
 would be lost. Here an option overrides every recipe wherever it stands, and none may undo another in silence. Nothing heavy
@@ -12,7 +12,9 @@ from pathlib import Path
 
 CONFIG = ("--config", "-c")
 FLAGS = ("--help", "-h", "--print_config")  # options that need no value
-NUMBER = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)  # begins like an option, and is a value
+NUMBER = re.compile(
+    r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE
+)  # begins like an option, and is a value
 
 
 @dataclass(frozen=True)
@@ -31,15 +33,6 @@ class Option:
         return self.name in ("--help", "-h") or self.name.endswith(".help")
 
 
-def run(verb: str, arguments: list[str]) -> None:
-    """Runs one of Lightning's verbs on recipes."""
-    recipes, options = split(verb, arguments)
-
-    from flowbind.cli.recipe import run_recipe
-
-    run_recipe(verb, recipes, options)
-
-
 def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]]:
     """The recipes of a command line and its other options, each in the order given.
 
@@ -50,7 +43,9 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
     recipes = [option for option in options if option.name in CONFIG]
     others = [option for option in options if option.name not in CONFIG]
     if not recipes and not any(option.asks_for_help for option in options):
-        raise ValueError(f"{verb} needs a recipe, such as `flowbind {verb} --config recipes/shapes.yaml`")
+        raise ValueError(
+            f"{verb} needs a recipe, such as `flowbind {verb} --config recipes/shapes.yaml`"
+        )
     refuse_contradictions(others)
     if not all(recipe.value for recipe in recipes):
         raise ValueError("--config needs the path of a recipe")
@@ -117,7 +112,11 @@ def refuse_contradictions(options: Iterable[Option]) -> None:
                 del seen[other]
             continue
         if name in seen and seen[name].value != option.value:
-            raise ValueError(f"{name} is given twice, as '{seen[name].value}' and as '{option.value}'; give it once")
+            raise ValueError(
+                f"{name} is given twice, as '{seen[name].value}' and as '{option.value}'; give it once"
+            )
         if deeper:
-            raise ValueError(f"{option.name} would undo {deeper[0]}, which stands before it; give {option.name} first")
+            raise ValueError(
+                f"{option.name} would undo {deeper[0]}, which stands before it; give {option.name} first"
+            )
         seen[name] = option

@@ -9,6 +9,7 @@ into it.
 import copy
 import dataclasses
 import difflib
+import inspect
 import re
 import typing
 from collections.abc import Collection, Mapping, Sequence
@@ -50,7 +51,9 @@ def merge(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return merged
 
 
-def check_overrides(options: Sequence[Option], recipe: Mapping[str, Any], trainer: type) -> list[Option]:
+def check_overrides(
+    options: Sequence[Option], recipe: Mapping[str, Any], trainer: type
+) -> list[Option]:
     """Follows every option into the recipe. Returns them as LightningCLI is to have them, names of classes resolved.
 
     Args:
@@ -78,11 +81,17 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
     if path and path[-1] == "init_args":
         return None, []
 
-    place, owner, led = Place(recipe, first, trainer if first == "trainer" else None), None, f"--{first}"
+    place, owner, led = (
+        Place(recipe, first, trainer if first == "trainer" else None),
+        None,
+        f"--{first}",
+    )
     defaults: list[Option] = []
     for part in path:
         value = place.holder.get(place.key)
-        value = value[-1] if isinstance(value, list) and value else value  # options mean the last element
+        value = (
+            value[-1] if isinstance(value, list) and value else value
+        )  # options mean the last element
         default = getattr(owner, f"default_{place.key}", None)
         if value is None and default:
             value = place.holder[place.key] = {"class_path": _path(default)}
@@ -93,7 +102,9 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
                 place = Place(value, part, place.type)
             if part in ("class_path", "init_args"):
                 continue
-            if part == "dict_kwargs" or "." not in str(value["class_path"]):  # Lightning's parser knows its own by name
+            if part == "dict_kwargs" or "." not in str(
+                value["class_path"]
+            ):  # Lightning's parser knows its own by name
                 return None, defaults
             owner, holder = find_class(value["class_path"], led), _mapping(value, "init_args")
         elif config := _configuration(place.type) or (trainer if place.type is trainer else None):
@@ -101,10 +112,19 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
         elif typing.get_origin(place.type) is dict:
             entries = _mapping(place.holder, place.key)
             if part not in entries and part != path[-1]:
-                raise ValueError(f"{name}: the recipe has no '{part}' there; {nearest(part, entries)}")
-            owner, led, place = None, f"{led}.{part}", Place(entries, part, typing.get_args(place.type)[1])
+                raise ValueError(
+                    f"{name}: the recipe has no '{part}' there; {nearest(part, entries)}"
+                )
+            owner, led, place = (
+                None,
+                f"{led}.{part}",
+                Place(entries, part, typing.get_args(place.type)[1]),
+            )
             continue
         else:
+            classes = _classes(place.type)
+            if value is None and classes and all(map(inspect.isabstract, classes)):
+                raise ValueError(f"{name}: {led} has no class yet; name it first, by {led}=NAME")
             return None, defaults
 
         allowed = parameters(owner)
@@ -127,9 +147,11 @@ def _put(option: Option, place: Place) -> Option:
     kinds = [kind for base, kind in KINDS.items() if any(issubclass(cls, base) for cls in classes)]
     if kinds and BARE.fullmatch(value) and value != "null":
         if value not in installed(kinds[0]):
-            raise ValueError(f"{option.name}: no {kinds[0]} named '{value}'; {nearest(value, installed(kinds[0]))}")
+            raise ValueError(
+                f"{option.name}: no {kinds[0]} named '{value}'; {nearest(value, installed(kinds[0]))}"
+            )
         option = Option(option.name, _path(load(kinds[0], value)))
-    elif classes and DOTTED.fullmatch(value):
+    elif (classes or place.type is None) and DOTTED.fullmatch(value):
         find_class(value, option.name)
 
     try:
@@ -147,13 +169,24 @@ def _classes(annotation: Any) -> list[type]:
     parts = typing.get_args(annotation)
     if parts:
         return [cls for part in parts for cls in _classes(part)]
-    is_plain = not isinstance(annotation, type) or annotation.__module__ in PLAIN or dataclasses.is_dataclass(annotation)
+    is_plain = (
+        not isinstance(annotation, type)
+        or annotation.__module__ in PLAIN
+        or dataclasses.is_dataclass(annotation)
+    )
     return [] if is_plain else [annotation]
 
 
 def _configuration(annotation: Any) -> type | None:
     """The dataclass that an argument takes, if it takes one."""
-    return next((kind for kind in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(kind)), None)
+    return next(
+        (
+            kind
+            for kind in (annotation, *typing.get_args(annotation))
+            if dataclasses.is_dataclass(kind)
+        ),
+        None,
+    )
 
 
 def names_below(recipe: Mapping[str, Any]) -> list[str]:
@@ -168,7 +201,11 @@ def names_below(recipe: Mapping[str, Any]) -> list[str]:
 def _near(name: str, allowed: Collection[str], led: str) -> str:
     """The option meant by a name that leads nowhere, or all that lead on from there."""
     close = difflib.get_close_matches(name, allowed, n=1)
-    return f"did you mean {led}.{close[0]}?" if close else f"{led} has {', '.join(sorted(allowed)) or 'none'}"
+    return (
+        f"did you mean {led}.{close[0]}?"
+        if close
+        else f"{led} has {', '.join(sorted(allowed)) or 'none'}"
+    )
 
 
 def _path(cls: type) -> str:

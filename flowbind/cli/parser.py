@@ -1,7 +1,9 @@
 """Argument parsers whose errors are one line, and the kinds of values that options take."""
 
 import argparse
+import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,29 +40,37 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:
         if message.startswith("unrecognized arguments: -"):
             message = unknown(message, self.options)
-        raise ValueError(f"{self.prog.removeprefix('flowbind ')}: {message}; see `{self.prog} --help`")
+        raise ValueError(
+            f"{self.prog.removeprefix('flowbind ')}: {message}; see `{self.prog} --help`"
+        )
 
 
 class Once(argparse.Action):
     """Stores a value; a second one that differs is an error, for one of the two would be lost."""
 
-    def __call__(self, parser: Parser, namespace: argparse.Namespace, value: Any, option: str | None = None) -> None:
+    def __call__(
+        self, parser: Parser, namespace: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
         first = parser.given.setdefault(self.dest, value)
         if option and first != value:
-            raise argparse.ArgumentError(self, f"given twice, as '{first}' and as '{value}'; give it once")
+            raise argparse.ArgumentError(
+                self, f"given twice, as '{first}' and as '{value}'; give it once"
+            )
         setattr(namespace, self.dest, value)
 
 
 def whole(least: int) -> Callable[[str], int]:
     """The type of an option that takes whole numbers, `least` or more."""
 
-    def number(text: str) -> int:
+    def number(word: str) -> int:
         try:
-            value = int(text)
+            value = int(word)
         except ValueError:
             value = None
         if value is None or value < least:
-            raise argparse.ArgumentTypeError(f"takes a whole number, at least {least}, not '{text}'")
+            raise argparse.ArgumentTypeError(
+                f"takes a whole number, at least {least}, not '{word}'"
+            )
         return value
 
     return number
@@ -69,23 +79,36 @@ def whole(least: int) -> Callable[[str], int]:
 def real(least: float) -> Callable[[str], float]:
     """The type of an option that takes numbers, `least` or more, neither infinite nor none at all."""
 
-    def number(text: str) -> float:
+    def number(word: str) -> float:
         try:
-            value = float(text)
+            value = float(word)
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or value < least:
-            raise argparse.ArgumentTypeError(f"takes a number, at least {least:g}, not '{text}'")
+            raise argparse.ArgumentTypeError(f"takes a number, at least {least:g}, not '{word}'")
         return value
 
     return number
 
 
-def path(text: str) -> Path:
+def path(word: str) -> Path:
     """The type of an option that takes a path."""
-    if not text:
+    if not word:
         raise argparse.ArgumentTypeError("takes a path, not an empty one")
-    return Path(text)
+    return Path(word)
+
+
+def check_folder(folder: Path) -> None:
+    """Looks whether a folder can receive files, before the work whose results it is to receive; makes nothing.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file, where a folder is needed", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "a folder that may not be written into", str(there))
 
 
 def named(flag: str, given: str) -> tuple[str, str]:

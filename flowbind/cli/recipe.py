@@ -24,8 +24,8 @@ from yaml import YAMLError
 from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.cli.options import Option, split
-from flowbind.cli.trainer import check_trainer
 from flowbind.cli.overrides import check_overrides, merge, names_below
+from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
 from flowbind.codec import digest
 from flowbind.progress import say

@@ -10,8 +10,15 @@ from lightning.pytorch.strategies import StrategyRegistry
 from flowbind.registry import nearest
 
 # The least of what Lightning takes without a look, and then divides by, counts up to, or never reaches.
-LEAST = {"accumulate_grad_batches": 1, "gradient_clip_val": 0, "log_every_n_steps": 1, "num_nodes": 1}
-PROCESSES = 4  # on one core at most: more of them on a processor are a slip, and bring the machine down
+LEAST = {
+    "accumulate_grad_batches": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 1,
+    "num_nodes": 1,
+}
+PROCESSES = (
+    4  # on one core at most: more of them on a processor are a slip, and bring the machine down
+)
 GPU = "gpu"  # whichever kind there is
 
 
@@ -30,10 +37,15 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"trainer.{name} must be at least {least}, not {value}")
 
     if settings.get("barebones"):
-        raise ValueError("trainer.barebones leaves out the curves and checkpoints that a run folder is made of")
+        raise ValueError(
+            "trainer.barebones leaves out the curves and checkpoints that a run folder is made of"
+        )
     accelerator, strategy = settings.get("accelerator"), settings.get("strategy")
     if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry):
-        plain = ["auto", *(name for name in StrategyRegistry if "_" not in name)]  # without their dozen variants
+        plain = [
+            "auto",
+            *(name for name in StrategyRegistry if "_" not in name),
+        ]  # without their dozen variants
         raise ValueError(f"trainer.strategy: no strategy '{strategy}'; {nearest(strategy, plain)}")
     if isinstance(accelerator, str):
         check_accelerator(accelerator)
@@ -47,7 +59,9 @@ def check_accelerator(name: str) -> None:
         raise ValueError(f"trainer.accelerator: no accelerator '{name}'; {nearest(name, known)}")
     here = _available()
     if name not in ("auto", *here):
-        raise ValueError(f"trainer.accelerator: there is no '{name}' on this machine; it has {', '.join(here)}")
+        raise ValueError(
+            f"trainer.accelerator: there is no '{name}' on this machine; it has {', '.join(here)}"
+        )
 
 
 def check_devices(devices: Any, accelerator: str) -> None:
@@ -57,13 +71,21 @@ def check_devices(devices: Any, accelerator: str) -> None:
     number = str(devices).strip()
     on_processor = accelerator == "cpu" or (accelerator == "auto" and _available() == ["cpu"])
     if number == "0" or (on_processor and not (number.isdecimal() and int(number) > 0)):
-        raise ValueError(f"trainer.devices must be auto or a number of devices, at least 1, not {devices}")
+        raise ValueError(
+            f"trainer.devices must be auto or a number of devices, at least 1, not {devices}"
+        )
     most = PROCESSES * (os.cpu_count() or 1)
     if on_processor and int(number) > most:
-        raise ValueError(f"trainer.devices: {devices} processes on {os.cpu_count()} cores; allowed: at most {most}")
+        raise ValueError(
+            f"trainer.devices: {devices} processes on {os.cpu_count()} cores; allowed: at most {most}"
+        )
 
 
 def _available() -> list[str]:
     """The accelerators of this machine, `gpu` among them where there is one of any kind."""
-    kinds = [name for name in AcceleratorRegistry if AcceleratorRegistry[name]["accelerator"].is_available()]
+    kinds = [
+        name
+        for name in AcceleratorRegistry
+        if AcceleratorRegistry[name]["accelerator"].is_available()
+    ]
     return [*kinds, *([GPU] if {"cuda", "mps"} & {*kinds} else [])]

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 KEY = re.compile(r'Parser key "([^"]+)":')
 SUBTYPES = re.compile(r"Subtypes: \[(.*)\]")
 GIVEN = re.compile(r"(?:Got value|Given value): (.*)", re.DOTALL)
-TYPE = re.compile(r"<class '([\w.]+)'>|typing\.Literal\[([^\]]*)\]|\b(list|dict|collections\.abc\.Iterable)\[")
+TYPE = re.compile(
+    r"<class '([\w.]+)'>|typing\.Literal\[([^\]]*)\]|\b(list|dict|collections\.abc\.Iterable)\["
+)
 NOISE = ("Subtypes:", "Errors:", "Does not validate", "Given value", "Expected", "Got value")
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 NO_FILE = re.compile(r"Unable to load config '(.*?)'.*")
@@ -18,7 +20,7 @@ WORDS = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
-    "str": "text",
+    "str": "a string",
     "list": "a list",
     "collections.abc.Iterable": "a list",
     "dict": "a mapping",
@@ -39,14 +41,14 @@ def explain(message: str) -> str:
     lines = [line.strip(" -") for line in GIVEN.sub("", body).splitlines()]
     reasons = [line for line in lines if line and not line.startswith(NOISE)]
     if reasons:
-        text = _reworded(" ".join(dict.fromkeys(reasons)))
+        clause = _reworded(" ".join(dict.fromkeys(reasons)))
     elif missing := NO_CLASS.search(message):
-        text = f"no class '{missing[1]}'; a class is named by its dotted path, a plugin's by its registered name"
+        clause = f"no class '{missing[1]}'; a class is named by its dotted path, a plugin's by its registered name"
     elif value:
-        text = f"{_short(value[1])!r} is not allowed; allowed: {', '.join(_allowed(body))}"
+        clause = f"{_short(value[1])!r} is not allowed; allowed: {', '.join(_allowed(body))}"
     else:
-        text = body
-    return _under(keys, " ".join(text.split()))
+        clause = body
+    return _under(keys, " ".join(clause.split()))
 
 
 def _allowed(body: str) -> Iterable[str]:
@@ -54,7 +56,9 @@ def _allowed(body: str) -> Iterable[str]:
     subtypes = SUBTYPES.search(body)
     words: dict[str, None] = {}  # in order
     for cls, literals, container in TYPE.findall(subtypes[1] if subtypes else body):
-        values = [value.strip("' ") for value in literals.split(",")] if literals else [cls or container]
+        values = (
+            [value.strip("' ") for value in literals.split(",")] if literals else [cls or container]
+        )
         words |= dict.fromkeys(WORDS.get(value, value) for value in values)
     return words
 
@@ -71,11 +75,11 @@ def _reworded(reason: str) -> str:
     return MISSING.sub(lambda match: f"{match[1].rpartition('.')[2]} is required", reason)
 
 
-def _under(keys: list[str], text: str) -> str:
+def _under(keys: list[str], clause: str) -> str:
     """A message under the key that it is about: `data` and `batch_size: ...` are `data.batch_size: ...`."""
     if not keys:
-        return text
-    return f"{'.'.join(keys)}{'.' if INNER.match(text) else ': '}{text}"
+        return clause
+    return f"{'.'.join(keys)}{'.' if INNER.match(clause) else ': '}{clause}"
 
 
 def _short(value: str) -> str:
@@ -91,19 +95,27 @@ def unknown(message: str, names: Iterable[str]) -> str:
         names: of all options there are.
     """
     names = [name for name in names if name.startswith("--")]
-    options = [part.partition("=")[0] for part in message.partition(":")[2].split() if part.startswith("-")]
+    options = [
+        part.partition("=")[0] for part in message.partition(":")[2].split() if part.startswith("-")
+    ]
     parts = []
     for option in options:
         # A name without the key that it belongs under is as near as one with a wrong letter.
         ends = {name.rpartition(".")[2]: name for name in reversed(names)}
         own = option.lstrip("-")
-        close = [ends[own]] if own in ends else difflib.get_close_matches(option, names, n=1, cutoff=0.75)
-        guess = close or [ends[end] for end in difflib.get_close_matches(own, ends, n=1, cutoff=0.75)]
+        close = (
+            [ends[own]]
+            if own in ends
+            else difflib.get_close_matches(option, names, n=1, cutoff=0.75)
+        )
+        guess = close or [
+            ends[end] for end in difflib.get_close_matches(own, ends, n=1, cutoff=0.75)
+        ]
         parts.append(f"no option {option}" + (f"; did you mean {guess[0]}?" if guess else ""))
     return ", ".join(parts)
 
 
 def plain(error: Exception) -> str:
     """What an error of Lightning says, in one line without its links."""
-    text = _reworded(" ".join(str(error).split()))
-    return LINK.sub("", text).strip()
+    clause = _reworded(" ".join(str(error).split()))
+    return LINK.sub("", clause).strip()

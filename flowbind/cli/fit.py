@@ -1,0 +1,12 @@
+"""`flowbind fit | validate | test`: the command line is read, and only then what is needed for running it imported."""
+
+from flowbind.cli.options import split
+
+
+def run(verb: str, arguments: list[str]) -> None:
+    """Runs one of Lightning's verbs on recipes."""
+    recipes, options = split(verb, arguments)
+
+    from flowbind.cli.recipe import run_recipe
+
+    run_recipe(verb, recipes, options)

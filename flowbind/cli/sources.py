@@ -1,0 +1,155 @@
+"""What `--from NAME=VALUE` stands for: a literal, a file, a folder, a pattern, or a list of these.
+
+A list is read as what it is: a manifest gives the values of one modality, a table one of its columns, and of any other file every line is
+a sample. Nothing is guessed: what could be two things, or lacks a sample, is an error.
+"""
+
+import csv
+import glob
+import json
+import os
+from collections.abc import Collection
+from io import StringIO
+from pathlib import Path
+
+from flowbind.manifest import Manifest, Sample
+from flowbind.modality import Modality
+from flowbind.progress import say
+from flowbind.regular import read_regular
+
+MANIFESTS = (".jsonl", ".ndjson", ".json")
+TABLES = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = ",;\t"  # what spreadsheets put between columns, whatever the file is called
+
+
+def expand(value: str, modality: Modality, name: str, known: Collection[str]) -> list[str | Path]:
+    """The samples that one `--from` stands for.
+
+    Args:
+        value: what follows `NAME=`.
+        modality: that reads them.
+        name: of the modality.
+        known: names of modalities that a manifest may have.
+
+    Raises:
+        OSError: a list that is not there.
+        ValueError: it stands for nothing, or for what cannot be told.
+    """
+    if value.startswith("@"):
+        return read_list(Path(value[1:]), modality, name, known)
+
+    option, path = f"--from {name}={value}", Path(value)
+    if os.path.isdir(value):  # unlike pathlib, at peace with words that no file can be named after
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in modality.suffixes)
+    elif os.path.isfile(value):
+        files = [path]
+    elif modality.literal and not value.lower().endswith(modality.suffixes):
+        return [value]
+    else:
+        files = sorted(map(Path, glob.glob(value, recursive=True)))
+    if not files:
+        suffixes = ", ".join(modality.suffixes)
+        raise ValueError(
+            f"{option}: no such file; give a file, a folder or a pattern with {suffixes}"
+        )
+    return files
+
+
+def read_list(
+    path: Path, modality: Modality, name: str, known: Collection[str]
+) -> list[str | Path]:
+    """The samples of a list: a manifest's, a table's, or one a line.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it has no sample of this modality, or some of its samples lack it.
+    """
+    lines = _content(path).splitlines()
+    first = next((line for line in lines if line.strip()), None)
+    if first is None:
+        raise ValueError(f"{path}: no sample in it")
+    if path.suffix.lower() in MANIFESTS or _is_object(first):
+        return _located(Manifest.read(path, known), modality, name)
+    if path.suffix.lower() in TABLES:
+        return _located(read_table(path, name), modality, name)
+
+    values = [line.strip() for line in lines if line.strip()]
+    for value in values:
+        if value.startswith("@"):
+            raise ValueError(f"{path}: a list that names another, '{value}'; give both with --from")
+    return [sample for value in values for sample in expand(value, modality, name, known)]
+
+
+def read_table(path: Path, name: str) -> Manifest:
+    """A table's column as a manifest: the one named after the modality, or the only one there is.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: several columns and none of that name, or a line with another number of cells than the header.
+    """
+    content = _content(path)
+    header = content.partition("\n")[0]
+    separator = (
+        max(SEPARATORS, key=header.count)
+        if any(map(header.count, SEPARATORS))
+        else TABLES[path.suffix.lower()]
+    )
+    reader = csv.reader(StringIO(content), delimiter=separator)
+    columns = [column.strip() for column in next(reader)]
+
+    places = [place for place, column in enumerate(columns) if column.lower() == name.lower()]
+    if not places and len(columns) == 1:
+        say(f"{path}: its only column, headed '{columns[0]}', is taken for '{name}'")
+        places = [0]
+    if len(places) != 1:
+        number = "several columns" if places else "no column"
+        raise ValueError(f"{path}: {number} '{name}' in its header, which has {', '.join(columns)}")
+
+    samples: list[Sample] = []
+    for row in reader:
+        if not any(cell.strip() for cell in row):
+            continue
+        where = f"{path}, line {reader.line_num}"
+        if len(row) != len(columns):
+            raise ValueError(f"{where}: {len(row)} cells, the header has {len(columns)}")
+        cell = row[places[0]].strip()
+        samples.append(Sample(str(reader.line_num), {name: cell} if cell else {}))
+    return Manifest(path, samples)
+
+
+def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Path]:
+    """The literals and files of a manifest, paths from its own folder on; all its samples must have the modality."""
+    if not manifest.samples:
+        raise ValueError(f"{manifest.path}: no sample in it")
+    lacking = [sample.id for sample in manifest.samples if name not in sample.values]
+    if lacking:
+        raise ValueError(
+            f"{manifest.path}: {len(lacking)} of {len(manifest.samples)} samples have no '{name}', the first of them "
+            f"'{lacking[0]}'; give a list with one in each"
+        )
+    sources = [manifest.source(sample, name, modality) for sample in manifest.samples]
+    for source in sources:
+        if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
+            suffixes = ", ".join(modality.suffixes)
+            raise ValueError(
+                f"{manifest.path}: names {source} as '{name}'; allowed are files with {suffixes}"
+            )
+    return sources
+
+
+def _content(path: Path) -> str:
+    try:
+        return read_regular(path).decode("utf-8-sig")  # spreadsheets begin with a mark of their own
+    except FileNotFoundError:
+        raise FileNotFoundError(
+            f"{path}: no such list; @ stands before a file with one sample a line, a table, or a manifest"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False

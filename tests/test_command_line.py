@@ -1,0 +1,556 @@
+"""The command line: every option holds wherever it stands, and every mistake is one line and exit code 2."""
+
+import itertools
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from lightning.pytorch.loggers import CSVLogger
+
+from flowbind.cli import VERBS
+from flowbind.cli.options import Option, split
+from flowbind.cli.recipe import build
+from tests.released import release
+from tests.toy import RECIPE, Vector, Word
+
+ROOT = Path(__file__).parents[1]
+RECIPE_VERBS = ("fit", "validate", "test", "encode")
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
+
+
+@pytest.fixture
+def recipe(tmp_path, toys):
+    """A recipe of the toy world, without its data."""
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20))
+    return path
+
+
+@pytest.fixture
+def mistake(command, tmp_path):
+    """Runs a command that is a mistake: exit code 2, one line, nothing printed and nothing written. Returns the line."""
+
+    def run(*arguments):
+        before = sorted(tmp_path.rglob("*"))
+        code, out, err = command(*arguments)
+        assert (code, out) == (2, ""), (arguments, err, out)
+        assert len(err.strip().splitlines()) == 1, (arguments, err)
+        assert err.startswith("flowbind: "), err
+        assert sorted(tmp_path.rglob("*")) == before, "a mistake leaves nothing behind"
+        return err
+
+    return run
+
+
+# Where options stand.
+
+
+def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text(
+        "trainer: {max_steps: 30, log_every_n_steps: 7}\nmodel: {init_args: {learning_rate: 0.25}}\n"
+    )
+    first, second = [f"--config={recipe}"], ["-c", str(other)]
+    option, deep = ["--trainer.max_steps", "3"], ["--model.init_args.drift.width=8"]
+    orders = [
+        order
+        for order in itertools.permutations([first, second, option, deep])
+        if order.index(first) < order.index(second)
+    ]
+    assert len(orders) == 12
+    for order in orders[::3]:
+        cli = build([*itertools.chain(*order)])
+        assert cli.trainer.max_steps == 3
+        assert cli.model.drift.width == 8
+        assert (cli.trainer.log_every_n_steps, cli.model.learning_rate) == (
+            7,
+            0.25,
+        )  # the later recipe's
+
+
+@pytest.mark.parametrize(
+    "config",
+    [["--config", "a.yaml"], ["--config=a.yaml"], ["-c", "a.yaml"], ["-ca.yaml"], ["-c=a.yaml"]],
+)
+def test_a_recipe_and_a_value_may_be_given_in_several_ways(config):
+    for options in (["--x", "-1e-4"], ["--x=-1e-4"]):
+        assert split("fit", [*options, *config]) == ([Path("a.yaml")], [Option("--x", "-1e-4")])
+
+
+def test_options_that_would_undo_one_another(recipe, mistake):
+    fit = ["fit", "--config", recipe]
+    assert "--resume is given twice" in mistake(*fit, "--resume=auto", "--resume=never")
+    both = mistake(*fit, "--model.learning_rate=1", "--model.init_args.learning_rate=2")
+    assert "--model.learning_rate is given twice, as '1' and as '2'" in both
+    undone = mistake(*fit, "--model.drift.width=8", "--model.drift={depth: 1}")
+    assert "--model.drift would undo --model.drift.width" in undone
+    appended = [
+        "--trainer.callbacks+=A",
+        "--trainer.callbacks.x=1",
+        "--trainer.callbacks+=B",
+        "--trainer.callbacks.x=2",
+    ]
+    assert [str(option) for option in split("fit", ["-ca", *appended])[1]] == appended
+
+
+def test_options_lead_through_default_codecs_and_registered_names(recipe):
+    """A codec that the recipe leaves to its modality can be given arguments, and names stand for classes."""
+    cli = build(
+        [
+            "--config",
+            str(recipe),
+            "--model.modalities.vector.codec.seed=5",
+            "--model.modalities.word=word",
+        ]
+    )
+    assert cli.model.modalities["vector"].codec.seed == 5
+    cli = build(
+        [
+            "--config",
+            str(recipe),
+            "--model.modalities.word.codec=toy-word",
+            "--model.modalities.word.codec.seed=2",
+        ]
+    )
+    assert cli.model.modalities["word"].codec.seed == 2
+
+
+# Names.
+
+
+def options_of(verb, command, *arguments):
+    """The names of a verb's options, as its help lists them."""
+    code, out, _ = command(verb, *arguments, "--help")
+    assert code == 0
+    return sorted(
+        {name for name in OPTION.findall(out) if not name.endswith(".help")} - {"--config"}
+    )
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        pytest.param(verb, marks=pytest.mark.slow) if verb in ("validate", "test") else verb
+        for verb in VERBS
+    ],
+)
+def test_prefixes_are_refused_and_the_whole_name_is_told(verb, command, mistake, recipe):
+    given = {"prepare": ["folder"], "generate": ["model"]}.get(verb, [])
+    given = ["--config", recipe] if verb in RECIPE_VERBS else given
+    names = options_of(verb, command, *given[: verb == "prepare"])
+    assert names
+    for name in names:
+        line = mistake(verb, *given, f"{name[:-1]}=1" if len(name) > 6 else f"{name}x=1")
+        assert re.search(r"no option|required", line), line
+        if len(name) > 8 and "required" not in line:
+            assert f"did you mean {name}" in line or f"did you mean {name[:-1]}" in line, line
+
+
+@pytest.mark.parametrize("verb", ["fit", "encode"])
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--model.learning_rat", "--model.learning_rate"),
+        ("--model.init_args.learning_rat", "--model.learning_rate"),
+        ("--learning_rate", "--model.learning_rate"),
+        ("--max_steps", "--trainer.max_steps"),
+        ("--trainer.max_step", "--trainer.max_steps"),
+        ("--data.batchsize", "--data.batch_size"),
+        ("--model.drift.widht", "--model.drift.width"),
+        ("--model.modalities.vector.codec.sede", "--model.modalities.vector.codec.seed"),
+        ("--model.modalities.vektor.codec.seed", "'vector'"),
+        ("--modle", "--model"),
+        ("--seed_evrything", "--seed_everything"),
+    ],
+)
+def test_unknown_options_get_the_nearest_name(verb, typed, meant, recipe, mistake):
+    assert f"did you mean {meant}" in mistake(verb, f"{typed}=1", "--config", recipe)
+
+
+def test_what_lightning_offers_and_nothing_takes_is_not_offered(recipe, command, mistake):
+    names = options_of("fit", command)
+    assert not {"--optimizer", "--lr_scheduler"} & {*names}
+    for name in ("optimizer", "lr_scheduler"):
+        assert f"no option --{name}" in mistake("fit", "--config", recipe, f"--{name}=Adam")
+
+
+# Values.
+
+FIT = """
+--trainer.max_steps=a
+--trainer.max_steps=1.5
+--trainer.max_steps=
+--trainer.max_steps
+--trainer.max_steps=-5
+--trainer.devices=0
+--trainer.devices=-3
+--trainer.devices=abc
+--trainer.devices=99999
+--trainer.devices=[0]
+--trainer.num_nodes=0
+--trainer.accelerator=gpu
+--trainer.accelerator=cuda
+--trainer.accelerator=tpu
+--trainer.accelerator=foo
+--trainer.strategy=foo
+--trainer.strategy=fsdp
+--trainer.precision=foo
+--trainer.callbacks=NotAClass
+--trainer.callbacks=lightning.pytorch.callbacks.NotAClass
+--trainer.callbacks=EarlyStopping
+--trainer.callbacks=torch.nn.Linear
+--trainer.logger=foo
+--trainer.logger=CSVLogger
+--trainer.plugins=foo
+--trainer.profiler=foo
+--trainer.barebones=true
+--trainer.max_time=foo
+--trainer.fast_dev_run=a
+--trainer.overfit_batches=a
+--trainer.limit_val_batches=-3
+--trainer.val_check_interval=0
+--trainer.val_check_interval=-1
+--trainer.accumulate_grad_batches=0
+--trainer.log_every_n_steps=0
+--trainer.gradient_clip_val=-1
+--trainer.gradient_clip_val=a
+--trainer.gradient_clip_algorithm=foo
+--trainer.enable_progress_bar=foo
+--trainer=3
+--data.batch_size=a
+--data.batch_size=0
+--data.batch_size=-1
+--data.seed=-1
+--data.workers=-1
+--data.manifests=3
+--data.manifests={}
+--data.device_resident=maybe
+--data=foo
+--model=foo
+--model=flowbind.FlowBindd
+--model=torch.nn.Linear
+--model.modalities={}
+--model.modalities.word=foo
+--model.modalities.word.codec=foo
+--model.drift=3
+--model.drift.width=wide
+--model.drift.width=0
+--model.drift.width=-4
+--model.head.depth=-1
+--model.learning_rate=fast
+--model.learning_rate=nan
+--model.learning_rate=.nan
+--model.learning_rate=-1
+--model.learning_rate
+--model.warmup_steps=-1
+--model.decay=foo
+--model.average_decay=2
+--model.bind=points
+--model.objective.alpha=2
+--model.objective.times=foo
+--model.evaluation.steps=0
+--model.evaluation.limit=a
+--model.evaluation.method=foo
+--model.dict_kwargs.x=3
+--seed_everything=-1
+--seed_everything=foo
+--seed_everything=99999999999
+--ckpt_path=
+--ckpt_path
+--foo
+--foo=3
+-x
+-trainer.max_steps=3
+stray
+--
+"""
+FIT_ALONE = """
+--resume
+--resume=maybe
+--resume=
+--checkpoints.every=0
+--checkpoints.every=a
+--checkpoints.keep=0
+--checkpoints.minutes=0
+--ckpt_path=none.ckpt
+"""
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line]
+
+
+def some(cases, every):
+    """Cases of which the quick tests take only some: each takes a tenth of a second."""
+    return [
+        case if i % every == 0 else pytest.param(case, marks=pytest.mark.slow)
+        for i, case in enumerate(cases)
+    ]
+
+
+@pytest.mark.parametrize("option", some([*lines(FIT), *lines(FIT_ALONE)], every=5))
+def test_mistakes_in_a_recipe_s_options(option, recipe, mistake):
+    mistake("fit", "--config", recipe, option)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["validate", "test", "encode"])
+def test_the_same_mistakes_elsewhere(verb, recipe, mistake):
+    for option in lines(FIT):
+        if verb != "encode" or "ckpt" not in option:
+            mistake(verb, option, "--config", recipe)
+
+
+@pytest.mark.parametrize("verb", RECIPE_VERBS)
+def test_mistakes_in_naming_a_recipe(verb, tmp_path, mistake):
+    (tmp_path / "latin.yaml").write_bytes(b"model: caf\xe9\n")
+    (tmp_path / "list.yaml").write_text("[1, 2]\n")
+    (tmp_path / "empty.yaml").write_text("")
+    assert "--config" in mistake(verb)
+    assert "--config" in mistake(verb, "--trainer.max_steps=3")
+    assert "--config" in mistake(verb, "--config")
+    assert "--config" in mistake(verb, "--config=")
+    assert "--config" in mistake(verb, tmp_path / "list.yaml")
+    for name in ("none.yaml", "latin.yaml", "list.yaml", "empty.yaml", ""):
+        assert str(tmp_path / name) in mistake(verb, "--config", tmp_path / name)
+
+
+def test_what_is_said_of_a_value_says_what_is_allowed(recipe, mistake):
+    def told(option):
+        return mistake("fit", "--config", recipe, option)
+
+    assert "data.batch_size: 'a' is not allowed; allowed: a whole number" in told(
+        "--data.batch_size=a"
+    )
+    assert "allowed: 64, 32, 16, transformer-engine" in told("--trainer.precision=foo")
+    assert "it has cpu" in told("--trainer.accelerator=tpu")
+    assert "did you mean 'vector'?" in told("--model.modalities.word=vectr")
+    assert "did you mean 'FlowBind'?" in told("--model=flowbind.FlowBnid")
+    assert "--model.modalities.word.codec has no class yet" in told(
+        "--model.modalities.word.codec.seed=3"
+    )
+    assert "--trainer.logger has no class yet" in told("--trainer.logger.save_dir=logs")
+
+
+class AbsentLogger(CSVLogger):
+    """A logger whose package is not there, as Lightning's say it."""
+
+    def __init__(self) -> None:
+        raise ModuleNotFoundError(
+            "Requirement 'nowhere>=1' not met. HINT: Try running `pip install -U 'nowhere>=1'`"
+        )
+
+
+def test_a_logger_that_is_not_installed_says_what_to_install(recipe, mistake):
+    line = mistake("fit", "--config", recipe, f"--trainer.logger={__name__}.AbsentLogger")
+    assert (
+        "AbsentLogger needs 'nowhere>=1', which is not installed: pip install 'nowhere>=1'" in line
+    )
+
+
+GENERATE = """
+--seed -1
+--seed a
+--seed
+--seed 1 --seed 2
+--steps 0
+--steps 1.5
+--source-steps 0
+--method foo
+--variety nan
+--variety -1
+--variety a
+--batch 0
+--batch -3
+--device cuda:99
+--device gpu
+--device foo
+--device meta
+--device=
+--stpes 3
+--to vectro
+--to=
+--from word
+--from =3
+--from word=
+--from wrod=123
+--from vector=none.vec
+--from vector=none/*.vec
+--from word=@none.csv
+--from word=none.word
+--out=
+stray
+"""
+
+
+@pytest.fixture
+def model(tmp_path, toys):
+    return release(tmp_path / "model", word=Word(), vector=Vector())
+
+
+@pytest.mark.parametrize("options", lines(GENERATE))
+def test_mistakes_of_generate(options, model, mistake, tmp_path):
+    given = ["--from", "word=123", "--to", "vector", "--out", tmp_path / "out"]
+    given = given[:-2] if options == "--out=" else given
+    mistake("generate", model, *given, *options.split(" "))
+
+
+def test_mistakes_in_the_folders_of_generate(model, mistake, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    given = ["--from", "word=123", "--to", "vector", "--out"]
+    assert "taken: a file, where a folder is needed" in mistake(
+        "generate", model, *given, tmp_path / "taken"
+    )
+    assert "taken: a file, where a folder is needed" in mistake(
+        "generate", model, *given, tmp_path / "taken/sub"
+    )
+    assert "no such folder" in mistake("generate", tmp_path / "none", *given, tmp_path / "out")
+    assert "required: model" in mistake("generate", *given, tmp_path / "out")
+    assert "required: --out" in mistake("generate", model, *given[:-1])
+
+
+OTHERS = """
+encode --skip-bad -1
+encode --skip-bad many
+encode --skip-bad
+encode --workers -1
+encode --split trian
+encode --split
+encode --skip-bad 1 --skip-bad 2
+prepare folder
+prepare folder --source
+prepare folder --source=
+prepare folder --source none
+prepare folder --source . --val a
+prepare folder --source . --val nan
+prepare folder --source . --val 2
+prepare folder --source . --val 0.1 --val 0.2
+prepare folder --source . --seed -1
+prepare folder --source . --seed a
+prepare folder --source . --labels none.csv
+prepare folder --source . --soruce .
+prepare folder --source . stray
+prepare shapes --samples 0
+prepare shapes --samples a
+prepare shapes --test-samples 0
+prepare shapes --seed -1
+prepare fodler
+prepare --out
+prepare join
+verify
+verify none
+verify .
+verify --all
+modalities --all
+modalities stray
+import-official
+import-official --checkpoint none --config none --mean x --std y
+predict
+fitt
+--foo
+"""
+
+
+@pytest.mark.parametrize("line", lines(OTHERS))
+def test_mistakes_of_the_other_verbs(line, recipe, mistake, tmp_path, monkeypatch):
+    (tmp_path / "files").mkdir()
+    monkeypatch.chdir(tmp_path / "files")
+    verb, *options = line.split(" ")
+    given = {
+        "encode": ["--config", recipe],
+        "prepare": ["--out", tmp_path / "out"],
+        "import-official": ["--out", "x"],
+    }
+    mistake(verb, *options, *given.get(verb, []))
+
+
+# How it ends.
+
+
+def test_the_table_of_exit_codes_is_the_code(command, recipe, monkeypatch):
+    ends = {
+        0: None,
+        1: RuntimeError("broken"),
+        2: ValueError("wrong"),
+        130: KeyboardInterrupt(),
+        138: KeyboardInterrupt(signal.SIGUSR1),
+        143: KeyboardInterrupt(signal.SIGTERM),
+    }
+    for code, error in ends.items():
+
+        def run(verb, arguments, error=error):
+            if error:
+                raise error
+
+        monkeypatch.setattr("flowbind.cli.modalities.run", run)
+        ended, _, err = command("modalities")
+        assert ended == code
+        assert ("Traceback" in err) == (code == 1)
+        assert ("please report it" in err) == (code == 1)
+        assert len(err.strip().splitlines()) == 1 or code in (0, 1)
+    table = (ROOT / "docs/command-line.md").read_text()
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(
+        [*ends, 141]
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left", "a.txt"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_what_a_machine_lacks_is_one_line(error, command, monkeypatch):
+    def run(verb, arguments):
+        raise error
+
+    monkeypatch.setattr("flowbind.cli.modalities.run", run)
+    code, _, err = command("modalities")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+
+
+def test_a_reader_who_leaves_ends_it_quietly():
+    code = "import os, time; from flowbind.cli import main; time.sleep(0.3); main(['modalities'])"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        err = process.stderr.read()
+    assert (process.returncode, err) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["fit"],
+        ["fit", "recipe.yaml"],
+        ["fit", "--config", "a", "--resume=1", "--resume=2"],
+        ["encode", "--help"],
+        ["generate", "--help"],
+        ["generate", "model", "--sed", "3"],
+        ["verify", "--all"],
+        ["predict"],
+    ],
+    ids=" ".join,
+)
+def test_help_and_mistakes_of_our_own_import_nothing_heavy(arguments):
+    code = f"import sys\nfrom flowbind.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
+    code += "print(*sys.modules, file=sys.stderr)"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not {*run.stderr.split()} & {"torch", "lightning", "jsonargparse", "numpy"}
+
+
+def test_print_config_and_help_need_nothing_else(command, recipe):
+    assert command("fit", "--help")[0] == 0
+    assert command("fit", "--model.help", "flowbind.FlowBind")[0] == 0
+    code, out, err = command("fit", "--trainer.max_steps=3", "--config", recipe, "--print_config")
+    assert (code, err) == (0, "")
+    assert yaml.safe_load(out)["trainer"]["max_steps"] == 3
