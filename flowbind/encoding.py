@@ -1,29 +1,31 @@
 """Encoding: a manifest of raw samples to a latent store, by Lightning's prediction loop, on any number of devices.
 
-The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at the same pace. A
-finished shard is never encoded again unless its samples or its codecs change. The store's manifest comes last.
+The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at the same pace. What
+a shard holds is never encoded again unless its samples, or how they are read and encoded, change. What it lacks, because
+it could not be read or encoded, is tried again every time. The store's manifest comes last.
 """
 
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowbind.codec import digest
 from flowbind.defaults import torch_defaults
-from flowbind.manifest import Manifest
-from flowbind.modality import Modality
+from flowbind.manifest import Manifest, Sample, describe_fault
+from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
 from flowbind.registry import installed
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, shard_metadata, write_shard
+from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard, shard_metadata, write_shard
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
 BATCH_ROWS = 256  # samples read and encoded at a time
@@ -56,17 +58,20 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[
             f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of {', '.join(modalities)} and are left out"
         )
     prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
+    readings = {name: describe_reading(modality) for name, modality in modalities.items()}
+
     plans = []
     for number, (names, indices) in enumerate(sorted(groups.items())):
         for part, start in enumerate(range(0, len(indices), SHARD_ROWS)):
             rows = indices[start : start + SHARD_ROWS]
-            key = hashlib.sha256(json.dumps({name: prints[name] for name in names}, sort_keys=True).encode())
+            makers = {name: [readings[name], prints[name]] for name in names}
+            key = hashlib.sha256(json.dumps(makers, sort_keys=True, default=str).encode())
             for index in rows:
                 sample = manifest.samples[index]
                 for name in names:
-                    key.update(
-                        f"{index} {sample.values[name]} {_stamp(manifest.source(sample, name, modalities[name]))}\n".encode()
-                    )
+                    stamp = _stamp(manifest.source(sample, name, modalities[name]))
+                    entry = f"{index} {sample.values[name]} {stamp}\n"
+                    key.update(entry.encode(errors="backslashreplace"))  # JSON can hold halves of characters
             plans.append(ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest()))
     return plans
 
@@ -168,12 +173,11 @@ class Encoding(LightningModule):
     def _begin(self) -> None:
         self.latents: dict[str, list[Tensor]] = {}
         self.lines: list[int] = []
-        self.shard_bad: list[str] = []
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
-        (done, *_) = self._agree(self._find_done)
-        self.bad = [line for held in done.values() for line in held]  # of all devices
-        pending = [plan for plan in self.plans if plan.file not in done]
+        (todo, *_) = self._agree(self._find_todo)
+        self.bad: list[str] = []  # of all devices
+        pending = [replace(plan, samples=todo[plan.file]) for plan in self.plans if todo[plan.file]]
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
         chunks = Chunks(self.manifest, self.modalities, shares, self.trainer.global_rank)
@@ -181,12 +185,8 @@ class Encoding(LightningModule):
         shown = pending and self.trainer.is_global_zero
         return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples) if shown else loader
 
-    def _find_done(self) -> dict[str, list[str]]:
-        if not self.trainer.is_global_zero:
-            return {}
-        done = finished_shards(self.folder, self.plans)
-        (self.folder / MANIFEST).unlink(missing_ok=True)
-        return done
+    def _find_todo(self) -> dict[str, list[int]]:
+        return unencoded(self.folder, self.plans) if self.trainer.is_global_zero else {}
 
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
@@ -203,16 +203,27 @@ class Encoding(LightningModule):
             for line in sorted(self.bad):  # the same with any number of devices
                 say(f"  {line}")
         self._check()
+        path = self.manifest.path
+        if is_finished(self.folder, path, self.plans):
+            say(f"{self.folder}: all others are encoded already")
+            return
+
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
-            if (self.folder / plan.file).is_file():
+            if lines_of(self.folder / plan.file, plan.key):
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
-        wanted = {file for files in strata.values() for file in files}
+        if not strata:
+            raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
+        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
+        for name in sorted(lost):
+            say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
+
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        shards = {file for files in strata.values() for file in files}
         for stale in self.folder.glob("*.safetensors*"):  # shards of another plan, and what a killed run began
-            if stale.name not in wanted:
+            if stale.name not in shards:
                 stale.unlink()
         prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
-        path = self.manifest.path
         finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
 
     def _check(self) -> None:
@@ -257,26 +268,81 @@ class Encoding(LightningModule):
     @torch_defaults()
     def _encode(self, chunk: Chunk) -> list[str]:
         """Encodes a chunk, and writes the shard that it ends. Returns the errors of the samples left out."""
-        self.shard_bad += chunk.bad
-        if chunk.indices:
-            for name, raws in chunk.raws.items():
-                codec = self.modalities[name].codec
-                latents = codec.encode(raws)
-                if latents.shape != (len(raws), *codec.shape):
-                    raise ValueError(
-                        f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises {tuple(codec.shape)}"
-                    )
-                self.latents.setdefault(name, []).append(latents.to("cpu", codec.dtype))
-        self.lines += chunk.indices
+        latents: dict[str, Tensor] = {}
+        errors: dict[int, str] = {}  # by row
+        for name, raws in chunk.raws.items():
+            if raws:
+                latents[name], of_this = encode_rows(name, self.modalities[name], raws)
+                errors = of_this | errors
+
+        good = [row for row in range(len(chunk.indices)) if row not in errors]
+        for name, rows in latents.items():
+            self.latents.setdefault(name, []).append(rows[good])
+        self.lines += [chunk.indices[row] for row in good]
         if chunk.last:
-            if self.lines:
-                tensors = {name: torch.cat(parts) for name, parts in self.latents.items()} | {
-                    LINE: torch.tensor(self.lines)
-                }
-                made = {"key": chunk.plan.key, "bad": self.shard_bad}
-                write_shard(self.folder / chunk.plan.file, tensors, made)
+            self._write(chunk.plan)
             self._begin()
-        return chunk.bad
+
+        samples = [(self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()]
+        return chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+
+    def _name(self, sample: Sample) -> str:
+        return f"sample '{sample.id}' of {self.manifest.path}"
+
+    def _write(self, plan: ShardPlan) -> None:
+        """Writes what was encoded of a shard, together with what it held before, in the manifest's order."""
+        if not self.lines:
+            return
+        path = self.folder / plan.file
+        tensors = {name: torch.cat(parts) for name, parts in self.latents.items()}
+        tensors[LINE] = torch.tensor(self.lines)
+        if lines_of(path, plan.key):
+            before = read_shard(path)
+            tensors = {name: torch.cat([before[name], rows]) for name, rows in tensors.items()}
+        order = tensors[LINE].argsort()
+        (self.folder / MANIFEST).unlink(missing_ok=True)  # it speaks of other shards
+        write_shard(path, {name: rows[order] for name, rows in tensors.items()}, {"key": plan.key})
+
+
+def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
+    """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that have none.
+
+    Where a batch fails, its samples are encoded one by one. What fails for each of several is the codec's own fault.
+
+    Returns:
+        Latents with shape (n, *shape), anything in the rows that failed, and the errors.
+
+    Raises:
+        ValueError: the codec cannot be used, or gives other latents than it promises.
+        OSError, MemoryError, torch.OutOfMemoryError: as the codec raises them; they say nothing of a sample.
+    """
+    codec = modality.codec
+    errors: dict[int, str] = {}
+    try:
+        latents = codec.encode(raws)
+    except (OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as fault:
+        rows = []
+        for number, raw in enumerate(raws):
+            try:
+                rows.append(codec.encode([raw]).to("cpu", codec.dtype))
+            except Exception as error:
+                errors[number] = f"the codec of '{name}' cannot encode it: {describe_fault(error)}"
+                rows.append(torch.zeros(1, *codec.shape, dtype=codec.dtype))
+        if len(errors) == len(raws) > 1:
+            raise ValueError(f"the codec of '{name}' cannot encode: {describe_fault(fault)}") from fault
+        latents = torch.cat(rows)
+
+    if latents.shape != (len(raws), *codec.shape):
+        raise ValueError(
+            f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises {tuple(codec.shape)}"
+        )
+    latents = latents.to("cpu", codec.dtype)
+    finite = latents.isfinite().flatten(1).all(1)
+    for number in (~finite).nonzero().flatten().tolist():
+        errors[number] = f"the codec of '{name}' gives numbers for it that are not finite"
+    return latents, errors
 
 
 def encode(
@@ -304,7 +370,7 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
-    if len(finished_shards(folder, plans)) == len(plans) and _finished(folder, manifest_path, plans):
+    if not any(unencoded(folder, plans).values()) and is_finished(folder, manifest_path, plans):
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
@@ -317,10 +383,33 @@ def encode(
     return LatentStore(folder)
 
 
-def finished_shards(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[str]]:
-    """Files of the shards that are whole and made from the same samples by the same codecs, each with the errors of what it lacks."""
-    held = ((plan, shard_metadata(folder / plan.file)) for plan in plans)
-    return {plan.file: meta["bad"] for plan, meta in held if meta and meta.get("key") == plan.key}
+def unencoded(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[int]]:
+    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made from something else."""
+    todo = {}
+    for plan in plans:
+        lines = lines_of(folder / plan.file, plan.key)
+        todo[plan.file] = [index for index in plan.samples if index not in lines]
+    return todo
+
+
+def lines_of(path: Path, key: str) -> set[int]:
+    """The manifest's lines that a shard holds; none unless it is whole and was made from what `key` tells."""
+    made = shard_metadata(path)
+    if not made or made.get("key") != key:
+        return set()
+    with safe_open(path, "pt") as shard:
+        return set(shard.get_tensor(LINE).tolist())
+
+
+def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:
+    """Whether a store was written over the shards that are there, from this very manifest."""
+    try:
+        store = LatentStore(folder)
+    except (FileNotFoundError, ValueError):
+        return False
+    files = {shard.file for stratum in store.strata for shard in stratum.shards}
+    there = {plan.file for plan in plans if lines_of(folder / plan.file, plan.key)}
+    return store.source_sha256 == digest(manifest_path) and files == there
 
 
 def gathered(made: Any) -> list[Any]:
@@ -335,15 +424,6 @@ def gathered(made: Any) -> list[Any]:
 def known_names(modalities: Mapping[str, Modality]) -> set[str]:
     """Names a manifest may use: the recipe's, and all that are installed."""
     return {*modalities, *installed("modalities")}
-
-
-def _finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:
-    try:
-        store = LatentStore(folder)
-    except (FileNotFoundError, ValueError):
-        return False
-    held = {shard.file for stratum in store.strata for shard in stratum.shards}
-    return store.source_sha256 == digest(manifest_path) and held == {plan.file for plan in plans}
 
 
 class _Shown:

@@ -3,13 +3,18 @@
 `{"id": "17", "text": "a dog barks", "audio": "wav/17.wav", "labels": {"animal": "dog"}}`: a key per modality that the
 sample has (a literal, or a file path relative to the manifest), an optional id (default: the line number), and, for
 measuring, optional labels and `references`: per modality further values that a generation is compared with.
+
+What a sample does not have may be left out, or be `null` or `NaN`, as tables write it: that is the same.
 """
 
 import json
+import math
 import os
+import re
 import sys
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+import traceback
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,13 @@ from flowbind.arrays import describe
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.registry import nearest
-from flowbind.regular import check_regular
+from flowbind.regular import check_regular, encoding_of
 
 LONGEST = 2**20  # characters of a line
+LONGEST_MESSAGE = 300  # characters of what a plugin's fault says
 RESERVED = ("id", "labels", "references")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+TRACEBACK = "FLOWBIND_TRACEBACK"  # environment variable: print where in a plugin each sample failed
 
 
 @dataclass(frozen=True)
@@ -51,34 +59,29 @@ class Manifest:
     def read(cls, path: str | Path, known: Collection[str]) -> "Manifest":
         """Reads and checks a whole manifest.
 
+        A sample without an id gets the number of its line.
+
         Args:
-            path: the JSON Lines file.
+            path: the JSON Lines file, in UTF-8, or in UTF-16 where a byte-order mark says so.
             known: names of the modalities that a line may have.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no sample, or a line that cannot be used; one line with its number.
+            ValueError: no sample, a line that cannot be used, or one with the id of another; one line with its number.
         """
         path = Path(path)
         try:
             check_regular(path, sys.maxsize)
         except FileNotFoundError:
             raise FileNotFoundError(f"{path}: no such manifest; make one with `flowbind prepare`") from None
-        samples = []
-        try:
-            with path.open(encoding="utf-8") as file:
-                for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
-                    if len(line) == LONGEST:
-                        raise ValueError(
-                            f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred"
-                        )
-                    if line.strip():
-                        samples.append(_parse(line, f"{path}, line {number}", str(number), known))
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not a UTF-8 text file ({error.reason}); a manifest is JSON Lines") from None
+
+        samples = {number: _parse(line, f"{path}, line {number}", known) for number, line in _lines(path)}
         if not samples:
             raise ValueError(f"{path}: an empty manifest; it needs at least one sample")
-        return cls(path, samples)
+        if not any(sample.values for sample in samples.values()):
+            raise ValueError(f"{path}: no sample has any of {', '.join(sorted(known))}; there is nothing in it")
+
+        return cls(path, _with_ids(samples, path))
 
     def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a sample: the literal itself, or the file's path.
@@ -90,7 +93,7 @@ class Manifest:
     def locate(self, value: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a value, as `source` has it for a sample's own."""
         path = self.path.parent / value
-        if modality.literal and not (value.lower().endswith(modality.suffixes) and os.path.isfile(path)):
+        if modality.literal and not (value.lower().endswith(modality.suffixes) and _names_file(value, path)):
             return value
         return path
 
@@ -98,7 +101,8 @@ class Manifest:
         """Reads one raw sample; a file only where its suffix is one of the modality's, whoever wrote the manifest.
 
         Raises:
-            ValueError: the file is missing, damaged or named as no file of this kind is; one line that names sample and file.
+            ValueError: it cannot be read, whatever the reason; one line that names sample and file.
+            MemoryError: there is not enough memory for it; names it too.
         """
         return self._read(sample, sample.values[name], name, modality)
 
@@ -108,30 +112,100 @@ class Manifest:
 
     def _read(self, sample: Sample, value: str, name: str, modality: Modality) -> Any:
         source, what = self.locate(value, modality), f"sample '{sample.id}' of {self.path}"
-        if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
-            raise ValueError(
-                f"{source}: not named like a file of '{name}'; allowed: {', '.join(modality.suffixes)} ({what})"
-            )
+        if not isinstance(source, Path):
+            return read_raw(modality, source, what)
+
+        mistake = _mistake_in(value)
+        if mistake and not os.path.isfile(source):
+            raise _unreadable(f"{value!r}: {mistake}", what)
+        if not source.name.lower().endswith(modality.suffixes):
+            allowed = ", ".join(modality.suffixes)
+            raise _unreadable(f"{source}: not named like a file of '{name}'; allowed: {allowed}", what)
         return read_raw(modality, source, what)
 
 
 def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
-    """Reads one raw sample, with one-line errors that name it.
+    """Reads one raw sample, with one-line errors that name it, whatever a plugin raises.
+
+    A reader's own verdict, ValueError or OSError, is passed on. Any other exception is a fault of the plugin or of a library
+    below it, and is told with its kind and place.
+
+    Args:
+        modality: that reads it.
+        source: a file's path, or a literal.
+        what: to call it in messages.
 
     Raises:
-        ValueError: the file is missing, unreadable or damaged.
+        ValueError: the file is missing, unreadable or damaged, or its reader failed.
+        MemoryError: there is not enough memory to read it. That says more of the machine than of the sample.
     """
     try:
         if isinstance(source, Path):
             check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
         return _accepted(modality, modality.read(source), f"{source}: ")
-    except FileNotFoundError:
-        why = f"{source}: no such file"
-    except OSError as error:
-        why = f"{source}: cannot be read: {error.strerror or error}"
-    except ValueError as error:
-        why = str(error)
-    raise ValueError(" ".join(f"{why} ({what})".split()))  # names may have line ends
+    except MemoryError:
+        raise MemoryError(f"{_shown(source)}: not enough memory to read it ({what})") from None
+    except Exception as error:
+        raise _unreadable(_verdict(error, source), what) from error
+
+
+def _verdict(error: Exception, source: str | Path) -> str:
+    """Why a sample cannot be read, with its name."""
+    if isinstance(error, FileNotFoundError) and isinstance(source, Path) and not os.path.lexists(source):
+        return f"{source}: no such file"
+    if isinstance(error, OSError):
+        other = f": {error.filename}" if error.filename and str(error.filename) != str(source) else ""
+        return f"{_shown(source)}: cannot be read: {error.strerror or error}{other}"
+    if isinstance(error, ValueError) and str(error):
+        is_named = not isinstance(source, Path) or source.name in str(error)
+        return str(error) if is_named else f"{source}: {error}"
+
+    return f"{_shown(source)}: its reader failed with {describe_fault(error)}"
+
+
+def describe_fault(error: Exception) -> str:
+    """A plugin's exception in a line: what a ValueError says, and of any other, which no plugin should raise, kind and place.
+
+    With the environment variable FLOWBIND_TRACEBACK its traceback is printed, too.
+    """
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    message = " ".join(str(error).split())[:LONGEST_MESSAGE]
+    if isinstance(error, ValueError) and message:
+        return message
+
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    file = "/".join(Path(trace.tb_frame.f_code.co_filename).parts[-3:])
+    return f"{type(error).__name__}{': ' * bool(message)}{message}, at line {trace.tb_lineno} of {file}"
+
+
+def _shown(source: str | Path) -> str:
+    return str(source) if isinstance(source, Path) else repr(source[:60])
+
+
+def _unreadable(why: str, what: str) -> ValueError:
+    return ValueError(" ".join(f"{why} ({what})".split()))  # names may have line ends
+
+
+def _names_file(value: str, path: Path) -> bool:
+    """Whether a value that ends like a file is one: it is one word, or such a file is there."""
+    return len(value.split()) == 1 or os.path.isfile(path)
+
+
+def _mistake_in(value: str) -> str:
+    """What is wrong with a value in the place of a path, if it is one of the usual things."""
+    if not value.strip():
+        return "an empty path; leave the key out, or give null, where a sample lacks it"
+    scheme, colon, _ = value.partition("://")
+    if colon and scheme.isalnum():
+        return "an address; give the path of a file on this machine" + " without file://" * (scheme == "file")
+    if value.startswith("~"):
+        return "~ stands for no folder in a manifest; write it out"
+    if "\\" in value:
+        return "no such file; backslashes separate no folders, write / instead"
+    return ""
 
 
 def take_raw(modality: Modality, sample: Any, what: str) -> Any:
@@ -151,50 +225,168 @@ def _accepted(modality: Modality, raw: Any, where: str) -> Any:
     """What the modality makes of a raw sample; whatever a plugin raises is one line."""
     try:
         return modality.accept(raw)
+    except MemoryError:
+        raise
     except ValueError as error:
         message = str(error)
     except Exception as error:  # of a plugin that did not expect such a thing
-        message = f"{describe(raw)} cannot be taken ({type(error).__name__}: {error})"
+        message = f"{describe(raw)} cannot be taken ({describe_fault(error)})"
     raise ValueError(" ".join(f"{where}{message}".split()))
 
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Writes samples, each a JSON object, as a manifest: beside, then renamed."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_json(sample) + "\n" for sample in samples)
 
 
-def _parse(line: str, where: str, number: str, known: Collection[str]) -> Sample:
+def _json(sample: Mapping[str, Any]) -> str:
+    line = json.dumps(sample, ensure_ascii=False)
+    # A folder's name may be no UTF-8: JSON's escapes keep its bytes.
+    return line if line.isascii() or not _SURROGATES.search(line) else json.dumps(sample)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and content of each line that is not empty.
+
+    Raises:
+        ValueError: the file is no text, or something else than JSON Lines; says what to do.
+    """
+    with path.open("rb") as file:
+        start = file.read(2)
+    if start == b"\x1f\x8b":
+        raise ValueError(f"{path}: compressed; unpack it with gunzip")
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({error}); a manifest has one JSON object a line") from None
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
-    values = {key: value for key, value in entry.items() if key not in RESERVED}
-    for key, value in values.items():
-        if key not in known:
+        with path.open(encoding=encoding_of(path)) as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
+                if len(line) == LONGEST:
+                    raise ValueError(
+                        f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred"
+                    )
+                if line.strip():
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is JSON Lines") from None
+
+
+def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
+    """Samples by the number of their lines, each with an id of its own: those that have none get the number."""
+    line_of: dict[str, int] = {}
+    for number, sample in samples.items():
+        other = line_of.setdefault(sample.id, number) if sample.id else number
+        if other != number:
+            raise ValueError(
+                f"{path}, line {number}: the id '{sample.id}' is that of line {other}; each sample needs its own, or none"
+            )
+
+    numbered = []
+    for number, sample in samples.items():
+        own = f"line {number}" if str(number) in line_of else str(number)
+        numbered.append(sample if sample.id else replace(sample, id=own))
+    return numbered
+
+
+def _parse(line: str, where: str, known: Collection[str]) -> Sample:
+    """The sample of one line; its id is empty if it has none."""
+    entry = _load(line, where, known)
+    for key in entry:
+        if key not in known and key not in RESERVED:
             raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
-        if not isinstance(value, str) or not value.strip():
+
+    values = {key: value for key, value in entry.items() if key not in RESERVED and not _absent(value)}
+    for key, value in values.items():
+        if not isinstance(value, str):
             hint = f'; further ones to compare with go into "references": {{"{key}": [...]}}' * isinstance(value, list)
             raise ValueError(
                 f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}{hint}"
             )
-    if not values:
-        raise ValueError(f"{where}: no usable modality; it needs at least one of {', '.join(sorted(known))}")
-    labels = entry.get("labels") or {}
-    if not isinstance(labels, dict):
-        raise ValueError(f"{where}: 'labels' must be an object, not {type(labels).__name__}")
-    references = _parse_references(entry.get("references") or {}, where, values)
-    return Sample(str(entry.get("id", number)), values, {str(k): str(v) for k, v in labels.items()}, references)
+
+    labels = {}
+    for key, value in _object(entry, "labels", where).items():
+        if label := _plain(value, f"{where}: the label '{key}'"):
+            labels[key] = label
+    references = _parse_references(_object(entry, "references", where), where, values)
+    return Sample(_plain(entry.get("id"), f"{where}: 'id'"), values, labels, references)
 
 
-def _parse_references(entry: Any, where: str, values: Mapping[str, str]) -> dict[str, list[str]]:
-    """All values to compare with per modality, the sample's own first, which may stand among them or not."""
+def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
+    """The JSON object of a line.
+
+    Raises:
+        ValueError: it is something else; says what it looks like, and what to do.
+    """
+    content = line.strip()
+    try:
+        entry = json.loads(content, object_pairs_hook=_once, parse_constant=_constant)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: not JSON ({_guess(content, known) or error}); a manifest has one JSON object a line") from None
+    if isinstance(entry, list):
+        raise ValueError(f"{where}: a JSON list; a manifest has one JSON object a line, without brackets and commas around")
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: 'references' must be an object, not {type(entry).__name__}")
+        raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
+    return entry
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, each key of which stands there once: which of two is meant, nobody knows."""
+    entry = dict(pairs)
+    if len(entry) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{twice}' stands there twice")
+    return entry
+
+
+def _constant(name: str) -> float:
+    if name != "NaN":  # pandas writes it for what is missing
+        raise ValueError(f"{name} is no value")
+    return math.nan
+
+
+def _guess(content: str, known: Collection[str]) -> str:
+    """What a line is that is no JSON, where it can be told."""
+    if content.startswith("[") or content == "{":
+        return "a list, or an object that is spread over lines"
+    if content.endswith(("},", "} ,")):
+        return "a comma after the object"
+    cells = {cell.strip(' "').casefold() for separator in ",;\t" for cell in content.split(separator)}
+    if not content.startswith("{") and not cells.isdisjoint({*known, "id"}):
+        return "the header of a table, by its look; write each row as an object, such as by pandas' to_json(orient='records', lines=True)"
+    return ""
+
+
+def _absent(value: Any) -> bool:
+    """Whether a value stands for none: null, or a number that is none."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+    """An object in a line; an empty one where it is absent."""
+    value = entry.get(key)
+    if _absent(value):
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: '{key}' must be an object, not {type(value).__name__}")
+    return value
+
+
+def _plain(value: Any, what: str) -> str:
+    """An id or a label as a string: whole numbers without a point, whatever wrote them; none where it is absent or blank."""
+    if _absent(value):
+        return ""
+    if isinstance(value, dict | list):
+        raise ValueError(f"{what} must be a string or a number, not {json.dumps(value)[:60]}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _parse_references(entry: Mapping[str, Any], where: str, values: Mapping[str, str]) -> dict[str, list[str]]:
+    """All values to compare with per modality, the sample's own first, which may stand among them or not."""
     references = {}
     for key, others in entry.items():
+        if _absent(others):
+            continue
         if key not in values:
             raise ValueError(
                 f"{where}: 'references' of '{key}', which the sample does not have; {nearest(key, values)}"

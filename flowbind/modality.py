@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from flowbind.arrays import as_tensor, describe
-from flowbind.codec import Codec
+from flowbind.codec import Codec, arguments
 from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
 
 
@@ -31,11 +31,13 @@ class Modality(ABC):
         suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
         literal: whether a sample may stand in a manifest or on the command line as itself rather than as a file.
         default_codec: class of the codec that is taken where none is given.
+        version: of the reader; raised when it makes another raw sample of the same file, so that files are encoded again.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
+    version: ClassVar[int] = 1
 
     def __init__(
         self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
@@ -115,3 +117,13 @@ def _is_nothing(part: Any) -> bool:
     if isinstance(part, Tensor | np.ndarray):
         return part.ndim == 0
     return part is None or isinstance(part, Number | str | bytes | os.PathLike)
+
+
+def own_arguments(modality: Modality) -> dict[str, Any]:
+    """A modality's constructor arguments, as JSON, without those that every modality has."""
+    return {key: value for key, value in arguments(modality).items() if key not in ("codec", "drift", "head")}
+
+
+def describe_reading(modality: Modality) -> dict[str, Any]:
+    """What decides the raw samples that a modality reads, besides the files, as flat JSON."""
+    return {"modality": type(modality).__name__, "version": modality.version, **own_arguments(modality)}

@@ -36,8 +36,9 @@ def package(entry: EntryPoint) -> str:
 def nearest(name: str, allowed) -> str:
     """A clause that names what is allowed, the nearest first: `did you mean 'x'? Allowed: x, y`."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(name, allowed, n=1)
-    return (f"did you mean '{close[0]}'? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
+    plain = {other.casefold(): other for other in allowed}
+    close = difflib.get_close_matches(name.casefold().strip(), plain, n=1)
+    return (f"did you mean '{plain[close[0]]}'? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
 
 
 def load(kind: str, name: str) -> Any:

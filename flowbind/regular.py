@@ -4,9 +4,11 @@ A folder, a pipe or a device in the place of a file is refused rather than waite
 refused before it fills the memory.
 """
 
+import codecs
 import json
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -56,3 +58,10 @@ def read_json(path: str | Path, largest: int = LARGEST) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON ({str(error).splitlines()[0]})") from None
+
+
+def encoding_of(path: str | Path) -> str:
+    """The encoding of a text file, for `open`: UTF-16 where a byte-order mark says so, otherwise UTF-8, with a mark or without."""
+    with open_regular(path, sys.maxsize) as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"

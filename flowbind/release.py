@@ -25,7 +25,7 @@ from flowbind.codec import arguments, digest_json
 from flowbind.defaults import torch_defaults
 from flowbind.flows import Flows
 from flowbind.generation import Model, stamp
-from flowbind.modality import Modality
+from flowbind.modality import Modality, own_arguments
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
 from flowbind.progress import say, track
@@ -39,10 +39,9 @@ CONFIG, WEIGHTS, CODECS = "model.json", "model.safetensors", "codecs"
 
 def describe_modality(modality: Modality) -> dict[str, Any]:
     """How to make a modality again, as JSON."""
-    own = {key: value for key, value in arguments(modality).items() if key not in ("codec", "drift", "head")}
     return {
         "name": registry.name_of("modalities", type(modality)),
-        "args": own,
+        "args": own_arguments(modality),
         "codec": {"name": registry.name_of("codecs", type(modality.codec)), "args": arguments(modality.codec)},
         "drift": modality.drift and asdict(modality.drift),
         "head": modality.head and asdict(modality.head),

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from flowbind.atomic import replacing
@@ -358,6 +358,21 @@ def shard_metadata(path: Path) -> dict[str, Any] | None:
         return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def read_shard(path: Path) -> dict[str, Tensor]:
+    """The tensors of a shard.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise _unusable(path, f"is corrupted ({error})") from None
+    if (shard_metadata(path) or {}).get(DATA) != _sha256(tensors):
+        raise _unusable(path, "is corrupted (data: checksum)")
+    return tensors
 
 
 def finish_store(
