@@ -98,7 +98,9 @@ def picture(kind: str, draw: random.Random) -> bytes:
 
 def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     """What is wrong, suffix, content, and whether it may be read."""
-    for kind, suffix in {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp"}.items():
+    kinds = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "AVIF": ".avif"}
+    kinds |= {"JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga", "ICO": ".ico", "QOI": ".qoi", "SGI": ".sgi", "DDS": ".dds"}
+    for kind, suffix in kinds.items():
         whole = picture(kind, draw)
         yield from ((what, suffix, content, kind != "PNG") for what, content in cuts(whole, draw, 6))
         yield from ((what, suffix, content, kind != "PNG") for what, content in flips(whole, draw, 8))
@@ -130,8 +132,12 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         b"RIFF" + struct.pack("<I", 4 + 18) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\0\xfe\x3f\0"
     )
     yield "16,383 pixels a side, promised", ".webp", webp, False
-    gif = picture("GIF", draw)
-    yield "a GIF", ".png", gif, False
+    yield "a GIF", ".png", picture("GIF", draw), True
+    gif = bytearray(picture("GIF", draw))
+    gif[6:10] = struct.pack("<HH", 65_500, 65_500)
+    yield "65,500 pixels a side, promised", ".gif", bytes(gif), False
+    yield "65,500 pixels a side, promised", ".ppm", b"P6 65500 65500 255\n" + bytes(99), False
+    yield "9,000 pixels a side, promised", ".ppm", b"P6 9000 9000 255\n" + bytes(99), False
     yield "a drawing in words", ".png", b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>', False
     yield "a program", ".jpg", b"\x7fELF" + draw.randbytes(300), False
     yield (

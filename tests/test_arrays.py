@@ -156,8 +156,8 @@ def test_a_model_says_which_sample_it_refuses():
     model = Model.__new__(Model)
     model.modalities, model.stamps = {"vector": Vector()}, {}
     with pytest.raises(
-        ValueError, match=r"^source 'vector'\[1\]: the number 7 is no array of real numbers; allowed: three"
+        ValueError, match=r"^source 'vector'\[1\]: an array of float64 with shape \(2,\) has another shape"
     ):
-        model.encode("vector", [np.ones(3), 7])
+        model.encode("vector", [np.ones(3), np.ones(2)])
     latents = model.encode("vector", [np.ones(3), [1, 1, 1], torch.ones(3).double()])
     assert torch.equal(latents[:1].expand(3, -1), latents)

@@ -107,8 +107,8 @@ def test_a_wrong_bit_in_a_png_is_found(image, tmp_path):
 
 
 def test_other_formats_are_refused(image, tmp_path):
-    refused(image, tmp_path / "a.png", encoded(image, "GIF"), says="PNG, JPEG, WebP, BMP")
-    refused(image, tmp_path / "b.png", b"a red torus", says="PNG, JPEG, WebP, BMP")
+    refused(image, tmp_path / "a.png", encoded(image, "EPS"), says="PNG, JPEG, WebP, AVIF, GIF")
+    refused(image, tmp_path / "b.png", b"a red torus", says="PNG, JPEG, WebP, AVIF, GIF")
 
 
 def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):

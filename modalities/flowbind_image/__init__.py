@@ -1,4 +1,4 @@
-"""Images: RGB pictures in PNG, JPEG, WebP and BMP files."""
+"""Images: RGB pictures, in every format that Pillow reads by itself."""
 
 from flowbind_image.modality import Image
 

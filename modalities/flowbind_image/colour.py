@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHROMA = 3.0  # amplification; after 160 steps on rendered pictures 3 kept 0.7 of their colourfulness, 1 kept 0.2
-AXES = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=torch.float32)) * torch.tensor([[1], [CHROMA], [CHROMA]])
+AXES = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=torch.float32)) * torch.tensor(
+    [[1], [CHROMA], [CHROMA]]
+)
 
 
 def opponent(pictures: Tensor) -> Tensor:

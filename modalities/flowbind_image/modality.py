@@ -1,51 +1,92 @@
 """The modality of images: a raw sample is a uint8 tensor of RGB values, with shape (3, H, W)."""
 
-import warnings
 from pathlib import Path
+from typing import Any, BinaryIO
 
-import numpy as np
 import PIL.Image
-import PIL.ImageOps
-import torch
 from torch import Tensor
 
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.regular import open_regular
+from flowbind_image.clip import first_line
+from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+# As Pillow names them. Nothing outside Pillow runs: EPS, which needs another program, is not among them.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "ICO", "QOI", "PSD", "SGI", "DDS")
+UNMARKED = {".tga": "TGA", ".dib": "DIB"}  # their files do not say what they are, so the name has to
+ALLOWED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
 
 
 class Image(Modality):
     """Pictures of any size."""
 
-    suffixes = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+    suffixes = (
+        *(
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".webp",
+            ".bmp",
+            ".jpe",
+            ".jfif",
+            ".avif",
+            ".gif",
+            ".tif",
+            ".tiff",
+            ".heic",
+            ".heif",
+        ),
+        *(".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib"),
+        *(".psd", ".sgi", ".dds"),
+    )
     default_codec = SmallImage
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).
 
         It is turned upright by its EXIF orientation, transparency is laid on white, grey and palettes become RGB, 16
-        bits become 8, and of an animation the first frame is taken.
+        bits become 8, floats lie in [0, 1], and of several pictures in a file the first is taken.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format or larger than Pillow's limit on pixels.
+            ValueError: it is truncated, damaged, of another format, larger than Pillow's limit on pixels, or HEIC without
+                the package that reads it.
         """
-        with open_regular(source) as file, warnings.catch_warnings():
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)  # Pillow refuses at twice its limit only
+        with open_regular(source) as file:
+            formats = _formats(source, file)
             try:
-                return torch.from_numpy(_rgb(file)).permute(2, 0, 1).contiguous()
+                with PIL.Image.open(file, formats=formats) as checked:
+                    _refuse_large(checked)
+                    checked.verify()  # checksums, which decoding alone ignores
+                file.seek(0)
+                picture = PIL.Image.open(file, formats=formats)
             except PIL.UnidentifiedImageError:
-                raise ValueError(f"{source}: not a picture; allowed: PNG, JPEG, WebP, BMP") from None
+                raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
             except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
                 limit = PIL.Image.MAX_IMAGE_PIXELS
                 raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-                raise ValueError(
-                    f"{source}: a damaged picture ({(str(error) or type(error).__name__).splitlines()[0]})"
-                ) from None
+                raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
+            try:
+                with picture:
+                    return rgb_of_picture(picture)
+            except ValueError as error:
+                raise ValueError(f"{source}: {error}") from None
+
+    def accept(self, raw: Any) -> Tensor:
+        """RGB in [0, 255] as uint8, with shape (3, H, W), of a PIL picture, or of an array in either layout.
+
+        An array is grey, grey and alpha, RGB or RGBA, (H, W), (H, W, channels) or (channels, H, W), of uint8, uint16, bool,
+        or floats in [0, 1]; an axis of one picture in front is left out. Where both layouts are possible, channels come
+        first in a tensor and last in other arrays. A PIL picture is treated as a file's.
+
+        Raises:
+            ValueError: it is something else, lies beyond its range, or cannot be decoded; one line.
+        """
+        return rgb_of_picture(raw) if isinstance(raw, PIL.Image.Image) else rgb_of_array(raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""
@@ -57,15 +98,23 @@ class Image(Modality):
         return PIL.Image.fromarray(raw.permute(1, 2, 0).contiguous().numpy(force=True))
 
 
-def _rgb(file) -> np.ndarray:
-    with PIL.Image.open(file, formats=FORMATS) as checked:
-        checked.verify()  # checksums, which decoding alone ignores
+def _formats(source: str | Path, file: BinaryIO) -> tuple[str, ...]:
+    """What Pillow may take a file for, as its suffix and its first bytes allow."""
+    unmarked = UNMARKED.get(Path(source).suffix.lower())
+    head = file.read(12)
     file.seek(0)
-    with PIL.Image.open(file, formats=FORMATS) as picture:
-        upright = PIL.ImageOps.exif_transpose(picture)
-    if upright.mode.startswith("I"):  # 16-bit grey, which Pillow would clip rather than scale
-        upright = PIL.Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-    if upright.has_transparency_data:
-        white = PIL.Image.new("RGBA", upright.size, "white")
-        upright = PIL.Image.alpha_composite(white, upright.convert("RGBA"))
-    return np.array(upright.convert("RGB"))
+    if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
+        return (*FORMATS, unmarked) if unmarked else FORMATS
+    try:
+        from pi_heif import register_heif_opener
+    except ModuleNotFoundError:
+        raise ValueError(f"{source}: HEIC needs pi-heif; install it with `pip install 'flowbind[heic]'`") from None
+    register_heif_opener()
+    return ("HEIF", *FORMATS)
+
+
+def _refuse_large(picture: PIL.Image.Image) -> None:
+    """At Pillow's limit, where Pillow itself only warns; it refuses at twice that."""
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and picture.width * picture.height > limit:
+        raise PIL.Image.DecompressionBombError

@@ -1,0 +1,144 @@
+"""Pictures as people have them, of any mode, layout and range, as uint8 RGB.
+
+What tells the range is the dtype, and nothing else: uint8 and bool are what they are, uint16 goes to 65535, and floats lie in
+[0, 1]. Integers of other dtypes tell none. Transparency is laid on white.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from torch import Tensor
+
+from flowbind.arrays import as_tensor, describe
+from flowbind_image.clip import first_line
+
+CHANNELS = range(1, 5)  # grey, grey and alpha, RGB, RGBA
+ALLOWED = (
+    "a PIL picture, or an array of the shape (H, W), (H, W, channels) or (channels, H, W), 1 to 4 channels (grey, grey and "
+    "alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]"
+)
+WHITE_IS_ZERO = 0  # of TIFF's tag 262
+BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
+ORIENTATION = 274  # tag of EXIF
+ROWS = 256  # of pixels, converted at a time
+
+
+def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
+    """A PIL picture of any mode, upright by its EXIF orientation, as uint8 RGB with shape (3, H, W).
+
+    Of an animation it is the frame at hand. Mode I counts as 16 bits, as Pillow has it when it saves one; F lies in [0, 1].
+    Besides what is returned, the decoded picture alone is in memory.
+
+    Raises:
+        ValueError: it has no pixels, numbers beyond its range, or a file behind it that cannot be decoded; one line.
+    """
+    width, height = picture.size
+    if not width * height:
+        raise ValueError(f"a picture of {width} x {height} pixels; allowed: {ALLOWED}")
+    try:
+        picture.load()
+        orientation = picture.getexif().get(ORIENTATION, 1)
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
+        raise ValueError(f"a damaged picture ({first_line(error)})") from None
+
+    width, height = picture.size  # some formats are turned while they are decoded
+    tags = getattr(picture, "tag_v2", {})
+    rgb = torch.empty(3, height, width, dtype=torch.uint8)
+    for top in range(0, height, ROWS):
+        strip = picture.crop((0, top, width, min(top + ROWS, height)))
+        rgb[:, top : top + ROWS] = torch.from_numpy(_pixels(strip, tags)).permute(2, 0, 1)
+    return _upright(rgb, orientation)
+
+
+def rgb_of_array(array) -> Tensor:
+    """An array of grey, grey and alpha, RGB or RGBA, in either layout, as uint8 RGB with shape (3, H, W).
+
+    Where both layouts are possible, as in (3, 5, 3), channels come first in a tensor and last in anything else, as torch and
+    the others have it. An axis of one picture in front is left out.
+
+    Raises:
+        ValueError: it is something else, or its numbers lie beyond its range; one line.
+    """
+    values = as_tensor(array, ALLOWED)
+    if values.ndim == 4 and len(values) == 1:
+        values = values[0]
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or not {values.shape[0], values.shape[2]}.intersection(CHANNELS):
+        raise ValueError(f"{describe(array)} is not one picture; allowed: {ALLOWED}")
+    first, last = (values.shape[axis] in CHANNELS for axis in (0, 2))
+    if last and not (first and isinstance(array, Tensor)):
+        values = values.movedim(2, 0)
+
+    eight = eight_bits(values, describe(array))
+    if len(eight) in (2, 4):
+        mode = "LA" if len(eight) == 2 else "RGBA"
+        return rgb_of_picture(PIL.Image.fromarray(eight.permute(1, 2, 0).contiguous().numpy(), mode))
+    return eight.expand(3, -1, -1).contiguous()
+
+
+def eight_bits(values: Tensor, name: str) -> Tensor:
+    """Brightness in the range that its dtype tells, as uint8 of the same shape; 16 bits lose the lower 8, floats are rounded.
+
+    Raises:
+        ValueError: the dtype tells no range, or a float would be rounded to something below 0 or above 255; one line.
+    """
+    if values.dtype == torch.uint8:
+        return values
+    if values.dtype == torch.bool:
+        return values.byte() * 255
+    if values.dtype == torch.uint16:
+        return (values.to(torch.int32) >> 8).byte()
+    if not values.is_floating_point():
+        raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
+    levels = (values.to(torch.promote_types(values.dtype, torch.float32)) * 255).round()
+    if levels.min() < 0 or levels.max() > 255:
+        low, high = values.min().item(), values.max().item()
+        raise ValueError(f"{name} has numbers from {low:.4g} to {high:.4g}, floats lie in [0, 1]; allowed: {ALLOWED}")
+    return levels.byte()
+
+
+def _upright(rgb: Tensor, orientation: int) -> Tensor:
+    """Pixels, with shape (3, H, W), as they are to be seen: EXIF numbers the eight ways to hold a camera."""
+    if orientation in (5, 6, 7, 8):
+        rgb = rgb.mT
+    mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
+    return rgb.flip(mirrored).contiguous() if mirrored else rgb.contiguous()
+
+
+def _pixels(strip: PIL.Image.Image, tags: Mapping[int, Any]) -> np.ndarray:
+    """RGB of some rows of a picture, with shape (H, W, 3)."""
+    if strip.mode.startswith("I") or strip.mode == "F":  # Pillow would cut these to 8 bits
+        strip = _shallow(strip, tags)
+    elif strip.mode == "La":
+        strip = strip.convert("LA")  # the one way to go on
+    if strip.has_transparency_data:
+        white = PIL.Image.new("RGBA", strip.size, "white")
+        strip = PIL.Image.alpha_composite(white, strip.convert("RGBA"))
+    return np.array(strip.convert("RGB"))
+
+
+def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
+    """Grey of 16 bits or floats, as 8 bits, with what Pillow leaves to others: TIFF's other depths, and inverted ones."""
+    values = torch.from_numpy(np.array(deep, np.uint16 if deep.mode.startswith("I;16") else None))
+    name = f"a picture of the mode {deep.mode}"
+    if deep.mode == "I":
+        if values.min() < 0 or values.max() > 65535:
+            low, high = values.min().item(), values.max().item()
+            raise ValueError(f"{name} with numbers from {low} to {high}; allowed: {ALLOWED}")
+        values = values.to(torch.uint16)
+    elif values.is_floating_point() and not values.isfinite().all():
+        raise ValueError(f"{name} with numbers that are not finite; allowed: {ALLOWED}")
+    elif tuple(tags.get(BITS, ())) == (12,):
+        values = (values.to(torch.int32) << 4).to(torch.uint16)
+
+    eight = eight_bits(values, name)
+    if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        eight = 255 - eight
+    clear = deep.info.get("transparency")  # a level of grey that is not seen
+    if isinstance(clear, int):
+        eight[values.to(torch.int32) == clear] = 255
+    return PIL.Image.fromarray(eight.numpy())
