@@ -5,6 +5,7 @@ The process that hands out tests reads this file too, so what takes long to impo
 
 import os
 import shutil
+from importlib import import_module
 from importlib.metadata import EntryPoint
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -37,8 +38,11 @@ def toys(monkeypatch):
         extra = {name: EntryPoint(name, value, registry.GROUPS[kind]) for name, value in TOYS.get(kind, {}).items()}
         return {**installed(kind), **extra}
 
-    for module in ("registry", "data.folder", "encoding", "cli.check", "cli.overrides", "cli.modalities", "cli.prepare", "data.raw"):
-        monkeypatch.setattr(f"flowbind.{module}.installed", with_toys)
+    data = ("data.folder", "data.raw", "encoding")
+    names = ("registry", *data, "cli.check", "cli.overrides", "cli.modalities", "cli.prepare")
+    modules = [import_module(f"flowbind.{name}") for name in names]  # all of them first: they take the name over
+    for module in modules:
+        monkeypatch.setattr(module, "installed", with_toys)
 
 
 @pytest.fixture

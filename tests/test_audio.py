@@ -15,6 +15,7 @@ from flowbind_audio.spectrogram import BINS, FFT, HIGHEST, LOWEST, MELS, RATE, l
 from flowbind_audio.training import AudioCodecTraining
 from torch import Tensor
 
+from flowbind.data.raw import RawBatch
 from flowbind.testing import check_modality
 
 
@@ -307,18 +308,19 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     codec = SmallAudio(weights=str(weights))
     training = AudioCodecTraining(codec, str(weights), learning_rate=3e-3)
     raws = list(notes(4, seed=0)[0])
-    batch = (*codec.training_inputs(raws), torch.full((len(raws), 0), -1))
+    batches = [RawBatch.of(codec.training_inputs(raws), step=step) for step in range(25)]
 
     def loss() -> float:
-        return training.eval().losses(batch, 0.0)["loss"].item()
+        return training.eval().errors(batches[0], 0.0)["reconstruction"].mean().item()
 
-    training.train().losses(batch, 0.0)  # the latents' spread, before which nothing can be compared
+    training.configure_model()
+    training.train().errors(batches[0], 0.0)  # the latents' spread, before which nothing can be compared
     before = loss()
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(max_steps=25, accelerator="cpu", num_sanity_val_steps=0, **quiet)
-    trainer.fit(training.train(), DataLoader([batch] * 25, batch_size=None), DataLoader([batch], batch_size=None))
+    trainer.fit(training.train(), DataLoader(batches, batch_size=None), DataLoader(batches[:1], batch_size=None))
     assert loss() < before / 2
-    again = training.eval().net.encode(batch[0])
+    again = training.eval().net.encode(batches[0].inputs[0])
     assert torch.allclose(codec.encode(raws), again, atol=0.02)  # float16
 
 

@@ -226,7 +226,7 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     from lightning.pytorch import Trainer, seed_everything
 
-    from flowbind.data.raw import RawDataModule
+    from flowbind.data.raw import RawBatch, RawDataModule
     from flowbind.manifest import write_manifest
 
     seed_everything(0)
@@ -241,8 +241,11 @@ def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=8)
     training = ImageCodecTraining(codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled)
     seen = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = Trainer(max_steps=15, accelerator="cpu", num_sanity_val_steps=0, **seen)
-    before = training.losses((codec.prepare(raws), torch.full((8, 0), -1)), 0.0)["reconstruction"].item()
+    seen |= {"val_check_interval": 15, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    trainer = Trainer(max_steps=15, accelerator="cpu", **seen)
+    fresh = ImageCodecTraining(codec, str(weights))
+    fresh.configure_model()
+    before = fresh.errors(RawBatch.of([codec.prepare(raws)]), 0.0)["reconstruction"].mean().item()
     trainer.fit(training, datamodule=data)
     after = trainer.callback_metrics
     assert after["val/reconstruction"] < before / 2

@@ -9,10 +9,13 @@ from flowbind_points.autoencoder import PointAutoencoder
 from flowbind_points.autoencoder_training import COLOUR, PointAutoencoderTraining
 from flowbind_points.cloud_metrics import squared_chamfer
 from flowbind_points.ply import GREY
+from flowbind_points.some import some
 from flowbind_points.unit_sphere import to_unit_sphere
 from torch import Tensor
 
+from flowbind import draws
 from flowbind.cli import main
+from flowbind.data.raw import RawBatch
 from flowbind.testing import check_modality
 from flowbind.train.codec import export_weights
 from tests.distribution import distribution
@@ -179,6 +182,7 @@ def test_impossible_sizes_are_refused(sizes):
 def test_the_loss_is_the_squared_chamfer_distance_and_colours(codec):
     for colours in (False, True):
         training = PointAutoencoderTraining(PointAutoencoder(**TINY, colours=colours), "unused.safetensors")
+        training.configure_model()
         latents = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
         clouds = torch.randn(3, 100, 6, generator=torch.Generator().manual_seed(1))[..., : 6 if colours else 3]
         made = training.net.decode(latents)
@@ -187,14 +191,28 @@ def test_the_loss_is_the_squared_chamfer_distance_and_colours(codec):
         for b, (x, y) in enumerate(zip(made, clouds, strict=True)):
             for way in (x - y[distances[b].argmin(1)], y - x[distances[b].argmin(0)]):
                 expected = expected + COLOUR * way[:, 3:].square().sum(1).mean() / 3
-        torch.testing.assert_close(training.reconstruction(latents, clouds), expected)
+        errors = training.reconstruction(latents, clouds, streams=torch.arange(3))
+        torch.testing.assert_close(errors.mean(), expected)
 
 
 def test_a_latent_in_training_is_of_half_the_points(codec):
-    net, clouds = codec.build(), codec.prepare([solid()])
-    trained = torch.cat([net.train().encode(clouds) for _ in range(4)])
-    assert trained.std(0).max() > 0
-    assert torch.equal(*(net.eval().encode(clouds) for _ in range(2)))
+    training, clouds = PointAutoencoderTraining(codec, "unused.safetensors"), codec.prepare([solid()])
+    training.configure_model()
+    streams = draws.streams(0, torch.arange(4))
+    trained = training.encode(clouds.expand(4, -1, -1), streams=streams)
+    assert trained.std(0).min() > 0
+    torch.testing.assert_close(training.encode(clouds, streams=streams[2:3]), trained[2:3])
+    assert torch.equal(training.eval().encode(clouds, streams=streams[:1]), training.net.encode(clouds))
+
+
+@pytest.mark.parametrize("count", [1, 5, 64, 127, 128])
+def test_some_points_are_each_as_likely(count):
+    clouds = torch.arange(128.0)[None, :, None].expand(4000, -1, -1)
+    drawn = some(clouds, count, draws.streams(0, torch.arange(4000)))[..., 0].long()
+    seen = torch.bincount(drawn.flatten(), minlength=128) / 4000
+    torch.testing.assert_close(seen, torch.full((128,), count / 128), rtol=0, atol=0.05)
+    if 128 % count == 0:
+        assert all(len(set(row)) == count for row in drawn.tolist())
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
@@ -209,14 +227,15 @@ def test_training_lowers_the_distance_and_exports(tmp_path):
     seed_everything(0)
     codec = PointAutoencoder(**TINY, weights=str(tmp_path / "trained.safetensors"))
     training = PointAutoencoderTraining(codec, codec.weights, learning_rate=3e-3)
-    clouds, labels = codec.prepare(raws), torch.full((len(raws), 0), -1)
+    clouds = codec.prepare(raws)
+    training.configure_model()
 
     def distance(net) -> float:
         return squared_chamfer(net.decode(net.encode(clouds)), clouds).mean().item()
 
     before = distance(training.net.eval())
     training.net.train()
-    loader = DataLoader([(clouds, labels)] * 150, batch_size=None)
+    loader = DataLoader([RawBatch.of([clouds], step=step) for step in range(150)], batch_size=None)
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     Trainer(max_steps=150, accelerator="cpu", limit_val_batches=1, **quiet).fit(training, loader, loader)
     after = distance(training.net.eval())
@@ -250,7 +269,7 @@ def test_from_a_folder_of_meshes_to_weights(folder, capsys):
         f"--model.init_args.export={folder}/trained.safetensors",
         *(f"--data.init_args.{part}={folder}/data/{part}.jsonl" for part in ("train", "val")),
         *("--data.init_args.batch_size=4", "--trainer.max_steps=5", "--trainer.accelerator=cpu"),
-        *("--trainer.check_val_every_n_epoch=1", f"--trainer.default_root_dir={folder}/run"),
+        *("--trainer.val_check_interval=5", f"--trainer.default_root_dir={folder}/run"),
     ]
     main(fit)
     assert f"wrote {folder}/trained.safetensors" in capsys.readouterr().err

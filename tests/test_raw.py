@@ -34,6 +34,9 @@ class CountedVector(Vector):
     def read(self, source):
         return Counted(super().read(source))
 
+    def accept(self, raw):
+        return raw
+
 
 class CountedCodec(NeuralCodec):
     """Stacks counted samples."""
@@ -60,7 +63,8 @@ def data(tmp_path, toys, monkeypatch):
             file.write(f'{{"vector": "{n}.vec"}}\n')
     module = RawDataModule(CountedVector(), *[str(tmp_path / "all.jsonl")] * 2, batch_size=SAMPLES)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    module.trainer = SimpleNamespace(lightning_module=SimpleNamespace(codec=CountedCodec()), strategy=strategy)
+    training = SimpleNamespace(codec=CountedCodec(), least_batch=2)
+    module.trainer = SimpleNamespace(lightning_module=training, strategy=strategy, world_size=1, global_rank=0)
     return module
 
 
@@ -69,8 +73,8 @@ def test_few_raw_samples_are_held(data, capsys):
     data.setup("fit")
     assert Counted.most <= CHUNK + 1
     assert Counted.held == 0
-    ((numbers, _),) = data.val_dataloader()
-    assert torch.equal(numbers[:, 0], torch.arange(SAMPLES).float())
+    (batch,) = data.val_dataloader()
+    assert torch.equal(batch.inputs[0][:, 0], torch.arange(SAMPLES).float())
     assert f"reading all.jsonl: {SAMPLES}/{SAMPLES} samples done in" in capsys.readouterr().err
 
 

@@ -145,7 +145,8 @@ class LatentDataModule(LightningDataModule):
         if "val" not in self.manifests:
             return []
         store = self.open("val", self._modalities)
-        return DataLoader(Rows(store, list(self._modalities), self.batch_size, *self._share), batch_size=None)
+        rows = Rows(store, list(self._modalities), self.batch_size, *self._share)
+        return DataLoader(rows, batch_size=None, generator=torch.Generator())  # nothing is drawn from torch's own
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)

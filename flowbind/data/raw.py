@@ -1,40 +1,69 @@
 """Raw samples of one modality, prepared once and kept in memory, for training its codec."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from flowbind.data.mixture import Mixture
 from flowbind.manifest import Manifest, Sample
 from flowbind.modality import Modality
 from flowbind.progress import Progress
 from flowbind.registry import installed, name_of
 
 
+class RawBatch(NamedTuple):
+    """A batch for a codec in training, or one rank's part of it: n samples.
+
+    Attributes:
+        inputs: the codec's training inputs, each with shape (n, *).
+        labels: the value of each factor by its number, with shape (n, number of factors), -1 where a sample has none.
+        rows: number of each sample in the global batch, with shape (n,).
+        step: number of the batch in its sequence; with a seed and a row it decides what is drawn.
+    """
+
+    inputs: tuple[Tensor, ...]
+    labels: Tensor
+    rows: Tensor
+    step: int
+
+    @classmethod
+    def of(cls, inputs: Sequence[Tensor], labels: Tensor | None = None, step: int = 0) -> "RawBatch":
+        """A whole batch; without labels there are no factors."""
+        count = len(inputs[0])
+        labels = torch.empty(count, 0, dtype=torch.long) if labels is None else labels
+        return cls(tuple(inputs), labels, torch.arange(count), step)
+
+
 class RawDataModule(LightningDataModule):
     """Every sample of a manifest that has the modality, prepared once by the codec in training and kept in memory.
 
-    Raw samples are read as the codec asks for them, and not kept.
-
-    A batch is a tuple of tensors: the codec's training inputs, each with shape (B, *), then the labels, with shape
-    (B, number of factors), -1 where a sample has none.
+    Raw samples are read as the codec asks for them, and not kept. Which of them make up a batch is a function of the seed
+    and the step alone; each epoch is a permutation, and of several processes each has a part of every batch.
 
     Args:
         modality: how samples are read; the codec is the one that the module trains.
         train: manifest to train on.
         val: manifest to validate on.
-        batch_size: B.
+        batch_size: samples in a global batch, over all devices; all of them where there are fewer.
         seed: of the order of samples.
     """
 
     def __init__(self, modality: Modality, train: str, val: str, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
-        self.modality, self.train, self.val, self.batch_size, self.seed = modality, train, val, batch_size, seed
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        self.modality = modality
+        self.train = train
+        self.val = val
+        self.batch_size = batch_size
+        self.seed = seed
         self.classes: dict[str, list[str]] = {}  # values of each labelled factor
         self.parts: dict[str, TensorDataset] = {}
 
@@ -45,35 +74,70 @@ class RawDataModule(LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.parts:
             return
+
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
         manifests = {part: Manifest.read(path, known) for part, path in (("train", self.train), ("val", self.val))}
+        samples = {part: _samples(manifest, name) for part, manifest in manifests.items()}
+        self._check_size(len(samples["train"]))
+
         values: dict[str, set[str]] = {}
         for sample in manifests["train"].samples:
             for factor, value in sample.labels.items():
                 values.setdefault(factor, set()).add(value)
-        self.classes = {factor: sorted(found) for factor, found in sorted(values.items())}
-        self.parts = {part: self._load(manifest, name) for part, manifest in manifests.items()}
+        self.classes = {factor: sorted(own) for factor, own in sorted(values.items())}
+        self.parts = {part: self._load(manifest, samples[part], name) for part, manifest in manifests.items()}
 
-    def _load(self, manifest: Manifest, name: str) -> TensorDataset:
-        samples = [sample for sample in manifest.samples if name in sample.values]
-        if not samples:
-            raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
+    def _check_size(self, samples: int) -> None:
+        """Refuses batches that are too small, before samples are read.
+
+        Raises:
+            ValueError: a device would have no sample, or a batch no statistics.
+        """
+        size, devices = min(self.batch_size, samples), self.trainer.world_size
+        least = max(self.trainer.lightning_module.least_batch, devices)
+        if size < least:
+            reason = f"{devices} devices share one" if devices == least else "a spread is taken over one"
+            raise ValueError(
+                f"a batch has {size} samples (batch_size {self.batch_size}, {samples} in {self.train}), and at least "
+                f"{least} are needed, for {reason}; raise batch_size, or give more samples"
+            )
+
+    def _load(self, manifest: Manifest, samples: list[Sample], name: str) -> TensorDataset:
         codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
-        index = {factor: {value: i for i, value in enumerate(found)} for factor, found in self.classes.items()}
+        index = {factor: {value: i for i, value in enumerate(values)} for factor, values in self.classes.items()}
         labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
-        with closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
+        # Whatever is drawn on the way decides no first weights.
+        kept = torch.random.fork_rng([codec.device] if codec.device.type == "cuda" else [])
+        with kept, closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
             inputs = codec.training_inputs(Raws(manifest, samples, name, self.modality, progress))
         return TensorDataset(*inputs, torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1))
 
+    @property
+    def _share(self) -> tuple[int, int]:
+        """Which part of a batch this process has: rank and number of ranks."""
+        return self.trainer.global_rank, self.trainer.world_size
+
     def train_dataloader(self) -> DataLoader:
-        order = torch.Generator().manual_seed(self.seed)
-        batches = _Batches(self.parts["train"], self.batch_size, order)
-        return DataLoader(batches, batch_size=None, generator=torch.Generator())
+        first = self.trainer.global_step * self.trainer.accumulate_grad_batches
+        steps = Steps(self.parts["train"], self.batch_size, self.seed, first, *self._share)
+        return DataLoader(steps, batch_size=None, generator=torch.Generator())  # not the one that first weights hang on
 
     def val_dataloader(self) -> DataLoader:
-        batches = _Batches(self.parts["val"], self.batch_size, None)
-        return DataLoader(batches, batch_size=None, generator=torch.Generator())  # not the one that weights hang on
+        rows = Rows(self.parts["val"], self.batch_size, *self._share)
+        return DataLoader(rows, batch_size=None, generator=torch.Generator())
+
+
+def _samples(manifest: Manifest, name: str) -> list[Sample]:
+    """The samples of a manifest that have a modality.
+
+    Raises:
+        ValueError: there is none.
+    """
+    samples = [sample for sample in manifest.samples if name in sample.values]
+    if not samples:
+        raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
+    return samples
 
 
 class Raws(Sequence):
@@ -100,22 +164,49 @@ class Raws(Sequence):
         return raw
 
 
-class _Batches(torch.utils.data.IterableDataset):
-    """Whole batches by one indexing each, shuffled if there is a generator."""
+class Steps(IterableDataset):
+    """The endless sequence of training batches, from one step on.
 
-    def __init__(self, rows: TensorDataset, size: int, order: torch.Generator | None) -> None:
-        self.rows, self.size, self.order = rows, min(size, len(rows)), order
+    Args:
+        samples: all of them, prepared; the labels last.
+        size: of a global batch.
+        seed: decides the order.
+        first: the step to begin with.
+        rank: whose part of each batch this is: every world-th sample.
+        world: number of ranks.
+    """
 
-    def __len__(self) -> int:
-        return len(self.rows) // self.size if self.order else -(-len(self.rows) // self.size)
+    def __init__(
+        self, samples: TensorDataset, size: int, seed: int, first: int = 0, rank: int = 0, world: int = 1
+    ) -> None:
+        self.samples = samples
+        self.mixture = Mixture([len(samples)], [min(size, len(samples))], seed)
+        self.first = first
+        self.rank = rank
+        self.world = world
 
-    def __iter__(self):
-        count = len(self.rows)
-        order = torch.arange(count) if self.order is None else torch.randperm(count, generator=self.order)
-        for i in range(len(self)):
-            yield self.rows[order[i * self.size : (i + 1) * self.size]]
+    def at(self, step: int) -> RawBatch:
+        """The batch of one step."""
+        (chosen,) = self.mixture.batch(step, self.rank, self.world)
+        *inputs, labels = self.samples[torch.from_numpy(chosen)]
+        rows = self.rank + self.world * torch.arange(len(chosen))
+        return RawBatch(tuple(inputs), labels, rows, step)
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        return map(self.at, itertools.count(self.first))
 
 
-def labels_of(batch: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Tensor]:
-    """Splits a batch into the codec's training inputs and the labels."""
-    return batch[:-1], batch[-1]
+class Rows(IterableDataset):
+    """Every sample once, in order, for validation; a rank has every world-th of each batch."""
+
+    def __init__(self, samples: TensorDataset, size: int, rank: int = 0, world: int = 1) -> None:
+        self.samples = samples
+        self.size = size
+        self.rank = rank
+        self.world = world
+
+    def __iter__(self) -> Iterator[RawBatch]:
+        for step, start in enumerate(range(0, len(self.samples), self.size)):
+            rows = torch.arange(self.rank, min(self.size, len(self.samples) - start), self.world)
+            *inputs, labels = self.samples[start + rows]
+            yield RawBatch(tuple(inputs), labels, rows, step)

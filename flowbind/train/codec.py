@@ -1,7 +1,14 @@
-"""Training a small codec: encode, disturb, decode, compare, and export the weights as safetensors."""
+"""Training a codec: encode, disturb, decode, compare, and export the weights as safetensors.
+
+As in a model's training, every number that is drawn is a function of the seed, the step and the row of the global batch,
+and every statistic is that of the global batch: a run that was killed goes on to the same bits, and several processes learn
+what one does.
+"""
 
 from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +16,23 @@ from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from flowbind import draws
 from flowbind.atomic import replacing
 from flowbind.codec import NeuralCodec
-from flowbind.data.raw import labels_of
+from flowbind.data.raw import RawBatch
+from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
+from flowbind.train.agreement import Agreement
 from flowbind.train.callbacks import Export
+from flowbind.train.rate import go_on, rate_at, set_rate
+
+TRAINING, VALIDATION = 0, 1  # which draws
+NOISE, ENCODING, RECONSTRUCTION = 1, 2, 3  # purposes of draws
+WARMUP = 0.05  # share of the steps over which the rate rises
 
 
 class CodecTraining(LightningModule):
-    """Trains a `NeuralCodec`. A subclass says how a reconstruction is judged.
+    """Trains a codec's network. A subclass says how a reconstruction is judged.
 
     Args:
         codec: the codec whose network is trained from fresh weights.
@@ -28,6 +43,7 @@ class CodecTraining(LightningModule):
             own spread; it makes the decoder forgive small errors of a flow.
         semantic: weight of a linear classifier's cross-entropy on the latent, for manifests with labels. It spreads the
             latents by meaning, as the contrastive training of large codecs does; 0 trains by reconstruction alone.
+        seed: of the noise and of all else that is drawn; with the step it decides every draw.
     """
 
     def __init__(
@@ -38,58 +54,133 @@ class CodecTraining(LightningModule):
         weight_decay: float = 1e-4,
         noise: float = 0.1,
         semantic: float = 0.0,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        self.codec, self.export = codec, export
-        self.learning_rate, self.weight_decay, self.noise, self.semantic = learning_rate, weight_decay, noise, semantic
-        self.net = codec.build()
+        self.codec = codec
+        self.export = export
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.noise = noise
+        self.semantic = semantic
+        self.seed = seed
+        self.net: nn.Module | None = None
         self.classifiers = nn.ModuleDict()
 
     @abstractmethod
-    def reconstruction(self, latents: Tensor, *inputs: Tensor) -> Tensor:
-        """The scalar loss of decoding `latents`, with shape (B, *shape), to what `inputs` were; inputs as in the codec's `training_inputs`."""
+    def reconstruction(self, latents: Tensor, *inputs: Tensor, streams: Tensor) -> Tensor:
+        """How far what n latents decode to is from their samples.
+
+        Args:
+            latents: with shape (n, *shape).
+            inputs: as the codec's `training_inputs` gives them, each with shape (n, *).
+            streams: a random stream for each sample, with shape (n,), as `flowbind.draws` takes them: all that is random
+                here is drawn from these.
+
+        Returns:
+            The errors whose mean is the loss, with any shape: one for each sample, or for each of its parts.
+        """
+
+    def encode(self, *inputs: Tensor, streams: Tensor) -> Tensor:
+        """The latents of n samples in training, with shape (n, *shape); arguments as for `reconstruction`."""
+        return self.net.encode(inputs[0])
+
+    def build(self) -> nn.Module:
+        """The network with its first weights, drawn from torch's global generator."""
+        return self.codec.build()
+
+    @property
+    def least_batch(self) -> int:
+        """The fewest samples of a batch: statistics are taken over it, by the noise and by many a network."""
+        return 2
 
     def configure_model(self) -> None:
-        if self.semantic and not self.classifiers:
+        if self.net is not None:
+            return
+
+        self.net = share_statistics(self.build())
+        if self.semantic:
             features = torch.Size(self.codec.shape).numel()
             classes = self.trainer.datamodule.classes
             self.classifiers.update({factor: nn.Linear(features, len(values)) for factor, values in classes.items()})
 
-    def losses(self, batch: tuple[Tensor, ...], noise: float) -> dict[str, Tensor]:
-        """The terms of the loss; `loss` is their weighted sum."""
-        inputs, labels = labels_of(batch)
-        latents = self.net.encode(inputs[0])
-        disturbed = latents + noise * latents.detach().std(0) * torch.randn_like(latents) if noise else latents
-        found = {"reconstruction": self.reconstruction(disturbed, *inputs)}
-        found["loss"] = found["reconstruction"]
+    def errors(self, batch: RawBatch, noise: float, *position: int) -> dict[str, Tensor]:
+        """The errors of a batch: of the reconstruction, and of each factor's classifier on the samples that have a label.
+
+        Args:
+            batch: a global batch, or one rank's part of it.
+            noise: on the latents, as a share of their spread.
+            position: with the seed and the batch's step it is the key of what is drawn.
+        """
+        streams = draws.streams(draws.key(self.seed, *position, batch.step), batch.rows)
+        latents = self.encode(*batch.inputs, streams=draws.fork(streams, ENCODING))
+        if noise:
+            drawn = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
+            latents = latents + noise * spread(latents.detach()) * drawn.to(latents.dtype)
+
+        own = draws.fork(streams, RECONSTRUCTION)
+        errors = {"reconstruction": self.reconstruction(latents, *batch.inputs, streams=own)}
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
-            truth = labels[:, column]
-            logits = classifier(disturbed.flatten(1))
-            found[factor] = F.cross_entropy(logits, truth, ignore_index=-1, reduction="sum") / (truth >= 0).sum().clamp(
-                min=1
-            )
-            found["loss"] = found["loss"] + self.semantic * found[factor]
-        return found
+            known = batch.labels[:, column] >= 0
+            logits = classifier(latents.flatten(1))[known]
+            errors[factor] = F.cross_entropy(logits, batch.labels[known, column], reduction="none")
 
-    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
-        found = self.losses(batch, self.noise)
-        self.log_dict({f"train/{name}": value.detach() for name, value in found.items()}, prog_bar=True)
-        return found["loss"]
+        return errors
 
-    def validation_step(self, batch: tuple[Tensor, ...], index: int) -> None:
-        with torch.random.fork_rng():  # how often is validated does not decide the weights
-            torch.manual_seed(0)
-            found = self.losses(batch, 0.0)
-        self.log_dict({f"val/{name}": value for name, value in found.items()}, batch_size=len(batch[0]))
+    def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The loss: that of the reconstruction, and those of the classifiers by their weight."""
+        return losses["reconstruction"] + self.semantic * sum(losses[factor] for factor in self.classifiers)
 
-    def configure_optimizers(self) -> dict:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.05)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def training_step(self, batch: RawBatch, index: int) -> Tensor:
+        losses = means(self.errors(batch, self.noise, TRAINING))
+        # Lightning's books cost time at every step, and are shown at these alone.
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            values = torch.stack([loss.detach() for loss in losses.values()])
+            self._log("train", losses, self.trainer.strategy.reduce(values, reduce_op="mean"))
+        return self.weigh(losses)
+
+    def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
+        """Logs the losses of the global batch, or of all samples, and their weighted sum."""
+        losses = dict(zip(names, values.unbind(), strict=True))
+        everywhere = part == "val"  # what Lightning keeps over an epoch, though it is the same on all ranks
+        self.log_dict({f"{part}/{name}": value for name, value in losses.items()}, sync_dist=everywhere)
+        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=everywhere)
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals: dict[str, Tensor] = {}  # by name, the sum of all errors and their number
+
+    def validation_step(self, batch: RawBatch, index: int) -> None:
+        if not len(batch.rows):  # the other ranks have the last samples
+            return
+        for name, errors in self.errors(batch, 0.0, VALIDATION).items():
+            count = torch.tensor(errors.numel(), dtype=torch.float64, device=self.device)
+            self.totals[name] = self.totals.get(name, 0) + torch.stack([errors.sum(dtype=torch.float64), count])
+
+    def on_validation_epoch_end(self) -> None:
+        names = ["reconstruction", *self.classifiers]
+        none = torch.zeros(2, dtype=torch.float64, device=self.device)
+        totals = torch.stack([self.totals.get(name, none) for name in names])
+        sums, counts = self.trainer.strategy.reduce(totals, reduce_op="sum").unbind(1)
+        self._log("val", names, (sums / counts.clamp(min=1)).float())
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of the step after `step` others."""
+        steps = self.trainer.max_steps
+        return rate_at(step, steps, self.learning_rate, round(WARMUP * steps), "cosine")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(learning, lr=self.rate_at(0), weight_decay=self.weight_decay)
+
+    def on_train_start(self) -> None:
+        go_on(self.trainer, self.rate_at(self.trainer.global_step))
+
+    def optimizer_step(self, *args: Any, **named: Any) -> None:
+        super().optimizer_step(*args, **named)  # which the trainer has not counted yet
+        set_rate(self.trainer.optimizers[0], self.rate_at(self.trainer.global_step + 1))
 
     def configure_callbacks(self) -> list[Callback]:
-        return [Export()]
+        return [Export(), Agreement()]
 
     def export_trained(self) -> None:
         """Writes the trained weights."""

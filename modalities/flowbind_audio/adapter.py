@@ -19,7 +19,7 @@ class ClapAdapter(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(LATENT, LATENT), nn.ReLU(), nn.Linear(LATENT, WIDTH))
 
     def encode(self, embeddings: Tensor) -> Tensor:
-        return self.encoder(embeddings).float()
+        return self.encoder(embeddings).to(embeddings.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents).float()
+        return self.decoder(latents).to(latents.dtype)

@@ -15,5 +15,5 @@ class AudioAdapterTraining(CodecTraining):
     def prepare_data(self) -> None:
         self.codec.to(self.trainer.strategy.root_device)  # sounds are embedded where the adapter is trained
 
-    def reconstruction(self, latents: Tensor, embeddings: Tensor) -> Tensor:
-        return 1 - F.cosine_similarity(self.net.decode(latents), embeddings).mean()
+    def reconstruction(self, latents: Tensor, embeddings: Tensor, streams: Tensor) -> Tensor:
+        return 1 - F.cosine_similarity(self.net.decode(latents), embeddings)

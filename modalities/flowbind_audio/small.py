@@ -80,10 +80,10 @@ class SpectrogramAutoencoder(nn.Module):
         )
 
     def encode(self, spectrograms: Tensor) -> Tensor:
-        return self.encoder(spectrograms).float()
+        return self.encoder(spectrograms).to(spectrograms.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents).float()
+        return self.decoder(latents).to(latents.dtype)
 
 
 class ResidualBlock(nn.Module):

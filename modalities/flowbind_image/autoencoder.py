@@ -36,7 +36,8 @@ class Autoencoder(nn.Module):
         )
 
     def encode(self, pictures: Tensor) -> Tensor:
-        return self.encoder(opponent(pictures)).float()
+        colours = opponent(pictures)
+        return self.encoder(colours).to(colours.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        return self.decoder(latents).float()
+        return self.decoder(latents).to(latents.dtype)

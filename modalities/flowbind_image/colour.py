@@ -17,10 +17,11 @@ AXES = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=to
 
 def opponent(pictures: Tensor) -> Tensor:
     """RGB in [0, 255] to opponent colours, both with shape (B, 3, H, W); grey 127.5 is 0."""
-    return torch.einsum("ij,bjhw->bihw", AXES.to(pictures.device), pictures / 127.5 - 1)
+    pictures = pictures / 127.5 - 1
+    return torch.einsum("ij,bjhw->bihw", AXES.to(pictures), pictures)
 
 
 def rgb(colours: Tensor) -> Tensor:
     """Opponent colours to uint8 RGB, both with shape (B, 3, H, W), rounded and cut to [0, 255]."""
-    pictures = torch.einsum("ij,bjhw->bihw", AXES.inverse().to(colours.device), colours)
+    pictures = torch.einsum("ij,bjhw->bihw", AXES.inverse().to(colours), colours)
     return ((pictures + 1) * 127.5).round().clamp(0, 255).byte()

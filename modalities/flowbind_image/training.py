@@ -16,11 +16,11 @@ class ImageCodecTraining(CodecTraining):
     vertical differences, each averaged over three scales.
     """
 
-    def reconstruction(self, latents: Tensor, pictures: Tensor) -> Tensor:
+    def reconstruction(self, latents: Tensor, pictures: Tensor, streams: Tensor) -> Tensor:
         error = self.net.decode(latents) - opponent(pictures)
-        total = error.new_zeros(())
+        total = error.new_zeros(len(error))
         for _ in range(SCALES):
-            edges = error.diff(dim=2).abs().mean() + error.diff(dim=3).abs().mean()
-            total = total + (error.square().mean() + edges) / SCALES
+            edges = sum(error.diff(dim=dim).abs().flatten(1).mean(1) for dim in (2, 3))
+            total = total + (error.square().flatten(1).mean(1) + edges) / SCALES
             error = F.avg_pool2d(error, 2)
         return total

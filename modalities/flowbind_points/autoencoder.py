@@ -98,9 +98,6 @@ class CloudAutoencoder(nn.Module):
         nn.init.normal_(self.decoder[4].bias, std=0.5)  # starts as a cloud, not as one point
 
     def encode(self, clouds: Tensor) -> Tensor:
-        if self.training:  # on a random half, so that a latent does not hang on which points were drawn
-            count = clouds.shape[1]
-            clouds = clouds[:, torch.randperm(count, device=clouds.device)[: -(-count // 2)]]
         return self.summary(torch.cat([self.point(few).amax(1) for few in clouds.split(CHUNK)]))
 
     def decode(self, latents: Tensor) -> Tensor:

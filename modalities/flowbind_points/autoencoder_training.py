@@ -4,6 +4,7 @@ from torch import Tensor
 
 from flowbind.train.codec import CodecTraining
 from flowbind_points.chamfer import nearest, take
+from flowbind_points.some import some
 
 COLOUR = 0.1  # weight of squared differences of colours, which are far larger than those of places
 
@@ -12,13 +13,18 @@ class PointAutoencoderTraining(CodecTraining):
     """Trains a `PointAutoencoder` by the squared Chamfer distance, as Achlioptas et al. (2018) do.
 
     The loss is the mean squared distance from a cloud's points to the nearest of the other, both ways summed, in the
-    unit sphere; with colours, a tenth of the nearest points' squared difference of colours is added.
+    unit sphere; with colours, a tenth of the nearest points' squared difference of colours is added. A random half of a
+    cloud's points is encoded, so that a latent does not hang on which ones were drawn.
     """
 
-    def reconstruction(self, latents: Tensor, clouds: Tensor) -> Tensor:
+    def encode(self, clouds: Tensor, streams: Tensor) -> Tensor:
+        half = -(-clouds.shape[1] // 2)
+        return self.net.encode(some(clouds, half, streams) if self.training else clouds)
+
+    def reconstruction(self, latents: Tensor, clouds: Tensor, streams: Tensor) -> Tensor:
         made = self.net.decode(latents)
         to_true, to_made = nearest(made[..., :3], clouds[..., :3])
         ways = made - take(clouds, to_true), clouds - take(made, to_made)
-        place = sum(way[..., :3].square().sum(2).mean() for way in ways)
-        colour = sum(way[..., 3:].square().sum(2).mean() for way in ways)  # 0 where points have none
+        place = sum(way[..., :3].square().sum(2).mean(1) for way in ways)
+        colour = sum(way[..., 3:].square().sum(2).mean(1) for way in ways)  # 0 where points have none
         return place + COLOUR * colour

@@ -23,7 +23,6 @@ LATENT = 64
 WAVES = 256  # fixed random waves; the last quarter also runs through colour
 FREQUENCY = 1.5  # standard deviation of a wave's radians, for each radius along an axis or each unit of colour
 LEARNED = 192, 32  # clouds that are added up: for places, for colours
-SEEN = 512  # points of a cloud that the encoder is given in training
 CHUNK = 4  # clouds whose waves are held at once: they stay in the processor's cache
 
 
@@ -77,8 +76,6 @@ class CloudNet(nn.Module):
         nn.init.normal_(self.place.bias, std=0.5)  # starts as a cloud, not as one point
 
     def encode(self, clouds: Tensor) -> Tensor:
-        if self.training:  # on random points, so that a latent does not hang on which ones they are
-            clouds = clouds[:, torch.randperm(clouds.shape[1], device=clouds.device)[:SEEN]]
         moments = torch.cat([self._moments(few) for few in clouds.split(CHUNK)])
         return self.standard(self.summary(moments))
 

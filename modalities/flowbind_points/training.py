@@ -1,12 +1,16 @@
 """Training the small codec of point clouds."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from flowbind.draws import fork, normal, uniform
 from flowbind.train.codec import CodecTraining
 from flowbind_points.chamfer import nearest, take
-from flowbind_points.small import SEEN
+from flowbind_points.some import some
+
+SEEN = 512  # points of a cloud that are encoded, so that a latent does not hang on which ones they are
+MADE, TRUE, LOST = 1, 2, 3  # purposes of draws
+CHOICE, NOISE, SUBSET = 1, 2, 3  # purposes within the last
 
 
 class PointsCodecTraining(CodecTraining):
@@ -24,26 +28,39 @@ class PointsCodecTraining(CodecTraining):
         self, *args, compared: int = 256, colour: float = 1.0, cycle: float = 0.1, astray: float = 0.4, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
-        self.compared, self.colour, self.cycle, self.astray = compared, colour, cycle, astray
+        self.compared = compared
+        self.colour = colour
+        self.cycle = cycle
+        self.astray = astray
 
-    def reconstruction(self, latents: Tensor, clouds: Tensor) -> Tensor:
-        made, true = self._draw(self.net.decode(latents)), self._draw(clouds)
+    def encode(self, clouds: Tensor, streams: Tensor) -> Tensor:
+        return self.net.encode(some(clouds, SEEN, streams) if self.training else clouds)
+
+    def reconstruction(self, latents: Tensor, clouds: Tensor, streams: Tensor) -> Tensor:
+        made = some(self.net.decode(latents), self.compared, fork(streams, MADE))
+        true = some(clouds, self.compared, fork(streams, TRUE))
         to_true, to_made = nearest(made[..., :3], true[..., :3])
         ways = made - take(true, to_true), true - take(made, to_made)
-        place = sum(torch.linalg.vector_norm(way[..., :3], dim=2).mean() for way in ways) / 2
-        colour = sum(way[..., 3:].abs().mean() for way in ways) / 2
-        return place + self.colour * colour + self.cycle * self._lost(latents.detach())
 
-    def _lost(self, latents: Tensor) -> Tensor:
-        """Mean squared error, in spreads of a feature, of latents that go astray, are decoded and encoded again."""
-        latents = latents[: -(-len(latents) // 2)]  # half of them tell enough
+        place = sum(torch.linalg.vector_norm(way[..., :3], dim=2).mean(1) for way in ways) / 2
+        colour = sum(way[..., 3:].abs().mean((1, 2)) for way in ways) / 2
+        return place + self.colour * colour + self.cycle * self._lost(latents.detach(), fork(streams, LOST))
+
+    def _lost(self, latents: Tensor, streams: Tensor) -> Tensor:
+        """Squared error of latents that go astray, are decoded and encoded again: mean over features, in their spreads.
+
+        Half of them, drawn at random, tell enough: they count twice, and the others not at all. With shape (B,).
+        """
+        chosen = uniform(fork(streams, CHOICE), 1)[:, 0] < 0.5
+        streams, true = streams[chosen], latents[chosen]
+        noise = normal(fork(streams, NOISE), *true.shape[1:]).to(true.dtype)
+
         training = self.net.training
         self.net.eval()  # normalised as real clouds are
-        made = self.net.decode(latents + self.astray * torch.randn_like(latents))
-        again = self.net.encode(made[:, torch.randperm(made.shape[1], device=made.device)[:SEEN]])
+        made = self.net.decode(true + self.astray * noise)
+        again = self.net.encode(some(made, SEEN, fork(streams, SUBSET)))
         self.net.train(training)
-        return F.mse_loss(again, latents)
 
-    def _draw(self, clouds: Tensor) -> Tensor:
-        """Random points of each cloud, the same rows for all."""
-        return clouds[:, torch.randperm(clouds.shape[1], device=clouds.device)[: self.compared]]
+        errors = latents.new_zeros(len(latents))
+        errors[chosen] = 2 * (again - true).square().mean(1).to(errors.dtype)
+        return errors

@@ -9,23 +9,21 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowbind.atomic import replacing
-from flowbind.data.raw import labels_of
 from flowbind.progress import say
-from flowbind.train.callbacks import Export
+from flowbind.train.codec import CodecTraining
 from flowbind_text.hub import missing
 from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
 
 
-class PrefixTraining(LightningModule):
+class PrefixTraining(CodecTraining):
     """Trains the decoder of `SentencePrefixLM` on captions, from a fresh projector and the language model as distributed.
 
     The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it: the mean over all
-    pieces of the batch, ends included.
+    pieces of the batch, ends included. The language model is read without dropout, whatever it was trained with.
 
     Args:
         codec: the codec whose decoder is trained.
@@ -39,6 +37,7 @@ class PrefixTraining(LightningModule):
         noise: standard deviation of the noise added to a latent before it is decoded, as a share of each feature's own
             spread in the batch. At 0 the decoder only ever sees latents of real captions; some noise makes it forgive
             the small errors of a flow, at the price of exact wording.
+        seed: of the noise; with the step it decides every draw.
     """
 
     def __init__(
@@ -50,53 +49,45 @@ class PrefixTraining(LightningModule):
         learning_rate: float = 1e-3,
         weight_decay: float = 1e-4,
         noise: float = 0.0,
+        seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.codec, self.export, self.tune, self.rank = codec, export, tune, rank
-        self.learning_rate, self.weight_decay, self.noise = learning_rate, weight_decay, noise
-        self.net: PrefixNet | None = None
+        super().__init__(codec, export, learning_rate, weight_decay, noise, seed=seed)
+        self.tune = tune
+        self.rank = rank
         self.strict_loading = False  # a checkpoint leaves out what is frozen
 
-    def configure_model(self) -> None:
-        if self.net is None:
-            self.net = prepare(self.codec.build(), self.tune, self.rank)
+    def build(self) -> PrefixNet:
+        return prepare(self.codec.build(), self.tune, self.rank)
 
-    def loss(self, latents: Tensor, pieces: Tensor) -> Tensor:
-        """The loss of decoding latents, with shape (B, D), to pieces, with shape (B, T), `PAST` after each end."""
+    @property
+    def least_batch(self) -> int:
+        return 2 if self.noise else 1
+
+    def encode(self, latents: Tensor, pieces: Tensor, streams: Tensor) -> Tensor:
+        return latents  # the encoder is frozen, and was asked once
+
+    def reconstruction(self, disturbed: Tensor, latents: Tensor, pieces: Tensor, streams: Tensor) -> Tensor:
+        """The cross-entropy of every piece of n captions, given latents with shape (n, D).
+
+        Args:
+            disturbed: latents as they are decoded.
+            latents: as they were.
+            pieces: of the captions, with shape (n, T), `PAST` after each end.
+            streams: nothing is drawn.
+        """
         beginning, end = self.codec.ends
-        pieces = pieces[:, (pieces != PAST).any(0)]  # to the end of the batch's longest caption
-        # What is read after an end is masked in the loss, and no earlier piece sees it: the language model is causal.
+        pieces = pieces[:, (pieces != PAST).any(0)]  # to the end of the longest caption
+        # What is read after an end is left out of the loss, and no earlier piece sees it: the language model is causal.
         before = F.pad(pieces[:, :-1], (1, 0), value=beginning).masked_fill(F.pad(pieces[:, :-1], (1, 0)) == PAST, end)
-        return F.cross_entropy(self.net(latents, before).flatten(0, 1).float(), pieces.flatten(), ignore_index=PAST)
-
-    def training_step(self, batch: tuple[Tensor, ...], index: int) -> Tensor:
-        (latents, pieces), _ = labels_of(batch)
-        if self.noise:
-            latents = latents + self.noise * latents.std(0) * torch.randn_like(latents)
-        loss = self.loss(latents, pieces)
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: tuple[Tensor, ...], index: int) -> None:
-        (latents, pieces), _ = labels_of(batch)
-        self.log("val/loss", self.loss(latents, pieces), batch_size=len(latents))
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learning, lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = self.trainer.estimated_stepping_batches
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.05)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        logits = self.net(disturbed, before)[pieces != PAST]
+        exact = torch.promote_types(logits.dtype, torch.float32)
+        return F.cross_entropy(logits.to(exact), pieces[pieces != PAST], reduction="none")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in learning}
 
-    def configure_callbacks(self) -> list[Callback]:
-        return [Export()]
-
     def export_trained(self) -> None:
-        """Writes the trained weights."""
         if self.trainer.is_global_zero:
             with replacing(Path(self.export)) as partial:
                 save_file(trained(self.net), partial)
@@ -104,12 +95,11 @@ class PrefixTraining(LightningModule):
 
 
 def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
-    """Makes those parameters learn that `tune` says; the language model comes frozen.
+    """Makes those parameters learn that `tune` says; the language model comes frozen and in evaluation mode, and stays in it.
 
     Raises:
         ValueError: low-rank changes are wanted, and peft is not installed or the language model has no linear layer.
     """
-    net.lm.train(tune != "projector")  # so that what is frozen is read without dropout
     if tune == "language_model":
         net.lm.float().requires_grad_(True)
     elif tune == "lora":

@@ -1,7 +1,7 @@
 """Training the small codec of texts: the vocabulary from the captions, then the likelihood of every piece."""
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbind.train.codec import CodecTraining
 from flowbind_text.vocabulary import END, Cutter, learn
@@ -15,17 +15,20 @@ class TextCodecTraining(CodecTraining):
     pieces of the batch, ends included.
     """
 
-    def setup(self, stage: str) -> None:
+    def build(self) -> nn.Module:
+        net = super().build()
         captions = self.trainer.datamodule.parts["train"].tensors[1]
-        self.net.table.copy_(learn(_texts(captions)))
-        self.cutter = Cutter(self.net.table)
+        table = learn(_texts(captions))
+        net.table.copy_(table)
+        self.cutter = Cutter(table)
+        return net
 
-    def reconstruction(self, latents: Tensor, embeddings: Tensor, captions: Tensor) -> Tensor:
+    def reconstruction(self, latents: Tensor, embeddings: Tensor, captions: Tensor, streams: Tensor) -> Tensor:
         ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
         ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
         logits, _ = self.net.step(latents, ids[:, :-1], self.net.first(latents))
         written = F.pad(ids[:, 1:-1] != END, (1, 0), value=True)  # everything up to the first end
-        return F.cross_entropy(logits[written], ids[:, 1:][written])
+        return F.cross_entropy(logits[written], ids[:, 1:][written], reduction="none")
 
 
 def _texts(captions: Tensor) -> list[str]:
