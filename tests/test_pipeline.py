@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -317,6 +318,26 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
     mistake(["encode", "--config", recipe], "train.jsonl: an empty manifest")
     (world / "data/train.jsonl").write_text('{"word": "123"\n')
     mistake(["encode", "--config", recipe], "train.jsonl, line 1: not JSON")
+
+
+def test_nothing_is_replaced_without_a_word(world, command):
+    recipe, model, out = world / "recipe.yaml", world / "run/model", world / "made"
+    assert command("encode", "--config", recipe)[0] == 0
+    assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
+    again = ("generate", model, "--from", "word=123", "--from", "word=321", "--to", "vector", "--to", "word", "--out", out)
+    code, first, err = command(*again)
+    assert code == 0, err
+    files = {path: path.stat().st_mtime_ns for path in map(Path, first.split())}
+    assert len(files) == 4
+
+    code, printed, err = command(*again)
+    assert (code, printed) == (2, "")
+    assert err == f"flowbind: {out}/0-123.vector.vec, and 3 more, is there already; --overwrite replaces it, or give another --out\n"
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+
+    code, printed, _ = command(*again, "--overwrite")
+    assert (code, printed) == (0, first)
+    assert all(path.stat().st_mtime_ns > time for path, time in files.items())
 
 
 def test_mistakes_of_generate(world, command):

@@ -26,6 +26,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument(
         "--variety", type=real(0), default=0.0, help="noise added to the shared latent, in units of the training noise"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     options = parser.parse_args(arguments)
@@ -33,6 +34,7 @@ def run(verb: str, arguments: list[str]) -> None:
     given = [named("--from", source) for source in options.sources]
     check_folder(options.out)
 
+    from flowbind.cli.names import refuse_existing, stems
     from flowbind.cli.sources import expand
     from flowbind.generation import check_sampling, find_device
     from flowbind.progress import track
@@ -50,25 +52,19 @@ def run(verb: str, arguments: list[str]) -> None:
     targets = {name: model.modality(name) for name in options.to}
     sources = together(lists)
     count = len(next(iter(sources.values())))
-    names = file_names(sources)
+    files = {
+        name: [options.out / f"{stem}.{name}{target.suffixes[0]}" for stem in stems(sources)]
+        for name, target in targets.items()
+    }
+    if not options.overwrite:
+        refuse_existing([file for column in files.values() for file in column])
+
     starts = range(0, count, options.batch)
     for start in track(starts, "generating") if len(starts) > 1 else starts:
         part = {name: samples[start : start + options.batch] for name, samples in sources.items()}
         made = model.generate(part, list(targets), steps, options.method, options.variety, options.seed, first=start)
         options.out.mkdir(parents=True, exist_ok=True)  # a mistake leaves nothing behind
         for name, raws in made.items():
-            for stem, raw in zip(names[start:], raws, strict=False):
-                file = options.out / f"{stem}.{name}{targets[name].suffixes[0]}"
+            for file, raw in zip(files[name][start : start + options.batch], raws, strict=True):
                 targets[name].write(raw, file)
                 print(file)
-
-
-def file_names(sources: dict[str, list]) -> list[str]:
-    """A clear, unique stem for each sample: its number, and the stems of its files or the words of its literals."""
-    count = len(next(iter(sources.values())))
-    stems = []
-    for index in range(count):
-        words = [s.stem if isinstance(s, Path) else s for s in (samples[index] for samples in sources.values())]
-        plain = "+".join("-".join("".join(c if c.isalnum() else " " for c in word).split())[:40] for word in words)
-        stems.append(f"{index:0{len(str(count - 1))}d}-{plain}" if count > 1 else plain)
-    return stems

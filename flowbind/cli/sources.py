@@ -41,8 +41,12 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
     option, path = f"--from {name}={value}", Path(value)
     if os.path.isdir(value):  # unlike pathlib, at peace with words that no file can be named after
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in modality.suffixes)
+        if modality.literal:
+            say(f"{option}: taken for the folder of that name, not for words")
     elif os.path.isfile(value):
         files = [path]
+        if modality.literal:
+            say(f"{option}: taken for the file of that name, not for words")
     elif modality.literal and not value.lower().endswith(modality.suffixes):
         return [value]
     else:
