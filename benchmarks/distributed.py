@@ -52,9 +52,8 @@ def steps_per_second(folder: Path, samples: int, processes: int, threads: int, s
     )  # fmt: skip
     if done.returncode:
         raise SystemExit(done.stderr)
-    seconds = {
-        int(step): int(step) / float(rate) for step, rate in re.findall(r"step (\d+)/\d+ \(([\d.]+)/s\)", done.stderr)
-    }
+    lines = re.findall(r"fit: (\d+)/\d+ steps .*?\(([\d.]+)/s\)", done.stderr)
+    seconds = {int(step): int(step) / float(rate) for step, rate in lines}
     first, last = min(step for step in seconds if step >= EACH), max(seconds)
     return (last - first) / (seconds[last] - seconds[first])
 

@@ -1,20 +1,28 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log.
+"""Progress of long work: one bar on a terminal, plain lines in a log.
 
-Everything goes to standard error, so that a command's output can be piped.
+Everything goes to standard error, so that a command's output can be piped. Of processes that work together the first one
+shows it. Work may be part of other work: the innermost is shown, and the outer again when that is done.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import closing
-from typing import Any
+from typing import Any, ClassVar
 
 QUIET_INTERVAL = 10.0  # seconds between lines when standard error is not a terminal
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # where launchers tell a process its number
 
 
 def say(message: str) -> None:
     """Prints one line about what is being done."""
     print(message, file=sys.stderr, flush=True)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first, or the only one, of those that were started together."""
+    return all(os.environ.get(name, "0") == "0" for name in RANKS)
 
 
 def track(
@@ -54,64 +62,151 @@ class Progress:
         description: of the work.
         total: all that is to be done, if that is known.
         unit: what is counted, in plural.
+        done: what was done before, which does not count for the speed.
     """
 
-    def __init__(self, description: str, total: int | None = None, unit: str = "") -> None:
-        self.total, self.done, self.shown = total, 0, True
-        self._display = (_Bar if sys.stderr.isatty() else _Lines)(description, total, unit)
+    def __init__(
+        self, description: str, total: int | None = None, unit: str = "", done: int = 0
+    ) -> None:
+        self.description = description
+        self.total = total
+        self.unit = f" {unit}" if unit else ""
+        self.done = done
+        self.first = done
+        self.detail = ""
+        self.begin = self.now = time.monotonic()
+        self.is_open = True
+        kind = _Nothing if not is_first_process() else _Bar if sys.stderr.isatty() else _Lines
+        self._display = kind(self)
 
-    def advance(self, count: int = 1) -> None:
-        """Adds what was done since."""
+    @property
+    def amount(self) -> str:
+        """How much is done, of how much."""
+        return f"{self.done}{f'/{self.total}' if self.total else ''}{self.unit}"
+
+    @property
+    def speed(self) -> float:
+        """How much was done a second, up to the last that was."""
+        return (self.done - self.first) / max(self.now - self.begin, 1e-9)
+
+    def advance(self, count: int = 1, detail: str | None = None) -> None:
+        """Adds what was done since, and what to say beside it."""
         self.done += count
+        self.detail = self.detail if detail is None else detail
         if self.done == self.total:
             self.close()
-        elif self.shown:
-            self._display.show(self.done)
+        elif self.is_open:
+            self.now = time.monotonic()
+            self._display.show()
 
     def close(self) -> None:
-        """Shows no more."""
-        if self.shown:
-            self.shown = False
-            self._display.close(self.done)
+        """Shows no more, and says what was done in all."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self.now = time.monotonic()
+        passed = f"{self.now - self.begin:.1f} s ({self.speed:.1f}/s)"
+        end = "done in" if self.total in (None, self.done) else "stopped after"
+        self._display.close(f"{self.description}: {self.amount} {end} {passed} {self.detail}".rstrip())
+
+
+class _Nothing:
+    """For processes that are not the first."""
+
+    def __init__(self, work: Progress) -> None: ...
+    def show(self) -> None: ...
+    def close(self, line: str) -> None: ...
 
 
 class _Lines:
     """A line now and then, and one at the end."""
 
-    def __init__(self, description: str, total: int | None, unit: str) -> None:
-        self.description, self.all = description, (f"/{total}" if total else "") + (f" {unit}" if unit else "")
-        self.begin = self.last = time.monotonic()
+    def __init__(self, work: Progress) -> None:
+        self.work = work
+        self.last = work.begin
 
-    def show(self, done: int) -> None:
-        now = time.monotonic()
-        if now - self.last >= QUIET_INTERVAL:
-            self.last = now
-            say(f"{self.description}: {done}{self.all} ({done / (now - self.begin):.1f}/s)")
+    def show(self) -> None:
+        work = self.work
+        if work.now - self.last >= QUIET_INTERVAL:
+            self.last = work.now
+            say(f"{work.description}: {work.amount} ({work.speed:.1f}/s) {work.detail}".rstrip())
 
-    def close(self, done: int) -> None:
-        passed = time.monotonic() - self.begin
-        say(f"{self.description}: {done}{self.all} done in {passed:.1f} s ({done / max(passed, 1e-9):.1f}/s)")
+    def close(self, line: str) -> None:
+        say(line)
 
 
 class _Bar:
-    """A bar with the speed and the time that is left."""
+    """A bar in a terminal's last line, with the speed and the time that is left, and a line at the end.
 
-    def __init__(self, description: str, total: int | None, unit: str) -> None:
+    Whatever else is printed meanwhile stands above it.
+    """
+
+    open: ClassVar[list["_Bar"]] = []  # one within the other; the last one is on the screen
+
+    def __init__(self, work: Progress) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-        from rich.progress import Progress as Display
 
-        about, speed = TextColumn("{task.description}"), TextColumn("{task.fields[speed]}")
-        columns = about, BarColumn(), MofNCompleteColumn(), speed, TimeRemainingColumn()
-        self.unit, self.begin = f" {unit}" if unit else "", time.monotonic()
-        self.bar = Display(*columns, console=Console(stderr=True))
-        self.task = self.bar.add_task(description, total=total, speed="")
+        self.work = work
+        self.console = Console(stderr=True)
+        self.width = 20 if self.console.width >= 100 else 10
+        if self.open:
+            self.open[-1].hide()
+        self.open.append(self)
+        self.appear()
+
+    def appear(self) -> None:
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+        from rich.table import Column
+
+        names = ("description", "fields[amount]", "fields[speed]", "fields[detail]")
+        about, amount, speed, detail = (
+            TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True)) for name in names
+        )
+        # Results on standard output are held up only where they would land in the same terminal.
+        self.bar = Bar(
+            *(about, BarColumn(self.width), amount, speed, TimeRemainingColumn(), detail),
+            console=self.console,
+            transient=True,
+            redirect_stdout=sys.stdout.isatty(),
+        )
+        self.task = self.bar.add_task(**self.fields(), total=self.work.total)
         self.bar.start()
 
-    def show(self, done: int) -> None:
-        speed = done / max(time.monotonic() - self.begin, 1e-9)
-        self.bar.update(self.task, completed=done, speed=f"{speed:.1f}{self.unit}/s")
+    def fields(self) -> dict[str, Any]:
+        """What the line says, cut to the width of the terminal: first the detail, then the description."""
+        work = self.work
+        speed = f"{work.speed:.1f}/s" if work.done > work.first else ""
+        room = self.console.width - self.width - len(f"{work.amount} {speed} 00:00:00") - 4
+        least = min(len(work.description), 12)
+        detail = _cut(work.detail, room - least)
+        about = _cut(work.description, room - len(detail))
+        return {
+            "description": about,
+            "completed": work.done,
+            "amount": work.amount,
+            "speed": speed,
+            "detail": detail,
+        }
 
-    def close(self, done: int) -> None:
-        self.show(done)
+    def hide(self) -> None:
         self.bar.stop()
+
+    def show(self) -> None:
+        if self.open[-1] is self:
+            self.bar.update(self.task, **self.fields())
+
+    def close(self, line: str) -> None:
+        is_shown = self.open[-1] is self
+        self.open.remove(self)
+        if is_shown:
+            self.hide()
+        say(line)
+        if is_shown and self.open:
+            self.open[-1].appear()
+            self.open[-1].show()
+
+
+def _cut(words: str, width: int) -> str:
+    """At most so many characters."""
+    return words if len(words) <= width else f"{words[: max(width - 1, 0)]}…"

@@ -26,7 +26,7 @@ def test_the_whole_thread(world, command):
 
     code, _, err = command("fit", "--config", recipe)
     assert code == 0, err
-    assert f"step {STEPS}/{STEPS}" in err
+    assert f"fit: {STEPS}/{STEPS} steps done in" in err
     run = world / "run"
     assert {p.name for p in run.iterdir()} >= {"config.yaml", "checkpoints", "model", "curves", "run.json"}
 

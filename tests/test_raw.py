@@ -127,5 +127,4 @@ def test_a_bar_on_a_terminal(capsys, monkeypatch):
     list(flowbind.progress.track([[1, 2], [3]], "reading", 3, "samples", len))
     err = capsys.readouterr().err
     assert "reading" in err
-    assert "3/3" in err
-    assert "samples/s" in err
+    assert "3/3 samples" in err

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from flowbind.cli.parser import Parser, named
+from flowbind.cli.parser import Parser, named, path
 
 
 def run(verb: str, arguments: list[str]) -> None:
     """Turns the authors' files into a released model's folder."""
     parser = Parser(verb, "Turns the checkpoint that FlowBind's authors released into a folder that `flowbind` loads.")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="their model.pth; read with weights only")
-    parser.add_argument("--config", required=True, type=Path, help="their config.json")
+    parser.add_argument("--checkpoint", required=True, type=path, help="their model.pth; read with weights only")
+    parser.add_argument("--config", required=True, type=path, help="their config.json")
     for statistic, what in (("mean", "mean"), ("std", "standard deviation")):
         parser.add_argument(
             f"--{statistic}", action="append", required=True, metavar="NAME=FILE",
@@ -18,7 +18,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument(
         "--recipe", default="recipes/flowbind_paper.yaml", help="the recipe that names the modalities and their codecs"
     )
-    parser.add_argument("--out", required=True, type=Path, help="folder that receives the model")
+    parser.add_argument("--out", required=True, type=path, help="folder that receives the model")
     options = parser.parse_args(arguments)
     means = dict(named("--mean", given) for given in options.mean)
     stds = dict(named("--std", given) for given in options.std)

@@ -1,7 +1,7 @@
 """Options of verbs that take recipes: what was typed, in the order in which it holds, recipes first, options after them.
 
 LightningCLI lets whatever comes later override what came before, recipes included, so that an option before `--config`
-would be lost. Here an option overrides every recipe wherever it stands, and none may undo another in silence. Nothing heavy
+would be lost. Here an option overrides every recipe wherever it stands, and none undoes another in silence. Nothing heavy
 is imported for it.
 """
 
@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from flowbind.progress import is_first_process, say
 
 CONFIG = ("--config", "-c")
 FLAGS = ("--help", "-h", "--print_config")  # options that need no value
@@ -37,7 +39,7 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
     """The recipes of a command line and its other options, each in the order given.
 
     Raises:
-        ValueError: no recipe, something that is no option, or two that disagree.
+        ValueError: no recipe, something that is no option, or one that would undo another.
     """
     options = read_options(verb, arguments)
     recipes = [option for option in options if option.name in CONFIG]
@@ -46,7 +48,7 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
         raise ValueError(
             f"{verb} needs a recipe, such as `flowbind {verb} --config recipes/shapes.yaml`"
         )
-    refuse_contradictions(others)
+    look_for_repetitions(others)
     if not all(recipe.value for recipe in recipes):
         raise ValueError("--config needs the path of a recipe")
     return [Path(recipe.value or "") for recipe in recipes], others
@@ -95,13 +97,14 @@ def _stray(verb: str, argument: str) -> str:
     return f"{verb}: '{argument}' belongs to no option; an option is --name=VALUE or --name VALUE"
 
 
-def refuse_contradictions(options: Iterable[Option]) -> None:
-    """Refuses an option that would undo another: given twice with two values, or after one that goes deeper.
+def look_for_repetitions(options: Iterable[Option]) -> None:
+    """Tells of an option that is given twice with two values, and refuses one that would undo what stands before it.
 
-    `--trainer.callbacks+=...` adds to a list, so it may be repeated, and so may what is then said of the new element.
+    `--trainer.callbacks+=...` adds to a list: it may be repeated, and so may what is then said of
+    the new element.
 
     Raises:
-        ValueError: there is one.
+        ValueError: an option that goes less deep than one before it.
     """
     seen: dict[str, Option] = {}
     for option in options:
@@ -111,12 +114,16 @@ def refuse_contradictions(options: Iterable[Option]) -> None:
             for other in deeper:
                 del seen[other]
             continue
-        if name in seen and seen[name].value != option.value:
-            raise ValueError(
-                f"{name} is given twice, as '{seen[name].value}' and as '{option.value}'; give it once"
-            )
         if deeper:
             raise ValueError(
-                f"{option.name} would undo {deeper[0]}, which stands before it; give {option.name} first"
+                f"{option.name} would undo {deeper[0]}, which is before it; give {option.name} first"
             )
+        if name in seen:
+            tell_repetition(name, seen[name].value, option.value)
         seen[name] = option
+
+
+def tell_repetition(name: str, first: object, last: object) -> None:
+    """Says in a line which of two values of an option holds, as in other programs the last."""
+    if first != last and is_first_process():
+        say(f"{name} is given twice, as '{first}' and as '{last}'; the last holds")

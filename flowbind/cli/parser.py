@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowbind.cli.options import tell_repetition
 from flowbind.cli.wording import unknown
 
 
@@ -19,7 +20,7 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes whole names alone, each once, and raises ValueError instead of printing its usage."""
+    """An ArgumentParser that takes whole names alone, and raises ValueError instead of printing its usage."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(
@@ -29,8 +30,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=Defaults,
         )
         self.given: dict[str, Any] = {}  # values by their option
-        self.register("action", None, Once)
-        self.register("action", "store", Once)
+        self.register("action", None, Store)
+        self.register("action", "store", Store)
 
     @property
     def options(self) -> list[str]:
@@ -45,17 +46,20 @@ class Parser(argparse.ArgumentParser):
         )
 
 
-class Once(argparse.Action):
-    """Stores a value; a second one that differs is an error, for one of the two would be lost."""
+class Store(argparse.Action):
+    """Stores a value; a line says so where it takes the place of another."""
 
     def __call__(
-        self, parser: Parser, namespace: argparse.Namespace, value: Any, option: str | None = None
+        self,
+        parser: Parser,
+        namespace: argparse.Namespace,
+        value: Any,
+        option: str | None = None,
     ) -> None:
-        first = parser.given.setdefault(self.dest, value)
-        if option and first != value:
-            raise argparse.ArgumentError(
-                self, f"given twice, as '{first}' and as '{value}'; give it once"
-            )
+        if option:
+            if self.dest in parser.given:
+                tell_repetition(option, parser.given[self.dest], value)
+            parser.given[self.dest] = value
         setattr(namespace, self.dest, value)
 
 
@@ -76,8 +80,9 @@ def whole(least: int) -> Callable[[str], int]:
     return number
 
 
-def real(least: float) -> Callable[[str], float]:
-    """The type of an option that takes numbers, `least` or more, neither infinite nor none at all."""
+def real(least: float = -math.inf) -> Callable[[str], float]:
+    """The type of an option that takes finite numbers, `least` or more."""
+    bound = f", at least {least:g}" if math.isfinite(least) else ""
 
     def number(word: str) -> float:
         try:
@@ -85,7 +90,7 @@ def real(least: float) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or value < least:
-            raise argparse.ArgumentTypeError(f"takes a number, at least {least:g}, not '{word}'")
+            raise argparse.ArgumentTypeError(f"takes a number{bound}, not '{word}'")
         return value
 
     return number

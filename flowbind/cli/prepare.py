@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowbind.cli.parser import Parser
+from flowbind.cli.parser import Parser, path, real
 from flowbind.progress import say
 from flowbind.registry import installed, load
 from flowbind.regular import read_json
@@ -28,10 +28,11 @@ def run(verb: str, arguments: list[str]) -> None:
     name, *rest = arguments
     prepare = load("datasets", name)
     parser = Parser(f"{verb} {name}", inspect.cleandoc(prepare.__doc__ or "").split("\n\nArgs:")[0])
-    parser.add_argument("--out", required=True, type=Path, help="folder that receives files and manifests")
+    parser.add_argument("--out", required=True, type=path, help="folder that receives files and manifests")
     for option, (kind, default, help) in options_of(prepare).items():
         flag, needed = "--" + option.replace("_", "-"), default is inspect.Parameter.empty
         default = None if needed else default
+        kind = {float: real(), Path: path}.get(kind, kind)
         parser.add_argument(flag, dest=option, type=kind, default=default, required=needed, help=help)
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from jsonargparse import set_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -29,7 +29,7 @@ from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
 from flowbind.codec import digest
 from flowbind.progress import say
-from flowbind.train.callbacks import Lines
+from flowbind.train.callbacks import Steps
 from flowbind.train.checkpoints import Checkpoints, fault, has_manifest, newest
 
 KEYS = (
@@ -174,17 +174,21 @@ class RecipeCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         folder = Path(self._get(self.config_init, "trainer.default_root_dir") or ".")
-        extra: list[Callback] = [] if sys.stderr.isatty() else [Lines()]
+        extra: list[Callback] = []
         trainer = self._get(self.config_init, "trainer")
-        check_trainer(trainer)
         if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
             extra.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
-        kwargs = {"enable_progress_bar": sys.stderr.isatty()} | kwargs
         if trainer.get("logger") is None:
             trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
         callbacks = trainer.get("callbacks") or []
         trainer["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *extra]
         return super().instantiate_trainer(**kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        check_trainer(config)
+        own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
+        shown = config.get("enable_progress_bar") is not False
+        return super()._instantiate_trainer(config, [*callbacks, *([Steps()] if shown and not own else [])])
 
     def key(self) -> str:
         """What decides the trained weights: recipe and data. A run of equal key is the same run."""
@@ -344,12 +348,31 @@ REMARKS = (
 )
 
 
+# Where Lightning tells what nobody asked for: which devices there are, that a loop ended, where it started from. Whatever it
+# tells elsewhere (profilers, early stopping, time limits) was asked for in the recipe.
+CHATTY = ("accelerator_connector", "call", "callback_connector", "checkpoint_connector", "distributed", "fit_loop")
+CHATTY += ("logger_connector", "seed", "setup", "signal_connector", "trainer")
+
+
+class Remarks(logging.Handler):
+    """Prints what Lightning logs as flowbind prints its own lines, above a bar if there is one."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.module not in CHATTY
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage().strip())
+
+
 def quiet() -> None:
     """Silences remarks of libraries that do not concern flowbind's users."""
     # Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     for library in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+        logger = logging.getLogger(library)
+        logger.handlers = [Remarks()]
+        logger.propagate = False
+        logger.setLevel(logging.INFO)
     for remark in REMARKS:
         warnings.filterwarnings("ignore", remark)
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowbind.cli.parser import Parser
+from flowbind.cli.parser import Parser, path
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -11,7 +11,7 @@ def run(verb: str, arguments: list[str]) -> None:
         verb, "Reads every byte of latent stores and released models, and compares checksums. Damage is exit code 2."
     )
     parser.add_argument(
-        "folders", nargs="+", type=Path, metavar="FOLDER",
+        "folders", nargs="+", type=path, metavar="FOLDER",
         help="a latent store, the folder of a recipe's stores with one for each split, or a released model",
     )  # fmt: skip
     folders = parser.parse_args(arguments).folders

@@ -38,7 +38,7 @@ def prepare(
     """
     if not source.is_dir():
         raise ValueError(f"{source}: no such folder")
-    if val < 0 or test < 0 or val + test >= 1:
+    if not (val >= 0 and test >= 0 and val + test < 1):
         raise ValueError(f"val and test are shares of the samples and leave some for training, not {val} and {test}")
     modalities = {name: load("modalities", name) for name in installed("modalities")}
     known = read_labels(labels) if labels else {}

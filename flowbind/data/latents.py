@@ -49,6 +49,8 @@ class LatentDataModule(LightningDataModule):
         device_resident: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
+        if not manifests:
+            raise ValueError(f"manifests names no split; allowed: {', '.join(SPLITS)}")
         for split in manifests:
             if split not in SPLITS:
                 raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
