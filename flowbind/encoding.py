@@ -374,6 +374,8 @@ def encode(
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
+    for name in sorted({name for plan in plans for name in plan.modalities}):
+        modalities[name].check_libraries()  # or each of its samples would be called bad
     try:
         trainer.predict(Encoding(modalities, manifest, plans, folder, skip_bad, workers), return_predictions=False)
     except SystemExit as stop:

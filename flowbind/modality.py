@@ -6,6 +6,7 @@ flow. It is a light description: no weights live in it, networks are built when 
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict
 from numbers import Number
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec, arguments
+from flowbind.libraries import require
 from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
 
 
@@ -31,12 +33,14 @@ class Modality(ABC):
         suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
         literal: whether a sample may stand in a manifest or on the command line as itself rather than as a file.
         default_codec: class of the codec that is taken where none is given.
+        libraries: modules that reading and writing files need beyond flowbind's own, each with the command that installs it.
         version: of the reader; raised when it makes another raw sample of the same file, so that files are encoded again.
     """
 
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
+    libraries: ClassVar[Mapping[str, str]] = {}
     version: ClassVar[int] = 1
 
     def __init__(
@@ -45,6 +49,15 @@ class Modality(ABC):
         self.codec = codec or self.default_codec()
         self.drift = drift
         self.head = head
+
+    def check_libraries(self) -> None:
+        """Imports what reading and writing files needs, before long work begins.
+
+        Raises:
+            ValueError: a library is not installed, or cannot be imported; one line that says what to do.
+        """
+        for module, install in self.libraries.items():
+            require(module, type(self).__name__, install)
 
     @abstractmethod
     def read(self, source: str | Path) -> Any:

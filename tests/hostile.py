@@ -175,9 +175,12 @@ def sound(form: str, subtype: str, samples: np.ndarray, rate: int = 16_000) -> b
 
 def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     tone = np.sin(np.arange(3000) / 7).astype(np.float32)
-    for form, subtype, suffix in (("WAV", "PCM_16", ".wav"), ("FLAC", "PCM_16", ".flac"), ("OGG", "VORBIS", ".ogg")):
+    kinds = [("WAV", "PCM_16", ".wav"), ("FLAC", "PCM_16", ".flac"), ("OGG", "VORBIS", ".ogg"), ("AIFF", "PCM_16", ".aif")]
+    kinds += [("OGG", "OPUS", ".opus"), ("MP3", "MPEG_LAYER_III", ".mp3"), ("WAV", "GSM610", ".wav"), ("AU", "ULAW", ".au")]
+    kinds += [("CAF", "ALAC_16", ".caf"), ("W64", "PCM_16", ".w64"), ("RF64", "FLOAT", ".rf64"), ("WAV", "MS_ADPCM", ".wav")]
+    for form, subtype, suffix in kinds:
         whole = sound(form, subtype, tone)
-        yield from ((what, suffix, content, False) for what, content in cuts(whole, draw, 6))
+        yield from ((what, suffix, content, form == "MP3") for what, content in cuts(whole, draw, 6))
         yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 8))
     yield "3 GB, promised", ".wav", wav(stated=0x7FF00000), False
     yield "2,147,483,647 Hz", ".wav", wav(rate=2**31 - 1), False
@@ -196,7 +199,8 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     flac[21:26] = b"\xff" * 5  # STREAMINFO's number of samples, and bits of what stands before it
     yield "2^36 samples, promised", ".flac", bytes(flac), False
     yield "a million empty chunks", ".wav", wav()[:36] + b"junk\0\0\0\0" * 1_000_000, False
-    yield "an AIFF", ".wav", sound("AIFF", "PCM_16", tone), False
+    yield "an AIFF", ".wav", sound("AIFF", "PCM_16", tone), True
+    yield "32,767 in floats", ".wav", sound("WAV", "FLOAT", 32_767 * tone), False
     yield "words", ".wav", b"no sound at all, just a sentence that goes on", False
     yield "another format's bytes", ".ogg", wav(), True
     yield "a page without an end", ".ogg", b"OggS" + bytes(40), False

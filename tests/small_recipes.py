@@ -33,11 +33,8 @@ SAMPLES = 17  # so that batches and ranks' shares of them are odd
 
 RUN = (
     "--trainer.accelerator=cpu",
-    f"--trainer.max_steps={STEPS}",
-    f"--trainer.val_check_interval={EVERY}",
     "--trainer.log_every_n_steps=1",
     "--trainer.callbacks+=tests.small_recipes.Witness",
-    f"--checkpoints.every={EVERY}",
     "--data.init_args.batch_size=7",
 )
 MODEL = (
@@ -64,11 +61,24 @@ OWN = {
 }
 
 
-def options(name: str, run_folder: str, *more: str) -> list[str]:
-    """The arguments of `flowbind fit` for a recipe at small size, in a folder that `prepare` has prepared."""
+def options(name: str, run_folder: str | Path, *more: str, steps: int = STEPS, every: int = EVERY) -> list[str]:
+    """The command that trains a recipe at small size, in a folder that `prepare` has prepared.
+
+    Args:
+        name: of the recipe.
+        run_folder: where it trains.
+        more: further arguments.
+        steps: of the run; validation comes halfway and at the end.
+        every: steps between two checkpoints.
+    """
+    run = (
+        f"--trainer.default_root_dir={run_folder}",
+        f"--trainer.max_steps={steps}",
+        f"--trainer.val_check_interval={steps // 2}",
+        f"--checkpoints.every={every}",
+    )
     small = MODEL if name in MODELS else ()
-    place = f"--trainer.default_root_dir={run_folder}"
-    return ["fit", "--config", f"recipes/{name}.yaml", *RUN, place, *small, *OWN.get(name, ()), *more]
+    return ["fit", "--config", f"recipes/{name}.yaml", *RUN, *run, *small, *OWN.get(name, ()), *more]
 
 
 def prepare(name: str, command) -> None:

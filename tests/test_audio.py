@@ -143,7 +143,7 @@ def test_truncated_files_are_refused(audio, tmp_path, suffix, form, subtype, sha
     ("data", "reason"),
     [
         (b"no sound at all, just a sentence that goes on", "not a whole sound file"),
-        (encoded("AIFF", "PCM_16", np.zeros(9)), "format AIFF; allowed: WAV, FLAC, OGG"),
+        (encoded("VOC", "PCM_16", np.zeros(9)), "format VOC; allowed: WAV, FLAC, OGG"),
         (encoded("WAV", "PCM_16", np.zeros(0)), "without samples"),
         (encoded("WAV", "FLOAT", np.array([0.5, np.nan], dtype=np.float32)), "not finite"),
     ],

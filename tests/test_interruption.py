@@ -1,4 +1,4 @@
-"""Killed at any moment, training goes on to the very same bits."""
+"""Killed at any moment, training and encoding go on to the very same bits."""
 
 import os
 import subprocess
@@ -8,7 +8,8 @@ import pytest
 
 from tests.processes import ROOT, environment, flowbind, make_world
 
-KILLS = int(os.environ.get("FLOWBIND_KILLS", "100"))
+# Of the training of a model, of the training of a codec, of encoding; such as FLOWBIND_KILLS=20,4,5 for a short look.
+KILLS = os.environ.get("FLOWBIND_KILLS", "200,40,50").split(",")
 
 
 @pytest.mark.slow
@@ -19,9 +20,13 @@ def test_kills_change_nothing(tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     make_world(tmp_path, command)
+    counts = [f"--{kind}={count}" for kind, count in zip(("kills", "codec", "encode"), KILLS, strict=True)]
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/kills.py", tmp_path, "--kills", str(KILLS)],
-        env=environment(tmp_path), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, ROOT / "tests/kills.py", tmp_path, *counts],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stderr + (tmp_path / "kills.log").read_text()[-2000:]

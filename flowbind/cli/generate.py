@@ -50,6 +50,8 @@ def run(verb: str, arguments: list[str]) -> None:
         modality = model.modality(name)
         lists.setdefault(name, []).extend(expand(value, modality, name, {*model.modalities, *installed("modalities")}))
     targets = {name: model.modality(name) for name in options.to}
+    for name in {**lists, **targets}:
+        model.modality(name).check_libraries()
     sources = together(lists)
     count = len(next(iter(sources.values())))
     files = {

@@ -75,6 +75,7 @@ class RawDataModule(LightningDataModule):
         if self.parts:
             return
 
+        self.modality.check_libraries()
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
         manifests = {part: Manifest.read(path, known) for part, path in (("train", self.train), ("val", self.val))}

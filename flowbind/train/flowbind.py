@@ -275,6 +275,8 @@ class FlowBind(LightningModule):
     def test_step(self, batch: int, index: int) -> None:
         """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
+        for modality in self.modalities.values():
+            modality.check_libraries()
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
         found = []

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from flowbind.libraries import require
 from flowbind_shapes.scene import COLOURS, Scenes
 
 RATE = 16_000  # Hz; a sound lasts one second
 LOWEST = 220.0  # Hz, the first note of large
 TREMOLO = 9.0  # Hz
+INSTALL = "pip install 'flowbind[audio]'"
 OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 
 
@@ -85,6 +86,7 @@ def synthesise(instrument: Instrument, scenes: Scenes, generator: np.random.Gene
 
 def write(sound: np.ndarray, path: Path) -> None:
     """Writes one sound, float32 of shape (16000,), as a 16-bit WAV."""
+    soundfile = require("soundfile", "a sound", INSTALL)
     soundfile.write(path, sound, RATE, format="WAV", subtype="PCM_16")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from flowbind.libraries import require
 from flowbind.progress import track
 from flowbind_shapes import audio, caption, image, points
 from flowbind_shapes.scene import SHAPES, Scenes, draw
@@ -42,11 +43,12 @@ def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int 
         seed: Decides everything that is random, at least 0.
 
     Raises:
-        ValueError: A number is below what is allowed.
+        ValueError: A number is below what is allowed, or the library that writes sounds is not installed.
     """
     for name, given, least in (("samples", samples, 3), ("test_samples", test_samples, 1), ("seed", seed, 0)):
         if given < least:
             raise ValueError(f"{name} is {given}, allowed is {least} or more: give a larger one")
+    require("soundfile", "the embedded world", audio.INSTALL)
     for folder in SUFFIX:
         (out / folder).mkdir()
     sizes = {"train": samples, "val": test_samples, "test": test_samples}

@@ -1,0 +1,165 @@
+"""What a sound file's header says of its length, and libsndfile does not heed: an end that is missing, and one that is too much."""
+
+import mmap
+import re
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+CHUNKS = 1000  # looked through at most
+STREAMED = 0x7FFFF000  # bytes; what claims more was written to a pipe, before its length was known
+PAGE = 65_307  # bytes of a page of an OGG, at most
+FRAME = 1152  # samples of a frame of an MP3
+GUID = 16  # bytes of a name in a W64
+UNKNOWN = 2**60  # samples, as libsndfile counts a FLAC that does not say
+PLAIN = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # beginnings of subtypes whose samples are counted by their bytes
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # name of the object with the properties of a WMA file
+ASF_HEADER = 2**16  # bytes, searched for it
+GSM, GSM_BLOCK, GSM_SAMPLES = 0x31, 65, 320  # format tag of GSM 6.10 in a WAV; bytes and samples of a block
+PADDING = 8192  # samples that the last block of a compressed WAV may have beyond its sound, at most
+
+
+class Chunks(NamedTuple):
+    """How a file's chunks are laid out: a name, a length, and the bytes."""
+
+    start: int  # of the first chunk
+    head: str  # of a chunk: name and length, for struct
+    samples: bytes  # name of the chunk that holds them
+    even: bool = True  # whether chunks start at even places
+
+
+LAYOUTS = {
+    b"RIFF": Chunks(12, "<4sI", b"data"),
+    b"RIFX": Chunks(12, ">4sI", b"data"),
+    b"RF64": Chunks(12, "<4sI", b"data"),
+    b"BW64": Chunks(12, "<4sI", b"data"),
+    b"FORM": Chunks(12, ">4sI", b"SSND"),  # AIFF
+    b"caff": Chunks(8, ">4sq", b"data", even=False),
+}
+
+
+def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
+    """Whether the end of a sound file is missing.
+
+    Args:
+        file: open, and not empty.
+        promised: samples a channel, as libsndfile tells them from the header.
+        read: samples a channel that were there.
+    """
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        mark = data[:4]
+        if mark[:3] == b"ID3" or (
+            mark[0] == 0xFF and mark[1:2] >= b"\xe0"
+        ):  # MP3; some count their first frame, some do not
+            return read < promised - 2 * FRAME
+        if mark in LAYOUTS:
+            return read < promised or _lacks_samples(data, LAYOUTS[mark])
+        return read < promised or OTHERS.get(mark, _never)(data)
+
+
+def samples_of(file: BinaryIO, sound: Any) -> int | None:
+    """Samples a channel of a file that soundfile has opened as `sound`; None where nothing tells their number.
+
+    A compressed WAV says where in its last block the sound ends. Beyond lies the encoder's padding, or noise at full scale,
+    where the block is not there at all.
+    """
+    if sound.frames >= UNKNOWN:
+        return None
+    if sound.format not in ("WAV", "WAVEX") or sound.subtype.startswith(PLAIN):
+        return sound.frames
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        stated = _stated_by_wav(data)
+    return stated if 0 < stated < sound.frames <= stated + PADDING else sound.frames
+
+
+def _stated_by_wav(data: mmap.mmap) -> int:
+    """Samples a channel as a WAV counts them, or, if it does not, those of the whole blocks of GSM; 0 otherwise."""
+    layout = LAYOUTS.get(data[:4], LAYOUTS[b"RIFF"])
+    order, tag = layout.head[0], 0
+    for name, place, length in _chunks(data, layout):
+        if place + 4 > len(data):
+            break
+        if name == b"fmt ":
+            (tag,) = struct.unpack_from(f"{order}H", data, place)
+        elif name == b"fact":
+            return struct.unpack_from(f"{order}I", data, place)[0]
+        elif name == b"data":
+            return length // GSM_BLOCK * GSM_SAMPLES if tag == GSM else 0
+    return 0
+
+
+def _chunks(data: mmap.mmap, layout: Chunks) -> Iterator[tuple[bytes, int, int]]:
+    """Name, place of the content and stated length of one chunk after another."""
+    place, size = layout.start, struct.calcsize(layout.head)
+    for _ in range(CHUNKS):
+        if place + size > len(data):
+            return
+        name, length = struct.unpack_from(layout.head, data, place)
+        place += size
+        yield name, place, length
+        if length < 0:
+            return
+        place += length + (length % 2 if layout.even else 0)
+
+
+def _lacks_samples(data: mmap.mmap, layout: Chunks) -> bool:
+    """Whether the chunk of samples is stated to be longer than the rest of the file."""
+    long = None  # what a chunk of more than 4 GB has for its length, in RF64
+    for name, place, length in _chunks(data, layout):
+        if name == b"ds64" and place + 16 <= len(data):
+            long = struct.unpack_from("<Q", data, place + 8)[0]
+        if name == layout.samples:
+            whole = long if long is not None and length == 0xFFFFFFFF else length
+            is_streamed = whole < 0 or (long is None and whole >= STREAMED)
+            return not is_streamed and place + whole > len(data)
+    return False
+
+
+def _lacks_ogg(data: mmap.mmap) -> bool:
+    """Whether the last page is not marked as the end of its stream, or not all there (RFC 3533, section 6)."""
+    page = data[data.rfind(b"OggS", max(0, len(data) - PAGE)) :]
+    if len(page) < 27 or not page[5] & 4:
+        return True
+    segments = page[26]
+    return len(page) < 27 + segments + sum(page[27 : 27 + segments])
+
+
+def _lacks_au(data: mmap.mmap) -> bool:
+    start, length = struct.unpack_from(">II", data, 4) if len(data) >= 12 else (0, 0)
+    return length < STREAMED and start + length > len(data)
+
+
+def _lacks_w64(data: mmap.mmap) -> bool:
+    length = struct.unpack_from("<Q", data, GUID)[0] if len(data) >= GUID + 8 else 0  # of the whole file
+    return length < 2**63 and length > len(data)
+
+
+def _lacks_nist(data: mmap.mmap) -> bool:
+    """By what the header counts, where samples are not packed."""
+    start = int(data[8:16]) if data[8:16].strip().isdigit() else 0
+    header = dict(re.findall(rb"^(\w+) -i (\d+)", data[:start], re.MULTILINE))
+    samples, width, channels = (
+        int(header.get(key, 0)) for key in (b"sample_count", b"sample_n_bytes", b"channel_count")
+    )
+    return start + samples * width * channels > len(data)
+
+
+def _lacks_asf(data: mmap.mmap) -> bool:
+    place = data.find(ASF_FILE, 0, ASF_HEADER) + 2 * GUID + 8
+    length = (
+        struct.unpack_from("<Q", data, place)[0] if 2 * GUID + 8 <= place <= len(data) - 8 else 0
+    )  # of the whole file
+    return length > len(data)
+
+
+def _never(data: mmap.mmap) -> bool:
+    return False
+
+
+OTHERS = {
+    b"OggS": _lacks_ogg,
+    b".snd": _lacks_au,
+    b"riff": _lacks_w64,
+    b"NIST": _lacks_nist,
+    b"\x30\x26\xb2\x75": _lacks_asf,
+}

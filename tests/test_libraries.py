@@ -1,0 +1,80 @@
+"""Optional libraries: what is missing is named before work begins, and what is broken is not called missing."""
+
+import sys
+
+import pytest
+
+from flowbind.libraries import require
+from flowbind.registry import load
+from tests.toy import Vector
+
+MISSING = "Vector needs flowbind_missing; install it with `pip install it`"
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """Writes a package, which can then be imported."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(name, content):
+        (tmp_path / f"{name}.py").write_text(content)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        return name
+
+    return write
+
+
+def test_a_library_is_imported(installed):
+    assert require(installed("flowbind_there", "x = 3"), "a test", "pip install it").x == 3
+    assert require("xml.etree", "a test", "pip install it").__name__ == "xml.etree"
+
+
+@pytest.mark.parametrize("module", ["flowbind_missing", "flowbind_missing.inside", "xml.flowbind_missing"])
+def test_a_library_that_is_not_installed_is_named_with_the_command(module):
+    with pytest.raises(ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"):
+        require(module, "a test", "pip install it")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("import flowbind_missing_below", "ModuleNotFoundError: No module named 'flowbind_missing_below'"),
+        ("raise OSError('libsndfile.so:\\n cannot open')", "OSError: libsndfile.so: cannot open"),
+        ("import flowbind_broken.below", "ModuleNotFoundError: No module named 'flowbind_broken.below'"),
+        ("from sys import nothing", "ImportError: cannot import name 'nothing'"),
+        ("import", "SyntaxError"),
+    ],
+)
+def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
+    name = installed("flowbind_broken", content)
+    with pytest.raises(
+        ValueError, match=rf"^a test needs {name}, which is installed but cannot be imported \({reason}"
+    ) as error:
+        require(name, "a test", "pip install it")
+    assert "\n" not in str(error.value)
+    assert "pip install" not in str(error.value)
+
+
+def test_the_libraries_of_a_modality_are_asked_for_before_work(world, command, monkeypatch):
+    """No sample is called bad for want of a library, whatever may be left out; nothing is written."""
+    monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
+    code, out, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [f"flowbind: {MISSING}"]
+    assert not (world / "data" / "latents" / "train").exists()
+
+
+def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
+    from tests.released import release
+    from tests.toy import Word
+
+    model = release(tmp_path / "model", word=Word(), vector=Vector())
+    monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
+    monkeypatch.setattr("flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins"))
+    code, out, err = command("generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out")
+    assert (code, out, err.splitlines()) == (2, "", [f"flowbind: {MISSING}"])
+
+
+@pytest.mark.parametrize("name", ["text", "image", "audio", "points"])
+def test_what_ships_names_libraries_that_can_be_imported(name):
+    load("modalities", name)().check_libraries()
