@@ -4,6 +4,7 @@ As a program (`python -m tests.hostile FOLDER`) it brings each to its doors and 
 The process may not grow by more than `GROWTH`, and a door that takes longer than `PATIENCE` is a hang.
 """
 
+import base64
 import contextlib
 import io
 import json
@@ -17,6 +18,7 @@ import sys
 import time
 import traceback
 import warnings
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -239,9 +241,10 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         yield f"-5 points, {form}", ".ply", ply(-5, body, form), False
         yield f"no points, {form}", ".ply", ply(0, b"", form), False
     yield "10^5 digits of points", ".ply", ply("9" * 10**5), False
-    yield "not numbers", ".ply", ply(body=b"nan nan nan\n1 1 1\n"), False
-    yield "infinite", ".ply", ply(body=b"0 0 0\n1 inf 1\n"), False
-    yield "1e300", ".ply", ply(body=b"0 0 0\n1 1e300 1\n"), False
+    yield "not numbers", ".ply", ply(body=b"nan nan nan\n1 1 1\n"), True
+    yield "infinite", ".ply", ply(body=b"0 0 0\n1 inf 1\n"), True
+    yield "1e300", ".ply", ply(body=b"0 0 0\n1 1e300 1\n"), True
+    yield "not numbers at all", ".ply", ply(body=b"nan nan nan\n1 inf 1\n"), False
     yield "words for numbers", ".ply", ply(body=b"0 0 0\na b c\n"), False
     yield "not numbers, binary", ".ply", ply(1, struct.pack("<3f", 0, float("nan"), 0), "binary_little_endian"), False
     yield (
@@ -267,7 +270,7 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "an unknown type", ".ply", ply().replace(b"float x", b"string x"), False
     yield "an unknown encoding", ".ply", ply(form="ebcdic"), False
     yield "a header without an end", ".ply", b"ply\nformat ascii 1.0\n" + b"comment a\n" * 1000, False
-    yield "points without faces", ".obj", b"v 0 0 0\nv 1 0 0\n", False
+    yield "points without faces", ".obj", b"v 0 0 0\nv 1 0 0\n", True
     yield "vertices that are not numbers", ".obj", b"v nan nan nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
     yield "infinite vertices", ".obj", b"v inf 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
     yield "vertices of 1e300", ".obj", b"v 1e300 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
@@ -279,8 +282,97 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "10^9 faces, promised", ".off", OFF.replace(b"4 4 0", b"4 1000000000 0"), False
     yield "-4 vertices", ".off", OFF.replace(b"4 4 0", b"-4 4 0"), False
     yield "2^32 - 1 triangles, promised", ".stl", bytes(80) + b"\xff\xff\xff\xff" + bytes(100), False
-    yield "not numbers", ".stl", STL[:84] + struct.pack("<12f", *[float("nan")] * 12) + bytes(2) + STL[134:], False
-    yield "GLB, which is not read", ".glb", b"glTF" + struct.pack("<II", 2, 0xFFFFFFFF) + bytes(40), False
+    yield "not numbers", ".stl", STL[:84] + struct.pack("<12f", *[float("nan")] * 12) + bytes(2) + STL[134:], True
+    yield "4 GB, promised", ".glb", b"glTF" + struct.pack("<II", 2, 0xFFFFFFFF) + bytes(40), False
+    yield from _gltfs()
+    yield from _tables(draw)
+    yield from _archives()
+
+
+def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
+    """Scenes in JSON, of the triangle in their one buffer."""
+    numbers = np.eye(3, dtype="<f4").tobytes()
+    buffer = {"byteLength": 36, "uri": "data:;base64," + base64.b64encode(numbers).decode()}
+    accessor = {"componentType": 5126, "count": 3, "type": "VEC3", "bufferView": 0}
+    primitive = {"attributes": {"POSITION": 0}}
+
+    def scene(**changes: Any) -> bytes:
+        tree = {
+            "asset": {"version": "2.0"},
+            "scenes": [{"nodes": [0]}],
+            "nodes": [{"mesh": 0}],
+            "meshes": [{"primitives": [primitive]}],
+            "accessors": [accessor],
+            "bufferViews": [{"buffer": 0, "byteLength": 36}],
+            "buffers": [buffer],
+        }
+        return json.dumps(tree | changes).encode()
+
+    yield "sound", ".gltf", scene(), True
+    yield "10^15 numbers, promised", ".gltf", scene(accessors=[accessor | {"count": 10**15}]), False
+    yield "10^15 numbers, of no buffer", ".gltf", scene(accessors=[{**accessor, "count": 10**15, "bufferView": None}]), False
+    many = [{"componentType": 5126, "count": 40_000_000, "type": "VEC3"}] * 50
+    primitives = [{"primitives": [{"attributes": {"POSITION": n}} for n in range(50)]}]
+    yield "2 * 10^9 points, all zeros", ".gltf", scene(accessors=many, meshes=primitives), False
+    yield "numbers that overlap", ".gltf", scene(
+        accessors=[accessor | {"count": 10**8}], bufferViews=[{"buffer": 0, "byteLength": 36, "byteStride": 0}]
+    ), False
+    circle = [{"mesh": 0, "children": [1]}, {"children": [0]}]
+    yield "a circle of nodes", ".gltf", scene(nodes=circle), False
+    deep = [{"children": [n + 1], "mesh": 0, "scale": [2, 2, 2]} for n in range(20_000)] + [{"mesh": 0}]
+    yield "20,000 nodes, one below the other", ".gltf", scene(nodes=deep), True
+    yield "a million nodes", ".gltf", scene(nodes=[{"mesh": 0}] * 10**6, scenes=[{"nodes": list(range(10**6))}]), False
+    yield "lists in lists", ".gltf", b'{"asset":' + b"[" * 100_000, False
+    yield "numbers elsewhere", ".gltf", scene(buffers=[{"byteLength": 36, "uri": "../../../../../etc/passwd"}]), False
+    yield "numbers on the network", ".gltf", scene(buffers=[{"byteLength": 36, "uri": "http://127.0.0.1:9/a.bin"}]), False
+    yield "compressed", ".gltf", scene(extensionsRequired=["KHR_draco_mesh_compression"]), False
+
+
+def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
+    """Points in text, in numpy's arrays and as PCD."""
+    npy = io.BytesIO()
+    np.save(npy, np.arange(12, dtype=np.float32).reshape(4, 3))
+    head = b"VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH %s\nHEIGHT 1\nPOINTS %s\nDATA %s\n"
+    text = head % (b"2", b"2", b"ascii") + b"0 0 0\n1 1 1\n"
+    packed = head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 26, 24) + b"\x17" + bytes(24) + b"\0"
+    for suffix, whole in ((".xyz", b"0 0 0\n1 0 0\n0 1 0\n"), (".npy", npy.getvalue()), (".pcd", text), (".pcd", packed)):
+        yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 4))
+        yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 5))
+    huge = b"9" * 18
+    for form in (b"ascii", b"binary", b"binary_compressed"):
+        yield f"10^18 points, promised, {form.decode()}", ".pcd", head % (huge, huge, form) + bytes(60), False
+    bomb = struct.pack("<II", 2**20, 2**29) + b"\0\0" + b"\xe0\xff\0" * 2**18
+    yield "a bomb", ".pcd", head % (b"44739242", b"44739242", b"binary_compressed") + bomb, False
+    yield "a repetition of nothing", ".pcd", head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 3, 24) + b"\xe0\x0a\x05", False
+    objects = io.BytesIO()
+    np.save(objects, np.array([{}, 1], dtype=object), allow_pickle=True)
+    yield "objects", ".npy", objects.getvalue(), False
+    yield "10^13 points, promised", ".npy", npy.getvalue().replace(b"(4, 3), }", b"(%d, 3), }" % 10**13), False
+    yield "a header that is a program", ".npy", npy.getvalue().replace(b"(4, 3)", b"exit()"), False
+    yield "a million words", ".xyz", b"word " * 10**6, False
+    yield "a million comments", ".xyz", b"# a\n" * 10**6, False
+    yield "a line of a million numbers", ".xyz", b"1 " * 10**6, False
+    yield "10^400", ".xyz", b"0 0 1" + b"0" * 400 + b"\n", False
+
+
+def _archives() -> Iterator[tuple[str, str, bytes, bool]]:
+    """Archives that unpack to much, and XML that means more than it says."""
+    for suffix, name in ((".npz", "points.npy"), (".3mf", "3D/3dmodel.model")):
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as member:
+            for _ in range(600):
+                member.write(bytes(2**20))
+        yield "600 MB of zeros", suffix, file.getvalue(), False
+        yield "a cut archive", suffix, file.getvalue()[:-30], False
+    entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">{entities}]><COLLADA>&a9;</COLLADA>'.encode()
+    outside = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><COLLADA>&a;</COLLADA>'
+    for what, content in (("a bomb of entities", bomb), ("an entity elsewhere", outside)):
+        yield what, ".dae", content, False
+        file = io.BytesIO()
+        with zipfile.ZipFile(file, "w") as archive:
+            archive.writestr("3D/3dmodel.model", content)
+        yield what, ".3mf", file.getvalue(), False
 
 
 def captions(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
@@ -759,7 +851,7 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
 
     if kind in NAMES:
         other = "image" if kind == "text" else "text"
-        generate = command("generate", model, "--from", f"{kind}={path}", "--to", other, "--out", folder / "made", "--overwrite")
+        generate = command("generate", model, "--from", f"{kind}={path}", "--to", other, "--out", folder / "made")
         literal = kind == "text" and not os.path.isfile(path)  # on the command line, no file is a caption itself
         return {"read": lambda: read(kind, path)} | ({} if literal else {"generate": generate})
     if kind.startswith("prepare"):
@@ -773,7 +865,7 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
         "codec": {"net": lambda: use_codec(path), "print": lambda: print_codec(path)},
         "release": {
             "load": lambda: release.load(path),
-            "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made", "--overwrite"),
+            "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made"),
         },
         "store": {"open": lambda: read_store(path), "verify": command("verify", path)},
     }[kind]

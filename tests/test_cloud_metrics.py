@@ -14,6 +14,7 @@ from flowbind_points.cloud_metrics import (
     nearest_neighbour_accuracy,
     squared_chamfer,
 )
+from flowbind_points.unit_sphere import thin
 from torch import Tensor
 
 from flowbind.metrics.metric import counted
@@ -161,9 +162,11 @@ def test_place_and_size_count_only_where_they_should():
     torch.testing.assert_close(features.norm(dim=2).amax(1), torch.ones(3))
 
 
-def test_clouds_are_thinned_evenly():
+def test_clouds_are_thinned_by_the_fixed_choice():
     line = torch.arange(10.0)[:, None].expand(10, 6)
-    assert torch.equal(ChamferDistance(points=5, normalise=False).features("points", [line])[0, :, 0], line[::2, 0])
+    thinned = ChamferDistance(points=5, normalise=False).features("points", [line])
+    assert torch.equal(thinned[0], thin(line, 5)[:, :3])
+    assert len(thinned[0].unique(dim=0)) == 5
 
 
 def test_a_cloud_in_one_place_is_compared():

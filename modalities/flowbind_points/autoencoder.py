@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import NeuralCodec
-from flowbind_points.ply import GREY
+from flowbind_points.cloud import GREY
 from flowbind_points.unit_sphere import thin, to_unit_sphere
 
 CHUNK = 16  # clouds whose points' features are held at once
@@ -27,7 +27,7 @@ CHUNK = 16  # clouds whose points' features are held at once
 class PointAutoencoder(NeuralCodec):
     """Codec of the shapes of point clouds, without weights: it is trained by recipes/codecs/point_autoencoder.yaml.
 
-    A cloud is thinned to N points, evenly in their order (in one with fewer, points repeat evenly), moved to its mean and
+    Of a cloud N points are taken, a fixed random choice (in one with fewer, points repeat evenly), moved to their mean and
     scaled to the unit sphere. A decoded cloud has N points in that place and size; they are mid-grey without colours.
 
     Args:
@@ -37,6 +37,8 @@ class PointAutoencoder(NeuralCodec):
         colours: whether colours are encoded as well.
         weights: a safetensors file, as the recipe exports it.
     """
+
+    version = 2  # 1 took every k-th point of a file
 
     def __init__(
         self,

@@ -1,21 +1,42 @@
 """The modality of point clouds: a raw sample is a float32 tensor of coloured points, with shape (n, 6)."""
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import torch
 from torch import Tensor
 
+from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.progress import say
 from flowbind.regular import read_regular
-from flowbind_points.mesh import read_mesh
+from flowbind_points.beside import Beside
+from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, read_mesh
+from flowbind_points.cloud import MOST, Scan, to_cloud
+from flowbind_points.gltf import read_glb, read_gltf
+from flowbind_points.obj import read_obj
+from flowbind_points.off import read_off
+from flowbind_points.pcd import read_points
 from flowbind_points.picture import draw
-from flowbind_points.ply import read_points, write_points
+from flowbind_points.ply import read_ply, write_points
 from flowbind_points.small import SmallPoints
+from flowbind_points.surface import Geometry, to_scan
+from flowbind_points.table import read_archive, read_array, read_text
 
-LARGEST = 2**28  # bytes of a file
+LARGEST = 2**29  # bytes of a file
+ALLOWED = "x, y, z or x, y, z, red, green, blue of shape (n, 3) or (n, 6), a pair of places and colours, or a mesh, cloud or scene of trimesh's"
+
+SIGNS = {  # how files begin, whatever they are called
+    b"ply\n": ".ply",
+    b"ply\r": ".ply",
+    b"glTF": ".glb",
+    b"# .PCD": ".pcd",
+    b"\x93NUMPY": ".npy",
+}
 
 
 class Points(Modality):
@@ -28,8 +49,12 @@ class Points(Modality):
         extent: half the width of what a preview shows around the origin, in world units; fixed, so that sizes compare.
     """
 
-    suffixes = (".ply", ".obj", ".stl", ".off")
+    suffixes = (
+        *(".ply", ".obj", ".stl", ".off", ".glb", ".gltf", ".dae", ".3mf"),
+        *(".pcd", ".xyz", ".xyzn", ".xyzrgb", ".pts", ".npy", ".npz"),
+    )
     default_codec = SmallPoints
+    version = 2  # 1 drew other points on meshes, and took colours of other ranges as they were
 
     def __init__(
         self,
@@ -42,28 +67,59 @@ class Points(Modality):
         self.extent = extent
 
     def read(self, source: str | Path) -> Tensor:
-        """Reads a cloud, with shape (n, 6): a PLY file's points, or points drawn on the surface of a mesh.
+        """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a mesh.
 
-        Points without colours are mid-grey. The points drawn on a mesh are always the same.
+        Points without colours are mid-grey. The points drawn on a mesh are always the same. What is left out or cannot be
+        found, such as a picture of its colours, is told in a line, once.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format, larger than 256 MiB, or has no points.
+            ValueError: it is truncated, damaged, of another format, larger than 512 MiB, or has no points.
         """
         path = Path(source)
-        if path.suffix.lower() not in self.suffixes:
-            raise ValueError(f"{source}: not a point cloud or mesh; allowed: {', '.join(self.suffixes)}")
+        suffix = path.suffix.lower()
+        if suffix not in self.suffixes:
+            raise ValueError(
+                f"{source}: not named like a point cloud or mesh; allowed: {', '.join(self.suffixes)}; a text of points is named .xyz"
+            )
         content = read_regular(path, LARGEST)
         try:
-            cloud = read_points(content) if path.suffix.lower() == ".ply" else None
-            cloud = torch.from_numpy(read_mesh(content, path.suffix.lower()) if cloud is None else cloud)
+            return _cloud(_read(content, suffix, Beside(path.parent)), str(source))
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
-        if not len(cloud):
-            raise ValueError(f"{source}: no points; a cloud needs at least one")
-        if not cloud.isfinite().all():
-            raise ValueError(f"{source}: numbers that are not finite")
-        return cloud
+        except Exception as error:  # of whatever else a damaged file leads a reader to
+            raise ValueError(
+                f"{source}: damaged, or too large to be read ({type(error).__name__})"
+            ) from None
+
+    def accept(self, raw: Any) -> Tensor:
+        """A cloud, with shape (n, 6), of places, or places and colours, in any array, or of an object of trimesh's.
+
+        Colours are given in [0, 1], or in the numbers of 8 or 16 bits; without them points are mid-grey. Of more than
+        131,072 points so many are kept.
+
+        Raises:
+            ValueError: it is no cloud; one line that says what was given and what would be taken.
+        """
+        if is_from_trimesh(raw):
+            return _accept(from_trimesh(raw), raw)
+        if _is_pair(raw):
+            place, colour = (as_tensor(part, ALLOWED, shape=(None, 3)) for part in raw)
+            if len(place) != len(colour):
+                raise ValueError(
+                    f"{len(place)} places and {len(colour)} colours; allowed: as many of the one as of the other"
+                )
+            return _accept(Geometry(points=_scan(place, colour)), raw)
+
+        tensor = as_tensor(raw, ALLOWED, shape=(None, None))
+        if tensor.shape[1] not in (3, 6):
+            raise ValueError(
+                f"{describe(raw)} has rows of {tensor.shape[1]} numbers; allowed: {ALLOWED}"
+            )
+        if _is_canonical(tensor):
+            return tensor
+        colour = tensor[:, 3:] if tensor.shape[1] == 6 else None
+        return _accept(Geometry(points=_scan(tensor[:, :3], colour)), raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes a cloud, with shape (n, 6), as binary PLY with 8-bit colours."""
@@ -72,3 +128,73 @@ class Points(Modality):
     def preview(self, raw: Tensor) -> PIL.Image.Image:
         """A shaded picture of the cloud, seen from above at an angle."""
         return draw(raw.numpy(force=True), self.extent)
+
+
+def _is_pair(raw: Any) -> bool:
+    """Whether something is two tables, of places and of colours, and not two points in a list."""
+    pair = isinstance(raw, list | tuple) and len(raw) == 2
+    return pair and all(len(getattr(part, "shape", ())) == 2 for part in raw)
+
+
+def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
+    """What a file holds, by the way it begins where that tells the format, else by its suffix."""
+    kind = next((kind for sign, kind in SIGNS.items() if content.startswith(sign)), suffix)
+    match kind:
+        case ".ply":
+            return read_ply(content, beside)
+        case ".obj":
+            return read_obj(content, beside)
+        case ".off":
+            return read_off(content)
+        case ".glb":
+            return read_glb(content, beside)
+        case ".gltf":
+            return read_gltf(content, beside)
+        case ".stl" | ".dae" | ".3mf":
+            return read_mesh(content, kind, beside)
+        case ".pcd":
+            return Geometry(points=read_points(content))
+        case ".npy":
+            return Geometry(points=read_array(content))
+        case ".npz":
+            return Geometry(points=read_archive(content))
+        case _:
+            return Geometry(points=read_text(content, kind))
+
+
+def _cloud(geometry: Geometry, what: str) -> Tensor:
+    scan, remarks = to_scan(geometry)
+    cloud, more = to_cloud(scan)
+    remarks = dict.fromkeys([*remarks, *more])
+    if remarks:
+        _say_once(f"{what}: {'; '.join(remarks)}")
+    return cloud
+
+
+def _accept(geometry: Geometry, raw: Any) -> Tensor:
+    try:
+        return _cloud(geometry, describe(raw))
+    except ValueError as error:
+        raise ValueError(f"{describe(raw)}: {error}; allowed: {ALLOWED}") from None
+
+
+def _scan(place: Tensor, colour: Tensor | None) -> Scan:
+    place, colour = (
+        part.float() if part is not None and part.dtype == torch.bfloat16 else part
+        for part in (place, colour)
+    )
+    return Scan(place.numpy(), None if colour is None else colour.numpy())
+
+
+def _is_canonical(tensor: Tensor) -> bool:
+    """Whether numbers, with shape (n, 6) or (n, 3), are a raw sample already."""
+    if tensor.dtype != torch.float32 or tensor.shape[1] != 6 or len(tensor) > MOST:
+        return False
+    colour = tensor[:, 3:]
+    return bool(colour.min() >= 0 and colour.max() <= 1 and tensor[:, :3].abs().max() < 1e18)
+
+
+@cache
+def _say_once(line: str) -> None:
+    """A line about a file, which training may read a thousand times."""
+    say(line)

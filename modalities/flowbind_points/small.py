@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flowbind.codec import NeuralCodec
+from flowbind_points.unit_sphere import thin
 
 POINTS = 1024
 LATENT = 64
@@ -29,7 +29,7 @@ CHUNK = 4  # clouds whose waves are held at once: they stay in the processor's c
 class SmallPoints(NeuralCodec):
     """Codec of clouds of coloured points; it gives 1,024 of them.
 
-    A cloud with more points is thinned evenly in the order of its file; in one with fewer, points repeat evenly.
+    Of a cloud with more points a fixed random choice is taken; in one with fewer, points repeat evenly.
 
     Args:
         scale: world units that the network sees as 1; for clouds whose typical radius is far from 1.
@@ -37,6 +37,7 @@ class SmallPoints(NeuralCodec):
     """
 
     shape = (LATENT,)
+    version = 2  # 1 took every k-th point of a file
     shipped: ClassVar[Path] = Path(__file__).parent / "weights" / "small.safetensors"
 
     def __init__(self, scale: float = 1.0, weights: str | None = None) -> None:
@@ -49,7 +50,7 @@ class SmallPoints(NeuralCodec):
         return CloudNet()
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
-        clouds = torch.stack([raw[np.arange(POINTS) * len(raw) // POINTS] for raw in raws])
+        clouds = torch.stack([thin(raw, POINTS) for raw in raws])
         return torch.cat([clouds[..., :3] / self.scale, clouds[..., 3:]], dim=2)
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
@@ -86,8 +87,10 @@ class CloudNet(nn.Module):
 
     def _moments(self, clouds: Tensor) -> Tensor:
         """Each wave's average over the points, the middle, the mean colour and the radius: (B, n, 6) to (B, 263)."""
-        middle = clouds.mean(1, keepdim=True)
-        place = (clouds - middle)[..., :3]
+        near = clouds - clouds[:, :1]  # exact where a cloud is small and far away, whose mean float32 would round
+        mean = near.mean(1, keepdim=True)
+        middle = clouds[:, :1] + mean
+        place = (near - mean)[..., :3]
         radius = place.square().sum(2).mean(1).sqrt().clamp(min=1e-6)[:, None]
         points = torch.cat([place / radius[..., None], clouds[..., 3:]], dim=2)
         return torch.cat([self.waves(points).sin_().mean(1), middle[:, 0], radius.log()], dim=1)

@@ -3,12 +3,22 @@
 import torch
 from torch import Tensor
 
+from flowbind.draws import streams
+
 SMALLEST = 1e-9  # radius, in world units; below it a cloud counts as one place, and is not blown up
+THINNING = 0  # key of the random numbers by which points are chosen
 
 
 def thin(cloud: Tensor, count: int) -> Tensor:
-    """Takes `count` points of a cloud, with shape (n, C), evenly in their order; of fewer, points repeat evenly."""
-    return cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
+    """Takes `count` points of a cloud, with shape (n, *): the first of a fixed random order; of fewer, points repeat evenly.
+
+    Scanners write their points beam by beam and cameras row by row: every k-th point might all be of one beam. The order
+    depends on n alone, and the points of a smaller count are among those of a larger one.
+    """
+    if len(cloud) <= count:
+        return cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
+    rank = streams(THINNING, torch.arange(len(cloud)))
+    return cloud[rank.topk(count, largest=False).indices.to(cloud.device)]
 
 
 def to_unit_sphere(clouds: Tensor) -> Tensor:
@@ -17,7 +27,11 @@ def to_unit_sphere(clouds: Tensor) -> Tensor:
     Args:
         clouds: x, y, z and whatever else the points have, which is kept, with shape (B, n, C).
     """
-    place = clouds[..., :3].double()  # in float32 rounding would make a shape of a cloud in one place
+    place = clouds[
+        ..., :3
+    ].double()  # in float32 rounding would make a shape of a cloud in one place
     place = place - place.mean(1, keepdim=True)
     radius = torch.linalg.vector_norm(place, dim=2).amax(1)[:, None, None]
-    return torch.cat([(place / radius.clamp(min=SMALLEST)).to(clouds.dtype), clouds[..., 3:]], dim=2)
+    return torch.cat(
+        [(place / radius.clamp(min=SMALLEST)).to(clouds.dtype), clouds[..., 3:]], dim=2
+    )

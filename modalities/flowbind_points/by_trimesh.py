@@ -1,0 +1,195 @@
+"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with: STL, COLLADA and 3MF."""
+
+import io
+import struct
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from flowbind.libraries import require
+from flowbind_points.beside import Beside
+from flowbind_points.cloud import GREY, Scan, to_unit
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, plain
+from flowbind_points.texture import PIXELS, textured
+
+INSTALL = "pip install 'flowbind[points]'"
+LARGEST = 2**28  # bytes of an archive, unpacked
+NEEDED = {".stl": (), ".dae": ("collada",), ".3mf": ("lxml", "networkx")}  # modules beside trimesh
+VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
+
+
+def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
+    """Reads a mesh.
+
+    Args:
+        content: of the file.
+        suffix: of the file, which tells the format.
+        beside: finds the files that it names.
+
+    Raises:
+        ValueError: a library that it takes is not installed or does not work, or the content is not a whole mesh; says
+            why, without the file's name.
+    """
+    needing = f"a mesh of the kind {suffix}"
+    trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
+    if suffix == ".3mf":
+        _refuse_large(content)
+    if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
+        raise ValueError("an XML file that declares entities, which is not read")
+    try:
+        if suffix == ".dae":
+            return _collada(trimesh.exchange.dae.load_collada(io.BytesIO(content), resolver=beside))
+        scene = trimesh.load_scene(
+            io.BytesIO(content), file_type=suffix[1:], resolver=beside, process=False
+        )
+    except Exception as error:  # trimesh's parsers raise whatever damaged data leads them to
+        reason = (str(error) or type(error).__name__).splitlines()[0][:60]
+        raise ValueError(
+            f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
+        ) from None
+    return from_trimesh(scene, content[:80] if suffix == ".stl" else b"")
+
+
+def is_from_trimesh(value: Any) -> bool:
+    """Whether an object is a mesh, a cloud or a scene of trimesh's, told without importing it."""
+    return any(kind.__module__.startswith("trimesh.") for kind in type(value).__mro__) and hasattr(
+        value, "bounds"
+    )
+
+
+def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
+    """Surfaces of a mesh or a scene of trimesh's, or points of a cloud; the header of an STL tells how it keeps colours.
+
+    Raises:
+        ValueError: it has too many faces, shown as often as it does; says why.
+    """
+    graph = getattr(value, "graph", None)
+    if graph is None:
+        shown = [(value, np.eye(4))]
+    else:
+        shown = [
+            (value.geometry[name], matrix)
+            for matrix, name in (graph[node] for node in graph.nodes_geometry)
+        ]
+    if sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in shown) > 2 * FACES:
+        raise ValueError(f"more than {FACES} faces; simplify the mesh")
+
+    surfaces, scans = [], []
+    for part, matrix in shown:
+        place = np.asarray(part.vertices, np.float64)
+        if place.ndim != 2 or place.shape[1] != 3:  # a drawing in a plane
+            continue
+        place = place @ matrix[:3, :3].T + matrix[:3, 3]
+        faces = getattr(part, "faces", None)
+        if faces is not None and len(faces):
+            faces = np.asarray(faces, np.int64)
+            surfaces.append(Surface(place, faces, *_paints(part, faces, stl)))
+        elif hasattr(part, "colors") and len(place):
+            colours = np.asarray(part.colors)
+            scans.append(
+                Scan(place, colours[:, :3] if colours.shape[:1] == place.shape[:1] else None)
+            )
+    if surfaces or not scans:
+        return Geometry(surfaces)
+    known = all(scan.colour is not None for scan in scans)
+    return Geometry(
+        points=Scan(
+            np.concatenate([s.place for s in scans]),
+            np.concatenate([s.colour for s in scans]) if known else None,
+        )
+    )
+
+
+def _collada(loaded: dict[str, Any]) -> Geometry:
+    """Surfaces of what trimesh reads of a COLLADA file, before it makes meshes of them, which forget colours of vertices.
+
+    A material without a picture that is black is one without a colour, as several exporters write it.
+    """
+    surfaces = []
+    for shown in loaded["graph"]:
+        part, matrix = loaded["geometry"][shown["geometry"]], np.asarray(shown["matrix"])
+        place = np.asarray(part["vertices"], np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        faces = np.asarray(part["faces"], np.int64)
+        pictured, paint = plain(), plain()
+        if part["visual"] is not None:
+            black = not np.any(part["visual"].material.main_color[:3])
+            pictured, paint = _of_material(part["visual"], faces)
+            if black and pictured is paint:
+                pictured = paint = plain()
+        if part["vertex_colors"] is not None:
+            paint = by_corner(to_unit(np.asarray(part["vertex_colors"])[:, :3]), faces)
+            pictured = paint if part["visual"] is None or pictured is paint else pictured
+        surfaces.append(Surface(place, faces, pictured, paint))
+    return Geometry(surfaces)
+
+
+def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
+    """How a mesh of trimesh's is painted, and how without its picture."""
+    visual = part.visual
+    if visual.kind == "face":
+        paint = by_face(to_unit(np.asarray(visual.face_colors)[:, :3]))
+    elif visual.kind == "vertex":
+        paint = by_corner(to_unit(np.asarray(visual.vertex_colors)[:, :3]), faces)
+    elif visual.kind == "texture":
+        return _of_material(visual, faces)
+    else:
+        paint = _of_attributes(part, stl)
+    return paint, paint
+
+
+def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
+    material = visual.material
+    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    # The diffuse colour of the other kind of material is no factor of its picture.
+    has_factor = hasattr(material, "baseColorFactor") or picture is None
+    colour = material.main_color if has_factor else None
+    factor = [1, 1, 1] if colour is None else np.asarray(colour)[:3] / 255
+
+    unpictured = plain(factor)
+    of_vertices = getattr(visual, "vertex_attributes", {}).get("color")
+    if of_vertices is not None and len(of_vertices):
+        unpictured = by_corner(to_unit(np.asarray(of_vertices)[:, :3]), faces)
+    if picture is None or visual.uv is None or len(visual.uv) <= faces.max():
+        return unpictured, unpictured
+
+    def pixels() -> np.ndarray:
+        if picture.width * picture.height > PIXELS:
+            raise ValueError(
+                f"its picture of {picture.width} x {picture.height} pixels is too large"
+            )
+        try:
+            return np.asarray(picture.convert("RGB"))
+        except Exception as error:  # Pillow opens a file at once and reads it late
+            raise ValueError(f"its picture cannot be read ({type(error).__name__})") from None
+
+    return textured(np.asarray(visual.uv)[faces], pixels, unpictured, factor), unpictured
+
+
+def _of_attributes(part: Any, stl: bytes) -> Paint:
+    """Colours in the two bytes that binary STL has for each face, five bits each: red in the highest, with Magics in the lowest."""
+    bits = getattr(part, "face_attributes", {}).get("stl")
+    if bits is None or not len(bits):
+        return plain()
+    own, low = bits & VALID != 0, bits & ~np.uint16(VALID)
+    channels = np.stack([low >> 10, low >> 5 & 31, low & 31], axis=1) / 31
+    base = np.full(3, GREY)
+    if b"COLOR=" in stl:
+        base = np.frombuffer(stl.partition(b"COLOR=")[2][:3].ljust(3, b"\x80"), np.uint8) / 255
+        channels = channels[:, ::-1]
+        # MeshLab sets the bit where Magics leaves it unset.
+        own = ~own if not own.all() and low.any() else low > 0
+    elif not own.any():
+        return plain()
+    return by_face(np.where(own[:, None], channels, base))
+
+
+def _refuse_large(content: bytes) -> None:
+    """Of an archive, by what it says that its files are, before one is unpacked."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(info.file_size for info in archive.infolist())
+    except (zipfile.BadZipFile, OSError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"truncated, damaged or no archive ({error})") from None
+    if size > LARGEST:
+        raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")

@@ -1,0 +1,197 @@
+"""Points as people have them, made a raw sample: float32 with shape (n, 6), x, y, z and then red, green, blue in [0, 1].
+
+The range tells what a number means. Colours of 8 and 16 bits are shares of their type's largest number; of other types,
+what stays within 1 is taken as it is, what goes on to 255 or 65,535 is a share of that.
+
+Shapes: n points.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flowbind_points.unit_sphere import thin
+
+GREY = 0.5  # of points without a colour
+MOST = 2**17  # points of a raw sample: 3 MB, of which an encoding holds some hundred
+FAR = 1e18  # world units; what lies farther out marks a point that was not measured, and its square overflows float32
+ROUNDED = 1e-4  # of a cloud's extent, that float32 may move a point by
+ALMOST = 0.01  # of the range of colours, that rounding and interpolation may go beyond it
+COLOURS = (
+    ("red", "green", "blue"),
+    ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ("r", "g", "b"),
+    ("rf", "gf", "bf"),
+)
+SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
+HARMONIC = (
+    0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
+)
+FAINTEST = -5.5373  # logit of 1/255, below which no renderer draws a splat
+RANGES = {
+    1: 2,
+    255: 256,
+    65535: 65536,
+}  # what counts as full, and below which number colours are meant so
+
+
+class Scan(NamedTuple):
+    """Points of a file or of a program: places, with shape (n, 3), and their colours, with shape (n, 3), of any type."""
+
+    place: np.ndarray
+    colour: np.ndarray | None = None
+
+
+def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
+    """Makes a raw sample of points.
+
+    Points whose coordinates are not finite, as depth cameras write them, are left out. Of more than 131,072 points so
+    many are kept, by `thin`. Where float32 would round away the shape, as it does where maps are counted in metres, the
+    points are moved to their middle; otherwise they stay where they are.
+
+    Returns:
+        The cloud, float32 with shape (n, 6), and what there is to be said of it: parts of a line.
+
+    Raises:
+        ValueError: no point is left, or the colours are no colours; says why, without a file's name.
+    """
+    place, colour = scan
+    remarks = []
+    if not len(place):
+        raise ValueError("no points; a cloud needs at least one")
+
+    with np.errstate(invalid="ignore"):
+        measured = (np.abs(place) < FAR).all(axis=1)
+    if not measured.any():
+        raise ValueError(
+            f"numbers that are not finite: none of its {len(place)} points has a place"
+        )
+    if not measured.all():
+        remarks.append(
+            f"{(~measured).sum()} of {len(place)} points have no finite place, and are left out"
+        )
+        place, colour = place[measured], None if colour is None else colour[measured]
+
+    kept = thin(torch.arange(len(place)), MOST).numpy() if len(place) > MOST else slice(None)
+    place = place[kept]
+    if colour is None:
+        colour = np.full((len(place), 3), GREY)
+    else:
+        colour = to_unit(colour, kept)
+        unknown = np.isnan(colour).any(axis=1)
+        if unknown.any():
+            remarks.append(
+                f"{unknown.sum()} points have a colour that is not a number, and are mid-grey"
+            )
+            colour[unknown] = GREY
+
+    middle = _middle(place)
+    if middle is not None:
+        where = ", ".join(f"{x:.6g}" for x in middle)
+        remarks.append(
+            f"moved from around ({where}) to the origin, since float32 would round its shape away"
+        )
+        place = place - middle
+    return torch.from_numpy(np.concatenate([place, colour], axis=1).astype(np.float32)), remarks
+
+
+def to_unit(colour: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Colours in [0, 1], float64 with shape (k, 3): of those with shape (n, 3), whose range decides, the ones to be kept.
+
+    Raises:
+        ValueError: they lie in no range of colours.
+    """
+    full = _full(colour)
+    if full is None:
+        low, high = _range(colour)
+        raise ValueError(
+            f"colours from {low:g} to {high:g}; allowed are 0 to 1, 0 to 255 and 0 to 65535"
+        )
+    return np.clip(colour[kept].astype(np.float64) / full, 0, 1)
+
+
+def _middle(place: np.ndarray) -> np.ndarray | None:
+    """The middle of points, with shape (3,), where float32 would move them by more than a part of their extent."""
+    place = place.astype(np.float64)
+    lost, extent = np.abs(place - place.astype(np.float32)).max(), np.ptp(place, axis=0).max()
+    if lost <= ROUNDED * extent or extent == 0:
+        return None
+    return place.mean(axis=0)
+
+
+def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
+    """Points of a table of numbers, with shape (n, k): x, y, z in front, and colours where they stand after them.
+
+    Colours are the first three columns of `firsts` that can be colours, so that an intensity (in one column) or a normal
+    (in three, some of them below 0) may stand before them. Columns of zeros alone are none, and others are left aside.
+
+    Raises:
+        ValueError: fewer than three columns, or three more that are neither colours nor normals.
+    """
+    width = table.shape[1] if table.ndim == 2 else 0
+    if width < 3:
+        raise ValueError(
+            f"an array of shape {table.shape}; points are rows of x, y, z, then red, green, blue or none"
+        )
+    place = table[:, :3]
+    for first in firsts:
+        colour = table[:, first : first + 3]
+        if first + 3 <= width and _full(colour) is not None and colour.any():
+            return Scan(place, colour)
+
+    if width >= 6 and not _normals(table[:, 3:6]):
+        return Scan(place, table[:, 3:6])  # which is refused by its range
+    return Scan(place)
+
+
+def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
+    """Points of columns with names, of any case: x, y, z, and the colours by whichever of their names are there.
+
+    Gaussian splats have the constant term of a colour's spherical harmonics, f_dc_0 to 2; those that a renderer would not
+    draw are left out.
+
+    Raises:
+        ValueError: x, y or z is not there.
+    """
+    columns = {name.lower(): column for name, column in columns.items()}
+    if not columns.keys() >= set("xyz"):
+        raise ValueError(f"its points have no x, y, z, only {', '.join(columns)[:60] or 'nothing'}")
+    place = np.stack([columns[axis] for axis in "xyz"], axis=1)
+
+    if columns.keys() >= set(SPLAT):
+        colour = np.clip(0.5 + HARMONIC * np.stack([columns[name] for name in SPLAT], axis=1), 0, 1)
+        drawn = np.ones(len(place), bool)
+        if "opacity" in columns:
+            drawn = columns["opacity"] > FAINTEST
+        return Scan(place[drawn], colour[drawn]) if drawn.any() else Scan(place, colour)
+
+    for names in COLOURS:
+        if columns.keys() >= set(names):
+            return Scan(place, np.stack([columns[name] for name in names], axis=1))
+    return Scan(place)
+
+
+def _normals(columns: np.ndarray) -> bool:
+    """Whether all rows, with shape (n, 3), have length 1, or 0 where a normal is not known."""
+    length = np.linalg.norm(columns.astype(np.float64), axis=1)
+    known = np.isfinite(length) & (length > ALMOST)
+    return bool((np.abs(length[known] - 1) < ALMOST).all())
+
+
+def _full(colour: np.ndarray) -> int | None:
+    """The number that is full brightness among colours, with shape (n, 3); None where they lie in no range of colours."""
+    if colour.dtype in (np.uint8, np.uint16):
+        return int(np.iinfo(colour.dtype).max)
+    low, high = _range(colour)
+    full = next((full for full, end in RANGES.items() if high < end), None)
+    return full if full is not None and low >= (-ALMOST if full == 1 else -0.5) else None
+
+
+def _range(numbers: np.ndarray) -> tuple[float, float]:
+    """The least and the largest of those that are numbers, or 0 where there is none."""
+    with np.errstate(invalid="ignore"):
+        known = numbers[np.isfinite(numbers)] if numbers.dtype.kind == "f" else numbers
+    return float(known.min(initial=0)), float(known.max(initial=0))

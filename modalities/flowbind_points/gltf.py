@@ -1,0 +1,365 @@
+"""glTF 2.0 files, text (.gltf) and binary (.glb): their scene's triangles, or points, in the colours of their materials.
+
+trimesh reads these files, too, but takes numbers that stand for fractions as they are (vertex colours of 16 bits,
+quantised places and places in pictures), and knows neither sparse accessors nor places in pictures that are transformed.
+
+Colours are taken as they are written, not turned from linear light into what a screen shows: as trimesh, which writes
+most files that Python makes, has them. Up is +y in these files, and stays so.
+"""
+
+import base64
+import binascii
+import json
+import struct
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from flowbind_points.beside import Beside
+from flowbind_points.cloud import Scan, to_unit
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, plain
+from flowbind_points.texture import decode, textured
+
+NUMBERS = 2**26  # of all accessors that are read, at most
+SHOWN = 2**16  # nodes that show a mesh, at most
+SCALARS = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
+WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of a primitive; the others are lines
+# A writer, and the grey by which it multiplies pictures where nobody gave a colour.
+PYTHONIC, DEFAULT = "mikedh/trimesh", 0.4
+GLOSSY, TURNED = "KHR_materials_pbrSpecularGlossiness", "KHR_texture_transform"
+UNDERSTOOD = {
+    GLOSSY,
+    TURNED,
+    "KHR_mesh_quantization",
+    "EXT_texture_webp",
+    "KHR_texture_basisu",
+    "KHR_lights_punctual",
+}
+
+
+def read_glb(content: bytes, beside: Beside) -> Geometry:
+    """Reads a GLB file's content; raises as `read_gltf` does."""
+    if len(content) < 20 or content[:4] != b"glTF":
+        raise ValueError("not a GLB file")
+    version, length = struct.unpack_from("<II", content, 4)
+    if version != 2:
+        raise ValueError(f"glTF {version}, which is not read; save it as glTF 2.0")
+    if length > len(content):
+        raise ValueError(f"truncated: {len(content)} of {length} bytes are there")
+
+    chunks: dict[bytes, bytes] = {}
+    place = 12
+    while place + 8 <= length:
+        size, kind = struct.unpack_from("<I4s", content, place)
+        if place + 8 + size > length:
+            raise ValueError("damaged: a chunk goes on beyond the end")
+        chunks.setdefault(kind, content[place + 8 : place + 8 + size])
+        place += 8 + size
+    return read_gltf(chunks.get(b"JSON", b""), beside, chunks.get(b"BIN\0"))
+
+
+def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Geometry:
+    """Reads the surfaces that the scene of a glTF file shows, or its points where it has no surface.
+
+    Args:
+        content: the file's JSON.
+        beside: finds the files that it names.
+        binary: the numbers of a GLB file.
+
+    Raises:
+        ValueError: the content is no glTF 2.0, is damaged, or is compressed; says why, without the file's name.
+    """
+    try:
+        tree = json.loads(content.decode("utf-8-sig"))
+        version = str(tree["asset"]["version"])
+    except (ValueError, RecursionError, KeyError, TypeError):
+        raise ValueError(
+            "damaged, or no glTF: it is not JSON that says which version it has"
+        ) from None
+    if version.split(".")[0] != "2":
+        raise ValueError(f"glTF {version[:20]}, which is not read; save it as glTF 2.0")
+    needed = {
+        name
+        for name in tree.get("extensionsRequired", [])
+        if not str(name).startswith("KHR_materials_")
+    }
+    if needed - UNDERSTOOD:
+        raise ValueError(
+            f"needs {', '.join(sorted(needed - UNDERSTOOD))}, which is not read; save it without compression"
+        )
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too far away has no place
+            return _Tree(tree, beside, binary).geometry()
+    except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"damaged glTF ({type(error).__name__}: {str(error)[:60]})") from None
+
+
+class _Tree:
+    """A glTF file's objects, which name one another by their numbers."""
+
+    def __init__(self, tree: dict[str, Any], beside: Beside, binary: bytes | None) -> None:
+        self.tree = tree
+        self.beside = beside
+        self.binary = binary
+        self.left = NUMBERS
+        self.buffer = lru_cache(maxsize=None)(self._buffer)
+        self.accessor = lru_cache(maxsize=None)(self._accessor)
+        self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
+
+    def geometry(self) -> Geometry:
+        surfaces, scans, count = [], [], 0
+        for mesh, matrix in self._shown():
+            for primitive in self._of("meshes", mesh)["primitives"]:
+                part = self._primitive(primitive, matrix)
+                count += len(part.faces) + len(part.vertices) if isinstance(part, Surface) else 0
+                if count > 2 * FACES:
+                    raise ValueError(f"more than {FACES} faces; simplify the mesh")
+                (surfaces if isinstance(part, Surface) else scans).append(part)
+        if surfaces:
+            return Geometry(surfaces)
+        scans = [scan for scan in scans if scan is not None]
+        if not scans:
+            raise ValueError("a scene with neither faces nor points")
+        colours = [
+            np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour
+            for scan in scans
+        ]
+        known = any(scan.colour is not None for scan in scans)
+        return Geometry(
+            points=Scan(
+                np.concatenate([s.place for s in scans]), np.concatenate(colours) if known else None
+            )
+        )
+
+    def _of(self, kind: str, number: int) -> Any:
+        if not isinstance(number, int) or number < 0:
+            raise ValueError(f"damaged glTF: {number!r:.20} is no number of one of its {kind}")
+        return self.tree[kind][number]
+
+    def _shown(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The number of each mesh that the scene shows, and where: matrices with shape (4, 4)."""
+        nodes = self.tree.get("nodes", [])
+        if self.tree.get("scenes"):
+            roots = self._of("scenes", self.tree.get("scene", 0)).get("nodes", [])
+        else:
+            children = {child for node in nodes for child in node.get("children", [])}
+            roots = [number for number in range(len(nodes)) if number not in children]
+        if not nodes:
+            yield from ((mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", []))))
+
+        seen, shown = set(), 0
+        waiting = [(number, np.eye(4)) for number in reversed(roots)]
+        while waiting:
+            number, above = waiting.pop()
+            if number in seen:  # no node has two parents
+                raise ValueError("damaged glTF: a node that is shown twice")
+            seen.add(number)
+            node = self._of("nodes", number)
+            matrix = above @ _placed(node)
+            if "mesh" in node:
+                shown += 1
+                if shown > SHOWN:
+                    raise ValueError(f"more than {SHOWN} nodes that show a mesh; join them")
+                # The bones of a skin tell where it is, and at rest it is where its vertices say.
+                yield node["mesh"], np.eye(4) if "skin" in node else matrix
+            waiting += [(child, matrix) for child in reversed(node.get("children", []))]
+
+    def _primitive(self, primitive: dict[str, Any], matrix: np.ndarray) -> Surface | Scan | None:
+        mode, has = primitive.get("mode", TRIANGLES), primitive["attributes"]
+        if "POSITION" not in has or mode not in (POINTS, TRIANGLES, STRIP, FAN):
+            return None
+        place = self.accessor(has["POSITION"]).astype(np.float64)
+        place = place @ matrix[:3, :3].T + matrix[:3, 3]
+        colour = to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
+        if colour is not None and len(colour) != len(place):
+            raise ValueError("damaged glTF: as many colours as vertices are needed")
+        if mode == POINTS:
+            return Scan(place, colour)
+
+        order = (
+            self.accessor(primitive["indices"])[:, 0]
+            if "indices" in primitive
+            else np.arange(len(place))
+        )
+        faces = _triangles(order.astype(np.int64), mode)
+        if len(faces) and faces.max() >= len(place):
+            raise ValueError("damaged: faces of vertices that are not there")
+        material = self._of("materials", primitive["material"]) if "material" in primitive else None
+        return Surface(place, faces, *self._paints(material, has, faces, colour))
+
+    def _paints(
+        self,
+        material: dict[str, Any] | None,
+        has: dict[str, int],
+        faces: np.ndarray,
+        colour: np.ndarray | None,
+    ) -> tuple[Paint, Paint]:
+        """How a surface is painted: the material's factor, times its picture, times the vertices' colours; and without the picture."""
+        if material is None:
+            paint = plain() if colour is None else by_corner(colour, faces)
+            return paint, paint
+        glossy = material.get("extensions", {}).get(GLOSSY)
+        base = material.get("pbrMetallicRoughness", {}) if glossy is None else glossy
+        factor = base.get("baseColorFactor" if glossy is None else "diffuseFactor", [1, 1, 1])[:3]
+        factor = np.array(factor, np.float64).reshape(3)
+        by_trimesh = PYTHONIC in str(self.tree["asset"].get("generator"))
+        if by_trimesh and (factor == DEFAULT).all() and "baseColorTexture" in base:
+            factor = np.ones(3)
+        unpictured = _times(plain(factor), colour, faces)
+        picture = base.get("baseColorTexture" if glossy is None else "diffuseTexture")
+        if picture is None:
+            return unpictured, unpictured
+
+        turned = picture.get("extensions", {}).get(TURNED, {})
+        name = f"TEXCOORD_{turned.get('texCoord', picture.get('texCoord', 0))}"
+        if name not in has:
+            return unpictured, unpictured
+        where = _turned(self.accessor(has[name]).astype(np.float64), turned)[faces]
+        where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
+        pictured = textured(where, self._picture(picture["index"]), plain(factor), factor)
+        return _times(pictured, colour, faces), unpictured
+
+    def _picture(self, number: int) -> Callable[[], np.ndarray]:
+        texture = self._of("textures", number)
+        source = (
+            texture.get("extensions", {})
+            .get("EXT_texture_webp", texture)
+            .get("source", texture.get("source"))
+        )
+        return lambda: self.pixels(source)
+
+    def _pixels(self, number: int | None) -> np.ndarray:
+        try:
+            if number is None:
+                raise ValueError("its picture has a format that is not read")
+            image = self._of("images", number)
+            if "bufferView" in image:
+                return decode(bytes(self._view(image["bufferView"])), f"image {number}")
+            return decode(
+                self._uri(image["uri"]),
+                f"image {number}" if image["uri"].startswith("data:") else image["uri"],
+            )
+        except (KeyError, IndexError, TypeError, AttributeError):
+            raise ValueError(f"its picture {number} is not there") from None
+
+    def _uri(self, uri: str) -> bytes:
+        if not uri.startswith("data:"):
+            return self.beside.read(uri)
+        try:
+            return base64.b64decode(uri.partition(",")[2])
+        except binascii.Error:
+            raise ValueError("damaged: data in its JSON that is not base 64") from None
+
+    def _buffer(self, number: int) -> bytes:
+        buffer = self._of("buffers", number)
+        content = self._uri(buffer["uri"]) if "uri" in buffer else self.binary
+        if content is None or len(content) < buffer["byteLength"]:
+            raise ValueError(
+                f"truncated: {len(content or b'')} of {buffer['byteLength']} bytes of a buffer are there"
+            )
+        return content
+
+    def _view(self, number: int) -> memoryview:
+        view = self._of("bufferViews", number)
+        start, length = view.get("byteOffset", 0), view["byteLength"]
+        content = memoryview(self.buffer(view["buffer"]))
+        if start < 0 or length < 0 or start + length > len(content):
+            raise ValueError("damaged glTF: numbers beyond the end of a buffer")
+        return content[start : start + length]
+
+    def _accessor(self, number: int) -> np.ndarray:
+        """Numbers with shape (n, width); those that stand for fractions as fractions."""
+        accessor = self._of("accessors", number)
+        count, width, kind = (
+            accessor["count"],
+            WIDTHS[accessor["type"]],
+            np.dtype("<" + SCALARS[accessor["componentType"]]),
+        )
+        if not isinstance(count, int) or not 0 <= count * width <= self.left:
+            raise ValueError(f"{count!r:.30} numbers, allowed are {NUMBERS} in all")
+        self.left -= count * width
+        if "bufferView" in accessor:
+            numbers = self._strided(
+                accessor["bufferView"], accessor.get("byteOffset", 0), count, width, kind
+            )
+        else:
+            numbers = np.zeros((count, width), kind)
+        if "sparse" in accessor:
+            numbers = self._sparse(numbers.copy(), accessor["sparse"])
+
+        if accessor.get("normalized") and kind.kind in "iu":
+            return np.maximum(numbers.astype(np.float64) / np.iinfo(kind).max, -1)
+        return numbers
+
+    def _strided(self, view: int, start: int, count: int, width: int, kind: np.dtype) -> np.ndarray:
+        step = self._of("bufferViews", view).get("byteStride", width * kind.itemsize)
+        content = self._view(view)
+        if not count:
+            return np.empty((0, width), kind)
+        end = start + (count - 1) * step + width * kind.itemsize
+        if start < 0 or step < 0 or end > len(content):
+            raise ValueError("damaged glTF: numbers beyond the end of a buffer")
+        return np.ndarray((count, width), kind, content, start, (step, kind.itemsize))
+
+    def _sparse(self, numbers: np.ndarray, sparse: dict[str, Any]) -> np.ndarray:
+        """Numbers, with shape (n, width), some rows of which are others."""
+        rows, others, count = sparse["indices"], sparse["values"], sparse["count"]
+        kind = np.dtype("<" + SCALARS[rows["componentType"]])
+        row = self._strided(rows["bufferView"], rows.get("byteOffset", 0), count, 1, kind)[:, 0]
+        other = self._strided(
+            others["bufferView"],
+            others.get("byteOffset", 0),
+            count,
+            numbers.shape[1],
+            numbers.dtype,
+        )
+        numbers[row] = other
+        return numbers
+
+
+def _placed(node: dict[str, Any]) -> np.ndarray:
+    """Where a node is in the one above: a matrix with shape (4, 4)."""
+    if "matrix" in node:
+        return np.array(node["matrix"], np.float64).reshape(4, 4).T  # column by column
+    x, y, z, w = np.array(node.get("rotation", [0, 0, 0, 1]), np.float64)
+    turn = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.array(turn) * np.array(node.get("scale", [1, 1, 1]), np.float64).reshape(3)
+    matrix[:3, 3] = np.array(node.get("translation", [0, 0, 0]), np.float64).reshape(3)
+    return matrix
+
+
+def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
+    """Triangles, with shape (f, 3), of vertices in the order of a mode."""
+    if mode == TRIANGLES:
+        return order[: len(order) // 3 * 3].reshape(-1, 3)
+    if mode == FAN:
+        return np.stack(
+            [np.broadcast_to(order[:1], max(0, len(order) - 2)), order[1:-1], order[2:]], axis=1
+        )
+    return np.stack([order[:-2], order[1:-1], order[2:]], axis=1)
+
+
+def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
+    """Places in a picture, with shape (v, 2), as KHR_texture_transform moves them."""
+    # Counter-clockwise as one sees the picture, whose second axis points down.
+    angle = float(transform.get("rotation", 0))
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return where * np.array(transform.get("scale", [1, 1])) @ turn.T + np.array(
+        transform.get("offset", [0, 0])
+    )
+
+
+def _times(paint: Paint, colour: np.ndarray | None, faces: np.ndarray) -> Paint:
+    """A paint, multiplied by the colours of the vertices, with shape (v, 3) in [0, 1], where they have any."""
+    if colour is None:
+        return paint
+    shade = by_corner(colour, faces)
+    return lambda face, share: paint(face, share) * shade(face, share)

@@ -1,0 +1,158 @@
+"""PCD files, the point clouds of the Point Cloud Library: text, binary, and compressed by LZF."""
+
+import struct
+from collections.abc import Mapping
+
+import numpy as np
+
+from flowbind_points.cloud import Scan, from_named
+from flowbind_points.numbers import parse
+
+LARGEST = 2**29  # bytes of points, unpacked
+PACKED = 2**26  # bytes of compressed points, which Python alone unpacks
+KINDS = {"F": "f", "I": "i", "U": "u"}
+
+
+def read_points(content: bytes) -> Scan:
+    """Reads the points of a PCD file's content.
+
+    Raises:
+        ValueError: the content is not PCD or ends too early; says why, without the file's name.
+    """
+    header, body = _header(content)
+    names = header.get("FIELDS", header.get("COLUMNS", []))
+    try:
+        sizes, counts = [
+            list(map(int, header.get(key, ["1"] * len(names)))) for key in ("SIZE", "COUNT")
+        ]
+        kinds = [
+            f"<{KINDS[letter]}{size}" for letter, size in zip(header["TYPE"], sizes, strict=True)
+        ]
+        fields = np.dtype(
+            [
+                (f"{i}", kind, (count,))
+                for i, (kind, count) in enumerate(zip(kinds, counts, strict=True))
+            ]
+        )
+        shape = int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
+        count = int(header.get("POINTS", [shape])[0])
+        if len(names) != len(kinds) or count < 0 or not fields.itemsize:
+            raise ValueError
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise ValueError("its PCD header is damaged") from None
+    if count * fields.itemsize > LARGEST:
+        raise ValueError(f"{count} points of {fields.itemsize} bytes; allowed are {LARGEST} bytes")
+
+    encoding = header["DATA"][0]
+    if encoding == "ascii":
+        columns = _from_text(body, fields, count)
+    else:
+        columns = _from_bytes(body, fields, count, compressed=encoding == "binary_compressed")
+    return _scan(dict(zip(names, columns, strict=True)))
+
+
+def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
+    """The header's lines by their first words, and what follows it."""
+    header: dict[str, list[str]] = {}
+    place = 0
+    while place < min(len(content), 2**16):
+        end = content.find(b"\n", place)
+        words = content[place : end if end >= 0 else None].decode("latin-1").split()
+        place = end + 1 if end >= 0 else len(content)
+        if words and not words[0].startswith("#"):
+            header[words[0].upper()] = words[1:]
+        if words[:1] == ["DATA"]:
+            if words[1:] not in (["ascii"], ["binary"], ["binary_compressed"]):
+                break
+            return header, content[place:]
+    raise ValueError("not a PCD file, or its header is damaged")
+
+
+def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
+    """The first number of each field of every point."""
+    lengths = [fields[name].shape[0] for name in fields.names]
+    numbers = parse(body)
+    if len(numbers) != count * sum(lengths):
+        raise ValueError(f"truncated: {len(numbers) // sum(lengths)} of {count} points are there")
+    table = numbers.reshape(count, sum(lengths))
+    columns = []
+    for name, first in zip(fields.names, np.cumsum([0, *lengths[:-1]]), strict=True):
+        with np.errstate(invalid="ignore", over="ignore"):
+            columns.append(table[:, first].astype(fields[name].base))
+    return columns
+
+
+def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> list[np.ndarray]:
+    """The same, of points one after another, or compressed, where each field of all points stands together."""
+    if not compressed:
+        if len(body) < count * fields.itemsize:
+            raise ValueError(
+                f"truncated: {len(body) // fields.itemsize} of {count} points are there"
+            )
+        table = np.frombuffer(body, fields, count)
+        return [
+            table[name][:, 0] if fields[name].shape[0] else np.empty(count) for name in fields.names
+        ]
+
+    if len(body) < 8:
+        raise ValueError("truncated: no points are there")
+    packed, unpacked = struct.unpack_from("<II", body)
+    if packed > PACKED:
+        raise ValueError(f"{packed} compressed bytes, allowed are {PACKED}; save it as binary")
+    if len(body) - 8 < packed or unpacked != count * fields.itemsize:
+        raise ValueError(f"truncated: {len(body) - 8} of {packed} compressed bytes are there")
+    plain = unpack(body[8 : 8 + packed], unpacked)
+    columns, place = [], 0
+    for name in fields.names:
+        kind, length = fields[name].base, fields[name].shape[0]
+        columns.append(np.frombuffer(plain, kind, count * length, place)[:: max(1, length)])
+        place += count * length * kind.itemsize
+    return columns
+
+
+def unpack(packed: bytes, length: int) -> bytes:
+    """Unpacks LZF: a byte below 32 is followed by that many and one more as they are; another begins a repetition.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    plain = bytearray()
+    place = 0
+    try:
+        while place < len(packed) and len(plain) <= length:
+            control = packed[place]
+            place += 1
+            if control < 32:
+                plain += packed[place : place + control + 1]
+                place += control + 1
+                continue
+            size = control >> 5
+            if size == 7:
+                size += packed[place]
+                place += 1
+            start = len(plain) - ((control & 31) << 8) - packed[place] - 1
+            place += 1
+            if start < 0:
+                raise IndexError
+            source = plain[start : start + size + 2]
+            repeats = -(-(size + 2) // len(source))
+            plain += (source * repeats)[: size + 2]
+    except IndexError:
+        raise ValueError("damaged: its compressed points lead nowhere") from None
+    if len(plain) != length:
+        raise ValueError(f"damaged: {len(plain)} of {length} bytes are there")
+    return bytes(plain)
+
+
+def _scan(columns: Mapping[str, np.ndarray]) -> Scan:
+    """Points of named columns; four bytes, blue first, are a colour in one number."""
+    columns = dict(columns)
+    packed = next((columns.pop(name) for name in ("rgb", "rgba") if name in columns), None)
+    if packed is not None and packed.dtype.itemsize == 4:
+        colour = np.ascontiguousarray(packed).view("<u4")
+        columns |= {
+            "red": (colour >> 16).astype(np.uint8),
+            "green": (colour >> 8 & 255).astype(np.uint8),
+        }
+        columns["blue"] = (colour & 255).astype(np.uint8)
+    return from_named(columns)

@@ -1,0 +1,168 @@
+"""Surfaces of meshes, and points drawn on them uniformly by area, in the colours that the mesh has where they lie.
+
+Shapes: v vertices, f triangles, k points.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from flowbind.draws import key, streams, uniform
+from flowbind_points.cloud import FAR, GREY, Scan
+
+DRAWN = 4096  # points of a mesh
+FACES = 2**25  # of all surfaces of a mesh, in every place where they are shown
+
+# Colours, with shape (k, 3), of points: of the triangles, with shape (k,), that they lie on, and the shares, with shape
+# (k, 3), that the triangles' corners have in them.
+Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Surface(NamedTuple):
+    """Triangles that have their colours in one way.
+
+    Args:
+        vertices: world units, with shape (v, 3).
+        faces: integers with shape (f, 3).
+        paint: of the points on it; raises ValueError, which says why, where it cannot tell their colours.
+        otherwise: what takes its place then.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    paint: Paint
+    otherwise: Paint
+
+
+class Geometry(NamedTuple):
+    """What a file holds: surfaces, or points alone; and what there is to be said of it, as parts of a line."""
+
+    surfaces: Sequence[Surface] = ()
+    points: Scan | None = None
+    remarks: Sequence[str] = ()
+
+
+def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
+    """The points of a geometry: those drawn on its surfaces, always the same 4,096; its own where it has no surface.
+
+    Raises:
+        ValueError: it has neither, or surfaces that are no surfaces; says why, without a file's name.
+    """
+    if not geometry.surfaces:
+        if geometry.points is None:
+            raise ValueError("neither faces nor points")
+        return geometry.points, list(geometry.remarks)
+    scan, remarks = draw_points(geometry.surfaces)
+    return scan, [*geometry.remarks, *remarks]
+
+
+def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
+    """Draws 4,096 points, of all surfaces together uniformly by area; on surfaces without an area, on any triangle alike.
+
+    Raises:
+        ValueError: there is no triangle, or none whose corners are finite and there.
+    """
+    count = sum(len(surface.faces) for surface in surfaces)
+    if not 0 < count <= FACES:
+        raise ValueError(
+            "no faces" if not count else f"{count} faces, allowed are {FACES}; simplify the mesh"
+        )
+    areas = [_areas(surface) for surface in surfaces]
+    area = np.concatenate(areas)
+
+    remarks = []
+    sound = np.isfinite(area)
+    if not sound.any():
+        raise ValueError("numbers that are not finite: none of its faces has a place")
+    if not sound.all():
+        remarks.append(
+            f"{(~sound).sum()} of {count} faces have corners without a finite place, and are left out"
+        )
+    weight = np.where(sound, area, 0)
+    if weight.sum() == 0:
+        weight = sound.astype(float)
+
+    chance = uniform(streams(key(DRAWN), torch.arange(DRAWN)), 4).numpy().astype(np.float64)
+    upto = np.cumsum(weight)
+    which = np.searchsorted(upto, (chance[:, 0] + chance[:, 1] * 2.0**-24) * upto[-1], side="right")
+    share = _inside(chance[:, 2:])
+
+    place, colour = np.empty((DRAWN, 3)), np.empty((DRAWN, 3))
+    begin = 0
+    for surface in surfaces:
+        here = np.flatnonzero((which >= begin) & (which < begin + len(surface.faces)))
+        face = which[here] - begin
+        begin += len(surface.faces)
+        if not len(here):
+            continue
+        place[here] = blend(surface.vertices[surface.faces[face]], share[here])
+        try:
+            colour[here] = surface.paint(face, share[here])
+        except ValueError as error:
+            remarks.append(str(error))
+            colour[here] = surface.otherwise(face, share[here])
+    return Scan(place, np.clip(colour, 0, 1)), remarks
+
+
+def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """What corners of triangles, with shape (k, 3, *), come to at points with these shares of them: (k, *)."""
+    return np.einsum("kc...,kc->k...", corners, share)
+
+
+def plain(colour: Sequence[float] = (GREY, GREY, GREY)) -> Paint:
+    """One colour all over."""
+    return lambda face, share: np.broadcast_to(np.asarray(colour, np.float64), (len(face), 3))
+
+
+def by_face(colours: np.ndarray) -> Paint:
+    """Every triangle in its own colour, with shape (f, 3) in [0, 1]."""
+    return lambda face, share: colours[face]
+
+
+def by_corner(colours: np.ndarray, faces: np.ndarray) -> Paint:
+    """Between the colours of the vertices, with shape (v, 3) in [0, 1]."""
+    return lambda face, share: blend(colours[faces[face]], share)
+
+
+def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts polygons into triangles around their first corners; what has fewer than three corners gives none.
+
+    Args:
+        lengths: corners of each of n polygons, whose corners stand one after another.
+
+    Returns:
+        Numbers of the triangles' corners among all, with shape (f, 3), and of their polygons, with shape (f,).
+    """
+    count = np.maximum(lengths - 2, 0)
+    polygon = np.repeat(np.arange(len(lengths)), count)
+    first = (np.cumsum(lengths) - lengths)[polygon]
+    within = np.arange(len(polygon)) - (np.cumsum(count) - count)[polygon]
+    return np.stack([first, first + within + 1, first + within + 2], axis=1), polygon
+
+
+def _areas(surface: Surface) -> np.ndarray:
+    """Of the triangles, with shape (f,); not a number where a corner is not finite.
+
+    Raises:
+        ValueError: a corner is no vertex.
+    """
+    vertices, faces = surface.vertices, surface.faces
+    if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
+        raise ValueError("damaged: faces of vertices that are not there")
+    area = np.empty(len(faces))
+    with np.errstate(invalid="ignore", over="ignore"):
+        vertices = np.where(np.abs(vertices) < FAR, vertices, np.nan)
+        for start in range(0, len(faces), 2**20):  # few at once
+            corners = vertices[faces[start : start + 2**20]]
+            across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            area[start : start + 2**20] = np.linalg.norm(across, axis=1) / 2
+    return area
+
+
+def _inside(chance: np.ndarray) -> np.ndarray:
+    """Shares of three corners, with shape (k, 3), uniform on a triangle, of uniform numbers with shape (k, 2)."""
+    outside = chance.sum(axis=1, keepdims=True) > 1  # in the other half of a parallelogram
+    second = np.where(outside, 1 - chance, chance)
+    return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)

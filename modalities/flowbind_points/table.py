@@ -1,0 +1,166 @@
+"""Points in tables: text with a point a line (XYZ, PTS), and numpy's arrays and archives."""
+
+import io
+import re
+import zipfile
+import zlib
+
+import numpy as np
+from numpy.lib import format as npy
+
+from flowbind_points.cloud import Scan, from_columns, from_named
+from flowbind_points.numbers import parse
+
+LARGEST = 2**29  # bytes of an array in an archive, unpacked
+WIDEST = 100  # numbers of a point
+LINES = 100  # before the first point, at most: comments, names of columns, a number of points
+START = re.compile(rb"[-+.]*(\d|(nan|inf)\b)", re.IGNORECASE)
+NAME = re.compile(r"[A-Za-z_]\w*")
+PLACES = (
+    "points",
+    "point",
+    "xyz",
+    "pos",
+    "positions",
+    "coord",
+    "coords",
+    "pc",
+    "pcd",
+    "vertices",
+    "arr_0",
+)
+COLOURS = ("colors", "colours", "color", "colour", "rgb", "vertex_colors", "arr_1")
+FIRST_COLOUR = {".pts": (4, 3, 6), ".xyzn": (6,)}  # where other columns than the fourth come first
+
+
+def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
+    """Points of a text, one a line: x y z, and what else there is, between spaces, tabs, commas or semicolons.
+
+    Lines before the first point may be comments, a number of points, which is then held to, and names of the columns,
+    which then tell the colours; else the order of the columns does. With semicolons, commas are decimal.
+
+    Raises:
+        ValueError: it is no such text; says why, without the file's name.
+    """
+    text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+    names, promised = [], None
+    for _ in range(LINES):
+        line, _, rest = text.partition(b"\n")
+        words = re.split(rb"[\s,;]+", line.strip(b" \t\r,;"))
+        if len(words) == 1 and words[0].isdigit() and b"," not in line:
+            promised = int(words[0])
+        elif START.match(line.lstrip(b" \t")):
+            break
+        else:
+            names = NAME.findall(line.decode("latin-1")) or names
+        text = rest.lstrip()
+    if not text:
+        raise ValueError("no points: no line begins with a number")
+
+    if b";" in line:
+        text = text.replace(b",", b".").replace(b";", b" ")
+    lines = sum(1 for _ in re.finditer(rb"\S[^\n]*", text))
+    numbers = parse(text.replace(b",", b" "))
+    width = len(numbers) // max(1, lines)
+    if width * lines != len(numbers):
+        raise ValueError(f"truncated or no table: {len(numbers)} numbers in {lines} lines")
+    if width > WIDEST:
+        raise ValueError(f"lines of {width} numbers, allowed are {WIDEST}")
+    if promised is not None and promised != lines:
+        raise ValueError(f"truncated: {lines} of {promised} points are there")
+    table = numbers.reshape(lines, width)
+    if len(names) == width and set("xyz") <= {name.lower() for name in names}:
+        return from_named(dict(zip(names, table.T, strict=True)))
+    return from_columns(table, FIRST_COLOUR.get(suffix, (3, 4, 6)))
+
+
+def read_array(content: bytes) -> Scan:
+    """Points of a numpy array, with shape (n, 3) or more columns, or with fields of the names x, y, z.
+
+    Raises:
+        ValueError: it is no such array, is not whole, or holds objects, which only running code would bring back.
+    """
+    return _scan(_array(content))
+
+
+def read_archive(content: bytes) -> Scan:
+    """Points of numpy's archive: of its one array, or of those with the usual names of points and colours.
+
+    Raises:
+        ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays are not told apart by their names.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = {name.lower(): name for name in members}
+            place = next((names[name] for name in PLACES if name in names), None)
+            if len(members) == 1:
+                (place,) = members
+            if place is None:
+                raise ValueError(
+                    f"arrays named {', '.join(members)[:60] or 'nothing'}; one of them is named points"
+                )
+            colour = next(
+                (names[name] for name in COLOURS if name in names and names[name] != place), None
+            )
+            wanted = [members[name] for name in (place, colour) if name is not None]
+            if any(info.file_size > LARGEST for info in wanted):
+                raise ValueError(f"an array of more than {LARGEST} bytes")
+            arrays = [_array(archive.read(info)) for info in wanted]
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        OSError,
+    ) as error:
+        raise ValueError(
+            f"damaged, or no archive of arrays ({str(error) or type(error).__name__})"
+        ) from None
+
+    scan = _scan(arrays[0])
+    if colour is None:
+        return scan
+    if arrays[1].shape not in ((len(scan.place), 3), (len(scan.place), 4)):
+        raise ValueError(f"colours of shape {arrays[1].shape} for {len(scan.place)} points")
+    return Scan(scan.place, arrays[1][:, :3])
+
+
+def _scan(array: np.ndarray) -> Scan:
+    if array.dtype.names:
+        flat = array.reshape(-1)
+        return from_named(
+            {name: flat[name] for name in array.dtype.names if array.dtype[name].kind in "biuf"}
+        )
+    if array.ndim == 3 and array.shape[2] in (3, 4, 6):  # a picture of places
+        array = array.reshape(-1, array.shape[2])
+    return from_columns(array)
+
+
+def _array(content: bytes) -> np.ndarray:
+    """An array of a file's content, without a copy; what the header promises has to be there."""
+    file = io.BytesIO(content)
+    try:
+        version = npy.read_magic(file)
+        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, by_columns, dtype = read_header(file, max_header_size=10_000)
+    except Exception as error:  # the header is parsed as Python's literals, which fail in many ways
+        raise ValueError(f"no numpy array ({str(error).splitlines()[0][:80]})") from None
+    if dtype.hasobject:
+        raise ValueError(
+            "an array of objects, which is not read: bringing them back would run code"
+        )
+    kinds = [dtype[name].kind for name in dtype.names] if dtype.names else [dtype.kind]
+    if not set(kinds) & set("biuf"):
+        raise ValueError(f"an array of the type {dtype}, not of real numbers")
+    count = 1
+    for length in shape:
+        count *= int(length)
+    start = file.tell()
+    if count < 0 or len(content) - start < count * dtype.itemsize:
+        raise ValueError(
+            f"truncated: {len(content) - start} of {count * dtype.itemsize} bytes are there"
+        )
+    flat = np.frombuffer(content, dtype, count, start)
+    return flat.reshape(shape, order="F" if by_columns else "C")
