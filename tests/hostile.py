@@ -851,7 +851,7 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
 
     if kind in NAMES:
         other = "image" if kind == "text" else "text"
-        generate = command("generate", model, "--from", f"{kind}={path}", "--to", other, "--out", folder / "made")
+        generate = command("generate", model, "--from", f"{kind}={path}", "--to", other, "--out", folder / "made", "--overwrite")
         literal = kind == "text" and not os.path.isfile(path)  # on the command line, no file is a caption itself
         return {"read": lambda: read(kind, path)} | ({} if literal else {"generate": generate})
     if kind.startswith("prepare"):
@@ -865,7 +865,7 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
         "codec": {"net": lambda: use_codec(path), "print": lambda: print_codec(path)},
         "release": {
             "load": lambda: release.load(path),
-            "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made"),
+            "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made", "--overwrite"),
         },
         "store": {"open": lambda: read_store(path), "verify": command("verify", path)},
     }[kind]

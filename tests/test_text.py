@@ -71,6 +71,46 @@ def test_literals_without_a_caption_are_refused():
             Text().read(literal)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_files_say_their_encoding_by_a_mark_alone(tmp_path, encoding):
+    mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
+    (tmp_path / "a.txt").write_bytes((mark + CAPTIONS[-1]).encode(encoding))
+    assert Text().read(tmp_path / "a.txt") == CAPTIONS[-1]
+
+
+@pytest.mark.parametrize("caption", CAPTIONS)
+def test_a_caption_is_the_same_from_a_file_and_from_python(tmp_path, caption):
+    (tmp_path / "a.txt").write_text(caption, encoding="utf-8")
+    read = Text().read(tmp_path / "a.txt")
+    for given in (caption, np.str_(caption), f" {caption}\n", caption.replace(" ", "\u00a0\t")):
+        accepted = Text().accept(given)
+        assert accepted == read
+        assert type(accepted) is str
+        assert Text().accept(accepted) == accepted
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (None, "None is no caption"),
+        (float("nan"), "the number nan is no caption"),
+        (7, "the number 7"),
+        (b"a ball", "an object of the class bytes"),
+        (["a", "ball"], "a list of str"),
+        (np.array(["a"]), "an array of <U1"),
+        (np.zeros(3), "an array of float64"),
+        (torch.zeros(3), "a tensor of float32"),
+        ("", "an empty caption"),
+        (" \t\n", "an empty caption"),
+        ("\u200b\ufeff \x07", "an empty caption"),
+        ("a\0b", "it has the character"),
+        ("half \ud83d", "it has the character"),
+    ],
+)
+def test_what_is_no_caption_is_refused(raw, says):
+    refused(lambda: Text().accept(raw), says)
+
+
 @pytest.mark.parametrize("source", [Path("none.txt"), "none.txt", "captions/none.TXT"])
 def test_a_missing_file_says_so(source):
     with pytest.raises(FileNotFoundError):
