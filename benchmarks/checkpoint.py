@@ -1,4 +1,4 @@
-"""What a checkpoint costs: seconds to write it, hash it and read it back, beside the steps between two of them.
+"""What a checkpoint costs: seconds to write it, bring it to the disk, hash it and read it back, beside the steps between.
 
     python benchmarks/checkpoint.py [--folder DIR] [--repeats 3]
 
@@ -10,9 +10,11 @@ rows of a step: seconds of both grow with the modalities alike, so that the shar
 
 import argparse
 import copy
+import os
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from torch import nn
@@ -44,7 +46,7 @@ def median(run, repeats: int) -> float:
 def cost(
     features: int, modalities: int, samples: int, drift: dict, head: dict, folder: Path, repeats: int
 ) -> list[float]:
-    """MiB of a checkpoint, seconds of a step, seconds of writing and hashing, and of reading back and comparing."""
+    """MiB of a checkpoint, seconds of a step, of writing and hashing without and with a sync, and of reading back."""
     names = [f"m{i}" for i in range(modalities)]
     nets = nn.ModuleDict(
         {
@@ -72,9 +74,12 @@ def cost(
 
     step(0)  # Adam's moments, and what is made once
     stepping = median(step, repeats)
+    with patch("flowbind.atomic._sync"):
+        unsynced = median(lambda number: write_checkpoint(save, folder, number), repeats)
+    os.sync()
     writing = median(lambda number: write_checkpoint(save, folder, number), repeats)
     reading = median(lambda number: fault(folder / f"step={number}.ckpt"), repeats)
-    return [(folder / "step=0.ckpt").stat().st_size / 2**20, stepping, writing, reading]
+    return [(folder / "step=0.ckpt").stat().st_size / 2**20, stepping, unsynced, writing, reading]
 
 
 def main() -> None:
@@ -83,13 +88,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads")
-    print(f"| size | checkpoint, MiB | step, s | written and hashed, s | read back, s | share of {STEPS:,} steps |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print(
+        "| size | checkpoint, MiB | step, s | written and hashed, s | the same, on the disk, s | read back, s | "
+        f"share of {STEPS:,} steps |"
+    )
+    print("|---|---|---|---|---|---|---|", flush=True)
     for name, sizes in SIZES.items():
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            mib, step, writing, reading = cost(*sizes, Path(folder), options.repeats)
+            mib, step, unsynced, writing, reading = cost(*sizes, Path(folder), options.repeats)
         share = (writing + reading) / (STEPS * step)
-        print(f"| {name} | {mib:,.0f} | {step:.4f} | {writing:.2f} | {reading:.2f} | {share:.2%} |", flush=True)
+        seconds = f"{step:.4f} | {unsynced:.2f} | {writing:.2f} | {reading:.2f}"
+        print(f"| {name} | {mib:,.0f} | {seconds} | {share:.2%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -54,7 +54,8 @@ class EvaluationConfig:
         limit: test samples at most, drawn at random; all of them if None.
         gallery: rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
         between: modalities that are judged, for test samples that have these alone; all of the model's if None.
-        metrics: of record, such as FID; each judges the directions that it can (`flowbind modalities` lists them).
+        metrics: of record, such as FID, one or several; each judges the directions that it can (`flowbind modalities`
+            lists them).
         repeats: times that everything is generated anew, from other random draws on the same samples; figures are then
             means, with their spread beside them.
         published: JSON file of published figures that the report puts beside these (recipes/published.json).
@@ -67,11 +68,13 @@ class EvaluationConfig:
     limit: int | None = None
     gallery: int = 8
     between: list[str] | None = None
-    metrics: list[Metric] = field(default_factory=list)
+    metrics: list[Metric] | Metric = field(default_factory=list)
     repeats: int = 1
     published: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.metrics, Metric):
+            object.__setattr__(self, "metrics", [self.metrics])
         if self.method not in METHODS:
             raise ValueError(f"evaluation.method: no solver '{self.method}'; allowed: {', '.join(METHODS)}")
         for name, least in (("steps", 1), ("source_steps", 1), ("limit", 2), ("gallery", 0), ("repeats", 1)):

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind.atomic import replacing
 from flowbind.codec import digest
 from flowbind.manifest import Manifest
 from flowbind.metrics.metric import Metric, counted
 from flowbind.modality import Modality
 from flowbind.registry import name_of
 from flowbind.store import MANIFEST, LatentStore
+from flowbind.tensors import save_tensors
 
 
 class Judging:
@@ -161,8 +161,7 @@ class Judging:
         return load_file(path)["features"] if path.is_file() else None
 
     def _save(self, number: int, name: str) -> None:
-        with replacing(self._file(number, name)) as partial:
-            save_file({"features": self.real[number, name].contiguous()}, partial)
+        save_tensors({"features": self.real[number, name]}, self._file(number, name))
 
 
 def ranges(starts: Tensor, counts: Tensor, rows: Tensor) -> Tensor:

@@ -14,13 +14,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from torch import Tensor
 
 from flowbind import registry, regular
+from flowbind.atomic import check_place, check_space, commit, naming
 from flowbind.codec import arguments, digest_json
 from flowbind.defaults import torch_defaults
 from flowbind.flows import Flows
@@ -30,6 +32,7 @@ from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
 from flowbind.progress import say, track
 from flowbind.regular import check_regular, open_regular, read_json
+from flowbind.tensors import digest_tensors, save_tensors, size_of
 
 FORMAT = 1
 PLAIN = (str, int, float, bool, type(None))  # types that an argument may have in JSON
@@ -90,17 +93,48 @@ def describe(model: Model) -> dict[str, Any]:
     }
 
 
-def save(model: Model, folder: str | Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that `save` could not write: for before the work that the model comes of.
+
+    Raises:
+        ValueError: it exists and is no released model, or is no folder.
+        OSError: it may not be written.
+    """
+    check_place(folder, folder=True)
+    if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
+        raise ValueError(f"{folder}: exists and is no released model; move it away, or choose another folder")
+
+
+def save(model: Model, folder: str | Path, step: int | None = None) -> None:
     """Writes a released model, beside and then renamed; a released model of the same name is replaced.
+
+    Args:
+        model: what is written.
+        folder: where.
+        step: of training after which the weights are, where that is known.
 
     Raises:
         ValueError: the folder exists and is no released model.
+        OSError: there is no room for it, or it cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: exists and is no released model; choose another folder")
+    check_folder(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+    weights = model.flows.state_dict()
+    copies = [path for modality in model.modalities.values() for path in modality.codec.files().values()]
+    check_space(folder, size_of(weights) + sum(map(_bytes, copies)))
+
+    try:
+        with naming(folder):
+            _write(model, weights, step, partial, folder)
+            _replace(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write(model: Model, weights: Mapping[str, Tensor], step: int | None, partial: Path, folder: Path) -> None:
+    """Writes all files of a model into `partial`, which is to become `folder`."""
     partial.mkdir(parents=True)
     description = describe(model)
     for name, modality in model.modalities.items():
@@ -111,30 +145,44 @@ def save(model: Model, folder: str | Path) -> None:
         for argument, path in own.items():
             size = _copy(path, partial / codec["files"][argument])
             say(f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'")
-    save_file(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in model.flows.state_dict().items()},
-        partial / WEIGHTS,
-    )
+
+    save_tensors(weights, partial / WEIGHTS)
+    description["weights"] = {"sha256": digest_tensors(weights), "step": step}
     parts = [path for path in sorted(partial.rglob("*")) if path.is_file()]
     description["files"] = {path.relative_to(partial).as_posix(): _sha256(path) for path in parts}
     description = {"sha256": digest_json(description)} | description
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Puts a complete folder in the place of another, which stays beside until then."""
     old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
-    os.replace(partial, folder)
+    commit(partial, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 
 def _copy(source: Path, target: Path) -> int:
-    """Copies a file, or a folder without its hidden files; where these are links, what they lead to. Returns the bytes."""
+    """Copies a file, or a folder without its hidden files; where these are links, what they lead to. Returns the bytes.
+
+    Copies have the ordinary mode of new files: who may read the model may read all of it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns(".*"))
+        target.mkdir()
+        for part in sorted(source.iterdir()):
+            if not part.name.startswith("."):
+                _copy(part, target / part.name)
     else:
         shutil.copyfile(source, target)
-    return sum(path.stat().st_size for path in (target, *target.rglob("*")) if path.is_file())
+    return _bytes(target)
+
+
+def _bytes(path: Path) -> int:
+    """Size of a file, or of all files in a folder."""
+    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -154,15 +202,23 @@ def files(folder: Path) -> tuple[Path, Path]:
     return folder / CONFIG, folder / WEIGHTS
 
 
-def verify(folder: str | Path) -> tuple[int, int]:
-    """Reads every byte of a released model and compares checksums. Returns how many files it has, and their bytes.
+class Verified(NamedTuple):
+    """What a released model is that was read whole: its files, their bytes, and the SHA-256 of its weights' numbers."""
+
+    files: int
+    bytes: int
+    weights: str
+
+
+def verify(folder: str | Path) -> Verified:
+    """Reads every byte of a released model and compares checksums.
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
         ValueError: the folder is not a released model, or a file changed since it was written; it is named.
     """
     folder = Path(folder)
-    config, _ = files(folder)
+    config, weights_file = files(folder)
     description = read_json(config, LARGEST)
     try:
         told, held = description.pop("sha256"), dict(description["files"])
@@ -171,7 +227,9 @@ def verify(folder: str | Path) -> tuple[int, int]:
     if told != digest_json(description):
         raise ValueError(f"{config}: changed since it was written (checksum)")
     _check_files(folder, held, lambda files: track(files, f"verifying {folder}"))
-    return 1 + len(held), config.stat().st_size + sum((folder / file).stat().st_size for file in held)
+    size = config.stat().st_size + sum((folder / file).stat().st_size for file in held)
+    weights = description.get("weights") or {"sha256": digest_tensors(load_file(weights_file))}  # older models have none
+    return Verified(1 + len(held), size, weights["sha256"])
 
 
 def _check_files(folder: Path, checksums: Mapping[str, str], shown: Callable[[Collection], Iterable] = iter) -> None:

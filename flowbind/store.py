@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from flowbind.atomic import replacing
@@ -33,6 +33,7 @@ from flowbind.codec import digest, digest_json
 from flowbind.mapped import Mapped
 from flowbind.progress import track
 from flowbind.regular import check_regular, open_regular, read_json
+from flowbind.tensors import save_tensors
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -340,12 +341,8 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
-    try:
-        with replacing(path) as partial:
-            whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-            save_file(whole, partial, metadata={MADE: json.dumps({**metadata, DATA: _sha256(whole)})})
-    except SafetensorError as error:  # how the library reports a full disk
-        raise OSError(f"{path}: cannot be written ({error}); free some space and run the same command again") from None
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_tensors(whole, path, {MADE: json.dumps({**metadata, DATA: _sha256(whole)})})
 
 
 def shard_metadata(path: Path) -> dict[str, Any] | None:

@@ -32,6 +32,11 @@ def _one_thread():
 @pytest.fixture
 def toys(monkeypatch):
     """Registers the toy modalities and codecs beside what is installed."""
+    register_toys(monkeypatch)
+
+
+def register_toys(monkeypatch):
+    """The same for as long as `monkeypatch` lasts."""
     installed = registry.installed
 
     def with_toys(kind):

@@ -16,7 +16,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules of the core by layer; a package stands for all that is in it. A new module gets its place here.
 LAYERS = {
     0: ("defaults", "draws", "padding", "nets", "path", "batch", "global_batch", "fusion", "solver"),  # mathematics
-    1: ("arrays", "codec", "objective", "modality"),  # abstractions
+    1: ("arrays", "codec", "objective", "modality", "tensors"),  # abstractions
     2: (
         "registry",
         "manifest",

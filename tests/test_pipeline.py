@@ -169,7 +169,7 @@ def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monk
     assert (code, "interrupted" in err) == (130, True), err
     with monkeypatch.context() as patch:
         full = SafetensorError("I/O error: No space left on device (os error 28)")
-        patch.setattr("flowbind.store.save_file", lambda *_, **__: (_ for _ in ()).throw(full))
+        patch.setattr("flowbind.tensors.save_file", lambda *_, **__: (_ for _ in ()).throw(full))
         code, _, err = command("encode", "--config", recipe, "--split", "train")
     assert (code, "No space left on device" in err.splitlines()[-1]) == (2, True), err
     assert not (folder / "manifest.json").exists()
@@ -190,14 +190,14 @@ def test_no_place_to_write(world, command):
         assert (code, "taken" in err.strip().splitlines()[-1]) == (2, True), err
 
 
-def test_another_recipe_keeps_the_old_checkpoints(world, command):
+def test_another_recipe_keeps_the_old_run(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
     assert command("fit", "--config", recipe, "--trainer.max_steps=5", "--trainer.val_check_interval=5")[0] == 0
     code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6")
     assert code == 0
-    assert "another run's checkpoints are kept in" in err
-    assert (world / "run/checkpoints.1/step=5.ckpt").is_file()
+    assert "the run that was here is kept in" in err
+    assert (world / "run/earlier.1/checkpoints/step=5.ckpt").is_file()
 
 
 def test_encoding_does_only_what_changed(own_world, command):

@@ -11,6 +11,7 @@ VERBS = {
     "prepare": ("flowbind.cli.prepare", "a dataset on disk (or the embedded world) -> manifest and files"),
     "encode": ("flowbind.cli.encode", "manifest -> latent store, on any number of devices, resumable"),
     "fit": ("flowbind.cli.fit", "train what a recipe describes: a model, or a codec"),
+    "export": ("flowbind.cli.export", "what a run has trained so far -> a released model"),
     "validate": ("flowbind.cli.fit", "the validation loss of a trained model"),
     "test": ("flowbind.cli.fit", "measure every direction; writes metrics.json, metrics.md and a gallery"),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),

@@ -1,36 +1,36 @@
 """`flowbind fit | validate | test`: LightningCLI on a recipe, with a run folder that can be resumed."""
 
-import hashlib
 import json
 import logging
 import os
 import warnings
+from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import set_loader
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from yaml import YAMLError
 
-from flowbind.atomic import replacing
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, merge, names_below
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
-from flowbind.codec import digest
 from flowbind.progress import say
-from flowbind.train.callbacks import Steps
-from flowbind.train.checkpoints import Checkpoints, fault, has_manifest, newest
+from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
+from flowbind.train.checkpoints import Checkpoints, check_checkpoint, newest, read_checkpoint, step_of
+from flowbind.train.curves import Curves
+from flowbind.train.deciding import settings_of
+from flowbind.train.run_folder import CHECKPOINTS, CURVES, MODEL, RunFolder, Start
 
 KEYS = (
     "model",
@@ -43,10 +43,9 @@ KEYS = (
     "resume",
     "checkpoints",
 )
-NEUTRAL = (("model", "evaluation"), ("data", "workers"), ("data", "device_resident"))  # no other run for that
 MODE = "flowbind"
 LARGEST_SEED = 2**32 - 1  # of numpy
-RUN, CHECKPOINTS = "run.json", "checkpoints"
+CHOSEN = "FLOWBIND_CHECKPOINT"  # tells the processes that the first one starts which checkpoint it begins from
 
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less in a step.
 StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", gradient_as_bucket_view=True)
@@ -66,15 +65,6 @@ class RecipeParser(LightningArgumentParser):
             names = [*self.others, *self._option_string_actions]
             raise ValueError(f"{unknown(message, names)}; `flowbind fit --help` lists a recipe's keys")
         raise ValueError(explain(message))
-
-
-class RunConfig(SaveConfigCallback):
-    """Keeps the resolved recipe that a run was trained with as `config.yaml` in its folder."""
-
-    def save_config(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
-        if stage == "fit":
-            with replacing(Path(trainer.default_root_dir) / "config.yaml") as partial:
-                self.parser.save(self.config, partial, skip_none=False, overwrite=True, multifile=False)
 
 
 class RecipeCLI(LightningCLI):
@@ -107,8 +97,7 @@ class RecipeCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=RecipeParser,
             parser_kwargs={"parser_mode": MODE, "prog": "flowbind", "others": [*others, *names_below(merged)]},
-            save_config_callback=RunConfig,
-            save_config_kwargs={"save_to_log_dir": False},
+            save_config_callback=None,  # the run folder keeps it
             seed_everything_default=0,
             load_from_checkpoint_support=False,
             auto_configure_optimizers=False,
@@ -161,6 +150,9 @@ class RecipeCLI(LightningCLI):
             "--checkpoints.minutes", type=float, help="minutes between two checkpoints, instead of `every` steps"
         )
         parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
+        if self.verb is None:  # a run's config.yaml is a recipe for every verb, also for those that run nothing
+            for key in ("ckpt_path", "weights_only", "verbose"):
+                parser.add_argument(f"--{key}", help=SUPPRESS)
 
     @property
     def settings(self) -> Any:
@@ -173,15 +165,21 @@ class RecipeCLI(LightningCLI):
         return Path(self.trainer.default_root_dir)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        folder = Path(self._get(self.config_init, "trainer.default_root_dir") or ".")
-        extra: list[Callback] = []
         trainer = self._get(self.config_init, "trainer")
-        if self.subcommand == "fit" and trainer.get("enable_checkpointing") is not False:
-            extra.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
+        folder = Path(trainer.get("default_root_dir") or ".")
+        first: list[Callback] = []
+        last: list[Callback] = []
+
+        if self.subcommand == "fit" and not trainer.get("fast_dev_run"):  # a smoke run keeps nothing
+            first.append(Begin(self._claim))
+            if trainer.get("enable_checkpointing") is not False:
+                last.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
         if trainer.get("logger") is None:
-            trainer["logger"] = CSVLogger(folder, name="curves") if self.subcommand == "fit" else False
+            trainer["logger"] = Curves(folder, name=CURVES) if self.subcommand == "fit" else False
+
         callbacks = trainer.get("callbacks") or []
-        trainer["callbacks"] = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *extra]
+        own = [callbacks] if isinstance(callbacks, Callback) else callbacks  # one may stand without a list
+        trainer["callbacks"] = [*first, *own, *last]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
@@ -190,98 +188,132 @@ class RecipeCLI(LightningCLI):
         shown = config.get("enable_progress_bar") is not False
         return super()._instantiate_trainer(config, [*callbacks, *([Steps()] if shown and not own else [])])
 
-    def key(self) -> str:
-        """What decides the trained weights: recipe and data. A run of equal key is the same run."""
+    @property
+    def run_folder(self) -> RunFolder:
+        """The run folder."""
+        return RunFolder(self.folder)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default and override, as JSON."""
         config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
-        config = config.get("fit", config)
-        for part, key in NEUTRAL:
-            config[part].get("init_args", {}).pop(key, None)
-        trainer = {
-            k: v
-            for k, v in config["trainer"].items()
-            if k in ("max_steps", "precision", "gradient_clip_val", "accumulate_grad_batches")
-        }
-        inputs = [digest(path) for path in self.datamodule.inputs(self.model)]
-        decides = [config["seed_everything"], config["model"], config["data"], trainer, inputs]
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+        return config.get(self.subcommand, config)
 
     def before_fit(self) -> None:
-        if self.settings.ckpt_path is not None:
-            check_checkpoint(Path(self.settings.ckpt_path))
-        else:
-            self.config_init.fit.ckpt_path = self._together(self._go_on)
-        if self.trainer.is_global_zero:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._state(self.key(), "training")
+        if self.trainer.max_steps < 1:
+            raise ValueError(NO_STEPS)
+        given = self.settings.ckpt_path
+        if self.trainer.fast_dev_run:
+            if given is not None:
+                check_checkpoint(Path(given))
+            return
 
-    def _together(self, decide: Callable[[], str | None]) -> str | None:
+        self.start = self._together(self._begin)
+        self.config_init.fit.ckpt_path = self.start.checkpoint and str(self.start.checkpoint)
+
+    def _begin(self) -> Start:
+        """How the run begins; nothing in its folder changes before the first step. On the first process alone.
+
+        Raises:
+            SystemExit: no step is left to make.
+            ValueError, OSError: the folder, or what it holds, does not allow it.
+        """
+        folder, given = self.run_folder, self.settings.ckpt_path
+        folder.check()
+        if hasattr(self.model, "check_export"):
+            self.model.check_export(self.folder)
+        self.decides = settings_of(self.resolved(), self.model, self.datamodule)
+        start = folder.plan(self.decides, self.settings.resume == "auto", given and Path(given))
+
+        if start.trained:
+            if self._export.exists():
+                say(f"{self.folder}: trained already; `--resume never` trains again")
+                raise SystemExit(0)
+            start = start._replace(checkpoint=newest(folder.checkpoints))
+        if start.checkpoint:
+            made, steps = step_of(start.checkpoint), self.trainer.max_steps
+            if made > steps:
+                raise ValueError(
+                    f"{start.checkpoint}: has made {made} steps, more than trainer.max_steps, which is {steps}; raise that"
+                )
+            if made == steps:
+                self._finish(start)
+            say(f"{self.folder}: going on from {start.checkpoint}")
+        return start
+
+    @property
+    def _export(self) -> Path:
+        """Where the module writes what was trained."""
+        return Path(getattr(self.model, "export", None) or self.folder / MODEL)
+
+    def _finish(self, start: Start) -> None:
+        """Writes what was trained from a checkpoint that has made all steps, and ends."""
+        start = self._claim_folder(start)
+        self.run_folder.adopt(start.checkpoint)
+        if hasattr(self.model, "export_checkpoint"):
+            self.model.export_checkpoint(read_checkpoint(start.checkpoint), self._export)
+        self.run_folder.finish()
+        say(f"{self.folder}: no step is left of {self.trainer.max_steps}; wrote {self._export} from {start.checkpoint}")
+        raise SystemExit(0)
+
+    def _claim(self) -> None:
+        """Takes the folder at the first step. Curves are counted on from those of a run that goes on, and else anew."""
+        curves = [logger for logger in self.trainer.loggers if isinstance(logger, Curves)]
+        numbers = [logger.version for logger in curves]  # next to what is there now
+        here = self.start.checkpoint and self.start.checkpoint.parent == self.run_folder.checkpoints
+
+        self._claim_folder(self.start)
+        for logger, number in zip(curves, numbers, strict=True):
+            logger.begin(number if self.start.same or here else 0)
+
+    def _claim_folder(self, start: Start) -> Start:
+        config = self.settings.clone()
+        config.ckpt_path = None  # it stands in the record, and is not to be begun from again
+        parser = self._parser(self.subcommand)
+        recipe = parser.dump(config, format="yaml", skip_none=False, skip_validation=True)
+        return self.run_folder.claim(start, self.decides, recipe)
+
+    def _together(self, decide: Callable[[], Start]) -> Start:
         """What the first process decides about the run folder, told to all: decided once, before anything in it changes.
 
         Processes that Lightning starts itself begin when the first has decided; those of torchrun and SLURM begin together.
         """
         strategy = self.trainer.strategy
         if isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment | None):
-            return decide() if self.trainer.is_global_zero else self._newest()
+            if self.trainer.is_global_zero:
+                start = decide()
+                os.environ[CHOSEN] = str(start.checkpoint or "")
+                return start
+            return Start(Path(os.environ[CHOSEN]) if os.environ[CHOSEN] else None)
+
         strategy.setup_environment()
-        path = stop = None
+        start = stop = None
         if self.trainer.is_global_zero:
             try:
-                path = decide()
+                start = decide()
             except (SystemExit, ValueError, OSError) as reason:
                 stop = reason
-        path, stopped = strategy.broadcast((path, stop is not None))
+        start, stopped = strategy.broadcast((start, stop is not None))
         if stopped:  # none may wait for the first in vain; that says why
             raise stop or SystemExit(0)
-        return path
-
-    def _newest(self) -> str | None:
-        path = newest(self.folder / CHECKPOINTS) if self.settings.resume == "auto" else None
-        return path and str(path)
-
-    def _go_on(self) -> str | None:
-        """The checkpoint to go on from, if the run folder has one of this very run; another run's are put aside.
-
-        Raises:
-            SystemExit: the run is finished.
-            ValueError: what the folder holds cannot be told.
-        """
-        checkpoints = self.folder / CHECKPOINTS
-        key, state = self._held()
-        if key == self.key() and self.settings.resume == "auto":
-            if state == "trained":
-                say(f"{self.folder}: trained already; `--resume never` trains again")
-                raise SystemExit(0)
-            path = self._newest()
-            if path:
-                say(f"{self.folder}: going on from {path}")
-            return path
-        if checkpoints.is_dir():
-            kept = aside(checkpoints)
-            say(f"{self.folder}: another run's checkpoints are kept in {kept}")
-        return None
-
-    def _held(self) -> tuple[str | None, str | None]:
-        """Key and state of the run that the folder holds; None if there is none."""
-        path = self.folder / RUN
-        if not path.is_file():
-            return None, None
-        try:
-            held = json.loads(path.read_text())
-            return held["key"], held["state"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}: cannot be read ({type(error).__name__}); remove it to train from the beginning, which puts the "
-                "checkpoints aside, or go on from one of them by --ckpt_path"
-            ) from None
+        return start
 
     def after_fit(self) -> None:
-        if not self.trainer.interrupted:
-            self._state(self.key(), "trained")
-
-    def _state(self, key: str, state: str) -> None:
-        if self.trainer.is_global_zero:
-            with replacing(self.folder / RUN) as partial:
-                partial.write_text(json.dumps({"key": key, "state": state}))
+        trainer = self.trainer
+        if trainer.interrupted or not trainer.is_global_zero:
+            return
+        if trainer.fast_dev_run:
+            say(f"fast_dev_run: {trainer.global_step} steps were made, of which nothing is kept")
+        elif is_trained(trainer):
+            self.run_folder.finish()
+        else:
+            step, steps = trainer.global_step, trainer.max_steps
+            kept = step > 0 and any(isinstance(callback, Checkpoints) for callback in trainer.callbacks)
+            ways = (
+                f"the same command goes on from there, `flowbind export {self.folder} --out DIR` releases the model as it is"
+                if kept
+                else "no checkpoint of them is kept"
+            )
+            say(f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {ways}")
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -297,45 +329,20 @@ class RecipeCLI(LightningCLI):
         if settings.ckpt_path:
             check_checkpoint(Path(settings.ckpt_path))
             return
-        path = newest(self.folder / CHECKPOINTS)  # read whole, and found so
+        path = newest(self.run_folder.checkpoints)  # read whole, and found so
         if path is None:
             raise FileNotFoundError(
-                f"{self.folder / CHECKPOINTS}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
+                f"{self.run_folder.checkpoints}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
             )
         settings.ckpt_path = str(path)
 
-    before_validate = before_test = _trained
+    before_validate = _trained
 
-
-def aside(folder: Path) -> Path:
-    """Renames a folder to the first free `NAME.1`, `NAME.2`, ... Returns the new path."""
-    number = 1
-    while (kept := folder.with_name(f"{folder.name}.{number}")).exists():
-        number += 1
-    return folder.rename(kept)
-
-
-def check_checkpoint(path: Path) -> None:
-    """Refuses what is no checkpoint. It is read with weights only: no code in it runs.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is damaged, or something else.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path")
-    if has_manifest(path):
-        why = fault(path)
-    elif path.is_dir():  # one that a strategy spread over files
-        why = None
-    else:
-        try:
-            known = "state_dict" in torch.load(path, map_location="meta", weights_only=True, mmap=True)
-        except Exception:  # whatever the reader of archives and pickles says
-            known = False
-        why = None if known else "it cannot be read"
-    if why:
-        raise ValueError(f"{path}: not a checkpoint, or a damaged one ({why}); give one that `flowbind fit` wrote")
+    def before_test(self) -> None:
+        self._trained()
+        if hasattr(self.model, "quick_look"):
+            checkpoint, usual = Path(self.config_init.test.ckpt_path), asdict(type(self.model.evaluation)())
+            self.model.quick_look = self.run_folder.quick_look(checkpoint, self.resolved(), usual)
 
 
 REMARKS = (
@@ -344,6 +351,8 @@ REMARKS = (
     ".*callbacks used to create the checkpoint need to be provided.*",  # measuring saves no checkpoint
     ".*in eval mode at the start of training.*",  # flows that a bound model takes over
     ".*IterableDataset. has .__len__. defined.*",  # a codec's batches: their number is right
+    ".*overfit but enabled .* dataloader shuffling.*",  # batches come in one order
+    ".*your dataloader is not resumable.*",  # batches are a function of the step
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
 )
 

@@ -41,5 +41,5 @@ def _store(folder: Path) -> str:
 def _model(folder: Path) -> str:
     from flowbind.release import verify
 
-    files, size = verify(folder)
-    return f"{folder}: whole; {files} files, {size} bytes"
+    verified = verify(folder)
+    return f"{folder}: whole; {verified.files} files, {verified.bytes} bytes; weights {verified.weights}"

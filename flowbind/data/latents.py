@@ -4,7 +4,7 @@ import copy
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from flowbind.batch import Batch, Links, Place, find_links
-from flowbind.data.mixture import Mixture, apportion
+from flowbind.data.mixture import Mixture, apportion, step_numbers
 from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.modality import Modality
 from flowbind.registry import nearest
@@ -37,6 +37,8 @@ class LatentDataModule(LightningDataModule):
         device_resident: keep the training latents on the device, so that loading gives row numbers alone; `auto`: on a
             GPU that has room for them.
     """
+
+    decides_nothing: ClassVar = ("manifests", "store", "workers", "device_resident")  # `inputs` do, by their content
 
     def __init__(
         self,
@@ -124,9 +126,9 @@ class LatentDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         learnt = self.trainer.lightning_module.learnt
         store = self.open("train", self._modalities, learnt)
-        first = self.trainer.global_step * self.trainer.accumulate_grad_batches
         names, device = list(self._modalities), self.trainer.strategy.root_device
-        self.steps = Steps(store, names, self.mixture(store, learnt), first, *self._share)
+        self.steps = Steps(store, names, self.mixture(store, learnt), 0, *self._share, self.trainer.overfit_batches)
+        self.begin_at(self.trainer.global_step)
         resident = fits(store, names, device) if self.device_resident == "auto" else self.device_resident
         if resident:
             self.resident, self.frame = Resident(store, names, device), self.steps.frame.to(device)
@@ -137,6 +139,10 @@ class LatentDataModule(LightningDataModule):
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),
         )
+
+    def begin_at(self, step: int) -> None:
+        """Where the next pass over the training batches begins: where `trainer.limit_train_batches` ends one, the next goes on."""
+        self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def on_after_batch_transfer(self, batch: Batch | RowNumbers | int, dataloader_idx: int) -> Batch | int:
         if isinstance(batch, RowNumbers):
@@ -158,13 +164,22 @@ class LatentDataModule(LightningDataModule):
 class Steps(IterableDataset):
     """The endless sequence of training batches, from one step on.
 
-    Several loading processes take turns, so that the sequence stays the same.
+    Several loading processes take turns, so that the sequence stays the same. With a period, the first so many come
+    again and again.
     """
 
     def __init__(
-        self, store: LatentStore, names: Sequence[str], mixture: Mixture, first: int = 0, rank: int = 0, world: int = 1
+        self,
+        store: LatentStore,
+        names: Sequence[str],
+        mixture: Mixture,
+        first: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        period: float = 0,
     ) -> None:
         self.store, self.mixture, self.first, self.rank, self.world = store, mixture, first, rank, world
+        self.period = period
         self.frame = Frame(store, names, mixture.shares, rank, world)
 
     def at(self, step: int) -> Batch:
@@ -191,7 +206,7 @@ class Steps(IterableDataset):
         """The numbers of the steps whose turn it is in this loading process."""
         worker = get_worker_info()
         start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        return itertools.count(self.first + start, stride)
+        return step_numbers(self.first + start, stride, self.period)
 
 
 class Numbers(IterableDataset):

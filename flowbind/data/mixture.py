@@ -5,13 +5,26 @@ every batch, at any world size. Within a stratum each epoch is a permutation, co
 (a Feistel network walked back into range), in constant memory and without state: resuming needs the step alone.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 ROUNDS = 4  # of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988)
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64
+
+
+def step_numbers(first: int, stride: int = 1, period: float = 0) -> Iterator[int]:
+    """The numbers of the steps from one on, without end.
+
+    Args:
+        first: the step to begin with.
+        stride: how far the next one is.
+        period: if not 0, the first so many steps come again and again (`trainer.overfit_batches`).
+    """
+    steps = itertools.count(first, stride)
+    return (step % int(period) for step in steps) if period else steps
 
 
 def hashed(x: np.ndarray) -> np.ndarray:

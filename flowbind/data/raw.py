@@ -1,17 +1,16 @@
 """Raw samples of one modality, prepared once and kept in memory, for training its codec."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from flowbind.data.mixture import Mixture
+from flowbind.data.mixture import Mixture, step_numbers
 from flowbind.manifest import Manifest, Sample
 from flowbind.modality import Modality
 from flowbind.progress import Progress
@@ -55,6 +54,8 @@ class RawDataModule(LightningDataModule):
         seed: of the order of samples.
     """
 
+    decides_nothing: ClassVar = ("train", "val")  # `inputs` do, by their content
+
     def __init__(self, modality: Modality, train: str, val: str, batch_size: int = 128, seed: int = 0) -> None:
         super().__init__()
         if batch_size < 1:
@@ -69,7 +70,7 @@ class RawDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        return [Path(self.train), Path(self.val)]
+        return [Path(self.train)]
 
     def setup(self, stage: str) -> None:
         if self.parts:
@@ -120,9 +121,14 @@ class RawDataModule(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader:
-        first = self.trainer.global_step * self.trainer.accumulate_grad_batches
-        steps = Steps(self.parts["train"], self.batch_size, self.seed, first, *self._share)
-        return DataLoader(steps, batch_size=None, generator=torch.Generator())  # not the one that first weights hang on
+        period = self.trainer.overfit_batches
+        self.steps = Steps(self.parts["train"], self.batch_size, self.seed, 0, *self._share, period)
+        self.begin_at(self.trainer.global_step)
+        return DataLoader(self.steps, batch_size=None, generator=torch.Generator())  # not the one that first weights hang on
+
+    def begin_at(self, step: int) -> None:
+        """Where the next pass over the training batches begins, as in `LatentDataModule`."""
+        self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def val_dataloader(self) -> DataLoader:
         rows = Rows(self.parts["val"], self.batch_size, *self._share)
@@ -175,16 +181,25 @@ class Steps(IterableDataset):
         first: the step to begin with.
         rank: whose part of each batch this is: every world-th sample.
         world: number of ranks.
+        period: if not 0, the first so many batches come again and again.
     """
 
     def __init__(
-        self, samples: TensorDataset, size: int, seed: int, first: int = 0, rank: int = 0, world: int = 1
+        self,
+        samples: TensorDataset,
+        size: int,
+        seed: int,
+        first: int = 0,
+        rank: int = 0,
+        world: int = 1,
+        period: float = 0,
     ) -> None:
         self.samples = samples
         self.mixture = Mixture([len(samples)], [min(size, len(samples))], seed)
         self.first = first
         self.rank = rank
         self.world = world
+        self.period = period
 
     def at(self, step: int) -> RawBatch:
         """The batch of one step."""
@@ -194,7 +209,7 @@ class Steps(IterableDataset):
         return RawBatch(tuple(inputs), labels, rows, step)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        return map(self.at, itertools.count(self.first))
+        return map(self.at, step_numbers(self.first, period=self.period))
 
 
 class Rows(IterableDataset):

@@ -4,7 +4,9 @@ Every figure's full name, with implementation and sample count, is its key in `m
 short name.
 """
 
+import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -220,7 +222,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"- test: {meta['samples']} of the {meta['samples'] + meta['left_out']} samples of",
         f"  `{meta['data']['test']['manifest']}`: those with every modality and label, up to the limit",
         f"- training: {seen}",
-        f"- model: {', '.join(meta['model']['modalities'])}; {meta['model']['parameters']:,} parameters",
+        f"- model: {', '.join(meta['model']['modalities'])}; {meta['model']['parameters']:,} parameters{_identity(meta)}",
         f"- on: {meta['device']}, {meta['threads']} threads; {versions}",
         f"- seconds: {', '.join(f'{part} {spent:.1f}' for part, spent in meta['seconds'].items())}",
         "",
@@ -228,8 +230,51 @@ def markdown(results: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def write(results: Mapping[str, Any], folder: Path) -> None:
-    """Writes `metrics.json` and `metrics.md`, each beside and then renamed."""
-    for name, content in (("metrics.json", json.dumps(results, indent=1) + "\n"), ("metrics.md", markdown(results))):
+def _identity(meta: Mapping[str, Any]) -> str:
+    """Which weights were measured; and, of a quick look, what was done otherwise than the run's recipe does it."""
+    model, quick_look = meta["model"], meta.get("quick_look")
+    weights = f"; step {model['step']}, weights {model['sha256']}" if "sha256" in model else ""
+    return weights + (f"\n- a quick look: {json.dumps(quick_look)}" if quick_look else "")
+
+
+def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
+    """Writes `metrics.json` and `metrics.md`, each beside and then renamed; a quick look has names of its own.
+
+    Returns:
+        What was written.
+    """
+    end = suffix(results["meta"].get("quick_look", {}))
+    contents = {f"metrics{end}.json": json.dumps(results, indent=1) + "\n", f"metrics{end}.md": markdown(results)}
+    for name, content in contents.items():
         with replacing(folder / name) as partial:
             partial.write_text(content, encoding="utf-8")
+    return [folder / name for name in contents]
+
+
+LONGEST = 100  # characters of what tells a quick look's files from others
+
+
+def suffix(quick_look: Mapping[str, Any]) -> str:
+    """What the names of a quick look's files end in, such as `-limit=20,steps=4`; nothing for the evaluation of a run.
+
+    Args:
+        quick_look: what was done otherwise than the run's own recipe does it, by setting.
+    """
+    end = ",".join(f"{name.rpartition('.')[2]}={_word(value)}" for name, value in quick_look.items())
+    if len(end) > LONGEST:
+        end = f"{end[:LONGEST]}~{_hash(end)}"
+    return f"-{end}" if end else ""
+
+
+def _word(value: Any) -> str:
+    """A setting's value as part of a file's name."""
+    if isinstance(value, list):
+        return "+".join(map(_word, value)) or "none"
+    if isinstance(value, Mapping):  # a class and its arguments
+        name = str(value.get("class_path", "")).rpartition(".")[2]
+        return name + f"~{_hash(json.dumps(value, sort_keys=True))}" * bool(value.get("init_args") or not name)
+    return re.sub(r"[^\w.+-]+", "_", "none" if value is None else str(value)).strip("._") or "none"
+
+
+def _hash(words: str) -> str:
+    return hashlib.sha256(words.encode()).hexdigest()[:6]

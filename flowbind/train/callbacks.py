@@ -1,16 +1,21 @@
-"""What happens around a training step: its progress is shown, and what is written when training is over."""
+"""What happens around a training step: at the first, its progress, and what is written after the last."""
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
 from flowbind.progress import Progress
 
 LOOK_INTERVAL = 0.5  # seconds between two looks at the losses
+NO_STEPS = (
+    "trainer.max_steps is needed, at least 1: the training data have no epochs, and rates fall "
+    "over the steps of a run"
+)
 
 
 class Steps(ProgressBar):
@@ -95,9 +100,39 @@ def _batches(numbers: Sequence[int | float]) -> int | None:
     return int(total) if math.isfinite(total) else None
 
 
-class Export(Callback):
-    """Writes what was trained, before the last checkpoint: a run whose last checkpoint is there has been exported."""
+class Begin(Callback):
+    """Calls a function on the first process when the first step is about to be made: nothing before it has failed."""
+
+    def __init__(self, begin: Callable[[], None]) -> None:
+        self.begin = begin
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.begin()
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        # What curves are counted by; Lightning counts a step twice where a run goes on from its end.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+class Export(Checkpoint):
+    """Writes what was trained when all steps are made, after the last checkpoint: that is there in any case.
+
+    Lightning calls the callbacks of this kind last, in the order in which they were given: a module's after a trainer's.
+    """
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.max_steps < 1:
+            raise ValueError(NO_STEPS)
+        if not trainer.fast_dev_run and trainer.is_global_zero:
+            module.check_export(Path(trainer.default_root_dir))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not trainer.interrupted:
+        if is_trained(trainer):
             module.export_trained()
+
+
+def is_trained(trainer: Trainer) -> bool:
+    """Whether all steps of the recipe were made, however training ended; a smoke run (`fast_dev_run`) trains nothing."""
+    smoke = bool(trainer.fast_dev_run)
+    return not trainer.interrupted and not smoke and trainer.global_step == trainer.max_steps

@@ -8,20 +8,20 @@ what one does.
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from flowbind import draws
-from flowbind.atomic import replacing
+from flowbind.atomic import check_place
 from flowbind.codec import NeuralCodec
 from flowbind.data.raw import RawBatch
 from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
+from flowbind.tensors import save_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.callbacks import Export
 from flowbind.train.rate import go_on, rate_at, set_rate
@@ -45,6 +45,8 @@ class CodecTraining(LightningModule):
             latents by meaning, as the contrastive training of large codecs does; 0 trains by reconstruction alone.
         seed: of the noise and of all else that is drawn; with the step it decides every draw.
     """
+
+    decides_nothing: ClassVar = ("export",)  # of the weights
 
     def __init__(
         self,
@@ -172,6 +174,10 @@ class CodecTraining(LightningModule):
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(learning, lr=self.rate_at(0), weight_decay=self.weight_decay)
 
+    def on_train_epoch_start(self) -> None:
+        if self.trainer.datamodule is not None:
+            self.trainer.datamodule.begin_at(self.trainer.global_step)
+
     def on_train_start(self) -> None:
         go_on(self.trainer, self.rate_at(self.trainer.global_step))
 
@@ -185,14 +191,41 @@ class CodecTraining(LightningModule):
     def export_trained(self) -> None:
         """Writes the trained weights."""
         if self.trainer.is_global_zero:
-            export_weights(self.net, Path(self.export))
+            self.write_weights(Path(self.export))
             say(f"wrote {self.export}")
+
+    def check_export(self, run_folder: Path) -> None:
+        """Refuses, before the first step, a place where the weights could not be written."""
+        check_place(Path(self.export))
+
+    def export_checkpoint(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Writes the weights that a checkpoint holds.
+
+        Args:
+            checkpoint: with `state_dict`, as `read_checkpoint` gives it.
+            path: of the file.
+
+        Raises:
+            ValueError: the checkpoint is of another network, or the place is a folder.
+        """
+        check_place(path)
+        own = "net."
+        state = {k.removeprefix(own): t for k, t in checkpoint["state_dict"].items() if k.startswith(own)}
+        self.net = self.build()
+        try:
+            unknown = self.net.load_state_dict(state, strict=self.strict_loading).unexpected_keys
+        except RuntimeError as error:
+            raise ValueError(f"the checkpoint is of another codec ({str(error).splitlines()[-1].strip()})") from None
+        if unknown or not state:
+            raise ValueError(f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})")
+        self.write_weights(path)
+
+    def write_weights(self, path: Path) -> None:
+        """Writes what was trained: the network."""
+        export_weights(self.net, path)
 
 
 def export_weights(net: nn.Module, path: Path) -> None:
     """Writes a network's weights as float16 safetensors, beside and then renamed."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    with replacing(path) as partial:
-        save_file(
-            {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}, partial
-        )
+    state = net.state_dict()
+    save_tensors({name: x.half() if x.is_floating_point() else x for name, x in state.items()}, path)

@@ -2,9 +2,10 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule
@@ -15,22 +16,24 @@ from torch.distributed.tensor import DTensor
 from flowbind import draws, release
 from flowbind.batch import Batch
 from flowbind.encoding import gathered, known_names
-from flowbind.evaluation import Evaluation, EvaluationConfig
+from flowbind.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.flows import Flows, check_shapes
 from flowbind.gallery import save
 from flowbind.generation import Model
 from flowbind.manifest import Manifest
-from flowbind.metrics.report import averaged, terminal, write
+from flowbind.metrics.report import averaged, suffix, terminal, write
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, errors, losses_of
 from flowbind.progress import say, track
 from flowbind.registry import nearest
 from flowbind.release import describe_modality
+from flowbind.tensors import digest_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.average import decay_at, follow
 from flowbind.train.callbacks import Export
 from flowbind.train.health import Diverged, Health
+from flowbind.train.rate import go_on, rate_at, set_rate
 from flowbind.train.sharding import gather, is_sharded, shard
 
 TRAINING, VALIDATION = 0, 1  # which draws
@@ -56,6 +59,8 @@ class FlowBind(LightningModule):
         bind: modalities to learn; the flows of all others are those of `base` and stay as they are, to the bit. The
             paper binds 3D points so, from image-points pairs alone. None: learn all.
     """
+
+    decides_nothing: ClassVar = ("evaluation", "compile")  # of the weights
 
     def __init__(
         self,
@@ -98,6 +103,8 @@ class FlowBind(LightningModule):
         self.average_decay, self.compiled = average_decay, compile
         self.flows: Flows | None = None
         self.average: Flows | None = None  # of the flows' weights
+        self.steps_made = 0  # by the checkpoint that was loaded
+        self.quick_look: dict[str, Any] = {}  # what `test` does otherwise than the run's own recipe, which names its files
 
     def configure_model(self) -> None:
         if self.flows is not None:
@@ -225,20 +232,20 @@ class FlowBind(LightningModule):
             "learning rate or gradient_clip_val"
         )
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
-        optimizer = torch.optim.Adam(learnt, lr=self.learning_rate, fused=True)
-        rates = [
-            torch.optim.lr_scheduler.LinearLR(optimizer, 1 / max(self.warmup_steps, 1), 1.0, max(self.warmup_steps, 1))
-        ]
-        if self.decay == "cosine":
-            steps = max(self.trainer.estimated_stepping_batches - self.warmup_steps, 1)
-            rates.append(torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps))
-        schedule = (
-            torch.optim.lr_scheduler.SequentialLR(optimizer, rates, [self.warmup_steps]) if len(rates) > 1 else rates[0]
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return torch.optim.Adam(learnt, lr=self.rate_at(0), fused=True)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of the step after `step` others."""
+        return rate_at(step, self.trainer.max_steps, self.learning_rate, self.warmup_steps, self.decay)
+
+    def on_train_epoch_start(self) -> None:
+        self.trainer.datamodule.begin_at(self.trainer.global_step)
+
+    def on_train_start(self) -> None:
+        go_on(self.trainer, self.rate_at(self.trainer.global_step))
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         by_norm = gradient_clip_algorithm in (None, "norm")
@@ -267,35 +274,49 @@ class FlowBind(LightningModule):
         return norm
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
-        super().optimizer_step(*args, **named)  # which the trainer has not counted yet
-        decay = decay_at(self.trainer.global_step + 1, self.average_decay)
+        super().optimizer_step(*args, **named)
+        done = self.trainer.global_step + 1  # with this one, which the trainer has not counted yet
+        set_rate(self.trainer.optimizers[0], self.rate_at(done))
+        decay = decay_at(done, self.average_decay)
         if self.average is not None and decay < 1:
             follow(self.average, self.flows, decay)
 
     def test_step(self, batch: int, index: int) -> None:
-        """The whole evaluation, shared out among the devices; the first writes it into the run folder."""
+        """The whole evaluation, shared out among the devices; the first writes it into the run folder.
+
+        A smoke test (`trainer.fast_dev_run`) takes few samples and writes nothing.
+        """
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
         for modality in self.modalities.values():
             modality.check_libraries()
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        config, model = self.evaluation, self.model
+        if self.trainer.fast_dev_run:
+            config = replace(config, limit=min(config.limit or BATCH_ROWS, BATCH_ROWS), repeats=1)
         found = []
-        for repeat in range(self.evaluation.repeats):
-            evaluation = Evaluation(
-                self.model, stores[0], manifests[0], stores[1], manifests[1], self.evaluation, repeat
-            )
+        for repeat in range(config.repeats):
+            evaluation = Evaluation(model, stores[0], manifests[0], stores[1], manifests[1], config, repeat)
             mine = evaluation.batches[self.global_rank :: self.trainer.world_size]
             for rows in track(mine, "generating every direction"):
                 evaluation.step(rows)
             found.append(evaluation.finish(self._sum_over_devices, self.trainer.is_global_zero))
         results = averaged(found)
-        if self.trainer.is_global_zero:
-            write(results, folder)
-            if self.evaluation.gallery:
-                save(evaluation.gallery(), folder / "gallery.png")
-            print(terminal(results))
-            gallery = " and gallery.png" * bool(self.evaluation.gallery)
-            say(f"wrote metrics.json, metrics.md{gallery} into {folder}")
+        if not self.trainer.is_global_zero:
+            return
+
+        results["meta"]["model"] |= {"sha256": digest_tensors(model.flows.state_dict()), "step": self.steps_made}
+        results["meta"]["quick_look"] = self.quick_look
+        print(terminal(results))
+        if self.trainer.fast_dev_run:
+            say("fast_dev_run: a smoke test on few samples, of which nothing is written")
+            return
+        written = write(results, folder)
+        if config.gallery:
+            written.append(folder / f"gallery{suffix(self.quick_look)}.png")
+            save(evaluation.gallery(), written[-1])
+        quick = "; metrics.json is for the run's last checkpoint and own evaluation" * bool(self.quick_look)
+        say(f"wrote {', '.join(path.name for path in written)} into {folder}{quick}")
 
     def _sum_over_devices(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")
@@ -305,8 +326,32 @@ class FlowBind(LightningModule):
         model = self.model
         if self.trainer.is_global_zero:
             folder = Path(self.trainer.default_root_dir) / "model"
-            release.save(model, folder)
+            release.save(model, folder, self.trainer.global_step)
             say(f"wrote the released model {folder}")
+
+    def check_export(self, run_folder: Path) -> None:
+        """Refuses, before the first step, a run folder in which the released model could not be written."""
+        release.check_folder(run_folder / "model")
+
+    def export_checkpoint(self, checkpoint: Mapping[str, Any], folder: Path) -> None:
+        """Writes the released model that a checkpoint holds.
+
+        Args:
+            checkpoint: with `state_dict` and `global_step`, as `read_checkpoint` gives it.
+            folder: of the released model.
+
+        Raises:
+            ValueError: the checkpoint is of another model, or the folder is no released model.
+        """
+        self.on_load_checkpoint(checkpoint)
+        prefix = "average." if self.average_decay else "flows."
+        state = {k.removeprefix(prefix): t for k, t in checkpoint["state_dict"].items() if k.startswith(prefix)}
+
+        with torch.device("meta"):
+            flows = Flows(self.modalities, self.drift, self.head)
+        flows.load_state_dict(state, assign=True)
+        model = Model(self.modalities, flows, self.drift, self.head, self.objective)
+        release.save(model, folder, checkpoint["global_step"])
 
     @property
     def inputs(self) -> list[Path]:
@@ -322,7 +367,7 @@ class FlowBind(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["flowbind"] = self.describe()
 
-    def on_load_checkpoint(self, checkpoint: dict) -> None:
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         held = checkpoint.get("flowbind")
         if held is None:
             raise ValueError(
@@ -335,3 +380,4 @@ class FlowBind(LightningModule):
                     raise ValueError(
                         f"the checkpoint is of another model: its {key}.{part} is {theirs.get(part)}, the recipe's is {wanted.get(part)}"
                     )
+        self.steps_made = checkpoint["global_step"]

@@ -9,11 +9,9 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowbind.atomic import replacing
-from flowbind.progress import say
+from flowbind.tensors import save_tensors
 from flowbind.train.codec import CodecTraining
 from flowbind_text.hub import missing
 from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
@@ -87,11 +85,9 @@ class PrefixTraining(CodecTraining):
         learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in learning}
 
-    def export_trained(self) -> None:
-        if self.trainer.is_global_zero:
-            with replacing(Path(self.export)) as partial:
-                save_file(trained(self.net), partial)
-            say(f"wrote {self.export}")
+    def write_weights(self, path: Path) -> None:
+        """Writes what was trained, beside and then renamed; the rest is as it is distributed."""
+        save_tensors(trained(self.net), path)
 
 
 def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:

@@ -1,0 +1,48 @@
+"""Named tensors on disk and as one number: safetensors files that are whole or not there, and the digest of weights."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from flowbind.atomic import check_space, no_space, replacing
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+) -> None:
+    """Writes tensors as one safetensors file, once there is room for them.
+
+    Raises:
+        OSError: there is no room, or the file cannot be written; it is named.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    check_space(path, size_of(tensors))
+
+    try:
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=metadata and dict(metadata))
+    except SafetensorError as error:  # how the library reports a full disk
+        raise no_space(path, str(error)) from None
+
+
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Bytes of the data of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of named tensors, in hexadecimal: of name, dtype, shape and data, in the order of their names.
+
+    The same for the same numbers, wherever they are kept: in a checkpoint, a released model, or on a device.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -1,0 +1,390 @@
+"""The run folder: one run, whole, with a record of what decided its weights.
+
+    run.json        the record: what decides the weights, what the run began from, whether it is `training` or `trained`
+    config.yaml     the recipe as it is run
+    curves/  checkpoints/  model/  metrics*.json  metrics*.md  gallery*.png
+    earlier.1/      a run that was here before, with all that belongs to it
+
+A run takes the folder at its first step and not before, so that what fails or only looks leaves it as it was. Where the
+folder holds another run, all of that moves together; what is not a run's is never touched.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from flowbind.atomic import check_place, replacing
+from flowbind.codec import digest
+from flowbind.progress import say
+from flowbind.train.checkpoints import (
+    check_checkpoint,
+    has_manifest,
+    manifest_of,
+    newest,
+    step_of,
+    write_checkpoint,
+    written,
+)
+
+RECORD, CONFIG, CHECKPOINTS, CURVES, MODEL = (
+    "run.json",
+    "config.yaml",
+    "checkpoints",
+    "curves",
+    "model",
+)
+EARLIER = "earlier"
+RESULTS = (
+    "metrics.json",
+    "metrics.md",
+    "gallery.png",
+    "metrics-*.json",
+    "metrics-*.md",
+    "gallery-*.png",
+)
+SHOWN = 3  # settings that differ, in a message
+FILES = "files."  # settings that are digests of files
+
+Settings = Mapping[str, Any]  # nested, as JSON
+
+
+class Record(NamedTuple):
+    """What a folder says of its run.
+
+    Attributes:
+        settings: what decides the weights.
+        state: `training` or `trained`; the latter when all steps are made and the model is written.
+        start: of a run that began from a checkpoint, its path as it was given, where it is, and its SHA-256.
+    """
+
+    settings: Settings
+    state: str
+    start: dict[str, str] | None = None
+
+
+class Start(NamedTuple):
+    """How a run begins.
+
+    Attributes:
+        checkpoint: to go on from; None for the beginning.
+        same: whether the folder's run is this one, and goes on.
+        trained: whether it has made all its steps before.
+        reason: why another run gives place to this one, in words.
+    """
+
+    checkpoint: Path | None
+    same: bool = False
+    trained: bool = False
+    reason: str = ""
+
+
+class RunFolder:
+    """A run folder.
+
+    Args:
+        path: of it; it need not be there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / CHECKPOINTS
+
+    def read(self) -> Record | None:
+        """The record; None if there is none.
+
+        Raises:
+            ValueError: it cannot be read, or an earlier version wrote it; one line that says what to do.
+        """
+        path = self.path / RECORD
+        if not path.is_file():
+            return None
+        ways = "train from the beginning by --resume never, which keeps what is there beside, or go on by --ckpt_path"
+        try:
+            held = json.loads(path.read_text())
+            if isinstance(held, dict) and "key" in held:
+                raise ValueError(
+                    f"{path}: written by an earlier version, whose record has no settings to compare: it cannot be told "
+                    f"whether this is the same run; {ways} {next(iter(written(self.checkpoints)), 'PATH')}"
+                )
+            return Record(held["settings"], held["state"], held["start"])
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}: cannot be read ({type(error).__name__}); {ways} PATH"
+            ) from None
+
+    def holds_a_run(self) -> bool:
+        """Whether a run of flowbind was here, even if its record is gone."""
+        return (self.path / RECORD).exists() or bool(written(self.checkpoints))
+
+    def check(self) -> None:
+        """Refuses a folder in which a run could not save, or would have to write over what no run wrote.
+
+        Raises:
+            ValueError, OSError: one line that names the place.
+        """
+        check_place(self.path, folder=True)
+        for name in (CHECKPOINTS, CURVES, MODEL):
+            check_place(self.path / name, folder=True)
+        for name in (RECORD, CONFIG):
+            check_place(self.path / name)
+
+        for path in (self.path / name for name in (CONFIG, CHECKPOINTS, CURVES, MODEL)):
+            if not self.holds_a_run() and path.exists() and (path.is_file() or any(path.iterdir())):
+                raise ValueError(
+                    f"{path}: is there already, and no run wrote it (there is no {RECORD}); move it away, or choose another "
+                    "trainer.default_root_dir"
+                )
+
+    def plan(self, settings: Settings, resume: bool, given: Path | None) -> Start:
+        """How a run with these settings begins here. Changes nothing, unless a move was cut short: that is undone.
+
+        Args:
+            settings: what decides its weights.
+            resume: whether it may go on with what is here.
+            given: a checkpoint to begin from.
+
+        Raises:
+            ValueError, OSError: the record or all checkpoints are damaged, or the one that is given.
+        """
+        self._undo_moves()
+        try:
+            record = self.read() if resume else None
+        except ValueError:
+            if given is None:
+                raise
+            record = None
+        changed = differences(record.settings, settings) if record else []
+
+        if record and not changed and (given is None or self._began_from(record, given)):
+            if record.state == "trained":
+                return Start(None, same=True, trained=True)
+            return Start(newest(self.checkpoints) or self._start(record), same=True)
+
+        if given is not None:
+            check_checkpoint(given)
+            if record and not changed and self._is_last(given):
+                return Start(given, same=True)
+        if not resume:
+            return Start(given, reason="--resume never")
+        if record is None:
+            return Start(given, reason=f"{RECORD} says nothing to compare with")
+        return Start(given, reason=listed(changed) or "another checkpoint is given")
+
+    def claim(self, start: Start, settings: Settings, config: str) -> Start:
+        """Takes the folder for a run, which is about to make its first step.
+
+        Args:
+            start: how it begins.
+            settings: what decides its weights.
+            config: the recipe as it is run, in YAML.
+
+        Returns:
+            The start, with its checkpoint where it is now.
+        """
+        record = self.read() if start.same else None
+        origin = record.start if record else None
+        if not start.same:
+            twin = None if start.checkpoint else self._same_before(settings)
+            if twin:
+                say(
+                    f"{twin} is of a run with these very settings; to go on from it instead, give it as --ckpt_path"
+                )
+            kept = self._move_aside(start) if self.holds_a_run() else None
+            if start.checkpoint:
+                given = start.checkpoint
+                if kept and self._owns(given):
+                    start = start._replace(checkpoint=kept / CHECKPOINTS / given.name)
+                origin = {
+                    "given": str(given.absolute()),
+                    "path": os.path.relpath(start.checkpoint, self.path),
+                    "sha256": identity(start.checkpoint),
+                }
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
+        with replacing(self.path / CONFIG) as partial:
+            partial.write_text(head + config, encoding="utf-8")
+        self._write(Record(settings, "training", origin))
+        return start
+
+    def finish(self) -> None:
+        """Records that all steps are made and the model is written."""
+        self._write(self.read()._replace(state="trained"))
+
+    def adopt(self, checkpoint: Path) -> None:
+        """Copies a checkpoint here, if it is another folder's."""
+        if not self._owns(checkpoint):
+            copy = shutil.copytree if checkpoint.is_dir() else shutil.copyfile
+            write_checkpoint(
+                lambda partial: copy(checkpoint, partial), self.checkpoints, step_of(checkpoint)
+            )
+
+    def quick_look(self, checkpoint: Path, recipe: Settings, usual: Settings) -> dict[str, Any]:
+        """What a test does otherwise than with the last checkpoint of the run and by its own recipe; nothing if so.
+
+        Args:
+            checkpoint: that is tested.
+            recipe: by which it is tested, resolved.
+            usual: the defaults of `evaluation`, for a `config.yaml` that is older than a setting.
+        """
+        looks: dict[str, Any] = {}
+        if not (self._is_last(checkpoint) and self._state() == "trained"):
+            looks["step"] = step_of(checkpoint)
+        if not self._owns(checkpoint):
+            looks["checkpoint"] = identity(checkpoint)[:8]
+
+        config = self.path / CONFIG
+        if config.is_file():
+            own = dict(_flat({"evaluation": usual}))
+            own |= dict(_flat(_measuring(yaml.safe_load(config.read_text(encoding="utf-8")))))
+            looks |= {
+                key: value for key, value in _flat(_measuring(recipe)) if own.get(key) != value
+            }
+        return looks
+
+    def _state(self) -> str | None:
+        try:
+            return json.loads((self.path / RECORD).read_text())["state"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _owns(self, checkpoint: Path) -> bool:
+        return checkpoint.absolute().parent.resolve() == self.checkpoints.resolve()
+
+    def _is_last(self, checkpoint: Path) -> bool:
+        return self._owns(checkpoint) and checkpoint.name in [
+            path.name for path in written(self.checkpoints)[:1]
+        ]
+
+    def _began_from(self, record: Record, given: Path) -> bool:
+        """Whether a run began from this very checkpoint, which may have moved since."""
+        if record.start is None:
+            return False
+        if given.exists():
+            return identity(given) == record.start["sha256"]
+        return str(given.absolute()) == record.start["given"]
+
+    def _start(self, record: Record) -> Path | None:
+        """The checkpoint that a run began from."""
+        return record.start and self.path / record.start["path"]
+
+    def _write(self, record: Record) -> None:
+        with replacing(self.path / RECORD) as partial:
+            partial.write_text(json.dumps({"format": 2, **record._asdict()}, indent=1) + "\n")
+
+    def _own(self) -> Iterator[Path]:
+        """All that belongs to the folder's run, its record last."""
+        for name in (CONFIG, CHECKPOINTS, CURVES, MODEL, *RESULTS, RECORD):
+            yield from self.path.glob(name)
+
+    def _move_aside(self, start: Start) -> Path:
+        """Moves the folder's run into a folder of its own, and says so. Returns that."""
+        number = 1
+        while (kept := self.path / f"{EARLIER}.{number}").exists():
+            number += 1
+        last = next(iter(written(self.checkpoints)), None)
+
+        partial = kept.with_name(kept.name + ".partial")
+        partial.mkdir(exist_ok=True)
+        for path in self._own():
+            path.rename(partial / path.name)
+        partial.rename(kept)
+
+        way = (
+            "goes on from a checkpoint as another run"
+            if start.checkpoint
+            else "trains from the beginning"
+        )
+        back = last and not start.checkpoint
+        hint = (
+            f"; to go on from its last step instead, give --ckpt_path {kept / CHECKPOINTS / last.name}"
+            if back
+            else ""
+        )
+        say(f"{self.path}: {way} ({start.reason}); the run that was here is kept in {kept}{hint}")
+        return kept
+
+    def _same_before(self, settings: Settings) -> Path | None:
+        """The last checkpoint of an earlier run with these settings, if one is kept here."""
+        for path in sorted(self.path.glob(f"{EARLIER}.*")):
+            earlier = RunFolder(path)
+            try:
+                record = earlier.read()
+            except ValueError:
+                continue
+            if (
+                record
+                and not differences(record.settings, settings)
+                and written(earlier.checkpoints)
+            ):
+                return written(earlier.checkpoints)[0]
+        return None
+
+    def _undo_moves(self) -> None:
+        """Puts back what was moved aside when the process was killed in the midst of it."""
+        for partial in self.path.glob(f"{EARLIER}.*.partial"):
+            for path in partial.iterdir():
+                if not (self.path / path.name).exists():
+                    path.rename(self.path / path.name)
+            if not any(partial.iterdir()):
+                partial.rmdir()
+
+
+def identity(checkpoint: Path) -> str:
+    """SHA-256 of a checkpoint's content, in hexadecimal: of its manifest, which holds that of every file, or of the one file."""
+    if has_manifest(checkpoint):
+        return digest(manifest_of(checkpoint))
+    return digest(checkpoint) if checkpoint.is_file() else ""
+
+
+def differences(before: Settings, now: Settings) -> list[tuple[str, Any, Any]]:
+    """Where two nested mappings differ: dotted key, the value before and the value now; None where there is none."""
+    flat, other = (dict(_flat(settings)) for settings in (before, now))
+    return [
+        (key, flat.get(key), other.get(key))
+        for key in {**flat, **other}
+        if flat.get(key) != other.get(key)
+    ]
+
+
+def _measuring(recipe: Settings) -> Settings:
+    """The settings of a recipe that a model's figures hang on."""
+    evaluation = dict(recipe["model"].get("init_args", {}).get("evaluation") or {})
+    evaluation.pop("published", None)  # what others measured, shown beside
+    data = recipe["data"].get("init_args", {})
+    if isinstance(evaluation.get("metrics"), Mapping):  # one, which may stand without a list
+        evaluation["metrics"] = [evaluation["metrics"]]
+    manifests = {
+        split: path for split, path in (data.get("manifests") or {}).items() if split != "val"
+    }
+    return {"evaluation": evaluation, "manifests": manifests, "store": data.get("store")}
+
+
+def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def listed(changed: list[tuple[str, Any, Any]]) -> str:
+    """Differing settings in words, by the keys that the command line takes."""
+    words = [
+        f"{key.removeprefix(FILES)} is another file"
+        if key.startswith(FILES)
+        else f"{key.replace('.init_args', '')} is {_short(now)}, it was {_short(before)}"
+        for key, before, now in changed
+    ]
+    more = f", and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    return ", ".join(words[:SHOWN]) + more
+
+
+def _short(value: Any) -> str:
+    word = "null" if value is None else str(value)
+    return word if len(word) <= 60 else word[:57] + "..."
