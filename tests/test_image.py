@@ -83,6 +83,19 @@ def test_pictures_are_turned_upright(image, tmp_path):
     assert torch.equal(image.read(tmp_path / "a.png"), noise().rot90(-1, (1, 2)))
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
+def test_pictures_read_by_tiles_are_whole(image, tmp_path, monkeypatch, mode):
+    values = np.random.default_rng(0).integers(256, size=(23, 17, 4), dtype=np.uint8)
+    kinds = {"I;16": lambda: PIL.Image.fromarray(values[..., 0].astype(np.uint16) * 257)}
+    picture = kinds.get(mode, lambda: PIL.Image.fromarray(values).convert(mode))()
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}
+    picture.save(tmp_path / "a.png", **options)
+    whole = image.read(tmp_path / "a.png")
+    monkeypatch.setattr("flowbind_image.picture.TILE", 5)
+    assert torch.equal(image.read(tmp_path / "a.png"), whole)
+    assert len(whole.unique()) > 1
+
+
 @pytest.mark.parametrize(
     ("kind", "options"),
     [
@@ -114,6 +127,20 @@ def test_other_formats_are_refused(image, tmp_path):
 def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
     refused(image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 100 pixels")
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode", "pixel"), [("PNG", "RGBA", 7), ("JPEG", "CMYK", 12), ("JPEG", "L", 6), ("WEBP", "RGB", 16)]
+)
+def test_a_picture_that_takes_too_much_memory_is_refused(image, tmp_path, monkeypatch, kind, mode, pixel):
+    buffer = io.BytesIO()
+    PIL.Image.new(mode, (9, 7)).save(buffer, kind)
+    monkeypatch.setattr("flowbind_image.memory.MEMORY", 9 * 7 * pixel)
+    (tmp_path / "a.png").write_bytes(buffer.getvalue())
+    assert image.read(tmp_path / "a.png").shape == (3, 7, 9)
+    monkeypatch.setattr("flowbind_image.memory.MEMORY", 9 * 7 * pixel - 1)
+    monkeypatch.setattr(PIL.Image.Image, "load", None)  # before it is decoded
+    refused(image, tmp_path / "a.png", buffer.getvalue(), says=f"9 x 7 pixels of a {kind} take")
 
 
 def test_a_missing_file_says_so(image, tmp_path):

@@ -10,6 +10,7 @@ from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.regular import open_regular
 from flowbind_image.clip import first_line
+from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
 
@@ -21,7 +22,7 @@ HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 
 
 class Image(Modality):
-    """Pictures of any size."""
+    """Pictures of any size, up to the memory that reading one takes."""
 
     suffixes = (
         *(
@@ -52,17 +53,16 @@ class Image(Modality):
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format, larger than Pillow's limit on pixels, or HEIC without
-                the package that reads it.
+            ValueError: it is truncated, damaged, of another format, larger than Pillow's limit on pixels, would take more
+                than `MEMORY` to read, or is HEIC without the package that reads it.
         """
         with open_regular(source) as file:
             formats = _formats(source, file)
             try:
-                with PIL.Image.open(file, formats=formats) as checked:
-                    _refuse_large(checked)
-                    checked.verify()  # checksums, which decoding alone ignores
-                file.seek(0)
+                check(file, formats)
                 picture = PIL.Image.open(file, formats=formats)
+            except TooLarge as error:
+                raise ValueError(f"{source}: {error}; make the picture smaller") from None
             except PIL.UnidentifiedImageError:
                 raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
             except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
@@ -111,10 +111,3 @@ def _formats(source: str | Path, file: BinaryIO) -> tuple[str, ...]:
         raise ValueError(f"{source}: HEIC needs pi-heif; install it with `pip install 'flowbind[heic]'`") from None
     register_heif_opener()
     return ("HEIF", *FORMATS)
-
-
-def _refuse_large(picture: PIL.Image.Image) -> None:
-    """At Pillow's limit, where Pillow itself only warns; it refuses at twice that."""
-    limit = PIL.Image.MAX_IMAGE_PIXELS
-    if limit is not None and picture.width * picture.height > limit:
-        raise PIL.Image.DecompressionBombError

@@ -5,6 +5,7 @@ What tells the range is the dtype, and nothing else: uint8 and bool are what the
 """
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,8 @@ ALLOWED = (
 WHITE_IS_ZERO = 0  # of TIFF's tag 262
 BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
 ORIENTATION = 274  # tag of EXIF
-ROWS = 256  # of pixels, converted at a time
+TURNED = (5, 6, 7, 8)  # orientations whose rows are the file's columns
+TILE = 1024  # pixels, width and height of what is converted at a time
 
 
 def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
@@ -46,11 +48,13 @@ def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
 
     width, height = picture.size  # some formats are turned while they are decoded
     tags = getattr(picture, "tag_v2", {})
-    rgb = torch.empty(3, height, width, dtype=torch.uint8)
-    for top in range(0, height, ROWS):
-        strip = picture.crop((0, top, width, min(top + ROWS, height)))
-        rgb[:, top : top + ROWS] = torch.from_numpy(_pixels(strip, tags)).permute(2, 0, 1)
-    return _upright(rgb, orientation)
+    turned = orientation in TURNED
+    rgb = np.empty((3, width, height) if turned else (3, height, width), np.uint8)
+    stored = _as_stored(rgb, orientation)
+    for top, left in product(range(0, height, TILE), range(0, width, TILE)):
+        tile = picture.crop((left, top, min(left + TILE, width), min(top + TILE, height)))
+        stored[:, top : top + TILE, left : left + TILE] = _pixels(tile, tags).transpose(2, 0, 1)
+    return torch.from_numpy(rgb)
 
 
 def rgb_of_array(array) -> Tensor:
@@ -101,24 +105,23 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
     return levels.byte()
 
 
-def _upright(rgb: Tensor, orientation: int) -> Tensor:
-    """Pixels, with shape (3, H, W), as they are to be seen: EXIF numbers the eight ways to hold a camera."""
-    if orientation in (5, 6, 7, 8):
-        rgb = rgb.mT
+def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """A view of upright pixels, with shape (3, H, W), in the order of a file: EXIF numbers the eight ways to hold a camera."""
     mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
-    return rgb.flip(mirrored).contiguous() if mirrored else rgb.contiguous()
+    view = np.flip(upright, mirrored)
+    return view.swapaxes(1, 2) if orientation in TURNED else view
 
 
-def _pixels(strip: PIL.Image.Image, tags: Mapping[int, Any]) -> np.ndarray:
-    """RGB of some rows of a picture, with shape (H, W, 3)."""
-    if strip.mode.startswith("I") or strip.mode == "F":  # Pillow would cut these to 8 bits
-        strip = _shallow(strip, tags)
-    elif strip.mode == "La":
-        strip = strip.convert("LA")  # the one way to go on
-    if strip.has_transparency_data:
-        white = PIL.Image.new("RGBA", strip.size, "white")
-        strip = PIL.Image.alpha_composite(white, strip.convert("RGBA"))
-    return np.array(strip.convert("RGB"))
+def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any]) -> np.ndarray:
+    """RGB of a part of a picture, with shape (H, W, 3)."""
+    if tile.mode.startswith("I") or tile.mode == "F":  # Pillow would cut these to 8 bits
+        tile = _shallow(tile, tags)
+    elif tile.mode == "La":
+        tile = tile.convert("LA")  # the one way to go on
+    if tile.has_transparency_data:
+        white = PIL.Image.new("RGBA", tile.size, "white")
+        tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
+    return np.asarray(tile.convert("RGB"))
 
 
 def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:

@@ -1,0 +1,81 @@
+"""What reading a picture takes of memory, told from its header alone, so that a bomb is refused before it is decoded."""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import PIL.Image
+
+MEMORY = 448 * 2**20  # bytes that reading a picture may take
+OTHERS = 4 + 8  # bytes a pixel of formats that need no more than Pillow's own picture and a copy
+BITS, SAMPLES = 258, 277  # tags of TIFF: bits of each channel, and how many channels
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+class TooLarge(Exception):
+    """A picture whose reading would take more than `MEMORY`."""
+
+
+def check(file: BinaryIO, formats: tuple[str, ...]) -> None:
+    """Looks at a picture before anything is decoded: the size that it tells, and checksums, which decoding ignores.
+
+    Raises:
+        TooLarge: it would take more than `MEMORY`.
+        PIL.Image.DecompressionBombError: it has more pixels than Pillow's limit, where Pillow itself would only warn.
+        Exception: it is damaged, as Pillow has it.
+    """
+    for width, height in _icons(file):  # which Pillow decodes when it opens them
+        _refuse_large("ICO", OTHERS, width, height)
+    with PIL.Image.open(file, formats=formats) as picture:
+        _refuse_large(picture.format, bytes_a_pixel(picture), *picture.size)
+        picture.verify()
+    file.seek(0)
+
+
+def bytes_a_pixel(picture: PIL.Image.Image) -> int:
+    """What reading a picture takes at most, by its format: up to 4 that Pillow keeps, and what is returned or its decoder has.
+
+    A JPEG may come in several scans, for which all its coefficients are in memory; a TIFF in a single strip, which is
+    unpacked whole; JPEG 2000 has 32 bits a channel; WebP has three canvases, AVIF and HEIC have frames of up to 16 bits.
+    """
+    channels = len(picture.getbands())
+    match picture.format:
+        case "PNG" | "BMP":
+            return 4 + 3
+        case "JPEG":
+            return 4 + 2 * channels
+        case "TIFF":
+            bits = max(picture.tag_v2.get(BITS, (1,))) * picture.tag_v2.get(SAMPLES, 1)
+            return 4 + max(4, bits // 8)
+        case "JPEG2000":
+            return 4 + 2 + 4 * channels
+        case "WEBP":
+            return 4 + 12
+        case "AVIF" | "HEIF":
+            return 4 + 16
+    return OTHERS
+
+
+def _icons(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Width and height of every picture in a file of icons; its own table of them need not be true."""
+    kind, count = struct.unpack("<4sH", file.read(6).ljust(6, b"\1"))
+    table = file.read(16 * count) if kind == b"\0\0\1\0" else b""
+    for place in range(0, len(table) - 15, 16):
+        file.seek(struct.unpack_from("<I", table, place + 12)[0])
+        head = file.read(24).ljust(24, b"\0")
+        width, height = (
+            struct.unpack_from(">II", head, 16) if head.startswith(PNG) else struct.unpack_from("<ii", head, 4)
+        )
+        yield abs(width), abs(height)
+    file.seek(0)
+
+
+def _refuse_large(kind: str, pixel: int, width: int, height: int) -> None:
+    limit = PIL.Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise PIL.Image.DecompressionBombError
+    needed = pixel * width * height
+    if needed > MEMORY:
+        raise TooLarge(
+            f"{width} x {height} pixels of a {kind} take {needed >> 20} MiB to read, allowed are {MEMORY >> 20}"
+        )
