@@ -22,6 +22,7 @@ from flowbind.cli import main
 from flowbind.release import check_folder
 from flowbind.store import LINE, write_shard
 from flowbind.tensors import digest_tensors, save_tensors
+from flowbind.train.callbacks import Steps
 from flowbind.train.checkpoints import drop_unfinished, newest, step_of, write_checkpoint, written
 from flowbind.train.deciding import TRAINER
 from flowbind.train.rate import rate_at
@@ -810,3 +811,11 @@ def test_a_folder_says_what_it_holds(tmp_path):
         (tmp_path / "run.json").write_text(damaged)
         with pytest.raises(ValueError, match=r"cannot be read.*--resume never"):
             folder.read()
+
+
+def test_the_progress_of_other_processes_is_silent():
+    """Lightning disables the bar of every process but the first, which has to be possible."""
+    progress = Steps()
+    progress.setup(SimpleNamespace(is_global_zero=False), None, "fit")
+    progress.on_train_start(SimpleNamespace(is_global_zero=False, max_steps=3, global_step=0), None)
+    assert progress.work is None

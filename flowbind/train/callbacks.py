@@ -26,6 +26,9 @@ class Steps(ProgressBar):
         self.work: Progress | None = None
         self.looked = 0.0  # when the losses were looked at, for which a GPU has to be waited for
 
+    def disable(self) -> None:
+        """Nothing: only the first process shows anything."""
+
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._open(trainer, "fit", total, "steps", trainer.global_step)
