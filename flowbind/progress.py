@@ -17,7 +17,8 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # where launchers t
 
 def say(message: str) -> None:
     """Prints one line about what is being done."""
-    print(message, file=sys.stderr, flush=True)
+    printable = message.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    print(printable, file=sys.stderr, flush=True)
 
 
 def is_first_process() -> bool:

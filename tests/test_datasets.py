@@ -358,7 +358,7 @@ def test_vggsound_extracted(prepare, vggsound_source, tmp_path):
 
 
 def test_vggsound_without_ffmpeg(prepare, vggsound_source, monkeypatch):
-    (vggsound_source / "---g-f_I2yQ_000001.mp4").touch()
+    (vggsound_source / "---g-f_I2yQ_000001.mp4").write_bytes(b"x")
     monkeypatch.setattr(ffmpeg.shutil, "which", lambda program: None)
     with pytest.raises(
         ValueError, match=r"I2yQ_000001.mp4 and others need ffmpeg.*install.*extract a picture and a sound"
@@ -383,7 +383,7 @@ def test_vggsound_takes_from_videos_what_is_not_there(prepare, vggsound_source, 
     monkeypatch.setattr(ffmpeg, "take_frame", taking(picture))
     monkeypatch.setattr(ffmpeg, "take_sound", taking(sound))
     for clip, start, *_ in CLIPS[:3]:
-        (vggsound_source / f"{clip}_{start:06d}.mp4").touch()
+        (vggsound_source / f"{clip}_{start:06d}.mp4").write_bytes(b"x")
     picture(vggsound_source / "---g-f_I2yQ_000001.png")
     made = prepare("vggsound", val_samples=0)
     assert sorted(asked) == [
@@ -566,7 +566,7 @@ def test_laion_coco_mistakes(prepare, source, monkeypatch):
         prepare("laion-coco")
     for path in source.iterdir():
         path.unlink()
-    (source / "00000.tar").touch()
+    (source / "00000.tar").write_bytes(b"x")
     with pytest.raises(ValueError, match="unpack"):
         prepare("laion-coco")
 
@@ -623,6 +623,14 @@ def test_pix3d(prepare, pix3d_source, tmp_path):
     assert any(prepare("pix3d", f"{seed}", val=0.2, seed=seed) != made for seed in range(1, 4))
     with pytest.raises(ValueError, match="shares of the models"):
         prepare("pix3d", val=0.5, test=0.5)
+
+
+def test_pix3d_may_name_a_picture_twice(prepare, pix3d_source):
+    """Ids are unique all the same, as a manifest's must be."""
+    entries = json.loads((pix3d_source / "pix3d.json").read_text())
+    write_json(pix3d_source / "pix3d.json", [*entries, entries[0]])
+    made = prepare("pix3d", val=0, test=0)["train"]
+    assert [line["id"] for line in made if "0000" in line["id"]] == ["bed/0000", "bed/0000#2"]
 
 
 # All of them
@@ -730,7 +738,7 @@ WRONG = {
         "flickr30k",
         "captions.txt",
         "picture,words\n1.jpg,x\n",
-        "needs the columns image, caption; found picture, words",
+        "needs the columns image or image_name, caption or comment; found picture, words",
     ),
     "captions not in JSON": (
         "flickr30k",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowbind import Manifest
-from flowbind.cli.prepare import prepare_into
+from flowbind.cli.prepared import prepare_into
 from flowbind.data.join import prepare
 from tests.toy import Vector, Word
 

@@ -21,6 +21,7 @@ LAYERS = {
         "registry",
         "manifest",
         "mapped",
+        "tables",
         "store",
         "flows",
         "samples",

@@ -376,9 +376,6 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
     args = ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data"]
     assert command(*args)[0] == 0
     assert "prepared already" in command(*args)[2]
-    (tmp_path / "data").rename(tmp_path / "data.old")  # as if killed while another took its place
-    assert "prepared already" in command(*args)[2]
-    shutil.copytree(tmp_path / "data", tmp_path / "data.old")  # as if killed just after
     assert command(*args, "--val", "0.2")[0] == 0
     assert sorted(path.name for path in tmp_path.glob("data*")) == ["data"]
     (tmp_path / "mine").mkdir()

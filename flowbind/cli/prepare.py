@@ -1,20 +1,14 @@
-"""`flowbind prepare NAME`: a dataset's function, its arguments as options, its output whole or not at all."""
+"""`flowbind prepare NAME`: a dataset's function, its arguments as options."""
 
 import inspect
-import json
-import os
-import shutil
 import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from flowbind.cli.parser import Parser, path, real
-from flowbind.progress import say
+from flowbind.cli.prepared import prepare_into
 from flowbind.registry import installed, load
-from flowbind.regular import read_json
-
-DONE = "prepared.json"
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -37,40 +31,6 @@ def run(verb: str, arguments: list[str]) -> None:
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")
     prepare_into(out, name, prepare, chosen)
-
-
-def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]) -> None:
-    """Runs a dataset's function on an empty folder beside `out`, and renames it when it is whole.
-
-    Raises:
-        ValueError: `out` holds something that `flowbind prepare` did not write.
-    """
-    partial, old = out.with_name(out.name + ".partial"), out.with_name(out.name + ".old")
-    if (old / DONE).is_file():  # killed between or after the two renamings below
-        if out.exists():
-            shutil.rmtree(old)
-        else:
-            os.replace(old, out)
-    made = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
-    if (out / DONE).is_file():
-        if read_json(out / DONE) == made:
-            say(f"{out}: prepared already")
-            return
-    elif out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out}: not empty, and not written by `flowbind prepare`; choose another folder")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        prepare(partial, **options)
-        (partial / DONE).write_text(json.dumps(made))
-        if out.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            os.replace(out, old)
-        os.replace(partial, out)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    say(f"{out}: prepared")
 
 
 def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]:

@@ -1,18 +1,43 @@
 """People's own files: samples are files of equal stem."""
 
-import csv
+import hashlib
 import os
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+from unicodedata import normalize
 
-import numpy as np
-
+from flowbind.data.labels import add_labels, read_labels
+from flowbind.data.scan import LeftOut, readable, root_of, scan
 from flowbind.manifest import write_manifest
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import installed, load, package
 
 SPLITS = ("train", "val", "test")
+NAMES = {  # of folders, in lower case, that hold a split
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing"),
+}
+SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
+
+Samples = dict[str, dict[str, str]]  # by stem, the path of its file of each modality
+
+
+class File(NamedTuple):
+    """A file of a sample: its path, its modality, the folders that are part of the stem, and the name without suffix."""
+
+    path: str
+    modality: str
+    folders: tuple[str, ...]
+    name: str
+
+    @property
+    def stem(self) -> str:
+        """What the files of one sample share; characters are compared, not the bytes that a file system makes of them."""
+        return normalize("NFC", "/".join((*self.folders, self.name)))
 
 
 def prepare(
@@ -20,124 +45,209 @@ def prepare(
 ) -> None:
     """Pairs the files of a folder by stem: `a/17.png` and `a/17.wav` are one sample, and so are `image/17.png` and `audio/17.wav`.
 
-    A file's suffix says its modality; a first folder named like a modality says it too, and is no part of the stem. Files
-    stay where they are. Where the folder has a sub-folder `train`, its sub-folders train, val and test are the splits;
-    otherwise samples are drawn into them at random.
+    A file's suffix says its modality; a folder named like a modality, with files of that modality alone, is no part of the
+    stem. Files stay where they are. Sub-folders train, val (or valid, validation, dev, eval) and test are the splits,
+    where there are at least two of them or nothing else; otherwise samples are drawn into splits by their stems, so that
+    those that are added later move few others.
 
     Args:
         source: Folder of files.
-        labels: CSV file with a header; its column `id` is the stem (with folders, without suffix), every other column a
-            label for measuring.
+        labels: Table (CSV, or between semicolons or tabs) with a header; its column `id` (or file, filename, path) is the
+            stem or path below `source`, every other column a label for measuring.
         val: Share of samples drawn for validation.
         test: Share of samples drawn for testing.
         seed: Of the draw.
 
     Raises:
         ValueError: no file that any installed modality reads, two files for one modality of one sample, or labels that
-            are not such a CSV file.
+            are no such table or are those of no sample.
     """
     if not source.is_dir():
         raise ValueError(f"{source}: no such folder")
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise ValueError(f"val and test are shares of the samples and leave some for training, not {val} and {test}")
+    table = read_labels(labels) if labels else None
+
     modalities = {name: load("modalities", name) for name in installed("modalities")}
-    known = read_labels(labels) if labels else {}
-    if (source / "train").is_dir():
-        splits = {split: find_samples(source / split, modalities) for split in SPLITS if (source / split).is_dir()}
-    else:
-        splits = draw_splits(find_samples(source, modalities), val, test, seed)
-    unlabelled = 0
+    splits = find_splits(source, modalities)
+    drawn = splits if splits.keys() != {""} else draw_splits(splits[""], val, test, seed)
+
     base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
-    for split, samples in splits.items():
-        entries = []
-        for stem, files in samples.items():
-            entry = {"id": stem} | {name: os.path.relpath(path, base) for name, path in files.items()}
-            if known:
-                unlabelled += stem not in known
-                entry["labels"] = known.get(stem, {})
-            entries.append(entry)
-        write_manifest(out / f"{split}.jsonl", entries)
+    entries: dict[str, list[dict]] = {}
+    for split, samples in drawn.items():
+        entries[split] = [
+            {"id": stem} | {name: os.path.relpath(path, base) for name, path in files.items()}
+            for stem, files in samples.items()
+        ]
+    if table:
+        suffixes = {suffix for modality in modalities.values() for suffix in modality.suffixes}
+        add_labels(table, entries, drawn, source, suffixes)
+    for split, samples in drawn.items():
+        write_manifest(out / f"{split}.jsonl", entries[split])
         kinds = Counter("+".join(sorted(files)) for files in samples.values())
-        say(
-            f"{split}: {len(samples)} samples ("
-            + ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-            + ")"
-        )
-    if unlabelled:
-        say(f"{labels}: {unlabelled} samples have no line there and stay without labels")
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        say(f"{split}: {len(samples)} samples ({counts})")
 
 
-def find_samples(folder: Path, modalities: dict[str, type[Modality]]) -> dict[str, dict[str, Path]]:
-    """Files by stem and modality, in the order of their stems.
+def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[str, Samples]:
+    """The samples of a folder by split, in the order of their stems; by "" if its sub-folders are no splits.
+
+    What is left out is said by reason, and so is what a sub-folder was taken for where it could be something else.
 
     Raises:
         ValueError: no usable file, a suffix that several modalities read, or two files of one modality for one sample.
+    """
+    left_out = LeftOut()
+    files = without_own_folders(find_files(source, modalities, left_out), left_out)
+    parts = part_by_split(files, source, left_out)
+    left_out.tell(source)
+    if not files:
+        suffixes = ", ".join(sorted({suffix for modality in modalities.values() for suffix in modality.suffixes}))
+        packages = ", ".join(sorted({package(entry) for entry in installed("modalities").values()}))
+        raise ValueError(f"{source}: no file that an installed modality reads ({suffixes}; from {packages})")
+    return {split: pair(part, source) for split, part in parts.items()}
+
+
+def find_files(source: Path, modalities: Mapping[str, type[Modality]], left_out: LeftOut) -> list[File]:
+    """All files below a folder that a modality reads, in the order of the scan.
+
+    Raises:
+        ValueError: a suffix that several modalities read, in a folder that is named after none of these.
     """
     readers: dict[str, list[str]] = {}
     for name, modality in modalities.items():
         for suffix in modality.suffixes:
             readers.setdefault(suffix, []).append(name)
-    samples: dict[str, dict[str, Path]] = {}
-    unread: Counter[str] = Counter()
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-        relative = path.relative_to(folder).with_suffix("")
-        said = relative.parts[0] if len(relative.parts) > 1 and relative.parts[0] in modalities else None
-        names = [name for name in readers.get(path.suffix.lower(), []) if said in (None, name)]
-        if not names:
-            unread[path.suffix] += 1
-            continue
+    long = sorted((suffix for suffix in readers if suffix.count(".") > 1), key=len, reverse=True)
+
+    files, top = [], root_of(source)
+    for path in scan([source], tuple(readers), left_out, others=True):
+        *folders, name = path[len(top) :].strip(os.sep).split(os.sep)
+        suffix = next((suffix for suffix in long if name.lower().endswith(suffix)), os.path.splitext(name)[1].lower())
+        names = readers[suffix]
+        if len(names) > 1:
+            names = [reader for reader in names if reader in folders[:2]] or names
         if len(names) > 1:
             raise ValueError(f"{path}: read by {', '.join(names)}; put it in a folder named after one of them")
-        stem = Path(*relative.parts[1:]).as_posix() if said else relative.as_posix()
-        other = samples.setdefault(stem, {}).setdefault(names[0], path)
-        if other != path:
-            raise ValueError(f"{path}: sample '{stem}' has another {names[0]} file already, {other}")
-    for suffix, count in sorted(unread.items()):
-        say(f"{folder}: {count} files with the suffix '{suffix}' are read by no installed modality and left aside")
-    if not samples:
-        suffixes = ", ".join(sorted(readers))
-        packages = ", ".join(sorted({package(entry) for entry in installed("modalities").values()}))
-        raise ValueError(f"{folder}: no file that an installed modality reads ({suffixes}; from {packages})")
+        files.append(File(path, names[0], tuple(folders), name[: -len(suffix)]))
+    return files
+
+
+def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
+    """Files without their first folder, where that is the one of their modality."""
+    files = list(files)
+    kinds_in: dict[str, set[str]] = {}
+    for file in files:
+        kinds_in.setdefault(next(iter(file.folders), ""), set()).add(file.modality)
+    own = own_folders(kinds_in)
+
+    taken = []
+    for file in files:
+        first = next(iter(file.folders), "")
+        if first not in own:
+            taken.append(file)
+        elif file.modality == first:
+            taken.append(file._replace(folders=file.folders[1:]))
+        else:
+            left_out.add("files in a folder named after another modality", file.path)
+    return taken
+
+
+def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
+    """Which folders, by the modalities of their files, are those of the modality that they are named after.
+
+    One with files of that modality alone is. One with others, too, is if a further folder is named after a modality and holds
+    something else: so kinds are kept apart, and what lies beside them is in the wrong place. Two with the same mixture are two
+    classes that happen to be called so.
+    """
+    named = {folder for folder, kinds in kinds_in.items() if folder in kinds}
+    return {
+        folder
+        for folder in named
+        if kinds_in[folder] == {folder} or any(kinds_in[other] != kinds_in[folder] for other in named)
+    }
+
+
+def part_by_split(files: list[File], source: Path, left_out: LeftOut) -> dict[str, list[File]]:
+    """Files by the split that their first folder is named after; all by "" where the folders are something else.
+
+    They are splits where there are at least two, or one and nothing else beside it. So a class called `train` among other
+    classes is a class.
+    """
+    top = {file.folders[0] if file.folders else "" for file in files}
+    named = {folder: SPLIT_OF[folder.lower()] for folder in top if folder.lower() in SPLIT_OF}
+    others = top - named.keys()
+    if not named or (others and len(set(named.values())) == 1):
+        for folder in sorted(named):
+            beside = ", ".join(sorted(others - {""})[:3]) or "files"
+            say(
+                f"{source}: '{readable(folder)}' is taken for a folder like {readable(beside)} beside it, not for a split"
+            )
+        return {"": files}
+
+    for folder, split in sorted(named.items()):
+        if folder != split:
+            say(f"{source}: '{readable(folder)}' is taken for the split {split}")
+    parts: dict[str, list[File]] = {split: [] for split in SPLITS if split in named.values()}
+    for file in files:
+        if file.folders[:1] and file.folders[0] in named:
+            parts[named[file.folders[0]]].append(file._replace(folders=file.folders[1:]))
+        else:
+            left_out.add("files beside the folders of splits", file.path)
+    return {split: without_own_folders(part, left_out) for split, part in parts.items()}
+
+
+def pair(files: Iterable[File], source: Path) -> Samples:
+    """Files of equal stem as samples, in the order of their stems.
+
+    Raises:
+        ValueError: a sample has two files of one modality.
+    """
+    samples: Samples = {}
+    doubles: list[tuple[File, str]] = []
+    for file in files:
+        other = samples.setdefault(file.stem, {}).setdefault(file.modality, file.path)
+        if other != file.path:
+            doubles.append((file, other))
+    if doubles:
+        (file, other), more = doubles[0], f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else ""
+        raise ValueError(
+            f"{readable(file.path)}: sample '{file.stem}' has another {file.modality} file already, {readable(other)}{more}; keep one of them"
+        )
+    tell_of_case(samples, source)
     return dict(sorted(samples.items()))
 
 
-def draw_splits(
-    samples: dict[str, dict[str, Path]], val: float, test: float, seed: int
-) -> dict[str, dict[str, dict[str, Path]]]:
-    """Draws samples into train, val and test; shares are rounded to whole samples."""
-    stems = list(samples)
-    order = np.random.default_rng(seed).permutation(len(stems))
-    ends = np.cumsum([round(test * len(stems)), round(val * len(stems))])
-    parts = dict(zip(("test", "val", "train"), np.split(order, ends), strict=True))
-    return {split: {stems[i]: samples[stems[i]] for i in sorted(parts[split])} for split in SPLITS if len(parts[split])}
+def tell_of_case(samples: Samples, source: Path) -> None:
+    """Says which samples would be one if upper and lower case were the same."""
+    first: dict[str, str] = {}
+    apart = []
+    for stem, files in samples.items():
+        other = first.setdefault(stem.casefold(), stem)
+        if other != stem and files.keys().isdisjoint(samples[other]):
+            apart.append(f"'{other}' and '{stem}'")
+    if apart:
+        say(
+            f"{source}: {len(apart)} pairs of samples differ in upper and lower case alone and are not paired, such as {apart[0]}"
+        )
 
 
-def read_labels(path: Path) -> dict[str, dict[str, str]]:
-    """Labels by stem.
+def draw_splits(samples: Samples, val: float, test: float, seed: int) -> dict[str, Samples]:
+    """Draws samples into train, val and test; shares are rounded to whole samples.
 
-    Raises:
-        ValueError: no such file, no column `id`, or a line with another number of columns.
+    The order that is cut into three is that of hashes of the stems: samples that are added shift the cuts by their share,
+    and all others stay where they were.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file of labels")
-    try:
-        return _read_labels(path)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise ValueError(f"{path}: not a table ({error})") from None
+    order = sorted(samples, key=hash_with(seed))
+    first, second = round(test * len(order)), round(test * len(order)) + round(val * len(order))
+    split_of = dict.fromkeys(order[second:], "train") | dict.fromkeys(order[first:second], "val")
+    split_of |= dict.fromkeys(order[:first], "test")
+    parts: dict[str, Samples] = {split: {} for split in SPLITS}
+    for stem, files in samples.items():
+        parts[split_of[stem]][stem] = files
+    return {split: part for split, part in parts.items() if part}
 
 
-def _read_labels(path: Path) -> dict[str, dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if "id" not in (reader.fieldnames or []):
-            raise ValueError(f"{path}: labels need a column 'id', not only {', '.join(reader.fieldnames or [])}")
-        found = {}
-        for row in reader:
-            if None in row or None in row.values():
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {len(reader.fieldnames)} columns are needed, as in the header"
-                )
-            found[row["id"]] = {key: value for key, value in row.items() if value and key != "id"}
-    return found
+def hash_with(seed: int) -> Callable[[str], bytes]:
+    """A hash of stems that a seed decides."""
+    return lambda stem: hashlib.sha256(f"{seed} {stem}".encode()).digest()

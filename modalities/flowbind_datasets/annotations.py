@@ -1,51 +1,33 @@
 """Annotation files, CSV and JSON, with one-line errors that say what they hold and what is needed."""
 
-import csv
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from flowbind import regular
+from flowbind.tables import read_table
 
 
 def read_rows(
     path: Path,
-    needed: Collection[str],
+    needed: Sequence[str | tuple[str, ...]],
     header: Sequence[str] | None = None,
-    delimiter: str = ",",
-    quoting: int = csv.QUOTE_MINIMAL,
+    separator: str | None = None,
 ) -> Iterator[dict[str, str]]:
-    """Rows of a table in UTF-8, cells by column, without the space around them; a row that ends early has empty cells.
-
-    Args:
-        path: of the file.
-        needed: columns that must be there.
-        header: names of the columns where the file has no line that tells them; every row then has them all.
-        delimiter: between cells.
-        quoting: of csv's constants, whether a cell may stand in quotes.
+    """Rows of a table, cells by column; one under a header may end early, its other cells are empty. Arguments as of `read_table`.
 
     Raises:
         ValueError: no such file, not a table in UTF-8, a column is missing, or a row has too many cells.
     """
-    with _opened(path) as file:
-        reader = csv.reader(file, delimiter=delimiter, quoting=quoting)
-        try:
-            names = [name.strip() for name in (header or next(reader, []))]
-            if missing := [name for name in needed if name not in names]:
-                found = ", ".join(names) or "none"
-                raise ValueError(f"{path}: needs the columns {', '.join(needed)}; found {found}, not {missing[0]}")
-            for cells in reader:
-                if len(cells) > len(names) or (header and 0 < len(cells) < len(names)):
-                    raise ValueError(
-                        f"{path}, line {reader.line_num}: {len(cells)} cells where there are {len(names)} columns, {', '.join(names)}"
-                    )
-                if cells:
-                    yield dict.fromkeys(names, "") | dict(zip(names, map(str.strip, cells), strict=False))
-        except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: not a table ({error})") from None
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    _check_there(path)
+    return (row.cells for row in read_table(path, needed, header, separator, ragged=header is None).rows)
+
+
+def columns_of(path: Path) -> list[str]:
+    """The columns that a table's header names, in lower case; raises as `read_rows` does."""
+    _check_there(path)
+    return [column.lower() for column in read_table(path).columns]
 
 
 def read_json(path: Path) -> Any:
@@ -54,21 +36,8 @@ def read_json(path: Path) -> Any:
     Raises:
         ValueError: no such file, or not JSON.
     """
-    with _opened(path):
-        return regular.read_json(path)
-
-
-def first_line(path: Path) -> str:
-    """The line that names a table's columns.
-
-    Raises:
-        ValueError: no such file, or not UTF-8.
-    """
-    with _opened(path) as file:
-        try:
-            return file.readline()
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+    _check_there(path)
+    return regular.read_json(path)
 
 
 def records(found: Any, needed: Mapping[str, type], what: str) -> list[dict[str, Any]]:
@@ -90,7 +59,6 @@ def records(found: Any, needed: Mapping[str, type], what: str) -> list[dict[str,
     return found
 
 
-def _opened(path: Path) -> TextIO:
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise ValueError(f"{path}: no such file of annotations")
-    return path.open(newline="", encoding="utf-8-sig")

@@ -1,12 +1,13 @@
 """A dataset's files: found by one scan of its folders, then looked up by stem."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
 from typing import NamedTuple
 from unicodedata import normalize
 
-from flowbind.progress import say, track
+from flowbind.data.scan import LeftOut, scan
+from flowbind.registry import installed, load
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 SOUNDS = (".wav", ".flac", ".ogg")
@@ -20,11 +21,12 @@ class File(NamedTuple):
 
 
 class Files:
-    """Files below some folders, by kind and stem.
+    """Files below some folders, by kind and stem. What the scan leaves out is said.
 
     Args:
         folders: that are scanned.
-        kinds: suffixes of each kind, in lower case with the dot.
+        kinds: suffixes of each kind, in lower case with the dot, those first that the dataset is distributed with; for a
+            kind that is the name of an installed modality, all that this reads count, too.
 
     Raises:
         ValueError: there is no such folder.
@@ -34,12 +36,15 @@ class Files:
         self.kinds = kinds
         self.paths: dict[tuple[str, str], str] = {}
         self.doubles: dict[tuple[str, str], list[str]] = {}  # further files of the same kind and stem
-        kind_of = {suffix: kind for kind, suffixes in kinds.items() for suffix in suffixes}
-        for path in scan(folders, tuple(kind_of)):
+        readable = {kind: load("modalities", kind).suffixes for kind in kinds if kind in installed("modalities")}
+        kind_of = {suffix: kind for part in (readable, kinds) for kind, suffixes in part.items() for suffix in suffixes}
+        folders, left_out = list(folders), LeftOut()
+        for path in scan(folders, tuple(kind_of), left_out):
             stem, suffix = os.path.splitext(os.path.basename(path))
             key = kind_of[suffix.lower()], normalize("NFC", stem)
             if self.paths.setdefault(key, path) != path:
                 self.doubles.setdefault(key, []).append(path)
+        left_out.tell(folders[0])
 
     def each(self, kind: str) -> list[Path]:
         """All files of a kind."""
@@ -61,36 +66,6 @@ class Files:
             if key in self.paths:
                 return File(stem, Path(self.paths[key]))
         return File(stems[0] + self.kinds[kind][0], None)
-
-
-def scan(folders: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[str]:
-    """Paths of the files below folders that have one of these suffixes, sorted folder by folder.
-
-    They begin with the folder's real path. Links below it are followed, each folder is visited once, and what is hidden is
-    left aside.
-
-    Raises:
-        ValueError: there is no such folder.
-    """
-    seen: set[str] = set()
-    for top in folders:
-        if not top.is_dir():
-            raise ValueError(f"{top}: no such folder")
-        names = _walk(os.path.realpath(top), seen)
-        yield from (path for path in track(names, f"scanning {top}") if path.lower().endswith(suffixes))
-
-
-def _walk(top: str, seen: set[str]) -> Iterator[str]:
-    for root, folders, names in os.walk(top, followlinks=True):
-        real = os.path.realpath(root)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(folder for folder in folders if not folder.startswith("."))
-        if not (real + os.sep).startswith(top + os.sep):
-            say(f"{root}: a link that leads out of the folder, to {real}; it is followed")
-        yield from (os.path.join(root, name) for name in sorted(names) if not name.startswith("."))
 
 
 def checked(name: str, annotations: Path) -> str:

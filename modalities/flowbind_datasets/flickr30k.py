@@ -1,13 +1,12 @@
 """Flickr30k: photographs with five captions each."""
 
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from flowbind.progress import say
-from flowbind_datasets.annotations import first_line, read_json, read_rows, records
+from flowbind_datasets.annotations import columns_of, read_json, read_rows, records
 from flowbind_datasets.files import IMAGES, Files, checked
 from flowbind_datasets.splits import SPLITS, Splits, captions_kept, shuffled
 
@@ -101,20 +100,15 @@ def _read(path: Path) -> Iterator[Photograph]:
             yield Photograph(image["filename"], [sentence["raw"] for sentence in sentences], image["split"])
         return
     if path.suffix == ".token":
-        rows = read_rows(path, (), ("image#number", "caption"), "\t", csv.QUOTE_NONE)
+        rows = read_rows(path, (), ("image#number", "caption"), "\t")
         yield from _grouped((row["image#number"].rpartition("#")[0], row["caption"]) for row in rows)
         return
-    header = first_line(path)
-    if "filename" in header and "raw" in header:
+    if {"filename", "raw"} <= set(columns_of(path)):
         for row in read_rows(path, ("filename", "split", "raw")):
             yield Photograph(row["filename"], _strings(row["raw"], f"{path}: 'raw' of {row['filename']}"), row["split"])
         return
-    image, caption = ("image_name", "comment") if "image_name" in header else ("image", "caption")
-    bars = "|" in header  # such tables put nothing in quotes
-    rows = read_rows(
-        path, (image, caption), delimiter="|" if bars else ",", quoting=csv.QUOTE_NONE if bars else csv.QUOTE_MINIMAL
-    )
-    yield from _grouped((row[image], row[caption]) for row in rows)
+    rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
+    yield from _grouped((row["image"], row["caption"]) for row in rows)
 
 
 def _grouped(pairs: Iterator[tuple[str, str]]) -> Iterator[Photograph]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
+from flowbind.data.scan import LeftOut, root_of, scan
 from flowbind_datasets.annotations import read_json, records
-from flowbind_datasets.files import IMAGES, File, checked, scan
+from flowbind_datasets.files import File, checked
 from flowbind_datasets.splits import Splits, shuffled
 
-MESHES = (".obj",)
 LAYOUT = "pix3d.json, img/bed/0001.png and model/bed/IKEA_MALM_2/malm_bed_2_obj0_object.obj, as pix3d.zip unpacks"
 
 
@@ -34,8 +34,11 @@ def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: 
     first, second = round(test * len(models)), round((test + val) * len(models))
     split_of = dict.fromkeys(models, "train") | dict.fromkeys(models[:first], "test")
     split_of |= dict.fromkeys(models[first:second], "val")
-    top = source.resolve()
-    there = set(scan([source], (*IMAGES, *MESHES)))
+    top = Path(root_of(source))
+    left_out = LeftOut()
+    suffixes = {Path(entry[key]).suffix.lower() for entry in entries for key in ("img", "model")}
+    there = set(scan([source], tuple(suffixes), left_out))
+    left_out.tell(source)
 
     def find(name: str) -> File:
         place = str(top / checked(name, path))

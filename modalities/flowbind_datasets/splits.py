@@ -30,6 +30,7 @@ class Splits:
         self.samples: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self.missing: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
         self.aside: Counter[str] = Counter()
+        self.ids: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
         self.references: dict[str, list[int]] = {split: [] for split in SPLITS}
 
     def add(
@@ -64,7 +65,9 @@ class Splits:
             if split != "train" and len(references) > 1:
                 sample["references"] = {"text": references}
                 self.references[split].append(len(references))
-            self.samples[split].append({"id": id} | sample)
+            self.ids[split][id] += 1
+            again = f"#{count}" if (count := self.ids[split][id]) > 1 else ""  # annotations may name a file twice
+            self.samples[split].append({"id": id + again} | sample)
 
     def miss(self, split: str, name: str) -> None:
         """Notes something that is not there."""

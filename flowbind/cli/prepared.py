@@ -1,0 +1,158 @@
+"""A folder that `flowbind prepare` writes: whole or not at all, looked at again by the same command, nobody else's lost.
+
+`prepared.json` tells the dataset, its options, and the files that were written, each with its SHA-256. The same command
+again runs the dataset's function anew where what it reads may have changed, and says what became of the samples. Whatever
+else is in the folder, such as latents, stays there, and so does a file that was edited.
+"""
+
+import filecmp
+import hashlib
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flowbind.atomic import replacing
+from flowbind.data.scan import PREPARED
+from flowbind.progress import say
+from flowbind.regular import read_json
+
+SOURCES = ("source", "sources")  # arguments of a dataset's function that name what others may change
+MANIFESTS, LISTS = "*.jsonl", "missing.txt"
+
+
+def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]) -> None:
+    """Runs a dataset's function on an empty folder beside `out`, and puts what it writes in its place when all is there.
+
+    Raises:
+        ValueError: `out` holds something that `flowbind prepare` did not write.
+    """
+    folder = Path(os.path.realpath(out))  # where a link leads, so that all is on one disk
+    made: dict[str, Any] = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
+    before = read_state(folder, out)
+    is_again = before is not None and before.items() >= made.items() and not before.get("unfinished")
+    if is_again and not set(inspect.signature(prepare).parameters) & set(SOURCES):
+        say(f"{out}: prepared already")
+        return
+
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        prepare(partial, **options)
+        made["files"] = {path.name: [digest_of(path)] for path in sorted(partial.iterdir())}
+        if before is None:
+            (partial / PREPARED).write_text(json.dumps(made))
+            os.replace(partial, folder)
+            say(f"{out}: prepared")
+        elif is_again and is_same(partial, folder, made["files"], before["files"]):
+            say(f"{out}: prepared already; its sources have not changed")
+        else:
+            changes = describe_changes(samples_of(folder), samples_of(partial))
+            install(partial, folder, made, before["files"])
+            say(f"{out}: prepared anew; {changes}")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
+    """What `prepared.json` tells of a folder; None where there is nothing yet.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    path = folder / PREPARED
+    if not path.is_file():
+        if folder.exists() and any(folder.iterdir()):
+            raise ValueError(f"{out}: not empty, and not written by `flowbind prepare`; choose another folder")
+        return None
+    state = read_json(path)
+    if not isinstance(state, dict):
+        raise ValueError(f"{path}: not what `flowbind prepare` wrote; choose another folder")
+    written = [*folder.glob(MANIFESTS), *folder.glob(LISTS)]  # of an older flowbind
+    return {"files": {path.name: [digest_of(path)] for path in written}} | state
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file; nothing of a folder."""
+    if path.is_dir():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_same(partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]) -> bool:
+    """Whether the dataset's function wrote what it wrote before; what was edited since counts for nothing."""
+    there = all((folder / name).exists() for name in files)
+    folders = [name for name, digests in files.items() if digests == [""]]
+    return there and files == before and all(is_same_tree(partial / name, folder / name) for name in folders)
+
+
+def is_same_tree(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files, byte for byte."""
+    compared = filecmp.dircmp(one, other, ignore=[], hide=[])
+    if compared.left_only or compared.right_only or compared.common_funny:
+        return False
+    _, different, unread = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
+    return not different and not unread and all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
+
+
+def install(partial: Path, folder: Path, made: Mapping[str, Any], before: Mapping[str, list[str]]) -> None:
+    """Puts each new file in the place of the old one, and takes away those that the dataset's function writes no more.
+
+    Until all of this is done, the folder is marked as unfinished, so that the same command does it again.
+    """
+    files = made["files"]
+    either = {name: [*before.get(name, ()), *files.get(name, ())] for name in {**before, **files}}
+    write_state(folder, {**made, "files": either, "unfinished": True})
+    (replaced := partial / ".replaced").mkdir()
+    for name in either:
+        old, new = folder / name, partial / name
+        is_own = not old.exists() or (name in before and digest_of(old) in either[name])
+        if not is_own and (name not in files or files[name] == before.get(name)):
+            say(f"{old}: was edited, so it stays")
+        elif not is_own:
+            os.replace(new, folder / f"{name}.new")
+            say(f"{old}: was edited, so it stays; the new one is {name}.new")
+        else:
+            if old.exists():
+                os.replace(old, replaced / name)
+            if name in files:
+                os.replace(new, old)
+    write_state(folder, made)
+
+
+def write_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Writes `prepared.json`."""
+    with replacing(folder / PREPARED) as partial:
+        partial.write_text(json.dumps(state))
+
+
+def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:
+    """The lines of a folder's manifests, by split and id."""
+    samples = {}
+    for path in folder.glob(MANIFESTS):
+        for number, line in enumerate(path.read_bytes().splitlines()):
+            try:
+                id = json.loads(line)["id"]
+            except (ValueError, LookupError, TypeError, RecursionError):  # as somebody edited it
+                id = number
+            samples[path.stem, str(id)] = line
+    return samples
+
+
+def describe_changes(before: Mapping[tuple[str, str], Any], after: Mapping[tuple[str, str], Any]) -> str:
+    """How many samples were added, are gone, have moved from one split to another, or changed."""
+    added, gone = after.keys() - before.keys(), before.keys() - after.keys()
+    moved = {id for _, id in added} & {id for _, id in gone}
+    counts = {
+        "added": sum(id not in moved for _, id in added),
+        "gone": sum(id not in moved for _, id in gone),
+        "moved to another split": len(moved),
+        "changed": sum(before[key] != after[key] for key in before.keys() & after.keys()),
+    }
+    parts = [f"{count} {change}" for change, count in counts.items() if count]
+    return f"samples: {', '.join(parts)}" if parts else "the samples are the same"

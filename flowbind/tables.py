@@ -1,0 +1,158 @@
+"""Tables as spreadsheets, databases and scripts write them: between commas, semicolons, tabs or bars, with a header.
+
+The separator is what makes most columns of the header, nothing is guessed from the rows. Text is UTF-8, with a byte-order
+mark or without, or UTF-16 with one.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from flowbind.regular import encoding_of
+
+SEPARATORS = (",", ";", "\t", "|")
+MOST = 3  # names of one column that a message gives
+MARK = "sep="  # what may stand on a line of its own before the header, for spreadsheets
+
+
+class Row(NamedTuple):
+    """The number of a line, and its cells by column, without the space around them."""
+
+    line: int
+    cells: dict[str, str]
+
+
+class Table(NamedTuple):
+    """The names of a table's columns, in its order, and its rows, to be gone through once."""
+
+    columns: list[str]
+    rows: Iterator[Row]
+
+
+def read_table(
+    path: Path,
+    needed: Sequence[str | tuple[str, ...]] = (),
+    header: Sequence[str] | None = None,
+    separator: str | None = None,
+    ragged: bool = False,
+) -> Table:
+    """Reads a table.
+
+    Names of columns are compared without regard to case and to the space around them. Cells may stand in double quotes,
+    except between bars. Empty lines count for nothing, and so do columns without a name.
+
+    Args:
+        path: of the file.
+        needed: columns that must be there, each one name or several of which the first that is there is meant; rows have
+            them under the first.
+        header: names of the columns where the file has no line that tells them.
+        separator: between cells; told by the header if None. Where there is no header line, nothing stands in quotes but
+            between commas.
+        ragged: whether a row may end early; its other cells are empty then.
+
+    Raises:
+        OSError: it is not there, or cannot be opened.
+        ValueError: not a table in UTF-8, a column is missing or there twice, or, later, a row has another number of cells;
+            one line that names it.
+    """
+    wanted = [(names,) if isinstance(names, str) else names for names in needed]
+    lines = _lines(path)
+    if header is None:
+        _, first = next(lines, (0, ""))
+        if first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1:
+            separator = first.strip()[len(MARK) :] or separator
+            _, first = next(lines, (0, ""))
+        separator = separator or _separator(first, wanted)
+        columns = _cells(first, separator)
+    else:
+        separator = separator or ","
+        columns = list(header)
+    names = _named(columns, wanted, path)
+    quoted = separator != "|" and (header is None or separator == ",")
+    return Table(columns, _rows(path, lines, names, separator, quoted, ragged))
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, ends included: cells may hold some."""
+    try:
+        with path.open(newline="", encoding=encoding_of(path)) as file:
+            yield from enumerate(file, start=1)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+
+
+def _separator(first: str, wanted: Sequence[tuple[str, ...]]) -> str:
+    """What makes the header that has most of the columns that are needed; among equals most columns, then the order above."""
+
+    def fitness(separator: str) -> tuple[int, int]:
+        columns = {_plain(column) for column in _cells(first, separator)}
+        return sum(not columns.isdisjoint(map(_plain, names)) for names in wanted), len(columns)
+
+    return max(SEPARATORS, key=fitness)
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+    except csv.Error:
+        return []
+
+
+def _any_of(names: Sequence[str]) -> str:
+    return " or ".join(names[:MOST]) + " or the like" * (len(names) > MOST)
+
+
+def _plain(column: str) -> str:
+    return column.strip().casefold()
+
+
+def _named(columns: Sequence[str], wanted: Sequence[tuple[str, ...]], path: Path) -> list[str]:
+    """The names under which rows have the columns: those that are needed as they were asked for, the others as they are."""
+    named = list(columns)
+    places: dict[str, list[int]] = {}
+    for place, column in enumerate(columns):
+        if column:
+            places.setdefault(_plain(column), []).append(place)
+
+    for names in wanted:
+        name = next((name for name in names if _plain(name) in places), None)
+        if name is None:
+            asked = ", ".join(map(_any_of, wanted))
+            found = ", ".join(filter(None, columns)) or "none"
+            raise ValueError(f"{path}: needs the columns {asked}; found {found}, not {_any_of(names)}")
+        named[places[_plain(name)][0]] = names[0]
+
+    for column, of_it in places.items():
+        if len(of_it) > 1:
+            raise ValueError(f"{path}: {len(of_it)} columns are called '{column}'; rename or remove all but one")
+    return named
+
+
+def _rows(
+    path: Path, lines: Iterator[tuple[int, str]], names: Sequence[str], separator: str, quoted: bool, ragged: bool
+) -> Iterator[Row]:
+    number = 0
+
+    def content() -> Iterator[str]:
+        nonlocal number
+        for number, line in lines:  # noqa: B007 - the number of the line that was read last
+            yield line
+
+    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    try:
+        for cells in csv.reader(content(), delimiter=separator, quoting=quoting):
+            cells = [cell.strip() for cell in cells]
+            if not any(cells):
+                continue
+            while len(cells) > len(names) and not cells[-1]:  # separators at the line's end
+                cells.pop()
+            if len(cells) > len(names) or (len(cells) < len(names) and not ragged):
+                raise ValueError(
+                    f"{path}, line {number}: {len(cells)} cells where there are {len(names)} columns, {', '.join(names)}"
+                )
+            filled = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
+            filled.pop("", None)
+            yield Row(number, filled)
+    except csv.Error as error:
+        raise ValueError(f"{path}, line {number}: not a table ({error})") from None
