@@ -65,6 +65,11 @@ class Codec(ABC):
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
         """Decodes latents, with shape (B, *shape), to B raw samples. What is drawn at random is drawn from `generator`."""
 
+    def caveat(self, raw: Any) -> str:
+        """What a raw sample loses in this codec and should not, in half a line, as where its numbers are far from those it
+        was made for; empty where nothing is known. Nothing is refused for it: it is said, and had better be quick."""
+        return ""
+
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **arguments(self)}

@@ -168,6 +168,7 @@ class Encoding(LightningModule):
         super().__init__()
         self.modalities, self.manifest, self.plans, self.folder = modalities, manifest, plans, folder
         self.skip_bad, self.workers = skip_bad, workers
+        self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
         self._begin()
 
     def _begin(self) -> None:
@@ -194,6 +195,12 @@ class Encoding(LightningModule):
 
     def on_predict_end(self) -> None:
         self._agree(self._finish)
+        caveats = self._agree(lambda: self.caveats)
+        for name in self.modalities:
+            lines = [line for of_device in caveats for line in of_device.get(name, [])]
+            if lines and self.trainer.is_global_zero:
+                others = f", and {len(lines) - 1} more like it" if len(lines) > 1 else ""
+                say(f"'{name}' of {min(lines)}{others}")
 
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
@@ -274,6 +281,7 @@ class Encoding(LightningModule):
             if raws:
                 latents[name], of_this = encode_rows(name, self.modalities[name], raws)
                 errors = of_this | errors
+                self._note_caveats(name, chunk, raws)
 
         good = [row for row in range(len(chunk.indices)) if row not in errors]
         for name, rows in latents.items():
@@ -285,6 +293,12 @@ class Encoding(LightningModule):
 
         samples = [(self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()]
         return chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+
+    def _note_caveats(self, name: str, chunk: Chunk, raws: Sequence[Any]) -> None:
+        codec = self.modalities[name].codec
+        for index, raw in zip(chunk.indices, raws, strict=True):
+            if caveat := codec.caveat(raw):
+                self.caveats.setdefault(name, []).append(f"{self._name(self.manifest.samples[index])} {caveat}")
 
     def _name(self, sample: Sample) -> str:
         return f"sample '{sample.id}' of {self.manifest.path}"

@@ -20,10 +20,12 @@ from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import ObjectiveConfig
 from flowbind.padding import padded
+from flowbind.progress import say
 from flowbind.registry import nearest
 from flowbind.samples import listed, named, together
 from flowbind.solver import METHODS, Method, integrate
 
+FAR = 4.0  # standard deviations, root mean square over a latent; of samples like those trained on it is 1, at most 1.5
 STEPS = 10  # Euler steps a leg, as in the authors' code
 
 
@@ -107,7 +109,23 @@ class Model:
         codec = self.codec(name, "encode")
         what = f"source '{name}'"
         raws = [take_raw(modality, s, f"{what}[{number}]") for number, s in enumerate(listed(samples, what))]
-        return codec.encode(raws)
+        latents = codec.encode(raws)
+        self._say_what_is_lost(name, raws, latents)
+        return latents
+
+    def _say_what_is_lost(self, name: str, raws: Sequence[Any], latents: Tensor) -> None:
+        """In a line, which samples the codec has caveats about, or have latents far from those that were trained on."""
+        standard = self.flows.standard[name](latents.to(self.device)).flatten(1).float()
+        distances = standard.square().mean(1).sqrt().tolist()
+        caveats = [self.modalities[name].codec.caveat(raw) for raw in raws]
+        for number, distance in enumerate(distances):
+            if distance > FAR and not caveats[number]:
+                caveats[number] = f"is far from all that the model was trained on ({distance:.3g} standard deviations, where 1 is usual)"
+
+        numbers = [number for number, caveat in enumerate(caveats) if caveat]
+        if numbers:
+            others = f", and {len(numbers) - 1} more like it" if len(numbers) > 1 else ""
+            say(f"source '{name}'[{numbers[0]}] {caveats[numbers[0]]}{others}")
 
     @torch.no_grad()
     def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:

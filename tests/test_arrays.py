@@ -1,15 +1,18 @@
 """What people have in Python, at the door: arrays of any library as tensors, the rest refused in one line."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from flowbind import Modality, Model
+import flowbind
+from flowbind import Modality
 from flowbind.arrays import as_tensor, describe
 from flowbind.manifest import read_raw, take_raw
-from tests.toy import Vector, Word
+from tests.released import release
+from tests.toy import Vector, Word, WordCodec
 
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
 
@@ -152,12 +155,34 @@ def test_paths_and_literals_are_read(tmp_path):
         take_raw(Vector(), Path("none.vec"), "x")
 
 
-def test_a_model_says_which_sample_it_refuses():
-    model = Model.__new__(Model)
-    model.modalities, model.stamps = {"vector": Vector()}, {}
-    with pytest.raises(
-        ValueError, match=r"^source 'vector'\[1\]: an array of float64 with shape \(2,\) has another shape"
-    ):
+@pytest.fixture
+def model(tmp_path, toys):
+    """A released model of the toy world, untrained."""
+    return flowbind.load(release(tmp_path / "model", word=Word(), vector=Vector()))
+
+
+def test_a_model_says_which_sample_it_refuses(model, capsys):
+    says = r"^source 'vector'\[1\]: an array of float64 with shape \(2,\) has another shape"
+    with pytest.raises(ValueError, match=says):
         model.encode("vector", [np.ones(3), np.ones(2)])
     latents = model.encode("vector", [np.ones(3), [1, 1, 1], torch.ones(3).double()])
     assert torch.equal(latents[:1].expand(3, -1), latents)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_says_what_is_far_from_all_it_was_trained_on(model, capsys):
+    model.generate({"vector": [np.ones(3), np.full(3, 1e6), np.full(3, -70.0)]}, to=["word"])
+    (line,) = capsys.readouterr().err.splitlines()
+    says = r"source 'vector'\[1\] is far from .* \(6.12e\+05 standard deviations, where 1 is usual\), and 1 more like it"
+    assert re.fullmatch(says, line)
+
+
+def test_what_a_codec_cannot_keep_is_said_once(world, command, monkeypatch):
+    """For each manifest and for each source, with how many others are like it; and nothing is refused for it."""
+    monkeypatch.setattr(WordCodec, "caveat", lambda self, raw: "has a zero, which this codec hardly keeps" * ("0" in raw))
+    code, _, err = command("encode", "--config", world / "recipe.yaml")
+    assert code == 0
+    lines = [line for line in err.splitlines() if "zero" in line]
+    assert len(lines) == 3
+    for line in lines:
+        assert re.fullmatch(r"'word' of sample '\w+' of \S*\.jsonl has a zero, .*, and \d+ more like it", line)

@@ -371,6 +371,17 @@ def test_what_is_no_sound_is_refused(audio, raw, says):
     refused(audio, raw, says)
 
 
+def test_what_is_too_faint_to_be_heard_is_said(audio):
+    """At 60 dB below full scale little is left above the spectrogram's floor, and silence means itself."""
+    for gain in (1, 1e-1, 1e-2):
+        assert audio.codec.caveat(audio.accept(gain * wave())) == ""
+    assert audio.codec.caveat(torch.zeros(9)) == ""
+    for gain in (1e-3, 1e-6):
+        assert f"{gain * np.abs(wave()).max():.2g} of full scale" in audio.codec.caveat(audio.accept(gain * wave()))
+    faint, silent = audio.codec.encode([audio.accept(1e-6 * wave()), torch.zeros(RATE)])
+    assert torch.allclose(faint, silent, atol=1e-3)
+
+
 def test_too_long_a_sound_is_refused_here_too():
     assert len(Audio(longest=1.0).accept(np.zeros(RATE))) == RATE
     refused(Audio(longest=1.0), np.zeros(2 * RATE), "a sound of 2 s, allowed are 1")

@@ -17,6 +17,7 @@ from flowbind.codec import NeuralCodec, digest, local
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
 from flowbind_audio.clap import SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
+from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import RATE
 
 TOGETHER = 8  # sounds made at once
@@ -82,6 +83,9 @@ class ClapAudioLDM(NeuralCodec):
 
     def build(self) -> ClapAdapter:
         return ClapAdapter()
+
+    def caveat(self, raw: Tensor) -> str:
+        return faint(raw)  # it is heard in 16 bits
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """CLAP's embeddings of B sounds: float32, with shape (B, 512) and rows of norm 1."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from flowbind.codec import NeuralCodec
 from flowbind_audio.phase import waves
+from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import HOP, MELS, RATE, log_mel
 
 SAMPLES = RATE  # of one sound: one second
@@ -37,6 +38,9 @@ class SmallAudio(NeuralCodec):
         """Log-mel spectrograms, with shape (B, 128, 64), of B waves of any length."""
         chunks = (raws[place : place + CHUNK] for place in range(0, len(raws), CHUNK))
         return torch.cat([log_mel(torch.stack([_one_second(raw) for raw in chunk])) for chunk in chunks])
+
+    def caveat(self, raw: Tensor) -> str:
+        return faint(raw)
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
         return [wave for chunk in outputs.split(CHUNK) for wave in waves(chunk)[:, :SAMPLES].cpu()]

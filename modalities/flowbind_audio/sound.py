@@ -19,6 +19,7 @@ from flowbind_audio.spectrogram import RATE
 INSTALL = "pip install 'flowbind[audio]'"
 FASTEST = 384_000  # Hz, of what is recorded anywhere
 LOUDEST = 4.0  # of full scale: 12 dB more than there should be; beyond that the numbers are on another scale
+FAINTEST = 1e-3  # of full scale: 60 dB below it, 10 dB above the floor of spectrograms, and 5 bits of 16
 CHANNELS = 32  # of an array, at most; more of them are samples
 FULL_SCALE = {torch.int8: 2**7, torch.uint8: 2**7, torch.int16: 2**15, torch.int32: 2**31}
 ALLOWED = (
@@ -83,6 +84,14 @@ def take_sound(given: Any, longest: float) -> Tensor:
     except ValueError as error:
         raise ValueError(f"{describe(array)}: {error}") from None
     return sound
+
+
+def faint(sound: Tensor) -> str:
+    """What a codec with a floor makes of a sound that is fainter, in half a line; empty of others, and of silence itself."""
+    peak = sound.abs().max().item()
+    if not 0 < peak < FAINTEST:
+        return ""
+    return f"never gets louder than {peak:.2g} of full scale, which is heard as silence; amplify it"
 
 
 def refuse_long(seconds: float, longest: float) -> None:
