@@ -57,6 +57,7 @@ def ply(columns, encoding="binary_little_endian", more="", tail=b"", head=b""):
         "u2": "ushort",
         "i4": "int",
         "u4": "uint",
+        "i8": "int64",
     }
     order = ">" if "big" in encoding else "<"
     table = np.empty(
@@ -126,7 +127,7 @@ def test_colours_by_their_names(read, names):
 
 
 def test_what_is_no_colour_is_left_aside(read):
-    columns = xyz() | {"intensity": PLACE[:, 0], "nx": PLACE[:, 0], "scalar_Label": PLACE[:, 1]}
+    columns = xyz() | {"intensity": PLACE[:, 0], "nx": PLACE[:, 0], "id": np.arange(40)}
     place, colour = read("a.ply", ply(columns))
     assert (colour == 0.5).all()
     np.testing.assert_allclose(place, PLACE, rtol=1e-6)

@@ -721,6 +721,21 @@ def test_the_other_kind_of_material(tmp_path, gltf):
     np.testing.assert_allclose(colour, quarter(place) * [1, 0.5, 1], atol=1e-6)
 
 
+def test_light_that_a_black_material_emits(tmp_path, gltf):
+    gltf.tree["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}, "emissiveFactor": [1, 0.5, 1], "emissiveTexture": {"index": 0}}]
+    place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
+    np.testing.assert_allclose(colour, quarter(place) * [1, 0.5, 1], atol=1e-6)
+
+
+def test_points_beside_surfaces_are_told(tmp_path, capsys):
+    scene = trimesh.Scene([mesh(), trimesh.PointCloud(VERTICES + 9)])
+    place, _ = read(export(scene, tmp_path, "glb"))
+    assert place.max() < 1.001
+    assert "mesh.glb: 81 points beside its surfaces are left out" in capsys.readouterr().err
+    Points().accept(scene)
+    assert "81 points beside its surfaces are left out" in capsys.readouterr().err
+
+
 def test_nodes_below_nodes(tmp_path, gltf):
     turn = [0, 0, np.sin(np.pi / 4), np.cos(np.pi / 4)]  # about z, by a quarter
     matrix = np.eye(4)
@@ -959,3 +974,64 @@ def test_a_library_that_fails_says_what_failed(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "trimesh")
     refused(path, r"cannot be imported \(OSError: libGL.so.1")
+
+
+# Through the command line
+
+ENCODING = """
+model: {{class_path: flowbind.FlowBind, init_args: {{modalities: {{points: {{class_path: points}}, image: {{class_path: image}}}}}}}}
+data: {{class_path: flowbind.data.latents.LatentDataModule, init_args: {{manifests: {{train: {data}/train.jsonl}}, store: {data}/latents}}}}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, gltf):
+    """Clouds and meshes of every suffix, three that are damaged, and a text that is a caption."""
+    files = tmp_path / "files"
+    for number, form in enumerate(("ply", "obj", "stl", "off", "glb", "gltf", "dae", "3mf")):
+        (files / str(number)).mkdir(parents=True)
+        export(textured(), files / str(number), form)
+    some = np.eye(3).repeat(5, axis=0)
+    np.save(files / "a.npy", some)
+    np.savez(files / "b.npz", points=some, colors=(some * 255).astype(np.uint8))
+    for name in ("c.xyz", "d.xyzrgb", "e.pts"):
+        np.savetxt(files / name, np.concatenate([some, some], axis=1))
+    head = "VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 1\nHEIGHT 1\nPOINTS 1\nDATA ascii\n"
+    write(files, "f.pcd", head + "0 0 0\n")
+    write(files, "g.glb", gltf.glb()[:-40])
+    write(files, "h.obj", "v 0 0 0\nf 1 2 3\n")
+    write(files, "i.ply", b"")
+    write(files, "a.txt", "a caption")
+    return files
+
+
+def test_a_folder_of_meshes_is_prepared_and_encoded(tmp_path, folder, command):
+    code, _, err = command("prepare", "folder", "--source", folder, "--out", tmp_path / "data", "--val", 0, "--test", 0)
+    assert code == 0, err
+    recipe = write(tmp_path, "recipe.yaml", ENCODING.format(data=tmp_path / "data"))
+    code, _, err = command("encode", "--config", recipe, "--skip-bad", 2)
+    assert (code, "more than the 2 that --skip-bad allows" in err) == (2, True), err
+    assert "Traceback" not in err
+    code, _, err = command("encode", "--config", recipe, "--skip-bad", 3)
+    assert code == 0, err
+    for name in ("g.glb", "h.obj", "i.ply"):
+        assert f"{folder / name}: " in err.replace(f"{tmp_path / 'data'}/../", f"{tmp_path}/"), err
+    assert "3 samples could not be read and are left out" in err
+
+
+def test_pix3d_with_its_materials(tmp_path, command):
+    """The points of a mesh are coloured by the picture that its material names."""
+    from flowbind.manifest import Manifest
+
+    model = tmp_path / "pix3d/model/bed/MALM"
+    model.mkdir(parents=True)
+    (tmp_path / "pix3d/img/bed").mkdir(parents=True)
+    write(tmp_path / "pix3d/img/bed", "1.png", picture())
+    export(textured(), model, "obj")
+    entry = {"img": "img/bed/1.png", "model": "model/bed/MALM/mesh.obj", "category": "bed"}
+    write(tmp_path / "pix3d", "pix3d.json", json.dumps([entry]))
+    code, _, err = command("prepare", "pix3d", "--source", tmp_path / "pix3d", "--out", tmp_path / "data", "--val", 0, "--test", 0)
+    assert code == 0, err
+    manifest = Manifest.read(tmp_path / "data/train.jsonl", ["image", "points"])
+    place, colour = np.split(manifest.read_raw(manifest.samples[0], "points", Points()).numpy(), 2, axis=1)
+    np.testing.assert_allclose(colour, quarter(place), atol=1e-6)

@@ -373,3 +373,17 @@ def test_preview_of_a_few_points(points, count):
 
 def test_preview_of_points_out_of_sight(points):
     assert (np.asarray(points.preview(cloud(radius=50))) == 255).mean() > 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e3, 1e12, 1e17])
+def test_preview_of_clouds_of_any_size(points, scale):
+    """Nothing overflows, and a cloud that is far larger than the picture takes no more than one that fills it."""
+    large = cloud(20_000)
+    large[:, :3] *= scale
+    assert points.preview(large).size == (128, 128)
+
+
+def test_preview_of_a_large_cloud_is_that_of_a_part(points):
+    large, part = (np.asarray(points.preview(cloud(count))).astype(float) for count in (100_000, 4096))
+    ink = [(picture != 255).any(-1) for picture in (large, part)]
+    assert ink[0].sum() / ink[1].sum() == pytest.approx(1, abs=0.03)

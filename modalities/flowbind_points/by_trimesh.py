@@ -10,7 +10,7 @@ import numpy as np
 from flowbind.libraries import require
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, plain
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, loose, plain
 from flowbind_points.texture import PIXELS, textured
 
 INSTALL = "pip install 'flowbind[points]'"
@@ -91,7 +91,7 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
                 Scan(place, colours[:, :3] if colours.shape[:1] == place.shape[:1] else None)
             )
     if surfaces or not scans:
-        return Geometry(surfaces)
+        return Geometry(surfaces, remarks=loose(scans))
     known = all(scan.colour is not None for scan in scans)
     return Geometry(
         points=Scan(

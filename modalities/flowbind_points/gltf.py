@@ -19,7 +19,7 @@ import numpy as np
 
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, to_unit
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, plain
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, loose, plain
 from flowbind_points.texture import decode, textured
 
 NUMBERS = 2**26  # of all accessors that are read, at most
@@ -118,9 +118,9 @@ class _Tree:
                 if count > 2 * FACES:
                     raise ValueError(f"more than {FACES} faces; simplify the mesh")
                 (surfaces if isinstance(part, Surface) else scans).append(part)
-        if surfaces:
-            return Geometry(surfaces)
         scans = [scan for scan in scans if scan is not None]
+        if surfaces:
+            return Geometry(surfaces, remarks=loose(scans))
         if not scans:
             raise ValueError("a scene with neither faces nor points")
         colours = [
@@ -201,15 +201,8 @@ class _Tree:
         if material is None:
             paint = plain() if colour is None else by_corner(colour, faces)
             return paint, paint
-        glossy = material.get("extensions", {}).get(GLOSSY)
-        base = material.get("pbrMetallicRoughness", {}) if glossy is None else glossy
-        factor = base.get("baseColorFactor" if glossy is None else "diffuseFactor", [1, 1, 1])[:3]
-        factor = np.array(factor, np.float64).reshape(3)
-        by_trimesh = PYTHONIC in str(self.tree["asset"].get("generator"))
-        if by_trimesh and (factor == DEFAULT).all() and "baseColorTexture" in base:
-            factor = np.ones(3)
+        factor, picture = self._look(material)
         unpictured = _times(plain(factor), colour, faces)
-        picture = base.get("baseColorTexture" if glossy is None else "diffuseTexture")
         if picture is None:
             return unpictured, unpictured
 
@@ -221,6 +214,23 @@ class _Tree:
         where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
         pictured = textured(where, self._picture(picture["index"]), plain(factor), factor)
         return _times(pictured, colour, faces), unpictured
+
+    def _look(self, material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
+        """A material's colour, and the picture that it multiplies; of the light it emits where it reflects none."""
+        base = material.get("pbrMetallicRoughness", {})
+        factor, picture = base.get("baseColorFactor", [1, 1, 1]), base.get("baseColorTexture")
+        glossy = material.get("extensions", {}).get(GLOSSY)
+        if glossy is not None:
+            factor, picture = glossy.get("diffuseFactor", [1, 1, 1]), glossy.get("diffuseTexture")
+        factor = np.array(factor[:3], np.float64).reshape(3)
+
+        by_trimesh = PYTHONIC in str(self.tree["asset"].get("generator"))
+        if by_trimesh and (factor == DEFAULT).all() and picture is not None:
+            return np.ones(3), picture
+        emitted = np.array(material.get("emissiveFactor", [0, 0, 0]), np.float64).reshape(3)
+        if emitted.any() and not factor.any():
+            return emitted, material.get("emissiveTexture")
+        return factor, picture
 
     def _picture(self, number: int) -> Callable[[], np.ndarray]:
         texture = self._of("textures", number)

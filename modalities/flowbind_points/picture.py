@@ -7,9 +7,13 @@ Shapes: n points, k pixels that a disc may cover.
 
 import numpy as np
 import PIL.Image
+import torch
 from scipy.spatial import cKDTree
 
+from flowbind_points.unit_sphere import thin
+
 SIZE = 128  # pixels of a side
+DRAWN = 4096  # points of a larger cloud
 FINER = 3  # drawn this much larger, then reduced: smooth edges
 AZIMUTH, ELEVATION = np.radians(30), np.radians(28)  # of the camera: a three-quarter view
 LIGHT = np.array([-0.42, 0.55, 0.72])  # towards the light: right, up, towards the camera
@@ -27,9 +31,13 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     """
     width = SIZE * FINER
     pixel = 2 * extent / width
+    cloud = cloud[thin(torch.arange(len(cloud)), min(len(cloud), DRAWN)).numpy()]
     place = cloud[:, :3] @ _camera().T / pixel  # in pixels from now on: right, up, towards the camera
     normal, radius = _surface(place)
     radius = float(np.clip(radius, 1.5, width / 16))
+
+    near = (np.abs(place[:, :2]) < width / 2 + radius + 1).all(axis=1)  # others cover no pixel
+    cloud, place, normal = cloud[near], place[near], normal[near]
     right, up = np.mgrid[-int(radius) : int(radius) + 1, -int(radius) : int(radius) + 1].reshape(2, 1, -1)
     steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
     towards = -(normal[:, :1] * right + normal[:, 1:2] * up) / steep
@@ -37,9 +45,11 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     row = np.rint(width / 2 - place[:, 1:2]).astype(int) - up
     seen = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
     covered = seen & (right**2 + up**2 + towards**2 <= radius**2)
+
     light = (1 + normal @ (LIGHT / np.linalg.norm(LIGHT))) / 2
     paint = np.clip(cloud[:, 3:], 0, 1) * (AMBIENT + (1 - AMBIENT) * light)[:, None]
     paint = np.rint(255 * paint).astype(np.uint8)
+
     point = np.nonzero(covered)[0]
     order = np.argsort((place[:, 2:] + towards)[covered])  # far to near: where a pixel repeats, the last one stays
     canvas = np.full((width, width, 3), BACKGROUND, np.uint8)

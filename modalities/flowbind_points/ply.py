@@ -16,11 +16,12 @@ from flowbind_points.numbers import parse, whole
 from flowbind_points.surface import Geometry, Paint, Surface, by_corner, by_face, fan, plain
 from flowbind_points.texture import textured
 
-SCALARS = {  # both families of names in use for the same eight types
+SCALARS = {  # both families of names in use for the same eight types, and two more that are written
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2",
     "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
     "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
     "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
+    "int64": "i8", "uint64": "u8",
 }  # fmt: skip
 ENCODINGS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 HEADED = 2**16  # bytes that a header takes at most

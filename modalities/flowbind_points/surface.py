@@ -58,6 +58,12 @@ def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
     return scan, [*geometry.remarks, *remarks]
 
 
+def loose(scans: Sequence[Scan]) -> list[str]:
+    """What there is to be said of points beside surfaces."""
+    count = sum(len(scan.place) for scan in scans)
+    return [f"{count} points beside its surfaces are left out"] if count else []
+
+
 def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
     """Draws 4,096 points, of all surfaces together uniformly by area; on surfaces without an area, on any triangle alike.
 
