@@ -12,7 +12,7 @@ import hashlib
 import inspect
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from flowbind.libraries import require
 from flowbind.padding import padded
 from flowbind.regular import WEIGHTS, check_regular
 
@@ -73,6 +74,19 @@ class Codec(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
+
+    def libraries(self, use: str) -> Mapping[str, str]:
+        """Modules that `encode` or `decode` (`use` is one of these) needs beyond flowbind's own, each with the command that installs it."""
+        return {}
+
+    def check_libraries(self, use: str) -> None:
+        """Imports what encoding or decoding needs, before long work begins.
+
+        Raises:
+            ValueError: a library is not installed, or cannot be imported; one line that says what to do.
+        """
+        for module, install in self.libraries(use).items():
+            require(module, f"{type(self).__name__} ({use})", install)
 
     def files(self) -> dict[str, Path]:
         """The arguments that name a file or folder of this machine. A released model takes copies of these along.

@@ -390,6 +390,7 @@ def encode(
         return LatentStore(folder)
     for name in sorted({name for plan in plans for name in plan.modalities}):
         modalities[name].check_libraries()  # or each of its samples would be called bad
+        modalities[name].codec.check_libraries("encode")
     try:
         trainer.predict(Encoding(modalities, manifest, plans, folder, skip_bad, workers), return_predictions=False)
     except SystemExit as stop:

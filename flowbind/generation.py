@@ -242,11 +242,12 @@ class Model:
 
         Raises:
             ValueError: samples or targets that cannot be told apart, sources of different lengths, a sample that cannot be
-                read, a modality the model does not have, or settings that no solver has.
+                read, a modality the model does not have, a library that is not installed, or settings that no solver has.
         """
         sources, to = together(sources), named(to, "targets")
-        for name in [*sources, *to]:
-            self.modality(name)
+        for use, names in (("encode", sources), ("decode", to)):
+            for name in names:
+                self.modality(name).codec.check_libraries(use)
         check_sampling(steps, method, variety)
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
         made = self.translate(latents, to, steps, method, variety, seed, first)

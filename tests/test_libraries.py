@@ -1,13 +1,18 @@
 """Optional libraries: what is missing is named before work begins, and what is broken is not called missing."""
 
+import re
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
-from flowbind.libraries import require
+from flowbind import registry
+from flowbind.libraries import importing, require
 from flowbind.registry import load
 from tests.toy import Vector
 
+ROOT = Path(__file__).parents[1]
 MISSING = "Vector needs flowbind_missing; install it with `pip install it`"
 
 
@@ -33,6 +38,16 @@ def test_a_library_is_imported(installed):
 def test_a_library_that_is_not_installed_is_named_with_the_command(module):
     with pytest.raises(ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"):
         require(module, "a test", "pip install it")
+
+
+def test_several_are_named_together():
+    message = r"^a test needs xml and flowbind_missing; install them with `pip install it`$"
+    both = importing("xml", "flowbind_missing", needing="a test", install="pip install it")
+    with pytest.raises(ValueError, match=message), both:
+        import flowbind_missing  # noqa: F401
+    with importing("xml", needing="a test", install="pip install it"):
+        from xml import etree
+    assert etree
 
 
 @pytest.mark.parametrize(
@@ -73,6 +88,35 @@ def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
     monkeypatch.setattr("flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins"))
     code, out, err = command("generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out")
     assert (code, out, err.splitlines()) == (2, "", [f"flowbind: {MISSING}"])
+
+
+@pytest.mark.parametrize("use", ["encode", "decode"])
+def test_the_libraries_of_a_codec_are_asked_for_before_work(tmp_path, world, command, monkeypatch, use):
+    """Of encoding by `flowbind encode`, of both by generation, each of the modalities that it is done with."""
+    from tests.released import release
+    from tests.toy import Word, WordCodec
+
+    model = release(tmp_path / "model", word=Word(), vector=Vector())
+    missing = {"flowbind_missing": "pip install it"}
+    monkeypatch.setattr(WordCodec, "libraries", lambda self, asked: missing if asked == use else {})
+    monkeypatch.setattr(Word, "read", lambda *_: pytest.fail("it begins"))
+    message = f"flowbind: WordCodec ({use}) needs flowbind_missing; install it with `pip install it`"
+    if use == "encode":
+        code, _, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
+        assert (code, err.splitlines()) == (2, [message])
+    sources = ["--from", "word=123", "--to", "vector"] if use == "encode" else ["--from", "word=123", "--to", "word"]
+    code, _, err = command("generate", model, *sources, "--out", tmp_path / "out")
+    assert (code, err.splitlines()) == (2, [message])
+
+
+@pytest.mark.parametrize("name", sorted(registry.installed("codecs")))
+def test_codecs_that_ship_name_extras_that_there_are(name):
+    codec = load("codecs", name)
+    given = {"weights": "adapter.safetensors"} if name in ("clap-audioldm",) else {}
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for use in ("encode", "decode"):
+        for install in codec(**given).libraries(use).values():
+            assert re.fullmatch(r"pip install 'flowbind\[([\w-]+)\]'", install)[1] in extras
 
 
 @pytest.mark.parametrize("name", ["text", "image", "audio", "points"])

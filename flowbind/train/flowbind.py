@@ -289,6 +289,8 @@ class FlowBind(LightningModule):
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
         for modality in self.modalities.values():
             modality.check_libraries()
+            for use in ("encode", "decode"):
+                modality.codec.check_libraries(use)
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
         config, model = self.evaluation, self.model

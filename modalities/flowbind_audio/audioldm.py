@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.codec import NeuralCodec, digest, local
+from flowbind.libraries import importing
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
-from flowbind_audio.clap import SECONDS, UNFUSED, WIDTH, Clap, missing, open_clap, quietly, unreachable
+from flowbind_audio.clap import INSTALL, SECONDS, UNFUSED, WIDTH, Clap, open_clap, quietly, unreachable
 from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import RATE
 
@@ -78,6 +79,9 @@ class ClapAudioLDM(NeuralCodec):
             )
         return Path(self.weights)
 
+    def libraries(self, use: str) -> dict[str, str]:
+        return self.ear.libraries if use == "encode" else dict.fromkeys(("diffusers", "transformers"), INSTALL)
+
     def files(self) -> dict[str, Path]:
         return super().files() | local(clap=self.clap, audioldm=self.audioldm)
 
@@ -136,10 +140,8 @@ class ClapAudioLDM(NeuralCodec):
         Raises:
             ValueError: it is not there, or it is another model; one line says what to do.
         """
-        try:
+        with importing("diffusers", "transformers", needing=f"the decoder '{self.audioldm}'", install=INSTALL):
             from diffusers import AudioLDMPipeline
-        except ImportError:
-            raise missing(f"the decoder '{self.audioldm}'", "diffusers and transformers", "audioldm") from None
         try:
             with quietly("transformers", "diffusers"):  # also of the remark that AudioLDM is developed no further
                 pipeline = AudioLDMPipeline.from_pretrained(self.audioldm, revision=self.audioldm_revision)

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.codec import digest_all
+from flowbind.libraries import importing, require
 from flowbind_audio.spectrogram import RATE
 
 WIDTH = 512  # of an embedding
@@ -38,6 +39,9 @@ NUMBERS = [  # which checkpoints hold beside weights; reading them runs no code 
     *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
 ]
 SETTINGS = ["*.json", "*.txt"]  # of a repository on the hub
+INSTALL = "pip install 'flowbind[audioldm]'"
+INSTALL_LAION = "pip install 'flowbind[laion-clap]'"
+INSTALL_AUDIO = "pip install 'flowbind[audio]'"
 
 
 class Clap(ABC):
@@ -49,6 +53,7 @@ class Clap(ABC):
     """
 
     backend: ClassVar[str]
+    libraries: ClassVar[dict[str, str]]  # modules that it imports, each with the command that installs it
 
     def __init__(self, name: str, revision: str = "main") -> None:
         self.name, self.revision = name, revision
@@ -125,6 +130,7 @@ class TransformersClap(Clap):
     """`transformers.ClapModel`, without fusion, from a folder or a repository of the Hugging Face hub."""
 
     backend = "transformers"
+    libraries: ClassVar[dict[str, str]] = {"transformers": INSTALL, "soxr": INSTALL_AUDIO}
 
     @cached_property
     def folder(self) -> Path:
@@ -150,10 +156,8 @@ class TransformersClap(Clap):
     @cached_property
     def model(self) -> nn.Module:
         folder = self.folder
-        try:
+        with importing("transformers", needing=f"the CLAP model '{self.name}'", install=INSTALL):
             from transformers import ClapModel
-        except ImportError:
-            raise missing(f"the CLAP model '{self.name}'", "transformers", "audioldm") from None
         try:
             with quietly("transformers"):
                 model = ClapModel.from_pretrained(folder, dtype=torch.float32)
@@ -231,6 +235,7 @@ class LaionClap(Clap):
     """
 
     backend = "laion_clap"
+    libraries: ClassVar[dict[str, str]] = {"laion_clap": INSTALL_LAION, "soxr": INSTALL_AUDIO}
     towers: ClassVar[dict[int, str]] = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}  # by patch width
 
     @property
@@ -249,12 +254,8 @@ class LaionClap(Clap):
     def module(self):
         """The package's own wrapper of the network and its tokenizer."""
         (file,) = self.files
-        try:
+        with importing("laion_clap", needing=f"the CLAP checkpoint '{self.name}'", install=INSTALL_LAION):
             from laion_clap import CLAP_Module
-        except ImportError:
-            raise missing(
-                f"the CLAP checkpoint '{self.name}'", "laion-clap (and numpy below 2)", "laion-clap"
-            ) from None
         state = load_weights(file)
         state.pop("text_branch.embeddings.position_ids", None)  # no longer a weight of transformers' RoBERTa
         patches = state.get("audio_branch.patch_embed.proj.weight", torch.empty(0))
@@ -294,10 +295,7 @@ def open_clap(backend: str, name: str, revision: str = "main") -> Clap:
 
 def ten_seconds(wave: Tensor) -> Tensor:
     """What is heard of a sound at 16 kHz, resampled to 48 kHz: (samples,) -> (480000,)."""
-    try:
-        import soxr
-    except ImportError:
-        raise missing("resampling sounds for CLAP", "soxr", "audio") from None
+    soxr = require("soxr", "resampling sounds for CLAP", INSTALL_AUDIO)
     heard = (wave[: SECONDS * RATE].cpu().float() * 32768).round().clamp(-32768, 32767) / 32768
     wide = torch.from_numpy(soxr.resample(heard.numpy(), RATE, CLAP_RATE))[: SECONDS * CLAP_RATE]
     repeated = wide.repeat(SECONDS * CLAP_RATE // len(wide))
@@ -310,12 +308,10 @@ def fetched(name: str, revision: str, patterns: list[str]) -> Path:
     Raises:
         ValueError: the hub does not give it.
     """
-    try:
+    with importing("huggingface_hub", needing=f"'{name}'", install=INSTALL):
         from huggingface_hub import snapshot_download
-
+    try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except ImportError:
-        raise missing(f"'{name}'", "huggingface-hub", "audioldm") from None
     except (OSError, ValueError) as error:
         raise ValueError(unreachable(name, revision, error)) from None
 
@@ -375,11 +371,6 @@ def quietly(*libraries: str) -> Iterator[None]:
             logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()
-
-
-def missing(needing: str, package: str, extra: str) -> ValueError:
-    """The error of a package that is not installed."""
-    return ValueError(f"{needing} needs {package}; install it with `pip install 'flowbind[{extra}]'`")
 
 
 def line(error: Exception) -> str:

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.codec import Codec, digest
-from flowbind_audio.clap import load_weights, local_weights, missing
+from flowbind.libraries import importing
+from flowbind_audio.clap import load_weights, local_weights
 from flowbind_audio.spectrogram import RATE
 
 FFT, HOP = 512, 353  # samples of a frame and between frames: 32 ms and 22 ms
@@ -27,6 +28,7 @@ WIDTH = 512  # of an embedding, and of what the ResNet sees
 TOGETHER = 160 * RATE  # samples embedded at once
 PARTS = ("audio_encoder.", "audio_transform.")  # of a checkpoint; its other weights are of training
 WINDOW = "audio_encoder.spectrogram."  # the Hann window is no weight
+INSTALL = "pip install 'flowbind[metrics]'"
 RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/lyrebird-wav2clip"
 
 
@@ -54,6 +56,9 @@ class Wav2Clip(Codec):
             ValueError: there are none.
         """
         return local_weights("Wav2CLIP", self.weights, RELEASE)
+
+    def libraries(self, use: str) -> dict[str, str]:
+        return {"torchvision": INSTALL} if use == "encode" else {}
 
     def files(self) -> dict[str, Path]:
         return {} if self.weights is None else {"weights": Path(self.weights)}
@@ -106,10 +111,8 @@ def build_wav2clip() -> nn.Module:
     Raises:
         ValueError: torchvision is not installed.
     """
-    try:
+    with importing("torchvision", needing="Wav2CLIP", install=INSTALL):
         from torchvision.models import resnet18
-    except ImportError:
-        raise missing("Wav2CLIP", "torchvision", "metrics") from None
     encoder = resnet18()
     encoder.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     encoder.fc = nn.Identity()

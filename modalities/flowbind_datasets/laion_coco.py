@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from flowbind.libraries import importing
 from flowbind.progress import say, track
 from flowbind.regular import read_regular
 from flowbind_datasets.files import IMAGES, File, Files
@@ -79,11 +80,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: pyarrow is not installed, the file is damaged, or a column is missing.
     """
-    try:
+    with importing("pyarrow", needing=f"{path}: reading it", install="pip install 'flowbind[datasets]'"):
         import pyarrow
         from pyarrow import parquet
-    except ImportError:
-        raise ValueError(f"{path}: reading it needs pyarrow; pip install 'flowbind[datasets]'") from None
     try:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import digest
+from flowbind.libraries import require
 from flowbind.registry import nearest
 
 
@@ -27,10 +28,7 @@ def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
         ValueError: open_clip is not installed, there is no such model, tag or file, the file does not fit the model, or
             the hub does not give the tag's weights.
     """
-    try:
-        import open_clip
-    except ImportError as error:
-        raise ValueError(f"{error.name} is missing; install it with `pip install 'flowbind[{extra}]'`") from None
+    open_clip = require("open_clip", f"the CLIP model '{model}'", f"pip install 'flowbind[{extra}]'")
     if model not in open_clip.list_models():
         raise ValueError(f"open_clip has no model '{model}'; {nearest(model, open_clip.list_models())}")
     file = pretrained

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import Codec, local
+from flowbind.libraries import importing
 from flowbind_image.clip import first_line, load_clip, prepare, weights_of
 
 NOISE_LEVELS = 1000  # of Stable unCLIP
+INSTALL = "pip install 'flowbind[unclip]'"
 SIZE_STEP = 8  # pixels a side of one latent of its autoencoder
 
 
@@ -67,6 +69,10 @@ class ClipUnclip(Codec):
         self.batch_size, self.half = batch_size, half
         self.shape = (width,)
 
+    def libraries(self, use: str) -> dict[str, str]:
+        modules = {"encode": ("open_clip",), "decode": ("diffusers", "transformers")}[use]
+        return dict.fromkeys(modules, INSTALL)
+
     def files(self) -> dict[str, Path]:
         weights = local(pretrained=self.pretrained) if Path(self.pretrained).is_file() else {}  # a tag is no folder
         return weights | local(decoder=self.decoder)
@@ -92,15 +98,11 @@ class ClipUnclip(Codec):
             ValueError: diffusers or transformers is not installed, the decoder is not to be had, or it is for
                 embeddings of another width.
         """
-        try:
+        with importing("diffusers", "transformers", needing=f"the decoder '{self.decoder}'", install=INSTALL):
             from diffusers import StableUnCLIPImg2ImgPipeline
-
+        try:
             with _quietly():
                 pipeline = StableUnCLIPImg2ImgPipeline.from_pretrained(self.decoder, revision=self.revision)
-        except ImportError:
-            raise ValueError(
-                "decoding needs diffusers and transformers; install them with `pip install 'flowbind[unclip]'`"
-            ) from None
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(
                 f"the decoder '{self.decoder}' cannot be loaded ({first_line(error)}); where the hub has it no longer, "

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from flowbind.libraries import importing
+
 FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # no other formats of the same weights
 
 
@@ -23,22 +25,15 @@ def folder_of(name: str, revision: str, kind: str, argument: str, extra: str, in
     """
     if Path(name).is_dir():
         return Path(name)
-    try:
+    with importing("huggingface_hub", needing=f"{kind} '{name}'", install=f"pip install 'flowbind[{extra}]'"):
         from huggingface_hub import snapshot_download
-
+    try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except ImportError:
-        raise missing(f"{kind} '{name}'", "huggingface-hub", extra) from None
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{kind} '{name}' ({revision}) is no folder, and the hub does not give it ({line(error)}); {instead}"
             f"log in with `hf auth login` if it is gated, or set `{argument}` to a local folder of the model"
         ) from None
-
-
-def missing(needing: str, package: str, extra: str) -> ValueError:
-    """The error of a package that is not installed."""
-    return ValueError(f"{needing} needs {package}; install it with `pip install 'flowbind[{extra}]'`")
 
 
 def line(error: Exception) -> str:

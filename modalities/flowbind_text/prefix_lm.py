@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import Codec, arguments, local
+from flowbind.libraries import importing
 from flowbind.progress import track
-from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
+from flowbind_text.hub import folder_of, has_words, line, without_bars
 from flowbind_text.sentences import SentenceEncoder
 
 BATCH = 128  # captions written at a time
 CHUNK = 1024  # captions embedded between two reports of progress
 PAST = -100  # in place of a piece, after a caption's end: what cross-entropy leaves out
 NO_CAPTION = re.compile("[\0\ufeff]")  # characters that a file of captions does not keep
+INSTALL = "pip install 'flowbind[prefix-lm]'"
 RECIPE = "recipes/codecs/text_decoder.yaml"
 
 
@@ -180,6 +182,10 @@ class SentencePrefixLM(Codec):
             )
         return Path(self.weights)
 
+    def libraries(self, use: str) -> dict[str, str]:
+        module = {"encode": "sentence_transformers", "decode": "transformers"}[use]
+        return {module: INSTALL}
+
     def files(self) -> dict[str, Path]:
         trained = {} if self.weights is None else {"weights": self.file}
         return trained | local(encoder=self.encoder, language_model=self.language_model)
@@ -202,10 +208,8 @@ class SentencePrefixLM(Codec):
         Raises:
             ValueError: transformers is not installed, or the folder holds no whole tokenizer, or one without an end.
         """
-        try:
+        with importing("transformers", needing=f"the language model '{self.language_model}'", install=INSTALL):
             from transformers import AutoTokenizer
-        except ImportError:
-            raise missing(f"the language model '{self.language_model}'", "transformers", "prefix-lm") from None
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
@@ -228,10 +232,8 @@ class SentencePrefixLM(Codec):
         Raises:
             ValueError: transformers is not installed, or the folder holds no whole causal language model.
         """
-        try:
+        with importing("transformers", needing=f"the language model '{self.language_model}'", install=INSTALL):
             from transformers import AutoModelForCausalLM
-        except ImportError:
-            raise missing(f"the language model '{self.language_model}'", "transformers", "prefix-lm") from None
         try:
             with without_bars():
                 lm, loaded = AutoModelForCausalLM.from_pretrained(

