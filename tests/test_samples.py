@@ -88,7 +88,6 @@ def test_what_is_whole_is_one_sample(given):
         (range(3), "sample 0 is 0"),
         ([b"302"], "sample 0 is b'302'"),
     ],
-    ids=str,
 )
 def test_what_cannot_be_told_is_refused(given, said):
     with pytest.raises(ValueError, match=f"^source: .*{said}"):
