@@ -185,7 +185,7 @@ NOT_LISTS = {
         '{"word": "302"}\n{"vector": "a.vec"}\n',
         "1 of 2 samples have no 'word', the first of them '2'",
     ),
-    "array.json": ('["302", "113"]', "a JSON object is needed, not list"),
+    "array.json": ('["302", "113"]', "a manifest has one JSON object a line"),
     "damaged.jsonl": ('{"word": "302"\n', "line 1: not JSON"),
     "nested.txt": ("@list.txt\n", "a list that names another"),
     "latin.txt": (b"caf\xe9", "not UTF-8"),
