@@ -47,7 +47,8 @@ codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights int
 	$(BIN)/flowbind prepare shapes --out data/shapes
 	for name in text image audio points; do \
 	  $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml && \
-	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors || exit 1; \
+	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors && \
+	  cp runs/codecs/$$name.json modalities/flowbind_$$name/weights/small.json || exit 1; \
 	done
 
 docs: $(ENVIRONMENT) ## the documentation, in docs/_build/html

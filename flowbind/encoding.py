@@ -24,6 +24,7 @@ from flowbind.defaults import torch_defaults
 from flowbind.manifest import Manifest, Sample, describe_fault
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
+from flowbind.promise import Promises
 from flowbind.registry import installed
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard, shard_metadata, write_shard
 
@@ -164,10 +165,11 @@ class Encoding(LightningModule):
         folder: Path,
         skip_bad: int,
         workers: int,
+        promises: Promises,
     ) -> None:
         super().__init__()
         self.modalities, self.manifest, self.plans, self.folder = modalities, manifest, plans, folder
-        self.skip_bad, self.workers = skip_bad, workers
+        self.skip_bad, self.workers, self.promises = skip_bad, workers, promises
         self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
         self._begin()
 
@@ -282,6 +284,7 @@ class Encoding(LightningModule):
                 latents[name], of_this = encode_rows(name, self.modalities[name], raws)
                 errors = of_this | errors
                 self._note_caveats(name, chunk, raws)
+                self._look(name, raws, latents[name], of_this)
 
         good = [row for row in range(len(chunk.indices)) if row not in errors]
         for name, rows in latents.items():
@@ -299,6 +302,14 @@ class Encoding(LightningModule):
         for index, raw in zip(chunk.indices, raws, strict=True):
             if caveat := codec.caveat(raw):
                 self.caveats.setdefault(name, []).append(f"{self._name(self.manifest.samples[index])} {caveat}")
+
+    def _look(self, name: str, raws: Sequence[Any], latents: Tensor, errors: Mapping[int, str]) -> None:
+        """Says where a codec was made for other samples. Only the first device looks, and only at those that it encodes."""
+        if self.trainer.is_global_zero:
+            good = [row for row in range(len(raws)) if row not in errors]
+            line = self.promises.look(name, self.modalities[name].codec, [raws[row] for row in good], latents[good])
+            if line:
+                say(f"{self.manifest.path}: {line}")
 
     def _name(self, sample: Sample) -> str:
         return f"sample '{sample.id}' of {self.manifest.path}"
@@ -366,6 +377,7 @@ def encode(
     trainer: Trainer,
     skip_bad: int = 0,
     workers: int = 0,
+    promises: Promises | None = None,
 ) -> LatentStore:
     """Encodes a manifest into a store, doing only what is not done yet.
 
@@ -376,6 +388,7 @@ def encode(
         trainer: Lightning's, with the devices to use.
         skip_bad: how many samples that cannot be read may be left out; they are listed.
         workers: processes that read raw samples.
+        promises: what was looked at already, where several manifests are encoded by the same codecs.
 
     Raises:
         ValueError: a sample that cannot be read, or no sample at all.
@@ -392,7 +405,8 @@ def encode(
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
     try:
-        trainer.predict(Encoding(modalities, manifest, plans, folder, skip_bad, workers), return_predictions=False)
+        encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
+        trainer.predict(encoding, return_predictions=False)
     except SystemExit as stop:
         if stop.code:  # how Lightning ends on Ctrl-C
             raise KeyboardInterrupt from None

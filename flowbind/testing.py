@@ -8,6 +8,7 @@ A law that is broken raises AssertionError with one line: the modality, the law,
 
 import copy
 import json
+import math
 import pickle
 import tempfile
 from collections.abc import Callable, Sequence
@@ -309,6 +310,22 @@ def decoding_obeys_its_generator(subject: Subject) -> None:
             raws = codec.decode(subject.latents, torch.Generator(codec.device).manual_seed(0))
             made.append(subject.encode(raws))
     _demand_same(subject, made[1], made[0], "another global seed, with the same generator,")
+
+
+@law
+def what_is_promised_is_measured(subject: Subject) -> None:
+    """A codec that promises an error of its round trip measures it: a number for each sample, 0 where nothing was lost."""
+    codec, raws = subject.modality.codec, list(subject.raws)
+    promised = codec.promise()
+    if promised is None:
+        return
+
+    _demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
+    nothing = codec.errors(raws, raws)
+    _demand(nothing.shape == (len(raws),), f"the errors have the shape {tuple(nothing.shape)}")
+    _demand(nothing.abs().max() <= ROUNDING, f"where nothing was lost the errors are {nothing.tolist()[:9]}")
+    lost = codec.errors(raws, codec.decode(subject.latents))
+    _demand(lost.isfinite().all() and (lost >= 0).all(), f"the errors of a round trip are {lost.tolist()[:9]}")
 
 
 @law

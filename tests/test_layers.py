@@ -24,6 +24,7 @@ LAYERS = {
         "tables",
         "store",
         "flows",
+        "promise",
         "samples",
         "generation",
         "release",

@@ -207,6 +207,11 @@ def head_of(build):
     return {"build_head": lambda self, config: build(*self.codec.shape)}
 
 
+def nearness(raws, again):
+    """1 where nothing was lost, below it elsewhere."""
+    return torch.exp(-(torch.stack(list(raws)) - torch.stack(list(again))).abs().mean(1))
+
+
 BROKEN = {
     "files_keep_samples": [
         (toy({"suffixes": ("VEC",)}), "in lower case"),
@@ -260,6 +265,13 @@ BROKEN = {
     ],
     "decoding_obeys_its_generator": [
         (toy(**decode_changed(lambda raws: [raw + torch.rand(3) for raw in raws])), "another global seed"),
+    ],
+    "what_is_promised_is_measured": [
+        (toy(promise=lambda self: 0.1), "measures none"),
+        (toy(promise=lambda self: -1.0), "it promises -1"),
+        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.zeros(1)), r"the shape \(1,\)"),
+        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.ones(len(raws))), "nothing was lost"),
+        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.log(nearness(raws, again))), "round trip"),
     ],
     "the_fingerprint_is_flat_json": [
         (toy(fingerprint=lambda self: {"codec": "Changed", "inner": {}}), "hold objects"),

@@ -25,11 +25,12 @@ def run(verb: str, arguments: list[str]) -> None:
 
     from flowbind.cli.recipe import build
     from flowbind.encoding import encode
+    from flowbind.promise import Promises
     from flowbind.registry import nearest
 
     own = [name for name in parser.options if name not in CONFIG]
     cli = build([*(f"--config={path}" for path in options.config), *rest], own)
-    manifests = cli.datamodule.manifests
+    manifests, promises = cli.datamodule.manifests, Promises()
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
@@ -40,4 +41,5 @@ def run(verb: str, arguments: list[str]) -> None:
             cli.trainer,
             options.skip_bad,
             options.workers,
+            promises,
         )

@@ -105,6 +105,13 @@ class RawDataModule(LightningDataModule):
                 f"{least} are needed, for {reason}; raise batch_size, or give more samples"
             )
 
+    def raws(self, part: str, count: int) -> list[Any]:
+        """The first raw samples of `train` or `val`, at most `count` of them, read anew."""
+        name = name_of("modalities", type(self.modality))
+        manifest = Manifest.read(getattr(self, part), [*installed("modalities"), name])
+        samples = _samples(manifest, name)[:count]
+        return [manifest.read_raw(sample, name, self.modality) for sample in samples]
+
     def _load(self, manifest: Manifest, samples: list[Sample], name: str) -> TensorDataset:
         codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
         index = {factor: {value: i for i, value in enumerate(values)} for factor, values in self.classes.items()}

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from flowbind import draws
 from flowbind.atomic import check_place
-from flowbind.codec import NeuralCodec
-from flowbind.data.raw import RawBatch
+from flowbind.codec import NeuralCodec, arguments, promise_file
+from flowbind.data.raw import RawBatch, RawDataModule
 from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
+from flowbind.promise import write_promise
 from flowbind.tensors import save_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.callbacks import Export
@@ -44,9 +45,14 @@ class CodecTraining(LightningModule):
         semantic: weight of a linear classifier's cross-entropy on the latent, for manifests with labels. It spreads the
             latents by meaning, as the contrastive training of large codecs does; 0 trains by reconstruction alone.
         seed: of the noise and of all else that is drawn; with the step it decides every draw.
+
+    Attributes:
+        promised_on: samples, at most, on which it is measured what the codec promises (`Codec.promise`); 0 for none, where
+            decoding is long work.
     """
 
     decides_nothing: ClassVar = ("export",)  # of the weights
+    promised_on: ClassVar[int] = 256
 
     def __init__(
         self,
@@ -189,10 +195,20 @@ class CodecTraining(LightningModule):
         return [Export(), Agreement()]
 
     def export_trained(self) -> None:
-        """Writes the trained weights."""
+        """Writes the trained weights, and beside them what they promise of a round trip."""
         if self.trainer.is_global_zero:
-            self.write_weights(Path(self.export))
+            path = Path(self.export)
+            promise_file(path).unlink(missing_ok=True)  # of other weights
+            self.write_weights(path)
+            self._promise(path)
             say(f"wrote {self.export}")
+
+    def _promise(self, path: Path) -> None:
+        """Measures the round trip on samples to validate on, as whoever uses these weights will make it."""
+        data = getattr(self.trainer, "datamodule", None)
+        if self.promised_on and isinstance(data, RawDataModule) and isinstance(self.codec, NeuralCodec):
+            codec = type(self.codec)(**arguments(self.codec) | {"weights": str(path)}).to(self.device)
+            write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
 
     def check_export(self, run_folder: Path) -> None:
         """Refuses, before the first step, a place where the weights could not be written."""
@@ -218,6 +234,7 @@ class CodecTraining(LightningModule):
             raise ValueError(f"the checkpoint is of another codec ({str(error).splitlines()[-1].strip()})") from None
         if unknown or not state:
             raise ValueError(f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})")
+        promise_file(path).unlink(missing_ok=True)
         self.write_weights(path)
 
     def write_weights(self, path: Path) -> None:

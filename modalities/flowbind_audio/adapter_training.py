@@ -12,6 +12,8 @@ class AudioAdapterTraining(CodecTraining):
     The loss is one minus the cosine of an embedding and what comes back of it: lengths mean nothing to CLAP.
     """
 
+    promised_on = 0  # decoding is a diffusion's long work
+
     def prepare_data(self) -> None:
         self.codec.to(self.trainer.strategy.root_device)  # sounds are embedded where the adapter is trained
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import NeuralCodec
+from flowbind_points.chamfer import chamfer
 from flowbind_points.cloud import GREY
 from flowbind_points.unit_sphere import thin, to_unit_sphere
 
@@ -75,6 +76,10 @@ class PointAutoencoder(NeuralCodec):
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         clouds = torch.stack([thin(raw, self.points) for raw in raws])
         return to_unit_sphere(clouds[..., : 6 if self.colours else 3])
+
+    def errors(self, raws: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
+        """The Chamfer distance of the clouds' places in the unit sphere, with shape (B,)."""
+        return chamfer(self.prepare(raws)[..., :3], self.prepare(again)[..., :3])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
         place, colour = outputs[..., :3], outputs[..., 3:].clamp(0, 1)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import NeuralCodec
+from flowbind_points.chamfer import chamfer
 from flowbind_points.unit_sphere import thin
 
 POINTS = 1024
@@ -52,6 +53,10 @@ class SmallPoints(NeuralCodec):
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         clouds = torch.stack([thin(raw, POINTS) for raw in raws])
         return torch.cat([clouds[..., :3] / self.scale, clouds[..., 3:]], dim=2)
+
+    def errors(self, raws: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
+        """The Chamfer distance of the clouds' places, in units of `scale`, with shape (B,)."""
+        return chamfer(self.prepare(raws)[..., :3], self.prepare(again)[..., :3])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
         clouds = torch.cat([outputs[..., :3] * self.scale, outputs[..., 3:].clamp(0, 1)], dim=2)
