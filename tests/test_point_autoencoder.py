@@ -7,8 +7,8 @@ import torch
 from flowbind_points import Points
 from flowbind_points.autoencoder import PointAutoencoder
 from flowbind_points.autoencoder_training import COLOUR, PointAutoencoderTraining
-from flowbind_points.cloud_metrics import squared_chamfer
 from flowbind_points.cloud import GREY
+from flowbind_points.cloud_metrics import squared_chamfer
 from flowbind_points.some import some
 from flowbind_points.unit_sphere import to_unit_sphere
 from torch import Tensor

@@ -177,9 +177,9 @@ NOT_LISTS = {
     "empty.txt": ("", "no sample in it"),
     "blank.txt": ("\n \n", "no sample in it"),
     "header.csv": ("id,word\n", "no sample in it"),
-    "other.csv": ("id,caption\n1,302\n", "no column 'word' in its header, which has id, caption"),
-    "twice.csv": ("word,word\n1,302\n", "several columns 'word'"),
-    "ragged.csv": ("id,word\n1,302\n2\n", "line 3: 1 cells, the header has 2"),
+    "other.csv": ("id,caption\n1,302\n", "needs the columns word; found id, caption"),
+    "twice.csv": ("word,word\n1,302\n", "2 columns are called 'word'"),
+    "ragged.csv": ("id,word\n1,302\n2\n", "line 3: 1 cells where there are 2 columns"),
     "gap.csv": ("id,word\n1,302\n2,\n", "1 of 2 samples have no 'word', the first of them '3'"),
     "gap.jsonl": (
         '{"word": "302"}\n{"vector": "a.vec"}\n',

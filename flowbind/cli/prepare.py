@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flowbind.cli.parser import Parser, path, real
+from flowbind.cli.parser import Parser, path, real, whole
 from flowbind.cli.prepared import prepare_into
 from flowbind.registry import installed, load
 
@@ -26,7 +26,7 @@ def run(verb: str, arguments: list[str]) -> None:
     for option, (kind, default, help) in options_of(prepare).items():
         flag, needed = "--" + option.replace("_", "-"), default is inspect.Parameter.empty
         default = None if needed else default
-        kind = {float: real(), Path: path}.get(kind, kind)
+        kind = whole(0) if option == "seed" else {float: real(), Path: path}.get(kind, kind)
         parser.add_argument(flag, dest=option, type=kind, default=default, required=needed, help=help)
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")

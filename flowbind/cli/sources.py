@@ -4,22 +4,20 @@ A list is read as what it is: a manifest gives the values of one modality, a tab
 a sample. Nothing is guessed: what could be two things, or lacks a sample, is an error.
 """
 
-import csv
 import glob
 import json
 import os
 from collections.abc import Collection
-from io import StringIO
 from pathlib import Path
 
 from flowbind.manifest import Manifest, Sample
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.regular import read_regular
+from flowbind.tables import read_table
 
 MANIFESTS = (".jsonl", ".ndjson", ".json")
-TABLES = {".csv": ",", ".tsv": "\t"}
-SEPARATORS = ",;\t"  # what spreadsheets put between columns, whatever the file is called
+TABLES = (".csv", ".tsv")
 
 
 def expand(value: str, modality: Modality, name: str, known: Collection[str]) -> list[str | Path]:
@@ -75,7 +73,7 @@ def read_list(
     if path.suffix.lower() in MANIFESTS or _is_object(first):
         return _located(Manifest.read(path, known), modality, name)
     if path.suffix.lower() in TABLES:
-        return _located(read_table(path, name), modality, name)
+        return _located(read_column(path, name), modality, name)
 
     values = [line.strip() for line in lines if line.strip()]
     for value in values:
@@ -84,40 +82,22 @@ def read_list(
     return [sample for value in values for sample in expand(value, modality, name, known)]
 
 
-def read_table(path: Path, name: str) -> Manifest:
+def read_column(path: Path, name: str) -> Manifest:
     """A table's column as a manifest: the one named after the modality, or the only one there is.
 
     Raises:
         OSError: it is not there.
-        ValueError: several columns and none of that name, or a line with another number of cells than the header.
+        ValueError: no such table, or several columns and none of that name.
     """
-    content = _content(path)
-    header = content.partition("\n")[0]
-    separator = (
-        max(SEPARATORS, key=header.count)
-        if any(map(header.count, SEPARATORS))
-        else TABLES[path.suffix.lower()]
-    )
-    reader = csv.reader(StringIO(content), delimiter=separator)
-    columns = [column.strip() for column in next(reader)]
-
-    places = [place for place, column in enumerate(columns) if column.lower() == name.lower()]
-    if not places and len(columns) == 1:
+    columns = [column for column in read_table(path).columns if column]
+    is_only = len(columns) == 1 and columns[0].casefold() != name.casefold()
+    if is_only:
         say(f"{path}: its only column, headed '{columns[0]}', is taken for '{name}'")
-        places = [0]
-    if len(places) != 1:
-        number = "several columns" if places else "no column"
-        raise ValueError(f"{path}: {number} '{name}' in its header, which has {', '.join(columns)}")
+    column = columns[0] if is_only else name
 
     samples: list[Sample] = []
-    for row in reader:
-        if not any(cell.strip() for cell in row):
-            continue
-        where = f"{path}, line {reader.line_num}"
-        if len(row) != len(columns):
-            raise ValueError(f"{where}: {len(row)} cells, the header has {len(columns)}")
-        cell = row[places[0]].strip()
-        samples.append(Sample(str(reader.line_num), {name: cell} if cell else {}))
+    for line, cells in read_table(path, needed=[column]).rows:
+        samples.append(Sample(str(line), {name: cells[column]} if cells[column] else {}))
     return Manifest(path, samples)
 
 
