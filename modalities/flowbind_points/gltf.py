@@ -151,7 +151,8 @@ class _Tree:
             yield from ((mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", []))))
 
         seen, shown = set(), 0
-        waiting = [(number, np.eye(4)) for number in reversed(roots)]
+        here = np.eye(4)
+        waiting = [(number, here) for number in reversed(roots)]
         while waiting:
             number, above = waiting.pop()
             if number in seen:  # no node has two parents
