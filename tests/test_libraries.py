@@ -1,4 +1,4 @@
-"""Optional libraries: what is missing is named before work begins, and what is broken is not called missing."""
+"""Optional libraries: what is missing is named before work begins, what is broken is told apart."""
 
 import re
 import sys
@@ -34,9 +34,13 @@ def test_a_library_is_imported(installed):
     assert require("xml.etree", "a test", "pip install it").__name__ == "xml.etree"
 
 
-@pytest.mark.parametrize("module", ["flowbind_missing", "flowbind_missing.inside", "xml.flowbind_missing"])
+@pytest.mark.parametrize(
+    "module", ["flowbind_missing", "flowbind_missing.inside", "xml.flowbind_missing"]
+)
 def test_a_library_that_is_not_installed_is_named_with_the_command(module):
-    with pytest.raises(ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"):
+    with pytest.raises(
+        ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"
+    ):
         require(module, "a test", "pip install it")
 
 
@@ -53,9 +57,15 @@ def test_several_are_named_together():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("import flowbind_missing_below", "ModuleNotFoundError: No module named 'flowbind_missing_below'"),
+        (
+            "import flowbind_missing_below",
+            "ModuleNotFoundError: No module named 'flowbind_missing_below'",
+        ),
         ("raise OSError('libsndfile.so:\\n cannot open')", "OSError: libsndfile.so: cannot open"),
-        ("import flowbind_broken.below", "ModuleNotFoundError: No module named 'flowbind_broken.below'"),
+        (
+            "import flowbind_broken.below",
+            "ModuleNotFoundError: No module named 'flowbind_broken.below'",
+        ),
         ("from sys import nothing", "ImportError: cannot import name 'nothing'"),
         ("import", "SyntaxError"),
     ],
@@ -63,7 +73,8 @@ def test_several_are_named_together():
 def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
     name = installed("flowbind_broken", content)
     with pytest.raises(
-        ValueError, match=rf"^a test needs {name}, which is installed but cannot be imported \({reason}"
+        ValueError,
+        match=rf"^a test needs {name}, which is installed but cannot be imported \({reason}",
     ) as error:
         require(name, "a test", "pip install it")
     assert "\n" not in str(error.value)
@@ -71,7 +82,7 @@ def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
 
 
 def test_the_libraries_of_a_modality_are_asked_for_before_work(world, command, monkeypatch):
-    """No sample is called bad for want of a library, whatever may be left out; nothing is written."""
+    """No sample is called bad for want of a library, and nothing is written."""
     monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
     code, out, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
     assert (code, out) == (2, "")
@@ -85,8 +96,12 @@ def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
 
     model = release(tmp_path / "model", word=Word(), vector=Vector())
     monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
-    monkeypatch.setattr("flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins"))
-    code, out, err = command("generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out")
+    monkeypatch.setattr(
+        "flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins")
+    )
+    code, out, err = command(
+        "generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out"
+    )
     assert (code, out, err.splitlines()) == (2, "", [f"flowbind: {MISSING}"])
 
 
