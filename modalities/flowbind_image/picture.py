@@ -42,7 +42,7 @@ def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
     if not width * height:
         raise ValueError(f"a picture of {width} x {height} pixels; allowed: {ALLOWED}")
     try:
-        picture.load()
+        _load(picture)
         orientation = picture.getexif().get(ORIENTATION, 1)
     except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
         raise ValueError(f"a damaged picture ({first_line(error)})") from None
@@ -110,6 +110,18 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
             f"allowed: {ALLOWED}"
         )
     return levels.byte()
+
+
+def _load(picture: PIL.Image.Image) -> None:
+    """Decodes a picture. By its name Pillow maps a TIFF into memory, and one that is turned askew."""
+    if picture.format != "TIFF":
+        picture.load()
+        return
+    name, picture.filename = picture.filename, ""
+    try:
+        picture.load()
+    finally:
+        picture.filename = name
 
 
 def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
