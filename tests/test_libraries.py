@@ -3,12 +3,13 @@
 import re
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from flowbind import registry
-from flowbind.libraries import importing, require
+from flowbind.libraries import Extra, importing, require
 from flowbind.registry import load
 from tests.toy import Vector
 
@@ -131,9 +132,62 @@ def test_codecs_that_ship_name_extras_that_there_are(name):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for use in ("encode", "decode"):
         for install in codec(**given).libraries(use).values():
-            assert re.fullmatch(r"pip install 'flowbind\[([\w-]+)\]'", install)[1] in extras
+            assert install.name in extras
 
 
 @pytest.mark.parametrize("name", ["text", "image", "audio", "points"])
 def test_what_ships_names_libraries_that_can_be_imported(name):
     load("modalities", name)().check_libraries()
+
+
+# Extras
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    """The libraries that are there; flowbind's metadata are told, too."""
+    there = set()
+
+    def distribution(name):
+        if name not in there:
+            raise PackageNotFoundError(name)
+
+    entries = [
+        "numpy>=1.26",
+        "soundfile>=0.13; extra == 'audio'",
+        'soxr<2,>=0.5 ; python_version < "3.14" and extra == "audio"',
+        "laion-clap>=1.1.7; extra == 'laion-clap'",
+    ]
+    monkeypatch.setattr("flowbind.libraries.requires", lambda name: entries)
+    monkeypatch.setattr("flowbind.libraries.distribution", distribution)
+    return there
+
+
+def test_an_extra_is_the_command_that_installs_what_it_lacks(libraries):
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
+    assert str(Extra("laion-clap")) == "pip install 'laion-clap>=1.1.7'"
+    libraries.add("soxr")
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13'"
+    libraries.add("soundfile")  # there, and yet not to be imported
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
+    assert str(Extra("newer")) == "pip install -e '.[newer]'"
+    message = r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
+    with pytest.raises(ValueError, match=message):
+        require("flowbind_missing", "a test", Extra("laion-clap"))
+
+
+def test_what_installs_a_library_works_without_an_index():
+    """Every extra that the code names is one, and nothing tells people to ask an index for flowbind."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [path for folder in ("flowbind", "modalities") for path in (ROOT / folder).rglob("*.py")]
+    told = [*sources, ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.yaml")]
+    named = set()
+    for path in told:
+        text = path.read_text(encoding="utf-8")
+        named.update(re.findall(r"""Extra\("([\w-]+)"\)""", text))
+        for extras in re.findall(r"pip install -e '\.\[([\w,-]+)\]'", text):
+            named.update(extras.split(","))
+        named.update(re.findall(r"\[`([\w-]+)`\]\([./]*install\.md#extras\)", text))
+        assert not re.search(r"pip install ['\"]?flowbind\b", text), path
+    assert len(named) > 8
+    assert named <= known.keys()

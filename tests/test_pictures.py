@@ -329,9 +329,8 @@ def test_heic_is_read_by_its_extra(image, tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(HEIC)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pi_heif", None)
-        with pytest.raises(
-            ValueError, match=r"a\.heic: HEIC needs pi_heif; .*pip install 'flowbind\[heic\]'"
-        ):
+        message = r"a\.heic: HEIC needs pi_heif; install it with `pip install "
+        with pytest.raises(ValueError, match=message):
             image.read(tmp_path / "a.heic")
     pytest.importorskip("pi_heif")
     raw = image.read(tmp_path / "a.heic")

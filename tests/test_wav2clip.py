@@ -16,6 +16,7 @@ from torch import Tensor
 
 from flowbind import testing
 from flowbind.codec import arguments
+from flowbind.libraries import Extra
 from flowbind.testing import LAWS, Subject
 from tests.released import as_received
 from tests.tiny_clip import pictures, write_tiny_clip
@@ -251,11 +252,12 @@ def test_without_weights(missing):
 
 
 def test_without_torchvision(weights, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        monkeypatch.setitem(sys.modules, name, None)
+    for name in [name for name in sys.modules if name.startswith("torchvision.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torchvision", None)
     said = refusal(lambda: Wav2Clip(str(weights)).encode(SOUNDS))
     assert "torchvision" in said
-    assert "pip install 'flowbind[metrics]'" in said
+    assert f"install it with `{Extra('metrics')}`" in said
 
 
 # AIS as published, its CLIP a small one

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind_audio.spectrogram import RATE
 
-INSTALL = "pip install 'flowbind[audio]'"
+INSTALL = Extra("audio")
 FASTEST = 384_000  # Hz, of what is recorded anywhere
 LOUDEST = 4.0  # of full scale, 12 dB above it: what goes further is on another scale
 FAINTEST = 1e-3  # of full scale: 10 dB above the floor of spectrograms, 5 bits of 16

@@ -7,7 +7,7 @@ import PIL.Image
 from torch import Tensor
 
 from flowbind.atomic import replacing
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind.modality import Modality
 from flowbind.regular import open_regular
 from flowbind_image.clip import first_line
@@ -102,6 +102,6 @@ def _formats(source: str | Path, file: BinaryIO) -> tuple[str, ...]:
     file.seek(0)
     if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
         return (*FORMATS, unmarked) if unmarked else FORMATS
-    heif = require("pi_heif", f"{source}: HEIC", "pip install 'flowbind[heic]'")
+    heif = require("pi_heif", f"{source}: HEIC", Extra("heic"))
     heif.register_heif_opener()
     return ("HEIF", *FORMATS)

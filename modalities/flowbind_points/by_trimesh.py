@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
 from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, loose, plain
 from flowbind_points.texture import PIXELS, textured
 
-INSTALL = "pip install 'flowbind[points]'"
+INSTALL = Extra("points")
 LARGEST = 2**28  # bytes of an archive, unpacked
 NEEDED = {".stl": (), ".dae": ("collada",), ".3mf": ("lxml", "networkx")}  # modules beside trimesh
 VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
