@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -390,10 +389,8 @@ def test_moving_moves_what_is_built(extractor, weights):
 @pytest.mark.parametrize(
     ("metric", "package"), [(Fidelity(), "torch_fidelity"), (ClipScore(), "open_clip")], ids=["fidelity", "clip-score"]
 )
-def test_a_missing_package_says_how_to_install_it(metric, package, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith(f"{package}.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)
+def test_a_missing_package_says_how_to_install_it(metric, package, uninstall):
+    uninstall(package)
     said = refusal(lambda: metric.features("image", pictures(1)))
     assert package in said
     assert f"install it with `{Extra('metrics')}`" in said

@@ -1,7 +1,6 @@
 """Wav2CLIP: embeddings against a derivation of their own, what is refused, and AIS as published, by small models."""
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from tests.released import as_received
 from tests.tiny_clip import pictures, write_tiny_clip
 
 DECODING = {  # laws that decode
+    testing.samples_are_accepted_as_they_are,
     testing.decoding_gives_samples,
     testing.decoding_obeys_its_generator,
     testing.the_fingerprint_is_flat_json,
@@ -251,10 +251,8 @@ def test_without_weights(missing):
         assert "github.com/descriptinc/lyrebird-wav2clip" in said
 
 
-def test_without_torchvision(weights, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith("torchvision.")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "torchvision", None)
+def test_without_torchvision(weights, uninstall):
+    uninstall("torchvision")
     said = refusal(lambda: Wav2Clip(str(weights)).encode(SOUNDS))
     assert "torchvision" in said
     assert f"install it with `{Extra('metrics')}`" in said
