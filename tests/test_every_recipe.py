@@ -5,6 +5,7 @@ No step draws from a generator of the process either: the witness of `tests.smal
 
 import csv
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
         code, _, err = command(*options(name, run, *more))
         assert code == 0, err
         export = Path(re.search(r"^wrote (?:the released model )?(.*)$", err, re.MULTILINE)[1])
-        written.append((export / "model.safetensors" if export.is_dir() else export).read_bytes())
+        weights = export / "model.safetensors" if export.is_dir() else export
+        written.append(weights.read_bytes())
 
     assert "going on from killed/checkpoints/step=" in err
     assert not differing(state(whole), state(killed))
@@ -72,8 +74,13 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
     assert STEPS - 1 in resumed
     assert resumed.items() <= curves(whole).items()
 
+    # Nothing is done a third time; what was exported and is gone comes from the last checkpoint.
     code, _, err = command(*options(name, killed))
     assert (code, "trained already" in err) == (0, True)
+    shutil.rmtree(export) if export.is_dir() else export.unlink()
+    code, _, err = command(*options(name, killed))
+    assert (code, "no step is left" in err) == (0, True), err
+    assert weights.read_bytes() == written[0]
 
 
 @pytest.mark.slow

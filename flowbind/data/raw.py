@@ -67,6 +67,7 @@ class RawDataModule(LightningDataModule):
         self.seed = seed
         self.classes: dict[str, list[str]] = {}  # values of each labelled factor
         self.parts: dict[str, TensorDataset] = {}
+        self.lines: dict[str, Tensor] = {}  # of the manifest, from 0, samples only
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
@@ -82,6 +83,8 @@ class RawDataModule(LightningDataModule):
         manifests = {part: Manifest.read(path, known) for part, path in (("train", self.train), ("val", self.val))}
         samples = {part: _samples(manifest, name) for part, manifest in manifests.items()}
         self._check_size(len(samples["train"]))
+        for part, manifest in manifests.items():
+            self.lines[part] = torch.tensor([line for line, one in enumerate(manifest.samples) if name in one.values])
 
         values: dict[str, set[str]] = {}
         for sample in manifests["train"].samples:
@@ -129,9 +132,12 @@ class RawDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         period = self.trainer.overfit_batches
-        self.steps = Steps(self.parts["train"], self.batch_size, self.seed, 0, *self._share, period)
+        samples = self.parts["train"], self.lines["train"]
+        self.steps = Steps(*samples, self.batch_size, self.seed, 0, *self._share, period)
         self.begin_at(self.trainer.global_step)
-        return DataLoader(self.steps, batch_size=None, generator=torch.Generator())  # not the one that first weights hang on
+        return DataLoader(
+            self.steps, batch_size=None, generator=torch.Generator()
+        )  # not the one that first weights hang on
 
     def begin_at(self, step: int) -> None:
         """Where the next pass over the training batches begins, as in `LatentDataModule`."""
@@ -183,6 +189,7 @@ class Steps(IterableDataset):
 
     Args:
         samples: all of them, prepared; the labels last.
+        lines: of each in the manifest, from 0.
         size: of a global batch.
         seed: decides the order.
         first: the step to begin with.
@@ -194,6 +201,7 @@ class Steps(IterableDataset):
     def __init__(
         self,
         samples: TensorDataset,
+        lines: Tensor,
         size: int,
         seed: int,
         first: int = 0,
@@ -202,6 +210,7 @@ class Steps(IterableDataset):
         period: float = 0,
     ) -> None:
         self.samples = samples
+        self.from_line = lines
         self.mixture = Mixture([len(samples)], [min(size, len(samples))], seed)
         self.first = first
         self.rank = rank
@@ -210,10 +219,18 @@ class Steps(IterableDataset):
 
     def at(self, step: int) -> RawBatch:
         """The batch of one step."""
-        (chosen,) = self.mixture.batch(step, self.rank, self.world)
-        *inputs, labels = self.samples[torch.from_numpy(chosen)]
+        chosen = self._chosen(step)
+        *inputs, labels = self.samples[chosen]
         rows = self.rank + self.world * torch.arange(len(chosen))
         return RawBatch(tuple(inputs), labels, rows, step)
+
+    def lines(self, step: int) -> Tensor:
+        """The line in the manifest (from 0, samples only) of each row of a step's batch."""
+        return self.from_line[self._chosen(step)]
+
+    def _chosen(self, step: int) -> Tensor:
+        (numbers,) = self.mixture.batch(step, self.rank, self.world)
+        return torch.from_numpy(numbers)
 
     def __iter__(self) -> Iterator[RawBatch]:
         return map(self.at, step_numbers(self.first, period=self.period))

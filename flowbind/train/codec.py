@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from flowbind import draws
@@ -25,14 +25,18 @@ from flowbind.promise import write_promise
 from flowbind.tensors import save_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.callbacks import Export
+from flowbind.train.health import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
 
 TRAINING, VALIDATION = 0, 1  # which draws
 NOISE, ENCODING, RECONSTRUCTION = 1, 2, 3  # purposes of draws
 WARMUP = 0.05  # share of the steps over which the rate rises
+# Of AdamW. Small codecs learn sooner than with the usual 0.9: after 248 steps of the text codec, two seeds, the loss on `val`
+# was .472 and .448, with 0.9 .543 and with 0.95 .759 and .718.
+BETAS = 0.85, 0.999
 
 
-class CodecTraining(LightningModule):
+class CodecTraining(Watched):
     """Trains a codec's network. A subclass says how a reconstruction is judged.
 
     Args:
@@ -139,13 +143,28 @@ class CodecTraining(LightningModule):
         """The loss: that of the reconstruction, and those of the classifiers by their weight."""
         return losses["reconstruction"] + self.semantic * sum(losses[factor] for factor in self.classifiers)
 
+    @property
+    def statistics(self) -> list[Tensor]:
+        """Running statistics of the network, which a forward pass moves."""
+        return [buffer for buffer in self.buffers() if buffer.is_floating_point()]
+
+    def on_train_batch_start(self, batch: RawBatch, index: int) -> None:
+        self.before = [buffer.clone() for buffer in self.statistics]
+
+    def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
+        for buffer, before in zip(self.statistics, self.before, strict=True):
+            buffer.copy_(torch.where(buffer.isfinite(), buffer, before))  # what is not finite would stay so
+        super().on_train_batch_end(outputs, batch, index)
+
     def training_step(self, batch: RawBatch, index: int) -> Tensor:
         losses = means(self.errors(batch, self.noise, TRAINING))
+        loss = self.weigh(losses)
+        self.watch(loss, batch.step)
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             values = torch.stack([loss.detach() for loss in losses.values()])
             self._log("train", losses, self.trainer.strategy.reduce(values, reduce_op="mean"))
-        return self.weigh(losses)
+        return loss
 
     def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
         """Logs the losses of the global batch, or of all samples, and their weighted sum."""
@@ -153,6 +172,23 @@ class CodecTraining(LightningModule):
         everywhere = part == "val"  # what Lightning keeps over an epoch, though it is the same on all ranks
         self.log_dict({f"{part}/{name}": value for name, value in losses.items()}, sync_dist=everywhere)
         self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=everywhere)
+
+    def trouble_at(self, step: int) -> list[str]:
+        steps = self.trainer.datamodule.steps
+        batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
+        self.eval()  # in which no sample's error hangs on others
+        errors_of = self.errors(batch, 0.0, TRAINING)
+
+        trouble = []
+        for name, errors in errors_of.items():
+            bad = ~errors.isfinite().cpu()
+            if bad.any() and errors.shape[:1] == batch.rows.shape:
+                lines = steps.lines(step)[bad.reshape(len(bad), -1).any(1)]
+                trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
+            elif bad.any():  # of parts of samples, or of those samples that have a label
+                count = f"{int(bad.sum())} of {bad.numel()} errors of rank {self.global_rank}"
+                trouble.append(f"the loss of '{name}' in {count}")
+        return trouble
 
     def on_validation_epoch_start(self) -> None:
         self.totals: dict[str, Tensor] = {}  # by name, the sum of all errors and their number
@@ -178,7 +214,8 @@ class CodecTraining(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        return torch.optim.AdamW(learning, lr=self.rate_at(0), weight_decay=self.weight_decay)
+        decay = self.weight_decay
+        return torch.optim.AdamW(learning, lr=self.rate_at(0), betas=BETAS, weight_decay=decay, fused=True)
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.datamodule is not None:

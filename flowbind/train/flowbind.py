@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from torch import Tensor
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.distributed.tensor import DTensor
 
 from flowbind import draws, release
 from flowbind.batch import Batch
-from flowbind.encoding import gathered, known_names
+from flowbind.encoding import known_names
 from flowbind.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.flows import Flows, check_shapes
 from flowbind.gallery import save
@@ -32,14 +30,14 @@ from flowbind.tensors import digest_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.average import decay_at, follow
 from flowbind.train.callbacks import Export
-from flowbind.train.health import Diverged, Health
+from flowbind.train.health import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
 from flowbind.train.sharding import gather, is_sharded, shard
 
 TRAINING, VALIDATION = 0, 1  # which draws
 
 
-class FlowBind(LightningModule):
+class FlowBind(Watched):
     """Trains one flow per modality to a shared latent (arXiv 2512.15420).
 
     Args:
@@ -163,12 +161,12 @@ class FlowBind(LightningModule):
         return Model(self.modalities, flows, self.drift, self.head, self.objective)
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         store = self.trainer.datamodule.open("train", self.modalities, self.learnt)
         for name in self.learnt:
             field = store.fields[name]
             for flows in filter(None, (self.flows, self.average)):
                 flows.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
-        self.health = Health(self.device)
 
     def errors(self, flows: Flows, batch: Batch, *position: int) -> tuple[Batch, dict[str, Tensor]]:
         """A batch of codec latents standardised, and the error of each of its rows: per modality i, with shape (n_i,)."""
@@ -179,11 +177,13 @@ class FlowBind(LightningModule):
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         found = losses_of(*self.errors(self.flows, batch, TRAINING))
-        self.losses, self.step = torch.stack(list(found.values())), batch.step
+        self.losses = torch.stack(list(found.values()))
+        loss = self.losses.sum()
+        self.watch(loss, batch.step)
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             self._log(list(found))
-        return self.losses.sum()
+        return loss
 
     def _log(self, names: list[str]) -> None:
         """Logs the losses of the global batch: the mean of those of all ranks."""
@@ -206,31 +206,18 @@ class FlowBind(LightningModule):
         self.log_dict({f"val/{name}": value for name, value in means.items()}, sync_dist=True)
         self.log("val/loss", torch.stack(list(means.values())).sum(), sync_dist=True, prog_bar=True)
 
-    def on_train_batch_end(self, outputs: object, batch: Batch, index: int) -> None:
-        # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and then.
-        if self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
-            step = self.health.look()
-            if step is not None:
-                raise Diverged(self._diagnose(step))
-
-    def _diagnose(self, step: int) -> str:
-        """What was not finite at a step, from the step itself: its batch and its draws are made again."""
+    def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps
         batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
-        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            _, found = self.errors(self.flows, batch, TRAINING)
+        _, errors_of = self.errors(self.flows, batch, TRAINING)
         lines = steps.lines(step)
-        bad = {name: lines[name][~error.isfinite().cpu()].tolist() for name, error in found.items()}
-        said = [
-            f"the loss of '{name}' in {len(rows)} rows of rank {self.global_rank} "
-            f"(lines of the manifest {', '.join(str(row + 1) for row in rows[:10])}{', ...' * (len(rows) > 10)})"
-            for name, rows in bad.items() if rows
-        ]  # fmt: skip
-        said = [line for part in gathered(said) for line in part] or ["the gradient, though every loss is finite"]
-        return (
-            f"step {step}: not finite: {'; '.join(said)}; the weights before it are saved. Look at these samples, or lower the "
-            "learning rate or gradient_clip_val"
-        )
+
+        trouble = []
+        for name, error in errors_of.items():
+            bad = lines[name][~error.isfinite().cpu()].tolist()
+            if bad:
+                trouble.append(bad_rows(name, bad, self.global_rank))
+        return trouble
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
@@ -246,32 +233,6 @@ class FlowBind(LightningModule):
 
     def on_train_start(self) -> None:
         go_on(self.trainer, self.rate_at(self.trainer.global_step))
-
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        by_norm = gradient_clip_algorithm in (None, "norm")
-        norm = self._clip(gradient_clip_val if by_norm and gradient_clip_val else math.inf)
-        if not by_norm:
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        # Gradients of float16 overflow now and then, and their scaler skips such steps; a loss does not.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        watched = self.losses.detach().sum() if scaled else norm
-        optimizer.found_inf = self.health.see(watched, self.step)
-
-    def _clip(self, largest: float) -> Tensor:
-        """Scales the gradients down to a norm, in one pass, and returns what it was. One norm over all devices.
-
-        Lightning refuses to clip for a fused optimiser under mixed precision, because float16 gradients are scaled until
-        inside the optimiser; these are not.
-        """
-        wrapped = self.trainer.strategy.model
-        if isinstance(wrapped, FullyShardedDataParallel):
-            return wrapped.clip_grad_norm_(largest)
-        learnt = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in learnt])
-        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
-        if largest < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(learnt, largest, norm)
-        return norm
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)

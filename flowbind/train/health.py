@@ -4,10 +4,21 @@ From that step on the optimiser is told to skip, as under a gradient scaler, so 
 the host looks.
 """
 
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from flowbind.encoding import gathered
 
 UNSEEN = -1
+SHOWN = 10  # lines of a manifest in a message
 
 
 class Diverged(ValueError):
@@ -29,3 +40,80 @@ class Health:
         """The first bad step; None if there was none. Waits for the device."""
         step = int(self.first)
         return None if step == UNSEEN else step
+
+
+class Watched(LightningModule):
+    """A training whose weights never take up what is not finite.
+
+    A subclass hands each step's loss to `watch`, and has an optimiser that heeds `found_inf`: a fused one of torch.
+
+    Raises:
+        Diverged: a loss or a gradient was not finite; it says at which step, and what was bad there.
+    """
+
+    def on_fit_start(self) -> None:
+        self.health = Health(self.device)
+
+    def watch(self, loss: Tensor, step: int) -> None:
+        """Takes note of the loss of a step, before its gradients are computed."""
+        self._loss = loss.detach()
+        self._step = step
+
+    @abstractmethod
+    def trouble_at(self, step: int) -> list[str]:
+        """What was not finite in this rank's part of a step, made again with the weights before it; empty if nothing was."""
+
+    def on_train_batch_end(self, outputs: object, batch: Any, index: int) -> None:
+        # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and then.
+        if self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+            step = self.health.look()
+            if step is not None:
+                raise Diverged(self._diagnose(step))
+
+    def _diagnose(self, step: int) -> str:
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            parts = gathered(self.trouble_at(step))
+        trouble = [line for part in parts for line in part] or ["the gradient, though every loss is finite"]
+        return (
+            f"step {step}: not finite: {'; '.join(trouble)}; the weights before it are saved. Look at these samples, or "
+            "lower the learning rate or gradient_clip_val"
+        )
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        by_norm = gradient_clip_algorithm in (None, "norm")
+        norm = self._clip(gradient_clip_val if by_norm and gradient_clip_val else math.inf)
+        if not by_norm:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+        # Gradients of float16 overflow now and then, and their scaler skips such steps; a loss does not.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer.found_inf = self.health.see(self._loss if scaled else norm, self._step)
+
+    def _clip(self, largest: float) -> Tensor:
+        """Scales the gradients down to a norm, in one pass, and returns what it was. One norm over all devices.
+
+        Lightning refuses to clip for a fused optimiser under mixed precision, because float16 gradients are scaled until
+        inside the optimiser; these are not.
+        """
+        wrapped = self.trainer.strategy.model
+        if isinstance(wrapped, FullyShardedDataParallel):
+            return wrapped.clip_grad_norm_(largest)
+
+        learnt = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in learnt])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        if largest < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(learnt, largest, norm)
+        return norm
+
+
+def bad_rows(name: str, lines: Sequence[int], rank: int) -> str:
+    """What to say of a loss that is not finite in some rows.
+
+    Args:
+        name: of the loss.
+        lines: of the manifest that these rows are, from 0; at least one.
+        rank: whose rows they are.
+    """
+    shown = ", ".join(str(line + 1) for line in lines[:SHOWN]) + ", ..." * (len(lines) > SHOWN)
+    return f"the loss of '{name}' in {len(lines)} rows of rank {rank} (lines of the manifest {shown})"

@@ -1,6 +1,4 @@
-"""OFF files: meshes in text, coloured at their vertices (COFF) or faces, or points where they have
-no face.
-"""
+"""OFF files: meshes in text, coloured at their vertices (COFF) or faces, or points where they have no face."""
 
 import re
 

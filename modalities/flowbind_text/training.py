@@ -1,7 +1,7 @@
 """Training the small codec of texts: the vocabulary from the captions, then the likelihood of every piece."""
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbind.train.codec import CodecTraining
 from flowbind_text.vocabulary import END, Cutter, learn
@@ -15,13 +15,14 @@ class TextCodecTraining(CodecTraining):
     pieces of the batch, ends included.
     """
 
-    def build(self) -> nn.Module:
-        net = super().build()
-        captions = self.trainer.datamodule.parts["train"].tensors[1]
-        table = learn(_texts(captions))
-        net.table.copy_(table)
+    def configure_model(self) -> None:
+        if self.net is not None:
+            return
+
+        super().configure_model()
+        table = learn(_texts(self.trainer.datamodule.parts["train"].tensors[1]))
+        self.net.table.copy_(table)
         self.cutter = Cutter(table)
-        return net
 
     def reconstruction(self, latents: Tensor, embeddings: Tensor, captions: Tensor, streams: Tensor) -> Tensor:
         ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
