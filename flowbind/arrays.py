@@ -1,6 +1,5 @@
-"""Arrays as people have them, of torch, numpy or any library that speaks `__array__`, as tensors; and what to call them."""
+"""Arrays of torch, numpy or any library that speaks `__array__`, as plain tensors."""
 
-import warnings
 from numbers import Number
 from typing import Any
 
@@ -12,15 +11,17 @@ LONGEST = 40  # characters of a value that a message repeats
 
 
 def as_tensor(array: Any, allowed: str, shape: tuple[int | None, ...] | None = None) -> Tensor:
-    """The numbers of an array: a plain tensor on the CPU that needs no gradient, with the array's own dtype and shape.
+    """The numbers of an array as a plain tensor, of its own dtype and shape, on the CPU.
 
     Args:
-        array: a tensor of any device, a numpy array, numbers in lists, or what turns itself into a numpy array.
+        array: a tensor of any device, with a gradient or not, a numpy array, numbers in lists, or
+            what turns itself into a numpy array.
         allowed: what would be taken, for the message.
         shape: that it must have, None for an axis of any length; any shape if None.
 
     Raises:
-        ValueError: it holds no numbers, none at all, or some that are missing or not finite, or has another shape; one line.
+        ValueError: it holds no numbers, none at all, or some that are missing or not finite, or has
+            another shape; one line.
     """
     tensor = _from_torch(array) if isinstance(array, Tensor) else _from_numpy(array)
     if tensor is None:
@@ -30,7 +31,9 @@ def as_tensor(array: Any, allowed: str, shape: tuple[int | None, ...] | None = N
     if shape is not None and not _fits(tensor.shape, shape):
         raise ValueError(f"{describe(array)} has another shape; allowed: {allowed}")
     if tensor.is_floating_point() and not tensor.isfinite().all():
-        raise ValueError(f"{describe(array)} has numbers that are missing or not finite; allowed: {allowed}")
+        raise ValueError(
+            f"{describe(array)} has numbers that are missing or not finite; allowed: {allowed}"
+        )
     return tensor
 
 
@@ -39,7 +42,8 @@ def describe(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return str(value)
     if isinstance(value, Tensor):
-        return f"a tensor of {str(value.dtype).removeprefix('torch.')} with shape {tuple(value.shape)}"
+        dtype = str(value.dtype).removeprefix("torch.")
+        return f"a tensor of {dtype} with shape {tuple(value.shape)}"
     if isinstance(value, np.ndarray):
         return f"an array of {value.dtype} with shape {value.shape}"
     if isinstance(value, Number):
@@ -47,13 +51,15 @@ def describe(value: Any) -> str:
     if isinstance(value, str):
         return f"the string {_cut(str(value))!r}"
     if isinstance(value, list | tuple):
-        kinds = sorted({type(part).__name__ for part in value})
-        return f"a {type(value).__name__} of {' and '.join(kinds[:3])}" if kinds else f"an empty {type(value).__name__}"
+        kind, parts = type(value).__name__, sorted({type(part).__name__ for part in value})
+        return f"a {kind} of {' and '.join(parts[:3])}" if parts else f"an empty {kind}"
     return f"an object of the class {type(value).__name__}"
 
 
 def _fits(shape: torch.Size, allowed: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(allowed) and all(wide in (None, own) for own, wide in zip(shape, allowed, strict=True))
+    if len(shape) != len(allowed):
+        return False
+    return all(wide in (None, own) for own, wide in zip(shape, allowed, strict=True))
 
 
 def _cut(words: str) -> str:
@@ -61,7 +67,9 @@ def _cut(words: str) -> str:
 
 
 def _from_torch(tensor: Tensor) -> Tensor | None:
-    if tensor.is_complex() or tensor.is_quantized or tensor.is_meta or tensor.layout != torch.strided:
+    if tensor.is_complex() or tensor.is_quantized:
+        return None
+    if tensor.is_meta or tensor.layout != torch.strided:
         return None
     plain = tensor.as_subclass(Tensor) if type(tensor) is not Tensor else tensor
     return plain.detach().cpu().resolve_neg()
@@ -75,9 +83,7 @@ def _from_numpy(array: Any) -> Tensor | None:
     if isinstance(array, np.ma.MaskedArray):
         array = array.astype(float).filled(np.nan) if np.ma.is_masked(array) else array.data
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # old versions of numpy only warn of ragged lists
-            array = np.asarray(array)
+        array = np.asarray(array)
     except Exception:  # whatever the other library raises
         return None
     if array.dtype.kind not in "biuf":

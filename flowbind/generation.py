@@ -25,7 +25,8 @@ from flowbind.registry import nearest
 from flowbind.samples import listed, named, together
 from flowbind.solver import METHODS, Method, integrate
 
-FAR = 4.0  # standard deviations, root mean square over a latent; of samples like those trained on it is 1, at most 1.5
+# Standard deviations, root mean square over a latent: of samples like those of training about 1.
+FAR = 4.0
 STEPS = 10  # Euler steps a leg, as in the authors' code
 
 
@@ -108,24 +109,32 @@ class Model:
         modality = self.modality(name)
         codec = self.codec(name, "encode")
         what = f"source '{name}'"
-        raws = [take_raw(modality, s, f"{what}[{number}]") for number, s in enumerate(listed(samples, what))]
+        samples = listed(samples, what)
+        raws = [take_raw(modality, s, f"{what}[{number}]") for number, s in enumerate(samples)]
         latents = codec.encode(raws)
-        self._say_what_is_lost(name, raws, latents)
+        self._say_what_is_lost(name, samples, raws, latents)
         return latents
 
-    def _say_what_is_lost(self, name: str, raws: Sequence[Any], latents: Tensor) -> None:
-        """In a line, which samples the codec has caveats about, or have latents far from those that were trained on."""
+    def _say_what_is_lost(
+        self, name: str, samples: Sequence[Any], raws: Sequence[Any], latents: Tensor
+    ) -> None:
+        """In a line: of which samples the codec has caveats, or latents far from those of training."""
         standard = self.flows.standard[name](latents.to(self.device)).flatten(1).float()
         distances = standard.square().mean(1).sqrt().tolist()
         caveats = [self.modalities[name].codec.caveat(raw) for raw in raws]
         for number, distance in enumerate(distances):
             if distance > FAR and not caveats[number]:
-                caveats[number] = f"is far from all that the model was trained on ({distance:.3g} standard deviations, where 1 is usual)"
+                caveats[number] = (
+                    f"is far from all that the model was trained on ({distance:.3g} standard deviations, "
+                    "where 1 is usual)"
+                )
 
         numbers = [number for number, caveat in enumerate(caveats) if caveat]
         if numbers:
+            first = numbers[0]
+            source = f" ({samples[first]!s:.60})" if isinstance(samples[first], str | Path) else ""
             others = f", and {len(numbers) - 1} more like it" if len(numbers) > 1 else ""
-            say(f"source '{name}'[{numbers[0]}] {caveats[numbers[0]]}{others}")
+            say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
 
     @torch.no_grad()
     def inverse(self, name: str, latents: Tensor, steps: int = STEPS, method: Method = "euler") -> Tensor:

@@ -1,19 +1,54 @@
 """Optional libraries: imported when they are needed, or named with the command that installs them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution, requires
 from types import ModuleType
+from typing import NamedTuple
+
+REQUIREMENT = re.compile(r"([\w.-]+)([^;]*)(?:;.*\bextra *== *['\"]([\w-]+)['\"])?")  # name, versions, extra
+
+
+class Extra(NamedTuple):
+    """An extra of a package; as text, the command that installs what it lacks.
+
+    It names the extra's libraries, not the package: so the same command works beside a clone, a wheel or an index.
+
+    Args:
+        name: of the extra.
+        package: that has it.
+    """
+
+    name: str
+    package: str = "flowbind"
+
+    def __str__(self) -> str:
+        needed = self.requirements()
+        absent = [requirement for name, requirement in needed.items() if not _is_installed(name)]
+        if not needed:  # installed from a clone, before the extra was written
+            return f"pip install -e '.[{self.name}]'"
+        return " ".join(["pip install", *(f"'{requirement}'" for requirement in absent or needed.values())])
+
+    def requirements(self) -> dict[str, str]:
+        """What the extra brings, by the libraries' names: `{"soundfile": "soundfile>=0.13"}`."""
+        try:
+            entries = requires(self.package) or []
+        except PackageNotFoundError:
+            return {}
+        parts = [match.groups() for match in map(REQUIREMENT.match, entries) if match]
+        return {name: name + versions.strip() for name, versions, extra in parts if extra == self.name}
 
 
 @contextmanager
-def importing(*modules: str, needing: str, install: str) -> Iterator[None]:
+def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[None]:
     """A block of statements that import from optional libraries.
 
     Args:
         modules: the libraries' importable names.
         needing: what needs them, for the message.
-        install: the command that installs them.
+        install: the command that installs them, or the extra that brings them.
 
     Raises:
         ValueError: one of them is not installed, or it is and does not work; one line that says which, and what to do.
@@ -33,7 +68,15 @@ def importing(*modules: str, needing: str, install: str) -> Iterator[None]:
         ) from error
 
 
-def require(module: str, needing: str, install: str) -> ModuleType:
+def require(module: str, needing: str, install: str | Extra) -> ModuleType:
     """Imports one optional library; arguments and errors as of `importing`."""
     with importing(module, needing=needing, install=install):
         return import_module(module)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

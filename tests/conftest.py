@@ -5,6 +5,7 @@ The process that hands out tests reads this file too, so what takes long to impo
 
 import os
 import shutil
+import sys
 from importlib import import_module
 from importlib.metadata import EntryPoint
 
@@ -48,6 +49,29 @@ def register_toys(monkeypatch):
     modules = [import_module(f"flowbind.{name}") for name in names]  # all of them first: they take the name over
     for module in modules:
         monkeypatch.setattr(module, "installed", with_toys)
+
+
+class _Absent:
+    """A finder that knows of no such package."""
+
+    def __init__(self, package):
+        self.package = package
+
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == self.package:
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+
+@pytest.fixture
+def uninstall(monkeypatch):
+    """Makes a package one that is not installed."""
+
+    def forget(package):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [_Absent(package), *sys.meta_path])
+
+    return forget
 
 
 @pytest.fixture

@@ -378,7 +378,7 @@ def _archives() -> Iterator[tuple[str, str, bytes, bool]]:
 def captions(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "not UTF-8", ".txt", b"caf\xe9", False
     yield "random bytes", ".txt", draw.randbytes(400), False
-    yield "UTF-16", ".txt", "a torus".encode("utf-16"), False
+    yield "UTF-16", ".txt", "a torus".encode("utf-16"), True
     yield "UTF-16 without a mark", ".txt", "a torus".encode("utf-16-le"), False
     yield "half a character", ".txt", b"\xed\xa0\x80", False
     yield "a zero", ".txt", b"a\0b", False
@@ -768,7 +768,7 @@ def datasets(folder: Path) -> Iterator[Input]:
         "vggsound: up and out": ("vggsound", "vggsound.csv", f"{out},1,a,test\n"),
         "vggsound: another split": ("vggsound", "vggsound.csv", "a,1,a,evil\n"),
         "laion-coco: no table": ("laion-coco", "00000.parquet", b"PAR1" + bytes(40)),
-        "folder: no words": ("folder", "a.xyz", "a"),
+        "folder: no words": ("folder", "a.unread", "a"),
         "folder: labels with a zero": ("folder", "labels.csv", "id,a\n1,\0\n"),
         "folder: labels not in UTF-8": ("folder", "labels.csv", b"id,a\n1,\xe9\n"),
         "folder: a label of 10^6": ("folder", "labels.csv", "id,a\n1," + "a" * 10**6 + "\n"),

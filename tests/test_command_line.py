@@ -76,7 +76,9 @@ def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
     "config",
     [["--config", "a.yaml"], ["--config=a.yaml"], ["-c", "a.yaml"], ["-ca.yaml"], ["-c=a.yaml"]],
 )
-def test_a_recipe_and_a_value_may_be_given_in_several_ways(config):
+def test_a_recipe_and_a_value_may_be_given_in_several_ways(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").touch()
     for options in (["--x", "-1e-4"], ["--x=-1e-4"]):
         assert split("fit", [*options, *config]) == ([Path("a.yaml")], [Option("--x", "-1e-4")])
 
@@ -113,7 +115,7 @@ def test_options_that_would_undo_one_another(recipe, mistake):
         "--trainer.callbacks+=B",
         "--trainer.callbacks.x=2",
     ]
-    assert [str(option) for option in split("fit", ["-ca", *appended])[1]] == appended
+    assert [str(option) for option in split("fit", ["-c", str(recipe), *appended])[1]] == appended
 
 
 def test_options_lead_through_default_codecs_and_registered_names(recipe):

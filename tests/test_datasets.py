@@ -562,7 +562,7 @@ def test_laion_coco_mistakes(prepare, source, monkeypatch):
     with pytest.raises(ValueError, match="limit is 0"):
         prepare("laion-coco", limit=0)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match=r"needs pyarrow; install it with `pip install 'flowbind\[datasets\]'"):
+    with pytest.raises(ValueError, match="needs pyarrow; install it with `pip install "):
         prepare("laion-coco")
     for path in source.iterdir():
         path.unlink()

@@ -18,6 +18,7 @@ LAYERS = {
     0: ("defaults", "draws", "padding", "nets", "path", "batch", "global_batch", "fusion", "solver"),  # mathematics
     1: ("arrays", "codec", "objective", "modality", "tensors"),  # abstractions
     2: (
+        "shipped",
         "registry",
         "manifest",
         "mapped",

@@ -1,14 +1,15 @@
-"""Optional libraries: what is missing is named before work begins, and what is broken is not called missing."""
+"""Optional libraries: what is missing is named before work begins, what is broken is told apart."""
 
 import re
 import sys
 import tomllib
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
 
 from flowbind import registry
-from flowbind.libraries import importing, require
+from flowbind.libraries import Extra, importing, require
 from flowbind.registry import load
 from tests.toy import Vector
 
@@ -34,9 +35,13 @@ def test_a_library_is_imported(installed):
     assert require("xml.etree", "a test", "pip install it").__name__ == "xml.etree"
 
 
-@pytest.mark.parametrize("module", ["flowbind_missing", "flowbind_missing.inside", "xml.flowbind_missing"])
+@pytest.mark.parametrize(
+    "module", ["flowbind_missing", "flowbind_missing.inside", "xml.flowbind_missing"]
+)
 def test_a_library_that_is_not_installed_is_named_with_the_command(module):
-    with pytest.raises(ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"):
+    with pytest.raises(
+        ValueError, match=rf"^a test needs {module}; install it with `pip install it`$"
+    ):
         require(module, "a test", "pip install it")
 
 
@@ -53,9 +58,15 @@ def test_several_are_named_together():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("import flowbind_missing_below", "ModuleNotFoundError: No module named 'flowbind_missing_below'"),
+        (
+            "import flowbind_missing_below",
+            "ModuleNotFoundError: No module named 'flowbind_missing_below'",
+        ),
         ("raise OSError('libsndfile.so:\\n cannot open')", "OSError: libsndfile.so: cannot open"),
-        ("import flowbind_broken.below", "ModuleNotFoundError: No module named 'flowbind_broken.below'"),
+        (
+            "import flowbind_broken.below",
+            "ModuleNotFoundError: No module named 'flowbind_broken.below'",
+        ),
         ("from sys import nothing", "ImportError: cannot import name 'nothing'"),
         ("import", "SyntaxError"),
     ],
@@ -63,7 +74,8 @@ def test_several_are_named_together():
 def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
     name = installed("flowbind_broken", content)
     with pytest.raises(
-        ValueError, match=rf"^a test needs {name}, which is installed but cannot be imported \({reason}"
+        ValueError,
+        match=rf"^a test needs {name}, which is installed but cannot be imported \({reason}",
     ) as error:
         require(name, "a test", "pip install it")
     assert "\n" not in str(error.value)
@@ -71,7 +83,7 @@ def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
 
 
 def test_the_libraries_of_a_modality_are_asked_for_before_work(world, command, monkeypatch):
-    """No sample is called bad for want of a library, whatever may be left out; nothing is written."""
+    """No sample is called bad for want of a library, and nothing is written."""
     monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
     code, out, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
     assert (code, out) == (2, "")
@@ -85,8 +97,12 @@ def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
 
     model = release(tmp_path / "model", word=Word(), vector=Vector())
     monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
-    monkeypatch.setattr("flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins"))
-    code, out, err = command("generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out")
+    monkeypatch.setattr(
+        "flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins")
+    )
+    code, out, err = command(
+        "generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out"
+    )
     assert (code, out, err.splitlines()) == (2, "", [f"flowbind: {MISSING}"])
 
 
@@ -116,9 +132,62 @@ def test_codecs_that_ship_name_extras_that_there_are(name):
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     for use in ("encode", "decode"):
         for install in codec(**given).libraries(use).values():
-            assert re.fullmatch(r"pip install 'flowbind\[([\w-]+)\]'", install)[1] in extras
+            assert install.name in extras
 
 
 @pytest.mark.parametrize("name", ["text", "image", "audio", "points"])
 def test_what_ships_names_libraries_that_can_be_imported(name):
     load("modalities", name)().check_libraries()
+
+
+# Extras
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    """The libraries that are there; flowbind's metadata are told, too."""
+    there = set()
+
+    def distribution(name):
+        if name not in there:
+            raise PackageNotFoundError(name)
+
+    entries = [
+        "numpy>=1.26",
+        "soundfile>=0.13; extra == 'audio'",
+        'soxr<2,>=0.5 ; python_version < "3.14" and extra == "audio"',
+        "laion-clap>=1.1.7; extra == 'laion-clap'",
+    ]
+    monkeypatch.setattr("flowbind.libraries.requires", lambda name: entries)
+    monkeypatch.setattr("flowbind.libraries.distribution", distribution)
+    return there
+
+
+def test_an_extra_is_the_command_that_installs_what_it_lacks(libraries):
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
+    assert str(Extra("laion-clap")) == "pip install 'laion-clap>=1.1.7'"
+    libraries.add("soxr")
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13'"
+    libraries.add("soundfile")  # there, and yet not to be imported
+    assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
+    assert str(Extra("newer")) == "pip install -e '.[newer]'"
+    message = r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
+    with pytest.raises(ValueError, match=message):
+        require("flowbind_missing", "a test", Extra("laion-clap"))
+
+
+def test_what_installs_a_library_works_without_an_index():
+    """Every extra that the code names is one, and nothing tells people to ask an index for flowbind."""
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    sources = [path for folder in ("flowbind", "modalities") for path in (ROOT / folder).rglob("*.py")]
+    told = [*sources, ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.yaml")]
+    named = set()
+    for path in told:
+        text = path.read_text(encoding="utf-8")
+        named.update(re.findall(r"""Extra\("([\w-]+)"\)""", text))
+        for extras in re.findall(r"pip install -e '\.\[([\w,-]+)\]'", text):
+            named.update(extras.split(","))
+        named.update(re.findall(r"\[`([\w-]+)`\]\([./]*install\.md#extras\)", text))
+        assert not re.search(r"pip install ['\"]?flowbind\b", text), path
+    assert len(named) > 8
+    assert named <= known.keys()

@@ -1000,7 +1000,7 @@ def folder(tmp_path, gltf):
     write(files, "f.pcd", head + "0 0 0\n")
     write(files, "g.glb", gltf.glb()[:-40])
     write(files, "h.obj", "v 0 0 0\nf 1 2 3\n")
-    write(files, "i.ply", b"")
+    write(files, "i.ply", b"ply\n")
     write(files, "a.txt", "a caption")
     return files
 

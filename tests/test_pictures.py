@@ -1,4 +1,4 @@
-"""Pictures as people have them: every format and mode of Pillow, arrays in every layout and range, at either door the same."""
+"""Pictures as people have them: formats, modes, layouts and ranges, at either door the same."""
 
 import base64
 import io
@@ -21,7 +21,24 @@ RGB = GENERATOR.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
 ALPHA = GENERATOR.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8)
 DEEP = GENERATOR.integers(0, 65536, (HEIGHT, WIDTH), dtype=np.uint16)
 RAW = torch.from_numpy(RGB).permute(2, 0, 1)
-MODES = ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "I", "F"]
+MODES = [
+    "1",
+    "L",
+    "LA",
+    "La",
+    "P",
+    "PA",
+    "RGB",
+    "RGBA",
+    "RGBa",
+    "RGBX",
+    "CMYK",
+    "YCbCr",
+    "LAB",
+    "HSV",
+    "I",
+    "F",
+]
 MODES += ["I;16", "I;16L", "I;16B", "I;16N"]
 FORMATS = {
     ".png": "PNG",
@@ -86,7 +103,9 @@ def test_a_picture_of_any_mode_is_rgb(image, mode):
     white = np.full_like(RGB, 255)
     if mode in ("RGBA", "RGBa"):  # premultiplied, dark colours are coarse
         over = (ALPHA[..., None] * (RGB / 255) + (255 - ALPHA[..., None]) * (white / 255)).round()
-        assert (raw.permute(1, 2, 0).int() - torch.from_numpy(over)).abs().max() <= (1 if mode == "RGBA" else 2)
+        assert (raw.permute(1, 2, 0).int() - torch.from_numpy(over)).abs().max() <= (
+            1 if mode == "RGBA" else 2
+        )
     elif mode in ("RGB", "RGBX"):
         assert torch.equal(raw, RAW)
     elif mode in ("HSV", "YCbCr", "LAB"):
@@ -96,7 +115,9 @@ def test_a_picture_of_any_mode_is_rgb(image, mode):
     elif mode.startswith("I"):
         assert torch.equal(raw, torch.from_numpy((DEEP >> 8).astype(np.uint8)).expand(3, -1, -1))
     elif mode == "F":
-        assert torch.equal(raw, torch.from_numpy((DEEP / 257).round().astype(np.uint8)).expand(3, -1, -1))
+        assert torch.equal(
+            raw, torch.from_numpy((DEEP / 257).round().astype(np.uint8)).expand(3, -1, -1)
+        )
     else:
         assert raw.float().std() > 40
     assert torch.equal(image.accept(raw), raw)
@@ -104,7 +125,7 @@ def test_a_picture_of_any_mode_is_rgb(image, mode):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_is_what_its_picture_is(image, tmp_path, suffix):
-    """In every mode that Pillow writes, read by name, by PIL, as numpy array, as tensor in either layout."""
+    """In every mode that Pillow writes: by name, by PIL, as an array, as a tensor in either layout."""
     assert suffix in image.suffixes
     path, written = tmp_path / f"a{suffix}", 0
     for mode in MODES:
@@ -116,13 +137,17 @@ def test_a_file_is_what_its_picture_is(image, tmp_path, suffix):
         raw = image.read(path)
         with PIL.Image.open(path) as opened:
             assert torch.equal(image.accept(opened), raw), mode
-            plain = opened.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or opened.mode.startswith("I;16")
+            plain = opened.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or opened.mode.startswith(
+                "I;16"
+            )
             array = np.asarray(opened)
         if plain:
             assert torch.equal(image.accept(array), raw), mode
             tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
             assert torch.equal(image.accept(tensor), raw), mode
-            assert torch.equal(image.accept(tensor if array.ndim == 2 else tensor.permute(2, 0, 1)), raw), mode
+            assert torch.equal(
+                image.accept(tensor if array.ndim == 2 else tensor.permute(2, 0, 1)), raw
+            ), mode
     assert written
 
 
@@ -161,7 +186,13 @@ def test_of_several_frames_the_first_is_taken(image, tmp_path, suffix):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_upright(image, tmp_path, suffix, orientation):
     upright = np.kron(np.array([[255, 0, 0], [0, 128, 0]], np.uint8), np.ones((16, 16), np.uint8))
-    turned = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_90"}
+    turned = {
+        2: "FLIP_LEFT_RIGHT",
+        3: "ROTATE_180",
+        4: "FLIP_TOP_BOTTOM",
+        5: "TRANSPOSE",
+        6: "ROTATE_90",
+    }
     turned |= {7: "TRANSVERSE", 8: "ROTATE_270"}
     held = PIL.Image.fromarray(upright)
     if orientation > 1:
@@ -172,10 +203,7 @@ def test_every_orientation_is_turned_upright(image, tmp_path, suffix, orientatio
     raw = image.read(tmp_path / f"a{suffix}")
     assert raw.shape == (3, *upright.shape)
     assert (raw.int() - torch.from_numpy(upright).int()).abs().float().mean() < 3
-    with (
-        (tmp_path / f"a{suffix}").open("rb") as file,
-        PIL.Image.open(file) as opened,
-    ):  # by name Pillow maps a TIFF askew
+    with PIL.Image.open(tmp_path / f"a{suffix}") as opened:
         assert torch.equal(image.accept(opened), raw)
 
 
@@ -193,16 +221,28 @@ def tiff(values: bytes, bits: int, photometric: int, size: tuple[int, int] = (2,
     ]
     tags.append((279, len(values)))
     start = 8 + 2 + 12 * len(tags) + 4
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags)
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags
+    )
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + values
 
 
-def png(colour: int, depth: int, rows: bytes, transparent: bytes = b"", size: tuple[int, int] = (2, 1)) -> bytes:
+def png(
+    colour: int, depth: int, rows: bytes, transparent: bytes = b"", size: tuple[int, int] = (2, 1)
+) -> bytes:
     """A PNG of rows that begin with their filter's number."""
     header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), (b"tRNS", transparent), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    chunks = [
+        (b"IHDR", header),
+        (b"tRNS", transparent),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
     parts = [
-        struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        struct.pack(">I", len(content))
+        + name
+        + content
+        + struct.pack(">I", zlib.crc32(name + content))
         for name, content in chunks
         if content or name == b"IEND"
     ]
@@ -211,12 +251,24 @@ def png(colour: int, depth: int, rows: bytes, transparent: bytes = b"", size: tu
 
 RARE = {  # a file's content, and the brightness of its first pixels
     "12 bits": ("a.tif", tiff(bytes.fromhex("fff000 800800"), 12, 1), [255, 0, 128, 128]),
-    "16 bits, white is 0": ("a.tif", tiff(struct.pack("<4H", 0, 65535, 0x7F00, 255), 16, 0), [255, 0, 128, 255]),
+    "16 bits, white is 0": (
+        "a.tif",
+        tiff(struct.pack("<4H", 0, 65535, 0x7F00, 255), 16, 0),
+        [255, 0, 128, 255],
+    ),
     "8 bits, white is 0": ("a.tif", tiff(bytes([0, 255, 127, 1]), 8, 0), [255, 0, 128, 254]),
     "16 bits": ("a.tif", tiff(struct.pack("<4H", 0, 65535, 0x8000, 255), 16, 1), [0, 255, 128, 0]),
-    "grey, a level of which is clear": ("a.png", png(0, 16, b"\0\x12\x34\x40\0", b"\x12\x34"), [255, 64]),
+    "grey, a level of which is clear": (
+        "a.png",
+        png(0, 16, b"\0\x12\x34\x40\0", b"\x12\x34"),
+        [255, 64],
+    ),
     "8 bits, a level of which is clear": ("a.png", png(0, 8, b"\0\x12\x40", b"\0\x12"), [255, 64]),
-    "RGB of 16 bits": ("a.png", png(2, 16, b"\0" + bytes.fromhex("4000 4000 4000 80ff 80ff 80ff")), [64, 128]),
+    "RGB of 16 bits": (
+        "a.png",
+        png(2, 16, b"\0" + bytes.fromhex("4000 4000 4000 80ff 80ff 80ff")),
+        [64, 128],
+    ),
     "two levels": ("a.png", png(0, 2, b"\0\x40"), [85, 0]),
     "layers": (
         "a.psd",
@@ -261,14 +313,15 @@ def test_numbers_whose_range_nothing_tells_are_refused(image, tmp_path, name, co
 
 
 HEIC = base64.b64decode(  # 64 x 64, red above blue
-    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAZdtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAADRpbG9jAAAAAERA"
-    "AAIAAQAAAAABuwABAAAAAAAAAIwAAgAAAAACRwABAAAAAAAAACQAAAA4aWluZgAAAAAAAgAAABVpbmZlAgAAAAABAABodmMxAAAAABVpbmZlAgAAAQAC"
-    "AABFeGlmAAAAAA5waXRtAAAAAAABAAAA1mlwcnAAAAC3aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAA"
-    "AAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0A"
-    "BoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAABppcmVmAAAAAAAAAA5jZHNjAAIAAQAB"
-    "AAAAuG1kYXQAAACIKAGvBjjj578/Tf5ne///8r13of72Diq+DdZf4+hXI/5ViP//4zKCXdjJ7FRpvEI2WcdBHwlFOjBR5z7AG4HKATCK6pAntdZO+aKf"
-    "5VxNgLp+MXy/cu9uHI1ftawe7s/2he9uvxDcjqyt1pFL/d0kImfrq2uy6TC/VRtKwHmlkagYzvjwGlxn8AAAAAZFeGlmAABNTQAqAAAACAABARIAAwAA"
-    "AAEABgAAAAAAAA=="
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAZdtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAA"
+    "AAAAAAAAADRpbG9jAAAAAERAAAIAAQAAAAABuwABAAAAAAAAAIwAAgAAAAACRwABAAAAAAAAACQAAAA4aWluZgAAAAAA"
+    "AgAAABVpbmZlAgAAAAABAABodmMxAAAAABVpbmZlAgAAAQACAABFeGlmAAAAAA5waXRtAAAAAAABAAAA1mlwcnAAAAC3"
+    "aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQAr"
+    "QgEBA3AAAAMAkAAAAwAAAwAeoCCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAAB"
+    "AA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAABBwaXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAABpp"
+    "cmVmAAAAAAAAAA5jZHNjAAIAAQABAAAAuG1kYXQAAACIKAGvBjjj578/Tf5ne///8r13of72Diq+DdZf4+hXI/5ViP//"
+    "4zKCXdjJ7FRpvEI2WcdBHwlFOjBR5z7AG4HKATCK6pAntdZO+aKf5VxNgLp+MXy/cu9uHI1ftawe7s/2he9uvxDcjqyt"
+    "1pFL/d0kImfrq2uy6TC/VRtKwHmlkagYzvjwGlxn8AAAAAZFeGlmAABNTQAqAAAACAABARIAAwAAAAEABgAAAAAAAA=="
 )
 
 
@@ -276,7 +329,8 @@ def test_heic_is_read_by_its_extra(image, tmp_path, monkeypatch):
     (tmp_path / "a.heic").write_bytes(HEIC)
     with monkeypatch.context() as without:
         without.setitem(sys.modules, "pi_heif", None)
-        with pytest.raises(ValueError, match=r"a\.heic: .*pi-heif.*pip install 'flowbind\[heic\]'"):
+        message = r"a\.heic: HEIC needs pi_heif; install it with `pip install "
+        with pytest.raises(ValueError, match=message):
             image.read(tmp_path / "a.heic")
     pytest.importorskip("pi_heif")
     raw = image.read(tmp_path / "a.heic")
@@ -298,9 +352,9 @@ def test_every_size_has_a_latent(image, tmp_path, size):
 
 def test_rows_are_converted_in_parts_and_come_out_whole(image):
     tall = GENERATOR.integers(0, 256, (700, 5, 4), dtype=np.uint8)
-    whole = PIL.Image.alpha_composite(PIL.Image.new("RGBA", (5, 700), "white"), PIL.Image.fromarray(tall)).convert(
-        "RGB"
-    )
+    whole = PIL.Image.alpha_composite(
+        PIL.Image.new("RGBA", (5, 700), "white"), PIL.Image.fromarray(tall)
+    ).convert("RGB")
     assert np.array_equal(image.accept(tall).permute(1, 2, 0).numpy(), np.asarray(whole))
 
 
@@ -310,7 +364,11 @@ def test_pil_pictures_that_are_none(image, tmp_path):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:400])
     with PIL.Image.open(tmp_path / "a.png") as lazy:
         refused(image, lazy, "a damaged picture")
-    refused(image, PIL.Image.fromarray(np.full((2, 2), 70000, np.int32)), "mode I with numbers from 70000 to 70000")
+    refused(
+        image,
+        PIL.Image.fromarray(np.full((2, 2), 70000, np.int32)),
+        "mode I with numbers from 70000 to 70000",
+    )
     refused(image, PIL.Image.fromarray(np.full((2, 2), 255, np.float32)), r"floats lie in \[0, 1\]")
 
 
@@ -333,7 +391,10 @@ LAYOUTS = {
     "(H, W, 1)": (ALPHA[..., None], np.stack([ALPHA] * 3, -1)),
     "(1, H, W)": (ALPHA[None], np.stack([ALPHA] * 3, -1)),
     "(H, W, 4)": (np.dstack([RGB, np.full_like(ALPHA, 255)]), RGB),
-    "(4, H, W)": (np.dstack([RGB, np.zeros_like(ALPHA)]).transpose(2, 0, 1), np.full_like(RGB, 255)),
+    "(4, H, W)": (
+        np.dstack([RGB, np.zeros_like(ALPHA)]).transpose(2, 0, 1),
+        np.full_like(RGB, 255),
+    ),
     "(H, W, 2)": (np.dstack([ALPHA, np.full_like(ALPHA, 255)]), np.stack([ALPHA] * 3, -1)),
 }
 RANGES = {
@@ -359,7 +420,8 @@ def test_layouts_and_ranges_are_the_same_picture(image, array, expected, kind):
 def test_all_levels_survive_in_floats(image, dtype):
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
     assert torch.equal(image.accept((levels.double() / 255).to(dtype)), levels)
-    assert torch.equal(image.accept(levels / 255 + 1e-3), levels)  # what resizing leaves a little beyond
+    # What resizing leaves a little beyond.
+    assert torch.equal(image.accept(levels / 255 + 1e-3), levels)
     assert torch.equal(image.accept(levels / 255 - 1e-3), levels)
 
 
@@ -407,7 +469,14 @@ def test_a_model_takes_all_of_them(image):
     """The same latent, whatever the picture came in."""
     from flowbind.manifest import take_raw
 
-    same: list[Tensor] = [PIL.Image.fromarray(RGB), RGB, RAW, RAW / 255, RGB / 255, RAW[None].half() / 255]
+    same: list[Tensor] = [
+        PIL.Image.fromarray(RGB),
+        RGB,
+        RAW,
+        RAW / 255,
+        RGB / 255,
+        RAW[None].half() / 255,
+    ]
     raws = [take_raw(image, given, "x") for given in same]
     latents = image.codec.encode(raws)
     assert torch.equal(latents, latents[:1].expand_as(latents))

@@ -13,6 +13,7 @@ from flowbind_text.prefix_training import PrefixTraining, trained
 from safetensors.torch import load_file, save_file
 
 from flowbind.data.raw import RawBatch, RawDataModule
+from flowbind.libraries import Extra
 from flowbind.manifest import write_manifest
 from flowbind.testing import check_modality
 from tests.distribution import distribution
@@ -422,10 +423,10 @@ def test_models_that_cannot_be_had_say_what_to_do(models, random_codec, tmp_path
         file.unlink()
     refused(lambda: codec_of(models, language_model=str(partial)).tokenizer, "partial", "token")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    refused(codec_of(models).build, "pip install 'flowbind[prefix-lm]'")
-    refused(lambda: codec_of(models).tokenizer, "pip install 'flowbind[prefix-lm]'")
+    refused(codec_of(models).build, str(Extra("prefix-lm")))
+    refused(lambda: codec_of(models).tokenizer, str(Extra("prefix-lm")))
     monkeypatch.setitem(sys.modules, "peft", None)
-    refused(lambda: prepared_without_peft(random_codec), "pip install 'flowbind[lora]'")
+    refused(lambda: prepared_without_peft(random_codec), str(Extra("lora")))
 
 
 def prepared_without_peft(codec: SentencePrefixLM) -> None:

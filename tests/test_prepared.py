@@ -30,7 +30,14 @@ def world(tmp_path):
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files; the recipe without the folder's own name, and without its digest, which hangs on that."""
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    if "recipe.yaml" not in files:
+        return files
+    state = json.loads(files["prepared.json"])
+    del state["files"]["recipe.yaml"]
+    recipe = files["recipe.yaml"].decode().replace(str(folder), "HERE").replace(f"runs/{folder.name}", "RUN")
+    return files | {"prepared.json": json.dumps(state), "recipe.yaml": recipe}
 
 
 def test_files_that_come_and_go_are_told(prepare, world):
@@ -55,7 +62,8 @@ def test_other_options_and_splits_that_are_no_more(prepare, world):
     prepare()
     shutil.rmtree(world / "files/val")
     assert prepare("--labels", world / "files/labels.csv").endswith("data: prepared anew; samples: 4 gone, 20 changed")
-    assert sorted(path.name for path in (world / "data").iterdir()) == ["prepared.json", "test.jsonl", "train.jsonl"]
+    left = ["prepared.json", "recipe.yaml", "test.jsonl", "train.jsonl"]
+    assert sorted(path.name for path in (world / "data").iterdir()) == left
     assert sorted(path.name for path in world.iterdir()) == ["data", "files"]
 
 
@@ -96,11 +104,15 @@ def test_a_file_that_was_deleted_is_written_again(prepare, world):
 
 
 def test_a_folder_of_an_older_version(prepare, world):
-    """It knew no digests."""
+    """It knew no digests, and wrote no recipe."""
     prepare()
     state = json.loads((world / "data/prepared.json").read_text())
     del state["files"]
     (world / "data/prepared.json").write_text(json.dumps(state))
+    (world / "data/recipe.yaml").write_text("mine")
+    assert prepare().endswith("the samples are the same")
+    assert (world / "data/recipe.yaml").read_text() == "mine"
+    assert (world / "data/recipe.yaml.new").is_file()
     assert "sources have not changed" in prepare()
     (world / "files/train/train0001.vec").unlink()
     assert prepare().endswith("samples: 1 changed")

@@ -1,4 +1,4 @@
-"""Sounds as people have them: every format of libsndfile, arrays of every layout, range and rate, at either door the same."""
+"""Sounds as people have them: formats, layouts, ranges and rates, at either door the same."""
 
 import io
 import shutil
@@ -38,7 +38,9 @@ SUFFIXES = {
 LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_III", "GSM610", "IMA_ADPCM", "MS_ADPCM"}
 LOSSY |= {"G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"}
 UNREADABLE = {"DWVW_12", "DWVW_16", "DWVW_24"}  # libsndfile writes them, and refuses them itself
-ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg (Debian: apt-get install ffmpeg)")
+ffmpeg = pytest.mark.skipif(
+    shutil.which("ffmpeg") is None, reason="needs ffmpeg (Debian: apt-get install ffmpeg)"
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,9 @@ def audio() -> Audio:
 def wave(count: int = 12_000, rate: int = RATE) -> np.ndarray:
     """A low tone and a little noise."""
     noise = np.random.default_rng(0).normal(size=count)
-    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(count) / rate) + 0.003 * noise).astype(np.float32)
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(count) / rate) + 0.003 * noise).astype(
+        np.float32
+    )
 
 
 def encoded(form: str, subtype: str, sound: np.ndarray, rate: int = RATE) -> bytes:
@@ -75,9 +79,11 @@ def refused(audio: Audio, raw, says: str = "") -> None:
 
 @pytest.mark.parametrize(("form", "subtype"), pairs())
 def test_every_format_and_subtype_is_read_as_the_sound_it_holds(audio, tmp_path, form, subtype):
-    """At the level that it has, from the first sample to the last, whatever lies beyond it in the last block."""
-    path = tmp_path / f"a{next(suffix for suffix, name in SUFFIXES.items() if form.startswith(name))}"
-    for count in (8000, 12_346 if form == "AIFF" else 12_345):  # libsndfile counts the byte that makes an AIFF even
+    """At its level, from the first sample to the last, whatever lies beyond in the last block."""
+    suffix = next(suffix for suffix, name in SUFFIXES.items() if form.startswith(name))
+    path = tmp_path / f"a{suffix}"
+    odd = 12_346 if form == "AIFF" else 12_345  # libsndfile counts the byte that makes it even
+    for count in (8000, odd):
         sound = wave(count)
         try:
             path.write_bytes(encoded(form, subtype, sound))
@@ -117,12 +123,16 @@ def test_a_file_is_what_its_samples_are(audio, tmp_path, suffix):
 def test_a_wav_is_what_scipy_makes_of_it(audio, tmp_path, subtype):
     from scipy.io import wavfile
 
-    soundfile.write(tmp_path / "a.wav", np.stack([wave(), -0.5 * wave()], axis=1), 44_100, subtype=subtype)
+    soundfile.write(
+        tmp_path / "a.wav", np.stack([wave(), -0.5 * wave()], axis=1), 44_100, subtype=subtype
+    )
     rate, samples = wavfile.read(tmp_path / "a.wav")
     assert (audio.accept((rate, samples)) - audio.read(tmp_path / "a.wav")).abs().max() < 1e-6
 
 
-@pytest.mark.parametrize(("form", "subtype"), [pair for pair in pairs() if pair[1] in LOSSY or pair[1] == "PCM_16"])
+@pytest.mark.parametrize(
+    ("form", "subtype"), [pair for pair in pairs() if pair[1] in LOSSY or pair[1] == "PCM_16"]
+)
 def test_a_file_that_is_cut_is_refused(audio, tmp_path, form, subtype):
     try:
         whole = encoded(form, subtype, wave(48_000))
@@ -138,7 +148,7 @@ def test_a_file_that_is_cut_is_refused(audio, tmp_path, form, subtype):
 
 
 def test_gsm_ends_where_it_is_said_to_end(audio, tmp_path):
-    """With an odd number of blocks libsndfile would read one more, at full scale; without a count, whole blocks are left."""
+    """libsndfile would read one block more, at full scale; without a count, whole blocks are left."""
     content = encoded("WAV", "GSM610", wave(8000), rate=8000)
     (tmp_path / "a.wav").write_bytes(content)
     with soundfile.SoundFile(tmp_path / "a.wav") as file:
@@ -162,11 +172,15 @@ def test_an_mp3_in_blocks_is_one_sound(audio, tmp_path, monkeypatch):
 
 def test_a_flac_that_does_not_say_how_long_it_is(audio, tmp_path):
     content = bytearray(encoded("FLAC", "PCM_16", wave()))
+    # STREAMINFO's number of samples, as an encoder leaves it that writes to a pipe.
     content[21] &= 0xF0
-    content[22:26] = bytes(4)  # STREAMINFO's number of samples, as an encoder leaves it that writes to a pipe
+    content[22:26] = bytes(4)
     (tmp_path / "a.flac").write_bytes(content)
     assert len(audio.read(tmp_path / "a.flac")) == len(wave())
-    with pytest.raises(ValueError, match=r"a\.flac: a sound of 0.4\d* s, allowed are 0.4; cut it, or raise `longest`"):
+    with pytest.raises(
+        ValueError,
+        match=r"a\.flac: a sound of 0.4\d* s, allowed are 0.4; cut it, or raise `longest`",
+    ):
         Audio(longest=0.4).read(tmp_path / "a.flac")
 
 
@@ -186,12 +200,24 @@ def test_what_goes_a_little_beyond_is_cut_and_what_goes_far_is_refused(audio, tm
     soundfile.write(tmp_path / "a.wav", peak * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT")
     assert audio.read(tmp_path / "a.wav").abs().max() == 1
     soundfile.write(tmp_path / "a.wav", 32767 * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT")
-    with pytest.raises(ValueError, match=r"a\.wav: a sound with numbers up to 3.277e\+04, floats lie in \[-1, 1\]"):
+    with pytest.raises(
+        ValueError, match=r"a\.wav: a sound with numbers up to 3.277e\+04, floats lie in \[-1, 1\]"
+    ):
         audio.read(tmp_path / "a.wav")
 
 
 @pytest.mark.parametrize(
-    "mark", [b"\xff\xfb", b"ID3\4\0", b"caff\0\1\0\0", b".snd\0\0\0\x18", b"FORM", b"riff", b"OggS", b"fLaC"]
+    "mark",
+    [
+        b"\xff\xfb",
+        b"ID3\4\0",
+        b"caff\0\1\0\0",
+        b".snd\0\0\0\x18",
+        b"FORM",
+        b"riff",
+        b"OggS",
+        b"fLaC",
+    ],
 )
 def test_noise_with_the_mark_of_a_sound_is_none(audio, tmp_path, mark):
     (tmp_path / "noise.mp3").write_bytes(mark + np.random.default_rng(0).bytes(3000))
@@ -201,7 +227,9 @@ def test_noise_with_the_mark_of_a_sound_is_none(audio, tmp_path, mark):
 
 def test_other_formats_are_refused(audio, tmp_path):
     (tmp_path / "a.wav").write_bytes(encoded("VOC", "PCM_16", wave()))
-    with pytest.raises(ValueError, match="a sound in the format VOC; allowed: WAV, FLAC, OGG, Opus, MP3, AIFF"):
+    with pytest.raises(
+        ValueError, match="a sound in the format VOC; allowed: WAV, FLAC, OGG, Opus, MP3, AIFF"
+    ):
         audio.read(tmp_path / "a.wav")
 
 
@@ -209,12 +237,21 @@ def test_other_formats_are_refused(audio, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mark", [b"\0\0\0\x20ftypM4A ", b"\x30\x26\xb2\x75\x8e\x66", b"\x1aE\xdf\xa3", b"\xff\xf1\x50", b"#!AMR\n"]
+    "mark",
+    [
+        b"\0\0\0\x20ftypM4A ",
+        b"\x30\x26\xb2\x75\x8e\x66",
+        b"\x1aE\xdf\xa3",
+        b"\xff\xf1\x50",
+        b"#!AMR\n",
+    ],
 )
 def test_without_ffmpeg_a_line_says_what_is_needed(audio, tmp_path, monkeypatch, mark):
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.m4a").write_bytes(mark + bytes(99))
-    with pytest.raises(ValueError, match=r"^[^\n]*a\.m4a: M4A, .* need the program ffmpeg; install it[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*a\.m4a: M4A, .* need the program ffmpeg; install it[^\n]*$"
+    ):
         audio.read(tmp_path / "a.m4a")
 
 
@@ -260,7 +297,8 @@ def test_a_missing_library_is_named_with_its_extra(audio, tmp_path, monkeypatch,
     soundfile.write(tmp_path / "a.wav", wave(), 8000)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(
-        ValueError, match=rf"^[^\n]*a\.wav: .* needs {library}; .*pip install 'flowbind\[audio\]'[^\n]*$"
+        ValueError,
+        match=rf"^[^\n]*a\.wav: .* needs {library}; .*pip install 'flowbind\[audio\]'[^\n]*$",
     ):
         audio.read(tmp_path / "a.wav")
 
@@ -282,7 +320,9 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("library", [np.asarray, lambda array: torch.from_numpy(array.copy())], ids=["numpy", "torch"])
+@pytest.mark.parametrize(
+    "library", [np.asarray, lambda array: torch.from_numpy(array.copy())], ids=["numpy", "torch"]
+)
 @pytest.mark.parametrize(("array", "expected"), LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_is_one_sound(audio, array, expected, library):
     raw = audio.accept(library(array))
@@ -302,10 +342,16 @@ def test_every_layout_is_one_sound(audio, array, expected, library):
     ],
 )
 def test_the_dtype_tells_the_range(audio, dtype, scale, centre):
-    samples = (wave().astype(np.float64) * scale * 0.99 + centre).round(0 if scale > 1 else 16).astype(dtype)
+    samples = (
+        (wave().astype(np.float64) * scale * 0.99 + centre)
+        .round(0 if scale > 1 else 16)
+        .astype(dtype)
+    )
     for given in (samples, torch.from_numpy(samples)):
         raw = audio.accept(given)
-        assert (raw - 0.99 * MONO).abs().max() <= 1 / min(scale, 2**20) + (1e-3 if dtype == "float16" else 0)
+        assert (raw - 0.99 * MONO).abs().max() <= 1 / min(scale, 2**20) + (
+            1e-3 if dtype == "float16" else 0
+        )
     ends = np.array([np.iinfo(dtype).min, centre], dtype) if scale > 1 else np.array([-1, 0], dtype)
     assert audio.accept(ends).tolist() == [-1, 0]
 
@@ -322,7 +368,9 @@ def carried(samples: np.ndarray, rate: int) -> dict[str, object]:
         "a tensor's": (tensor, torch.tensor(rate)),
         "datasets": {"path": None, "array": samples, "sampling_rate": rate},
         "torchcodec": SimpleNamespace(data=tensor[None], sample_rate=rate),
-        "a decoder": SimpleNamespace(get_all_samples=lambda: SimpleNamespace(data=tensor[None], sample_rate=rate)),
+        "a decoder": SimpleNamespace(
+            get_all_samples=lambda: SimpleNamespace(data=tensor[None], sample_rate=rate)
+        ),
     }
 
 
@@ -372,12 +420,14 @@ def test_what_is_no_sound_is_refused(audio, raw, says):
 
 
 def test_what_is_too_faint_to_be_heard_is_said(audio):
-    """At 60 dB below full scale little is left above the spectrogram's floor, and silence means itself."""
+    """60 dB below full scale little is left above the spectrogram's floor; silence is itself."""
     for gain in (1, 1e-1, 1e-2):
         assert audio.codec.caveat(audio.accept(gain * wave())) == ""
     assert audio.codec.caveat(torch.zeros(9)) == ""
     for gain in (1e-3, 1e-6):
-        assert f"{gain * np.abs(wave()).max():.2g} of full scale" in audio.codec.caveat(audio.accept(gain * wave()))
+        assert f"{gain * np.abs(wave()).max():.2g} of full scale" in audio.codec.caveat(
+            audio.accept(gain * wave())
+        )
     faint, silent = audio.codec.encode([audio.accept(1e-6 * wave()), torch.zeros(RATE)])
     assert torch.allclose(faint, silent, atol=1e-3)
 

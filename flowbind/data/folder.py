@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
+from flowbind.data.first_recipe import write_recipe
 from flowbind.data.labels import add_labels, read_labels
 from flowbind.data.scan import LeftOut, readable, root_of, scan
 from flowbind.manifest import write_manifest
@@ -48,7 +49,7 @@ def prepare(
     A file's suffix says its modality; a folder named like a modality, with files of that modality alone, is no part of the
     stem. Files stay where they are. Sub-folders train, val (or valid, validation, dev, eval) and test are the splits,
     where there are at least two of them or nothing else; otherwise samples are drawn into splits by their stems, so that
-    those that are added later move few others.
+    those that are added later move few others. A recipe for what was found is written beside the manifests.
 
     Args:
         source: Folder of files.
@@ -82,11 +83,12 @@ def prepare(
     if table:
         suffixes = {suffix for modality in modalities.values() for suffix in modality.suffixes}
         add_labels(table, entries, drawn, source, suffixes)
+    kinds = {split: Counter(tuple(sorted(files)) for files in samples.values()) for split, samples in drawn.items()}
     for split, samples in drawn.items():
         write_manifest(out / f"{split}.jsonl", entries[split])
-        kinds = Counter("+".join(sorted(files)) for files in samples.values())
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        counts = ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds[split].items()))
         say(f"{split}: {len(samples)} samples ({counts})")
+    write_recipe(out, kinds, modalities)
 
 
 def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[str, Samples]:

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from flowbind.batch import Batch, Links, Place, find_links
 from flowbind.data.mixture import Mixture, apportion, step_numbers
 from flowbind.data.resident import Resident, RowNumbers, fits
+from flowbind.manifest import Manifest
 from flowbind.modality import Modality
-from flowbind.registry import nearest
+from flowbind.registry import installed, nearest
 from flowbind.store import LINE, MANIFEST, LatentStore
 
 SPLITS = ("train", "val", "test")
@@ -89,10 +90,21 @@ class LatentDataModule(LightningDataModule):
         if split not in self.manifests:
             raise ValueError(f"the recipe has no manifest of the split '{split}'; add it to data.manifests")
         store = LatentStore(self.folder(split))
+        absent = self._absent(split, modalities, [name for name in needed if name not in store.fields])
+        if absent:
+            raise ValueError(take_out(self.manifests[split], absent))
         asked = [name for name in modalities if name in store.fields or name in needed]
         store.check({name: modalities[name].codec.fingerprint() for name in asked})
         store.check_source(self.manifests[split])
         return store
+
+    def _absent(self, split: str, modalities: Mapping[str, Modality], names: Sequence[str]) -> list[str]:
+        """Those of the names that no sample of a split's manifest has, whatever was encoded of it."""
+        path = self.manifests[split]
+        if not names or not path.is_file():
+            return []
+        manifest = Manifest.read(path, {*modalities, *installed("modalities")})
+        return [name for name in names if not any(name in sample.values for sample in manifest.samples)]
 
     def mixture(self, store: LatentStore, learnt: Collection[str]) -> Mixture:
         """The sampler over a store's strata; those that have none of the modalities to learn get no rows.
@@ -159,6 +171,12 @@ class LatentDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
         return DataLoader([0], batch_size=None)  # one step on each device, which evaluates its share
+
+
+def take_out(manifest: Path, names: Sequence[str]) -> str:
+    """What to do about modalities of a recipe that no sample of a manifest has."""
+    which = " and ".join(f"'{name}'" for name in names)
+    return f"{manifest}: no sample has {which}; take that out of model.modalities in the recipe, or add samples that have it"
 
 
 class Steps(IterableDataset):

@@ -12,6 +12,7 @@ from pathlib import Path
 from flowbind.progress import say, track
 
 PREPARED = "prepared.json"  # marks a folder that `flowbind prepare` wrote
+PARTIAL = ".partial"  # ends its name until it is whole
 SYSTEM = frozenset(  # folders of file servers and operating systems: trash, thumbnails, copies; names in lower case
     (
         "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot",

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.regular import read_json
+from flowbind.shipped import locate
 
 COLUMN, ROW = {"direction", "measure", "ours", "scale"}, {"name", "values"}
 
 
 def read_published(path: Path) -> list[dict[str, Any]]:
-    """Reads published tables.
+    """Reads published tables; `recipes/published.json` comes with flowbind.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: it is not such a file.
     """
     try:
-        tables = read_json(path)
+        tables = read_json(locate(path))
         for table in tables:
             columns, rows = table["columns"], table["rows"]
             whole = all(set(column) == COLUMN for column in columns) and all(set(row) == ROW for row in rows)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.codec import digest_all
-from flowbind.libraries import importing, require
+from flowbind.libraries import Extra, importing, require
 from flowbind_audio.spectrogram import RATE
 
 WIDTH = 512  # of an embedding
@@ -39,9 +39,9 @@ NUMBERS = [  # which checkpoints hold beside weights; reading them runs no code 
     *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
 ]
 SETTINGS = ["*.json", "*.txt"]  # of a repository on the hub
-INSTALL = "pip install 'flowbind[audioldm]'"
-INSTALL_LAION = "pip install 'flowbind[laion-clap]'"
-INSTALL_AUDIO = "pip install 'flowbind[audio]'"
+INSTALL = Extra("audioldm")
+INSTALL_LAION = Extra("laion-clap")
+INSTALL_AUDIO = Extra("audio")
 
 
 class Clap(ABC):

@@ -1,4 +1,4 @@
-"""Sound files: what libsndfile reads by itself, and what the program ffmpeg decodes where it is installed."""
+"""Sound files: what libsndfile reads, and what the program ffmpeg decodes where it is installed."""
 
 import shutil
 import struct
@@ -16,34 +16,21 @@ from flowbind.regular import open_regular
 from flowbind_audio.sound import FASTEST, INSTALL, mono, refuse_long
 from flowbind_audio.whole import is_truncated, samples_of
 
-FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")  # as libsndfile names them
-BY_LIBRARY = (
-    ".wav",
-    ".flac",
-    ".ogg",
-    ".mp3",
-    ".oga",
-    ".opus",
-    ".aif",
-    ".aiff",
-    ".aifc",
-    ".au",
-    ".snd",
-    ".caf",
-    ".w64",
-    ".rf64",
-)
-BY_LIBRARY += (".sph",)
+# As libsndfile names them.
+FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")
+BY_LIBRARY = (".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au")
+BY_LIBRARY += (".snd", ".caf", ".w64", ".rf64", ".sph")
 BY_PROGRAM = (".m4a", ".aac", ".wma", ".webm", ".mka", ".amr")
 ALLOWED = (
-    "WAV, FLAC, OGG, Opus, MP3, AIFF, AU, CAF, W64, RF64, NIST SPHERE; with ffmpeg M4A, AAC, WMA, WebM, Matroska, AMR"
+    "WAV, FLAC, OGG, Opus, MP3, AIFF, AU, CAF, W64, RF64, NIST SPHERE; "
+    "with ffmpeg M4A, AAC, WMA, WebM, Matroska, AMR"
 )
 MARKS = {  # of what is left to ffmpeg: place and first bytes
     4: (b"ftyp",),
     0: (b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"\xff\xf1", b"\xff\xf9", b"#!AMR"),
 }
 CONTAINERS = "mov,matroska,asf,aac,amr"  # a playlist by such a name would have other files read
-LARGEST = 2**36  # bytes of a file, 64 GiB; a header can promise as much in formats that know more than 4
+LARGEST = 2**36  # bytes of a file; what is read of it is bounded by its length in seconds
 AU_HEADER = 24  # bytes
 BLOCK = 2**20  # samples of all channels, read at a time
 
@@ -57,7 +44,8 @@ def read_sound(source: str | Path, longest: float) -> Tensor:
 
     Raises:
         OSError: it cannot be opened.
-        ValueError: it is truncated, damaged, empty, too long or of another format, or what reads it is not installed.
+        ValueError: it is truncated, damaged, empty, too long or of another format, or what reads it
+            is not installed.
     """
     with open_regular(source, LARGEST) as file:
         head = file.read(16)
@@ -76,12 +64,15 @@ def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Ten
             if sound.format not in FORMATS:
                 raise ValueError(f"a sound in the format {sound.format}; allowed: {ALLOWED}")
             if sound.samplerate > FASTEST:
-                raise ValueError(f"a sound at {sound.samplerate} Hz, allowed are {FASTEST}; resample it")
-            samples = samples_of(file, sound)
-            refuse_long((samples or 0) / sound.samplerate, longest)
-            most = int(longest * sound.samplerate) + 1
-            raw, count = mono(_blocks(sound, most if samples is None else samples), sound.samplerate)
-            refuse_long(count / sound.samplerate, longest)
+                raise ValueError(
+                    f"a sound at {sound.samplerate} Hz, allowed are {FASTEST}; resample it"
+                )
+
+            samples, rate = samples_of(file, sound), sound.samplerate
+            refuse_long((samples or 0) / rate, longest)
+            most = int(longest * rate) + 1 if samples is None else samples
+            raw, count = mono(_blocks(sound, most), rate)
+            refuse_long(count / rate, longest)
             if is_truncated(file, samples or 0, count):
                 raise ValueError("a truncated sound; a part of the file is missing")
     except soundfile.SoundFileError as error:
@@ -92,7 +83,8 @@ def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Ten
 
 def _blocks(sound: Any, samples: int) -> Iterator[np.ndarray]:
     """So many samples of all channels, with shape (n, channels), from the beginning on."""
-    sound.seekable = lambda: False  # or soundfile would seek after each block: GSM cannot, and MP3 comes out otherwise
+    # Or soundfile would seek after each block: GSM cannot, and MP3 comes out otherwise.
+    sound.seekable = lambda: False
     size = max(1, BLOCK // sound.channels)
     while len(block := sound.read(min(size, samples), dtype="float32", always_2d=True)):
         samples -= len(block)
@@ -103,13 +95,17 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
     """By way of an AU file of floats, in a pipe."""
     if shutil.which("ffmpeg") is None:
         raise ValueError(
-            "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; install it, or convert the sound to WAV"
+            "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; install it, or convert "
+            "the sound to WAV"
         )
     allowed = ("-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS)
     made = ("-map", "0:a:0", "-t", str(longest + 1), "-c:a", "pcm_f32be", "-f", "au", "pipe:1")
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-threads", "1", *allowed, "-i", f"file:{source}", *made]
+    strict = ("-nostdin", "-v", "error", "-xerror", "-threads", "1")
+    command = ["ffmpeg", *strict, *allowed, "-i", f"file:{source}", *made]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
+
     with tempfile.TemporaryFile() as messages:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages) as program:
+        with subprocess.Popen(command, **pipes, stderr=messages) as program:
             header = program.stdout.read(AU_HEADER)
             if len(header) == AU_HEADER:
                 start, _, _, rate, channels = struct.unpack_from(">5I", header, 4)
@@ -117,18 +113,19 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
                 raw, count = mono(_floats(program.stdout, channels), rate)
         messages.seek(0)
         complaints = messages.read(2**16).decode(errors="replace").strip().splitlines()
+
     if is_truncated(file, 0, 0):
         raise ValueError("a truncated sound; a part of the file is missing")
     if program.returncode or complaints or len(header) < AU_HEADER:
-        raise ValueError(
-            f"a damaged sound, or a file without one ({complaints[-1] if complaints else 'nothing comes of it'})"
-        )
+        reason = complaints[-1] if complaints else "nothing comes of it"
+        raise ValueError(f"a damaged sound, or a file without one ({reason})")
     refuse_long(count / rate, longest)
     return raw
 
 
 def _floats(stream: IO[bytes], channels: int) -> Iterator[np.ndarray]:
-    """Samples of all channels, with shape (n, channels), of big-endian float32 one after another."""
+    """Samples of all channels, with shape (n, channels), of a stream of big-endian float32."""
     frame = 4 * channels
     while content := stream.read(max(1, BLOCK // channels) * frame):
-        yield np.frombuffer(content[: len(content) // frame * frame], ">f4").astype(np.float32).reshape(-1, channels)
+        whole = content[: len(content) // frame * frame]
+        yield np.frombuffer(whole, ">f4").astype(np.float32).reshape(-1, channels)

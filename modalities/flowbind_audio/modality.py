@@ -1,4 +1,4 @@
-"""The modality of sounds: a raw sample is a float32 tensor in [-1, 1], mono at 16 kHz, with shape (samples,)."""
+"""The modality of sounds: a raw sample is float32 in [-1, 1], mono, 16 kHz, of shape (samples,)."""
 
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,8 @@ from flowbind_audio.sound import INSTALL, take_sound
 from flowbind_audio.spectrogram import RATE, log_mel
 
 PICTURE = 128  # pixels, width and height of a preview
-INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))  # silent to loud
+# From silent to loud.
+INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
 
 
 class Audio(Modality):
@@ -51,30 +52,33 @@ class Audio(Modality):
     def read(self, source: str | Path) -> Tensor:
         """Reads a sound as float32 in [-1, 1] at 16 kHz, with shape (samples,).
 
-        Channels are averaged, other rates are resampled (soxr, high quality), and what lies beyond 1 is cut, if it is not far.
+        Channels are averaged, other rates are resampled (soxr, high quality), and what lies beyond
+        1 is cut, if it is not far.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, empty, too long or of another format, its numbers are on another scale, or
-                what reads it is not installed.
+            ValueError: it is truncated, damaged, empty, too long or of another format, its numbers
+                are on another scale, or what reads it is not installed.
         """
         return read_sound(source, self.longest)
 
     def accept(self, raw: Any) -> Tensor:
-        """A sound as float32 in [-1, 1] at 16 kHz, with shape (samples,), of an array of any layout, and of its rate.
+        """A sound as float32 in [-1, 1] at 16 kHz, with shape (samples,), of an array and its rate.
 
-        An array is (samples,), (channels, samples) or (samples, channels): the axis of fewer is that of the channels. int16,
-        int32, uint8 and int8 reach from end to end of their dtype, floats lie in [-1, 1]. It is at 16 kHz unless its rate in
-        Hz comes with it: as a pair in either order, in a mapping with `array` and `sampling_rate`, or in an object with `data`
-        and `sample_rate`. What `read` does with a file's samples is done with these.
+        An array is (samples,), (channels, samples) or (samples, channels): the axis of fewer is
+        that of the channels. int16, int32, uint8 and int8 reach from end to end of their dtype,
+        floats lie in [-1, 1]. It is at 16 kHz unless its rate in Hz comes with it: as a pair in
+        either order, in a mapping with `array` and `sampling_rate`, or in an object with `data` and
+        `sample_rate`. What `read` does with a file's samples is done with these.
 
         Raises:
-            ValueError: it is something else, too long, beyond its range, empty, or not finite; one line.
+            ValueError: it is something else, too long, beyond its range, empty, or not finite; one
+            line.
         """
         return take_sound(raw, self.longest)
 
     def write(self, raw: Tensor, path: Path) -> None:
-        """Writes a sound as a 16-bit WAV at 16 kHz, so that reading it gives the same to within 1/65536."""
+        """Writes a sound as a 16-bit WAV at 16 kHz; reading it gives the same to within 1/65536."""
         soundfile = require("soundfile", "a sound", INSTALL)
         samples = (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
         data = BytesIO()  # libsndfile does not say why a disk refuses
@@ -83,10 +87,15 @@ class Audio(Modality):
             partial.write_bytes(data.getvalue())
 
     def preview(self, raw: Tensor) -> PIL.Image.Image:
-        """The log-mel spectrogram, a second or more, low frequencies at the bottom, from -70 dB (black) up."""
-        wave = F.pad(raw.cpu(), (0, max(0, RATE - len(raw))))  # all below a second have one scale of time
+        """The log-mel spectrogram of a second or more, low at the bottom, black up to -70 dB."""
+        wave = F.pad(
+            raw.cpu(), (0, max(0, RATE - len(raw)))
+        )  # all below a second have one scale of time
         levels = log_mel(wave[None])[0].flip(0).add(1).mul(127.5).clamp(0, 255).byte().numpy()
         ramp = np.linspace(0, len(INK) - 1, 256)
-        ink = np.stack([np.interp(ramp, range(len(INK)), channel) for channel in zip(*INK, strict=True)], axis=1)
+        ink = np.stack(
+            [np.interp(ramp, range(len(INK)), channel) for channel in zip(*INK, strict=True)],
+            axis=1,
+        )
         picture = PIL.Image.fromarray(ink.round().astype(np.uint8)[levels])
         return picture.resize((PICTURE, PICTURE), PIL.Image.Resampling.BILINEAR)

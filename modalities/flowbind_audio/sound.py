@@ -1,7 +1,7 @@
 """Sounds as people have them, of any rate, layout and range, as one channel of float32 at 16 kHz.
 
-What tells the range is the dtype, and nothing else: integers reach from end to end of theirs, floats lie in [-1, 1]. Floats
-may go a little beyond, as mixes and lossy formats do, and are cut there.
+What tells the range is the dtype, and nothing else: integers reach from end to end of theirs,
+floats lie in [-1, 1]. They may go a little beyond, as in mixes and lossy formats, and are cut.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -13,32 +13,33 @@ import torch
 from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind_audio.spectrogram import RATE
 
-INSTALL = "pip install 'flowbind[audio]'"
+INSTALL = Extra("audio")
 FASTEST = 384_000  # Hz, of what is recorded anywhere
-LOUDEST = 4.0  # of full scale: 12 dB more than there should be; beyond that the numbers are on another scale
-FAINTEST = 1e-3  # of full scale: 60 dB below it, 10 dB above the floor of spectrograms, and 5 bits of 16
+LOUDEST = 4.0  # of full scale, 12 dB above it: what goes further is on another scale
+FAINTEST = 1e-3  # of full scale: 10 dB above the floor of spectrograms, 5 bits of 16
 CHANNELS = 32  # of an array, at most; more of them are samples
-FULL_SCALE = {torch.int8: 2**7, torch.uint8: 2**7, torch.int16: 2**15, torch.int32: 2**31}
+FULL_SCALE = {torch.int8: 2.0**7, torch.uint8: 2.0**7, torch.int16: 2.0**15, torch.int32: 2.0**31}
 ALLOWED = (
-    "an array of the shape (samples,), (channels, samples) or (samples, channels), of int16, int32, uint8, int8, or floats in "
-    "[-1, 1], at 16 kHz, or such an array and its rate in Hz"
+    "an array of the shape (samples,), (channels, samples) or (samples, channels), of int16, "
+    "int32, uint8, int8, or floats in [-1, 1], at 16 kHz, or such an array and its rate in Hz"
 )
 
 
 def mono(blocks: Iterable[np.ndarray], rate: float) -> tuple[Tensor, int]:
-    """Blocks of floats, with shape (n, channels), one after another, as one channel at 16 kHz, cut to [-1, 1].
+    """Blocks of floats, with shape (n, channels), as one channel at 16 kHz, cut to [-1, 1].
 
-    Channels are averaged, other rates are resampled (soxr, high quality) block by block, so that what is in memory is what is
-    returned.
+    Channels are averaged, other rates are resampled (soxr, high quality) block by block, so that
+    what is in memory is what is returned.
 
     Returns:
         The sound, with shape (samples,), and how many samples it had at its own rate.
 
     Raises:
-        ValueError: numbers that are not finite or far beyond [-1, 1], no samples, or a rate that no sound has.
+        ValueError: numbers that are not finite or far beyond [-1, 1], no samples, or a rate that no
+            sound has.
     """
     resample = _resampler(rate)
     parts, count, peak = [], 0, 0.0
@@ -62,8 +63,9 @@ def take_sound(given: Any, longest: float) -> Tensor:
     """One channel at 16 kHz, with shape (samples,), of what people have in Python.
 
     Args:
-        given: an array at 16 kHz, or one with its rate: a pair in either order, a mapping with `array` and `sampling_rate`, or
-            an object with `data` and `sample_rate`, or one that gives such an object by `get_all_samples()`.
+        given: an array at 16 kHz, or one with its rate: a pair in either order, a mapping with
+            `array` and `sampling_rate`, or an object with `data` and `sample_rate`, or one that
+            gives such an object by `get_all_samples()`.
         longest: seconds of a sound, at most.
 
     Raises:
@@ -73,21 +75,21 @@ def take_sound(given: Any, longest: float) -> Tensor:
     if not 0 < rate <= FASTEST:
         raise ValueError(f"a sound at {rate:g} Hz, allowed are {FASTEST}; resample it")
     values = as_tensor(array, ALLOWED)
-    if rate == RATE and values.ndim == 1 and values.dtype == torch.float32 and values.abs().max() <= 1:
-        refuse_long(len(values) / rate, longest)
+    samples = _samples_first(values, array)
+    refuse_long(len(samples) / rate, longest)
+    is_raw = rate == RATE and values.ndim == 1 and values.dtype == torch.float32
+    if is_raw and values.abs().max() <= 1:
         return values
 
-    values = _samples_first(values, array)
-    refuse_long(len(values) / rate, longest)
     try:
-        sound, _ = mono([_floats(values, describe(array))], rate)
+        sound, _ = mono([_floats(samples, describe(array))], rate)
     except ValueError as error:
         raise ValueError(f"{describe(array)}: {error}") from None
     return sound
 
 
 def faint(sound: Tensor) -> str:
-    """What a codec with a floor makes of a sound that is fainter, in half a line; empty of others, and of silence itself."""
+    """What becomes of a sound near a codec's floor, in half a line; empty of silence and others."""
     peak = sound.abs().max().item()
     if not 0 < peak < FAINTEST:
         return ""
@@ -97,7 +99,9 @@ def faint(sound: Tensor) -> str:
 def refuse_long(seconds: float, longest: float) -> None:
     """Raises ValueError where a sound lasts longer than allowed, both in seconds."""
     if seconds > longest:
-        raise ValueError(f"a sound of {seconds:.4g} s, allowed are {longest:.4g}; cut it, or raise `longest`")
+        raise ValueError(
+            f"a sound of {seconds:.4g} s, allowed are {longest:.4g}; cut it, or raise `longest`"
+        )
 
 
 def _with_rate(given: Any) -> tuple[Any, float]:
@@ -108,9 +112,11 @@ def _with_rate(given: Any) -> tuple[Any, float]:
         return given["array"], _rate(given["sampling_rate"])
     if hasattr(given, "data") and hasattr(given, "sample_rate"):
         return given.data, _rate(given.sample_rate)
-    if isinstance(given, tuple | list) and len(given) == 2 and _is_scalar(given[0]) != _is_scalar(given[1]):
-        array, rate = given if _is_scalar(given[1]) else given[::-1]
-        return array, _rate(rate)
+    if isinstance(given, tuple | list) and len(given) == 2:
+        rates = [part for part in given if _is_scalar(part)]
+        arrays = [part for part in given if not _is_scalar(part)]
+        if len(rates) == len(arrays) == 1:
+            return arrays[0], _rate(rates[0])
     return given, RATE
 
 
@@ -126,7 +132,7 @@ def _rate(value: Any) -> float:
 
 
 def _samples_first(values: Tensor, array: Any) -> Tensor:
-    """The samples of each channel, with shape (samples, channels): the channels are the shorter axis, and few."""
+    """Samples, with shape (samples, channels): the channels are the shorter axis, and few."""
     if values.ndim == 3 and len(values) == 1:
         values = values[0]
     if values.ndim == 1:
@@ -145,11 +151,11 @@ def _floats(values: Tensor, name: str) -> np.ndarray:
     if values.dtype not in FULL_SCALE:
         raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
     centre = 128 if values.dtype == torch.uint8 else 0
-    return np.ascontiguousarray((values.float() - centre).numpy() / np.float32(FULL_SCALE[values.dtype]))
+    return np.ascontiguousarray((values.float() - centre).numpy() / FULL_SCALE[values.dtype])
 
 
 def _resampler(rate: float) -> Callable[..., np.ndarray]:
-    """Turns one block after another into what it is at 16 kHz, soxr's high quality; `last` ends the sound."""
+    """Turns one block after another into what it is at 16 kHz; `last` ends the sound."""
     if rate == RATE:
         return lambda block, last: block
     soxr = require("soxr", f"a sound at {rate:g} Hz", INSTALL)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.codec import Codec, digest
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind_audio.clap import load_weights, local_weights
 from flowbind_audio.spectrogram import RATE
 
@@ -28,7 +28,7 @@ WIDTH = 512  # of an embedding, and of what the ResNet sees
 TOGETHER = 160 * RATE  # samples embedded at once
 PARTS = ("audio_encoder.", "audio_transform.")  # of a checkpoint; its other weights are of training
 WINDOW = "audio_encoder.spectrogram."  # the Hann window is no weight
-INSTALL = "pip install 'flowbind[metrics]'"
+INSTALL = Extra("metrics")
 RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/lyrebird-wav2clip"
 
 

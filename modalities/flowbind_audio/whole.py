@@ -1,4 +1,4 @@
-"""What a sound file's header says of its length, and libsndfile does not heed: an end that is missing, and one that is too much."""
+"""What a header says of a sound's length, and libsndfile does not heed: too little, or too much."""
 
 import mmap
 import re
@@ -12,11 +12,14 @@ PAGE = 65_307  # bytes of a page of an OGG, at most
 FRAME = 1152  # samples of a frame of an MP3
 GUID = 16  # bytes of a name in a W64
 UNKNOWN = 2**60  # samples, as libsndfile counts a FLAC that does not say
-PLAIN = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # beginnings of subtypes whose samples are counted by their bytes
-ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # name of the object with the properties of a WMA file
-ASF_HEADER = 2**16  # bytes, searched for it
-GSM, GSM_BLOCK, GSM_SAMPLES = 0x31, 65, 320  # format tag of GSM 6.10 in a WAV; bytes and samples of a block
-PADDING = 8192  # samples that the last block of a compressed WAV may have beyond its sound, at most
+PLAIN = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # first words of subtypes that bytes count
+PADDING = 8192  # samples that the last block of a compressed WAV has beyond its sound, at most
+
+# GSM 6.10 in a WAV: its format tag, and bytes and samples of a block.
+GSM, GSM_BLOCK, GSM_SAMPLES = 0x31, 65, 320
+
+# The object with the properties of a WMA file: its name, and how far it is looked for.
+ASF_FILE, ASF_HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**16
 
 
 class Chunks(NamedTuple):
@@ -48,9 +51,8 @@ def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         mark = data[:4]
-        if mark[:3] == b"ID3" or (
-            mark[0] == 0xFF and mark[1:2] >= b"\xe0"
-        ):  # MP3; some count their first frame, some do not
+        is_mp3 = mark[:3] == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0")
+        if is_mp3:  # some count their first frame, some do not
             return read < promised - 2 * FRAME
         if mark in LAYOUTS:
             return read < promised or _lacks_samples(data, LAYOUTS[mark])
@@ -58,10 +60,10 @@ def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
 
 
 def samples_of(file: BinaryIO, sound: Any) -> int | None:
-    """Samples a channel of a file that soundfile has opened as `sound`; None where nothing tells their number.
+    """Samples a channel of a file that soundfile opened as `sound`; None if nothing tells.
 
-    A compressed WAV says where in its last block the sound ends. Beyond lies the encoder's padding, or noise at full scale,
-    where the block is not there at all.
+    A compressed WAV says where in its last block the sound ends. Beyond lies the encoder's padding,
+    or noise at full scale, where the block is not there at all.
     """
     if sound.frames >= UNKNOWN:
         return None
@@ -73,7 +75,7 @@ def samples_of(file: BinaryIO, sound: Any) -> int | None:
 
 
 def _stated_by_wav(data: mmap.mmap) -> int:
-    """Samples a channel as a WAV counts them, or, if it does not, those of the whole blocks of GSM; 0 otherwise."""
+    """Samples a channel as a WAV counts them, or those of the whole blocks of GSM; 0 otherwise."""
     layout = LAYOUTS.get(data[:4], LAYOUTS[b"RIFF"])
     order, tag = layout.head[0], 0
     for name, place, length in _chunks(data, layout):
@@ -116,7 +118,7 @@ def _lacks_samples(data: mmap.mmap, layout: Chunks) -> bool:
 
 
 def _lacks_ogg(data: mmap.mmap) -> bool:
-    """Whether the last page is not marked as the end of its stream, or not all there (RFC 3533, section 6)."""
+    """Whether the last page does not end its stream, or is not all there (RFC 3533, section 6)."""
     page = data[data.rfind(b"OggS", max(0, len(data) - PAGE)) :]
     if len(page) < 27 or not page[5] & 4:
         return True
@@ -130,7 +132,8 @@ def _lacks_au(data: mmap.mmap) -> bool:
 
 
 def _lacks_w64(data: mmap.mmap) -> bool:
-    length = struct.unpack_from("<Q", data, GUID)[0] if len(data) >= GUID + 8 else 0  # of the whole file
+    """By the length of the whole file."""
+    length = struct.unpack_from("<Q", data, GUID)[0] if len(data) >= GUID + 8 else 0
     return length < 2**63 and length > len(data)
 
 
@@ -138,18 +141,19 @@ def _lacks_nist(data: mmap.mmap) -> bool:
     """By what the header counts, where samples are not packed."""
     start = int(data[8:16]) if data[8:16].strip().isdigit() else 0
     header = dict(re.findall(rb"^(\w+) -i (\d+)", data[:start], re.MULTILINE))
-    samples, width, channels = (
-        int(header.get(key, 0)) for key in (b"sample_count", b"sample_n_bytes", b"channel_count")
-    )
-    return start + samples * width * channels > len(data)
+    length = start
+    if header.keys() >= {b"sample_count", b"sample_n_bytes", b"channel_count"}:
+        samples, width = int(header[b"sample_count"]), int(header[b"sample_n_bytes"])
+        length += samples * width * int(header[b"channel_count"])
+    return length > len(data)
 
 
 def _lacks_asf(data: mmap.mmap) -> bool:
-    place = data.find(ASF_FILE, 0, ASF_HEADER) + 2 * GUID + 8
-    length = (
-        struct.unpack_from("<Q", data, place)[0] if 2 * GUID + 8 <= place <= len(data) - 8 else 0
-    )  # of the whole file
-    return length > len(data)
+    """By the length of the whole file, behind the object's name and length and another name."""
+    place = data.find(ASF_FILE, 0, ASF_HEADER)
+    if place < 0 or place + 2 * GUID + 16 > len(data):
+        return False
+    return struct.unpack_from("<Q", data, place + 2 * GUID + 8)[0] > len(data)
 
 
 def _never(data: mmap.mmap) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.progress import say, track
 from flowbind.regular import read_regular
 from flowbind_datasets.files import IMAGES, File, Files
@@ -80,7 +80,7 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
     Raises:
         ValueError: pyarrow is not installed, the file is damaged, or a column is missing.
     """
-    with importing("pyarrow", needing=f"{path}: reading it", install="pip install 'flowbind[datasets]'"):
+    with importing("pyarrow", needing=f"{path}: reading it", install=Extra("datasets")):
         import pyarrow
         from pyarrow import parquet
     try:

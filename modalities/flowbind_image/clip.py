@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import digest
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind.registry import nearest
 
 
@@ -28,7 +28,7 @@ def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
         ValueError: open_clip is not installed, there is no such model, tag or file, the file does not fit the model, or
             the hub does not give the tag's weights.
     """
-    open_clip = require("open_clip", f"the CLIP model '{model}'", f"pip install 'flowbind[{extra}]'")
+    open_clip = require("open_clip", f"the CLIP model '{model}'", Extra(extra))
     if model not in open_clip.list_models():
         raise ValueError(f"open_clip has no model '{model}'; {nearest(model, open_clip.list_models())}")
     file = pretrained

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import digest
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.metrics.density import density_and_coverage
 from flowbind.metrics.metric import Metric
 from flowbind.progress import say
@@ -59,7 +59,7 @@ class Fidelity(Metric):
         Raises:
             ValueError: torch-fidelity is not installed, it has no such extractor, or the weights are not to be had.
         """
-        with importing("torch_fidelity", needing="the metric 'fidelity'", install="pip install 'flowbind[metrics]'"):
+        with importing("torch_fidelity", needing="the metric 'fidelity'", install=Extra("metrics")):
             from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as extractors
             from torch_fidelity.utils import create_feature_extractor
         if self.extractor not in extractors:

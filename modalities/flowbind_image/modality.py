@@ -7,6 +7,7 @@ import PIL.Image
 from torch import Tensor
 
 from flowbind.atomic import replacing
+from flowbind.libraries import Extra, require
 from flowbind.modality import Modality
 from flowbind.regular import open_regular
 from flowbind_image.clip import first_line
@@ -14,47 +15,40 @@ from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
 
-# As Pillow names them. Nothing outside Pillow runs: EPS, which needs another program, is not among them.
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "ICO", "QOI", "PSD", "SGI", "DDS")
-UNMARKED = {".tga": "TGA", ".dib": "DIB"}  # their files do not say what they are, so the name has to
-ALLOWED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
-HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")  # ISO/IEC 23008-12
+# As Pillow names them. Nothing outside Pillow runs: EPS, which needs another program, is left out.
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "ICO", "QOI")
+FORMATS += ("PSD", "SGI", "DDS")
+UNMARKED = {".tga": "TGA", ".dib": "DIB"}  # files that do not say what they are: the name has to
+ALLOWED = (
+    "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
+)
+
+# ISO/IEC 23008-12
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 class Image(Modality):
     """Pictures of any size, up to the memory that reading one takes."""
 
     suffixes = (
-        *(
-            ".png",
-            ".jpg",
-            ".jpeg",
-            ".webp",
-            ".bmp",
-            ".jpe",
-            ".jfif",
-            ".avif",
-            ".gif",
-            ".tif",
-            ".tiff",
-            ".heic",
-            ".heif",
-        ),
-        *(".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib"),
-        *(".psd", ".sgi", ".dds"),
+        *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jpe", ".jfif", ".avif", ".gif", ".tif"),
+        *(".tiff", ".heic", ".heif", ".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm"),
+        *(".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib", ".psd", ".sgi", ".dds"),
     )
     default_codec = SmallImage
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).
 
-        It is turned upright by its EXIF orientation, transparency is laid on white, grey and palettes become RGB, 16
-        bits become 8, floats lie in [0, 1], and of several pictures in a file the first is taken.
+        It is turned upright by its EXIF orientation, transparency is laid on white, grey and
+        palettes become RGB, 16 bits become 8, floats lie in [0, 1], and of several pictures in a
+        file the first is taken.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format, larger than Pillow's limit on pixels, would take more
-                than `MEMORY` to read, or is HEIC without the package that reads it.
+            ValueError: it is truncated, damaged, of another format, larger than Pillow's limit on
+                pixels, would take more than `MEMORY` to read, or is HEIC without the package that
+                reads it.
         """
         with open_regular(source) as file:
             formats = _formats(source, file)
@@ -67,7 +61,9 @@ class Image(Modality):
                 raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
             except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
                 limit = PIL.Image.MAX_IMAGE_PIXELS
-                raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
+                raise ValueError(
+                    f"{source}: more than {limit} pixels; make the picture smaller"
+                ) from None
             except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
                 raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
             try:
@@ -77,11 +73,12 @@ class Image(Modality):
                 raise ValueError(f"{source}: {error}") from None
 
     def accept(self, raw: Any) -> Tensor:
-        """RGB in [0, 255] as uint8, with shape (3, H, W), of a PIL picture, or of an array in either layout.
+        """RGB in [0, 255] as uint8, with shape (3, H, W), of a PIL picture or an array.
 
-        An array is grey, grey and alpha, RGB or RGBA, (H, W), (H, W, channels) or (channels, H, W), of uint8, uint16, bool,
-        or floats in [0, 1]; an axis of one picture in front is left out. Where both layouts are possible, channels come
-        first in a tensor and last in other arrays. A PIL picture is treated as a file's.
+        An array is grey, grey and alpha, RGB or RGBA, (H, W), (H, W, channels) or (channels, H, W),
+        of uint8, uint16, bool, or floats in [0, 1]; an axis of one picture in front is left out.
+        Where both layouts are possible, channels come first in a tensor and last in other arrays. A
+        PIL picture is treated as a file's.
 
         Raises:
             ValueError: it is something else, lies beyond its range, or cannot be decoded; one line.
@@ -105,9 +102,6 @@ def _formats(source: str | Path, file: BinaryIO) -> tuple[str, ...]:
     file.seek(0)
     if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
         return (*FORMATS, unmarked) if unmarked else FORMATS
-    try:
-        from pi_heif import register_heif_opener
-    except ModuleNotFoundError:
-        raise ValueError(f"{source}: HEIC needs pi-heif; install it with `pip install 'flowbind[heic]'`") from None
-    register_heif_opener()
+    heif = require("pi_heif", f"{source}: HEIC", Extra("heic"))
+    heif.register_heif_opener()
     return ("HEIF", *FORMATS)

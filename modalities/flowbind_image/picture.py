@@ -1,7 +1,7 @@
 """Pictures as people have them, of any mode, layout and range, as uint8 RGB.
 
-What tells the range is the dtype, and nothing else: uint8 and bool are what they are, uint16 goes to 65535, and floats lie in
-[0, 1]. Integers of other dtypes tell none. Transparency is laid on white.
+What tells the range is the dtype, and nothing else: uint8 and bool are what they are, uint16 goes
+to 65535, and floats lie in [0, 1]. Other integers tell none. Transparency is laid on white.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from flowbind_image.clip import first_line
 
 CHANNELS = range(1, 5)  # grey, grey and alpha, RGB, RGBA
 ALLOWED = (
-    "a PIL picture, or an array of the shape (H, W), (H, W, channels) or (channels, H, W), 1 to 4 channels (grey, grey and "
-    "alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]"
+    "a PIL picture, or an array of the shape (H, W), (H, W, channels) or (channels, H, W), "
+    "1 to 4 channels (grey, grey and alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]"
 )
 WHITE_IS_ZERO = 0  # of TIFF's tag 262
 BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
@@ -29,19 +29,20 @@ TILE = 1024  # pixels, width and height of what is converted at a time
 
 
 def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
-    """A PIL picture of any mode, upright by its EXIF orientation, as uint8 RGB with shape (3, H, W).
+    """A PIL picture of any mode, upright by its EXIF orientation, as RGB: uint8 (3, H, W).
 
-    Of an animation it is the frame at hand. Mode I counts as 16 bits, as Pillow has it when it saves one; F lies in [0, 1].
-    Besides what is returned, the decoded picture alone is in memory.
+    Of an animation it is the frame at hand. Mode I counts as 16 bits, as Pillow has it when it
+    saves one; F lies in [0, 1]. Besides what is returned, the decoded picture alone is in memory.
 
     Raises:
-        ValueError: it has no pixels, numbers beyond its range, or a file behind it that cannot be decoded; one line.
+        ValueError: it has no pixels, numbers beyond its range, or a file behind it that cannot be
+            decoded; one line.
     """
     width, height = picture.size
     if not width * height:
         raise ValueError(f"a picture of {width} x {height} pixels; allowed: {ALLOWED}")
     try:
-        picture.load()
+        _load(picture)
         orientation = picture.getexif().get(ORIENTATION, 1)
     except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
         raise ValueError(f"a damaged picture ({first_line(error)})") from None
@@ -58,10 +59,10 @@ def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
 
 
 def rgb_of_array(array) -> Tensor:
-    """An array of grey, grey and alpha, RGB or RGBA, in either layout, as uint8 RGB with shape (3, H, W).
+    """An array of grey, grey and alpha, RGB or RGBA, in either layout, as RGB: uint8 (3, H, W).
 
-    Where both layouts are possible, as in (3, 5, 3), channels come first in a tensor and last in anything else, as torch and
-    the others have it. An axis of one picture in front is left out.
+    Where both layouts are possible, as in (3, 5, 3), channels come first in a tensor and last in
+    anything else, as torch and the others have it. An axis of one picture in front is left out.
 
     Raises:
         ValueError: it is something else, or its numbers lie beyond its range; one line.
@@ -79,16 +80,19 @@ def rgb_of_array(array) -> Tensor:
 
     eight = eight_bits(values, describe(array))
     if len(eight) in (2, 4):
-        mode = "LA" if len(eight) == 2 else "RGBA"
-        return rgb_of_picture(PIL.Image.fromarray(eight.permute(1, 2, 0).contiguous().numpy(), mode))
+        pixels = eight.permute(1, 2, 0).contiguous().numpy()
+        return rgb_of_picture(PIL.Image.fromarray(pixels, "LA" if len(eight) == 2 else "RGBA"))
     return eight.expand(3, -1, -1).contiguous()
 
 
 def eight_bits(values: Tensor, name: str) -> Tensor:
-    """Brightness in the range that its dtype tells, as uint8 of the same shape; 16 bits lose the lower 8, floats are rounded.
+    """Brightness in the range that its dtype tells, as uint8 of the same shape.
+
+    16 bits lose the lower 8, floats are rounded.
 
     Raises:
-        ValueError: the dtype tells no range, or a float would be rounded to something below 0 or above 255; one line.
+        ValueError: the dtype tells no range, or a float would be rounded to something below 0 or
+            above 255; one line.
     """
     if values.dtype == torch.uint8:
         return values
@@ -101,12 +105,30 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
     levels = (values.to(torch.promote_types(values.dtype, torch.float32)) * 255).round()
     if levels.min() < 0 or levels.max() > 255:
         low, high = values.min().item(), values.max().item()
-        raise ValueError(f"{name} has numbers from {low:.4g} to {high:.4g}, floats lie in [0, 1]; allowed: {ALLOWED}")
+        raise ValueError(
+            f"{name} has numbers from {low:.4g} to {high:.4g}, floats lie in [0, 1]; "
+            f"allowed: {ALLOWED}"
+        )
     return levels.byte()
 
 
+def _load(picture: PIL.Image.Image) -> None:
+    """Decodes a picture. By its name Pillow maps a TIFF into memory, and one that is turned askew."""
+    if picture.format != "TIFF":
+        picture.load()
+        return
+    name, picture.filename = picture.filename, ""
+    try:
+        picture.load()
+    finally:
+        picture.filename = name
+
+
 def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """A view of upright pixels, with shape (3, H, W), in the order of a file: EXIF numbers the eight ways to hold a camera."""
+    """A view of upright pixels, with shape (3, H, W), in a file's order.
+
+    EXIF numbers the eight ways to hold a camera.
+    """
     mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
     view = np.flip(upright, mirrored)
     return view.swapaxes(1, 2) if orientation in TURNED else view
@@ -125,7 +147,10 @@ def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any]) -> np.ndarray:
 
 
 def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
-    """Grey of 16 bits or floats, as 8 bits, with what Pillow leaves to others: TIFF's other depths, and inverted ones."""
+    """Grey of 16 bits or floats, as 8 bits.
+
+    With what Pillow leaves to others: 12 bits of a TIFF, and one in which white is 0.
+    """
     values = torch.from_numpy(np.array(deep, np.uint16 if deep.mode.startswith("I;16") else None))
     name = f"a picture of the mode {deep.mode}"
     if deep.mode == "I":

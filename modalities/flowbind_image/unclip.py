@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.codec import Codec, local
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind_image.clip import first_line, load_clip, prepare, weights_of
 
 NOISE_LEVELS = 1000  # of Stable unCLIP
-INSTALL = "pip install 'flowbind[unclip]'"
+INSTALL = Extra("unclip")
 SIZE_STEP = 8  # pixels a side of one latent of its autoencoder
 
 

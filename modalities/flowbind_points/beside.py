@@ -1,4 +1,6 @@
-"""Files that a mesh names: materials, pictures and numbers that lie beside it, and none that lie elsewhere."""
+"""Files that a mesh names: materials, pictures and numbers that lie beside it, and none that lie
+elsewhere.
+"""
 
 import re
 from collections.abc import Callable
@@ -17,10 +19,12 @@ OPTIONS = re.compile(r"(-\w+\s+((on|off|[-+]?[.\d]\S*|[rgbmlz])\s+)+)+")
 
 
 class Beside:
-    """Looks for files in a mesh's folder and the folders in it. Links in there are followed, as everywhere.
+    """Looks for files in a mesh's folder and the folders in it. Links in there are followed, as
+    everywhere.
 
-    Names come from other machines: with the other kind of slash, with the whole path that a file had there, or with other
-    capitals. A name that leads out of the folder is looked for in the folder itself, by its last part alone.
+    Names come from other machines: with the other kind of slash, with the whole path that a file
+    had there, or with other capitals. A name that leads out of the folder is looked for in the
+    folder itself, by its last part alone.
 
     Args:
         folder: of the mesh; None where a mesh has no folder, and nothing lies beside it.
@@ -35,7 +39,8 @@ class Beside:
         """The content of a file.
 
         Raises:
-            ValueError: it is not there, is no regular file, or is too large; says which, in part of a line.
+            ValueError: it is not there, is no regular file, or is too large; says which, in part of
+                a line.
         """
         path = self._find(name)
         if path is None:
@@ -50,7 +55,9 @@ class Beside:
         return content
 
     def picture(self, name: str) -> Callable[[], np.ndarray]:
-        """What gives the pixels of a picture, when it is called: uint8 with shape (h, w, 3). It raises as `read` does."""
+        """What gives the pixels of a picture, when it is called: uint8 with shape (h, w, 3). It
+        raises as `read` does.
+        """
         return partial(self.pixels, name)
 
     def get(self, name: str) -> bytes:  # as trimesh asks for files
@@ -69,9 +76,9 @@ class Beside:
             path = PureWindowsPath(written.strip().strip('"'))
             inside = not path.anchor and ".." not in path.parts
             for parts in ([path.parts] if inside else []) + [path.parts[-1:]]:
-                found = _inside(self.folder, parts)
-                if found is not None:
-                    return found
+                file = _inside(self.folder, parts)
+                if file is not None:
+                    return file
         return None
 
 

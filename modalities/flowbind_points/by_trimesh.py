@@ -1,4 +1,6 @@
-"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with: STL, COLLADA and 3MF."""
+"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with:
+STL, COLLADA and 3MF.
+"""
 
 import io
 import struct
@@ -7,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
 from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, loose, plain
 from flowbind_points.texture import PIXELS, textured
 
-INSTALL = "pip install 'flowbind[points]'"
+INSTALL = Extra("points")
 LARGEST = 2**28  # bytes of an archive, unpacked
 NEEDED = {".stl": (), ".dae": ("collada",), ".3mf": ("lxml", "networkx")}  # modules beside trimesh
 VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
@@ -28,8 +30,8 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
         beside: finds the files that it names.
 
     Raises:
-        ValueError: a library that it takes is not installed or does not work, or the content is not a whole mesh; says
-            why, without the file's name.
+        ValueError: a library that it takes is not installed or does not work, or the content is not
+            a whole mesh; says why, without the file's name.
     """
     needing = f"a mesh of the kind {suffix}"
     trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
@@ -59,7 +61,8 @@ def is_from_trimesh(value: Any) -> bool:
 
 
 def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
-    """Surfaces of a mesh or a scene of trimesh's, or points of a cloud; the header of an STL tells how it keeps colours.
+    """Surfaces of a mesh or a scene of trimesh's, or points of a cloud; the header of an STL tells
+    how it keeps colours.
 
     Raises:
         ValueError: it has too many faces, shown as often as it does; says why.
@@ -102,9 +105,11 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
 
 
 def _collada(loaded: dict[str, Any]) -> Geometry:
-    """Surfaces of what trimesh reads of a COLLADA file, before it makes meshes of them, which forget colours of vertices.
+    """Surfaces of what trimesh reads of a COLLADA file, before it makes meshes of them, which
+    forget colours of vertices.
 
-    A material without a picture that is black is one without a colour, as several exporters write it.
+    A material without a picture that is black is one without a colour, as several exporters write
+    it.
     """
     surfaces = []
     for shown in loaded["graph"]:
@@ -167,7 +172,9 @@ def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
 
 
 def _of_attributes(part: Any, stl: bytes) -> Paint:
-    """Colours in the two bytes that binary STL has for each face, five bits each: red in the highest, with Magics in the lowest."""
+    """Colours in the two bytes that binary STL has for each face, five bits each: red in the
+    highest, with Magics in the lowest.
+    """
     bits = getattr(part, "face_attributes", {}).get("stl")
     if bits is None or not len(bits):
         return plain()

@@ -1,7 +1,9 @@
-"""Points as people have them, made a raw sample: float32 with shape (n, 6), x, y, z and then red, green, blue in [0, 1].
+"""Points as people have them, made a raw sample: float32 with shape (n, 6), x, y, z and then red,
+green, blue in [0, 1].
 
-The range tells what a number means. Colours of 8 and 16 bits are shares of their type's largest number; of other types,
-what stays within 1 is taken as it is, what goes on to 255 or 65,535 is a share of that.
+The range tells what a number means. Colours of 8 and 16 bits are shares of their type's largest
+number; of other types, what stays within 1 is taken as it is, what goes on to 255 or 65,535 is a
+share of that.
 
 Shapes: n points.
 """
@@ -17,7 +19,7 @@ from flowbind_points.unit_sphere import thin
 
 GREY = 0.5  # of points without a colour
 MOST = 2**17  # points of a raw sample: 3 MB, of which an encoding holds some hundred
-FAR = 1e18  # world units; what lies farther out marks a point that was not measured, and its square overflows float32
+FAR = 1e18  # world units; what lies farther out was not measured, and its square overflows float32
 ROUNDED = 1e-4  # of a cloud's extent, that float32 may move a point by
 ALMOST = 0.01  # of the range of colours, that rounding and interpolation may go beyond it
 COLOURS = (
@@ -39,7 +41,9 @@ RANGES = {
 
 
 class Scan(NamedTuple):
-    """Points of a file or of a program: places, with shape (n, 3), and their colours, with shape (n, 3), of any type."""
+    """Points of a file or of a program: places, with shape (n, 3), and their colours, with shape
+    (n, 3), of any type.
+    """
 
     place: np.ndarray
     colour: np.ndarray | None = None
@@ -48,15 +52,17 @@ class Scan(NamedTuple):
 def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
     """Makes a raw sample of points.
 
-    Points whose coordinates are not finite, as depth cameras write them, are left out. Of more than 131,072 points so
-    many are kept, by `thin`. Where float32 would round away the shape, as it does where maps are counted in metres, the
-    points are moved to their middle; otherwise they stay where they are.
+    Points whose coordinates are not finite, as depth cameras write them, are left out. Of more than
+    131,072 points so many are kept, by `thin`. Where float32 would round away the shape, as it does
+    where maps are counted in metres, the points are moved to their middle; otherwise they stay
+    where they are.
 
     Returns:
         The cloud, float32 with shape (n, 6), and what there is to be said of it: parts of a line.
 
     Raises:
-        ValueError: no point is left, or the colours are no colours; says why, without a file's name.
+        ValueError: no point is left, or the colours are no colours; says why, without a file's
+            name.
     """
     place, colour = scan
     remarks = []
@@ -99,7 +105,8 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
 
 
 def to_unit(colour: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Colours in [0, 1], float64 with shape (k, 3): of those with shape (n, 3), whose range decides, the ones to be kept.
+    """Colours in [0, 1], float64 with shape (k, 3): of those with shape (n, 3), whose range
+    decides, the ones to be kept.
 
     Raises:
         ValueError: they lie in no range of colours.
@@ -114,7 +121,9 @@ def to_unit(colour: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.nd
 
 
 def _middle(place: np.ndarray) -> np.ndarray | None:
-    """The middle of points, with shape (3,), where float32 would move them by more than a part of their extent."""
+    """The middle of points, with shape (3,), where float32 would move them by more than a part of
+    their extent.
+    """
     place = place.astype(np.float64)
     lost, extent = np.abs(place - place.astype(np.float32)).max(), np.ptp(place, axis=0).max()
     if lost <= ROUNDED * extent or extent == 0:
@@ -123,10 +132,12 @@ def _middle(place: np.ndarray) -> np.ndarray | None:
 
 
 def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
-    """Points of a table of numbers, with shape (n, k): x, y, z in front, and colours where they stand after them.
+    """Points of a table of numbers, with shape (n, k): x, y, z in front, and colours where they
+    stand after them.
 
-    Colours are the first three columns of `firsts` that can be colours, so that an intensity (in one column) or a normal
-    (in three, some of them below 0) may stand before them. Columns of zeros alone are none, and others are left aside.
+    Colours are the first three columns of `firsts` that can be colours, so that an intensity (in
+    one column) or a normal (in three, some of them below 0) may stand before them. Columns of zeros
+    alone are none, and others are left aside.
 
     Raises:
         ValueError: fewer than three columns, or three more that are neither colours nor normals.
@@ -148,10 +159,11 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
 
 
 def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
-    """Points of columns with names, of any case: x, y, z, and the colours by whichever of their names are there.
+    """Points of columns with names, of any case: x, y, z, and the colours by whichever of their
+    names are there.
 
-    Gaussian splats have the constant term of a colour's spherical harmonics, f_dc_0 to 2; those that a renderer would not
-    draw are left out.
+    Gaussian splats have the constant term of a colour's spherical harmonics, f_dc_0 to 2; those
+    that a renderer would not draw are left out.
 
     Raises:
         ValueError: x, y or z is not there.
@@ -182,7 +194,9 @@ def _normals(columns: np.ndarray) -> bool:
 
 
 def _full(colour: np.ndarray) -> int | None:
-    """The number that is full brightness among colours, with shape (n, 3); None where they lie in no range of colours."""
+    """The number that is full brightness among colours, with shape (n, 3); None where they lie in
+    no range of colours.
+    """
     if colour.dtype in (np.uint8, np.uint16):
         return int(np.iinfo(colour.dtype).max)
     low, high = _range(colour)

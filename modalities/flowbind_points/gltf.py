@@ -1,10 +1,12 @@
-"""glTF 2.0 files, text (.gltf) and binary (.glb): their scene's triangles, or points, in the colours of their materials.
+"""glTF 2.0 files, text (.gltf) and binary (.glb): their scene's triangles, or points, in the
+colours of their materials.
 
-trimesh reads these files, too, but takes numbers that stand for fractions as they are (vertex colours of 16 bits,
-quantised places and places in pictures), and knows neither sparse accessors nor places in pictures that are transformed.
+trimesh reads these files, too, but takes numbers that stand for fractions as they are (vertex
+colours of 16 bits, quantised places and places in pictures), and knows neither sparse accessors nor
+places in pictures that are transformed.
 
-Colours are taken as they are written, not turned from linear light into what a screen shows: as trimesh, which writes
-most files that Python makes, has them. Up is +y in these files, and stays so.
+Colours are taken as they are written, not turned from linear light into what a screen shows: as
+trimesh, which writes most files that Python makes, has them. Up is +y in these files, and stays so.
 """
 
 import base64
@@ -62,7 +64,8 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
 
 
 def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Geometry:
-    """Reads the surfaces that the scene of a glTF file shows, or its points where it has no surface.
+    """Reads the surfaces that the scene of a glTF file shows, or its points where it has no
+    surface.
 
     Args:
         content: the file's JSON.
@@ -70,7 +73,8 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         binary: the numbers of a GLB file.
 
     Raises:
-        ValueError: the content is no glTF 2.0, is damaged, or is compressed; says why, without the file's name.
+        ValueError: the content is no glTF 2.0, is damaged, or is compressed; says why, without the
+            file's name.
     """
     try:
         tree = json.loads(content.decode("utf-8-sig"))
@@ -151,7 +155,8 @@ class _Tree:
             yield from ((mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", []))))
 
         seen, shown = set(), 0
-        waiting = [(number, np.eye(4)) for number in reversed(roots)]
+        here = np.eye(4)
+        waiting = [(number, here) for number in reversed(roots)]
         while waiting:
             number, above = waiting.pop()
             if number in seen:  # no node has two parents
@@ -197,7 +202,9 @@ class _Tree:
         faces: np.ndarray,
         colour: np.ndarray | None,
     ) -> tuple[Paint, Paint]:
-        """How a surface is painted: the material's factor, times its picture, times the vertices' colours; and without the picture."""
+        """How a surface is painted: the material's factor, times its picture, times the vertices'
+        colours; and without the picture.
+        """
         if material is None:
             paint = plain() if colour is None else by_corner(colour, faces)
             return paint, paint
@@ -216,7 +223,9 @@ class _Tree:
         return _times(pictured, colour, faces), unpictured
 
     def _look(self, material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
-        """A material's colour, and the picture that it multiplies; of the light it emits where it reflects none."""
+        """A material's colour, and the picture that it multiplies; of the light it emits where it
+        reflects none.
+        """
         base = material.get("pbrMetallicRoughness", {})
         factor, picture = base.get("baseColorFactor", [1, 1, 1]), base.get("baseColorTexture")
         glossy = material.get("extensions", {}).get(GLOSSY)
@@ -368,7 +377,9 @@ def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
 
 
 def _times(paint: Paint, colour: np.ndarray | None, faces: np.ndarray) -> Paint:
-    """A paint, multiplied by the colours of the vertices, with shape (v, 3) in [0, 1], where they have any."""
+    """A paint, multiplied by the colours of the vertices, with shape (v, 3) in [0, 1], where they
+    have any.
+    """
     if colour is None:
         return paint
     shade = by_corner(colour, faces)

@@ -1,4 +1,4 @@
-"""The modality of point clouds: a raw sample is a float32 tensor of coloured points, with shape (n, 6)."""
+"""The modality of point clouds: a raw sample is a float32 tensor of coloured points, (n, 6)."""
 
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,10 @@ from flowbind_points.surface import Geometry, to_scan
 from flowbind_points.table import read_archive, read_array, read_text
 
 LARGEST = 2**29  # bytes of a file
-ALLOWED = "x, y, z or x, y, z, red, green, blue of shape (n, 3) or (n, 6), a pair of places and colours, or a mesh, cloud or scene of trimesh's"
+ALLOWED = (
+    "x, y, z or x, y, z, red, green, blue of shape (n, 3) or (n, 6), a pair of places and colours, "
+    "or a mesh, cloud or scene of trimesh's"
+)
 
 SIGNS = {  # how files begin, whatever they are called
     b"ply\n": ".ply",
@@ -46,7 +49,8 @@ class Points(Modality):
         codec: turns clouds into latents and back; `SmallPoints` if None.
         drift: size of this modality's drift net; the model's default if None.
         head: size of this modality's head; the model's default if None.
-        extent: half the width of what a preview shows around the origin, in world units; fixed, so that sizes compare.
+        extent: half the width of what a preview shows around the origin, in world units; fixed, so
+            that sizes compare.
     """
 
     suffixes = (
@@ -67,14 +71,16 @@ class Points(Modality):
         self.extent = extent
 
     def read(self, source: str | Path) -> Tensor:
-        """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a mesh.
+        """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a
+        mesh.
 
-        Points without colours are mid-grey. The points drawn on a mesh are always the same. What is left out or cannot be
-        found, such as a picture of its colours, is told in a line, once.
+        Points without colours are mid-grey. The points drawn on a mesh are always the same. What is
+        left out or cannot be found, such as a picture of its colours, is told in a line, once.
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is truncated, damaged, of another format, larger than 512 MiB, or has no points.
+            ValueError: it is truncated, damaged, of another format, larger than 512 MiB, or has no
+                points.
         """
         path = Path(source)
         suffix = path.suffix.lower()
@@ -93,10 +99,11 @@ class Points(Modality):
             ) from None
 
     def accept(self, raw: Any) -> Tensor:
-        """A cloud, with shape (n, 6), of places, or places and colours, in any array, or of an object of trimesh's.
+        """A cloud, with shape (n, 6), of places, or places and colours, in any array, or of an
+        object of trimesh's.
 
-        Colours are given in [0, 1], or in the numbers of 8 or 16 bits; without them points are mid-grey. Of more than
-        131,072 points so many are kept.
+        Colours are given in [0, 1], or in the numbers of 8 or 16 bits; without them points are
+        mid-grey. Of more than 131,072 points so many are kept.
 
         Raises:
             ValueError: it is no cloud; one line that says what was given and what would be taken.

@@ -6,7 +6,8 @@ import numpy as np
 
 
 def parse(text: bytes) -> np.ndarray:
-    """All numbers of a text, one after another: float64 with shape (k,). White space alone lies between them.
+    """All numbers of a text, one after another: float64 with shape (k,). White space alone lies
+    between them.
 
     Raises:
         ValueError: something else than a number stands there.

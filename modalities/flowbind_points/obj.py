@@ -1,6 +1,8 @@
-"""OBJ files and the materials beside them, as the format's appendix and the exporters in use write them.
+"""OBJ files and the materials beside them, as the format's appendix and the exporters in use write
+them.
 
-Colours are, in this order: a picture of the material, colours behind the vertices' places, the material's diffuse colour.
+Colours are, in this order: a picture of the material, colours behind the vertices' places, the
+material's diffuse colour.
 """
 
 import re
@@ -95,7 +97,9 @@ def _word(rest: bytes) -> str:
 
 
 def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -> list[str]:
-    """Adds the materials of a file, or of several whose names stand in one line. Returns what there is to be said of it."""
+    """Adds the materials of a file, or of several whose names stand in one line. Returns what there
+    is to be said of it.
+    """
     try:
         contents = [beside.read(name)]
     except ValueError as error:
@@ -118,7 +122,8 @@ def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -
 
 
 def _diffuse(rest: str) -> list[float] | None:
-    """Red, green and blue in [0, 1], of one number or three; None where it is given in another way."""
+    """Red, green and blue in [0, 1], of one number or three; None where it is given in another way.
+    """
     try:
         numbers = [float(word) for word in rest.split()[:3]]
     except ValueError:  # a spectrum's file
@@ -128,7 +133,8 @@ def _diffuse(rest: str) -> list[float] | None:
 
 
 def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Places, with shape (v, 3), and colours, with shape (v, 3), not a number where a vertex has none; or None.
+    """Places, with shape (v, 3), and colours, with shape (v, 3), not a number where a vertex has
+    none; or None.
 
     Raises:
         ValueError: there is no vertex, or one with fewer than three numbers.
@@ -159,7 +165,9 @@ def _filled(colour: np.ndarray) -> np.ndarray:
 
 
 def _where(lines: list[bytes], corners: np.ndarray) -> np.ndarray | None:
-    """Where the triangles' corners are in a picture, with shape (f, 3, 2); not a number where one has no place in it."""
+    """Where the triangles' corners are in a picture, with shape (f, 3, 2); not a number where one
+    has no place in it.
+    """
     numbers = parse(b"\n".join(lines))
     width = len(numbers) // max(1, len(lines))
     if width < 1 or width * len(lines) != len(numbers):
@@ -171,7 +179,9 @@ def _where(lines: list[bytes], corners: np.ndarray) -> np.ndarray | None:
 
 
 def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
-    """A face whose corners may be counted from the last vertex back, with corners that are counted from the first."""
+    """A face whose corners may be counted from the last vertex back, with corners that are counted
+    from the first.
+    """
     corners = []
     for corner in face.split():
         parts = corner.split(b"/")
@@ -185,7 +195,8 @@ def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
 
 
 def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the vertices and of the places in a picture (0 for none) of all corners, with shape (c, 2), from 1 on;
+    """Numbers of the vertices and of the places in a picture (0 for none) of all corners, with
+    shape (c, 2), from 1 on;
     and how many of them each face has.
 
     Raises:

@@ -1,4 +1,6 @@
-"""OFF files: meshes in text, coloured at their vertices (COFF) or faces, or points where they have no face."""
+"""OFF files: meshes in text, coloured at their vertices (COFF) or faces, or points where they have
+no face.
+"""
 
 import re
 

@@ -83,7 +83,9 @@ def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
 
 
 def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> list[np.ndarray]:
-    """The same, of points one after another, or compressed, where each field of all points stands together."""
+    """The same, of points one after another, or compressed, where each field of all points stands
+    together.
+    """
     if not compressed:
         if len(body) < count * fields.itemsize:
             raise ValueError(
@@ -111,7 +113,8 @@ def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> 
 
 
 def unpack(packed: bytes, length: int) -> bytes:
-    """Unpacks LZF: a byte below 32 is followed by that many and one more as they are; another begins a repetition.
+    """Unpacks LZF: a byte below 32 is followed by that many and one more as they are; another
+    begins a repetition.
 
     Raises:
         ValueError: it is damaged.

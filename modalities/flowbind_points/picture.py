@@ -8,7 +8,7 @@ Shapes: n points, k pixels that a disc may cover.
 import numpy as np
 import PIL.Image
 import torch
-from scipy.spatial import cKDTree
+from torch import Tensor
 
 from flowbind_points.unit_sphere import thin
 
@@ -19,6 +19,7 @@ AZIMUTH, ELEVATION = np.radians(30), np.radians(28)  # of the camera: a three-qu
 LIGHT = np.array([-0.42, 0.55, 0.72])  # towards the light: right, up, towards the camera
 AMBIENT = 0.3  # share of its colour that a surface has where it turns its back to the light
 NEIGHBOURS = 12  # that decide the surface at a point
+ROWS = 1024  # points whose distances from all are in memory at a time
 BACKGROUND = 255
 
 
@@ -66,7 +67,16 @@ def _camera() -> np.ndarray:
 def _surface(place: np.ndarray) -> tuple[np.ndarray, float]:
     """Unit normals (n, 3) of the planes through neighbours, facing the camera, and a radius that closes gaps."""
     count = min(NEIGHBOURS, len(place))
-    distance, index = cKDTree(place).query(place, k=[*range(1, count + 1)])
+    distance, index = _nearest(torch.from_numpy(place), count)
     around = place[index] - place[index].mean(1, keepdims=True)
     normal = np.linalg.eigh(np.swapaxes(around, 1, 2) @ around)[1][:, :, 0]
     return np.where(normal[:, 2:] < 0, -normal, normal), float(np.median(distance[:, count // 2]))
+
+
+def _nearest(place: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and numbers, both with shape (n, count), of the points nearest to each, nearest first: itself."""
+    parts = []
+    for some in place.split(ROWS):
+        distance = torch.cdist(some, place, compute_mode="donot_use_mm_for_euclid_dist")  # exact where they are close
+        parts.append(distance.topk(count, largest=False))
+    return torch.cat([part.values for part in parts]).numpy(), torch.cat([part.indices for part in parts]).numpy()

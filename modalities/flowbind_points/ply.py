@@ -1,6 +1,8 @@
-"""PLY files of points and meshes: a fast reader for every encoding of the format, and a writer of coloured points.
+"""PLY files of points and meshes: a fast reader for every encoding of the format, and a writer of
+coloured points.
 
-Elements may stand in any order and have lists anywhere. Beside the vertices, faces are read, with what colours them.
+Elements may stand in any order and have lists anywhere. Beside the vertices, faces are read, with
+what colours them.
 """
 
 import re
@@ -45,7 +47,9 @@ end_header
 
 
 class Property(NamedTuple):
-    """A column of an element: its name, numpy's type of its numbers, and of their number where it has lists, or None."""
+    """A column of an element: its name, numpy's type of its numbers, and of their number where it
+    has lists, or None.
+    """
 
     name: str
     kind: str
@@ -53,7 +57,9 @@ class Property(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """A column of lists: how long each is, with shape (n,), and all of their numbers, one list after another."""
+    """A column of lists: how long each is, with shape (n,), and all of their numbers, one list
+    after another.
+    """
 
     lengths: np.ndarray
     numbers: np.ndarray
@@ -110,7 +116,9 @@ def write_points(cloud: np.ndarray, path: Path) -> None:
 def _mesh(
     scan: Scan, vertex: Columns, faces: Columns, corners: Lists, pictures: list[str], beside: Beside
 ) -> Geometry:
-    """Surfaces in the colours of a picture where the file names one, else of the vertices, else of the faces."""
+    """Surfaces in the colours of a picture where the file names one, else of the vertices, else of
+    the faces.
+    """
     corner, polygon = fan(corners.lengths)
     triangles = whole(corners.numbers)[corner]
     vertices = scan.place.astype(np.float64)
@@ -151,7 +159,9 @@ def _only(paint: Paint, mine: np.ndarray) -> Paint:
 def _pictured(
     vertex: Columns, faces: Columns, triangles: np.ndarray, corner: np.ndarray, polygon: np.ndarray
 ) -> np.ndarray | None:
-    """Where in a picture the triangles' corners are, with shape (f, 3, 2), by their faces or else by the vertices."""
+    """Where in a picture the triangles' corners are, with shape (f, 3, 2), by their faces or else
+    by the vertices.
+    """
     where = faces.get("texcoord")
     if isinstance(where, Lists):
         pairs = np.full((len(polygon), 3, 2), np.nan)
@@ -187,7 +197,8 @@ class _Rows:
         """The columns of the next element."""
         if not element.count or not element.properties:
             empty = np.empty(0)
-            return {p.name: Lists(empty.astype(np.int64), empty) if p.length else empty for p in element.properties}
+            lists = Lists(empty.astype(np.int64), empty)
+            return {p.name: lists if p.length else empty for p in element.properties}
         lists = [property for property in element.properties if property.length]
         lengths = self._first_lengths(element) if lists else {}
         width = sum(
@@ -209,7 +220,9 @@ class _Rows:
         return self._uneven(element)
 
     def _even(self, element: Element, block: np.ndarray, lengths: dict[str, int]) -> Columns | None:
-        """Columns of rows of one width, with shape (n, width); None where their lists are not all as long as the first."""
+        """Columns of rows of one width, with shape (n, width); None where their lists are not all
+        as long as the first.
+        """
         columns, first = {}, 0
         for name, kind, length in element.properties:
             if length:

@@ -1,4 +1,5 @@
-"""Surfaces of meshes, and points drawn on them uniformly by area, in the colours that the mesh has where they lie.
+"""Surfaces of meshes, and points drawn on them uniformly by area, in the colours that the mesh has
+where they lie.
 
 Shapes: v vertices, f triangles, k points.
 """
@@ -15,8 +16,8 @@ from flowbind_points.cloud import FAR, GREY, Scan
 DRAWN = 4096  # points of a mesh
 FACES = 2**25  # of all surfaces of a mesh, in every place where they are shown
 
-# Colours, with shape (k, 3), of points: of the triangles, with shape (k,), that they lie on, and the shares, with shape
-# (k, 3), that the triangles' corners have in them.
+# Colours, with shape (k, 3), of points: of the triangles, with shape (k,), that they lie on, and
+# the shares, with shape (k, 3), that the triangles' corners have in them.
 Paint = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -26,7 +27,8 @@ class Surface(NamedTuple):
     Args:
         vertices: world units, with shape (v, 3).
         faces: integers with shape (f, 3).
-        paint: of the points on it; raises ValueError, which says why, where it cannot tell their colours.
+        paint: of the points on it; raises ValueError, which says why, where it cannot tell their
+            colours.
         otherwise: what takes its place then.
     """
 
@@ -37,7 +39,9 @@ class Surface(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What a file holds: surfaces, or points alone; and what there is to be said of it, as parts of a line."""
+    """What a file holds: surfaces, or points alone; and what there is to be said of it, as parts of
+    a line.
+    """
 
     surfaces: Sequence[Surface] = ()
     points: Scan | None = None
@@ -45,10 +49,12 @@ class Geometry(NamedTuple):
 
 
 def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
-    """The points of a geometry: those drawn on its surfaces, always the same 4,096; its own where it has no surface.
+    """The points of a geometry: those drawn on its surfaces, always the same 4,096; its own where
+    it has no surface.
 
     Raises:
-        ValueError: it has neither, or surfaces that are no surfaces; says why, without a file's name.
+        ValueError: it has neither, or surfaces that are no surfaces; says why, without a file's
+            name.
     """
     if not geometry.surfaces:
         if geometry.points is None:
@@ -65,7 +71,8 @@ def loose(scans: Sequence[Scan]) -> list[str]:
 
 
 def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
-    """Draws 4,096 points, of all surfaces together uniformly by area; on surfaces without an area, on any triangle alike.
+    """Draws 4,096 points, of all surfaces together uniformly by area; on surfaces without an area,
+    on any triangle alike.
 
     Raises:
         ValueError: there is no triangle, or none whose corners are finite and there.
@@ -113,7 +120,9 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
 
 
 def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """What corners of triangles, with shape (k, 3, *), come to at points with these shares of them: (k, *)."""
+    """What corners of triangles, with shape (k, 3, *), come to at points with these shares of them:
+    (k, *).
+    """
     return np.einsum("kc...,kc->k...", corners, share)
 
 
@@ -133,13 +142,15 @@ def by_corner(colours: np.ndarray, faces: np.ndarray) -> Paint:
 
 
 def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts polygons into triangles around their first corners; what has fewer than three corners gives none.
+    """Cuts polygons into triangles around their first corners; what has fewer than three corners
+    gives none.
 
     Args:
         lengths: corners of each of n polygons, whose corners stand one after another.
 
     Returns:
-        Numbers of the triangles' corners among all, with shape (f, 3), and of their polygons, with shape (f,).
+        Numbers of the triangles' corners among all, with shape (f, 3), and of their polygons, with
+        shape (f,).
     """
     count = np.maximum(lengths - 2, 0)
     polygon = np.repeat(np.arange(len(lengths)), count)
@@ -168,7 +179,9 @@ def _areas(surface: Surface) -> np.ndarray:
 
 
 def _inside(chance: np.ndarray) -> np.ndarray:
-    """Shares of three corners, with shape (k, 3), uniform on a triangle, of uniform numbers with shape (k, 2)."""
+    """Shares of three corners, with shape (k, 3), uniform on a triangle, of uniform numbers with
+    shape (k, 2).
+    """
     outside = chance.sum(axis=1, keepdims=True) > 1  # in the other half of a parallelogram
     second = np.where(outside, 1 - chance, chance)
     return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)

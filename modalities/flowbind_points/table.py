@@ -34,10 +34,12 @@ FIRST_COLOUR = {".pts": (4, 3, 6), ".xyzn": (6,)}  # where other columns than th
 
 
 def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
-    """Points of a text, one a line: x y z, and what else there is, between spaces, tabs, commas or semicolons.
+    """Points of a text, one a line: x y z, and what else there is, between spaces, tabs, commas or
+    semicolons.
 
-    Lines before the first point may be comments, a number of points, which is then held to, and names of the columns,
-    which then tell the colours; else the order of the columns does. With semicolons, commas are decimal.
+    Lines before the first point may be comments, a number of points, which is then held to, and
+    names of the columns, which then tell the colours; else the order of the columns does. With
+    semicolons, commas are decimal.
 
     Raises:
         ValueError: it is no such text; says why, without the file's name.
@@ -75,19 +77,23 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
 
 
 def read_array(content: bytes) -> Scan:
-    """Points of a numpy array, with shape (n, 3) or more columns, or with fields of the names x, y, z.
+    """Points of a numpy array, with shape (n, 3) or more columns, or with fields of the names x, y,
+    z.
 
     Raises:
-        ValueError: it is no such array, is not whole, or holds objects, which only running code would bring back.
+        ValueError: it is no such array, is not whole, or holds objects, which only running code
+            would bring back.
     """
     return _scan(_array(content))
 
 
 def read_archive(content: bytes) -> Scan:
-    """Points of numpy's archive: of its one array, or of those with the usual names of points and colours.
+    """Points of numpy's archive: of its one array, or of those with the usual names of points and
+    colours.
 
     Raises:
-        ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays are not told apart by their names.
+        ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays are not told
+            apart by their names.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -103,10 +109,10 @@ def read_archive(content: bytes) -> Scan:
             colour = next(
                 (names[name] for name in COLOURS if name in names and names[name] != place), None
             )
-            wanted = [members[name] for name in (place, colour) if name is not None]
-            if any(info.file_size > LARGEST for info in wanted):
+            infos = [members[name] for name in (place, colour) if name is not None]
+            if any(info.file_size > LARGEST for info in infos):
                 raise ValueError(f"an array of more than {LARGEST} bytes")
-            arrays = [_array(archive.read(info)) for info in wanted]
+            arrays = [_array(archive.read(info)) for info in infos]
     except (
         zipfile.BadZipFile,
         zlib.error,

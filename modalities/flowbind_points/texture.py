@@ -1,4 +1,5 @@
-"""Colours that a mesh has in a picture: where each corner of a triangle lies in it, and the pixels between.
+"""Colours that a mesh has in a picture: where each corner of a triangle lies in it, and the pixels
+between.
 
 Shapes: f triangles, k points, a picture (h, w, 3).
 """
@@ -32,9 +33,10 @@ def textured(
     """The picture's pixel at each point. Beyond its edges a picture goes on from the other edge.
 
     Args:
-        where: corners in the picture, with shape (f, 3, 2): to the right and up from its lower left corner, in widths and
-            heights; not a number where a triangle has no place in it.
-        picture: gives its pixels, uint8 with shape (h, w, 3), when it is called; it raises ValueError where it cannot.
+        where: corners in the picture, with shape (f, 3, 2): to the right and up from its lower left
+            corner, in widths and heights; not a number where a triangle has no place in it.
+        picture: gives its pixels, uint8 with shape (h, w, 3), when it is called; it raises
+            ValueError where it cannot.
         otherwise: paints triangles that have no place in it.
         factor: by which red, green and blue are multiplied.
     """
@@ -79,6 +81,8 @@ def decode(content: bytes, name: str) -> np.ndarray:
 
 
 def _pixel(along: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` pixels lies at a place, in widths of the picture; its far edge is its own, not the next one's."""
+    """Which of `count` pixels lies at a place, in widths of the picture; its far edge is its own,
+    not the next one's.
+    """
     along = np.where((along >= 0) & (along <= 1), along, along - np.floor(along))
     return np.minimum((along * count).astype(np.int64), count - 1)

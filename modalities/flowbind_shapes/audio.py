@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind_shapes.scene import COLOURS, Scenes
 
 RATE = 16_000  # Hz; a sound lasts one second
 LOWEST = 220.0  # Hz, the first note of large
 TREMOLO = 9.0  # Hz
-INSTALL = "pip install 'flowbind[audio]'"
+INSTALL = Extra("audio")
 OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 
 FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]  # no other formats of the same weights
 
@@ -25,7 +25,7 @@ def folder_of(name: str, revision: str, kind: str, argument: str, extra: str, in
     """
     if Path(name).is_dir():
         return Path(name)
-    with importing("huggingface_hub", needing=f"{kind} '{name}'", install=f"pip install 'flowbind[{extra}]'"):
+    with importing("huggingface_hub", needing=f"{kind} '{name}'", install=Extra(extra)):
         from huggingface_hub import snapshot_download
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))

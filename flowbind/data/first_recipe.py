@@ -1,0 +1,137 @@
+"""A recipe for the samples that were found in somebody's folder: small, whole, and to be changed.
+
+It names the modalities that training samples have, each by its plugin; its paths go from where `flowbind prepare` was run.
+"""
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from flowbind.codec import NeuralCodec
+from flowbind.data.scan import PARTIAL
+from flowbind.modality import Modality
+from flowbind.progress import say
+from flowbind.registry import name_of
+
+RECIPE = "recipe.yaml"
+BATCH = 256  # samples in a step, at most
+PASSES = 55  # through the samples, which two thousand scans and sounds needed (docs/your-own-files.md)
+FEWEST_STEPS, MOST_STEPS = 200, 20_000
+GALLERY = 9  # test samples in the gallery, at most
+PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # a path that needs no quotes, neither in YAML nor in a shell
+
+Kinds = Counter[tuple[str, ...]]  # samples by the modalities that they have
+
+
+def write_recipe(out: Path, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]) -> None:
+    """Writes a recipe for a folder that is being prepared, and says where it will be.
+
+    Args:
+        out: the folder, under the name that it has until it is whole.
+        kinds: samples of each split.
+        modalities: that are installed, by name.
+    """
+    names = sorted({name for kind in kinds.get("train", ()) for name in kind})
+    if len(names) < 2:
+        had = f"nothing but '{names[0]}'" if names else "nothing"
+        say(f"training samples have {had}: a model ties two modalities or more together, so no recipe is written")
+        return
+    place = shown_path(out.with_name(out.name.removesuffix(PARTIAL)))
+    head = _head(place, kinds, names)
+    body = _body(place, kinds, {name: modalities[name] for name in names})
+    (out / RECIPE).write_text(f"{head}\n{body}", encoding="utf-8")
+    say(f"{place}/{RECIPE}: a recipe for {', '.join(names)}; its first lines tell the commands")
+
+
+def shown_path(folder: Path) -> str:
+    """A path from the working folder on, or from the root where it is elsewhere."""
+    relative = os.path.relpath(folder)
+    return str(folder.absolute()) if relative.startswith("..") else relative
+
+
+def steps_for(samples: int) -> int:
+    """How many steps are enough to begin with: so many passes, in round numbers."""
+    steps = PASSES * samples / min(BATCH, samples)
+    return int(min(max(50 * round(steps / 50), FEWEST_STEPS), MOST_STEPS))
+
+
+def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
+    """What was found, and the commands."""
+    verbs = ["encode", "fit", *(["test"] if _complete(kinds, names) else [])]
+    lines = [f"A model of {place}, written by `flowbind prepare` for what was found there:", ""]
+    for split, own in kinds.items():
+        counts = ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(own.items()))
+        lines.append(f"  {split}: {own.total()} samples ({counts})")
+    lines += ["", *(f"  flowbind {verb:6} --config {quoted(f'{place}/{RECIPE}')}" for verb in verbs), ""]
+    if "test" not in verbs:
+        lines.append("`flowbind test` needs test samples that have every modality; here is none.")
+    lines += [
+        "Change what you like: a recipe that was edited stays when the folder is prepared again, and the new",
+        "one is put beside it. recipes/shapes.yaml explains every key.",
+    ]
+    return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def _body(place: str, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]) -> str:
+    samples = kinds["train"].total()
+    steps = steps_for(samples)
+    complete = _complete(kinds, list(modalities))
+    run = f"runs/{Path(place).name}"
+    manifests = ", ".join(f"{split}: {quoted(f'{place}/{split}.jsonl')}" for split in kinds)
+    parts = "".join(_modality(name, modality, run) for name, modality in modalities.items())
+    return f"""seed_everything: 0
+
+model:
+  class_path: flowbind.FlowBind
+  init_args:
+    modalities: # all that training samples have; take out what is not to be learnt
+{parts}    drift: {{width: 256, depth: 4, ratio: 4}}
+    head: {{width: 256, depth: 2}}
+    learning_rate: 1.0e-3
+    warmup_steps: {min(100, steps // 6)}
+    decay: cosine
+    evaluation: {{steps: 10, method: euler, gallery: {min(GALLERY, complete)}}}
+
+data:
+  class_path: flowbind.data.latents.LatentDataModule
+  init_args:
+    manifests: {{{manifests}}}
+    store: {quoted(f"{place}/latents")} # written by `flowbind encode`
+    batch_size: {min(BATCH, samples)}
+
+trainer:
+  default_root_dir: {quoted(run)}
+  accelerator: auto
+  devices: 1
+  max_steps: {steps} # about {round(steps * min(BATCH, samples) / samples)} times through the samples; fewer where val/loss rises
+  val_check_interval: {steps // 6}
+  check_val_every_n_epoch: null
+  log_every_n_steps: {min(20, steps // 10)}
+  gradient_clip_val: 1.0
+"""
+
+
+def _modality(name: str, modality: type[Modality], run: str) -> str:
+    """A modality of the recipe, with a hint where its codec has weights that may be one's own."""
+    lines = f"      {name}:\n        class_path: {name}\n"
+    codec = getattr(modality, "default_codec", None)
+    if codec is None or not issubclass(codec, NeuralCodec):
+        return lines
+    own = f"{{class_path: {name_of('codecs', codec)}, init_args: {{weights: {quoted(f'{run}/{name}.safetensors')}}}}}"
+    return (
+        f"{lines}        # A codec that was trained on these files (docs/your-own-files.md), for the one that ships:\n"
+        f"        # init_args: {{codec: {own}}}\n"
+    )
+
+
+def _complete(kinds: Mapping[str, Kinds], names: list[str]) -> int:
+    """How many test samples have every modality."""
+    return sum(count for kind, count in kinds.get("test", {}).items() if {*names} <= {*kind})
+
+
+def quoted(path: str) -> str:
+    """A path as YAML and a shell have it, in quotes where it needs some."""
+    return path if PLAIN.fullmatch(path) else json.dumps(path)

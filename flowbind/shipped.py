@@ -1,0 +1,36 @@
+"""Recipes that come with flowbind: beside the package in a clone, within it where a wheel was installed."""
+
+from pathlib import Path
+
+from flowbind.progress import is_first_process, say
+
+FOLDER = "recipes"
+PACKAGE = Path(__file__).parent
+
+
+def shipped_folder() -> Path:
+    """The folder of flowbind's own recipes."""
+    within = PACKAGE / FOLDER
+    return within if within.is_dir() else PACKAGE.parent / FOLDER
+
+
+def shipped_recipes() -> list[str]:
+    """The recipes that come with flowbind, as they are named everywhere: `recipes/shapes.yaml`."""
+    folder = shipped_folder()
+    return sorted(f"{FOLDER}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.yaml"))
+
+
+def locate(path: str | Path) -> Path:
+    """The file that a path names: one that is there, or else, for `recipes/...`, flowbind's own, which is told in a line.
+
+    A path that is neither is given back as it is.
+    """
+    path = Path(path)
+    if path.exists() or path.parts[:1] != (FOLDER,):
+        return path
+    own = shipped_folder().joinpath(*path.parts[1:])
+    if not own.is_file():
+        return path
+    if is_first_process():
+        say(f"{path}: no such file here; flowbind's own is taken, {own}")
+    return own
