@@ -28,13 +28,13 @@ from flowbind.judging import Judging
 from flowbind.manifest import Manifest
 from flowbind.metrics.cknna import NEIGHBOURS, cknna
 from flowbind.metrics.frechet import frechet
-from flowbind.metrics.labelled import classes_of, draw_rows, label_values
+from flowbind.metrics.labelled import classes_of, draw_rows, lines_with, measurable_factors
 from flowbind.metrics.metric import Metric
 from flowbind.metrics.probe import Probe, accuracy, fit_probe
 from flowbind.metrics.published import read_published
 from flowbind.metrics.report import summarise
 from flowbind.metrics.retrieval import recall_at_1
-from flowbind.progress import track
+from flowbind.progress import is_first_process, say, track
 from flowbind.solver import METHODS, Method
 from flowbind.store import LatentStore
 
@@ -148,9 +148,14 @@ class Evaluation:
         for name in self.names:
             model.modality(name)
         self.probed = [name for name in self.names if name in train_store.fields]  # a bound model's data may lack some
-        self.values = label_values(train_manifest, self.probed)
+        rows = {name: lines_with(train_store, [name]) for name in self.probed}
+        factors = measurable_factors(train_manifest, rows, test_manifest, lines_with(test_store, self.names))
+        self.values = factors.values
+        if repeat == 0 and is_first_process():
+            for remark in factors.remarks:
+                say(f"{test_store.source}: {remark}")
         labels = classes_of(test_manifest, self.values)
-        complete = torch.tensor([self.values.keys() <= sample.labels.keys() for sample in test_manifest.samples])
+        complete = (labels >= 0).all(1)
         self.real, self.lines = draw_rows(test_store, self.names, complete, config.limit, config.seed)
         self.labels, self.count = labels[self.lines], len(self.lines)
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))

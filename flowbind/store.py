@@ -142,6 +142,20 @@ class LatentStore:
         """Number of samples."""
         return sum(stratum.rows for stratum in self.strata)
 
+    def tied_groups(self, names: Sequence[str], tied: Sequence[str] = ()) -> list[list[str]]:
+        """Modalities in groups: two are in one where a chain of samples that have both links leads from one to the other.
+
+        Args:
+            names: of the modalities; one without any sample is a group of its own.
+            tied: names that something else ties together already.
+        """
+        groups = [{name} for name in names]
+        for linked in [tied, *(stratum.modalities for stratum in self.strata)]:
+            joined = [group for group in groups if not group.isdisjoint(linked)]
+            groups = [group for group in groups if group.isdisjoint(linked)]
+            groups += [set().union(*joined)] if joined else []
+        return [[name for name in names if name in group] for group in sorted(groups, key=lambda group: min(map(list(names).index, group)))]
+
     def bytes_of(self, names: Collection[str]) -> int:
         """Bytes of all latents of these modalities."""
         wide = {
@@ -192,7 +206,8 @@ class LatentStore:
         for name, wanted in fingerprints.items():
             if name not in self.fields:
                 raise ValueError(
-                    f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this recipe"
+                    f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this "
+                    f"recipe, or leave '{name}' out of it if no sample of {self.source} has it"
                 )
             held = self.fields[name].fingerprint
             for key in [*wanted, *held]:

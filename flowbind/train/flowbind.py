@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -23,9 +23,10 @@ from flowbind.metrics.report import averaged, suffix, terminal, write
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, errors, losses_of
-from flowbind.progress import say, track
+from flowbind.progress import is_first_process, say, track
 from flowbind.registry import nearest
 from flowbind.release import describe_modality
+from flowbind.store import LatentStore
 from flowbind.tensors import digest_tensors
 from flowbind.train.agreement import Agreement
 from flowbind.train.average import decay_at, follow
@@ -167,6 +168,11 @@ class FlowBind(Watched):
             field = store.fields[name]
             for flows in filter(None, (self.flows, self.average)):
                 flows.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
+        self._tell_of_untied(store)
+
+    def _tell_of_untied(self, store: LatentStore) -> None:
+        frozen = [name for name in self.modalities if name not in self.learnt]  # the model to build on ties them
+        tell_of_untied(store.tied_groups(list(self.modalities), frozen), store.source)
 
     def errors(self, flows: Flows, batch: Batch, *position: int) -> tuple[Batch, dict[str, Tensor]]:
         """A batch of codec latents standardised, and the error of each of its rows: per modality i, with shape (n_i,)."""
@@ -254,6 +260,7 @@ class FlowBind(Watched):
                 modality.codec.check_libraries(use)
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        self._tell_of_untied(stores[0])
         config, model = self.evaluation, self.model
         if self.trainer.fast_dev_run:
             config = replace(config, limit=min(config.limit or BATCH_ROWS, BATCH_ROWS), repeats=1)
@@ -344,3 +351,13 @@ class FlowBind(Watched):
                         f"the checkpoint is of another model: its {key}.{part} is {theirs.get(part)}, the recipe's is {wanted.get(part)}"
                     )
         self.steps_made = checkpoint["global_step"]
+
+
+def tell_of_untied(groups: Sequence[Sequence[str]], source: str) -> None:
+    """Says which groups of modalities training never sees together, not even through others: nothing ties their flows."""
+    if len(groups) > 1 and is_first_process():
+        ends = " to ".join(", ".join(group) for group in groups)
+        say(
+            f"{source}: no chain of samples leads from {ends}: what is generated from one for the other will have nothing to do "
+            "with it; add samples that have both"
+        )
