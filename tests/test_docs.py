@@ -16,7 +16,7 @@ from flowbind.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 README, COMMANDS = ROOT / "README.md", ROOT / "docs" / "command-line.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts)]
 
 LINK = re.compile(r"\]\(([^)\s#]+)")
 DIRECTIVE = re.compile(r"^`{3,}\{(?:include|literalinclude|figure|image)\} (\S+)", re.MULTILINE)

