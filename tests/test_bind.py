@@ -58,7 +58,7 @@ def test_only_samples_with_a_modality_to_learn_are_drawn(world, command):
         file.writelines(json.dumps(json.loads(line) | {"id": f"pair {n}"}) + "\n" for n, line in enumerate(more))
     code, _, err = command("encode", "--config", world / "bind.yaml")
     assert code == 0, err
-    data = LatentDataModule({}, "none", batch_size=10)
+    data = LatentDataModule({"train": "none.jsonl"}, "none", batch_size=10)
     store = flowbind.LatentStore(world / "more/latents/train")
     drawn = map(len, data.mixture(store, ["twin"]).batch(0))
     kinds = {frozenset(stratum.modalities): count for stratum, count in zip(store.strata, drawn, strict=True)}

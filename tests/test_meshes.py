@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import struct
 import sys
 
@@ -13,6 +14,8 @@ import pytest
 import torch
 from flowbind_points import Points
 from flowbind_points.surface import DRAWN, fan
+
+from flowbind.libraries import Extra
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -965,7 +968,7 @@ def test_what_is_named_is_a_regular_file_or_not_read(tmp_path, what, capsys):
 def test_a_library_that_is_missing_is_named_with_the_extra(tmp_path, monkeypatch, form, module):
     path = export(mesh(), tmp_path, form)
     monkeypatch.setitem(sys.modules, module, None)
-    refused(path, rf"needs {module}; install it with `pip install 'flowbind\[points\]'`")
+    refused(path, rf"needs {module}; install it with `{re.escape(str(Extra('points')))}`")
 
 
 def test_a_library_that_fails_says_what_failed(tmp_path, monkeypatch):
