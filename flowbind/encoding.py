@@ -8,6 +8,7 @@ it could not be read or encoded, is tried again every time. The store's manifest
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowbind.codec import digest
 from flowbind.defaults import torch_defaults
+from flowbind.lock import alone_in
 from flowbind.manifest import Manifest, Sample, describe_fault
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
@@ -169,6 +171,7 @@ class Encoding(LightningModule):
     ) -> None:
         super().__init__()
         self.modalities, self.manifest, self.plans, self.folder = modalities, manifest, plans, folder
+        self.kept = ExitStack()  # holds the folder for this process
         self.skip_bad, self.workers, self.promises = skip_bad, workers, promises
         self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
         self._begin()
@@ -189,7 +192,11 @@ class Encoding(LightningModule):
         return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples) if shown else loader
 
     def _find_todo(self) -> dict[str, list[int]]:
-        return unencoded(self.folder, self.plans) if self.trainer.is_global_zero else {}
+        if not self.trainer.is_global_zero:
+            return {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.kept.enter_context(alone_in(self.folder, "encoding"))
+        return unencoded(self.folder, self.plans)
 
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
@@ -404,9 +411,10 @@ def encode(
     for name in sorted({name for plan in plans for name in plan.modalities}):
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
+    encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
     try:
-        encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
-        trainer.predict(encoding, return_predictions=False)
+        with encoding.kept:
+            trainer.predict(encoding, return_predictions=False)
     except SystemExit as stop:
         if stop.code:  # how Lightning ends on Ctrl-C
             raise KeyboardInterrupt from None

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -402,3 +403,13 @@ def test_every_precision_that_trains_is_tested(world, command, precision):
     )
     assert code == 0, err
     assert len(out.splitlines()) == 2
+
+
+def test_training_where_no_signal_is_heard(world, command):
+    """In another thread than the main one: only that may set what a signal does."""
+    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
+    short = ("--trainer.max_steps=4", "--trainer.val_check_interval=4")
+    with ThreadPoolExecutor(1) as pool:
+        code, _, err = pool.submit(command, "fit", "--config", world / "recipe.yaml", *short).result()
+    assert code == 0, err
+    assert (world / "run/checkpoints/step=4.ckpt").is_file()

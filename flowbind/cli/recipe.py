@@ -6,7 +6,7 @@ import os
 import warnings
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, merge, names_below
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
+from flowbind.lock import alone_in
 from flowbind.progress import say
 from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
 from flowbind.train.checkpoints import Checkpoints, check_checkpoint, newest, read_checkpoint, step_of
@@ -88,6 +89,7 @@ class RecipeCLI(LightningCLI):
             ValueError: a mistake in a recipe or an option; one line that says what is allowed.
         """
         self.verb = verb
+        self.kept = ExitStack()  # holds the run folder for this process
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
         super().__init__(
@@ -219,6 +221,7 @@ class RecipeCLI(LightningCLI):
         """
         folder, given = self.run_folder, self.settings.ckpt_path
         folder.check()
+        self._keep_folder()
         if hasattr(self.model, "check_export"):
             self.model.check_export(self.folder)
         self.decides = settings_of(self.resolved(), self.model, self.datamodule)
@@ -265,7 +268,14 @@ class RecipeCLI(LightningCLI):
         for logger, number in zip(curves, numbers, strict=True):
             logger.begin(number if self.start.same or here else 0)
 
+    def _keep_folder(self) -> None:
+        """Keeps the folder for this process, once it is there."""
+        if self.folder.is_dir():
+            self.kept.enter_context(alone_in(self.folder, "training"))
+
     def _claim_folder(self, start: Start) -> Start:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._keep_folder()
         config = self.settings.clone()
         config.ckpt_path = None  # it stands in the record, and is not to be begun from again
         parser = self._parser(self.subcommand)
@@ -317,7 +327,8 @@ class RecipeCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
+            with self.kept:
+                super()._run_subcommand(subcommand)
         except SystemExit:  # how Lightning ends on Ctrl-C
             if self.trainer.interrupted:
                 numbers = [c.signal for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)]

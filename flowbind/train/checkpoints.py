@@ -10,6 +10,7 @@ import hashlib
 import json
 import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -261,7 +262,8 @@ class Checkpoints(Checkpoint):
         )
         self.saved = trainer.global_step if begun_here else None
         self.heartbeat, self.last = Heartbeat(), time.monotonic()
-        self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # no other may, and none is then heard
+            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
