@@ -42,13 +42,36 @@ class Place(NamedTuple):
 
 
 def merge(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several recipes say together, the later over the earlier ones."""
+    """What several recipes say together: a later one changes what it names in the earlier ones, and nothing else.
+
+    So it is in every mapping. Where it names another class, the arguments are those of the other one and go.
+    """
     merged: dict[str, Any] = {}
     for recipe in recipes:
+        other_class = {"class_path"} <= merged.keys() & recipe.keys() and merged["class_path"] != recipe["class_path"]
+        if other_class:
+            merged = {key: value for key, value in merged.items() if key != "init_args"}
         for key, value in recipe.items():
             both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
             merged[key] = merge([merged[key], value]) if both else copy.deepcopy(value)
     return merged
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes strings in quotes, so that none of them comes back as a number, and everything in full."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    str, lambda dumper, words: dumper.represent_scalar("tag:yaml.org,2002:str", words, style='"')
+)
+
+
+def dump(recipe: Mapping[str, Any]) -> str:
+    """A recipe as YAML that reads as the same again."""
+    return yaml.dump(recipe, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
 def check_overrides(

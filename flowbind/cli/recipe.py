@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.cli.options import Option, split
-from flowbind.cli.overrides import check_overrides, merge, names_below
+from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
 from flowbind.lock import alone_in
@@ -93,7 +93,7 @@ class RecipeCLI(LightningCLI):
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
         super().__init__(
-            args=[*filter(None, [verb]), *(f"--config={path}" for path in recipes), *map(str, options)],
+            args=[*filter(None, [verb]), f"--config={dump(merged)}", *map(str, options)],
             run=verb is not None,
             subclass_mode_model=True,
             subclass_mode_data=True,
