@@ -81,6 +81,10 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
     code, _, err = command(*options(name, killed))
     assert (code, "no step is left" in err) == (0, True), err
     assert weights.read_bytes() == written[0]
+    code, _, err = command("export", killed, "--out", "exported")
+    assert code == 0, err
+    exported = Path("exported")
+    assert (exported / "model.safetensors" if exported.is_dir() else exported).read_bytes() == written[0]
 
 
 @pytest.mark.slow

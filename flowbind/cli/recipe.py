@@ -363,6 +363,7 @@ REMARKS = (
     ".*in eval mode at the start of training.*",  # flows that a bound model takes over
     ".*IterableDataset. has .__len__. defined.*",  # a codec's batches: their number is right
     ".*overfit but enabled .* dataloader shuffling.*",  # batches come in one order
+    ".*is smaller than the logging interval.*",  # of a pass over the batches, which follow one another
     ".*your dataloader is not resumable.*",  # batches are a function of the step
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
 )

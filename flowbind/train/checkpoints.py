@@ -12,6 +12,7 @@ import shutil
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -166,7 +167,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         for name, entry in entries.items()
         if name.startswith(("state_dict.", "model."))
     }
-    distributed.load(weights, storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*assuming the intent is to load in a single process.*")
+        distributed.load(weights, storage_reader=reader, no_dist=True)
     return _open(path) | {
         "state_dict": {name.partition(".")[2]: tensor for name, tensor in weights.items()}
     }
