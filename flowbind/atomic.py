@@ -1,7 +1,8 @@
 """Whole files or none: written beside, brought to the disk, then renamed.
 
-A rename that is on the disk before the content is would leave, after a power cut, an empty file under the right name. So
-the content is synced first, then renamed, then the folder's entry is synced: only then is a save done.
+A rename that is on the disk before the content is would leave, after a power cut, an empty file
+under the right name. So the content is synced first, then renamed, then the folder's entry is
+synced: only then is a save done.
 """
 
 import errno
@@ -16,7 +17,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, and a quota that is use
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a file beside `path` to write to; it takes the place of `path` when the block ends, and goes if the block fails.
+    """Gives a file beside `path` to write to, which takes its place when the block ends.
+
+    If the block fails, the file goes, and what was there before stays.
 
     Raises:
         OSError: the folder cannot be made or written; where the disk is full, it names `path`.
@@ -36,7 +39,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def commit(partial: Path, path: Path) -> None:
-    """Renames a file or folder that is complete, so that after a power cut the whole of it is there, or what was before.
+    """Renames a file or folder that is complete: after a power cut all of it is there, or what was before.
 
     A folder can only take the place of nothing or of an empty folder.
     """
@@ -60,7 +63,7 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Makes an error of a full disk say which file could not be written: errors of writing, unlike those of opening, do not."""
+    """Makes the error of a full disk say which file: those of writing, unlike those of opening, do not."""
     try:
         yield
     except OSError as error:
@@ -73,7 +76,8 @@ def no_space(path: Path, reason: str) -> OSError:
     """The error of a file for which there is no room."""
     free = shutil.disk_usage(_existing(path)).free
     return OSError(
-        f"{path}: cannot be written ({reason}; {free:,} bytes are free); free some space and run the same command again"
+        f"{path}: cannot be written ({reason}; {free:,} bytes are free); free some space and run the "
+        "same command again"
     )
 
 
@@ -95,13 +99,14 @@ def check_place(path: Path, folder: bool = False) -> None:
     """Refuses a path where a file, or a folder, could not be written.
 
     Raises:
-        ValueError: the other of the two is there, or a file stands where a folder above it should be.
+        ValueError: the other of the two is there, or a file stands where a folder should be.
         OSError: the folder that is to hold it may not be written to.
     """
     if path.exists() and path.is_dir() != folder:
         kinds = ("a folder", "a file") if folder else ("a file", "a folder")
         raise ValueError(
-            f"{path}: is to be written as {kinds[0]}, but {kinds[1]} of that name is there; move it away"
+            f"{path}: is to be written as {kinds[0]}, but {kinds[1]} of that name is there; move it "
+            "away"
         )
 
     for place in filter(None, (path if folder and path.exists() else None, _existing(path.parent))):

@@ -1,4 +1,4 @@
-"""Named tensors on disk and as one number: safetensors files that are whole or not there, and the digest of weights."""
+"""Named tensors: in safetensors files, whole or not there, and as one number, the digest of weights."""
 
 import hashlib
 from collections.abc import Mapping
@@ -36,9 +36,10 @@ def size_of(tensors: Mapping[str, Tensor]) -> int:
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of named tensors, in hexadecimal: of name, dtype, shape and data, in the order of their names.
+    """SHA-256 of tensors, in hexadecimal: of name, dtype, shape and data, in the order of names.
 
-    The same for the same numbers, wherever they are kept: in a checkpoint, a released model, or on a device.
+    The same for the same numbers, wherever they are: in a checkpoint, in a released model, on a
+    device.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):

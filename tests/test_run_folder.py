@@ -294,6 +294,11 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     }  # fmt: skip
     assert [path.name for path in (run / "curves").iterdir()] == ["version_0"]
 
+    # A run that is kept is found again.
+    code, said = fit("--trainer.gradient_clip_val=0.5")
+    kept = f"{run}/earlier.1/checkpoints/step={STEPS}.ckpt"
+    assert (code, f"{kept} is of a run with these very settings" in said) == (0, True), said
+
     # Back to the first: no step is left, so that it is there again as it was.
     code, said = fit(
         "--trainer.gradient_clip_val=0.5",
@@ -353,6 +358,20 @@ def test_a_move_that_was_cut_short_is_undone(fit, trained, run):
             (run / name).rename(partial / name)
         assert "trained already" in fit()[1]
         assert listing(run) == before
+
+
+def test_a_beginning_that_was_cut_short_is_begun_again(fit, run, monkeypatch):
+    def cut(path):
+        if path.name == "config.yaml":
+            raise KeyboardInterrupt
+        return replacing(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("flowbind.train.run_folder.replacing", cut)
+        assert fit()[0] == 130
+    assert [path.name for path in run.iterdir()] == ["run.json"]
+    code, said = fit()
+    assert (code, state(run)) == (0, "trained"), said
 
 
 def test_a_record_of_an_earlier_version_is_not_taken_for_another_run(fit, trained, run):

@@ -9,7 +9,8 @@ def run(verb: str, arguments: list[str]) -> None:
     """Releases a checkpoint of a run, whether or not that has made all its steps."""
     parser = Parser(
         verb,
-        "Writes what a run has trained so far: the released model of its newest whole checkpoint, or a codec's weights. "
+        "Writes what a run has trained so far: the released model of its newest whole checkpoint, or a "
+        "codec's weights. "
         "The run stays as it is, and may go on.",
     )
     parser.add_argument(
@@ -39,7 +40,8 @@ def run(verb: str, arguments: list[str]) -> None:
     path = options.checkpoint or newest(options.run / CHECKPOINTS)
     if path is None:
         raise FileNotFoundError(
-            f"{options.run / CHECKPOINTS}: no whole checkpoint; run `flowbind fit`, or give --checkpoint"
+            f"{options.run / CHECKPOINTS}: no whole checkpoint; run `flowbind fit`, or give "
+            "--checkpoint"
         )
 
     # Weights are only read and written, whatever machine the run was made for.

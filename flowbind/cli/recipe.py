@@ -277,7 +277,7 @@ class RecipeCLI(LightningCLI):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._keep_folder()
         config = self.settings.clone()
-        config.ckpt_path = None  # it stands in the record, and is not to be begun from again
+        config.ckpt_path, config.resume = None, "auto"  # how it began stands in the record, and is not done again
         parser = self._parser(self.subcommand)
         recipe = parser.dump(config, format="yaml", skip_none=False, skip_validation=True)
         return self.run_folder.claim(start, self.decides, recipe)

@@ -1,9 +1,9 @@
-"""Checkpoints that can be trusted: written beside and renamed, their manifest of sizes and hashes last.
+"""Checkpoints that can be trusted: written beside and renamed, their manifest of hashes last.
 
-    checkpoints/step=500.ckpt     Lightning's checkpoint; a file, or a folder where the strategy writes one
+    checkpoints/step=500.ckpt     Lightning's checkpoint; a file, or a folder if the strategy makes one
     checkpoints/step=500.json     written when that is whole: the size and SHA-256 of every file
 
-What has no manifest was never finished, and what disagrees with it is damaged: neither is gone on from.
+What has no manifest was never finished, and what disagrees with it is damaged: no run goes on from it.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ META = "meta.pt"  # what Lightning puts beside weights that are spread over file
 
 
 class DirectIO(TorchCheckpointIO):
-    """Writes a checkpoint straight to its file: Lightning's goes through a copy in memory and one in `$TMPDIR`."""
+    """Writes straight to the file: Lightning's goes through a copy in memory and one in `$TMPDIR`."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -89,7 +89,7 @@ def write_checkpoint(
 
 
 def fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint, compared byte for byte with its manifest; None if nothing is."""
+    """What is wrong with a checkpoint, compared byte for byte with its manifest; or None."""
     try:
         wanted = json.loads(manifest_of(path).read_text())["files"]
         found = _contents(path)
@@ -109,7 +109,9 @@ def has_manifest(path: Path) -> bool:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a folder; damaged ones after it are named and passed over. None if there never was one.
+    """The newest whole checkpoint of a folder; None if there never was one.
+
+    Damaged ones that are newer are named and passed over.
 
     Raises:
         ValueError: there are checkpoints, and none is whole; all are named.
@@ -120,7 +122,8 @@ def newest(folder: Path) -> Path | None:
         if reason is None:
             for other, its in damaged:
                 say(
-                    f"{other}: this checkpoint is damaged ({its}); {path.name}, which is whole, is taken instead"
+                    f"{other}: this checkpoint is damaged ({its}); {path.name}, which is whole, is "
+                    "taken instead"
                 )
             return path
         damaged.append((path, reason))
@@ -132,8 +135,8 @@ def newest(folder: Path) -> Path | None:
         damaged += [(path, "it has no manifest") for path in bare]
         listed = "; ".join(f"{path.name}: {reason}" for path, reason in damaged)
         raise ValueError(
-            f"{folder}: no whole checkpoint ({listed}); put a whole one there, or train from the beginning by "
-            "`flowbind fit ... --resume never`, which keeps what is there beside"
+            f"{folder}: no whole checkpoint ({listed}); put a whole one there, or train from the "
+            "beginning by `flowbind fit ... --resume never`, which keeps what is there beside"
         )
     return None
 
@@ -151,7 +154,7 @@ def step_of(path: Path) -> int:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What a checkpoint holds, on the CPU; where a strategy spread it over files, the weights as one.
+    """What a checkpoint holds, on the CPU; the weights whole, if a strategy spread them over files.
 
     Raises:
         FileNotFoundError, ValueError: as `check_checkpoint`.
@@ -195,12 +198,13 @@ def check_checkpoint(path: Path) -> None:
             reason = "it cannot be read"
     if reason:
         raise ValueError(
-            f"{path}: not a checkpoint, or a damaged one ({reason}); give one that `flowbind fit` wrote"
+            f"{path}: not a checkpoint, or a damaged one ({reason}); give one that `flowbind fit` "
+            "wrote"
         )
 
 
 def _open(path: Path) -> dict[str, Any]:
-    """A checkpoint's content without its weights' numbers; of one that is spread over files, what is beside them."""
+    """A checkpoint without its weights' numbers; if it is spread over files, what is beside them."""
     file = path / META if path.is_dir() else path
     return torch.load(file, map_location="meta", weights_only=True, mmap=True)
 
@@ -218,9 +222,10 @@ class Checkpoints(Checkpoint):
     Args:
         folder: that receives the checkpoints.
         every: steps between two of them.
-        minutes: between two of them, by the first process's clock; instead of `every`, for steps that are much shorter
-            than saving is (docs/scale.md).
-        keep: how many stay, at least; an older one goes only when a newer one has been read back and found whole.
+        minutes: between two of them, by the first process's clock; instead of `every`, for steps
+            that are much shorter than saving is (docs/scale.md).
+        keep: how many stay, at least; an older one goes only when a newer one has been read back
+            and found whole.
 
     Attributes:
         signal: the number of the signal that stopped the run, or 0.
@@ -240,8 +245,8 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
             raise ValueError(
-                "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so that none can be read back and "
-                "trusted; leave it out"
+                "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so that none "
+                "can be read back and trusted; leave it out"
             )
         if (
             type(trainer.strategy.checkpoint_io) is TorchCheckpointIO
@@ -332,7 +337,7 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier()
 
     def _together(self, trainer: Trainer, work: Callable[[], object]) -> None:
-        """Does something that may fail on the first process alone; then all stop: it says why, and none waits for it in vain."""
+        """Does what may fail on the first process alone: it says why, and none waits for it in vain."""
         error = None
         try:
             work()
@@ -351,7 +356,8 @@ def read_back(path: Path) -> None:
     reason = fault(path)
     if reason:
         raise OSError(
-            f"{path}: {reason} right after writing; the disk may be failing. Older checkpoints are kept"
+            f"{path}: {reason} right after writing; the disk may be failing. Older checkpoints are "
+            "kept"
         )
 
 
@@ -369,7 +375,7 @@ def bytes_of(trainer: Trainer) -> int:
 
 
 def drop_unfinished(progress: dict[str, Any], accumulate: int) -> None:
-    """Counts the batches of a step that was not finished as not taken, for their gradients are in no checkpoint.
+    """Counts the batches of an unfinished step as not taken: their gradients are in no checkpoint.
 
     Args:
         progress: of batches, as Lightning saves it; changed in place.
@@ -387,7 +393,7 @@ def manifest_of(path: Path) -> Path:
 
 
 def _contents(path: Path) -> dict[str, dict[str, int | str]]:
-    """Size and SHA-256 of every file of a checkpoint, by its path relative to the checkpoint's folder."""
+    """Size and SHA-256 of every file of a checkpoint, by its path beside the checkpoint."""
     return {
         file.relative_to(path.parent).as_posix(): {
             "bytes": file.stat().st_size,

@@ -11,7 +11,7 @@ from flowbind.atomic import naming
 
 
 class Curves(CSVLogger):
-    """Lightning's CSVLogger, which makes no folder before it is begun: a run that makes no step leaves nothing."""
+    """Lightning's CSVLogger, which makes no folder before it is begun: no step, no trace."""
 
     begun = False
 

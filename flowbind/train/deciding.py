@@ -43,8 +43,9 @@ def settings_of(
 ) -> dict[str, Any]:
     """The settings of a recipe that decide the weights, and the digests of the files that do.
 
-    Left out is what decides nothing or only how bits are rounded: devices and strategy, loggers, callbacks that look on,
-    validation and evaluation, when a run is ended early; and what a module or a data module names in `decides_nothing`.
+    Left out is what decides nothing, or only how bits are rounded: devices and strategy, loggers,
+    callbacks that look on, validation and evaluation, when a run is ended early; and what a module
+    or a data module names in `decides_nothing`.
 
     Args:
         recipe: resolved, as JSON.
@@ -78,7 +79,7 @@ def settings_of(
 
 
 def _limit(trainer: Mapping[str, Any]) -> int | None:
-    """`limit_train_batches` where it cuts a step short: batches go on over epochs, but gradients are not gathered over them."""
+    """`limit_train_batches` where it cuts a step short: gradients are not gathered over epochs' ends."""
     limit, accumulate = (
         trainer.get("limit_train_batches"),
         trainer.get("accumulate_grad_batches") or 1,

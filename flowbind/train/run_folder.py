@@ -1,12 +1,13 @@
 """The run folder: one run, whole, with a record of what decided its weights.
 
-    run.json        the record: what decides the weights, what the run began from, whether it is `training` or `trained`
+    run.json        the record: what decides the weights, what it began from, `training` or `trained`
     config.yaml     the recipe as it is run
     curves/  checkpoints/  model/  metrics*.json  metrics*.md  gallery*.png
     earlier.1/      a run that was here before, with all that belongs to it
 
-A run takes the folder at its first step and not before, so that what fails or only looks leaves it as it was. Where the
-folder holds another run, all of that moves together; what is not a run's is never touched.
+A run takes the folder at its first step and not before, so that what fails or only looks leaves it
+as it was. Where the folder holds another run, all of that moves together; what is not a run's is
+never touched.
 """
 
 import json
@@ -47,6 +48,7 @@ RESULTS = (
     "metrics-*.md",
     "gallery-*.png",
 )
+NEVER = "--resume never"
 SHOWN = 3  # settings that differ, in a message
 FILES = "files."  # settings that are digests of files
 
@@ -59,7 +61,7 @@ class Record(NamedTuple):
     Attributes:
         settings: what decides the weights.
         state: `training` or `trained`; the latter when all steps are made and the model is written.
-        start: of a run that began from a checkpoint, its path as it was given, where it is, and its SHA-256.
+        start: of a run that began from a checkpoint, its path as given, where it is, its SHA-256.
     """
 
     settings: Settings
@@ -98,18 +100,22 @@ class RunFolder:
         """The record; None if there is none.
 
         Raises:
-            ValueError: it cannot be read, or an earlier version wrote it; one line that says what to do.
+            ValueError: it cannot be read, or an earlier version wrote it.
         """
         path = self.path / RECORD
         if not path.is_file():
             return None
-        ways = "train from the beginning by --resume never, which keeps what is there beside, or go on by --ckpt_path"
+        ways = (
+            "train from the beginning by --resume never, which keeps what is there beside, or go on by "
+            "--ckpt_path"
+        )
         try:
             held = json.loads(path.read_text())
             if isinstance(held, dict) and "key" in held:
                 raise ValueError(
-                    f"{path}: written by an earlier version, whose record has no settings to compare: it cannot be told "
-                    f"whether this is the same run; {ways} {next(iter(written(self.checkpoints)), 'PATH')}"
+                    f"{path}: written by an earlier version, whose record has no settings to compare: it "
+                    "cannot be told whether this is the same run; "
+                    f"{ways} {next(iter(written(self.checkpoints)), 'PATH')}"
                 )
             return Record(held["settings"], held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -122,7 +128,7 @@ class RunFolder:
         return (self.path / RECORD).exists() or bool(written(self.checkpoints))
 
     def check(self) -> None:
-        """Refuses a folder in which a run could not save, or would have to write over what no run wrote.
+        """Refuses a folder in which a run could not save, or only over what no run wrote.
 
         Raises:
             ValueError, OSError: one line that names the place.
@@ -133,15 +139,17 @@ class RunFolder:
         for name in (RECORD, CONFIG):
             check_place(self.path / name)
 
+        if self.holds_a_run():
+            return
         for path in (self.path / name for name in (CONFIG, CHECKPOINTS, CURVES, MODEL)):
-            if not self.holds_a_run() and path.exists() and (path.is_file() or any(path.iterdir())):
+            if path.exists() and (path.is_file() or any(path.iterdir())):
                 raise ValueError(
-                    f"{path}: is there already, and no run wrote it (there is no {RECORD}); move it away, or choose another "
-                    "trainer.default_root_dir"
+                    f"{path}: is there already, and no run wrote it (there is no {RECORD}); move it away, "
+                    "or choose another trainer.default_root_dir"
                 )
 
     def plan(self, settings: Settings, resume: bool, given: Path | None) -> Start:
-        """How a run with these settings begins here. Changes nothing, unless a move was cut short: that is undone.
+        """How a run with these settings begins here. Only a move that was cut short is undone.
 
         Args:
             settings: what decides its weights.
@@ -149,7 +157,7 @@ class RunFolder:
             given: a checkpoint to begin from.
 
         Raises:
-            ValueError, OSError: the record or all checkpoints are damaged, or the one that is given.
+            ValueError, OSError: the record is damaged, or all checkpoints, or the one given.
         """
         self._undo_moves()
         try:
@@ -170,7 +178,7 @@ class RunFolder:
             if record and not changed and self._is_last(given):
                 return Start(given, same=True)
         if not resume:
-            return Start(given, reason="--resume never")
+            return Start(given, reason=NEVER)
         if record is None:
             return Start(given, reason=f"{RECORD} says nothing to compare with")
         return Start(given, reason=listed(changed) or "another checkpoint is given")
@@ -192,7 +200,8 @@ class RunFolder:
             twin = None if start.checkpoint else self._same_before(settings)
             if twin:
                 say(
-                    f"{twin} is of a run with these very settings; to go on from it instead, give it as --ckpt_path"
+                    f"{twin} is of a run with these very settings; to go on from it instead, give it as "
+                    "--ckpt_path"
                 )
             kept = self._move_aside(start) if self.holds_a_run() else None
             if start.checkpoint:
@@ -205,11 +214,10 @@ class RunFolder:
                     "sha256": identity(start.checkpoint),
                 }
 
-        self.path.mkdir(parents=True, exist_ok=True)
+        self._write(Record(settings, "training", origin))  # first: with it the rest is a run's
         head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
         with replacing(self.path / CONFIG) as partial:
             partial.write_text(head + config, encoding="utf-8")
-        self._write(Record(settings, "training", origin))
         return start
 
     def finish(self) -> None:
@@ -225,7 +233,7 @@ class RunFolder:
             )
 
     def quick_look(self, checkpoint: Path, recipe: Settings, usual: Settings) -> dict[str, Any]:
-        """What a test does otherwise than with the last checkpoint of the run and by its own recipe; nothing if so.
+        """What a test does otherwise than with the run's last checkpoint and by its own recipe.
 
         Args:
             checkpoint: that is tested.
@@ -300,7 +308,7 @@ class RunFolder:
             if start.checkpoint
             else "trains from the beginning"
         )
-        back = last and not start.checkpoint
+        back = last and not start.checkpoint and start.reason != NEVER
         hint = (
             f"; to go on from its last step instead, give --ckpt_path {kept / CHECKPOINTS / last.name}"
             if back
@@ -336,14 +344,14 @@ class RunFolder:
 
 
 def identity(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint's content, in hexadecimal: of its manifest, which holds that of every file, or of the one file."""
+    """SHA-256 of a checkpoint, in hexadecimal: of its manifest, which holds every file's, or of its file."""
     if has_manifest(checkpoint):
         return digest(manifest_of(checkpoint))
     return digest(checkpoint) if checkpoint.is_file() else ""
 
 
 def differences(before: Settings, now: Settings) -> list[tuple[str, Any, Any]]:
-    """Where two nested mappings differ: dotted key, the value before and the value now; None where there is none."""
+    """Where two nested mappings differ: dotted key, value before, value now; None for what is not there."""
     flat, other = (dict(_flat(settings)) for settings in (before, now))
     return [
         (key, flat.get(key), other.get(key))
