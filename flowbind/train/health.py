@@ -74,9 +74,10 @@ class Watched(LightningModule):
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             parts = gathered(self.trouble_at(step))
         trouble = [line for part in parts for line in part] or ["the gradient, though every loss is finite"]
+        saved = "look" if self.trainer.fast_dev_run else "the weights before it are saved. Look"
         return (
-            f"step {step}: not finite: {'; '.join(trouble)}; the weights before it are saved. Look at these samples, or "
-            "lower the learning rate or gradient_clip_val"
+            f"step {step}: not finite: {'; '.join(trouble)}; {saved} at these samples, or lower the learning rate or "
+            "gradient_clip_val"
         )
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
