@@ -115,7 +115,7 @@ class Manifest:
         if not isinstance(source, Path):
             return read_raw(modality, source, what)
 
-        mistake = _mistake_in(value)
+        mistake = mistake_in(value)
         if mistake and not os.path.isfile(source):
             raise _unreadable(f"{value!r}: {mistake}", what)
         if not source.name.lower().endswith(modality.suffixes):
@@ -194,7 +194,7 @@ def _names_file(value: str, path: Path) -> bool:
     return len(value.split()) == 1 or os.path.isfile(path)
 
 
-def _mistake_in(value: str) -> str:
+def mistake_in(value: str) -> str:
     """What is wrong with a value in the place of a path, if it is one of the usual things."""
     if not value.strip():
         return "an empty path; leave the key out, or give null, where a sample lacks it"
@@ -303,7 +303,7 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
 
     labels = {}
     for key, value in _object(entry, "labels", where).items():
-        if label := _plain(value, f"{where}: the label '{key}'"):
+        if label := _plain(value, f"{where}: the label '{key}'").strip():
             labels[key] = label
     references = _parse_references(_object(entry, "references", where), where, values)
     return Sample(_plain(entry.get("id"), f"{where}: 'id'"), values, labels, references)
@@ -378,7 +378,7 @@ def _plain(value: Any, what: str) -> str:
         raise ValueError(f"{what} must be a string or a number, not {json.dumps(value)[:60]}")
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value).strip()
+    return str(value) if str(value).strip() else ""
 
 
 def _parse_references(entry: Mapping[str, Any], where: str, values: Mapping[str, str]) -> dict[str, list[str]]:

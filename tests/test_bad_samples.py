@@ -253,3 +253,13 @@ def test_damage_is_not_written_over(lines, encode, tmp_path, monkeypatch):
     monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))
     code, said = encode()
     assert (code, f"{shard.name}: this shard is corrupted (data: checksum); delete it" in said) == (2, True), said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_memory_is_no_fault_of_a_sample_but_the_sample_is_named(lines, encode, monkeypatch, workers):
+    lines(GOOD, GOOD)
+    monkeypatch.setattr(Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError()))
+    code, said = encode("--skip-bad", 5, "--workers", workers)
+    assert code == 2
+    last = said.splitlines()[-1]
+    assert "'123': not enough memory to read it (sample '1' of train.jsonl): not enough memory; give smaller files" in last

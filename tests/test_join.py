@@ -46,3 +46,13 @@ def test_mistakes(two):
     for sources, said in ((f"{two}/two,{two}/deep/../two", "different names"), (f"{two}/none", "no manifest")):
         with pytest.raises(ValueError, match=said):
             prepare(two / "both", sources)
+
+
+def test_what_is_no_path_is_joined_as_it_is(two, toys, monkeypatch):
+    """So that reading it says the same as before."""
+    monkeypatch.setattr("flowbind.data.join.installed", lambda kind: ["word", "vector"])
+    wrong = ["https://x.org/a.vec", "~/a.vec", "v\\a.vec", ""]
+    (two / "two/train.jsonl").write_text("".join(json.dumps({"vector": value}) + "\n" for value in wrong))
+    prepare_into(two / "both", "join", prepare, {"sources": f"{two}/deep/one,{two}/two", "splits": "train"})
+    samples = Manifest.read(two / "both/train.jsonl", ["word", "vector"]).samples
+    assert [sample.values["vector"] for sample in samples[1:]] == wrong

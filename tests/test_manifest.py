@@ -146,6 +146,7 @@ def test_numbers_are_the_same_however_they_are_written(tmp_path):
 def test_ids_are_unique(tmp_path):
     with pytest.raises(ValueError, match=r"m\.jsonl, line 4: the id '1' is that of line 1"):
         read(tmp_path, '{"word": "1", "id": 1}\n{"word": "1"}\n\n{"word": "1", "id": "1"}\n')
+    read(tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n')  # as files may be called
     samples = read(tmp_path, '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}').samples
     assert [sample.id for sample in samples] == ["2", "line 2", "a/b c"]
 

@@ -1,6 +1,8 @@
 """`flowbind prepare` again: looked at again, what changed is told, and nothing of anybody else's is lost."""
 
+import fcntl
 import json
+import os
 import shutil
 
 import pytest
@@ -124,7 +126,7 @@ def test_killed_while_it_is_put_in_place(prepare, world, at, monkeypatch):
     prepare()
     shutil.rmtree(world / "files/val")
     (world / "files/train/train0001.vec").unlink()
-    replace, count = __import__("os").replace, iter(range(100))
+    replace, count = os.replace, iter(range(100))
 
     def killed(source, target):
         if next(count) == at:
@@ -204,3 +206,18 @@ def test_folders_of_others_are_never_touched(prepare, world):
     (world / "data/prepared.json").write_text("[]")
     assert "not what `flowbind prepare` wrote" in prepare(code=2)
     assert sorted(content(world / "data")) == ["prepared.json", "thesis.tex"]
+
+
+def test_two_at_once(tmp_path, monkeypatch):
+    """The second says so in a line and touches nothing of the first."""
+    monkeypatch.setattr("flowbind.lock.PATIENCE", 0.0)
+    (tmp_path / "data.partial").mkdir()
+    (tmp_path / "data.partial/train.jsonl").write_text("so far")
+    handle = os.open(tmp_path / "data.partial", os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    with pytest.raises(ValueError, match=r"data\.partial: another process is preparing a dataset in it"):
+        prepare_into(tmp_path / "data", "rendered", rendered, {"samples": 2})
+    assert content(tmp_path) == {"data.partial/train.jsonl": b"so far"}
+    os.close(handle)
+    prepare_into(tmp_path / "data", "rendered", rendered, {"samples": 2})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]

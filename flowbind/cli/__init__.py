@@ -68,8 +68,9 @@ def main(arguments: list[str] | None = None) -> None:
         _stop("interrupted; run the same command again to go on", SIGNALLED + number)
     except BrokenPipeError:
         _leave_quietly()
-    except MemoryError:
-        _stop(NO_MEMORY, MISTAKE)
+    except MemoryError as error:
+        sample = str(error).strip().splitlines()[-1:]  # what was read, where that is known
+        _stop(": ".join([*sample, NO_MEMORY]), MISTAKE)
     except OSError as error:
         _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), MISTAKE)
     except ValueError as error:

@@ -11,12 +11,14 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from flowbind.atomic import replacing
 from flowbind.data.scan import PARTIAL, PREPARED
+from flowbind.lock import alone_in
 from flowbind.progress import say
 from flowbind.regular import read_json
 
@@ -38,10 +40,7 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
         say(f"{out}: prepared already")
         return
 
-    partial = folder.with_name(folder.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with empty_beside(folder) as partial:
         prepare(partial, **options)
         made["files"] = {path.name: [digest_of(path)] for path in sorted(partial.iterdir())}
         if before is None:
@@ -54,8 +53,24 @@ def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: di
             changes = describe_changes(samples_of(folder), samples_of(partial))
             install(partial, folder, made, before["files"])
             say(f"{out}: prepared anew; {changes}")
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def empty_beside(folder: Path) -> Iterator[Path]:
+    """An empty folder beside another, for this process alone; it goes when the block ends, unless it was renamed.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    partial = folder.with_name(folder.name + PARTIAL)
+    partial.mkdir(parents=True, exist_ok=True)
+    with alone_in(partial, "preparing a dataset"):
+        try:
+            for left in partial.iterdir():  # by a process that was killed
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_state(folder: Path, out: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.data.folder import SPLITS
-from flowbind.manifest import Manifest, write_manifest
+from flowbind.manifest import Manifest, mistake_in, write_manifest
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import installed, load
@@ -57,4 +57,6 @@ def _samples(parts: dict[Path, Path], out: Path) -> Iterator[dict[str, Any]]:
 def _moved(manifest: Manifest, value: str, modality: type[Modality], base: str) -> str:
     """A manifest's value as it stands in one in another folder."""
     source = manifest.locate(value, modality)
+    if mistake_in(value) and not os.path.isfile(source):
+        return value  # reading it says what is wrong with it
     return os.path.relpath(source, base) if isinstance(source, Path) else source
