@@ -5,15 +5,19 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
 from lightning.pytorch.loggers import CSVLogger
 
+import flowbind.progress
 from flowbind.cli import VERBS
 from flowbind.cli.options import Option, split
-from flowbind.cli.recipe import build
+from flowbind.cli.recipe import build, chosen_part
+from tests.processes import flowbind as flowbind_process
+from tests.processes import make_world
 from tests.released import release
 from tests.toy import RECIPE, Vector, Word
 
@@ -531,6 +535,94 @@ def test_what_a_machine_lacks_is_one_line(error, command, monkeypatch):
     monkeypatch.setattr("flowbind.cli.modalities.run", run)
     code, _, err = command("modalities")
     assert (code, len(err.strip().splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("rank", flowbind.progress.RANKS)
+def test_of_several_processes_the_first_tells_what_is_wrong(rank, command, monkeypatch):
+    """The others only if it is still there a while later, for then it has found nothing."""
+    monkeypatch.setattr("flowbind.cli.PATIENCE", 2)
+    monkeypatch.setenv(rank, "1")
+    code, _, err = command("verify", "none")
+    assert (code, len(err.splitlines())) == (2, 1)
+    monkeypatch.setattr("os.getppid", lambda: 1)
+    assert command("verify", "none") == (2, "", "")
+    monkeypatch.setenv(rank, "0")
+    code, _, err = command("verify", "none")
+    assert (code, len(err.splitlines())) == (2, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--data.batch_size=0",
+        "--data.weights={word: 1}",
+        "--model.bind=[word]",
+        "--trainer.max_step=3",
+        "--data.store=none",
+    ],
+)
+def test_several_processes_say_one_line(option, tmp_path, toys, command):
+    recipe = make_world(tmp_path, command, samples=64, steps=4)
+    done = flowbind_process(tmp_path, "fit", "--config", recipe, "--trainer.devices=2", option)
+    assert done.returncode == 2, done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("flowbind: ")]) == 1, (
+        done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def raised_in(*modules):
+    """A RuntimeError that came through these modules, the last raising it."""
+    source = "def call(inner):\n    if inner is None:\n        raise RuntimeError('no such metric')\n    inner()"
+    inner = None
+    for module in reversed(modules):
+        names = {"__name__": module}
+        exec(source, names)
+        inner = partial(names["call"], inner)
+    with pytest.raises(RuntimeError) as error:
+        inner()
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("modules", "is_a_mistake"),
+    [
+        (
+            [
+                "flowbind.cli.recipe",
+                "lightning.pytorch.trainer",
+                "lightning.pytorch.callbacks.early_stopping",
+            ],
+            True,
+        ),
+        (["flowbind.cli.recipe", "lightning.pytorch.loggers.wandb", "os"], True),
+        (["flowbind.cli.recipe", "lightning.fabric.plugins.environments.slurm"], True),
+        (
+            [
+                "flowbind.cli.recipe",
+                "lightning.pytorch.trainer",
+                "flowbind.train.flowbind",
+                "torch.nn",
+            ],
+            False,
+        ),
+        (
+            [
+                "flowbind.cli.recipe",
+                "lightning.pytorch.callbacks.callback",
+                "flowbind.train.callbacks",
+            ],
+            False,
+        ),
+        (["flowbind.cli.recipe", "lightning.pytorch.trainer.call"], False),
+    ],
+)
+def test_what_a_part_that_the_recipe_chose_raises_is_a_mistake(modules, is_a_mistake):
+    part = chosen_part(raised_in(*modules))
+    assert (part is not None) == is_a_mistake
+    if part:
+        assert part.startswith("lightning.")
 
 
 def test_a_reader_who_leaves_ends_it_quietly():

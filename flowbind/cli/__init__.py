@@ -3,9 +3,12 @@
 import os
 import signal
 import sys
+import time
 import traceback
 from importlib import import_module
 from typing import NoReturn
+
+from flowbind.progress import is_first_process
 
 VERBS = {
     "prepare": ("flowbind.cli.prepare", "a dataset on disk (or the embedded world) -> manifest and files"),
@@ -78,10 +81,13 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if any(words in str(error) for words in ALLOCATORS):
             _stop(NO_MEMORY, MISTAKE)
+        _let_the_first_speak(FAULT)
         traceback.print_exc()
         _stop(FAULTY.format(kind=type(error).__name__), FAULT)
 
 
+PARENT = os.getppid()  # of several processes on one machine, the first started the others
+PATIENCE = 50  # tenths of a second that the others leave it
 NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
 ALLOCATORS = ("out of memory", "can't allocate memory")  # what torch's say, in errors of no class of their own
 FAULTY = (
@@ -107,8 +113,27 @@ def _leave_quietly() -> NoReturn:
     raise SystemExit(SIGNALLED + signal.SIGPIPE)
 
 
+def _let_the_first_speak(code: int) -> None:
+    """Of processes that work together, the others wait before they tell what is wrong.
+
+    What all of them find out, the first one tells. Then it is gone, if it started the others, or what started them all ends
+    them; only what the others alone found out is told by them.
+
+    Raises:
+        SystemExit: the first is gone.
+    """
+    if is_first_process():
+        return
+    for _ in range(PATIENCE):
+        if os.getppid() != PARENT:
+            raise SystemExit(code)
+        time.sleep(0.1)
+
+
 def _stop(message: str, code: int) -> NoReturn:
     """Prints one line and ends."""
+    if code == MISTAKE:
+        _let_the_first_speak(code)
     # Names of files may steer a terminal.
     line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
     print(f"flowbind: {line}", file=sys.stderr, flush=True)

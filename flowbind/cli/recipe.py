@@ -1,9 +1,8 @@
 """`flowbind fit | validate | test`: LightningCLI on a recipe, with a run folder that can be resumed."""
 
 import json
-import logging
 import os
-import warnings
+import traceback
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,11 +17,13 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from yaml import YAMLError
 
 from flowbind.cli.check import check_recipe, load_yaml
 from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
+from flowbind.cli.remarks import quiet
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
 from flowbind.lock import alone_in
@@ -46,6 +47,10 @@ KEYS = (
 )
 MODE = "flowbind"
 LARGEST_SEED = 2**32 - 1  # of numpy
+CHOSEN_PARTS = tuple(
+    f"lightning.{part}"
+    for part in ("pytorch.callbacks", "pytorch.loggers", "pytorch.profilers", "pytorch.plugins", "fabric.plugins")
+)
 CHOSEN = "FLOWBIND_CHECKPOINT"  # tells the processes that the first one starts which checkpoint it begins from
 
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less in a step.
@@ -350,52 +355,14 @@ class RecipeCLI(LightningCLI):
     before_validate = _trained
 
     def before_test(self) -> None:
+        if not is_overridden("test_step", self.model):
+            raise ValueError(
+                f"{type(self.model).__name__} has nothing to test; `flowbind validate` gives the loss on the validation samples"
+            )
         self._trained()
         if hasattr(self.model, "quick_look"):
             checkpoint, usual = Path(self.config_init.test.ckpt_path), asdict(type(self.model.evaluation)())
             self.model.quick_look = self.run_folder.quick_look(checkpoint, self.resolved(), usual)
-
-
-REMARKS = (
-    ".*does not have many workers.*",  # batches are gathered from memory maps; workers only slow that down
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
-    ".*callbacks used to create the checkpoint need to be provided.*",  # measuring saves no checkpoint
-    ".*in eval mode at the start of training.*",  # flows that a bound model takes over
-    ".*IterableDataset. has .__len__. defined.*",  # a codec's batches: their number is right
-    ".*overfit but enabled .* dataloader shuffling.*",  # batches come in one order
-    ".*is smaller than the logging interval.*",  # of a pass over the batches, which follow one another
-    ".*your dataloader is not resumable.*",  # batches are a function of the step
-    ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
-)
-
-
-# Where Lightning tells what nobody asked for: which devices there are, that a loop ended, where it started from. Whatever it
-# tells elsewhere (profilers, early stopping, time limits) was asked for in the recipe.
-CHATTY = ("accelerator_connector", "call", "callback_connector", "checkpoint_connector", "distributed", "fit_loop")
-CHATTY += ("logger_connector", "seed", "setup", "signal_connector", "trainer")
-
-
-class Remarks(logging.Handler):
-    """Prints what Lightning logs as flowbind prints its own lines, above a bar if there is one."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING or record.module not in CHATTY
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage().strip())
-
-
-def quiet() -> None:
-    """Silences remarks of libraries that do not concern flowbind's users."""
-    # Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    for library in ("lightning.pytorch", "lightning.fabric"):
-        logger = logging.getLogger(library)
-        logger.handlers = [Remarks()]
-        logger.propagate = False
-        logger.setLevel(logging.INFO)
-    for remark in REMARKS:
-        warnings.filterwarnings("ignore", remark)
 
 
 def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
@@ -426,3 +393,18 @@ def _mistakes() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise ValueError(plain(error)) from error
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        part = chosen_part(error)
+        if part is None:
+            raise
+        raise ValueError(f"{part}: {plain(error)}") from error
+
+
+def chosen_part(error: Exception) -> str | None:
+    """The part of Lightning that a recipe chose and that raised an error, None if something else raised it.
+
+    A callback that watches a metric which nobody logs is a mistake in a recipe, not a fault of whoever runs it.
+    """
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [module for module in modules if module.startswith(("flowbind", "lightning."))]
+    return own[-1] if own and own[-1].startswith(CHOSEN_PARTS) else None

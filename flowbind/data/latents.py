@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -162,7 +163,7 @@ class LatentDataModule(LightningDataModule):
         return batch
 
     def val_dataloader(self) -> DataLoader | list:
-        if "val" not in self.manifests:
+        if "val" not in self.manifests and self.trainer.state.fn != TrainerFn.VALIDATING:
             return []
         store = self.open("val", self._modalities)
         rows = Rows(store, list(self._modalities), self.batch_size, *self._share)
