@@ -80,6 +80,15 @@ def test_how_often_is_validated_decides_nothing(fit):
     assert all(torch.equal(tensor, last("often")[name]) for name, tensor in last("seldom").items())
 
 
+def test_a_setting_that_waits_for_the_end_of_an_epoch_is_told(fit):
+    for run, epochs, interval in (("epochs", 4, 2), ("parts", 1, 1.0)):
+        waits = f"--trainer.check_val_every_n_epoch={epochs}", f"--trainer.val_check_interval={interval}"
+        code, err = fit(run, *waits)
+        assert (code, "nothing is validated" in err, "val_check_interval in steps" in err) == (0, True, True), err
+    assert "nothing is validated" not in fit("steps")[1]
+    assert "nothing is validated" not in fit("none", waits[0], "--trainer.limit_val_batches=0")[1]
+
+
 RANKS, ROWS = 3, [(0, 4), (4, 5), (5, 11)]  # of 11 rows, in unequal parts
 MEET = """
 import sys, torch

@@ -9,12 +9,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.trainer.states import TrainerFn
 
-from flowbind.progress import Progress
+from flowbind.progress import Progress, say
 
 LOOK_INTERVAL = 0.5  # seconds between two looks at the losses
 NO_STEPS = (
     "trainer.max_steps is needed, at least 1: the training data have no epochs, and rates fall "
     "over the steps of a run"
+)
+NO_VALIDATION = (
+    "fit: nothing is validated, for the training data have no epochs; give trainer.val_check_interval "
+    "in steps, and check_val_every_n_epoch: null"
 )
 
 
@@ -91,6 +95,13 @@ class Steps(ProgressBar):
         self.work = None
 
 
+def never_validates(trainer: Trainer) -> bool:
+    """Whether there is something to validate on, and validation would wait for the end of an epoch that has none."""
+    waits = math.isinf(trainer.val_check_batch) or trainer.check_val_every_n_epoch not in (None, 1)
+    data = trainer.datamodule
+    return waits and trainer.enable_validation and data is not None and data.val_dataloader() != []
+
+
 def losses(trainer: Trainer) -> str:
     """The losses that were logged last, of those that are to be shown."""
     shown = {name: value for name, value in trainer.progress_bar_metrics.items() if "loss" in name}
@@ -112,6 +123,8 @@ class Begin(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.begin()
+            if never_validates(trainer):
+                say(NO_VALIDATION)
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         # What curves are counted by; Lightning counts a step twice where a run goes on from its end.
