@@ -7,6 +7,7 @@ it could not be read or encoded, is tried again every time. The store's manifest
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -238,7 +239,7 @@ class Encoding(LightningModule):
         shards = {file for files in strata.values() for file in files}
         for stale in self.folder.glob("*.safetensors*"):  # shards of another plan, and what a killed run began
             if stale.name not in shards:
-                stale.unlink()
+                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
         finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
 

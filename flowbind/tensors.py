@@ -1,6 +1,8 @@
 """Named tensors: in safetensors files, whole or not there, and as one number, the digest of weights."""
 
 import hashlib
+import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowbind.atomic import check_space, no_space, replacing
+
+WRITING = ".writing"  # ends the name of the folder in which a file is written
 
 
 def save_tensors(
@@ -23,11 +27,19 @@ def save_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_space(path, size_of(tensors))
 
+    # The library writes to a file of a random name beside the one that it is given. A kill would leave that for good, so
+    # it is given a folder of its own, whose name the next attempt knows.
+    writing = path.with_name(path.name + WRITING)
     try:
         with replacing(path) as partial:
-            save_file(tensors, partial, metadata=metadata and dict(metadata))
+            shutil.rmtree(writing, ignore_errors=True)
+            writing.mkdir()
+            save_file(tensors, writing / "tensors", metadata=metadata and dict(metadata))
+            os.replace(writing / "tensors", partial)
     except SafetensorError as error:  # how the library reports a full disk
         raise no_space(path, str(error)) from None
+    finally:
+        shutil.rmtree(writing, ignore_errors=True)
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:

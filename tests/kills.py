@@ -91,7 +91,7 @@ class Training(Work):
         return partial or any(not path.with_suffix(".json").exists() for path in checkpoints.glob("*.ckpt"))
 
     def differing(self, out: Path, whole: Path) -> list[str]:
-        """Tensors of weights, average and optimiser."""
+        """Tensors of weights, average and optimiser; and files that one of the two has alone."""
         mine, other = (_state(run) for run in (out, whole))
         names = [
             name for name, tensor in other["state_dict"].items() if not torch.equal(tensor, mine["state_dict"][name])
@@ -99,7 +99,7 @@ class Training(Work):
         for key, moments in other["optimizer_states"][0]["state"].items():
             own = mine["optimizer_states"][0]["state"][key]
             names += [f"{key}.{name}" for name, value in moments.items() if not torch.equal(value, own[name])]
-        return names
+        return names + sorted(_contents(out).keys() ^ _contents(whole).keys())
 
 
 class CodecTraining(Training):

@@ -167,6 +167,8 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
         kept = now
     assert kept
     (folder / "9-00000.safetensors.partial").write_bytes(b"half a shard")
+    (folder / "9-00000.safetensors.writing").mkdir()
+    (folder / "9-00000.safetensors.writing/.tmp123").write_bytes(b"half a shard")
     code, said = finish(begin(*command))
     assert code == 0, said
     assert kept.items() <= finished(folder).items()
