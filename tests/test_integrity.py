@@ -1,6 +1,7 @@
 """What lies on disk is what was written: damaged stores and models are found out, and other codecs are named."""
 
 import json
+import os
 import random
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from flowbind import release
-from flowbind.codec import digest_json
+from flowbind.codec import digest, digest_json
 from flowbind.flows import Flows
 from flowbind.generation import Model
 from flowbind.nets import DriftConfig, HeadConfig
@@ -283,3 +284,13 @@ def test_a_damaged_model_is_named(tmp_path, command):
         assert f"{folder / name}: " in err
         count += 1
     assert count == 3
+
+
+def test_a_digest_sees_what_a_files_time_does_not_tell(tmp_path):
+    """A file that changes twice within a tick of the clock keeps its size and its time."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"a" * 9)
+    before, time = digest(path), path.stat().st_mtime_ns
+    path.write_bytes(b"b" * 9)
+    os.utime(path, ns=(time, time))
+    assert digest(path) != before
