@@ -85,3 +85,20 @@ def test_mistakes(world, command):
     for changed, said in MISTAKES:
         code, _, err = command("fit", "--config", world / "bind.yaml", changed)
         assert (code, said in err.strip().splitlines()[-1], "Traceback" in err) == (2, True, False), err
+
+
+def test_a_run_goes_on_with_the_base_that_it_has(world, command):
+    """The flows of a base are in the checkpoint: another base, or others to learn, would be ignored there."""
+    build(world, command, 5)
+    assert command("encode", "--config", world / "bind.yaml")[0] == 0
+    fit = ["fit", "--config", world / "bind.yaml", "--trainer.val_check_interval=4"]
+    assert command(*fit, "--trainer.max_steps=4")[0] == 0
+    other = f"--trainer.default_root_dir={world}/other"
+    short = ["--trainer.max_steps=4", "--trainer.val_check_interval=4"]
+    assert command("fit", "--config", world / "recipe.yaml", other, *short)[0] == 0
+
+    more = [*fit, "--trainer.max_steps=8", f"--ckpt_path={world}/bound/checkpoints/step=4.ckpt"]
+    for changed, key in (([f"--model.base={world}/other/model"], "base"), (["--model.bind=[twin, vector]"], "learnt")):
+        code, _, err = command(*more, *changed)
+        assert (code, f"its bond.{key} is" in err.strip().splitlines()[-1]) == (2, True), err
+    assert command(*more)[0] == 0

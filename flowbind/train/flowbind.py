@@ -13,6 +13,7 @@ from torch import Tensor
 
 from flowbind import draws, release
 from flowbind.batch import Batch
+from flowbind.codec import digest
 from flowbind.encoding import known_names
 from flowbind.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.flows import Flows, check_shapes
@@ -334,8 +335,13 @@ class FlowBind(Watched):
         average = {"kept": bool(self.average_decay)}
         return {"modalities": modalities, "drift": asdict(self.drift), "head": asdict(self.head), "average": average}
 
+    def describe_bond(self) -> dict:
+        """What training that goes on must agree with besides: the flows of a base stay in the checkpoint as they were."""
+        base = digest(release.files(Path(self.base))[1]) if self.base else None
+        return {"bond": {"base": base, "learnt": self.learnt}}
+
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["flowbind"] = self.describe()
+        checkpoint["flowbind"] = self.describe() | self.describe_bond()
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         held = checkpoint.get("flowbind")
@@ -343,7 +349,8 @@ class FlowBind(Watched):
             raise ValueError(
                 "the checkpoint is not one of a FlowBind model; give one that `flowbind fit` wrote with this recipe"
             )
-        for key, wanted in self.describe().items():
+        goes_on = self._trainer and self.trainer.state.fn == "fit" and "bond" in held  # older ones do not say
+        for key, wanted in (self.describe() | (self.describe_bond() if goes_on else {})).items():
             theirs = held.get(key, {})
             for part in {**theirs, **wanted}:
                 if theirs.get(part) != wanted.get(part):
