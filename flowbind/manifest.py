@@ -317,7 +317,7 @@ def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
     """
     content = line.strip()
     try:
-        entry = json.loads(content, object_pairs_hook=_once, parse_constant=_constant)
+        entry = _DECODER.decode(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: not JSON ({_guess(content, known) or error}); a manifest has one JSON object a line") from None
     if isinstance(entry, list):
@@ -341,6 +341,9 @@ def _constant(name: str) -> float:
     if name != "NaN":  # pandas writes it for what is missing
         raise ValueError(f"{name} is no value")
     return math.nan
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_constant)
 
 
 def _guess(content: str, known: Collection[str]) -> str:
