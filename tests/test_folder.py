@@ -248,6 +248,7 @@ def test_links_are_followed_once(prepare, source, tmp_path):
     (source / "circle").symlink_to(source)
     (tmp_path / "disk/deep/up").symlink_to(tmp_path / "disk")
     (source / "nowhere.vec").symlink_to(tmp_path / "none")
+    (source / "unmounted").symlink_to(tmp_path / "disk that is not there")
     (source / "loop.vec").symlink_to(source / "loop.vec")
     (source / "twin").symlink_to(source / "link/deep")
     put(tmp_path / "elsewhere.vec")
@@ -255,7 +256,7 @@ def test_links_are_followed_once(prepare, source, tmp_path):
     made, said = prepare(*ALL)
     assert made["train"] == {"link/a": "vector+word", "link/deep/b": "vector+word", "linked file": "vector"}
     assert "left out 3: folders that were gone through before, by a link, such as circle" in said
-    assert "left out 2: links that lead nowhere, such as loop.vec" in said
+    assert "left out 3: links that lead nowhere, such as loop.vec" in said
     assert f"link: a link that leads out of the folder, to {tmp_path}/disk; it is followed" in said
 
 

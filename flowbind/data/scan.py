@@ -142,15 +142,21 @@ class _Walk:
         try:
             if entry.is_dir():
                 return self._folder(entry)
+            if entry.is_symlink() and not os.path.exists(entry.path):  # maybe to a folder, so whatever its suffix
+                self._leave("links that lead nowhere", entry.path)
+                return None
             if not entry.name.lower().endswith(self.suffixes):
                 self._leave_other(entry)
                 return None
             found = entry.stat()
         except OSError as error:
-            if isinstance(error, FileNotFoundError) or error.errno == errno.ELOOP:
-                self._leave("links that lead nowhere" if entry.is_symlink() else "files that vanished", entry.path)
-                return None
-            self._leave(f"files that cannot be looked at ({error.strerror})", entry.path)
+            if entry.is_symlink() and error.errno in (errno.ELOOP, errno.ENOENT):
+                reason = "links that lead nowhere"
+            elif isinstance(error, FileNotFoundError):
+                reason = "files that vanished"
+            else:
+                reason = f"files that cannot be looked at ({error.strerror})"
+            self._leave(reason, entry.path)
             return None
 
         if not stat.S_ISREG(found.st_mode):
