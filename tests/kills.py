@@ -15,6 +15,9 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -64,8 +67,8 @@ class Work(ABC):
         """The command that does it, or goes on with it, in a folder."""
 
     @abstractmethod
-    def unfinished(self, out: Path) -> bool:
-        """Whether something is being written there."""
+    def unfinished(self, out: Path) -> list[Path]:
+        """What is being written there, or was when it was killed."""
 
     @abstractmethod
     def differing(self, out: Path, whole: Path) -> list[str]:
@@ -85,10 +88,10 @@ class Training(Work):
             "--trainer.logger=false",
         ]
 
-    def unfinished(self, out: Path) -> bool:
+    def unfinished(self, out: Path) -> list[Path]:
         checkpoints = out / "checkpoints"
-        partial = any(checkpoints.glob("*.partial"))
-        return partial or any(not path.with_suffix(".json").exists() for path in checkpoints.glob("*.ckpt"))
+        bare = [path for path in checkpoints.glob("*.ckpt") if not path.with_suffix(".json").exists()]
+        return [*checkpoints.glob("*.partial"), *bare]
 
     def differing(self, out: Path, whole: Path) -> list[str]:
         """Tensors of weights, average and optimiser; and files that one of the two has alone."""
@@ -137,8 +140,8 @@ class Encoding(Work):
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
         return ["encode", "--config", self.folder / "words.yaml", f"--data.init_args.store={out}"]
 
-    def unfinished(self, out: Path) -> bool:
-        return any(out.rglob("*.partial"))
+    def unfinished(self, out: Path) -> list[Path]:
+        return [*out.rglob("*.partial")]
 
     def differing(self, out: Path, whole: Path) -> list[str]:
         """Files that are not the same to the byte, or that one of the two has alone."""
@@ -179,19 +182,19 @@ def start(arguments: list[object], log: Path) -> int:
         os._exit(code)
 
 
-def finish(child: int, seconds: float | None = None, unfinished=None) -> bool:
+def finish(child: int, seconds: float | None = None, writes: Callable[[], bool] | None = None) -> bool:
     """Waits for a process, or kills it and its workers after some seconds, or the next time after them that it writes.
 
     Args:
         child: the process.
         seconds: to wait before it is killed; None to let it end.
-        unfinished: whether something is being written, if it is to be killed in the midst of that.
+        writes: whether something is being written, if it is to be killed in the midst of that.
 
     Returns:
         Whether it ended by itself.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    while end is None or time.monotonic() < end or (unfinished and not unfinished()):
+    while end is None or time.monotonic() < end or (writes and not writes()):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if os.waitstatus_to_exitcode(status):
@@ -201,6 +204,20 @@ def finish(child: int, seconds: float | None = None, unfinished=None) -> bool:
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False
+
+
+def stamps(paths: list[Path]) -> set[tuple[Path, int]]:
+    """Files with the times of their last change."""
+    changed = set()
+    for path in paths:
+        with suppress(FileNotFoundError):  # done meanwhile
+            changed.add((path, path.stat().st_mtime_ns))
+    return changed
+
+
+def is_writing(work: Work, out: Path, before: set[tuple[Path, int]]) -> bool:
+    """Whether something is being written that was not there before."""
+    return not stamps(work.unfinished(out)) <= before
 
 
 def torment(work: Work, wanted: int, draw: random.Random, log: Path) -> None:
@@ -219,13 +236,15 @@ def torment(work: Work, wanted: int, draw: random.Random, log: Path) -> None:
         shutil.rmtree(killed, ignore_errors=True)
         here = 0
         while True:
+            before = stamps(work.unfinished(killed))  # left by the kill before
             child = start(work.arguments(killed, draw), log)
             after = draw.uniform(0.2, 0.7) * seconds if kills < wanted else None
             aimed = draw.random() < AIMED
-            if finish(child, after, (lambda: work.unfinished(killed)) if aimed else None):
+            writes = partial(is_writing, work, killed, before)
+            if finish(child, after, writes if aimed else None):
                 break
             kills, here = kills + 1, here + 1
-            writing += work.unfinished(killed)
+            writing += writes()
 
         runs, most = runs + 1, max(most, here)
         differing = work.differing(killed, whole)
