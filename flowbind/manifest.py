@@ -23,6 +23,7 @@ from flowbind.atomic import replacing
 from flowbind.modality import Modality
 from flowbind.registry import nearest
 from flowbind.regular import check_regular, encoding_of
+from flowbind.turns import one_sample
 
 LONGEST = 2**20  # characters of a line
 LONGEST_MESSAGE = 300  # characters of what a plugin's fault says
@@ -142,7 +143,8 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     try:
         if isinstance(source, Path):
             check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
-        return _accepted(modality, modality.read(source), f"{source}: ")
+        with one_sample():
+            return _accepted(modality, modality.read(source), f"{source}: ")
     except MemoryError:
         raise MemoryError(f"{_shown(source)}: not enough memory to read it ({what})") from None
     except Exception as error:

@@ -212,10 +212,17 @@ def apart(work: Callable[[], Any], result: Path) -> Any:
     return json.loads(result.read_text()) if result.is_file() else None
 
 
+def resident(process: int) -> int:
+    """The bytes of memory that a process has; 0 of one that has ended."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+    return 0
+
+
 def measure(given: Input) -> dict[str, Any]:
     """Reads one input. Returns what became of it, and by how many bytes the process had grown at most."""
     told = promised(given)
-    used = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    used = resident(os.getpid())
     signal.alarm(PATIENCE)
     try:
         hostile.read(given.door, given.path)

@@ -6,6 +6,8 @@ from typing import BinaryIO
 
 import PIL.Image
 
+from flowbind.turns import weigh
+
 MEMORY = 448 * 2**20  # bytes that reading a picture may take
 OTHERS = 4 + 8  # bytes a pixel of formats that need no more than Pillow's own picture and a copy
 BITS, SAMPLES = 258, 277  # tags of TIFF: bits of each channel, and how many channels
@@ -75,6 +77,7 @@ def _refuse_large(kind: str, pixel: int, width: int, height: int) -> None:
     if limit is not None and width * height > limit:
         raise PIL.Image.DecompressionBombError
     needed = pixel * width * height
+    weigh(needed)
     if needed > MEMORY:
         raise TooLarge(
             f"{width} x {height} pixels of a {kind} take {needed >> 20} MiB to read, allowed are {MEMORY >> 20}"

@@ -10,10 +10,12 @@ from urllib.parse import unquote
 
 import numpy as np
 
-from flowbind.regular import read_regular
+from flowbind.regular import check_regular, read_regular
+from flowbind.turns import weigh
 from flowbind_points.texture import decode
 
 LARGEST = 2**28  # bytes of all files that one mesh names
+WEIGHT = 4  # bytes of memory that a byte of them takes
 # What may stand in front of a picture's name in a material file.
 OPTIONS = re.compile(r"(-\w+\s+((on|off|[-+]?[.\d]\S*|[rgbmlz])\s+)+)+")
 
@@ -46,6 +48,7 @@ class Beside:
         if path is None:
             raise ValueError(f"'{name[:80]}', which it names, is not beside it")
         try:
+            weigh(WEIGHT * check_regular(path, self.left))
             content = read_regular(path, self.left)
         except (OSError, ValueError):
             raise ValueError(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from flowbind.libraries import Extra, require
+from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
 from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, loose, plain
@@ -17,7 +18,9 @@ from flowbind_points.texture import PIXELS, textured
 
 INSTALL = Extra("points")
 LARGEST = 2**28  # bytes of an archive, unpacked
+WEIGHT = 20  # bytes of memory that one of these takes: XML, then its numbers
 NEEDED = {".stl": (), ".dae": ("collada",), ".3mf": ("lxml", "networkx")}  # modules beside trimesh
+COPIED = 24  # bytes of memory that a vertex or a face takes where it is shown
 VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
 
 
@@ -75,7 +78,9 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
             (value.geometry[name], matrix)
             for matrix, name in (graph[node] for node in graph.nodes_geometry)
         ]
-    if sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in shown) > 2 * FACES:
+    count = sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in shown)
+    weigh(COPIED * count)
+    if count > 2 * FACES:
         raise ValueError(f"more than {FACES} faces; simplify the mesh")
 
     surfaces, scans = [], []
@@ -198,5 +203,6 @@ def _refuse_large(content: bytes) -> None:
             size = sum(info.file_size for info in archive.infolist())
     except (zipfile.BadZipFile, OSError, NotImplementedError, struct.error) as error:
         raise ValueError(f"truncated, damaged or no archive ({error})") from None
+    weigh(WEIGHT * size)
     if size > LARGEST:
         raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")

@@ -19,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, to_unit
 from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, loose, plain
 from flowbind_points.texture import decode, textured
 
 NUMBERS = 2**26  # of all accessors that are read, at most
+WEIGHT = 40  # bytes of memory that one of these takes
 SHOWN = 2**16  # nodes that show a mesh, at most
 SCALARS = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
@@ -118,7 +120,9 @@ class _Tree:
         for mesh, matrix in self._shown():
             for primitive in self._of("meshes", mesh)["primitives"]:
                 part = self._primitive(primitive, matrix)
-                count += len(part.faces) + len(part.vertices) if isinstance(part, Surface) else 0
+                if isinstance(part, Surface):
+                    count += len(part.faces) + len(part.vertices)
+                    weigh(part.faces.nbytes + part.vertices.nbytes)
                 if count > 2 * FACES:
                     raise ValueError(f"more than {FACES} faces; simplify the mesh")
                 (surfaces if isinstance(part, Surface) else scans).append(part)
@@ -300,6 +304,7 @@ class _Tree:
         if not isinstance(count, int) or not 0 <= count * width <= self.left:
             raise ValueError(f"{count!r:.30} numbers, allowed are {NUMBERS} in all")
         self.left -= count * width
+        weigh(WEIGHT * count * width)
         if "bufferView" in accessor:
             numbers = self._strided(
                 accessor["bufferView"], accessor.get("byteOffset", 0), count, width, kind

@@ -13,7 +13,8 @@ from flowbind.codec import Codec
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.progress import say
-from flowbind.regular import read_regular
+from flowbind.regular import check_regular, read_regular
+from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, read_mesh
 from flowbind_points.cloud import MOST, Scan, to_cloud
@@ -28,6 +29,7 @@ from flowbind_points.surface import Geometry, to_scan
 from flowbind_points.table import read_archive, read_array, read_text
 
 LARGEST = 2**29  # bytes of a file
+WEIGHT = 33  # bytes of memory that a byte takes at most: faces of an OBJ, three and four corners by turns
 ALLOWED = (
     "x, y, z or x, y, z, red, green, blue of shape (n, 3) or (n, 6), a pair of places and colours, "
     "or a mesh, cloud or scene of trimesh's"
@@ -88,6 +90,7 @@ class Points(Modality):
             raise ValueError(
                 f"{source}: not named like a point cloud or mesh; allowed: {', '.join(self.suffixes)}; a text of points is named .xyz"
             )
+        weigh(WEIGHT * check_regular(path, LARGEST))
         content = read_regular(path, LARGEST)
         try:
             return _cloud(_read(content, suffix, Beside(path.parent)), str(source))

@@ -8,10 +8,12 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
+from flowbind.turns import weigh
 from flowbind_points.cloud import Scan, from_columns, from_named
 from flowbind_points.numbers import parse
 
 LARGEST = 2**29  # bytes of an array in an archive, unpacked
+WEIGHT = 5  # bytes of memory that one of these takes
 WIDEST = 100  # numbers of a point
 LINES = 100  # before the first point, at most: comments, names of columns, a number of points
 START = re.compile(rb"[-+.]*(\d|(nan|inf)\b)", re.IGNORECASE)
@@ -112,6 +114,7 @@ def read_archive(content: bytes) -> Scan:
             infos = [members[name] for name in (place, colour) if name is not None]
             if any(info.file_size > LARGEST for info in infos):
                 raise ValueError(f"an array of more than {LARGEST} bytes")
+            weigh(WEIGHT * sum(info.file_size for info in infos))
             arrays = [_array(archive.read(info)) for info in infos]
     except (
         zipfile.BadZipFile,

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flowbind.turns import weigh
 from flowbind_points.surface import Paint, blend
 
 PIXELS = 2**26  # of a picture, at most: 8192 a side
+WEIGHT = 12  # bytes of memory that a pixel takes
 FORMATS = (
     "PNG",
     "JPEG",
@@ -71,6 +73,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
                     raise ValueError(
                         f"{picture.width} x {picture.height} pixels, allowed are {PIXELS}"
                     )
+                weigh(WEIGHT * picture.width * picture.height)
                 if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
                     grey = (np.asarray(picture) >> 8).astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)
