@@ -18,7 +18,7 @@ from flowbind.cli import main
 
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
-    "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec"},
+    "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec", "toy-learned": "tests.toy:LearnedCodec"},
     "metrics": {"digit-error": "tests.toy:DigitError", "word-match": "tests.toy:WordMatch"},
 }
 

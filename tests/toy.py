@@ -10,10 +10,13 @@ from typing import Any
 
 import torch
 from PIL import Image
+from torch import nn
 
 from flowbind import Codec, FlowBind, Modality
 from flowbind.arrays import as_tensor
+from flowbind.codec import NeuralCodec
 from flowbind.metrics.metric import Metric
+from flowbind.train.codec import CodecTraining
 
 DIGITS = 4
 STEPS = 200  # of training, enough to learn the world
@@ -63,6 +66,38 @@ class SlowWordCodec(WordCodec):
             file.write(f"{len(raws)}\n")
         time.sleep(self.seconds)
         return super().encode(raws)
+
+
+class LearnedCodec(NeuralCodec):
+    """A word's digits by a network, trained by `ToyTraining`; none ships."""
+
+    shape = (8,)
+
+    def build(self):
+        return WordNet()
+
+    def prepare(self, raws):
+        return WordCodec.numbers(None, raws)
+
+    def finish(self, outputs):
+        digits = outputs.cpu().round().clamp(0, DIGITS - 1).int().tolist()
+        return ["".join(map(str, word)) for word in digits]
+
+
+class WordNet(nn.Module):
+    """Three digits, with shape (B, 3), to latents, with shape (B, 8), and back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encode = nn.Linear(3, 8)
+        self.decode = nn.Linear(8, 3)
+
+
+class ToyTraining(CodecTraining):
+    """Trains it by the squared error of the digits."""
+
+    def reconstruction(self, latents, digits, streams):
+        return (self.net.decode(latents) - digits).square().mean(1)
 
 
 class Vector(Modality):
