@@ -303,5 +303,10 @@ def test_checkpoints_by_the_clock(world, command):
     assert steps == {f"step={n}.ckpt" for n in range(1, 7)}
     assert command(*fit, "--checkpoints.minutes=60", "--resume=never")[0] == 0
     assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=6.ckpt"]
+    by_steps = "--checkpoints.minutes=null", "--checkpoints.every=4"  # as where a recipe has minutes
+    code, _, err = command(*fit, *by_steps, "--resume=never")
+    assert code == 0, err
+    names = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}
+    assert names == {"step=4.ckpt", "step=6.ckpt"}
     code, _, err = command(*fit, "--checkpoints.minutes=0", "--resume=never")
     assert (code, "checkpoints.minutes must be positive" in err) == (2, True), err

@@ -154,7 +154,7 @@ class RecipeCLI(LightningCLI):
         )
         parser.add_argument("--checkpoints.every", type=int, default=500, help="steps between two checkpoints")
         parser.add_argument(
-            "--checkpoints.minutes", type=float, help="minutes between two checkpoints, instead of `every` steps"
+            "--checkpoints.minutes", type=float | None, help="minutes between two checkpoints, instead of `every` steps"
         )
         parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
         if self.verb is None:  # a run's config.yaml is a recipe for every verb, also for those that run nothing
