@@ -7,12 +7,14 @@ import os
 import re
 import struct
 import sys
+import zipfile
 
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from flowbind_points import Points
+from flowbind_points.light import from_screen, to_screen
 from flowbind_points.surface import DRAWN, fan
 
 from flowbind.libraries import Extra
@@ -654,17 +656,47 @@ def test_vertices_colours_and_the_material_s_are_multiplied(tmp_path, gltf, kind
     shade = (np.array([[0.2, 1, 0.6, 1]] * 4) * full).astype(kind)
     gltf.primitive["attributes"]["COLOR_0"] = gltf.add(shade, normalized=kind is not np.float32)
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour, quarter(place) * [0.2, 1, 0.6], atol=1e-6)
+    lit(colour, quarter(place) * [0.2, 1, 0.6])  # full or nothing, in light as on a screen
     gltf.material.clear()
     gltf.material["baseColorFactor"] = [0.5, 0.5, 1, 1]
     _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour, np.broadcast_to([0.1, 0.5, 0.6], colour.shape), atol=1e-6)
+    lit(colour, [0.1, 0.5, 0.6])
     del gltf.primitive["material"]
     _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour, np.broadcast_to([0.2, 1, 0.6], colour.shape), atol=1e-6)
+    lit(colour, [0.2, 1, 0.6])
     gltf.primitive["mode"] = 0
     cloud = Points().read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(cloud[:, 3:], np.broadcast_to([0.2, 1, 0.6], (4, 3)), atol=1e-6)
+    lit(cloud[:, 3:].numpy(), [0.2, 1, 0.6])
+
+
+def lit(colour, light):
+    """Colours are what a screen shows of some light."""
+    np.testing.assert_allclose(colour, np.broadcast_to(to_screen(light), colour.shape), atol=1e-6)
+
+
+def test_half_the_light_of_a_picture(tmp_path, gltf):
+    """A factor of 1/2 halves the light: 188 of 255 on a screen becomes 137."""
+    grey = gltf.view(picture(np.full((2, 2, 3), 188, np.uint8)))
+    gltf.tree["images"] = [{"bufferView": grey, "mimeType": "image/png"}]
+    gltf.material["baseColorFactor"] = [1, 0.5, 0, 1]
+    _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
+    np.testing.assert_allclose(colour * 255, np.broadcast_to([188, 137, 0], colour.shape), atol=0.5)
+
+
+def test_light_and_a_screen_s_colours_are_inverse():
+    colours = np.linspace(0, 1, 256)
+    np.testing.assert_allclose(to_screen(from_screen(colours)), colours, atol=1e-6)
+    assert to_screen(np.array(0.2140)) == pytest.approx(0.5, abs=1e-3)  # a standard's middle grey
+    assert (np.diff(from_screen(colours)) > 0).all()
+    np.testing.assert_allclose(to_screen(np.array([-1.0, 0, 1, 7])), [0, 0, 1, 1], atol=1e-12)
+
+
+def test_numbers_that_only_a_compressed_part_has_are_missed(tmp_path, gltf):
+    gltf.primitive["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0}}
+    of_picture(write(tmp_path, "a.glb", gltf.glb()))  # they are there as well, for whoever lacks it
+    del gltf.tree["accessors"][gltf.place]["bufferView"]
+    path = write(tmp_path, "a.glb", gltf.glb())
+    refused(path, "KHR_draco_mesh_compression, which is not read; save it without")
 
 
 def test_sparse_and_strided_numbers(tmp_path, gltf):
@@ -721,13 +753,13 @@ def test_the_other_kind_of_material(tmp_path, gltf):
     ]
     gltf.tree["extensionsRequired"] = ["KHR_materials_pbrSpecularGlossiness"]
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour, quarter(place) * [1, 0.5, 1], atol=1e-6)
+    lit(colour, quarter(place) * [1, 0.5, 1])
 
 
 def test_light_that_a_black_material_emits(tmp_path, gltf):
     gltf.tree["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}, "emissiveFactor": [1, 0.5, 1], "emissiveTexture": {"index": 0}}]
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour, quarter(place) * [1, 0.5, 1], atol=1e-6)
+    lit(colour, quarter(place) * [1, 0.5, 1])
 
 
 def test_points_beside_surfaces_are_told(tmp_path, capsys):
@@ -751,6 +783,119 @@ def test_nodes_below_nodes(tmp_path, gltf):
     x, y = (place[below, 0] - 10) / 2, place[below, 1] / 2
     np.testing.assert_allclose(colour[below], quarter(np.stack([y, -x], 1)), atol=1e-6)
     np.testing.assert_allclose(place[~below].min(0), [10, 0, 14], atol=0.05)
+
+
+# 3MF, which trimesh writes without colours
+
+CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
+MATERIALS = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
+PRODUCTION = "http://schemas.microsoft.com/3dmanufacturing/production/2015/06"
+SQUARE = "<vertices>" + "".join(
+    f'<vertex x="{x}" y="{y}" z="0"/>' for x, y in [(0, 0), (1, 0), (1, 1), (0, 1)]
+) + "</vertices>"
+HALVES = ('v1="0" v2="1" v3="2"', 'v1="0" v2="2" v3="3"')
+BUILD = '<build><item objectid="1"/></build>'
+
+
+def three_mf(resources="", of_object="", halves=("", ""), build=BUILD, **others):
+    """A 3MF file of the unit square in two triangles; `others` are further files in it."""
+    triangles = "".join(f"<triangle {h} {more}/>" for h, more in zip(HALVES, halves, strict=True))
+    model = (
+        f'<?xml version="1.0"?><model unit="millimeter" xmlns="{CORE}" xmlns:m="{MATERIALS}" '
+        f'xmlns:p="{PRODUCTION}"><resources>{resources}<object id="1" {of_object}><mesh>{SQUARE}'
+        f"<triangles>{triangles}</triangles></mesh></object></resources>{build}</model>"
+    )
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("3D/3dmodel.model", model)
+        for name, content in others.items():
+            archive.writestr(name.replace("__", "/").replace("_", "."), content)
+    return file.getvalue()
+
+
+TWO = (
+    '<basematerials id="7"><base name="a" displaycolor="#FF0000"/>'
+    '<base name="b" displaycolor="#0000FF80"/></basematerials>'
+)
+
+
+def test_base_materials_of_a_3mf(tmp_path):
+    content = three_mf(TWO, 'pid="7" pindex="1"', ("", 'pid="7" p1="0"'))
+    place, colour = read(write(tmp_path, "a.3mf", content))
+    above = place[:, 1:2] > place[:, :1]
+    np.testing.assert_array_equal(colour, np.where(above, [[1, 0, 0]], [[0, 0, 1]]))
+
+
+def test_colours_of_corners_in_a_3mf(tmp_path):
+    colours = "".join(f'<m:color color="#{c}"/>' for c in ("000000", "FF0000", "FFFF00", "00FF00"))
+    group = f'<m:colorgroup id="3">{colours}</m:colorgroup>'
+    halves = ('p1="0" p2="1" p3="2"', 'pid="3" p1="0" p2="2" p3="3"')
+    place, colour = read(write(tmp_path, "a.3mf", three_mf(group, 'pid="3" pindex="0"', halves)))
+    np.testing.assert_allclose(colour[:, :2], place[:, :2], atol=1e-6)
+
+
+def test_a_picture_in_a_3mf(tmp_path, capsys):
+    group = (
+        '<m:texture2d id="4" path="/3D/Textures/A.png" contenttype="image/png"/>'
+        '<m:texture2dgroup id="5" texid="4">'
+        + "".join(f'<m:tex2coord u="{u}" v="{v}"/>' for u, v in [(0, 0), (1, 0), (1, 1), (0, 1)])
+        + "</m:texture2dgroup>"
+    )
+    halves = ('pid="5" p1="0" p2="1" p3="2"', 'pid="5" p1="0" p2="2" p3="3"')
+    of_picture(write(tmp_path, "a.3mf", three_mf(group, "", halves, **{"3D__Textures__a_png": picture()})))
+    assert not capsys.readouterr().err
+    _, colour = read(write(tmp_path, "gone.3mf", three_mf(group, "", halves)))
+    np.testing.assert_array_equal(colour, np.full(colour.shape, 0.5, np.float32))
+    assert "gone.3mf: its picture '3D/Textures/A.png' cannot be read" in capsys.readouterr().err
+
+
+def test_parts_of_a_3mf_in_other_files_and_places(tmp_path):
+    part = (
+        f'<model xmlns="{CORE}"><resources><object id="9"><mesh>{SQUARE}<triangles>'
+        f"<triangle {HALVES[0]}/></triangles></mesh></object></resources></model>"
+    )
+    built = (
+        '<object id="2"><components><component objectid="1" transform="0 1 0 -1 0 0 0 0 1 10 0 0"/>'
+        '<component p:path="/3D/other.model" objectid="9"/></components></object>'
+    )
+    build = '<build><item objectid="2" transform="2 0 0 0 2 0 0 0 2 0 0 5"/></build>'
+    content = three_mf(TWO + built, 'pid="7" pindex="0"', build=build, **{"3D__other_model": part})
+    place, colour = read(write(tmp_path, "a.3mf", content))
+    turned = place[:, 0] > 10
+    assert turned.mean() == pytest.approx(2 / 3, abs=0.03)
+    np.testing.assert_allclose(place[turned].min(0), [18, 0, 5], atol=0.05)
+    np.testing.assert_allclose(place[turned].max(0), [20, 2, 5], atol=0.05)
+    np.testing.assert_array_equal(colour[turned], np.broadcast_to([1, 0, 0], (turned.sum(), 3)))
+    np.testing.assert_array_equal(colour[~turned], np.full(((~turned).sum(), 3), 0.5))
+
+
+def test_what_is_not_built_is_not_shown_and_mixtures_are_told(tmp_path, capsys):
+    refused(write(tmp_path, "a.3mf", three_mf(build="<build/>")), "neither faces nor points")
+    mixture = '<m:multiproperties id="8" pids="7"/>'
+    _, colour = read(write(tmp_path, "b.3mf", three_mf(TWO + mixture, 'pid="8" pindex="0"')))
+    assert (colour == 0.5).all()
+    assert "b.3mf: mixtures of its materials are not read" in capsys.readouterr().err
+
+
+BROKEN_3MF = {
+    "another object": ({"build": '<build><item objectid="6"/></build>'}, "damaged 3MF"),
+    "an attribute twice": ({"halves": ('v1="9"', "")}, "damaged 3MF"),
+    "a word for a number": ({"of_object": 'pid="7" pindex="one"'}, "one"),
+    "a part of itself": (
+        {
+            "resources": '<object id="2"><components><component objectid="2"/></components></object>',
+            "build": '<build><item objectid="2"/></build>',
+        },
+        "a part of itself",
+    ),
+    "twelve numbers": ({"build": '<build><item objectid="1" transform="1 2"/></build>'}, "reshape"),
+    "a tag that is open": ({"resources": "<object>"}, "damaged 3MF"),
+}
+
+
+@pytest.mark.parametrize(("parts", "match"), BROKEN_3MF.values(), ids=BROKEN_3MF)
+def test_3mfs_that_are_refused(tmp_path, parts, match):
+    refused(write(tmp_path, "a.3mf", three_mf(**parts)), match)
 
 
 BROKEN = {
@@ -818,7 +963,7 @@ def test_a_picture_that_cannot_be_read_is_told(tmp_path, gltf, capsys):
         gltf.tree["images"] = [image]
         gltf.material["baseColorFactor"] = [1, 0.4, 0, 1]
         _, colour = read(write(tmp_path, f"{number}.glb", gltf.glb()))
-        np.testing.assert_allclose(colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6)
+        lit(colour, [1, 0.4, 0])
         err = capsys.readouterr().err
         assert err.count("\n") == 1
         assert f"{number}.glb: " in err
@@ -963,7 +1108,7 @@ def test_what_is_named_is_a_regular_file_or_not_read(tmp_path, what, capsys):
 
 
 @pytest.mark.parametrize(
-    ("form", "module"), [("stl", "trimesh"), ("dae", "collada"), ("3mf", "lxml")]
+    ("form", "module"), [("stl", "trimesh"), ("dae", "collada")]
 )
 def test_a_library_that_is_missing_is_named_with_the_extra(tmp_path, monkeypatch, form, module):
     path = export(mesh(), tmp_path, form)

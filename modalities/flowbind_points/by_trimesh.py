@@ -1,10 +1,8 @@
-"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with:
-STL, COLLADA and 3MF.
+"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with,
+STL and COLLADA.
 """
 
 import io
-import struct
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -17,9 +15,7 @@ from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, 
 from flowbind_points.texture import PIXELS, textured
 
 INSTALL = Extra("points")
-LARGEST = 2**28  # bytes of an archive, unpacked
-WEIGHT = 20  # bytes of memory that one of these takes: XML, then its numbers
-NEEDED = {".stl": (), ".dae": ("collada",), ".3mf": ("lxml", "networkx")}  # modules beside trimesh
+NEEDED = {".stl": (), ".dae": ("collada",)}  # modules beside trimesh
 COPIED = 24  # bytes of memory that a vertex or a face takes where it is shown
 VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
 
@@ -38,8 +34,6 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
     """
     needing = f"a mesh of the kind {suffix}"
     trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
-    if suffix == ".3mf":
-        _refuse_large(content)
     if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
         raise ValueError("an XML file that declares entities, which is not read")
     try:
@@ -194,15 +188,3 @@ def _of_attributes(part: Any, stl: bytes) -> Paint:
     elif not own.any():
         return plain()
     return by_face(np.where(own[:, None], channels, base))
-
-
-def _refuse_large(content: bytes) -> None:
-    """Of an archive, by what it says that its files are, before one is unpacked."""
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(info.file_size for info in archive.infolist())
-    except (zipfile.BadZipFile, OSError, NotImplementedError, struct.error) as error:
-        raise ValueError(f"truncated, damaged or no archive ({error})") from None
-    weigh(WEIGHT * size)
-    if size > LARGEST:
-        raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")

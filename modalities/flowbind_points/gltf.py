@@ -5,8 +5,9 @@ trimesh reads these files, too, but takes numbers that stand for fractions as th
 colours of 16 bits, quantised places and places in pictures), and knows neither sparse accessors nor
 places in pictures that are transformed.
 
-Colours are taken as they are written, not turned from linear light into what a screen shows: as
-trimesh, which writes most files that Python makes, has them. Up is +y in these files, and stays so.
+Factors of materials and colours of vertices are linear light, pictures are not (glTF 2.0, 3.9.2 and
+3.7.2.1); what comes of them is turned into what a screen shows. trimesh writes a screen's colours
+in all places, so its files are taken by their word. Up is +y in these files, and stays so.
 """
 
 import base64
@@ -22,7 +23,8 @@ import numpy as np
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, to_unit
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, loose, plain
+from flowbind_points.light import from_screen, to_screen
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, blend, loose, plain
 from flowbind_points.texture import decode, textured
 
 NUMBERS = 2**26  # of all accessors that are read, at most
@@ -34,6 +36,8 @@ POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of a primitive; the others a
 # A writer, and the grey by which it multiplies pictures where nobody gave a colour.
 PYTHONIC, DEFAULT = "mikedh/trimesh", 0.4
 GLOSSY, TURNED = "KHR_materials_pbrSpecularGlossiness", "KHR_texture_transform"
+PACKED = {"KHR_draco_mesh_compression"}  # extensions of a primitive that hold its numbers
+COMPRESSED = "needs {}, which is not read; save it without compression"
 UNDERSTOOD = {
     GLOSSY,
     TURNED,
@@ -93,9 +97,7 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         if not str(name).startswith("KHR_materials_")
     }
     if needed - UNDERSTOOD:
-        raise ValueError(
-            f"needs {', '.join(sorted(needed - UNDERSTOOD))}, which is not read; save it without compression"
-        )
+        raise ValueError(COMPRESSED.format(", ".join(sorted(needed - UNDERSTOOD))))
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what is too far away has no place
             return _Tree(tree, beside, binary).geometry()
@@ -111,6 +113,7 @@ class _Tree:
         self.beside = beside
         self.binary = binary
         self.left = NUMBERS
+        self.by_trimesh = PYTHONIC in str(tree["asset"].get("generator"))
         self.buffer = lru_cache(maxsize=None)(self._buffer)
         self.accessor = lru_cache(maxsize=None)(self._accessor)
         self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
@@ -180,13 +183,17 @@ class _Tree:
         mode, has = primitive.get("mode", TRIANGLES), primitive["attributes"]
         if "POSITION" not in has or mode not in (POINTS, TRIANGLES, STRIP, FAN):
             return None
+        packed = sorted(PACKED & primitive.get("extensions", {}).keys())
+        accessor = self._of("accessors", has["POSITION"])
+        if packed and not {"bufferView", "sparse"} & accessor.keys():
+            raise ValueError(COMPRESSED.format(packed[0]))
         place = self.accessor(has["POSITION"]).astype(np.float64)
         place = place @ matrix[:3, :3].T + matrix[:3, 3]
         colour = to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
         if colour is not None and len(colour) != len(place):
             raise ValueError("damaged glTF: as many colours as vertices are needed")
         if mode == POINTS:
-            return Scan(place, colour)
+            return Scan(place, colour if colour is None or self.by_trimesh else to_screen(colour))
 
         order = (
             self.accessor(primitive["indices"])[:, 0]
@@ -209,11 +216,10 @@ class _Tree:
         """How a surface is painted: the material's factor, times its picture, times the vertices'
         colours; and without the picture.
         """
-        if material is None:
-            paint = plain() if colour is None else by_corner(colour, faces)
-            return paint, paint
-        factor, picture = self._look(material)
-        unpictured = _times(plain(factor), colour, faces)
+        if material is None and colour is None:
+            return plain(), plain()
+        factor, picture = self._look(material or {})
+        unpictured = self._lit(factor, colour, faces)
         if picture is None:
             return unpictured, unpictured
 
@@ -223,8 +229,31 @@ class _Tree:
             return unpictured, unpictured
         where = _turned(self.accessor(has[name]).astype(np.float64), turned)[faces]
         where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
-        pictured = textured(where, self._picture(picture["index"]), plain(factor), factor)
-        return _times(pictured, colour, faces), unpictured
+        pictured = textured(where, self._picture(picture["index"]), plain([1, 1, 1]))
+        return self._lit(factor, colour, faces, pictured), unpictured
+
+    def _lit(
+        self,
+        factor: np.ndarray,
+        colour: np.ndarray | None,
+        faces: np.ndarray,
+        pictured: Paint | None = None,
+    ) -> Paint:
+        """The product of a material's factor, with shape (3,), of the vertices' colours, with shape
+        (v, 3), where they have any, and of what is painted by a picture.
+        """
+
+        def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
+            light = np.broadcast_to(factor, (len(face), 3))
+            if colour is not None:
+                light = light * blend(colour[faces[face]], share)
+            if self.by_trimesh:
+                return light if pictured is None else light * pictured(face, share)
+            if pictured is not None:
+                light = light * from_screen(pictured(face, share))
+            return to_screen(light)
+
+        return paint
 
     def _look(self, material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
         """A material's colour, and the picture that it multiplies; of the light it emits where it
@@ -237,8 +266,7 @@ class _Tree:
             factor, picture = glossy.get("diffuseFactor", [1, 1, 1]), glossy.get("diffuseTexture")
         factor = np.array(factor[:3], np.float64).reshape(3)
 
-        by_trimesh = PYTHONIC in str(self.tree["asset"].get("generator"))
-        if by_trimesh and (factor == DEFAULT).all() and picture is not None:
+        if self.by_trimesh and (factor == DEFAULT).all() and picture is not None:
             return np.ones(3), picture
         emitted = np.array(material.get("emissiveFactor", [0, 0, 0]), np.float64).reshape(3)
         if emitted.any() and not factor.any():
@@ -379,13 +407,3 @@ def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
     return where * np.array(transform.get("scale", [1, 1])) @ turn.T + np.array(
         transform.get("offset", [0, 0])
     )
-
-
-def _times(paint: Paint, colour: np.ndarray | None, faces: np.ndarray) -> Paint:
-    """A paint, multiplied by the colours of the vertices, with shape (v, 3) in [0, 1], where they
-    have any.
-    """
-    if colour is None:
-        return paint
-    shade = by_corner(colour, faces)
-    return lambda face, share: paint(face, share) * shade(face, share)

@@ -27,6 +27,7 @@ from flowbind_points.ply import read_ply, write_points
 from flowbind_points.small import SmallPoints
 from flowbind_points.surface import Geometry, to_scan
 from flowbind_points.table import read_archive, read_array, read_text
+from flowbind_points.three_mf import read_3mf
 
 LARGEST = 2**29  # bytes of a file
 WEIGHT = 33  # bytes of memory that a byte takes at most: faces of an OBJ, three and four corners by turns
@@ -60,7 +61,9 @@ class Points(Modality):
         *(".pcd", ".xyz", ".xyzn", ".xyzrgb", ".pts", ".npy", ".npz"),
     )
     default_codec = SmallPoints
-    version = 2  # 1 drew other points on meshes, and took colours of other ranges as they were
+    # 1 drew other points on meshes, and took colours of other ranges as they were; 2 took glTF's
+    # light for a screen's colours, and 3MF without any.
+    version = 3
 
     def __init__(
         self,
@@ -160,7 +163,9 @@ def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
             return read_glb(content, beside)
         case ".gltf":
             return read_gltf(content, beside)
-        case ".stl" | ".dae" | ".3mf":
+        case ".3mf":
+            return read_3mf(content)
+        case ".stl" | ".dae":
             return read_mesh(content, kind, beside)
         case ".pcd":
             return Geometry(points=read_points(content))

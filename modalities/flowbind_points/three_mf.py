@@ -1,0 +1,278 @@
+"""3MF files: what their build shows, in the colours of its triangles' corners, base materials and
+pictures (3MF core specification 1.3, and its materials extension 1.2).
+
+trimesh reads these files, too, but no colours. Numbers stay as they are written, whatever the unit.
+"""
+
+import io
+import re
+import struct
+import zipfile
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+from xml.parsers.expat import ExpatError, ParserCreate
+
+import numpy as np
+
+from flowbind.turns import weigh
+from flowbind_points.cloud import GREY
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, blend, plain
+from flowbind_points.texture import decode, textured
+
+LARGEST = 2**28  # bytes of an archive, unpacked
+WEIGHT = 4  # bytes of memory that one of these takes
+SHOWN = 2**16  # places where an object is shown, at most
+MAIN = re.compile(r"3d/[^/]*\.model", re.IGNORECASE)
+NOWHERE = -1  # number of a property that a corner does not have
+COLOUR = re.compile("#([0-9A-Fa-f]{6})([0-9A-Fa-f]{2})?")
+UNREAD = ("compositematerials", "multiproperties")  # groups of properties that are mixtures
+
+
+class Part(NamedTuple):
+    """Where an object is shown: its key, and a matrix with shape (4, 4)."""
+
+    key: tuple[str, str]
+    matrix: np.ndarray
+
+
+class Object:
+    """An object: numbers of its mesh, one after another, and the parts that it is made of.
+
+    Args:
+        attributes: of its element, which name the properties of triangles that name none.
+    """
+
+    def __init__(self, attributes: dict[str, str]) -> None:
+        self.group = attributes.get("pid", "")
+        self.property = int(attributes.get("pindex", 0))
+        self.vertices = array("d")
+        self.triangles = array("q")  # three vertices, the number of a group, three properties of it
+        self.parts: list[Part] = []
+
+
+class Group:
+    """Properties that triangles may have: colours in [0, 1], or places in a picture."""
+
+    def __init__(self, picture: str | None = None) -> None:
+        self.picture = picture
+        self.values: list[tuple[float, ...]] = []
+
+
+class Model:
+    """One part of the archive: its objects, groups of properties, pictures, and what it builds.
+
+    Args:
+        name: of the part.
+        content: its XML.
+    """
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name = name
+        self.objects: dict[str, Object] = {}
+        self.groups: dict[str, Group] = {}
+        self.pictures: dict[str, str] = {}
+        self.unread: set[str] = set()
+        self.built: list[Part] = []
+        self.numbers: dict[str, int] = {}  # of the groups that triangles name
+
+        parser = ParserCreate(namespace_separator=" ")
+        parser.StartElementHandler = self._start
+        parser.StartDoctypeDeclHandler = _refuse_entities
+        parser.Parse(content, True)
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        take = self._TAKE.get(name.rpartition(" ")[2])
+        if take is not None:
+            take(self, attributes)
+
+    def _vertex(self, attributes: dict[str, str]) -> None:
+        self.object.vertices.extend([float(attributes[axis]) for axis in "xyz"])
+
+    def _triangle(self, attributes: dict[str, str]) -> None:
+        corners = [int(attributes[corner]) for corner in ("v1", "v2", "v3")]
+        group = attributes.get("pid", self.object.group)
+        first = int(attributes.get("p1", self.object.property if group else NOWHERE))
+        others = [int(attributes.get(property, first)) for property in ("p2", "p3")]
+        number = self.numbers.setdefault(group, len(self.numbers))
+        self.object.triangles.extend([*corners, number, first, *others])
+
+    def _object(self, attributes: dict[str, str]) -> None:
+        self.object = self.objects[attributes["id"]] = Object(attributes)
+
+    def _component(self, attributes: dict[str, str]) -> None:
+        self.object.parts.append(self._part(attributes))
+
+    def _item(self, attributes: dict[str, str]) -> None:
+        self.built.append(self._part(attributes))
+
+    def _part(self, attributes: dict[str, str]) -> Part:
+        paths = [value for key, value in attributes.items() if key.endswith(" path")]
+        path = paths[0].strip("/") if paths else self.name
+        return Part((path, attributes["objectid"]), _matrix(attributes.get("transform")))
+
+    def _colours(self, attributes: dict[str, str]) -> None:
+        self.group = self.groups[attributes["id"]] = Group()
+
+    def _base(self, attributes: dict[str, str]) -> None:
+        self.group.values.append(_colour(attributes.get("displaycolor", "")))
+
+    def _color(self, attributes: dict[str, str]) -> None:
+        self.group.values.append(_colour(attributes["color"]))
+
+    def _texture(self, attributes: dict[str, str]) -> None:
+        self.pictures[attributes["id"]] = attributes["path"].strip("/")
+
+    def _places(self, attributes: dict[str, str]) -> None:
+        self.group = self.groups[attributes["id"]] = Group(attributes["texid"])
+
+    def _place(self, attributes: dict[str, str]) -> None:
+        self.group.values.append((float(attributes["u"]), float(attributes["v"])))
+
+    def _mixture(self, attributes: dict[str, str]) -> None:
+        self.unread.add(attributes["id"])
+
+    _TAKE: dict[str, Callable] = {  # noqa: RUF012
+        "vertex": _vertex,
+        "triangle": _triangle,
+        "object": _object,
+        "component": _component,
+        "item": _item,
+        "basematerials": _colours,
+        "base": _base,
+        "colorgroup": _colours,
+        "color": _color,
+        "texture2d": _texture,
+        "texture2dgroup": _places,
+        "tex2coord": _place,
+        **dict.fromkeys(UNREAD, _mixture),
+    }
+
+
+def read_3mf(content: bytes) -> Geometry:
+    """Reads the surfaces that a 3MF file's build shows.
+
+    Raises:
+        ValueError: the content is no whole 3MF file, or too large; says why, without its name.
+    """
+    try:
+        return _Archive(content).geometry()
+    except (KeyError, IndexError, AttributeError, TypeError, OverflowError, ExpatError) as error:
+        raise ValueError(f"damaged 3MF ({type(error).__name__}: {str(error)[:60]})") from None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, struct.error) as error:
+        raise ValueError(f"truncated, damaged or no archive ({error})") from None
+
+
+class _Archive:
+    """A 3MF file, whose models and pictures are read when something names them."""
+
+    def __init__(self, content: bytes) -> None:
+        self.archive = zipfile.ZipFile(io.BytesIO(content))
+        size = sum(info.file_size for info in self.archive.infolist())
+        weigh(WEIGHT * size)
+        if size > LARGEST:
+            raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")
+        self.model = lru_cache(maxsize=None)(self._model)
+        self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
+
+    def geometry(self) -> Geometry:
+        name = next((name for name in self.archive.namelist() if MAIN.fullmatch(name)), None)
+        if name is None:
+            raise ValueError("no 3MF file: an archive without a model")
+
+        surfaces: list[Surface] = []
+        remarks: dict[str, None] = {}
+        count = 0
+        for path, id, matrix in self._shown(self.model(name).built):
+            model = self.model(path)
+            for surface in self._surfaces(model, model.objects[id], matrix):
+                count += len(surface.faces) + len(surface.vertices)
+                weigh(surface.faces.nbytes + surface.vertices.nbytes)
+                if count > 2 * FACES:
+                    raise ValueError(f"more than {FACES} faces; simplify the mesh")
+                surfaces.append(surface)
+            if model.unread:
+                remarks["mixtures of its materials are not read, and are mid-grey"] = None
+        return Geometry(surfaces, remarks=list(remarks))
+
+    def _model(self, path: str) -> Model:
+        return Model(path, self.archive.read(self._name(path)))
+
+    def _pixels(self, path: str) -> np.ndarray:
+        try:
+            content = self.archive.read(self._name(path))
+        except (KeyError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError):
+            raise ValueError(f"its picture '{path[:80]}' cannot be read") from None
+        return decode(content, path)
+
+    def _name(self, path: str) -> str:
+        """A member of the archive, whose names are compared without regard to case."""
+        return {name.lower(): name for name in self.archive.namelist()}[path.lower()]
+
+    def _shown(self, built: list[Part]) -> Iterator[tuple[str, str, np.ndarray]]:
+        """Model, id and matrix of each object in each place where it is shown."""
+        waiting = [(part, np.eye(4), ()) for part in reversed(built)]
+        shown = 0
+        while waiting:
+            (key, own), above, within = waiting.pop()
+            shown += 1
+            if key in within:
+                raise ValueError("damaged 3MF: an object that is a part of itself")
+            if shown > SHOWN:
+                raise ValueError(f"more than {SHOWN} objects in all places; join them")
+            matrix = above @ own
+            yield *key, matrix
+            parts = self.model(key[0]).objects[key[1]].parts
+            waiting += [(part, matrix, (*within, key)) for part in reversed(parts)]
+
+    def _surfaces(self, model: Model, item: Object, matrix: np.ndarray) -> Iterator[Surface]:
+        """An object's own triangles, by the groups that their colours are in."""
+        place = np.frombuffer(item.vertices, np.float64).reshape(-1, 3)
+        place = place @ matrix[:3, :3].T + matrix[:3, 3]
+        table = np.frombuffer(item.triangles, np.int64).reshape(-1, 7)
+        names = list(model.numbers)
+        for number in np.unique(table[:, 3]):
+            mine = table[table[:, 3] == number]
+            paints = self._paints(model, model.groups.get(names[number]), mine[:, 4:])
+            yield Surface(place, np.ascontiguousarray(mine[:, :3]), *paints)
+
+    def _paints(
+        self, model: Model, group: Group | None, corners: np.ndarray
+    ) -> tuple[Paint, Paint]:
+        """How triangles are painted whose corners have these properties, with shape (f, 3); and how
+        without their picture.
+        """
+        if group is None or not group.values:
+            return plain(), plain()
+        width = 3 if group.picture is None else 2
+        values = np.array([*group.values, (np.nan,) * width])
+        own = values[np.where((corners >= 0) & (corners < len(group.values)), corners, -1)]
+        if group.picture is not None:
+            path = model.pictures[group.picture]
+            return textured(own, lambda: self.pixels(path), plain()), plain()
+
+        own = np.nan_to_num(own, nan=GREY)
+        return (lambda face, share: blend(own[face], share),) * 2
+
+
+def _matrix(transform: str | None) -> np.ndarray:
+    """A transform of twelve numbers, which are applied to rows, as a matrix with shape (4, 4)."""
+    matrix = np.eye(4)
+    if transform is not None:
+        numbers = np.array(transform.split(), np.float64)
+        matrix[:3] = numbers.reshape(4, 3).T
+    return matrix
+
+
+def _colour(written: str) -> tuple[float, ...]:
+    """Red, green and blue in [0, 1] of #RRGGBB or #RRGGBBAA; not numbers of something else."""
+    match = COLOUR.fullmatch(written.strip())
+    if match is None:
+        return (np.nan,) * 3
+    return tuple(byte / 255 for byte in bytes.fromhex(match[1]))
+
+
+def _refuse_entities(*declared: Any) -> None:
+    raise ValueError("an XML file that declares entities, which is not read")
