@@ -36,11 +36,12 @@ class Image(Modality):
         *(".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib", ".psd", ".sgi", ".dds"),
     )
     default_codec = SmallImage
+    version = 2  # 1 did not apply colour profiles
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).
 
-        It is turned upright by its EXIF orientation, transparency is laid on white, grey and
+        It is turned upright by its EXIF orientation, a colour profile is applied, transparency is laid on white, grey and
         palettes become RGB, 16 bits become 8, floats lie in [0, 1], and of several pictures in a
         file the first is taken.
 
@@ -68,7 +69,7 @@ class Image(Modality):
                 raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
             try:
                 with picture:
-                    return rgb_of_picture(picture)
+                    return rgb_of_picture(picture, str(source))
             except ValueError as error:
                 raise ValueError(f"{source}: {error}") from None
 

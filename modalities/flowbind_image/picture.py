@@ -15,6 +15,7 @@ from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
 from flowbind_image.clip import first_line
+from flowbind_image.profile import Convert, to_srgb
 
 CHANNELS = range(1, 5)  # grey, grey and alpha, RGB, RGBA
 ALLOWED = (
@@ -28,11 +29,16 @@ TURNED = (5, 6, 7, 8)  # orientations whose rows are the file's columns
 TILE = 1024  # pixels, width and height of what is converted at a time
 
 
-def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
+def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
     """A PIL picture of any mode, upright by its EXIF orientation, as RGB: uint8 (3, H, W).
 
     Of an animation it is the frame at hand. Mode I counts as 16 bits, as Pillow has it when it
-    saves one; F lies in [0, 1]. Besides what is returned, the decoded picture alone is in memory.
+    saves one; F lies in [0, 1]. A colour profile that it carries is applied. Besides what is
+    returned, the decoded picture alone is in memory.
+
+    Args:
+        picture: to be decoded, or decoded already.
+        name: to call it in a line about its profile.
 
     Raises:
         ValueError: it has no pixels, numbers beyond its range, or a file behind it that cannot be
@@ -52,9 +58,10 @@ def rgb_of_picture(picture: PIL.Image.Image) -> Tensor:
     turned = orientation in TURNED
     rgb = np.empty((3, width, height) if turned else (3, height, width), np.uint8)
     stored = _as_stored(rgb, orientation)
+    convert = to_srgb(picture, name)
     for top, left in product(range(0, height, TILE), range(0, width, TILE)):
         tile = picture.crop((left, top, min(left + TILE, width), min(top + TILE, height)))
-        stored[:, top : top + TILE, left : left + TILE] = _pixels(tile, tags).transpose(2, 0, 1)
+        stored[:, top : top + TILE, left : left + TILE] = _pixels(tile, tags, convert).transpose(2, 0, 1)
     return torch.from_numpy(rgb)
 
 
@@ -134,12 +141,13 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
     return view.swapaxes(1, 2) if orientation in TURNED else view
 
 
-def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any]) -> np.ndarray:
+def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert) -> np.ndarray:
     """RGB of a part of a picture, with shape (H, W, 3)."""
     if tile.mode.startswith("I") or tile.mode == "F":  # Pillow would cut these to 8 bits
         tile = _shallow(tile, tags)
     elif tile.mode == "La":
         tile = tile.convert("LA")  # the one way to go on
+    tile = convert(tile)
     if tile.has_transparency_data:
         white = PIL.Image.new("RGBA", tile.size, "white")
         tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
