@@ -10,6 +10,7 @@ import copy
 import json
 import math
 import pickle
+import random
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from flowbind.arrays import describe
+from flowbind.codec import NeuralCodec
 from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
@@ -370,6 +372,33 @@ def the_codec_is_frozen(subject: Subject) -> None:
         nets = [value for value in vars(part).values() if isinstance(value, nn.Module)]
         learning = [name for net in nets for name, parameter in net.named_parameters() if parameter.requires_grad]
         _demand(not learning, f"{', '.join(learning[:3])} of {type(part).__name__} require gradients")
+
+
+@law
+def a_codec_in_training_draws_nothing(subject: Subject) -> None:
+    """The network of a `NeuralCodec` draws from no generator of the process, in training neither: a run that goes on would draw other numbers."""
+    codec = subject.modality.codec
+    if not isinstance(codec, NeuralCodec):
+        return
+
+    net = copy.deepcopy(codec.net).train()
+    inputs = codec.prepare(subject.raws).to(codec.device)
+    latents = subject.latents.to(codec.device)
+    for way, work in {"encode": lambda: net.encode(inputs), "decode": lambda: net.decode(latents)}.items():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            before = _generators()
+            work()
+            drawn = [name for name, state in _generators().items() if state != before[name]]
+        _demand(not drawn, f"its {way} draws from the generator of {', '.join(drawn)}, as nn.Dropout does")
+
+
+def _generators() -> dict[str, bytes]:
+    """The state of the generators that a process has on the CPU."""
+    return {
+        "torch": torch.get_rng_state().numpy().tobytes(),
+        "numpy": repr(np.random.get_state(legacy=False)).encode(),  # noqa: NPY002
+        "random": repr(random.getstate()).encode(),
+    }
 
 
 @law

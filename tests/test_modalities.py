@@ -2,6 +2,7 @@
 
 import threading
 import tomllib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +167,32 @@ class Learning(ToyCodec):
         self.net = nn.Linear(3, 3)
 
 
+class Forgetful(NeuralCodec):
+    """A codec whose network has a layer that training alone makes random: `where` is `encode` or `decode`."""
+
+    shape = (8,)
+
+    def __init__(self, where="encode"):
+        super().__init__()
+        self.where = where
+
+    def build(self):
+        net = nn.Module()
+        net.encode, net.decode = nn.Linear(3, 8), nn.Linear(8, 3)
+        setattr(net, self.where, nn.Sequential(getattr(net, self.where), nn.Dropout(0.1)))
+        return net
+
+    @cached_property
+    def net(self):
+        return self.build().eval().requires_grad_(False)
+
+    def prepare(self, raws):
+        return torch.stack(list(raws))
+
+    def finish(self, outputs):
+        return list(outputs)
+
+
 class Joined(nn.Module, ToyCodec):
     def __init__(self):
         nn.Module.__init__(self)
@@ -287,6 +314,10 @@ BROKEN = {
     "the_codec_is_frozen": [
         (Toy(Learning()), "weight, bias of Learning require gradients"),
         (Toy(Joined()), "is a torch module"),
+    ],
+    "a_codec_in_training_draws_nothing": [
+        (Toy(Forgetful()), "its encode draws from the generator of torch"),
+        (Toy(Forgetful("decode")), "its decode draws from the generator of torch"),
     ],
     "networks_fit_the_latents": [
         (toy(drift_of(widened)), r"gives the shape \(3, 9\) where \(3, 8\)"),
