@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from flowbind.codec import digest
 from flowbind.defaults import torch_defaults
 from flowbind.lock import alone_in
-from flowbind.manifest import Manifest, Sample, describe_fault
+from flowbind.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
 from flowbind.promise import Promises
@@ -33,6 +33,7 @@ from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
 BATCH_ROWS = 256  # samples read and encoded at a time
+OPTION = "--skip-bad"  # how many bad samples may be left out
 
 
 @dataclass(frozen=True)
@@ -215,11 +216,7 @@ class Encoding(LightningModule):
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
             return
-        if self.bad:
-            say(f"{self.folder}: {len(self.bad)} samples could not be read and are left out:")
-            for line in sorted(self.bad):  # the same with any number of devices
-                say(f"  {line}")
-        self._check()
+        leave_out(self.folder, self.bad, self.skip_bad, OPTION)
         path = self.manifest.path
         if is_finished(self.folder, path, self.plans):
             say(f"{self.folder}: all others are encoded already")
@@ -244,13 +241,10 @@ class Encoding(LightningModule):
         finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
 
     def _check(self) -> None:
-        if len(self.bad) > self.skip_bad:
-            allowed = (
-                f" (more than the {self.skip_bad} that --skip-bad allows)"
-                if self.skip_bad
-                else "; --skip-bad N leaves out at most N such samples"
-            )
-            self._stop(ValueError(f"{self.bad[-1]}{allowed}"))
+        try:
+            refuse_bad(self.bad, self.skip_bad, OPTION)
+        except ValueError as refusal:
+            self._stop(refusal)
 
     def _agree(self, work: Callable[[], Any]) -> list[Any]:
         """Does something on every device. Returns what came of it on each.

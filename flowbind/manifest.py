@@ -13,7 +13,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from flowbind.arrays import describe
 from flowbind.atomic import replacing
 from flowbind.modality import Modality
+from flowbind.progress import is_first_process, say
 from flowbind.registry import nearest
 from flowbind.regular import check_regular, encoding_of
 from flowbind.turns import one_sample
@@ -234,6 +235,32 @@ def _accepted(modality: Modality, raw: Any, where: str) -> Any:
     except Exception as error:  # of a plugin that did not expect such a thing
         message = f"{describe(raw)} cannot be taken ({describe_fault(error)})"
     raise ValueError(" ".join(f"{where}{message}".split()))
+
+
+def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
+    """Refuses more bad samples than may be left out.
+
+    Args:
+        bad: what is wrong with each of them.
+        most: that may be.
+        option: of the command line, which says how many.
+
+    Raises:
+        ValueError: there are more; one line about the last of them, and what to do.
+    """
+    if len(bad) > most:
+        allowed = f" (more than the {most} that {option} allows)"
+        hint = f"; {option} N leaves out at most N such samples"
+        raise ValueError(f"{bad[-1]}{allowed if most else hint}")
+
+
+def leave_out(place: Path, bad: Sequence[str], most: int, option: str) -> None:
+    """Lists the bad samples that are left out, in the same order whoever found them; raises as `refuse_bad` does."""
+    refuse_bad(bad, most, option)
+    if bad and is_first_process():
+        say(f"{place}: {len(bad)} samples could not be read and are left out:")
+        for line in sorted(bad):
+            say(f"  {line}")
 
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:

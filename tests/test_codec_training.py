@@ -1,5 +1,6 @@
 """What a codec's training promises besides the laws of every recipe: of trouble, of small batches, of validation, of ranks."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from flowbind_points.small import SmallPoints
+from flowbind_points.training import PointsCodecTraining
 from torch import nn
 from torch.testing import assert_close
 
@@ -40,16 +42,21 @@ def last(run):
 
 
 def test_what_is_not_finite_changes_no_weight_and_is_named(fit, monkeypatch):
-    clouds = SmallPoints.prepare
+    clouds, reconstruction = SmallPoints.prepare, PointsCodecTraining.reconstruction
 
-    def damaged(codec, raws):
+    def marked(codec, raws):
         made = clouds(codec, raws)
         if len(made) == SAMPLES:
-            made[4] = torch.nan  # of the clouds to train on; every third line of the manifest has one
+            made[4] = 7.0  # of the clouds to train on; every third line of the manifest has one
         return made
 
+    def overflowing(training, latents, clouds, streams):
+        errors = reconstruction(training, latents, clouds, streams)
+        return errors * torch.where((clouds == 7.0).flatten(1).all(1), torch.inf, 1.0)
+
     with monkeypatch.context() as patch:
-        patch.setattr(SmallPoints, "prepare", damaged)
+        patch.setattr(SmallPoints, "prepare", marked)
+        patch.setattr(PointsCodecTraining, "reconstruction", overflowing)
         code, err = fit("run")
     assert code == 2, err
     told = err.strip().splitlines()[-1]
@@ -63,6 +70,43 @@ def test_what_is_not_finite_changes_no_weight_and_is_named(fit, monkeypatch):
     code, err = fit("wild", "--model.init_args.learning_rate=1e30")
     assert (code, "not finite: " in err, "learning rate" in err) == (2, True, True), err
     assert all(tensor.isfinite().all() for tensor in last("wild").values())
+
+
+def test_bad_samples_are_named_or_left_out_as_if_they_were_not_there(fit, monkeypatch):
+    """A file that cannot be read, and a cloud of which one point in a thousand is not finite."""
+    manifest, clouds = Path("data/shapes/train.jsonl"), SmallPoints.prepare
+    lines = manifest.read_text().splitlines(keepends=True)
+    unread, _, _, _, odd, *_ = (line for line in lines if "points" in json.loads(line))
+    file = Path("data/shapes", json.loads(unread)["points"])
+    whole = file.read_bytes()
+
+    def with_a_hole(codec, raws):
+        made = clouds(codec, raws)
+        if len(made) >= SAMPLES - 1:  # not those to validate on
+            made[4 - SAMPLES, 700, 1] = torch.nan
+        return made
+
+    monkeypatch.setattr(SmallPoints, "prepare", with_a_hole)
+    code, err = fit("run")
+    assert (code, f"not finite (sample '{json.loads(odd)['id']}' of" in err) == (2, True), err
+    assert "--data.skip_bad N leaves out at most N such samples" in err
+
+    file.write_bytes(b"no cloud")
+    code, err = fit("run")
+    assert (code, f"{file.name}" in err, "--data.skip_bad N" in err) == (2, True, True), err
+    code, err = fit("run", "--data.skip_bad=1")
+    assert (code, "more than the 1 that --data.skip_bad allows" in err) == (2, True), err
+    assert not Path("run").exists()
+
+    code, err = fit("run", "--data.skip_bad=2")
+    assert (code, f"{manifest}: 2 samples could not be read and are left out" in err) == (0, True), err
+    promise = Path("runs/codecs/points.json").read_text()
+    file.write_bytes(whole)
+    manifest.write_text("".join(line for line in lines if line not in (unread, odd)))
+    code, err = fit("without")
+    assert code == 0, err
+    assert all(torch.equal(tensor, last("run")[name]) for name, tensor in last("without").items())
+    assert Path("runs/codecs/points.json").read_text() == promise
 
 
 def test_a_batch_without_a_spread_is_refused_before_work_begins(fit):

@@ -24,6 +24,7 @@ CONVERTED: dict[tuple[str, str], str] = {
     # ("1", "stores"): "flowbind encode",
 }
 MACHINE = ("device", "threads", "versions")  # keys whose values are the machine's
+ARGUMENTS = "init_args"  # of a class: one that is added, with a default, changes no format
 LIGHTNINGS = ("default_root_dir", "max_steps", "val_check_interval")  # of its many keys, the recipe's
 
 
@@ -113,7 +114,7 @@ def outline(path: Path) -> Any:
 
 def settled(value: Any, key: str = "") -> Any:
     """A value of JSON, with the kind of what hangs on rounding or on the machine in its place."""
-    if key in MACHINE or isinstance(value, float):
+    if key in (*MACHINE, ARGUMENTS) or isinstance(value, float):
         return type(value).__name__
     if isinstance(value, dict):
         return {name: settled(part, name) for name, part in value.items()}

@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from flowbind.data.mixture import Mixture, step_numbers
-from flowbind.manifest import Manifest, Sample
+from flowbind.manifest import Manifest, Sample, leave_out, refuse_bad
 from flowbind.modality import Modality
-from flowbind.progress import Progress
+from flowbind.progress import Progress, track
 from flowbind.registry import installed, name_of
+
+OPTION = "--data.skip_bad"  # how many bad samples may be left out
 
 
 class RawBatch(NamedTuple):
@@ -52,19 +54,25 @@ class RawDataModule(LightningDataModule):
         val: manifest to validate on.
         batch_size: samples in a global batch, over all devices; all of them where there are fewer.
         seed: of the order of samples.
+        skip_bad: samples of each manifest, at most, that may be left out because they cannot be read or prepared, or give
+            numbers that are not finite; they are listed. Above 0 every sample is read once more, to find them.
     """
 
-    decides_nothing: ClassVar = ("train", "val")  # `inputs` do, by their content
+    decides_nothing: ClassVar = ("train", "val", "skip_bad")  # `inputs` do, by their content
 
-    def __init__(self, modality: Modality, train: str, val: str, batch_size: int = 128, seed: int = 0) -> None:
+    def __init__(
+        self, modality: Modality, train: str, val: str, batch_size: int = 128, seed: int = 0, skip_bad: int = 0
+    ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        for name, value, least in (("batch_size", batch_size, 1), ("skip_bad", skip_bad, 0)):
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
         self.modality = modality
         self.train = train
         self.val = val
         self.batch_size = batch_size
         self.seed = seed
+        self.skip_bad = skip_bad
         self.classes: dict[str, list[str]] = {}  # values of each labelled factor
         self.parts: dict[str, TensorDataset] = {}
         self.lines: dict[str, Tensor] = {}  # of the manifest, from 0, samples only
@@ -81,17 +89,20 @@ class RawDataModule(LightningDataModule):
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
         manifests = {part: Manifest.read(path, known) for part, path in (("train", self.train), ("val", self.val))}
-        samples = {part: _samples(manifest, name) for part, manifest in manifests.items()}
-        self._check_size(len(samples["train"]))
-        for part, manifest in manifests.items():
-            self.lines[part] = torch.tensor([line for line, one in enumerate(manifest.samples) if name in one.values])
+        lines = {part: _lines(manifest, name) for part, manifest in manifests.items()}
+        self._check_size(len(lines["train"]))
 
         values: dict[str, set[str]] = {}
         for sample in manifests["train"].samples:
             for factor, value in sample.labels.items():
                 values.setdefault(factor, set()).add(value)
         self.classes = {factor: sorted(own) for factor, own in sorted(values.items())}
-        self.parts = {part: self._load(manifest, samples[part], name) for part, manifest in manifests.items()}
+
+        for part, manifest in manifests.items():
+            self.lines[part], inputs = self._load(manifest, lines[part], name)
+            labels = self._labels([manifest.samples[line] for line in self.lines[part]])
+            self.parts[part] = TensorDataset(*inputs, labels)
+        self._check_size(len(self.lines["train"]))
 
     def _check_size(self, samples: int) -> None:
         """Refuses batches that are too small, before samples are read.
@@ -109,21 +120,60 @@ class RawDataModule(LightningDataModule):
             )
 
     def raws(self, part: str, count: int) -> list[Any]:
-        """The first raw samples of `train` or `val`, at most `count` of them, read anew."""
+        """The first raw samples of `train` or `val`, at most `count` of those that were loaded, read anew."""
         name = name_of("modalities", type(self.modality))
         manifest = Manifest.read(getattr(self, part), [*installed("modalities"), name])
-        samples = _samples(manifest, name)[:count]
+        samples = [manifest.samples[line] for line in self.lines[part][:count]]
         return [manifest.read_raw(sample, name, self.modality) for sample in samples]
 
-    def _load(self, manifest: Manifest, samples: list[Sample], name: str) -> TensorDataset:
+    def _load(self, manifest: Manifest, lines: list[int], name: str) -> tuple[Tensor, list[Tensor]]:
+        """The lines of the samples that are not bad, with shape (n,), and the codec's training inputs of these.
+
+        Raises:
+            ValueError: more samples are bad than may be left out.
+        """
         codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
-        index = {factor: {value: i for i, value in enumerate(values)} for factor, values in self.classes.items()}
-        labels = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in samples]
+        bad: list[str] = []
+        if self.skip_bad:
+            lines = self._readable(manifest, lines, name, bad)
+        samples = [manifest.samples[line] for line in lines]
+
         # Whatever is drawn on the way decides no first weights.
         kept = torch.random.fork_rng([codec.device] if codec.device.type == "cuda" else [])
         with kept, closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
             inputs = codec.training_inputs(Raws(manifest, samples, name, self.modality, progress))
-        return TensorDataset(*inputs, torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1))
+
+        # Of a cloud with one such point, most steps would draw others.
+        finite = torch.stack([part.isfinite().flatten(1).all(1) for part in inputs]).all(0)
+        for row in (~finite).nonzero().flatten().tolist():
+            what = f"sample '{samples[row].id}' of {manifest.path}"
+            bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")
+        leave_out(manifest.path, bad, self.skip_bad, OPTION)
+        return torch.tensor(lines)[finite], [part if finite.all() else part[finite] for part in inputs]
+
+    def _readable(self, manifest: Manifest, lines: list[int], name: str, bad: list[str]) -> list[int]:
+        """Those of the lines whose samples can be read; what is wrong with the others is added to `bad`.
+
+        Raises:
+            ValueError: none can be read.
+        """
+        readable = []
+        for line in track(lines, f"looking for bad samples in {manifest.path.name}", unit="samples"):
+            try:
+                manifest.read_raw(manifest.samples[line], name, self.modality)
+                readable.append(line)
+            except ValueError as error:
+                bad.append(str(error))
+
+        if not readable:
+            raise ValueError(f"{manifest.path}: none of its samples can be read, such as {bad[0]}")
+        return readable
+
+    def _labels(self, samples: Sequence[Sample]) -> Tensor:
+        """The value of each factor by its number, with shape (n, number of factors), -1 where a sample has none."""
+        numbers = {factor: {value: i for i, value in enumerate(values)} for factor, values in self.classes.items()}
+        labels = [[of.get(sample.labels.get(factor, ""), -1) for factor, of in numbers.items()] for sample in samples]
+        return torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1)
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -148,16 +198,16 @@ class RawDataModule(LightningDataModule):
         return DataLoader(rows, batch_size=None, generator=torch.Generator())
 
 
-def _samples(manifest: Manifest, name: str) -> list[Sample]:
-    """The samples of a manifest that have a modality.
+def _lines(manifest: Manifest, name: str) -> list[int]:
+    """The lines of a manifest (from 0, samples only) whose samples have a modality.
 
     Raises:
         ValueError: there is none.
     """
-    samples = [sample for sample in manifest.samples if name in sample.values]
-    if not samples:
+    lines = [line for line, sample in enumerate(manifest.samples) if name in sample.values]
+    if not lines:
         raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
-    return samples
+    return lines
 
 
 class Raws(Sequence):
@@ -179,7 +229,10 @@ class Raws(Sequence):
     def __getitem__(self, which: int | slice) -> Any:
         if isinstance(which, slice):
             return [self[number] for number in range(*which.indices(len(self)))]
-        raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
+        try:
+            raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
+        except ValueError as error:
+            refuse_bad([str(error)], 0, OPTION)
         self.progress.advance()
         return raw
 
