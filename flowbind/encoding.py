@@ -7,10 +7,11 @@ it could not be read or encoded, is tried again every time. The store's manifest
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowbind.codec import digest
+from flowbind.companions import Stamps, noting, stamp
 from flowbind.defaults import torch_defaults
 from flowbind.lock import alone_in
 from flowbind.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
@@ -74,20 +76,12 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[
             for index in rows:
                 sample = manifest.samples[index]
                 for name in names:
-                    stamp = _stamp(manifest.source(sample, name, modalities[name]))
-                    entry = f"{index} {sample.values[name]} {stamp}\n"
+                    source = manifest.source(sample, name, modalities[name])
+                    own = stamp(source) if isinstance(source, Path) else ""
+                    entry = f"{index} {sample.values[name]} {own}\n"
                     key.update(entry.encode(errors="backslashreplace"))  # JSON can hold halves of characters
             plans.append(ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest()))
     return plans
-
-
-def _stamp(source: str | Path) -> str:
-    """Size and time of change of a file; nothing for a literal or a file that is not there."""
-    try:
-        stat = source.stat() if isinstance(source, Path) else None
-    except (OSError, ValueError):  # not there, or no name that a file can have
-        stat = None
-    return f"{stat.st_size} {stat.st_mtime_ns}" if stat else ""
 
 
 class Chunks(Dataset):
@@ -128,23 +122,29 @@ class Chunks(Dataset):
     def __getitem__(self, number: int) -> "Chunk":
         plan, indices, last = self.rounds[number][self.rank]
         raws: dict[str, list[Any]] = {name: [] for name in plan.modalities}
-        good, bad = [], []
+        good, bad, beside = [], [], {}
         for index in indices:
             sample = self.manifest.samples[index]
             try:
-                read = {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in plan.modalities}
+                with noting() as stamps:
+                    read = {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in plan.modalities}
             except ValueError as error:
                 bad.append(str(error))
                 continue
             good.append(index)
+            if stamps:
+                beside[index] = {os.path.relpath(path, self.manifest.path.parent): stamps[path] for path in sorted(stamps)}
             for name, raw in read.items():
                 raws[name].append(raw)
-        return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]))
+        return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]), beside)
 
 
 @dataclass
 class Chunk:
-    """Raw samples of one shard: their manifest indices, one list per modality, and the errors of those left out."""
+    """Raw samples of one shard: their manifest indices, one list per modality, and the errors of those left out.
+
+    `beside` has by index the files that were read beside a sample's own, from the manifest's folder on.
+    """
 
     plan: ShardPlan
     indices: list[int]
@@ -152,6 +152,7 @@ class Chunk:
     bad: list[str]
     last: bool
     of_all: int  # samples that all devices take at the same time
+    beside: dict[int, Stamps] = field(default_factory=dict)
 
 
 class Encoding(LightningModule):
@@ -181,6 +182,7 @@ class Encoding(LightningModule):
     def _begin(self) -> None:
         self.latents: dict[str, list[Tensor]] = {}
         self.lines: list[int] = []
+        self.beside: dict[int, Stamps] = {}
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
         (todo, *_) = self._agree(self._find_todo)
@@ -198,7 +200,7 @@ class Encoding(LightningModule):
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self.kept.enter_context(alone_in(self.folder, "encoding"))
-        return unencoded(self.folder, self.plans)
+        return unencoded(self.folder, self.plans, self.manifest.path.parent)
 
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
@@ -224,7 +226,7 @@ class Encoding(LightningModule):
 
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
-            if lines_of(self.folder / plan.file, plan.key):
+            if rows_of(self.folder / plan.file, plan.key):
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
         if not strata:
             raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
@@ -292,6 +294,7 @@ class Encoding(LightningModule):
         for name, rows in latents.items():
             self.latents.setdefault(name, []).append(rows[good])
         self.lines += [chunk.indices[row] for row in good]
+        self.beside |= chunk.beside
         if chunk.last:
             self._write(chunk.plan)
             self._begin()
@@ -317,18 +320,36 @@ class Encoding(LightningModule):
         return f"sample '{sample.id}' of {self.manifest.path}"
 
     def _write(self, plan: ShardPlan) -> None:
-        """Writes what was encoded of a shard, together with what it held before, in the manifest's order."""
-        if not self.lines:
-            return
+        """Writes what was encoded of a shard, together with what it held before, in the manifest's order.
+
+        What it held and was encoded again, or should have been, goes.
+        """
         path = self.folder / plan.file
-        tensors = {name: torch.cat(parts) for name, parts in self.latents.items()}
-        tensors[LINE] = torch.tensor(self.lines)
-        if lines_of(path, plan.key):
-            before = read_shard(path)
-            tensors = {name: torch.cat([before[name], rows]) for name, rows in tensors.items()}
-        order = tensors[LINE].argsort()
+        rows = rows_of(path, plan.key)
+        keep = rows.keys() - plan.samples
+        if not self.lines and len(keep) == len(rows):
+            return
         (self.folder / MANIFEST).unlink(missing_ok=True)  # it speaks of other shards
-        write_shard(path, {name: rows[order] for name, rows in tensors.items()}, {"key": plan.key})
+        if not self.lines and not keep:
+            path.unlink()
+            return
+
+        parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()} if self.lines else {}
+        lines = list(self.lines)
+        beside = {line: self.beside[line] for line in lines if line in self.beside}
+        if keep:
+            before = read_shard(path)
+            is_kept = torch.tensor([line in keep for line in before[LINE].tolist()])
+            for name in plan.modalities:
+                parts.setdefault(name, []).append(before[name][is_kept])
+            lines += before[LINE][is_kept].tolist()
+            beside |= {line: rows[line] for line in keep if rows[line]}
+
+        order = torch.tensor(lines).argsort()
+        tensors = {name: torch.cat(of_shard)[order] for name, of_shard in parts.items()}
+        tensors[LINE] = torch.tensor(lines)[order]
+        made = {"beside": {str(line): beside[line] for line in sorted(beside)}} if beside else {}
+        write_shard(path, tensors, {"key": plan.key} | made)
 
 
 def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
@@ -399,7 +420,7 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
-    if not any(unencoded(folder, plans).values()) and is_finished(folder, manifest_path, plans):
+    if not any(unencoded(folder, plans, manifest_path.parent).values()) and is_finished(folder, manifest_path, plans):
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
@@ -417,22 +438,30 @@ def encode(
     return LatentStore(folder)
 
 
-def unencoded(folder: Path, plans: Sequence[ShardPlan]) -> dict[str, list[int]]:
-    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made from something else."""
+def unencoded(folder: Path, plans: Sequence[ShardPlan], root: Path) -> dict[str, list[int]]:
+    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made from something else.
+
+    A sample is lacking, too, where a file that was read beside its own has changed since; `root` is the manifest's folder.
+    """
     todo = {}
     for plan in plans:
-        lines = lines_of(folder / plan.file, plan.key)
+        rows = rows_of(folder / plan.file, plan.key)
+        lines = {line for line, stamps in rows.items() if all(stamp(root / path) == stamps[path] for path in stamps)}
         todo[plan.file] = [index for index in plan.samples if index not in lines]
     return todo
 
 
-def lines_of(path: Path, key: str) -> set[int]:
-    """The manifest's lines that a shard holds; none unless it is whole and was made from what `key` tells."""
+def rows_of(path: Path, key: str) -> dict[int, Stamps]:
+    """The manifest's lines that a shard holds, and of each the stamps of what was read beside it, by path.
+
+    None unless it is whole and was made from what `key` tells.
+    """
     made = shard_metadata(path)
     if not made or made.get("key") != key:
-        return set()
+        return {}
+    beside = made.get("beside", {})
     with safe_open(path, "pt") as shard:
-        return set(shard.get_tensor(LINE).tolist())
+        return {line: beside.get(str(line), {}) for line in shard.get_tensor(LINE).tolist()}
 
 
 def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:
@@ -442,7 +471,7 @@ def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -
     except (FileNotFoundError, ValueError):
         return False
     files = {shard.file for stratum in store.strata for shard in stratum.shards}
-    there = {plan.file for plan in plans if lines_of(folder / plan.file, plan.key)}
+    there = {plan.file for plan in plans if rows_of(folder / plan.file, plan.key)}
     return store.source_sha256 == digest(manifest_path) and files == there
 
 

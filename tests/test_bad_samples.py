@@ -1,10 +1,15 @@
 """Samples that cannot be read or encoded: a line and a choice, tried again every time, and never in the way of the others."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+from flowbind.companions import note, noting
+from flowbind.registry import load
 from flowbind.store import LatentStore
 from tests.toy import ToyCodec, Vector, Word
 
@@ -263,3 +268,97 @@ def test_memory_is_no_fault_of_a_sample_but_the_sample_is_named(lines, encode, m
     assert code == 2
     last = said.splitlines()[-1]
     assert "'123': not enough memory to read it (sample '1' of train.jsonl): not enough memory; give smaller files" in last
+
+
+# Files beside a sample's own
+
+
+class Shifted(Vector):
+    """Vectors that a file beside theirs moves, where it is there: `a.vec` names `a.shift`."""
+
+    def read(self, source):
+        shift = Path(source).with_suffix(".shift")
+        note(shift)
+        try:
+            return super().read(source) + float(shift.read_text())
+        except FileNotFoundError:
+            return super().read(source)
+
+
+@pytest.fixture
+def shifted(lines, tmp_path):
+    """Vectors of ones, the second of which is shifted by 1; numbers that are encoded, by line."""
+    lines(GOOD, ("321", "1 1 1"), ("111", "1 1 1"))
+    recipe = RECIPE.replace("Limited", "Shifted")
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    (tmp_path / "1.shift").write_text("1")
+
+    def numbers():
+        back = ToyCodec().decode(store().all("vector"))
+        return dict(zip(store().lines("vector").tolist(), [round(float(v[0]), 3) for v in back], strict=True))
+
+    return numbers
+
+
+def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(shifted, encode, tmp_path, monkeypatch):
+    assert encode()[0] == 0
+    assert shifted() == {0: 1, 1: 2, 2: 1}
+    assert "are encoded already" in encode()[1]
+
+    tried = []
+    original = Shifted.read
+    monkeypatch.setattr(Shifted, "read", lambda self, source: tried.append(source.name) or original(self, source))
+    changes = (
+        ("1.shift", "22", {0: 1, 1: 23, 2: 1}),
+        ("2.shift", "3", {0: 1, 1: 23, 2: 4}),
+        ("1.shift", None, {0: 1, 1: 1, 2: 4}),
+    )
+    for name, content, numbers in changes:
+        path = tmp_path / name
+        path.unlink() if content is None else path.write_text(content)
+        tried.clear()
+        assert encode()[0] == 0
+        assert shifted() == numbers
+        assert tried == [name.replace("shift", "vec")]  # the others stay
+    whole = content_of_shards(tmp_path)
+    assert "are encoded already" in encode()[1]
+
+    # The same as if they had always been so, wherever the command is given.
+    shutil.rmtree(tmp_path / "latents")
+    assert encode()[0] == 0
+    assert content_of_shards(tmp_path) == whole
+
+
+def content_of_shards(folder):
+    return {path.name: path.read_bytes() for path in (folder / "latents/train").glob("*.safetensors")}
+
+
+def test_what_a_file_beside_makes_unreadable_leaves_no_latent(shifted, encode, tmp_path):
+    assert encode()[0] == 0
+    (tmp_path / "1.shift").write_text("one")
+    code, said = encode()
+    assert (code, "1.vec" in said) == (2, True)
+    assert encode("--skip-bad", 1)[0] == 0
+    assert shifted() == {0: 1, 2: 1}
+    (tmp_path / "1.shift").write_text("4")
+    assert encode()[0] == 0
+    assert shifted() == {0: 1, 1: 5, 2: 1}
+
+
+def test_the_only_sample_that_a_file_beside_makes_unreadable(lines, shifted, encode, tmp_path):
+    lines(("321", "1 1 1"))
+    (tmp_path / "0.shift").write_text("1")
+    assert encode()[0] == 0
+    (tmp_path / "0.shift").write_text("one")
+    code, said = encode("--skip-bad", 1)
+    assert (code, "none of its samples could be read" in said) == (2, True)
+
+
+def test_a_picture_of_a_mesh_is_a_file_beside(tmp_path):
+    (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
+    (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd a.png\n")
+    with noting() as stamps:
+        load("modalities", "points")().read(tmp_path / "a.obj")
+    assert sorted(map(os.path.basename, stamps)) == ["a.mtl", "a.png"]
+    assert stamps[str(tmp_path / "a.mtl")]
+    assert not stamps[str(tmp_path / "a.png")]

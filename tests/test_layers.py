@@ -36,7 +36,7 @@ LAYERS = {
     3: ("data", "train", "encoding", "evaluation", "judging", "gallery"),  # training
     4: ("cli", "__main__"),  # face
 }
-ANYWHERE = ("atomic", "libraries", "lock", "progress", "regular", "turns")  # may be imported from every layer, so it imports nothing of flowbind
+ANYWHERE = ("atomic", "companions", "libraries", "lock", "progress", "regular", "turns")  # may be imported from every layer, so it imports nothing of flowbind
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(ANYWHERE, -1)
 
 HEAVY = {"transformers", "sentence_transformers", "trimesh", "soundfile", "diffusers", "open_clip", "laion_clap"}

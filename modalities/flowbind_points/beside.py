@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import numpy as np
 
+from flowbind.companions import note
 from flowbind.regular import check_regular, read_regular
 from flowbind.turns import weigh
 from flowbind_points.texture import decode
@@ -79,8 +80,10 @@ class Beside:
             path = PureWindowsPath(written.strip().strip('"'))
             inside = not path.anchor and ".." not in path.parts
             for parts in ([path.parts] if inside else []) + [path.parts[-1:]]:
+                note(self.folder.joinpath(*parts))
                 file = _inside(self.folder, parts)
                 if file is not None:
+                    note(file)
                     return file
         return None
 
