@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 from flowbind.batch import Batch
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets import Drift, Head
-from flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.train.average import follow
 from flowbind.train.checkpoints import fault, write_checkpoint
 

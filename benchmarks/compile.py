@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from flowbind.batch import Batch
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets import Drift, Head
-from flowbind.objective import Draws, ObjectiveConfig, losses
 
 FEATURES, DRIFT, HEAD = 64, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}
 

@@ -15,8 +15,8 @@ import torch
 from flowbind.batch import Batch
 from flowbind.data.latents import Steps
 from flowbind.data.mixture import Mixture, apportion
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets import Drift, Head
-from flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.store import LINE, LatentStore, finish_store, write_shard
 
 WIDTH = 768

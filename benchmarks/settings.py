@@ -19,12 +19,12 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from flowbind.cli.recipe import build
-from flowbind.evaluation import Direction, directions
-from flowbind.flows import Standardizer
 from flowbind.manifest import Manifest
+from flowbind.method import Direction
 from flowbind.metrics.labelled import classes_of, draw_rows, label_values
 from flowbind.metrics.probe import accuracy, fit_probe
 from flowbind.progress import track
+from flowbind.standardizer import Standardizer
 from flowbind.store import LatentStore
 
 AUTHORS = {"times": "both", "normalize": False, "noise_variance": 10.0, "leave_own_out": 0.0}
@@ -67,11 +67,12 @@ class Judge:
     def __call__(self, model) -> dict[Direction, float]:
         """Joint accuracy of each direction from one source to another modality."""
         found = {}
-        for direction in directions(list(self.real)):
-            if len(direction.sources) == 1 and direction.target not in direction.sources:
+        for direction in model.method.directions():
+            (target,) = direction.targets
+            if len(direction.sources) == 1 and target not in direction.sources:
                 sources = {name: self.real[name] for name in direction.sources}
-                made = model.translate(sources, [direction.target])[direction.target]
-                read = self.probes[direction.target](self.standard[direction.target](made.cpu()))
+                made = model.translate(sources, [target])[target]
+                read = self.probes[target](self.standard[target](made.cpu()))
                 found[direction] = accuracy(read, self.labels).joint
         return found
 
@@ -88,12 +89,12 @@ def main() -> None:
     options = parser.parse_args()
     judge = None
     for name in options.only:
-        cli = build(["--config", options.config, f"--model.seed={options.seed}", f"--data.seed={options.seed}"])
+        cli = build(["--config", options.config, f"--training.seed={options.seed}", f"--data.seed={options.seed}"])
         module, precision = cli.model, cli.trainer.precision
-        module.objective = replace(module.objective, **BASE | SETTINGS[name])
+        module.method.objective = replace(module.method.objective, **BASE | SETTINGS[name])
         judge = judge or Judge(options.data, list(module.modalities))
         seed_everything(options.seed, verbose=False)
-        steps = options.steps // (2 if module.objective.times == "both" else 1)
+        steps = options.steps // (2 if module.method.objective.times == "both" else 1)
         quietly = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )

@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flowbind import draws
+
 
 @dataclass
 class Links:
@@ -91,6 +93,11 @@ class Batch:
         """The number of each link in the global batch, with shape (L,)."""
         device = self.links.target.device
         return self.place.links if self.place else torch.arange(len(self.links.target), device=device)
+
+    def streams(self, key: int) -> dict[str, Tensor]:
+        """A random stream for each row of each modality, with shape (n_i,): of the key and the row's place (`flowbind.draws`)."""
+        streams = draws.streams(key, self.row_numbers).split(self.rows)
+        return dict(zip(self.latents, streams, strict=True))
 
     @property
     def rows(self) -> list[int]:

@@ -9,11 +9,10 @@ fingerprints and messages know how a codec was made.
 """
 
 import hashlib
-import inspect
 import json
 import math
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from flowbind.component import Component, move
 from flowbind.libraries import require
 from flowbind.padding import padded
 from flowbind.regular import WEIGHTS, check_regular, read_json
@@ -32,23 +32,7 @@ CHUNK = 256  # raw samples held while training inputs are made of them
 PROMISED = "reconstruction_error_p95"  # key of the file that tells what weights promise
 
 
-def arguments(described: object) -> dict[str, Any]:
-    """The constructor arguments of an object that keeps each as the attribute of the same name."""
-    cls = type(described)
-    own = {} if cls.__init__ is object.__init__ else inspect.signature(cls.__init__).parameters
-    return {name: getattr(described, name) for name in own if name != "self"}
-
-
-def move(owner: Any, device: torch.device | str) -> Any:
-    """Sets an object's `device`, and moves the networks that it keeps as attributes there. Returns the object."""
-    owner.device = torch.device(device)
-    for part in vars(owner).values():
-        if isinstance(part, nn.Module):
-            part.to(owner.device)
-    return owner
-
-
-class Codec(ABC):
+class Codec(Component):
     """Frozen encoder and decoder of one modality.
 
     Attributes:
@@ -57,6 +41,7 @@ class Codec(ABC):
         version: raised whenever the same weights would encode differently.
     """
 
+    group: ClassVar = "codecs"
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
     version: ClassVar[int] = 1
@@ -77,7 +62,7 @@ class Codec(ABC):
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
-        return {"codec": type(self).__name__, "version": self.version, **arguments(self)}
+        return {"codec": type(self).__name__, "version": self.version, **self.arguments()}
 
     def libraries(self, use: str) -> Mapping[str, str]:
         """Modules that `encode` or `decode` (`use` is one of these) needs beyond flowbind's own, each with the command that installs it."""

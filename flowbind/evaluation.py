@@ -21,11 +21,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowbind import draws
+from flowbind.batch import Batch
+from flowbind.component import as_json
 from flowbind.defaults import torch_defaults
 from flowbind.gallery import Row, compose
-from flowbind.generation import Model, average
+from flowbind.generation import Model
 from flowbind.judging import Judging
 from flowbind.manifest import Manifest
+from flowbind.method import Direction, State, concatenate, select
 from flowbind.metrics.cknna import NEIGHBOURS, cknna
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.labelled import classes_of, draw_rows, lines_with, measurable_factors
@@ -35,7 +39,6 @@ from flowbind.metrics.published import read_published
 from flowbind.metrics.report import summarise
 from flowbind.metrics.retrieval import recall_at_1
 from flowbind.progress import is_first_process, say, track
-from flowbind.solver import METHODS, Method
 from flowbind.store import LatentStore
 
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
@@ -47,23 +50,20 @@ class EvaluationConfig:
     """What `flowbind test` does.
 
     Args:
-        steps: of the solver, from the shared latent to the target.
-        source_steps: of the solver, from a source to the shared latent; as many as `steps` if None.
-        method: of the solver: euler, midpoint, rk4 or dopri5.
-        seed: of what decoders draw, of the probes, and of which samples are taken.
-        limit: test samples at most, drawn at random; all of them if None.
-        gallery: rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
-        between: modalities that are judged, for test samples that have these alone; all of the model's if None.
-        metrics: of record, such as FID, one or several; each judges the directions that it can (`flowbind modalities`
-            lists them).
-        repeats: times that everything is generated anew, from other random draws on the same samples; figures are then
+        sampling: Sampling choices of the method (`flowbind generate MODEL --help` lists them), other
+            than its defaults. The released model keeps them as its own.
+        seed: Seed of what is drawn, of the probes, and of which samples are taken.
+        limit: Test samples at most, drawn at random; all of them if None.
+        gallery: Rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
+        between: Modalities that are judged, for test samples that have these alone; all of the model's if None.
+        metrics: Published metrics, such as FID, one or several; each judges the directions that it can (`flowbind
+            modalities` lists them).
+        repeats: Times that everything is generated again, from other random draws on the same samples; figures are then
             means, with their spread beside them.
         published: JSON file of published figures that the report puts beside these (recipes/published.json).
     """
 
-    steps: int = 10
-    source_steps: int | None = None
-    method: Method = "euler"
+    sampling: dict[str, Any] = field(default_factory=dict)
     seed: int = 0
     limit: int | None = None
     gallery: int = 8
@@ -75,27 +75,9 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if isinstance(self.metrics, Metric):
             object.__setattr__(self, "metrics", [self.metrics])
-        if self.method not in METHODS:
-            raise ValueError(f"evaluation.method: no solver '{self.method}'; allowed: {', '.join(METHODS)}")
-        for name, least in (("steps", 1), ("source_steps", 1), ("limit", 2), ("gallery", 0), ("repeats", 1)):
+        for name, least in (("limit", 2), ("gallery", 0), ("repeats", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise ValueError(f"evaluation.{name} must be at least {least}, not {getattr(self, name)}")
-
-
-class Direction(NamedTuple):
-    """From which modalities to which; said as `image+audio->text`."""
-
-    sources: tuple[str, ...]
-    target: str
-
-    def __str__(self) -> str:
-        return f"{'+'.join(self.sources)}->{self.target}"
-
-
-def directions(names: Sequence[str]) -> list[Direction]:
-    """From each modality to each, itself included, then from every two to each other one."""
-    one = [Direction((a,), b) for a in names for b in names]
-    return one + [Direction(two, b) for two in combinations(names, 2) for b in names if b not in two]
 
 
 def _plainly(method: Callable) -> Callable:
@@ -107,6 +89,22 @@ def _plainly(method: Callable) -> Callable:
             return method(self, *args, **named)
 
     return plainly
+
+
+class Way(NamedTuple):
+    """One target of a direction: what is judged."""
+
+    direction: Direction
+    target: str
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The direction's sources."""
+        return self.direction.sources
+
+    def __str__(self) -> str:
+        alone = len(self.direction.targets) == 1
+        return str(self.direction) if alone else f"{self.direction}: {self.target}"
 
 
 class Evaluation:
@@ -140,7 +138,8 @@ class Evaluation:
         repeat: int = 0,
     ) -> None:
         self.model, self.config = model.to(model.device), config
-        self.standard = copy.deepcopy(model.flows.standard).float()  # what judges is exact, whatever the networks' precision
+        self.sampling = model.sampling
+        self.standard = copy.deepcopy(model.networks.standard).float()  # what judges is exact, whatever the networks' precision
         self.first_draw = config.seed + repeat * len(test_manifest.samples)
         self.train_store, self.train_manifest = train_store, train_manifest
         self.test_store, self.test_manifest = test_store, test_manifest
@@ -160,20 +159,48 @@ class Evaluation:
         self.labels, self.count = labels[self.lines], len(self.lines)
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
         self.seconds: dict[str, float] = {}
-        self.directions = directions(self.names)
+        self.directions = [
+            d for d in model.method.directions() if {*d.sources, *d.targets} <= set(self.names)
+        ]
         self.published = read_published(Path(config.published)) if config.published else []
-        ways = {str(d): (d.sources, d.target) for d in self.directions}
+        self.ways = [Way(d, target) for d in self.directions for target in d.targets]
         self.judging = Judging(
             [metric.to(model.device) for metric in config.metrics],
-            model.modalities, ways, test_manifest, self.lines, test_store,
+            model.modalities, {str(w): (w.sources, w.target) for w in self.ways}, test_manifest, self.lines, test_store,
         )  # fmt: skip
+
         # What the steps find, each row at its sample's position; a row no step has reached is 0.
         self.seen = torch.zeros(self.count, dtype=torch.float32)
-        self.made = {d: torch.zeros_like(self.real[d.target]) for d in self.directions}
+        self.made = {way: torch.zeros_like(self.real[way.target]) for way in self.ways}
         self.trips = {name: torch.zeros_like(x) for name, x in self.real.items()}
-        self.shared = {name: torch.zeros_like(x, dtype=torch.float32) for name, x in self.real.items()}
+        self.states = self._room_for_states()
         self.cycles = {
-            d: torch.zeros(self.count, dtype=torch.float32) for d in self.directions if len(d.sources) == 1 and d.sources != (d.target,)
+            d: torch.zeros(self.count, dtype=torch.float32)
+            for d in self.directions
+            if self._returns(d)
+        }
+        self.measures = {
+            name: torch.zeros(self.count, dtype=torch.float32)
+            for name in self._measure(torch.tensor([0]))
+        }
+
+    def _returns(self, direction: Direction) -> bool:
+        """Whether there is a way back from a direction's target to its source."""
+        back = Direction(direction.targets, direction.sources)
+        one_each = len(direction.sources) == len(direction.targets) == 1
+        return one_each and direction != back and back in self.directions
+
+    @_plainly
+    def _room_for_states(self) -> dict[str, Tensor]:
+        """Zeros for what flows begin from, of the modalities that are sources, where that can be compared."""
+        sources = [name for name in self.names if any(name in d.sources for d in self.directions)]
+        if not self.model.method.linear:
+            return {}
+        one = torch.tensor([0])
+        shapes = {name: self._start(name, self.real[name][one], one).shape[1:] for name in sources}
+        return {
+            name: torch.zeros(self.count, *shape, dtype=torch.float32)
+            for name, shape in shapes.items()
         }
 
     @_plainly
@@ -185,42 +212,82 @@ class Evaluation:
             ValueError: a generated latent is not finite.
         """
         generator = torch.Generator(self.model.device).manual_seed(self.first_draw + int(rows[0]))
-        z = {name: self._inverse(name, self.real[name][rows]) for name in self.names}
+        sources = {name for d in self.directions for name in d.sources}
+        states = {
+            name: self._start(name, self.real[name][rows], rows)
+            for name in self.names
+            if name in sources
+        }
         with self._timed("features"):
             self.judging.see_real(rows)
-        for name in self.names:
-            self.shared[name][rows] = z[name].to("cpu", torch.float32)
-            self._step_to(name, z, rows, generator)
+        for name, kept in self.states.items():
+            kept[rows] = states[name].to("cpu", torch.float32)
+        for name, values in self._measure(rows).items():
+            self.measures[name][rows] = values.to("cpu", torch.float32)
+
+        left = list(self.names)  # whose codec's own round trip is still to be made
+        for targets in dict.fromkeys(d.targets for d in self.directions):
+            made = self._step_to(targets, states, rows)
+            for target in targets:
+                self._judge_made(target, made, rows, generator, trip=target in left)
+                left = [name for name in left if name != target]
+            self._step_back(targets, made, rows)
+        for name in left:
+            self._judge_made(name, {}, rows, generator, trip=True)
         self.seen[rows] += 1
 
-    def _step_to(self, target: str, z: Mapping[str, Tensor], rows: Tensor, generator: torch.Generator) -> None:
-        """All directions to one target at once, and the codec's own round trip beside them."""
-        codec, real = self.model.modalities[target].codec, self.real[target][rows].to(self.model.device)
-        here = [d for d in self.directions if d.target == target]
-        made = self._outward(torch.cat([average([z[name] for name in d.sources]) for d in here]), target).split(
-            len(rows)
-        )
-        for d, x in zip(here, made, strict=True):
+    def _step_to(self, targets: tuple[str, ...], states: Mapping[str, State], rows: Tensor) -> dict["Way", Tensor]:
+        """Codec latents of all directions to the same targets, by one call for all."""
+        method, here = self.model.method, [d for d in self.directions if d.targets == targets]
+        streams = self._streams(rows)
+        fused = [
+            method.fuse([states[name] for name in d.sources], self.sampling, streams) for d in here
+        ]
+        made = self._finish(concatenate(fused), targets, streams.repeat(len(here)))
+        parts = {target: made[target].split(len(rows)) for target in targets}
+        by_way = {Way(d, target): parts[target][i] for i, d in enumerate(here) for target in targets}
+        for way, x in by_way.items():
             if not x.isfinite().all():
                 raise ValueError(
-                    f"{d}: generated latents are not finite, so training diverged; lower the learning rate"
+                    f"{way}: generated latents are not finite, so training diverged; lower the learning rate"
                 )
+        return by_way
+
+    def _judge_made(
+        self, target: str, made: Mapping["Way", Tensor], rows: Tensor, generator: torch.Generator, trip: bool
+    ) -> None:
+        """Decodes what was made in one modality, and encodes it again; with `trip` the real latents beside it."""
+        codec = self.model.modalities[target].codec
+        here = {way: x for way, x in made.items() if way.target == target}
+        real = self.real[target][rows].to(self.model.device, codec.dtype)
+        latents = [*here.values(), *([real] if trip else [])]
         with self._timed(f"decode {target}"):
-            raws = codec.decode(torch.cat([*made, real.to(made[0].dtype)]), generator)
+            raws = codec.decode(torch.cat(latents), generator)
         with self._timed(f"encode {target}"):
-            *again, trip = codec.encode(raws).cpu().split(len(rows))
+            again = codec.encode(raws).cpu().split(len(rows))
         with self._timed("features"):
-            for number, d in enumerate(here):
-                self.judging.see(str(d), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
-        self.trips[target][rows] = trip.to(self.trips[target].dtype)
-        for d, x in zip(here, again, strict=True):
-            self.made[d][rows] = x.to(self.made[d].dtype)
-        there = [(d, x) for d, x in zip(here, made, strict=True) if d in self.cycles]
-        ends = self._inverse(target, torch.cat([x for _, x in there])).split(len(rows))
-        for (d, _), end in zip(there, ends, strict=True):
-            (source,) = d.sources
-            error = self._standard(source, self._outward(end, source)) - self._standard(source, self.real[source][rows])
-            self.cycles[d][rows] = error.flatten(1).square().mean(1)
+            for number, way in enumerate(here):
+                self.judging.see(str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
+        for way, x in zip(here, again, strict=False):
+            self.made[way][rows] = x.to(self.made[way].dtype)
+        if trip:
+            self.trips[target][rows] = again[-1].to(self.trips[target].dtype)
+
+    def _step_back(self, targets: tuple[str, ...], made: Mapping["Way", Tensor], rows: Tensor) -> None:
+        """The way back from what was made to its source, without the codecs, and how far off it ends."""
+        there = {way.direction: x for way, x in made.items() if way.direction in self.cycles}
+        if not there:
+            return
+        (target,) = targets
+        streams = self._streams(rows)
+        begun = self._start(target, torch.cat(list(there.values())), rows.repeat(len(there)))
+        for number, direction in enumerate(there):
+            (source,) = direction.sources
+            part = select(begun, slice(number * len(rows), (number + 1) * len(rows)))
+            state = self.model.method.fuse([part], self.sampling, streams)
+            end = self._finish(state, (source,), streams)[source]
+            error = self._standard(source, end) - self._standard(source, self.real[source][rows])
+            self.cycles[direction][rows] = error.flatten(1).square().mean(1)
 
     @_plainly
     def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True) -> dict[str, Any]:
@@ -243,7 +310,7 @@ class Evaluation:
             merged = merge(tensor.to(device)).cpu()
             return (merged / seen[sample].reshape(-1, *[1] * (tensor.ndim - 1))).to(tensor.dtype)
 
-        for kept in (self.made, self.trips, self.shared, self.cycles):
+        for kept in (self.made, self.trips, self.states, self.cycles, self.measures):
             for key, tensor in kept.items():
                 kept[key] = together(tensor, torch.arange(self.count))
         with self._timed("metrics"):
@@ -258,13 +325,15 @@ class Evaluation:
                         **self._accuracy(probes[name], self._standard(name, self.real[name])),
                     }
         with self._timed("measures"):
-            found = {str(d): self._judge_direction(d, probes) | judged.get(str(d), {}) for d in self.directions}
+            found = {str(way): self._judge_way(way, probes) | judged.get(str(way), {}) for way in self.ways}
             codecs = {name: self._judge(name, trip, probes) for name, trip in self.trips.items()}
-            alignment = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.names, 2)}
+            alignment = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
+            measures = {f"{name}[n={self.count}]": x.mean().item() for name, x in self.measures.items()}
         return {
             "summary": summarise(found),
             "directions": found,
             "alignment": alignment,
+            "measures": measures,
             "probes": ceilings,
             "codecs": codecs,
             "spread": {},
@@ -278,10 +347,12 @@ class Evaluation:
         per = max(self.config.gallery // len(self.names), 1)
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.config.seed))
         generator = torch.Generator(self.model.device).manual_seed(self.config.seed)
-        steps = (self.config.source_steps or self.config.steps, self.config.steps)
         rows = []
         for source, picked in zip(self.names, order.split(per), strict=False):
-            made = self.model.translate({source: self.real[source][picked]}, self.names, steps, self.config.method)
+            targets = [name for name in self.names if Direction((source,), (name,)) in self.directions]
+            if not targets:
+                continue
+            made = self.model.translate({source: self.real[source][picked]}, targets, seed=self.config.seed)
             shown = {
                 name: [
                     self.model.modalities[name].preview(raw)
@@ -289,7 +360,7 @@ class Evaluation:
                 ]
                 for name, x in made.items()
             }
-            unpaired = {name for name in self.names if not self.paired(Direction((source,), name))}
+            unpaired = {name for name in targets if not self.paired(Way(Direction((source,), (name,)), name))}
             for i, line in enumerate(self.lines[picked].tolist()):
                 sample, modality = self.test_manifest.samples[line], self.model.modalities[source]
                 raw = self.test_manifest.read_raw(sample, source, modality)
@@ -298,18 +369,32 @@ class Evaluation:
                 rows.append(Row(source, sample.id, " ".join(said), modality.preview(raw), made_here, unpaired))
         return compose(rows, self.names)
 
-    def paired(self, direction: Direction) -> bool:
+    def paired(self, way: "Way") -> bool:
         """Whether some training samples have a source together with the target."""
         held = [set(stratum.modalities) for stratum in self.train_store.strata]
-        return any({source, direction.target} <= names for source in direction.sources for names in held)
+        return any({source, way.target} <= names for source in way.sources for names in held)
 
-    def _inverse(self, name: str, latents: Tensor) -> Tensor:
-        with self._timed("flows"):
-            return self.model.inverse(name, latents, self.config.source_steps or self.config.steps, self.config.method)
+    def _streams(self, rows: Tensor) -> Tensor:
+        """A random stream for each of these test samples, with shape (len(rows),)."""
+        return draws.streams(draws.key(self.first_draw), rows.to(self.model.device))
 
-    def _outward(self, z: Tensor, name: str) -> Tensor:
+    def _start(self, name: str, latents: Tensor, rows: Tensor) -> State:
         with self._timed("flows"):
-            return self.model.from_shared(z, name, self.config.steps, self.config.method)
+            return self.model.start(name, latents, self.sampling, self._streams(rows))
+
+    def _finish(self, state: State, targets: Sequence[str], streams: Tensor) -> dict[str, Tensor]:
+        with self._timed("flows"):
+            return self.model.finish(state, targets, self.sampling, streams)
+
+    @_plainly
+    @torch.no_grad()
+    def _measure(self, rows: Tensor) -> dict[str, Tensor]:
+        """The method's own figures on real samples, row by row."""
+        networks = self.model.networks
+        x = {n: networks.standard[n](self.real[n][rows].to(self.model.device)) for n in self.names}
+        batch = Batch.of(x, {name: torch.arange(len(rows), device=self.model.device) for name in x})
+        key = draws.key(self.first_draw, int(rows[0]))
+        return self.model.method.measures(networks.nets, batch, key)
 
     @torch.no_grad()
     def _standard(self, name: str, latents: Tensor) -> Tensor:
@@ -336,18 +421,18 @@ class Evaluation:
             f"recall@1[codec,n={self.count}]": recall_at_1(x, real),
         }
 
-    def _judge_direction(self, direction: Direction, probes: Mapping[str, Probe]) -> dict[str, Any]:
-        described = {"sources": list(direction.sources), "target": direction.target, "paired": self.paired(direction)}
-        found = described | self._judge(direction.target, self.made[direction], probes)
-        if direction in self.cycles:
-            found[f"cycle[rms,n={self.count}]"] = self.cycles[direction].mean().sqrt().item()
+    def _judge_way(self, way: "Way", probes: Mapping[str, Probe]) -> dict[str, Any]:
+        described = {"sources": list(way.sources), "target": way.target, "paired": self.paired(way)}
+        found = described | self._judge(way.target, self.made[way], probes)
+        if way.direction in self.cycles:
+            found[f"cycle[rms,n={self.count}]"] = self.cycles[way.direction].mean().sqrt().item()
         return found
 
     def _align(self, a: str, b: str) -> dict[str, float]:
         k = min(NEIGHBOURS, self.count - 1)
         own = self._standard(a, self.real[a]), self._standard(b, self.real[b])
         return {
-            f"cknna[shared,k={k},n={self.count}]": cknna(self.shared[a], self.shared[b], k),
+            f"cknna[shared,k={k},n={self.count}]": cknna(self.states[a], self.states[b], k),
             f"cknna[codec,k={k},n={self.count}]": cknna(*own, k),
         }
 
@@ -358,15 +443,16 @@ class Evaluation:
             "samples": self.count,
             "left_out": len(self.test_manifest.samples) - self.count,
             "seed": self.config.seed,
-            "steps": self.config.steps,
-            "source_steps": self.config.source_steps or self.config.steps,
-            "method": self.config.method,
+            "sampling": asdict(self.sampling),
             "model": {
                 "modalities": self.names,
-                "drift": asdict(model.drift),
-                "head": asdict(model.head),
-                "objective": asdict(model.objective),
-                "parameters": sum(p.numel() for p in model.flows.parameters()),
+                "method": type(model.method).__name__,
+                "settings": {
+                    name: as_json(value)
+                    for name, value in model.method.arguments().items()
+                    if name != "modalities"
+                },
+                "parameters": sum(p.numel() for p in model.networks.parameters()),
             },
             "codecs": {name: modality.codec.fingerprint() for name, modality in model.modalities.items()},
             "metrics": self.judging.describe(),

@@ -31,7 +31,7 @@ class Row:
         id: of the sample.
         labels: of the sample, in words; may be empty.
         real: the source itself.
-        made: what was generated, per modality.
+        made: what was generated, per modality; a cell without it stays empty.
         unpaired: modalities never seen together with the source in training.
     """
 
@@ -66,7 +66,7 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
         draw.text((MARGIN, top + STRIP // 2), words, fill=FAINT, font=_font(SMALL, words), anchor="lm")
         for left, name in zip(lefts, [None, *names], strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
-            _put(picture, box, row.real if name is None else row.made[name])
+            _put(picture, box, row.real if name is None else row.made.get(name, ""))
             frame, weight = (UNSEEN, 3) if name in row.unpaired else ("#d5d9de", 1)
             draw.rounded_rectangle(box, radius=6, outline=frame, width=weight)
     if any(row.unpaired for row in rows):

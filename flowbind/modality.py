@@ -5,7 +5,7 @@ flow. It is a light description: no weights live in it, networks are built when 
 """
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict
 from numbers import Number
@@ -16,12 +16,13 @@ import numpy as np
 from torch import Tensor, nn
 
 from flowbind.arrays import as_tensor, describe
-from flowbind.codec import Codec, arguments
+from flowbind.codec import Codec
+from flowbind.component import Component
 from flowbind.libraries import require
 from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
 
 
-class Modality(ABC):
+class Modality(Component):
     """One kind of data.
 
     Args:
@@ -37,6 +38,7 @@ class Modality(ABC):
         version: of the reader; raised when it makes another raw sample of the same file, so that files are encoded again.
     """
 
+    group: ClassVar = "modalities"
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
@@ -132,11 +134,8 @@ def _is_nothing(part: Any) -> bool:
     return part is None or isinstance(part, Number | str | bytes | os.PathLike)
 
 
-def own_arguments(modality: Modality) -> dict[str, Any]:
-    """A modality's constructor arguments, as JSON, without those that every modality has."""
-    return {key: value for key, value in arguments(modality).items() if key not in ("codec", "drift", "head")}
-
-
 def describe_reading(modality: Modality) -> dict[str, Any]:
     """What decides the raw samples that a modality reads, besides the files, as flat JSON."""
-    return {"modality": type(modality).__name__, "version": modality.version, **own_arguments(modality)}
+    networks = ("codec", "drift", "head")
+    own = {name: value for name, value in modality.arguments().items() if name not in networks}
+    return {"modality": type(modality).__name__, "version": modality.version, **own}

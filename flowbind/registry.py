@@ -1,4 +1,4 @@
-"""Names of what is installed: modalities, codecs, datasets and metrics, built in or a stranger's, through entry points.
+"""Names of what is installed: modalities, codecs, methods, datasets and metrics, built in or a stranger's, through entry points.
 
 Listing is free; a package is imported when one of its names is asked for.
 """
@@ -8,12 +8,12 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-GROUPS = {kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "datasets", "metrics")}
+GROUPS = {kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "methods", "datasets", "metrics")}
 
 
 @cache
 def installed(kind: str) -> dict[str, EntryPoint]:
-    """The entry points of one kind (modalities, codecs, datasets or metrics) by name.
+    """The entry points of one kind (`GROUPS`) by name.
 
     Raises:
         ValueError: two packages claim the same name; both are named.

@@ -1,7 +1,7 @@
 """Released models: a folder of safetensors and JSON. Nothing in it can run code: classes are found by registered name.
 
-model.json          modalities, codecs, sizes, settings, versions, and checksums of all files
-model.safetensors   weights of drifts and heads, and the standardisation
+model.json          the method with its modalities, codecs and settings, how it generates, versions, and checksums of all files
+model.safetensors   weights of the method's networks, and the standardisation
 codecs/             files and folders of the codecs, copied from the machine where the model was made
 """
 
@@ -14,83 +14,43 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind import registry, regular
+from flowbind import earlier, registry, regular
 from flowbind.atomic import check_place, check_space, commit, naming
-from flowbind.codec import arguments, digest_json
+from flowbind.codec import digest_json
 from flowbind.defaults import torch_defaults
-from flowbind.flows import Flows
 from flowbind.generation import Model, stamp
-from flowbind.modality import Modality, own_arguments
-from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
+from flowbind.method import Method, Networks
 from flowbind.progress import say, track
 from flowbind.regular import check_regular, open_regular, read_json
 from flowbind.tensors import digest_tensors, save_tensors, size_of
 
-FORMAT = 1
-PLAIN = (str, int, float, bool, type(None))  # types that an argument may have in JSON
+FORMAT = 2
+ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")  # keys of format 1 that are no method's
 LARGEST = 2**24  # bytes of a model's description
 CONFIG, WEIGHTS, CODECS = "model.json", "model.safetensors", "codecs"
-
-
-def describe_modality(modality: Modality) -> dict[str, Any]:
-    """How to make a modality again, as JSON."""
-    return {
-        "name": registry.name_of("modalities", type(modality)),
-        "args": own_arguments(modality),
-        "codec": {"name": registry.name_of("codecs", type(modality.codec)), "args": arguments(modality.codec)},
-        "drift": modality.drift and asdict(modality.drift),
-        "head": modality.head and asdict(modality.head),
-    }
-
-
-def build_modality(description: Mapping[str, Any]) -> Modality:
-    """Makes what `describe_modality` described, every class found by its registered name."""
-    codec = registry.load("codecs", description["codec"]["name"])
-    modality = registry.load("modalities", description["name"])
-    return modality(
-        codec=codec(**_typed(codec, description["codec"]["args"])),
-        drift=description["drift"] and DriftConfig(**description["drift"]),
-        head=description["head"] and HeadConfig(**description["head"]),
-        **_typed(modality, description["args"]),
-    )
-
-
-def _typed(cls: type, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Arguments from a file, where they have the types that the class tells: a codec checks them when it is used, if at all.
-
-    Raises:
-        ValueError: one of them has another type.
-    """
-    kinds = get_type_hints(cls.__init__)
-    for name, value in given.items():
-        plain = [kind for kind in (kinds.get(name), *get_args(kinds.get(name))) if kind in PLAIN]
-        allowed = (*plain, *([int] if float in plain else []))
-        if plain and (not isinstance(value, allowed) or (isinstance(value, bool) and bool not in plain)):
-            raise ValueError(
-                f"{cls.__name__}: {name} is {value!r:.60}, which is no {' or '.join(k.__name__ for k in plain)}"
-            )
-    return given
 
 
 def describe(model: Model) -> dict[str, Any]:
     """Everything but the weights, as JSON."""
     return {
         "format": FORMAT,
-        "method": "flowbind",
-        "modalities": {name: describe_modality(modality) for name, modality in model.modalities.items()},
-        "drift": asdict(model.drift),
-        "head": asdict(model.head),
-        "objective": asdict(model.objective),
+        "method": model.method.describe(),
+        "sampling": asdict(model.sampling),
         "versions": {name: version(name) for name in ("flowbind", "torch")},
     }
+
+
+def _codecs(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The descriptions of codecs in that of a model, by modality."""
+    modalities = description["method"]["args"]["modalities"]
+    return {name: entry["args"]["codec"] for name, entry in modalities.items() if "codec" in entry["args"]}
 
 
 def check_folder(folder: Path) -> None:
@@ -121,7 +81,7 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
     check_folder(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    weights = model.flows.state_dict()
+    weights = model.networks.state_dict()
     copies = [path for modality in model.modalities.values() for path in modality.codec.files().values()]
     check_space(folder, size_of(weights) + sum(map(_bytes, copies)))
 
@@ -137,9 +97,8 @@ def _write(model: Model, weights: Mapping[str, Tensor], step: int | None, partia
     """Writes all files of a model into `partial`, which is to become `folder`."""
     partial.mkdir(parents=True)
     description = describe(model)
-    for name, modality in model.modalities.items():
-        codec = description["modalities"][name]["codec"]
-        own = modality.codec.files()
+    for name, codec in _codecs(description).items():
+        own = model.modality(name).codec.files()
         codec["args"] = {argument: value for argument, value in codec["args"].items() if argument not in own}
         codec["files"] = {argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()}
         for argument, path in own.items():
@@ -257,6 +216,22 @@ def _inside(folder: Path, path: Path) -> Path:
     return path
 
 
+def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
+    """The class of a released model's method, and the sampling choices that the model keeps.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no released model, or its method is not installed.
+    """
+    config, _ = files(Path(folder))
+    try:
+        description = _current(read_json(config, LARGEST))
+        name, choices = description["method"]["name"], dict(description["sampling"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{config}: not a released model's description ({error!r:.200})") from None
+    return registry.load(Method.group, name), choices
+
+
 @torch_defaults()
 def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
@@ -273,36 +248,58 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     config, weights_file = files(folder)
     try:
         description = read_json(config, LARGEST)
-        if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
-        for entry in description["modalities"].values():
-            for argument, file in entry["codec"].pop("files", {}).items():
-                entry["codec"]["args"][argument] = str(_inside(folder, folder / file))
-        configs = DriftConfig(**description["drift"]), HeadConfig(**description["head"])
-        objective = ObjectiveConfig(**description["objective"])
-        modalities = {name: build_modality(entry) for name, entry in description["modalities"].items()}
-        for modality in modalities.values():
+        rename = earlier.weights if description["format"] == 1 else dict
+        description = _current(description)
+        for codec in _codecs(description).values():
+            for argument, file in codec.pop("files", {}).items():
+                codec["args"][argument] = str(_inside(folder, folder / file))
+        method = Method.rebuild(description["method"])
+        sampling = method.choose(**description["sampling"])
+        for modality in method.modalities.values():
             for path in modality.codec.files().values():  # whatever the codec would read here
                 _inside(folder, path)
         with torch.device("meta"):
-            flows = Flows(modalities, *configs)
+            networks = Networks(method)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         why = str(error).splitlines()[0] if type(error) is ValueError else repr(error)[:200]
         raise ValueError(f"{config}: not a released model's description ({why})") from None
     check_regular(weights_file, regular.WEIGHTS)
     try:
-        state = load_file(weights_file)
+        state = rename(load_file(weights_file))
         if (
             any(not tensor.dtype.is_floating_point for tensor in state.values())
             or len({t.dtype for t in state.values()}) > 1
         ):
             raise RuntimeError("not all numbers are floating-point numbers of one precision")
-        flows.load_state_dict(state, assign=True)
+        networks.load_state_dict(state, assign=True)
     except SafetensorError as error:
         raise ValueError(f"{weights_file}: damaged ({error})") from None
     except RuntimeError as error:
         raise ValueError(f"{weights_file}: weights of another model ({str(error).splitlines()[-1].strip()})") from None
     _check_files(folder, description["files"])
-    model = Model(modalities, flows.eval().requires_grad_(False), *configs, objective)
-    model.stamps = {(name, use): stamp(model.modality(name).codec) for name in modalities for use in ("encode", "decode")}
+    model = Model(method, networks.eval().requires_grad_(False), sampling)
+    model.stamps = {
+        (name, use): stamp(modality.codec)
+        for name, modality in method.modalities.items()
+        for use in ("encode", "decode")
+    }
     return model.to(device)
+
+
+def _current(description: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's description in the present format.
+
+    Format 1 is of before methods were plugins: it has the method's arguments beside its name.
+
+    Raises:
+        ValueError: another format than these two.
+    """
+    if description["format"] == FORMAT:
+        return dict(description)
+    if description["format"] != 1:
+        raise ValueError(f"format {description['format']}, this flowbind reads 1 and {FORMAT}")
+
+    args = {key: value for key, value in description.items() if key not in ENVELOPE}
+    args["modalities"] = earlier.modalities(description["modalities"])
+    method = {"name": description["method"], "args": args}
+    return {"method": method, "sampling": {}, "files": description["files"]}

@@ -11,8 +11,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-Method = Literal["euler", "midpoint", "rk4", "dopri5"]
-METHODS: tuple[str, ...] = get_args(Method)
+Solver = Literal["euler", "midpoint", "rk4", "dopri5"]
+SOLVERS: tuple[str, ...] = get_args(Solver)
 
 # Dormand and Prince (1980), "A family of embedded Runge-Kutta formulae": nodes, stages (the last is the step of order 5),
 # and the difference to the embedded step of order 4.
@@ -40,7 +40,7 @@ def integrate(
     start: float,
     stop: float,
     steps: int = 10,
-    method: Method = "euler",
+    solver: Solver = "euler",
     tolerance: float = 1e-5,
 ) -> Tensor:
     """Carries `x` along `dx/dt = drift(x, t)` from time `start` to time `stop`.
@@ -52,17 +52,17 @@ def integrate(
         stop: time to reach; below `start` to go backwards.
         steps: equal steps of a fixed-step method; `dopri5` chooses its own. Drift calls: 1 (euler), 2 (midpoint),
             4 (rk4) a step. 10 Euler steps a leg in the authors' code.
-        method: euler, midpoint, rk4 or dopri5.
+        solver: euler, midpoint, rk4 or dopri5.
         tolerance: relative and absolute, of a step of `dopri5`.
 
     Returns:
         With shape (n, *). Where a row overflows, it is not finite.
 
     Raises:
-        ValueError: an unknown method, no step, or no tolerance.
+        ValueError: an unknown solver, no step, or no tolerance.
     """
-    if method not in METHODS:
-        raise ValueError(f"no solver '{method}'; allowed: {', '.join(METHODS)}")
+    if solver not in SOLVERS:
+        raise ValueError(f"no solver '{solver}'; allowed: {', '.join(SOLVERS)}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not tolerance > 0:
@@ -70,12 +70,12 @@ def integrate(
     if len(x) == 0 or start == stop:
         return x
 
-    if method == "dopri5":
+    if solver == "dopri5":
         return _dormand_prince(drift, x, start, stop, tolerance)
-    return _fixed(drift, x, start, stop, steps, method)
+    return _fixed(drift, x, start, stop, steps, solver)
 
 
-def _fixed(drift: Drift, x: Tensor, start: float, stop: float, steps: int, method: Method) -> Tensor:
+def _fixed(drift: Drift, x: Tensor, start: float, stop: float, steps: int, solver: Solver) -> Tensor:
     """Equal steps, all rows at one time: the drift is given that as a view of stride 0."""
     with torch.inference_mode(
         False
@@ -88,7 +88,7 @@ def _fixed(drift: Drift, x: Tensor, start: float, stop: float, steps: int, metho
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
     ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
     grid = torch.linspace(start, stop, steps + 1, dtype=torch.float64, device=x.device)
-    return odeint(velocity, x, ends, method=method, options={"grid_constructor": lambda *_: grid})[-1]
+    return odeint(velocity, x, ends, method=solver, options={"grid_constructor": lambda *_: grid})[-1]
 
 
 def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:

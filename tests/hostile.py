@@ -34,13 +34,11 @@ from flowbind import release
 from flowbind.cli import main
 from flowbind.cli.check import check_recipe
 from flowbind.codec import digest_json
-from flowbind.flows import Flows
-from flowbind.generation import Model
 from flowbind.manifest import Manifest
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
 from flowbind.registry import load
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
+from tests.released import make_model
 
 GROWTH = 4 * 2**30  # bytes of address space
 PATIENCE = 60  # seconds; the work itself has to be done in ten, of the processor
@@ -594,7 +592,7 @@ def save_model(folder: Path) -> None:
     """A released model of all four modalities, with random weights."""
     modalities = {name: load("modalities", name)() for name in NAMES}
     torch.manual_seed(0)
-    release.save(Model(modalities, Flows(modalities, *SIZES), *SIZES, ObjectiveConfig()), folder)
+    release.save(make_model(modalities, *SIZES), folder)
 
 
 def models(folder: Path, whole: Path) -> Iterator[Input]:

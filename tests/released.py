@@ -1,26 +1,34 @@
 """A codec as somebody else gets it: in a released model that was moved, with what it was made from gone."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
 import flowbind
 from flowbind import Codec, Modality
-from flowbind.flows import Flows
 from flowbind.generation import Model
+from flowbind.method import Networks
+from flowbind.methods.flowbind import FlowBind
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
 from flowbind.release import save
+
+SMALL = DriftConfig(width=8, depth=1), HeadConfig(width=8, depth=1)
+
+
+def make_model(modalities: Mapping[str, Modality], *sizes) -> Model:
+    """FlowBind of these modalities with fresh networks, of these sizes or very small."""
+    method = FlowBind(dict(modalities), *(sizes or SMALL))
+    return Model(method, Networks(method).eval().requires_grad_(False))
 
 
 def release(folder: Path, **modalities: Modality) -> Path:
     """Writes a released model of these modalities, a single one beside its twin, with small fresh flows."""
     if len(modalities) == 1:
         modalities["twin"] = next(iter(modalities.values()))
-    sizes = DriftConfig(width=8, depth=1), HeadConfig(width=8, depth=1)
     with torch.random.fork_rng(devices=[]):
-        save(Model(modalities, Flows(modalities, *sizes), *sizes, ObjectiveConfig()), folder)
+        save(make_model(modalities), folder)
     return folder
 
 

@@ -42,8 +42,8 @@ MODEL = (
     "--model.init_args.drift.depth=2",
     "--model.init_args.head.width=16",
     "--model.init_args.head.depth=2",
-    "--model.init_args.learning_rate=0.01",  # so that a difference shows at once
-    "--model.init_args.warmup_steps=2",
+    "--training.learning_rate=0.01",  # so that a difference shows at once
+    "--training.warmup_steps=2",
 )
 BY_CLOCK = ("--checkpoints.minutes=1e-9",)  # where a recipe saves by the clock
 CODEC = "--model.init_args.codec.init_args"

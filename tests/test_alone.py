@@ -9,12 +9,10 @@ from flowbind_points import Points
 from flowbind_shapes import prepare
 from flowbind_text import Text
 
-from flowbind.flows import Flows
-from flowbind.generation import Model
 from flowbind.manifest import Manifest
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
-from flowbind.solver import METHODS
+from flowbind.solver import SOLVERS
+from tests.released import make_model
 
 ONES = (0, 7, 39)
 CLOSE = 1e-6  # of the latents' spread, in float32
@@ -27,10 +25,10 @@ def model():
     sizes = DriftConfig(width=64, depth=2, ratio=2), HeadConfig(width=8, depth=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        flows = Flows(modalities, *sizes)
-        for parameter in flows.drifts.parameters():
+        model = make_model(modalities, *sizes)
+        for parameter in model.networks.nets.drifts.parameters():
             parameter.data.add_(torch.randn_like(parameter), alpha=0.05)
-    return Model(modalities, flows.eval().requires_grad_(False), *sizes, ObjectiveConfig())
+    return model
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +56,12 @@ def test_encoding(model, sources, latents, name):
         assert (few - latents[name][start : start + count]).abs().max() <= CLOSE * spread
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("given", [["text"], ["image"], ["audio"], ["points"], ["text", "audio"]])
-def test_generating(model, sources, latents, method, given):
+def test_generating(model, sources, latents, solver, given):
     """Encoder, both legs, average and the noise of variety; the noise is the sample's, whatever its part begins with."""
     targets = list(model.modalities)
-    options = {"steps": 4, "method": method, "variety": 0.5, "seed": 3}
+    options = {"steps": 4, "solver": solver, "variety": 0.5, "seed": 3}
     together = model.translate({name: latents[name] for name in given}, targets, **options)
     for one in ONES:
         alone = {name: model.encode(name, [sources[name][one]]) for name in given}

@@ -13,7 +13,6 @@ from flowbind_audio.vggish import SHORTEST, Vggish, bands, load_vggish, log_mel,
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from flowbind.codec import arguments
 from tests.tiny_audio import save_clap
 
 
@@ -264,5 +263,5 @@ def test_without_weights(missing):
     ids=lambda metric: type(metric).__name__,
 )
 def test_arguments_are_kept(metric):
-    assert type(metric)(**arguments(metric)).__dict__.keys() == metric.__dict__.keys()
-    assert arguments(type(metric)(**arguments(metric))) == arguments(metric)
+    assert type(metric)(**metric.arguments()).__dict__.keys() == metric.__dict__.keys()
+    assert type(metric)(**metric.arguments()).arguments() == metric.arguments()

@@ -7,7 +7,8 @@ import yaml
 
 import flowbind
 from flowbind.data.latents import LatentDataModule
-from tests.toy import RECIPE, STEPS
+from flowbind.methods.flowbind import FlowBind
+from tests.toy import RECIPE, STEPS, Vector, Word
 
 WORD = {"class_path": "word", "init_args": {"codec": {"class_path": "toy-word", "init_args": {"seed": 1}}}}
 TWIN = {"class_path": "vector", "init_args": {"codec": {"class_path": "toy", "init_args": {"seed": 5}}}}
@@ -29,7 +30,8 @@ def build(world, command, steps) -> None:
                 kept = {key: value for key, value in sample.items() if key not in drop}
                 file.write(json.dumps(kept | {"twin": sample["vector"]}) + "\n")
     recipe = yaml.safe_load(RECIPE.format(data=world / "more", run=world / "bound", steps=STEPS // 2))
-    recipe["model"]["init_args"] |= {"base": str(world / "run/model"), "bind": ["twin"]}
+    recipe["model"]["init_args"]["bind"] = ["twin"]
+    recipe["training"]["base"] = str(world / "run/model")
     recipe["model"]["init_args"]["modalities"] |= {"word": WORD, "twin": TWIN}
     (world / "bind.yaml").write_text(yaml.safe_dump(recipe))
 
@@ -44,11 +46,11 @@ def test_a_new_modality_meets_those_it_was_never_paired_with(world, command):
     assert not found["word->twin"]["paired"]
 
     old, new = flowbind.load(world / "run/model"), flowbind.load(world / "bound/model")
-    held = new.flows.state_dict()
-    assert all(torch.equal(held[key], tensor) for key, tensor in old.flows.state_dict().items())
+    held = new.networks.state_dict()
+    assert all(torch.equal(held[key], tensor) for key, tensor in old.networks.state_dict().items())
     words = {"word": old.encode("word", ["302", "113"])}
     assert torch.equal(old.translate(words, ["vector"])["vector"], new.translate(words, ["vector"])["vector"])
-    assert any(key.startswith("drifts.twin") for key in held)
+    assert any(key.startswith("nets.drifts.twin") for key in held)
 
 
 def test_only_samples_with_a_modality_to_learn_are_drawn(world, command):
@@ -60,22 +62,23 @@ def test_only_samples_with_a_modality_to_learn_are_drawn(world, command):
     assert code == 0, err
     data = LatentDataModule({"train": "none.jsonl"}, "none", batch_size=10)
     store = flowbind.LatentStore(world / "more/latents/train")
-    drawn = map(len, data.mixture(store, ["twin"]).batch(0))
+    method = FlowBind({"word": Word(), "vector": Vector(), "twin": Vector()}, bind=["twin"])
+    drawn = map(len, data.mixture(store, method).batch(0))
     kinds = {frozenset(stratum.modalities): count for stratum, count in zip(store.strata, drawn, strict=True)}
     assert kinds == {frozenset({"vector", "twin"}): 10, frozenset({"vector", "word"}): 0}
 
 
 MISTAKES = [
-    ("--model.init_args.base=null", "base and bind belong together"),
-    ("--model.init_args.bind=[twyn]", "bind: no modality 'twyn' in this recipe; did you mean 'twin'"),
-    ("--model.init_args.bind=[]", "this model has no modality 'twin'"),
+    ("--training.base=null", "training.base names the released model"),
+    ("--model.init_args.bind=[twyn]", "bind: no modality 'twyn' here; did you mean 'twin'"),
+    ("--model.init_args.bind=[]", "it has no modality 'twin'"),
     (
         "--model.init_args.modalities.word.init_args.codec.init_args.seed=9",
         "its 'word' has another codec: seed is 1 there, 9 in the recipe",
     ),
     ("--model.init_args.drift.width=32", "its 'vector' is of another size"),
     ("--model.init_args.objective.normalize=false", "its latents have normalize: True"),
-    ("--model.init_args.base=nowhere", "nowhere: no such folder"),
+    ("--training.base=nowhere", "nowhere: no such folder"),
 ]
 
 
@@ -98,7 +101,7 @@ def test_a_run_goes_on_with_the_base_that_it_has(world, command):
     assert command("fit", "--config", world / "recipe.yaml", other, *short)[0] == 0
 
     more = [*fit, "--trainer.max_steps=8", f"--ckpt_path={world}/bound/checkpoints/step=4.ckpt"]
-    for changed, key in (([f"--model.base={world}/other/model"], "base"), (["--model.bind=[twin, vector]"], "learnt")):
+    for changed, key in (([f"--training.base={world}/other/model"], "base"), (["--model.bind=[twin, vector]"], "learnt")):
         code, _, err = command(*more, *changed)
-        assert (code, f"its bond.{key} is" in err.strip().splitlines()[-1]) == (2, True), err
+        assert (code, f"its {key} is" in err.strip().splitlines()[-1]) == (2, True), err
     assert command(*more)[0] == 0

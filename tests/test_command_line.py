@@ -56,7 +56,7 @@ def mistake(command, tmp_path):
 def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
     other = tmp_path / "other.yaml"
     other.write_text(
-        "trainer: {max_steps: 30, log_every_n_steps: 7}\nmodel: {init_args: {learning_rate: 0.25}}\n"
+        "trainer: {max_steps: 30, log_every_n_steps: 7}\ntraining: {learning_rate: 0.25}\n"
     )
     first, second = [f"--config={recipe}"], ["-c", str(other)]
     option, deep = ["--trainer.max_steps", "3"], ["--model.init_args.drift.width=8"]
@@ -69,8 +69,8 @@ def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
     for order in orders[::3]:
         cli = build([*itertools.chain(*order)])
         assert cli.trainer.max_steps == 3
-        assert cli.model.drift.width == 8
-        assert (cli.trainer.log_every_n_steps, cli.model.learning_rate) == (
+        assert cli.model.method.drift.width == 8
+        assert (cli.trainer.log_every_n_steps, cli.model.training_config.learning_rate) == (
             7,
             0.25,
         )  # the later recipe's
@@ -90,15 +90,14 @@ def test_a_recipe_and_a_value_may_be_given_in_several_ways(config, tmp_path, mon
 def test_of_an_option_given_twice_the_last_holds_and_a_line_says_so(recipe, command):
     verb = ["fit", "--config", recipe, "--print_config"]
     for first, last in (
-        ("--model.learning_rate", "--model.learning_rate"),
-        ("--model.init_args.learning_rate", "--model.learning_rate"),
+        ("--model.drift.width", "--model.drift.width"),
+        ("--model.drift.width", "--model.init_args.drift.width"),
+        ("--model.init_args.drift.width", "--model.drift.width"),
     ):
-        code, out, err = command(*verb, f"{first}=0.5", f"{last}=0.25")
-        assert (code, err) == (
-            0,
-            "--model.learning_rate is given twice, as '0.5' and as '0.25'; the last holds\n",
-        )
-        assert yaml.safe_load(out)["model"]["init_args"]["learning_rate"] == 0.25
+        code, out, err = command(*verb, f"{first}=8", f"{last}=16")
+        told = "--model.drift.width is given twice, as '8' and as '16'; the last holds\n"
+        assert (code, err) == (0, told)
+        assert yaml.safe_load(out)["model"]["init_args"]["drift"]["width"] == 16
     assert command(*verb, "--seed_everything=1", "--seed_everything=1")[2] == ""
     _, _, err = command("verify", "--foo", "1")
     assert "given twice" not in err
@@ -179,9 +178,8 @@ def test_prefixes_are_refused_and_the_whole_name_is_told(verb, command, mistake,
 @pytest.mark.parametrize(
     ("typed", "meant"),
     [
-        ("--model.learning_rat", "--model.learning_rate"),
-        ("--model.init_args.learning_rat", "--model.learning_rate"),
-        ("--learning_rate", "--model.learning_rate"),
+        ("--training.learning_rat", "--training.learning_rate"),
+        ("--learning_rate", "--training.learning_rate"),
         ("--max_steps", "--trainer.max_steps"),
         ("--trainer.max_step", "--trainer.max_steps"),
         ("--data.batchsize", "--data.batch_size"),
@@ -266,20 +264,20 @@ FIT = """
 --model.drift.width=0
 --model.drift.width=-4
 --model.head.depth=-1
---model.learning_rate=fast
---model.learning_rate=nan
---model.learning_rate=.nan
---model.learning_rate=-1
---model.learning_rate
---model.warmup_steps=-1
---model.decay=foo
---model.average_decay=2
+--training.learning_rate=fast
+--training.learning_rate=nan
+--training.learning_rate=.nan
+--training.learning_rate=-1
+--training.learning_rate
+--training.warmup_steps=-1
+--training.decay=foo
+--training.ema_decay=2
 --model.bind=points
 --model.objective.alpha=2
 --model.objective.times=foo
---model.evaluation.steps=0
---model.evaluation.limit=a
---model.evaluation.method=foo
+--evaluation.sampling.steps=0
+--evaluation.limit=a
+--evaluation.sampling.solver=foo
 --model.dict_kwargs.x=3
 --seed_everything=-1
 --seed_everything=foo
@@ -602,7 +600,7 @@ def raised_in(*modules):
             [
                 "flowbind.cli.recipe",
                 "lightning.pytorch.trainer",
-                "flowbind.train.flowbind",
+                "flowbind.train.training",
                 "torch.nn",
             ],
             False,

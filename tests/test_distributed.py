@@ -129,11 +129,11 @@ def test_the_number_of_processes_may_change_on_the_way(world, one):
         checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=os.path.getmtime)
         at = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
         _, done = fit(
-            world, "elastic", "--trainer.precision=64-true", "--model.init_args.decay=constant", *at,
+            world, "elastic", "--trainer.precision=64-true", "--training.decay=constant", *at,
             f"--trainer.devices={processes}", *strategy, f"--trainer.max_steps={stop}",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    whole, done = fit(world, "straight", "--trainer.precision=64-true", "--model.init_args.decay=constant")
+    whole, done = fit(world, "straight", "--trainer.precision=64-true", "--training.decay=constant")
     assert done.returncode == 0, done.stderr
     assert apart(run, whole) < 1e-9
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowbind.batch import Links, find_links
-from flowbind.fusion import add_noise, fuse, keep, normalize
+from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 
 SAMPLES = [0, 1, 1, 2, 2, 2, 3, 3, 3, 3, 0, 2]  # the sample of each row
 

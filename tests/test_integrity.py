@@ -13,12 +13,9 @@ import torch
 
 from flowbind import release
 from flowbind.codec import digest, digest_json
-from flowbind.flows import Flows
-from flowbind.generation import Model
-from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
 from flowbind.registry import load
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
+from tests.released import make_model
 
 MUTATIONS, FINGERPRINTS = 100, 13
 ROWS, SHARDS = 6, 3
@@ -265,8 +262,7 @@ def test_every_field_of_a_fingerprint_is_named(tmp_path):
 def test_a_damaged_model_is_named(tmp_path, command):
     Image, Text, codec = load("modalities", "image"), load("modalities", "text"), load("codecs", "small-image")
     modalities = {"image": Image(codec(weights=str(codec.shipped))), "text": Text()}
-    sizes = DriftConfig(width=8, depth=1), HeadConfig(width=8, depth=1)
-    release.save(Model(modalities, Flows(modalities, *sizes), *sizes, ObjectiveConfig()), tmp_path / "model")
+    release.save(make_model(modalities), tmp_path / "model")
     code, out, err = command("verify", tmp_path / "model")
     assert (code, out.split(": ")[1].split(";")[0]) == (0, "whole"), err
     count = 0

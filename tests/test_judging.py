@@ -136,7 +136,7 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     )  # what they read is not looked at
     recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
-    recipe["model"]["init_args"]["evaluation"] = {
+    recipe["evaluation"] = {
         "gallery": 0,
         "repeats": 2,
         "between": ["vector", "word"],
@@ -164,7 +164,7 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
         "rows": [{"name": "somebody", "values": [7.125]}],
     }
     (world / "published.json").write_text(json.dumps([table]))
-    options = "--config", world / "recipe.yaml", f"--model.init_args.evaluation.published={world}/published.json"
+    options = "--config", world / "recipe.yaml", f"--evaluation.published={world}/published.json"
     assert command("test", *options)[0] == 0
     report = (world / "run/metrics.md").read_text()
     ours = results["directions"]["word->vector"]["digit-error[toy,word,n=128]"]

@@ -1,4 +1,4 @@
-"""The layout: imports point down, the core knows no modality by name, heavy libraries wait until they are needed."""
+"""The layout: imports point down, the core knows no modality and no method by name, heavy libraries wait until they are needed."""
 
 import ast
 import re
@@ -15,33 +15,35 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 # Modules of the core by layer; a package stands for all that is in it. A new module gets its place here.
 LAYERS = {
-    0: ("defaults", "draws", "padding", "nets", "path", "batch", "global_batch", "fusion", "solver"),  # mathematics
-    1: ("arrays", "codec", "objective", "modality", "tensors"),  # abstractions
+    0: ("defaults", "draws", "padding", "nets", "path", "batch", "global_batch", "solver", "standardizer"),  # mathematics
+    1: ("arrays", "component", "codec", "modality", "method", "tensors"),  # abstractions
     2: (
         "shipped",
-        "registry",
+        "earlier",
         "manifest",
         "mapped",
         "tables",
         "store",
-        "flows",
         "promise",
         "samples",
         "generation",
         "release",
-        "official",
+        "methods",
         "metrics",
         "testing",
     ),  # services
     3: ("data", "train", "encoding", "evaluation", "judging", "gallery"),  # training
     4: ("cli", "__main__"),  # face
 }
-ANYWHERE = ("atomic", "companions", "libraries", "lock", "progress", "regular", "turns")  # may be imported from every layer, so it imports nothing of flowbind
+ANYWHERE = ("atomic", "companions", "libraries", "lock", "progress", "registry", "regular", "turns")  # may be imported from every layer, so it imports nothing of flowbind
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(ANYWHERE, -1)
 
 HEAVY = {"transformers", "sentence_transformers", "trimesh", "soundfile", "diffusers", "open_clip", "laion_clap"}
 MODALITIES = PROJECT["entry-points"]["flowbind.modalities"]
 CODECS = PROJECT["entry-points"]["flowbind.codecs"]
+METHODS = PROJECT["entry-points"]["flowbind.methods"]
+# What may import a method: the package's face, which re-exports, and the import of its authors' weights.
+DOORS = {"flowbind", "flowbind.cli.import_official"}
 
 # Names of other libraries that happen to hold a modality's, and English phrases that do.
 PHRASES = re.compile(r"\b(entry points?|text file)\b")
@@ -263,6 +265,40 @@ def test_the_core_never_names_a_modality(path):
         if names_a_modality(text) and not (examples and " " in text)
     }
     assert not named, f"{identity(path)} names a modality: {sorted(named)}"
+
+
+def names_a_method(text):
+    """By its class, or by its name, where that is not the package's."""
+    classes = {value.partition(":")[2] for value in METHODS.values()}
+    names = METHODS.keys() - {PROJECT["name"]}
+    return any(name in text for name in classes) or not words(text).isdisjoint(names)
+
+
+@each_core_file
+def test_the_core_never_names_a_method(path):
+    """Its doors apart, and what reads earlier versions, in which there was one."""
+    own = module_of(path)
+    if own in (*DOORS, "flowbind.earlier") or own.startswith("flowbind.methods"):
+        return
+    examples = layer_of(own) == max(LAYERS)
+    named = {
+        f"line {node.lineno}: {text!r}"
+        for node, text in spoken(parsed(path))
+        if names_a_method(text) and not (examples and " " in text)
+    }
+    assert not named, f"{identity(path)} names a method: {sorted(named)}"
+
+
+@pytest.mark.parametrize("path", [*CORE, *PLUGIN_FILES], ids=identity)
+def test_only_doors_import_a_method(path):
+    own = module_of(path)
+    if own not in DOORS and not own.startswith("flowbind.methods"):
+        assert not {m for m in imported(path) if m.startswith("flowbind.methods")}
+
+
+@pytest.mark.parametrize("source", ["class FlowBindModel: ...", "kind == 'FlowBind'", "f(FlowBind)"])
+def test_a_named_method_is_seen(source):
+    assert any(names_a_method(text) for _, text in spoken(ast.parse(source)))
 
 
 def fresh(code):

@@ -8,7 +8,7 @@ import torch
 
 from flowbind.manifest import Manifest
 from flowbind.store import LINE, LatentStore, finish_store, write_shard
-from flowbind.train.flowbind import tell_of_untied
+from flowbind.train.training import tell_of_untied
 from tests.test_evaluation import CONFIG, TEST, TRAIN, evaluate, make_model, make_world
 from tests.toy import RECIPE, write_world
 

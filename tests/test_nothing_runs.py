@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from flowbind import release
 from flowbind.cli.recipe import check_checkpoint
-from flowbind.official import _states, _statistic
+from flowbind.methods.flowbind.official import _states, _statistic
 from flowbind.registry import load
 from flowbind.store import LatentStore
 from tests.hostile import RECIPES, read_recipe, save_model

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from flowbind.batch import Batch
-from flowbind.objective import Draws, ObjectiveConfig, losses
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from tests.reference import objective as reference
 
 NAMES = ("a", "b", "c", "d")

@@ -184,7 +184,7 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
         assert len(re.findall(r"^\| this run \| +\d+\.\d\d \| +\d+\.\d\d \|", report, re.MULTILINE)) == 2
 
     # The other pairings of the protocol, on test samples that were prepared with the rest.
-    test = "flowbind test --config recipes/flowbind_normalized.yaml --model.evaluation.between"
+    test = "flowbind test --config recipes/flowbind_normalized.yaml --evaluation.between"
     run(f"{test} [text,audio]")
     found = measured("runs/flowbind_normalized", 12)
     assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
@@ -197,8 +197,8 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     follow("recipes/pix3d_bind.yaml")
     assert "chamfer" in measured("runs/pix3d_bind", 4)["image->points"]
     old, new = flowbind.load("runs/flowbind_normalized/model"), flowbind.load("runs/pix3d_bind/model")
-    held = new.flows.state_dict()
-    assert all(torch.equal(held[key], tensor) for key, tensor in old.flows.state_dict().items())
-    assert {key.split(".")[1] for key in held.keys() - old.flows.state_dict().keys()} == {"points"}
+    held = new.networks.state_dict()
+    assert all(torch.equal(held[key], tensor) for key, tensor in old.networks.state_dict().items())
+    assert {key.removeprefix("nets.").split(".")[1] for key in held.keys() - old.networks.state_dict().keys()} == {"points"}
     (cloud,) = Path("runs/pix3d_bind/made").rglob("*.ply")
     assert b"element vertex 2048\n" in cloud.read_bytes()

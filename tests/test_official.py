@@ -52,17 +52,17 @@ def test_outputs_are_those_of_the_published_formula(released, tmp_path, command)
     code, _, err = command("import-official", *options)
     assert code == 0, err
     model = flowbind.load(tmp_path / "model")
-    model.flows.double()
+    model.networks.double()
     generator = torch.Generator().manual_seed(1)
     x, t = torch.randn(16, D, generator=generator, dtype=torch.float64), torch.linspace(0, 1, 16, dtype=torch.float64)
     for number, name in enumerate(NAMES):
         state = {key: tensor.double() for key, tensor in states[name].items()}
-        assert torch.allclose(model.flows.drifts[name](x, t), official.drift(state, x, t, LAYERS), atol=1e-9)
-        assert torch.allclose(model.flows.heads[name](x), official.head(state, x), atol=1e-9)
+        assert torch.allclose(model.networks.nets.drifts[name](x, t), official.drift(state, x, t, LAYERS), atol=1e-9)
+        assert torch.allclose(model.networks.nets.heads[name](x), official.head(state, x), atol=1e-9)
         one = torch.full((1, D), 2.5 + 2 * number, dtype=torch.float64)
-        assert torch.equal(model.flows.standard[name](one), torch.ones_like(one))
-    assert model.objective.times == "both"
-    assert not model.objective.normalize
+        assert torch.equal(model.networks.standard[name](one), torch.ones_like(one))
+    assert model.method.objective.times == "both"
+    assert not model.method.objective.normalize
 
 
 def test_every_weight_of_the_published_size_has_a_place():

@@ -29,7 +29,7 @@ def built(tmp_path, toys):
 
 def plain(cli):
     config = cli.settings.as_dict() if hasattr(cli.settings, "as_dict") else vars(cli.settings)
-    return {key: config[key] for key in ("model", "data", "trainer", "seed_everything")}
+    return {key: config[key] for key in ("model", "training", "evaluation", "data", "trainer", "seed_everything")}
 
 
 def leaves(node, path=()):
@@ -43,7 +43,9 @@ def leaves(node, path=()):
 
 OVERLAYS = {
     ("model", "init_args", "modalities", "vector", "init_args", "codec", "init_args", "seed"): 5,
-    ("model", "init_args", "evaluation", "steps"): 3,
+    ("training", "warmup_steps"): 3,
+    ("evaluation", "sampling", "steps"): 3,
+    ("evaluation", "limit"): 3,
     ("model", "init_args", "drift", "width"): 8,
     ("data", "init_args", "manifests", "test"): "other.jsonl",
     ("data", "init_args", "weights", "vector+word"): 2.0,
@@ -57,6 +59,7 @@ def test_one_value_changes_and_nothing_else(built, path):
     """In the arguments of classes, in mappings of modalities, splits and weights, and deep in a codec."""
     codec = {"class_path": "toy", "init_args": {"seed": 1, "width": 8}}
     first = {"model": {"init_args": {"modalities": {"vector": {"init_args": {"codec": codec}}}}}}
+    first["evaluation"] = {"sampling": {"solver": "rk4"}}
     first["data"] = {"init_args": {"weights": {"word": 1.0}}}
     overlay = OVERLAYS[path]
     for key in reversed(path):
@@ -83,10 +86,10 @@ def test_a_modality_is_added_beside_the_others(built):
 
 def test_values_keep_their_types_on_the_way(built):
     cli = built(
-        'trainer: {gradient_clip_val: .inf}\nmodel: {init_args: {learning_rate: 1e-3}}\ndata: {init_args: {store: "1e-3"}}'
+        'trainer: {gradient_clip_val: .inf}\ntraining: {learning_rate: 1e-3}\ndata: {init_args: {store: "1e-3"}}'
     )
     assert cli.trainer.gradient_clip_val == math.inf
-    assert cli.model.learning_rate == 1e-3
+    assert cli.model.training_config.learning_rate == 1e-3
     assert cli.datamodule.store == "1e-3"
 
 

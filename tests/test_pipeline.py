@@ -80,7 +80,7 @@ def test_files_without_labels(tmp_path, toys, command):
 def test_a_run_goes_on_where_it_stopped(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    short = ["fit", "--config", recipe, "--trainer.val_check_interval=6", "--model.init_args.decay=constant"]
+    short = ["fit", "--config", recipe, "--trainer.val_check_interval=6", "--training.decay=constant"]
     assert command(*short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/whole")[0] == 0
     assert command(*short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts")[0] == 0
     checkpoint = world / "parts/checkpoints/step=6.ckpt"
@@ -104,8 +104,8 @@ def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
     checkpoint = torch.load(world / "run/checkpoints/step=20.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 20
     assert sorted(path.name for path in (world / "run/checkpoints").glob("*.ckpt")) == ["step=16.ckpt", "step=20.ckpt"]
-    released = flowbind.load(world / "run/model").flows.state_dict()
-    assert all(torch.equal(checkpoint["state_dict"][f"average.{name}"], tensor) for name, tensor in released.items())
+    released = flowbind.load(world / "run/model").networks.state_dict()
+    assert all(torch.equal(checkpoint["state_dict"][f"ema.{name}"], tensor) for name, tensor in released.items())
 
 
 def test_signals_while_training_lose_nothing(world, command, monkeypatch):
@@ -114,7 +114,7 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
     monkeypatch.setattr("flowbind.train.average.EVERY", 4)
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    step = flowbind.FlowBind.training_step
+    step = flowbind.Training.training_step
     fit = ["fit", "--config", recipe, "--trainer.max_steps=12", "--trainer.val_check_interval=12"]
     for number, at, kept in ((signal.SIGINT, 3, {4}), (signal.SIGTERM, 4, {4, 5}), (signal.SIGUSR1, 8, {5, 9})):
 
@@ -125,7 +125,7 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
 
         handler = signal.getsignal(number)
         with monkeypatch.context() as patch:
-            patch.setattr(flowbind.FlowBind, "training_step", interrupted)
+            patch.setattr(flowbind.Training, "training_step", interrupted)
             code, _, err = command(*fit)
         assert code == 128 + number, err
         assert "interrupted; run the same command again to go on" in err
@@ -142,7 +142,7 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
 def same_weights(run, other, step):
     """Weights, their average, and the optimiser's state, bit for bit."""
     mine, others = (torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True) for folder in (run, other))
-    assert any(name.startswith("average.") for name in mine["state_dict"])
+    assert any(name.startswith("ema.") for name in mine["state_dict"])
     assert mine["state_dict"].keys() == others["state_dict"].keys()
     assert all(torch.equal(tensor, mine["state_dict"][name]) for name, tensor in others["state_dict"].items())
     for one, two in zip(mine["optimizer_states"], others["optimizer_states"], strict=True):
@@ -260,7 +260,8 @@ def test_mistakes_in_a_recipe(world, command):
     mistake("depth: 2", "detph: 2", "unknown key 'detph'", "did you mean 'depth'?")
     mistake("max_steps", "max_step", "did you mean 'max_steps'?")
     mistake("devices: 1", "devices: [", "line", "not YAML")
-    mistake("flowbind.FlowBind", "flowbind.FlowBnid", "FlowBnid", "FlowBind")
+    mistake("class_path: flowbind\n", "class_path: flowbnid\n", "no class 'flowbnid'", "did you mean 'flowbind'?")
+    mistake("class_path: flowbind\n", "class_path: flowbind.FlowBnid\n", "FlowBnid", "FlowBind")
     mistake("batch_size: 64", "batch_size: many", "batch_size")
     mistake(
         "word: {class_path: word}",
@@ -362,8 +363,8 @@ def test_mistakes_of_generate(world, command):
     mistake([model, "--from", "vector=none.vec", "--to", "word"], "no such file")
     mistake([model, "--from", "word", "--to", "vector"], "--from takes NAME=VALUE")
     mistake([model, "--from", "word=12", "--to", "vector"], "'12' is no word of three digits")
-    mistake([model, "--from", "word=123", "--to", "vector", "--method", "eule"], "no solver 'eule'")
-    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "--steps: takes a whole number, at least 1, not '0'")
+    mistake([model, "--from", "word=123", "--to", "vector", "--solver", "eule"], "no solver 'eule'")
+    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "steps must be a whole number, at least 1, not 0")
     mistake(
         [model, "--from", "word=123", "--to", "vector", "--stpes", "3"], "no option --stpes; did you mean --steps?", "--help"
     )

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 import flowbind
 from flowbind.atomic import check_space, replacing
 from flowbind.cli import main
+from flowbind.component import differences
 from flowbind.release import check_folder
 from flowbind.store import LINE, write_shard
 from flowbind.tensors import digest_tensors, save_tensors
@@ -26,7 +27,7 @@ from flowbind.train.callbacks import Steps
 from flowbind.train.checkpoints import drop_unfinished, newest, step_of, write_checkpoint, written
 from flowbind.train.deciding import TRAINER
 from flowbind.train.rate import rate_at
-from flowbind.train.run_folder import RunFolder, differences
+from flowbind.train.run_folder import RunFolder
 from tests.conftest import register_toys
 from tests.toy import RECIPE
 
@@ -143,7 +144,7 @@ def test_a_smoke_run_leaves_nothing(fit, command, recipe, run, straight, smoke):
     assert (code, "nothing is kept" in said, run.exists()) == (0, True, False), said
     shutil.copytree(straight, run)
     before = listing(run)
-    code, said = fit(smoke, "--model.learning_rate=0.01")
+    code, said = fit(smoke, "--training.learning_rate=0.01")
     assert code == 0, said
     code, out, _ = command("test", "--config", recipe, f"--trainer.default_root_dir={run}", smoke)
     assert (code, "word->vector" in out) == (0, True)
@@ -180,13 +181,13 @@ def test_a_time_limit_is_for_each_start(fit, run, monkeypatch):
     monkeypatch.setattr(
         "lightning.pytorch.callbacks.timer.time", SimpleNamespace(monotonic=lambda: clock.now)
     )
-    step = flowbind.FlowBind.training_step
+    step = flowbind.Training.training_step
 
     def slow(module, batch, index):
         clock.now += 1
         return step(module, batch, index)
 
-    monkeypatch.setattr(flowbind.FlowBind, "training_step", slow)
+    monkeypatch.setattr(flowbind.Training, "training_step", slow)
     for made in (5, 10, STEPS):
         code, said = fit("--trainer.max_time=00:00:00:05")
         assert (code, step_of(newest(run / "checkpoints"))) == (0, made), said
@@ -212,7 +213,7 @@ def test_overfitting_repeats_batches(fit, tmp_path, straight):
 @slow
 def test_what_stops_within_a_step_goes_on_to_the_same_bits(fit, run, tmp_path, monkeypatch):
     """Gradients gathered over three batches, stopped after the fifth."""
-    step = flowbind.FlowBind.training_step
+    step = flowbind.Training.training_step
 
     def interrupted(module, batch, index):
         if index == 4:
@@ -225,7 +226,7 @@ def test_what_stops_within_a_step_goes_on_to_the_same_bits(fit, run, tmp_path, m
         "--trainer.val_check_interval=12",
     ]
     with monkeypatch.context() as patch:
-        patch.setattr(flowbind.FlowBind, "training_step", interrupted)
+        patch.setattr(flowbind.Training, "training_step", interrupted)
         assert fit(*gathering)[0] == 128 + signal.SIGTERM
     assert fit(*gathering)[0] == 0
     assert fit(*gathering, into=tmp_path / "straight")[0] == 0
@@ -278,7 +279,7 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     assert fit("--trainer.gradient_clip_val=0.5")[0] == 0
     test = ["test", "--config", recipe, f"--trainer.default_root_dir={run}"]
     assert command(*test)[0] == 0
-    assert command(*test, "--model.evaluation.limit=20")[0] == 0
+    assert command(*test, "--evaluation.limit=20")[0] == 0
     before = listing(run)
     (run / "notes.txt").write_text("mine")
     (run / "figures").mkdir()
@@ -319,7 +320,7 @@ def test_what_decides_nothing_makes_no_other_run(fit, recipe, trained, run):
     elsewhere = recipe.parent / "elsewhere"
     shutil.copytree(recipe.parent / "data", elsewhere, dirs_exist_ok=True)
     for same in (
-        ["--model.evaluation.steps=3"],
+        ["--evaluation.sampling.steps=3"],
         ["--data.workers=1"],
         [f"--data.store={elsewhere}/latents"],
         ["--trainer.limit_val_batches=1", "--trainer.detect_anomaly=true"],
@@ -334,8 +335,8 @@ def test_a_mistake_leaves_the_old_run_where_it_was(fit, trained, run):
     """Also one that shows when the model is built or its checkpoint is read."""
     before = listing(run)
     for mistake in (
-        ["--model.base=nowhere", "--model.bind=[word]"],
-        ["--model.learning_rate=1", "--data.batch_size=0"],
+        ["--training.base=nowhere", "--model.bind=[word]"],
+        ["--training.learning_rate=1", "--data.batch_size=0"],
         [
             f"--ckpt_path={run}/checkpoints/step={STEPS}.ckpt",
             "--model.drift.width=32",
@@ -411,13 +412,13 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
     before = {name: (run / name).read_bytes() for name in results}
 
     looks = {
-        "limit=20": ["--model.evaluation.limit=20"],
+        "limit=20": ["--evaluation.limit=20"],
         "steps=2,method=midpoint": [
-            "--model.evaluation.steps=2",
-            "--model.evaluation.method=midpoint",
+            "--evaluation.sampling.steps=2",
+            "--evaluation.sampling.solver=midpoint",
         ],
         f"step={STEPS - 4}": [f"--ckpt_path={run}/checkpoints/step={STEPS - 4}.ckpt"],
-        "metrics=DigitError~*": ["--model.evaluation.metrics={class_path: digit-error}"],
+        "metrics=DigitError~*": ["--evaluation.metrics={class_path: digit-error}"],
     }
     overlay = run.parent / "quick.yaml"
     overlay.write_text("model: {init_args: {evaluation: {limit: 30}}}")
@@ -667,10 +668,10 @@ def test_rates_follow_their_closed_form():
     [
         ["--trainer.max_steps=20"],
         pytest.param(
-            ["--trainer.max_steps=20", "--model.learning_rate=1e-5", "--model.decay=constant"],
+            ["--trainer.max_steps=20", "--training.learning_rate=1e-5", "--training.decay=constant"],
             marks=slow,
         ),
-        pytest.param(["--model.warmup_steps=6"], marks=slow),
+        pytest.param(["--training.warmup_steps=6"], marks=slow),
     ],
 )
 def test_a_changed_rate_holds_from_where_a_run_goes_on(fit, trained, run, tmp_path, changed):
@@ -691,7 +692,7 @@ def test_a_changed_rate_holds_from_where_a_run_goes_on(fit, trained, run, tmp_pa
         for text in config
     ]
     assert bare[0] == bare[1]
-    if "--model.learning_rate=1e-5" in changed:
+    if "--training.learning_rate=1e-5" in changed:
         assert set(rates(run).values()) == {1e-5}
 
 
@@ -711,7 +712,7 @@ def test_what_a_checkpoint_says_of_rates_does_not_count(fit, straight, run, tmp_
 def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(fit, trained, run, monkeypatch):
     """Interrupted on its way, though the run that it came from, its checkpoint with it, has moved aside."""
     more = [f"--ckpt_path={run}/checkpoints/step={STEPS}.ckpt", "--trainer.max_steps=20"]
-    step = flowbind.FlowBind.training_step
+    step = flowbind.Training.training_step
 
     def interrupted(module, batch, index, at):
         if module.global_step == at:
@@ -724,7 +725,7 @@ def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(fit, trained,
     ):
         with monkeypatch.context() as patch:
             patch.setattr(
-                flowbind.FlowBind, "training_step", lambda *given, at=at: interrupted(*given, at)
+                flowbind.Training, "training_step", lambda *given, at=at: interrupted(*given, at)
             )
             code, said = fit(*more)
         assert code == 128 + signal.SIGTERM, said
@@ -786,7 +787,7 @@ def test_export_releases_what_a_stopped_run_has(fit, command, recipe, run, tmp_p
     before = listing(run)
     code, _, said = command("export", run, "--out", tmp_path / "model")
     assert (code, f"step 6 of {STEPS}" in said) == (0, True), said
-    flows = flowbind.load(tmp_path / "model").flows.state_dict()
+    flows = flowbind.load(tmp_path / "model").networks.state_dict()
     held = weights(run, 6)
     assert all(torch.equal(tensor, held[f"average.{name}"]) for name, tensor in flows.items())
     first = run / "checkpoints/step=4.ckpt"
@@ -818,7 +819,7 @@ def test_one_callback_and_one_metric_may_stand_without_a_list(fit, command, reci
     overlay.write_text(f"trainer: {{callbacks: {json.dumps(RATES)}}}\n")
     assert fit("--config", overlay)[0] == 0
     assert len(rates(run)) == STEPS
-    one = "--model.evaluation.metrics={class_path: digit-error}"
+    one = "--evaluation.metrics={class_path: digit-error}"
     code, out, said = command("test", "--config", recipe, f"--trainer.default_root_dir={run}", one)
     assert (code, "digit-error" in out) == (0, True), said
 

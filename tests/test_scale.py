@@ -12,8 +12,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowbind.batch import Batch
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets import Drift, Head
-from flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.store import LINE, write_shard
 
 ROOT = Path(__file__).parents[1]

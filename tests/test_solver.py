@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowbind.solver import METHODS, integrate
+from flowbind.solver import SOLVERS, integrate
 
 FIXED = {"euler": 1, "midpoint": 2, "rk4": 4}  # order, which is also the number of drift calls a step
 BOTH_WAYS = pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)])
@@ -51,23 +51,23 @@ def states(rows=3):
 
 @BOTH_WAYS
 @pytest.mark.parametrize("steps", [1, 3])
-@pytest.mark.parametrize("method", FIXED)
+@pytest.mark.parametrize("solver", FIXED)
 @pytest.mark.parametrize("shape", [(1, 3), (4, 3), (4, 2, 3)])
-def test_a_straight_field_is_exact_in_any_number_of_steps(shape, method, steps, start, stop):
+def test_a_straight_field_is_exact_in_any_number_of_steps(shape, solver, steps, start, stop):
     x, velocity = torch.randn(2, *shape, dtype=torch.float64)
-    found = integrate(lambda x, t: velocity, x, start, stop, steps=steps, method=method)
+    found = integrate(lambda x, t: velocity, x, start, stop, steps=steps, solver=solver)
     torch.testing.assert_close(found, x + (stop - start) * velocity, rtol=1e-14, atol=1e-14)
 
 
 @BOTH_WAYS
-@pytest.mark.parametrize("method", FIXED)
-def test_observed_order(method, start, stop):
+@pytest.mark.parametrize("solver", FIXED)
+def test_observed_order(solver, start, stop):
     x, steps = states(), 20
     exact = logistic_solution(x, start, stop)
     coarse, fine = (
-        (integrate(logistic, x, start, stop, steps=k, method=method) - exact).abs().max() for k in (steps, 2 * steps)
+        (integrate(logistic, x, start, stop, steps=k, solver=solver) - exact).abs().max() for k in (steps, 2 * steps)
     )
-    assert abs(math.log2(coarse / fine) - FIXED[method]) < 0.15
+    assert abs(math.log2(coarse / fine) - FIXED[solver]) < 0.15
 
 
 @BOTH_WAYS
@@ -76,21 +76,21 @@ def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, 
     matrix = torch.tensor([[-0.5, 3.0, 0.0], [-3.0, -0.5, 1.0], [0.0, 0.5, 1.0]], dtype=torch.float64)
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     exact = x @ torch.matrix_exp((stop - start) * matrix)
-    found = integrate(lambda x, t: x @ matrix, x, start, stop, method="dopri5", tolerance=tolerance)
+    found = integrate(lambda x, t: x @ matrix, x, start, stop, solver="dopri5", tolerance=tolerance)
     error = (found - exact).abs().max()
     assert error < 20 * tolerance  # the tolerance is a step's; errors of some ten steps add up
     assert tolerance == 1e-10 or error > 1e-3 * tolerance  # and it does not work for nothing
 
 
 @pytest.mark.parametrize(
-    ("method", "steps", "tolerance"),
+    ("solver", "steps", "tolerance"),
     [("euler", 200, 2e-2), ("midpoint", 100, 1e-4), ("rk4", 20, 1e-5), ("dopri5", 1, 1e-4)],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_there_and_back(dtype, method, steps, tolerance):
+def test_there_and_back(dtype, solver, steps, tolerance):
     x = states().to(dtype)
-    there = integrate(logistic, x, start=1, stop=0, steps=steps, method=method)
-    back = integrate(logistic, there, start=0, stop=1, steps=steps, method=method)
+    there = integrate(logistic, x, start=1, stop=0, steps=steps, solver=solver)
+    back = integrate(logistic, there, start=0, stop=1, steps=steps, solver=solver)
     assert back.dtype == dtype
     assert (there - x).abs().max() > 0.1
     torch.testing.assert_close(back, x, rtol=0, atol=tolerance)
@@ -99,12 +99,12 @@ def test_there_and_back(dtype, method, steps, tolerance):
 @BOTH_WAYS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("steps", [1, 7, 10])
-@pytest.mark.parametrize("method", FIXED)
-def test_calls_and_times_of_the_fixed_methods(method, steps, dtype, start, stop):
+@pytest.mark.parametrize("solver", FIXED)
+def test_calls_and_times_of_the_fixed_methods(solver, steps, dtype, start, stop):
     drift = Recorded(logistic)
-    integrate(drift, states().to(dtype), start, stop, steps=steps, method=method)
+    integrate(drift, states().to(dtype), start, stop, steps=steps, solver=solver)
     step = (stop - start) / steps
-    within = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 1 / 3, 2 / 3, 1]}[method]
+    within = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 1 / 3, 2 / 3, 1]}[solver]
     expected = [start + (k + part) * step for k in range(steps) for part in within]
     assert drift.times == pytest.approx(expected, abs=1e-12 if dtype == torch.float64 else 1e-7)
 
@@ -112,23 +112,23 @@ def test_calls_and_times_of_the_fixed_methods(method, steps, dtype, start, stop)
 @BOTH_WAYS
 def test_dopri5_calls_the_drift_nowhere_beyond_the_ends(start, stop):
     drift = Recorded(lambda x, t: -x * (1 + t[:, None]))
-    found = integrate(drift, states(), start, stop, method="dopri5")
+    found = integrate(drift, states(), start, stop, solver="dopri5")
     assert min(start, stop) <= min(min(call) for call in drift.calls)
     assert max(max(call) for call in drift.calls) <= max(start, stop)
     torch.testing.assert_close(found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_row_does_not_depend_on_the_others(method):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_row_does_not_depend_on_the_others(solver):
     """Also where rows need steps of very different sizes: here their speeds differ by a factor of 50."""
     x, speed = torch.randn(6, 2, dtype=torch.float64), torch.linspace(1, 50, 6, dtype=torch.float64)
 
     def turning(x, t, speed):
         return speed[:, None] * torch.stack([-x[:, 1], x[:, 0]], dim=1) * (1 + t[:, None])
 
-    together = integrate(lambda x, t: turning(x, t, speed), x, 0, 1, method=method, tolerance=1e-6)
+    together = integrate(lambda x, t: turning(x, t, speed), x, 0, 1, solver=solver, tolerance=1e-6)
     for k in range(len(x)):
-        alone = integrate(lambda x, t, k=k: turning(x, t, speed[k : k + 1]), x[k : k + 1], 0, 1, method=method, tolerance=1e-6)
+        alone = integrate(lambda x, t, k=k: turning(x, t, speed[k : k + 1]), x[k : k + 1], 0, 1, solver=solver, tolerance=1e-6)
         torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-14 * max(1, together.abs().max().item()))
 
 
@@ -136,7 +136,7 @@ def test_a_row_of_dopri5_takes_the_steps_that_it_needs():
     """A still row and a fast one: the still row's times reach the end after a few steps."""
     speed = torch.tensor([[0.0], [30.0]], dtype=torch.float64)
     drift = Recorded(lambda x, t: speed[: len(x)] * (speed[: len(x)] * t[:, None]).cos())
-    integrate(drift, torch.zeros(2, 1, dtype=torch.float64), 0, 1, method="dopri5")
+    integrate(drift, torch.zeros(2, 1, dtype=torch.float64), 0, 1, solver="dopri5")
     still, fast = zip(*drift.calls, strict=True)
     assert len(set(still)) < 40
     assert len(set(fast)) > 2 * len(set(still))
@@ -147,7 +147,7 @@ def test_dopri5_agrees_with_an_independent_implementation():
     from torchdiffeq import odeint
 
     x, ends = states(4), torch.tensor([0.2, 0.9], dtype=torch.float64)
-    ours = integrate(logistic, 4 * x, 0.2, 0.9, method="dopri5", tolerance=1e-9)
+    ours = integrate(logistic, 4 * x, 0.2, 0.9, solver="dopri5", tolerance=1e-9)
     for k in range(len(x)):
         theirs = odeint(
             lambda t, y: logistic(y, t.expand(1)), 4 * x[k : k + 1], ends, method="dopri5", rtol=1e-9, atol=1e-9
@@ -161,32 +161,32 @@ def test_a_row_that_overflows_leaves_the_others_alone(bad):
         return torch.where(x > 5, bad, x.square())  # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1
 
     x = torch.tensor([[0.5], [1.2], [0.25]], dtype=torch.float64)
-    found = integrate(drift, x, 0, 1, method="dopri5")
+    found = integrate(drift, x, 0, 1, solver="dopri5")
     assert found.isfinite().flatten().tolist() == [True, False, True]
     torch.testing.assert_close(found[::2], 1 / (1 / x[::2] - 1), rtol=1e-3, atol=0)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_no_rows_need_no_drift(method):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_no_rows_need_no_drift(solver):
     x = torch.zeros(0, 3)
-    assert integrate(lambda x, t: pytest.fail("called"), x, 0, 1, method=method).shape == (0, 3)
+    assert integrate(lambda x, t: pytest.fail("called"), x, 0, 1, solver=solver).shape == (0, 3)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_gradients_pass_through(method):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_gradients_pass_through(solver):
     x = states()[:1].clone().requires_grad_()
-    integrate(logistic, x, 0, 1, steps=50, method=method, tolerance=1e-8).sum().backward()
+    integrate(logistic, x, 0, 1, steps=50, solver=solver, tolerance=1e-8).sum().backward()
     y = states()[:1].clone().requires_grad_()
     logistic_solution(y, 0, 1).sum().backward()
-    torch.testing.assert_close(x.grad, y.grad, rtol=0.05 if method == "euler" else 1e-3, atol=0)
+    torch.testing.assert_close(x.grad, y.grad, rtol=0.05 if solver == "euler" else 1e-3, atol=0)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "heun"}, "no solver 'heun'; allowed: euler, midpoint, rk4, dopri5"),
+        ({"solver": "heun"}, "no solver 'heun'; allowed: euler, midpoint, rk4, dopri5"),
         ({"steps": 0}, "steps must be at least 1, not 0"),
-        ({"steps": -2, "method": "dopri5"}, "steps must be at least 1, not -2"),
+        ({"steps": -2, "solver": "dopri5"}, "steps must be at least 1, not -2"),
     ],
 )
 def test_mistakes(arguments, message):

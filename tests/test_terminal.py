@@ -50,7 +50,7 @@ def command(*arguments, code=0):
 
 
 def test_encode_fit_validate_and_test_on_a_terminal(world, monkeypatch):
-    monkeypatch.setattr("flowbind.FlowBind.on_train_batch_start", lambda *_: time.sleep(0.01))
+    monkeypatch.setattr("flowbind.Training.on_train_batch_start", lambda *_: time.sleep(0.01))
     recipe = world / "recipe.yaml"
     terminal = command("encode", "--config", recipe)
     assert any(line.startswith("encoding") and "/512 samples" in line for line in terminal.bars)
@@ -84,7 +84,7 @@ def test_a_run_that_goes_on_or_is_stopped_shows_its_steps(world, monkeypatch):
             if module.trainer.global_step == 11:
                 raise KeyboardInterrupt
 
-        patch.setattr("flowbind.FlowBind.on_train_batch_start", interrupt)
+        patch.setattr("flowbind.Training.on_train_batch_start", interrupt)
         terminal = command(*fit, "--checkpoints.every=5", code=130)
     assert any(line.startswith("fit: 11/30 steps stopped after") for line in terminal.lines), terminal.lines
     terminal = command(*fit, "--checkpoints.every=5")

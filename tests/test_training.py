@@ -13,7 +13,7 @@ from torch import nn
 import flowbind
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
-from flowbind.objective import Draws
+from flowbind.methods.flowbind.objective import Draws
 from flowbind.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
 from flowbind.train.agreement import checksum
 from flowbind.train.average import decay_at, follow
@@ -52,14 +52,14 @@ def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     states = [
         torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"] for step in range(1, 7)
     ]
-    weights = [key for key in states[0] if key.startswith("average.") and "standard" not in key]
+    weights = [key for key in states[0] if key.startswith("ema.") and "standard" not in key]
     decays = [1 / 10, 1, 2 / 11 * 3 / 12, 1, 4 / 13 * 5 / 14]  # after steps 2 to 6
     for decay, (before, after) in zip(decays, itertools.pairwise(states), strict=True):
         for key in weights:
-            trained = after[key.replace("average.", "flows.", 1)]
+            trained = after[key.replace("ema.", "networks.", 1)]
             expected = decay * before[key].double() + (1 - decay) * trained.double()
             torch.testing.assert_close(after[key].double(), expected, rtol=0, atol=1e-7)
-    assert not torch.equal(after[weights[0]], after[weights[0].replace("average.", "flows.", 1)])
+    assert not torch.equal(after[weights[0]], after[weights[0].replace("ema.", "networks.", 1)])
 
 
 def test_a_line_of_the_log_is_of_its_own_step(world, command):
@@ -223,32 +223,32 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
         file.seek(begin + poisoned * dtype.itemsize * shape[0])
         file.write(torch.tensor([float("nan")]).numpy().tobytes())
     fit = ["fit", "--config", recipe, "--trainer.max_steps=30", "--trainer.val_check_interval=30"]
-    code, _, err = command(*fit, "--model.init_args.decay=constant")
+    code, _, err = command(*fit, "--training.decay=constant")
     assert code == 2, err
     told = err.strip().splitlines()[-1]
     step = 5
     assert "step 5: not finite" in told
     assert f"the loss of 'vector' in 1 rows of rank 0 (lines of the manifest {poisoned + 1})" in told
     saved = torch.load(world / f"run/checkpoints/step={step + 1}.ckpt", weights_only=True)["state_dict"]
-    before = [*fit, "--model.init_args.decay=constant", f"--trainer.default_root_dir={world}/before"]
+    before = [*fit, "--training.decay=constant", f"--trainer.default_root_dir={world}/before"]
     assert command(*before, f"--trainer.max_steps={step}")[0] == 0
     kept = torch.load(world / f"before/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
     for name, tensor in kept.items():
-        if name.startswith("flows."):
+        if name.startswith("networks."):
             assert torch.equal(saved[name], tensor), name
 
 
 def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatch):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    backward = flowbind.FlowBind.on_after_backward
+    backward = flowbind.Training.on_after_backward
 
     def overflow(module):
         if module.global_step == 4:
-            next(module.flows.parameters()).grad[0] = float("inf")
+            next(module.networks.parameters()).grad[0] = float("inf")
         backward(module)
 
-    monkeypatch.setattr(flowbind.FlowBind, "on_after_backward", overflow)
+    monkeypatch.setattr(flowbind.Training, "on_after_backward", overflow)
     code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=9", "--trainer.val_check_interval=9")
     assert code == 2, err
     assert "step 4: not finite: the gradient, though every loss is finite" in err
@@ -261,7 +261,7 @@ def test_an_overflow_is_reported_and_never_given_out(world, command):
     assert command("encode", "--config", recipe)[0] == 0
     assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
     model = flowbind.load(world / "run/model")
-    model.flows.drifts["vector"].out.bias[0] = float("inf")
+    model.networks.nets.drifts["vector"].out.bias[0] = float("inf")
     with pytest.raises(ValueError, match="word->vector: a number overflowed on the way"):
         model.generate({"word": ["302"]}, to=["vector"])
 

@@ -14,7 +14,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowbind import testing
-from flowbind.codec import arguments
 from flowbind.libraries import Extra
 from flowbind.testing import LAWS, Subject
 from tests.released import as_received
@@ -244,7 +243,7 @@ def test_damaged_files_are_refused(weights, tmp_path):
 @pytest.mark.parametrize("missing", [None, "nowhere.pt", "."])
 def test_without_weights(missing):
     codec = Wav2Clip(missing)
-    assert arguments(codec) == {"weights": missing}
+    assert codec.arguments() == {"weights": missing}
     for use in (lambda: codec.encode(SOUNDS), codec.fingerprint):
         said = refusal(use)
         assert said.startswith(f"Wav2CLIP: no weights ({missing}); ")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flowbind import Codec, FlowBind, Modality
+from flowbind import Codec, Method, Modality, Training
 from flowbind.arrays import as_tensor
 from flowbind.codec import NeuralCodec
 from flowbind.metrics.metric import Metric
@@ -197,18 +197,19 @@ def write_world(folder: Path, samples: int, seed: int = 0) -> None:
 RECIPE = """
 seed_everything: 1
 model:
-  class_path: flowbind.FlowBind
+  class_path: flowbind
   init_args:
     modalities:
       word: {{class_path: word}}
       vector: {{class_path: vector}}
     drift: {{width: 64, depth: 2, ratio: 2}}
     head: {{width: 64, depth: 1}}
-    learning_rate: 5.0e-3
-    seed: 1
-    warmup_steps: 10
-    decay: cosine
-    evaluation: {{gallery: 4}}
+training:
+  learning_rate: 5.0e-3
+  seed: 1
+  warmup_steps: 10
+  decay: cosine
+evaluation: {{gallery: 4}}
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:
@@ -226,15 +227,15 @@ trainer:
 """
 
 
-class Faulty(FlowBind):
-    """FlowBind on a machine whose second device flips a weight after some steps."""
+class Faulty(Training):
+    """Training on a machine whose second device flips a weight after some steps."""
 
-    def __init__(self, modalities: dict[str, Modality], faulty_at: int = 5, **others: Any) -> None:
-        super().__init__(modalities, **others)
+    def __init__(self, method: Method, faulty_at: int = 5, **others: Any) -> None:
+        super().__init__(method, **others)
         self.faulty_at = faulty_at
 
     def on_train_batch_end(self, outputs, batch, index):
         super().on_train_batch_end(outputs, batch, index)
         if self.global_rank == 1 and self.trainer.global_step == self.faulty_at:
             with torch.no_grad():
-                next(self.flows.parameters())[0] += 1e-6
+                next(self.networks.parameters())[0] += 1e-6

@@ -1,7 +1,6 @@
 """Reads a recipe: resolves registered names, and finds mistakes before they become somebody else's traceback."""
 
 import dataclasses
-import inspect
 import typing
 from collections.abc import Mapping
 from importlib import import_module
@@ -10,12 +9,16 @@ from typing import Any
 
 import yaml
 
+from flowbind import earlier
+from flowbind.component import flatten, parameters
+from flowbind.evaluation import EvaluationConfig
 from flowbind.registry import installed, load, nearest
 from flowbind.regular import read_regular
+from flowbind.train.training import TrainingConfig
 
 MOST_NODES, DEEPEST = 100_000, 100  # of a recipe
 LARGEST = 2**20  # bytes of one
-REGISTERED = ("modalities", "codecs", "metrics")
+REGISTERED = ("methods", "modalities", "codecs", "metrics")
 
 
 def resolve(node: Any) -> Any:
@@ -99,14 +102,37 @@ def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dic
         ) from None
     if not isinstance(recipe, Mapping):
         raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
+    _refuse_moved(recipe, path)
+    classes = {"trainer": trainer, "training": TrainingConfig, "evaluation": EvaluationConfig}
     for key, value in recipe.items():
         if key not in keys:
             raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), keys)}")
         if key in ("model", "data"):
             _check(value, f"{path}: {key}", None)
-        elif key == "trainer":
-            _check_arguments(value or {}, trainer, f"{path}: trainer")
+        elif key in classes:
+            _check_arguments(value or {}, classes[key], f"{path}: {key}")
     return dict(recipe)
+
+
+def _refuse_moved(recipe: Mapping[str, Any], path: Path) -> None:
+    """Names, in one line, the keys of an earlier recipe that have another place now.
+
+    Raises:
+        ValueError: there are such keys.
+    """
+    model = recipe.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    name, arguments = model.get("class_path"), model.get("init_args")
+    renamed = [name] if name in earlier.CLASSES and name != earlier.PRESENT else []
+    is_method = name is None or name in (*earlier.CLASSES, *installed("methods")) or renamed
+    sections = {"evaluation": recipe.get("evaluation")} | ({"model": arguments} if is_method else {})
+
+    given = [key for key, _ in flatten({k: v for k, v in sections.items() if isinstance(v, Mapping)})]
+    moved = {key: earlier.place_now(key) for key in given}
+    places = [f"{old} is now {new}" for old, new in moved.items() if new]
+    places += [f"the class {old} is now {earlier.PRESENT}" for old in renamed]
+    if places:
+        raise ValueError(f"{path}: a recipe of an earlier version: {', '.join(places)}")
 
 
 def find_class(name: Any, where: str) -> type:
@@ -160,19 +186,3 @@ def _check_arguments(given: Any, cls: type, where: str) -> None:
         if key not in allowed:
             raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}")
         _check(value, f"{where}.{key}", allowed[key].annotation)
-
-
-def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class by name; those of its base classes count where it passes `**kwargs` on."""
-    allowed: dict[str, inspect.Parameter] = {}
-    for owner in cls.__mro__:
-        if "__init__" not in vars(owner):
-            continue
-        own = inspect.signature(owner.__init__).parameters
-        variable = [p.kind for p in own.values() if p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
-        allowed |= {
-            name: p for name, p in own.items() if name != "self" and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-        }
-        if inspect.Parameter.VAR_KEYWORD not in variable:
-            break
-    return allowed

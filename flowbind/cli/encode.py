@@ -32,12 +32,12 @@ def run(verb: str, arguments: list[str]) -> None:
 
     own = [name for name in parser.options if name not in CONFIG]
     cli = build([*(f"--config={path}" for path in options.config), *rest], own)
-    manifests, promises = cli.datamodule.manifests, Promises()
+    method, manifests, promises = cli.model.method, cli.datamodule.manifests, Promises()
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
         store = encode(
-            cli.model.modalities,
+            method.modalities,
             manifests[split],
             cli.datamodule.folder(split),
             cli.trainer,
@@ -45,6 +45,6 @@ def run(verb: str, arguments: list[str]) -> None:
             options.workers,
             promises,
         )
-        absent = [name for name in getattr(cli.model, "learnt", ()) if name not in store.fields]
+        absent = [name for name in method.learnt if name not in store.fields]
         if split == "train" and absent and cli.trainer.is_global_zero:
             say(f"{take_out(manifests[split], absent)}, before `flowbind fit`")

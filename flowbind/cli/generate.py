@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowbind.cli.parser import Parser, check_folder, named, path, real, whole
+from flowbind.cli.parser import Parser, check_folder, named, path, whole
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -19,32 +19,36 @@ def run(verb: str, arguments: list[str]) -> None:
         "--to", action="append", required=True, metavar="NAME", help="a target; may be given several times"
     )
     parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
-    parser.add_argument("--seed", type=whole(0), default=0, help="of everything that is drawn")
-    parser.add_argument("--steps", type=whole(1), default=10, help="solver steps a leg")
-    parser.add_argument("--source-steps", type=whole(1), help="solver steps of the source leg, if not --steps")
-    parser.add_argument("--method", default="euler", help="euler, midpoint, rk4 or dopri5")
-    parser.add_argument(
-        "--variety", type=real(0), default=0.0, help="noise added to the shared latent, in units of the training noise"
-    )
+    parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
     parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    options = parser.parse_args(arguments)
+    model_folder = next((word for word in arguments if (Path(word) / "model.json").is_file()), None)
+    if model_folder is None:
+        parser.epilog = "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
+        options, _ = parser.parse_known_args(arguments)  # there is no model: that is told below
+    else:
+        from flowbind.cli.sampling import add_choices, chosen
+        from flowbind.release import sampling_of
+
+        choices = add_choices(parser, *sampling_of(model_folder))
+        options = parser.parse_args(arguments)
 
     given = [named("--from", source) for source in options.sources]
     check_folder(options.out)
 
     from flowbind.cli.names import refuse_existing, stems
     from flowbind.cli.sources import expand
-    from flowbind.generation import check_sampling, find_device
+    from flowbind.generation import find_device
     from flowbind.progress import track
     from flowbind.registry import installed
     from flowbind.release import load
     from flowbind.samples import together
 
-    steps = (options.source_steps or options.steps, options.steps)
-    check_sampling(steps, options.method, options.variety)
     model = load(options.model, find_device(options.device))
+    sampling = chosen(options, choices)
+    model.method.choose(model.sampling, **sampling)
+    model.check_direction([name for name, _ in given], options.to)
     lists: dict[str, list[str | Path]] = {}
     for name, value in given:
         modality = model.modality(name)
@@ -64,7 +68,7 @@ def run(verb: str, arguments: list[str]) -> None:
     starts = range(0, count, options.batch)
     for start in track(starts, "generating") if len(starts) > 1 else starts:
         part = {name: samples[start : start + options.batch] for name, samples in sources.items()}
-        made = model.generate(part, list(targets), steps, options.method, options.variety, options.seed, first=start)
+        made = model.generate(part, list(targets), seed=options.seed, first=start, **sampling)
         options.out.mkdir(parents=True, exist_ok=True)  # a mistake leaves nothing behind
         for name, raws in made.items():
             for file, raw in zip(files[name][start : start + options.batch], raws, strict=True):

@@ -26,11 +26,11 @@ def run(verb: str, arguments: list[str]) -> None:
         raise ValueError(f"'{name}' needs both --mean and --std")
 
     from flowbind.cli.recipe import build
-    from flowbind.official import read_official
+    from flowbind.methods.flowbind.official import read_official
     from flowbind.progress import say
     from flowbind.release import save
 
-    modalities = build(["--config", options.recipe]).model.modalities
+    modalities = build(["--config", options.recipe]).model.method.modalities
     statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
     save(read_official(options.checkpoint, options.config, modalities, statistics), options.out)
     say(f"wrote the released model {options.out}")

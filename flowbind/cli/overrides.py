@@ -18,15 +18,21 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from flowbind.cli.check import find_class, load_yaml, parameters
+from flowbind import earlier
+from flowbind.cli.check import find_class, load_yaml
 from flowbind.cli.options import Option
 from flowbind.codec import Codec
+from flowbind.component import parameters
+from flowbind.evaluation import EvaluationConfig
+from flowbind.method import Method
 from flowbind.metrics.metric import Metric
 from flowbind.modality import Modality
 from flowbind.registry import installed, load, nearest
+from flowbind.train.training import TrainingConfig
 
-PARTS = ("model", "data", "trainer")  # of a recipe; its other keys have no classes
-KINDS = {Modality: "modalities", Codec: "codecs", Metric: "metrics"}
+PARTS = ("model", "training", "evaluation", "data", "trainer")  # of a recipe; its other keys have no classes
+CONFIGS = {"training": TrainingConfig, "evaluation": EvaluationConfig}
+KINDS = {Method: "methods", Modality: "modalities", Codec: "codecs", Metric: "metrics"}
 # Modules of types that are values, not classes of a recipe.
 PLAIN = ("builtins", "collections.abc", "datetime", "inspect", "pathlib", "typing")
 BARE = re.compile(r"[A-Za-z][\w-]*")  # a name without dots
@@ -105,7 +111,7 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
         return None, []
 
     place, owner, led = (
-        Place(recipe, first, trainer if first == "trainer" else None),
+        Place(recipe, first, {"trainer": trainer, **CONFIGS}.get(first)),
         None,
         f"--{first}",
     )
@@ -152,7 +158,9 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
 
         allowed = parameters(owner)
         if part not in allowed:
-            raise ValueError(f"no option {led}.{part}; {_near(part, allowed, led)}")
+            now = earlier.place_now(f"{led}.{part}".removeprefix("--"))
+            near = f"it is --{now} now" if now else _near(part, allowed, led)
+            raise ValueError(f"no option {led}.{part}; {near}")
         place, led = Place(holder, part, allowed[part].annotation), f"{led}.{part}"
     return place, defaults
 
@@ -218,6 +226,8 @@ def names_below(recipe: Mapping[str, Any]) -> list[str]:
     for part in ("model", "data"):
         path = (recipe.get(part) or {}).get("class_path")
         names += [f"--{part}.{name}" for name in parameters(find_class(path, part))] if path else []
+    for part, config in CONFIGS.items():
+        names += [f"--{part}.{name}" for name in parameters(config)]
     return names
 
 

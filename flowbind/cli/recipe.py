@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import set_loader
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.environments import LightningEnvironment
@@ -20,22 +20,27 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from yaml import YAMLError
 
-from flowbind.cli.check import check_recipe, load_yaml
+from flowbind.cli.check import check_recipe, find_class, load_yaml
 from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
+from flowbind.evaluation import EvaluationConfig
 from flowbind.lock import alone_in
+from flowbind.method import Method
 from flowbind.progress import say
 from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
 from flowbind.train.checkpoints import Checkpoints, check_checkpoint, newest, read_checkpoint, step_of
 from flowbind.train.curves import Curves
 from flowbind.train.deciding import settings_of
 from flowbind.train.run_folder import CHECKPOINTS, CURVES, MODEL, RunFolder, Start
+from flowbind.train.training import Training, TrainingConfig
 
 KEYS = (
     "model",
+    "training",
+    "evaluation",
     "data",
     "trainer",
     "seed_everything",
@@ -73,6 +78,14 @@ class RecipeParser(LightningArgumentParser):
         raise ValueError(explain(message))
 
 
+    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **named: Any) -> Any:
+        """Takes a method as the model, too: `Training` is made of it."""
+        if nested_key == "model":
+            kinds = (Method, LightningModule)
+            return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=True)
+        return super().add_lightning_class_args(lightning_class, nested_key, *args, **named)
+
+
 class RecipeCLI(LightningCLI):
     """LightningCLI with flowbind's run folder: `trainer.default_root_dir` holds config, curves, checkpoints and the model."""
 
@@ -97,6 +110,8 @@ class RecipeCLI(LightningCLI):
         self.kept = ExitStack()  # holds the run folder for this process
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
+        name = (merged.get("model") or {}).get("class_path")
+        self.is_method = name is None or issubclass(find_class(name, "model"), Method)
         super().__init__(
             args=[*filter(None, [verb]), f"--config={dump(merged)}", *map(str, options)],
             run=verb is not None,
@@ -136,6 +151,9 @@ class RecipeCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
+            if isinstance(self.model, Method):
+                own = self.config_init[self.subcommand] if self.subcommand else self.config_init
+                self.model = Training(self.model, own.training, own.evaluation)
         except ImportError as error:  # of a logger, say, whose package is not there
             raise ValueError(plain(error)) from error
         except ValueError as error:
@@ -145,6 +163,9 @@ class RecipeCLI(LightningCLI):
         """Leaves the checkpoint alone: the recipe says what the model is, and the checkpoint is compared with it."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        if self.is_method:
+            parser.add_class_arguments(TrainingConfig, "training")
+            parser.add_class_arguments(EvaluationConfig, "evaluation")
         parser.add_argument(
             "--resume",
             choices=["auto", "never"],
@@ -360,9 +381,11 @@ class RecipeCLI(LightningCLI):
                 f"{type(self.model).__name__} has nothing to test; `flowbind validate` gives the loss on the validation samples"
             )
         self._trained()
-        if hasattr(self.model, "quick_look"):
-            checkpoint, usual = Path(self.config_init.test.ckpt_path), asdict(type(self.model.evaluation)())
-            self.model.quick_look = self.run_folder.quick_look(checkpoint, self.resolved(), usual)
+        if isinstance(self.model, Training):
+            checkpoint, recipe = Path(self.config_init.test.ckpt_path), self.resolved()
+            recipe["evaluation"]["sampling"] = asdict(self.model.sampling)
+            usual = asdict(EvaluationConfig()) | {"sampling": asdict(self.model.method.Sampling())}
+            self.model.quick_look = self.run_folder.quick_look(checkpoint, recipe, usual)
 
 
 def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:

@@ -85,15 +85,18 @@ def _body(place: str, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[
     return f"""seed_everything: 0
 
 model:
-  class_path: flowbind.FlowBind
+  class_path: flowbind
   init_args:
     modalities: # all that training samples have; take out what is not to be learnt
 {parts}    drift: {{width: 256, depth: 4, ratio: 4}}
     head: {{width: 256, depth: 2}}
-    learning_rate: 1.0e-3
-    warmup_steps: {min(100, steps // 6)}
-    decay: cosine
-    evaluation: {{steps: 10, method: euler, gallery: {min(GALLERY, complete)}}}
+
+training:
+  learning_rate: 1.0e-3
+  warmup_steps: {min(100, steps // 6)}
+  decay: cosine
+
+evaluation: {{sampling: {{steps: 10}}, gallery: {min(GALLERY, complete)}}}
 
 data:
   class_path: flowbind.data.latents.LatentDataModule

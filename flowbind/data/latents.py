@@ -17,6 +17,7 @@ from flowbind.batch import Batch, Links, Place, find_links
 from flowbind.data.mixture import Mixture, apportion, step_numbers
 from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.manifest import Manifest
+from flowbind.method import Method
 from flowbind.modality import Modality
 from flowbind.registry import installed, nearest
 from flowbind.store import LINE, MANIFEST, LatentStore
@@ -73,7 +74,7 @@ class LatentDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        self.open("train", module.modalities, module.learnt)
+        self.open("train", module.method.modalities, module.method.learnt)
         return [self.folder("train") / MANIFEST, *module.inputs]
 
     def open(self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()) -> LatentStore:
@@ -107,13 +108,13 @@ class LatentDataModule(LightningDataModule):
         manifest = Manifest.read(path, {*modalities, *installed("modalities")})
         return [name for name in names if not any(name in sample.values for sample in manifest.samples)]
 
-    def mixture(self, store: LatentStore, learnt: Collection[str]) -> Mixture:
-        """The sampler over a store's strata; those that have none of the modalities to learn get no rows.
+    def mixture(self, store: LatentStore, method: Method) -> Mixture:
+        """The sampler over a store's strata; those that teach the method nothing get no rows.
 
         Raises:
             ValueError: a weight for a kind of samples that the store does not have, or a batch too small.
         """
-        teaching = [not set(learnt).isdisjoint(stratum.modalities) for stratum in store.strata]
+        teaching = [method.trains_on(stratum.modalities) for stratum in store.strata]
         rows = {"+".join(s.modalities): s.rows for s, teaches in zip(store.strata, teaching, strict=True) if teaches}
         wanted = {"+".join(sorted(kind.split("+"))): weight for kind, weight in (self.weights or {}).items()}
         found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
@@ -134,13 +135,13 @@ class LatentDataModule(LightningDataModule):
 
     @property
     def _modalities(self) -> Mapping[str, Modality]:
-        return self.trainer.lightning_module.modalities
+        return self.trainer.lightning_module.method.modalities
 
     def train_dataloader(self) -> DataLoader:
-        learnt = self.trainer.lightning_module.learnt
-        store = self.open("train", self._modalities, learnt)
+        method = self.trainer.lightning_module.method
+        store = self.open("train", self._modalities, method.learnt)
         names, device = list(self._modalities), self.trainer.strategy.root_device
-        self.steps = Steps(store, names, self.mixture(store, learnt), 0, *self._share, self.trainer.overfit_batches)
+        self.steps = Steps(store, names, self.mixture(store, method), 0, *self._share, self.trainer.overfit_batches)
         self.begin_at(self.trainer.global_step)
         resident = fits(store, names, device) if self.device_resident == "auto" else self.device_resident
         if resident:
@@ -166,7 +167,14 @@ class LatentDataModule(LightningDataModule):
         if "val" not in self.manifests and self.trainer.state.fn != TrainerFn.VALIDATING:
             return []
         store = self.open("val", self._modalities)
-        rows = Rows(store, list(self._modalities), self.batch_size, *self._share)
+        method = self.trainer.lightning_module.method
+        strata = [i for i, s in enumerate(store.strata) if method.trains_on(s.modalities)]
+        if not strata:
+            raise ValueError(
+                f"{self.manifests['val']}: no sample has the modalities that the method trains on; add "
+                "some, or take the split out of data.manifests"
+            )
+        rows = Rows(store, list(self._modalities), self.batch_size, *self._share, strata)
         return DataLoader(rows, batch_size=None, generator=torch.Generator())  # nothing is drawn from torch's own
 
     def test_dataloader(self) -> DataLoader:
@@ -239,14 +247,24 @@ class Numbers(IterableDataset):
 
 
 class Rows(IterableDataset):
-    """Every row of a store once, stratum after stratum, for validation; a rank has every world-th row of each batch."""
+    """Every row of some strata once, stratum after stratum, for validation; a rank has every world-th row of each batch."""
 
-    def __init__(self, store: LatentStore, names: Sequence[str], size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        store: LatentStore,
+        names: Sequence[str],
+        size: int,
+        rank: int = 0,
+        world: int = 1,
+        strata: Sequence[int] | None = None,
+    ) -> None:
         self.store, self.names, self.size, self.rank, self.world = store, names, size, rank, world
+        self.strata = range(len(store.strata)) if strata is None else strata
 
     def __iter__(self) -> Iterator[Batch]:
         step = itertools.count()
-        for number, stratum in enumerate(self.store.strata):
+        for number in self.strata:
+            stratum = self.store.strata[number]
             for start in range(0, stratum.rows, self.size):
                 stop = min(start + self.size, stratum.rows)
                 rows = [np.arange(0)] * len(self.store.strata)

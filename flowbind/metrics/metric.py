@@ -4,17 +4,17 @@ A metric sees raw samples, as users get them. It turns each into a tensor of one
 into figures; so samples may be seen in any order and on any number of devices, and those of real samples are kept.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from flowbind.codec import arguments, move
+from flowbind.component import Component, move
 
 
-class Metric(ABC):
+class Metric(Component):
     """Judges generations. Constructing one loads nothing; every constructor argument is kept as the attribute of its name.
 
     Attributes:
@@ -27,6 +27,7 @@ class Metric(ABC):
             under `references`, not only with the sample's own value.
     """
 
+    group: ClassVar = "metrics"
     judges: str
     against: str
     minimum: ClassVar[int] = 2
@@ -65,7 +66,7 @@ class Metric(ABC):
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the features, as flat JSON: features of real samples are kept under it."""
-        return {"metric": type(self).__name__, "version": self.version, **arguments(self)}
+        return {"metric": type(self).__name__, "version": self.version, **self.arguments()}
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the metric to a device, with the networks that it has built. Returns it."""

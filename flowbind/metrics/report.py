@@ -46,6 +46,7 @@ def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
         said: joint[said]
         - max(joint[f"{source}->{directions[said]['target']}"] for source in directions[said]["sources"])
         for said in kinds.get("two sources", [])
+        if all(f"{source}->{directions[said]['target']}" in joint for source in directions[said]["sources"])
     }
     if gains:
         worst = min(gains, key=gains.__getitem__)
@@ -74,7 +75,9 @@ def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def kind(direction: Mapping[str, Any]) -> str:
-    """What a direction counts as: paired, never paired, itself, or two sources."""
+    """What a direction counts as: from noise, paired, never paired, itself, or two sources."""
+    if not direction["sources"]:
+        return "from noise"
     if len(direction["sources"]) > 1:
         return "two sources"
     if direction["sources"] == [direction["target"]]:
@@ -86,7 +89,8 @@ NEVER = " (never paired)"  # said of two sources
 TITLES = {
     "paired": "One source, seen together in training",
     "never paired": "One source, never seen together in training",
-    "itself": "Itself, through the shared latent",
+    "itself": "Each from itself",
+    "from noise": "From noise alone",
     "two sources": "Two sources",
 }
 
@@ -94,9 +98,10 @@ TITLES = {
 def headline(results: Mapping[str, Any]) -> str:
     """On what and how it was measured, in a line."""
     meta = results["meta"]
-    steps = f"{meta['source_steps']} + {meta['steps']} steps"
+    choices = [f"{name} {value}" for name, value in meta["sampling"].items() if value is not None]
     repeats = f", mean ± spread of {meta['repeats']} repetitions" if "repeats" in meta else ""
-    return f"{meta['samples']} test samples, seed {meta['seed']}, {meta['method']}, {steps}{repeats}"
+    samples = f"{meta['samples']} test samples, seed {meta['seed']}"
+    return ", ".join([samples, *choices]) + repeats
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
@@ -112,7 +117,11 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     if results["probes"]:
         made.append(_measures("Ceilings: what the probes read from real test latents", "modality", results["probes"]))
     made.append(_measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"]))
-    made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
+    if results["alignment"]:
+        made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
+    if results["measures"]:
+        rows = [[name, _figure(value)] for name, value in results["measures"].items()]
+        made.append(Table("On real latents", ["measure", "mean"], rows))
     return made + [_published(table, results["directions"]) for table in results["published"]]
 
 

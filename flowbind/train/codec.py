@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowbind import draws
 from flowbind.atomic import check_place
-from flowbind.codec import NeuralCodec, arguments, promise_file
+from flowbind.codec import NeuralCodec, promise_file
 from flowbind.data.raw import RawBatch, RawDataModule
 from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
@@ -244,7 +244,7 @@ class CodecTraining(Watched):
         """Measures the round trip on samples to validate on, as whoever uses these weights will make it."""
         data = getattr(self.trainer, "datamodule", None)
         if self.promised_on and isinstance(data, RawDataModule) and isinstance(self.codec, NeuralCodec):
-            codec = type(self.codec)(**arguments(self.codec) | {"weights": str(path)}).to(self.device)
+            codec = type(self.codec)(**self.codec.arguments() | {"weights": str(path)}).to(self.device)
             write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
 
     def check_export(self, run_folder: Path) -> None:

@@ -27,6 +27,7 @@ TRAINER = (
     "sync_batchnorm",
     "plugins",
 )
+NOTHING = ("compile",)  # of the keys of `training` decides the weights
 CALLBACKS = (
     BaseFinetuning,
     BatchSizeFinder,
@@ -69,9 +70,14 @@ def settings_of(
             name += "'"
         files[name] = digest(path)
 
+    # A method's training has a section of its own; that of a codec is in the model's.
+    training = {
+        key: value for key, value in (recipe.get("training") or {}).items() if key not in NOTHING
+    }
     return {
         "seed_everything": recipe["seed_everything"],
         "model": _deciding(recipe["model"], module),
+        **({"training": training} if training else {}),
         "data": _deciding(recipe["data"], data),
         "trainer": trainer,
         "files": files,

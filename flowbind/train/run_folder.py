@@ -19,8 +19,10 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from flowbind import earlier
 from flowbind.atomic import check_place, replacing
 from flowbind.codec import digest
+from flowbind.component import differences, flatten
 from flowbind.progress import say
 from flowbind.train.checkpoints import (
     check_checkpoint,
@@ -40,6 +42,7 @@ RECORD, CONFIG, CHECKPOINTS, CURVES, MODEL = (
     "model",
 )
 EARLIER = "earlier"
+FORMAT = 3  # of the record
 RESULTS = (
     "metrics.json",
     "metrics.md",
@@ -117,7 +120,8 @@ class RunFolder:
                     "cannot be told whether this is the same run; "
                     f"{ways} {next(iter(written(self.checkpoints)), 'PATH')}"
                 )
-            return Record(held["settings"], held["state"], held["start"])
+            settings = held["settings"] if held["format"] == FORMAT else earlier.settings(held["settings"])
+            return Record(settings, held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: cannot be read ({type(error).__name__}); {ways} PATH"
@@ -248,10 +252,10 @@ class RunFolder:
 
         config = self.path / CONFIG
         if config.is_file():
-            own = dict(_flat({"evaluation": usual}))
-            own |= dict(_flat(_measuring(yaml.safe_load(config.read_text(encoding="utf-8")))))
+            own = dict(flatten({"evaluation": usual}))
+            own |= dict(flatten(_measuring(yaml.safe_load(config.read_text(encoding="utf-8")))))
             looks |= {
-                key: value for key, value in _flat(_measuring(recipe)) if own.get(key) != value
+                key: value for key, value in flatten(_measuring(recipe)) if own.get(key) != value
             }
         return looks
 
@@ -283,7 +287,7 @@ class RunFolder:
 
     def _write(self, record: Record) -> None:
         with replacing(self.path / RECORD) as partial:
-            partial.write_text(json.dumps({"format": 2, **record._asdict()}, indent=1) + "\n")
+            partial.write_text(json.dumps({"format": FORMAT, **record._asdict()}, indent=1) + "\n")
 
     def _own(self) -> Iterator[Path]:
         """All that belongs to the folder's run, its record last."""
@@ -350,19 +354,9 @@ def identity(checkpoint: Path) -> str:
     return digest(checkpoint) if checkpoint.is_file() else ""
 
 
-def differences(before: Settings, now: Settings) -> list[tuple[str, Any, Any]]:
-    """Where two nested mappings differ: dotted key, value before, value now; None for what is not there."""
-    flat, other = (dict(_flat(settings)) for settings in (before, now))
-    return [
-        (key, flat.get(key), other.get(key))
-        for key in {**flat, **other}
-        if flat.get(key) != other.get(key)
-    ]
-
-
 def _measuring(recipe: Settings) -> Settings:
     """The settings of a recipe that a model's figures hang on."""
-    evaluation = dict(recipe["model"].get("init_args", {}).get("evaluation") or {})
+    evaluation = dict(recipe.get("evaluation") or {})
     evaluation.pop("published", None)  # what others measured, shown beside
     data = recipe["data"].get("init_args", {})
     if isinstance(evaluation.get("metrics"), Mapping):  # one, which may stand without a list
@@ -371,14 +365,6 @@ def _measuring(recipe: Settings) -> Settings:
         split: path for split, path in (data.get("manifests") or {}).items() if split != "val"
     }
     return {"evaluation": evaluation, "manifests": manifests, "store": data.get("store")}
-
-
-def _flat(settings: Settings, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def listed(changed: list[tuple[str, Any, Any]]) -> str:

@@ -6,12 +6,12 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 
-from flowbind.flows import Flows
+from flowbind.method import Networks, callable_networks
 
 
-def shard(flows: Flows, mesh: DeviceMesh) -> None:
+def shard(networks: Networks, mesh: DeviceMesh) -> None:
     """Splits every block, and what is left of every net, over the devices of a mesh."""
-    for net in [*flows.drifts.values(), *flows.heads.values()]:
+    for net in callable_networks(networks.nets):
         for blocks in (part for part in net.children() if isinstance(part, nn.ModuleList | nn.Sequential)):
             for block in blocks:
                 if any(True for _ in block.children()):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbind.codec import Codec, arguments, local
+from flowbind.codec import Codec, local
 from flowbind.libraries import Extra, importing
 from flowbind.progress import track
 from flowbind_text.hub import folder_of, has_words, line, without_bars
@@ -319,4 +319,4 @@ class SentencePrefixLM(Codec):
 
     def __getstate__(self) -> dict:
         """The description alone: a copy loads its models again."""
-        return {**arguments(self), "shape": self.shape, "device": self.device}
+        return {**self.arguments(), "shape": self.shape, "device": self.device}

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flowbind import draws as random
 from flowbind.batch import Batch
-from flowbind.fusion import add_noise, fuse, keep, normalize
+from flowbind.method import Loss
+from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 from flowbind.path import TimeRule, sample_path, stop_gradient, training_times
 
 LINKS, NOISE, HEADS = 1, 2, 3  # purposes of draws
@@ -126,15 +127,6 @@ def errors(
     return found
 
 
-def losses_of(batch: Batch, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The loss of each modality, scalars, from the errors of a batch's rows; their sum is the objective.
-
-    A modality without rows has loss 0, with gradients 0. On several ranks the mean of a loss over them is that of the
-    global batch.
-    """
-    return {name: error.sum() / (batch.mean_rows[name] or 1.0) for name, error in found.items()}
-
-
 def losses(
     drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
     heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
@@ -142,5 +134,6 @@ def losses(
     draws: Draws,
     config: ObjectiveConfig,
 ) -> dict[str, Tensor]:
-    """The loss of each modality on a batch."""
-    return losses_of(batch, errors(drifts, heads, batch, draws, config))
+    """The loss of each modality on a batch, scalars; their sum is the objective."""
+    by_name = errors(drifts, heads, batch, draws, config)
+    return {name: Loss(name, error).mean(batch) for name, error in by_name.items()}

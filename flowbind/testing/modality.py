@@ -28,7 +28,6 @@ from flowbind.codec import NeuralCodec
 from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.release import build_modality, describe_modality
 
 SAME = 1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
 ROUNDING = 0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it
@@ -347,10 +346,10 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
 def the_description_makes_it_again(subject: Subject) -> None:
     """Registered names and arguments, as JSON, make an equal modality."""
     modality = subject.modality
-    description = describe_modality(modality)
-    again = build_modality(json.loads(json.dumps(description)))
+    description = modality.describe()
+    again = Modality.rebuild(json.loads(json.dumps(description)))
     _demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
-    _demand(describe_modality(again) == description, f"what is made is {describe_modality(again)}, not {description}")
+    _demand(again.describe() == description, f"what is made is {again.describe()}, not {description}")
     held, made = modality.codec.fingerprint(), again.codec.fingerprint()
     _demand(made == held, f"the fingerprint of what is made is {made}, not {held}")
 

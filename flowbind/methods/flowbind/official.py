@@ -14,11 +14,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind.flows import Flows
 from flowbind.generation import Model
+from flowbind.method import Networks
+from flowbind.methods.flowbind.method import FlowBind
+from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import ObjectiveConfig
 from flowbind.regular import check_regular, read_json
 
 # Their names, and ours: of the drift net, and of the head.
@@ -74,9 +75,11 @@ def read_official(
         DriftConfig(width=settings["hidden_dim"], depth=settings["num_layers"]),
         HeadConfig(width=settings["hidden_dim"], dropout=DROPOUT),
     )
+    method = FlowBind(dict(modalities), *sizes, OBJECTIVE)
     with torch.device("meta"):
-        flows = Flows(modalities, *sizes)
-    flows.standard.to_empty(
+        networks = Networks(method)
+    flows = networks.nets
+    networks.standard.to_empty(
         device="cpu"
     )  # the rest takes the checkpoint's tensors: sizes that it does not bear out cost nothing
     for name, state in states.items():
@@ -93,8 +96,8 @@ def read_official(
         if unknown:
             raise ValueError(f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}")
         mean, std = (_statistic(path, width) for path in statistics[name])
-        flows.standard[name].set(mean, std)
-    return Model(modalities, flows.eval().requires_grad_(False), *sizes, OBJECTIVE)
+        networks.standard[name].set(mean, std)
+    return Model(method, networks.eval().requires_grad_(False))
 
 
 def _json(path: Path) -> dict[str, Any]:

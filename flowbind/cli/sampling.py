@@ -1,0 +1,89 @@
+"""Options for what a method lets one choose at generation: one for each field of its dataclass."""
+
+import argparse
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from flowbind.cli.parser import Parser
+from flowbind.method import Method
+
+# One argument of a docstring in Google's style: its name, and its text up to the next name.
+ARGUMENT = re.compile(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", re.MULTILINE | re.DOTALL)
+
+
+def add_choices(parser: Parser, method: type[Method], defaults: Mapping[str, Any]) -> list[str]:
+    """Adds an option for each sampling choice of a method.
+
+    Args:
+        parser: that receives them.
+        method: whose choices they are.
+        defaults: of the model at hand, where they differ from the method's.
+
+    Returns:
+        The names of the choices.
+    """
+    group = parser.add_argument_group(f"choices of this model, whose method is {method.__name__}")
+    hints = get_type_hints(method.Sampling)
+    help_of = described(method.Sampling)
+    standard = method.Sampling()
+
+    for choice in fields(method.Sampling):
+        default = defaults.get(choice.name, getattr(standard, choice.name))
+        group.add_argument(
+            f"--{choice.name.replace('_', '-')}",
+            type=_reader(hints[choice.name]),
+            default=default,
+            metavar=_name(hints[choice.name]),
+            help=help_of.get(choice.name, " "),
+        )
+    return [choice.name for choice in fields(method.Sampling)]
+
+
+def chosen(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
+    """The choices by name, as given or by default."""
+    return {name: getattr(options, name) for name in names}
+
+
+def described(cls: type) -> dict[str, str]:
+    """What the docstring of a class says of each of its arguments, in one line."""
+    docstring = inspect.getdoc(cls) or ""
+    _, _, arguments = docstring.partition("Args:\n")
+    indented = "\n".join(f"    {line}" for line in arguments.split("\n\n")[0].splitlines())
+    return {name: " ".join(words.split()) for name, words in ARGUMENT.findall(indented)}
+
+
+def _plain(hint: Any) -> Any:
+    """The type of a value that is there."""
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    return parts[0] if parts and get_origin(hint) is not Literal else hint
+
+
+def _name(hint: Any) -> str:
+    plain = _plain(hint)
+    if get_origin(plain) is Literal:
+        return "{" + ",".join(map(str, get_args(plain))) + "}"
+    return {int: "N", float: "NUMBER", bool: "{true,false}"}.get(plain, "VALUE")
+
+
+def _reader(hint: Any) -> Any:
+    """What makes a value of an option's words; the dataclass refuses those that cannot be."""
+    plain = _plain(hint)
+
+    def read(word: str) -> Any:
+        if plain is bool:
+            values = {"true": True, "false": False}
+            if word not in values:
+                raise argparse.ArgumentTypeError(f"takes true or false, not '{word}'")
+            return values[word]
+        if plain in (int, float):
+            try:
+                return plain(word)
+            except ValueError:
+                kind = "a whole number" if plain is int else "a number"
+                raise argparse.ArgumentTypeError(f"takes {kind}, not '{word}'") from None
+        return word
+
+    return read

@@ -1,0 +1,98 @@
+"""What earlier versions wrote, as the present one writes it.
+
+Until methods became plugins there was one, named after the package: a model's description had its
+arguments beside its name, checkpoints called its networks `flows`, and a recipe had one section for
+what now stands in `model`, `training` and `evaluation`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+METHOD = "flowbind"  # the one there was
+CLASSES = ("flowbind.FlowBind", "flowbind.train.flowbind.FlowBind")  # its names in recipes
+PRESENT = "flowbind.FlowBind"
+
+# Keys of a recipe that have another place now. What `model` had for a method moved to two sections
+# of its own.
+MOVED = {
+    "model.learning_rate": "training.learning_rate",
+    "model.warmup_steps": "training.warmup_steps",
+    "model.decay": "training.decay",
+    "model.seed": "training.seed",
+    "model.average_decay": "training.ema_decay",
+    "model.compile": "training.compile",
+    "model.base": "training.base",
+    "model.evaluation.steps": "evaluation.sampling.steps",
+    "model.evaluation.source_steps": "evaluation.sampling.source_steps",
+    "model.evaluation.method": "evaluation.sampling.solver",
+    "model.evaluation": "evaluation",
+    "evaluation.steps": "evaluation.sampling.steps",
+    "evaluation.source_steps": "evaluation.sampling.source_steps",
+    "evaluation.method": "evaluation.sampling.solver",
+}
+
+
+def place_now(key: str) -> str | None:
+    """Where a dotted key of an earlier recipe stands now; None if it has not moved."""
+    key = key.replace(".init_args", "")
+    for old, new in MOVED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return None
+
+
+def modalities(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Descriptions of modalities, which had their networks' sizes and codec beside their own arguments."""
+    return {
+        name: {
+            "name": entry["name"],
+            "args": {**entry["args"], **{key: entry[key] for key in ("codec", "drift", "head")}},
+        }
+        for name, entry in described.items()
+    }
+
+
+def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a released model: those of networks stood beside the standardisation."""
+    return {f"nets.{key}" if not key.startswith("standard.") else key: x for key, x in state.items()}
+
+
+def checkpoint(content: dict[str, Any]) -> None:
+    """Renames in place what a checkpoint of an earlier version holds; leaves one of the present as it is."""
+    described = content.get("flowbind")
+    if not isinstance(described, dict) or "modalities" not in described:
+        return
+
+    state = content["state_dict"]
+    renamed = {}
+    for old, new in (("flows.", "networks."), ("average.", "ema.")):
+        own = {key.removeprefix(old): x for key, x in state.items() if key.startswith(old)}
+        renamed |= {new + key: x for key, x in weights(own).items()}
+    content["state_dict"] = type(state)(renamed)
+
+    bond = described.get("bond")
+    args = {key: described[key] for key in ("drift", "head")}
+    args["modalities"] = modalities(described["modalities"])
+    content["flowbind"] = {
+        "method": {"name": METHOD, "args": args},
+        "ema": described["average"]["kept"],
+        **({"base": bond["base"], "learnt": bond["learnt"]} if bond else {}),
+    }
+
+
+def settings(held: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run's record, by the present sections of a recipe."""
+    model = held["model"]
+    if model["class_path"] not in CLASSES:
+        return dict(held)
+
+    args, training = {}, {}
+    for key, value in model["init_args"].items():
+        new = place_now(f"model.{key}")
+        if new is None:
+            args[key] = value
+        elif new.startswith("training."):
+            training[new.removeprefix("training.")] = value
+    return {**held, "model": {"class_path": PRESENT, "init_args": args}, "training": training}

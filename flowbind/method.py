@@ -1,0 +1,279 @@
+"""A method: how latents of several modalities become one another, as a plugin describes it.
+
+A method is a light description, like a modality. It builds its networks when it is asked to, and is
+handed them as an argument wherever they are used, so that trained, averaged, sharded and loaded
+weights are one code path. It sees standardised latents alone: reading, codecs, standardisation,
+files, checkpoints and devices are the framework's. It draws nothing at random but from the keys and
+streams that it is given (`flowbind.draws`), so that a seed decides everything.
+
+Letters of shapes: n rows of a modality in a batch, B samples to generate, * the axes of a latent.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import permutations
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from flowbind.batch import Batch
+from flowbind.component import Component, differences
+from flowbind.modality import Modality
+from flowbind.registry import nearest
+from flowbind.standardizer import Standardizer
+
+# What a flow begins from: a tensor with one row a sample, or a mapping or tuple of such.
+State = Any
+
+
+class Direction(NamedTuple):
+    """From which modalities to which, as `image+audio->text`; no source is noise alone."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.sources)}->{'+'.join(self.targets)}"
+
+
+class Loss(NamedTuple):
+    """One term of an objective, row by row.
+
+    Attributes:
+        of: the modality whose rows these are. Their number in the global batch is what the term is
+            divided by, and their lines in the manifest name the samples where it is not finite.
+        errors: of each of its rows, with shape (n,).
+    """
+
+    of: str
+    errors: Tensor
+
+    def mean(self, batch: Batch) -> Tensor:
+        """The term, a scalar, whose mean over the ranks is that over the global batch; 0 without rows, with gradients 0."""
+        return self.errors.sum() / (batch.mean_rows[self.of] or 1.0)
+
+
+class Method(Component):
+    """How latents become one another: networks, what they are trained by, and how they generate.
+
+    Args:
+        modalities: by name, as manifests name them.
+
+    Attributes:
+        Sampling: a dataclass of what may be chosen at generation. Its fields are the options of
+            `flowbind generate`, the keys of `evaluation.sampling` and the keywords of
+            `Model.generate`; it refuses values that cannot be with ValueError.
+        trained_by: arguments that decide how networks are trained and not which they are: training may go
+            on from a checkpoint with others.
+        linear: whether states are tensors that may be averaged, added and subtracted.
+        version: raised when the same weights would generate something else.
+
+    Raises:
+        ValueError: a name that is no identifier.
+    """
+
+    group: ClassVar = "methods"
+    Sampling: ClassVar[type]
+    trained_by: ClassVar[tuple[str, ...]] = ()
+    linear: ClassVar[bool] = False
+    version: ClassVar[int] = 1
+
+    def __init__(self, modalities: dict[str, Modality]) -> None:
+        for name in modalities:
+            if not name.isidentifier():
+                raise ValueError(
+                    f"a modality's name is an identifier (letters, digits, _), not '{name}'"
+                )
+        self.modalities = dict(modalities)
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Fresh networks, drawn from torch's global generator. They are not kept."""
+
+    @abstractmethod
+    def draw(self, batch: Batch, key: int) -> Any:
+        """Everything random in a step: for each row by its place in the global batch, on the batch's device.
+
+        Args:
+            batch: of standardised latents.
+            key: of the step's draws (`flowbind.draws.key`).
+        """
+
+    @abstractmethod
+    def losses(self, nets: nn.Module, batch: Batch, draws: Any) -> dict[str, Loss]:
+        """The terms of the objective, whose sum is minimised. Nothing here is random.
+
+        A modality without rows has a term all the same, with no rows in it, so that every parameter
+        gets a gradient from every batch.
+
+        Args:
+            nets: as `build` makes them.
+            batch: of standardised latents.
+            draws: of this batch, as `draw` gives them.
+        """
+
+    @abstractmethod
+    def start(
+        self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor
+    ) -> State:
+        """Where the flow of one source begins.
+
+        Args:
+            nets: as `build` makes them.
+            name: of the source.
+            x: its standardised latents, with shape (B, *).
+            sampling: an instance of `Sampling`.
+            streams: a random stream for each sample, with shape (B,).
+        """
+
+    @abstractmethod
+    def finish(
+        self,
+        nets: nn.Module,
+        state: State,
+        targets: Sequence[str],
+        sampling: Any,
+        streams: Tensor,
+    ) -> dict[str, Tensor]:
+        """Standardised latents of every target, with shape (B, *) each, from where a flow begins."""
+
+    def fuse(self, states: Sequence[State], sampling: Any, streams: Tensor) -> State:
+        """Where the flow of all sources together begins. Here a method takes exactly one.
+
+        Args:
+            states: of each source, as `start` gives them; none where noise alone is asked for.
+            sampling: an instance of `Sampling`.
+            streams: a random stream for each sample, with shape (B,).
+        """
+        (state,) = states
+        return state
+
+    def directions(self) -> list[Direction]:
+        """What is judged: here each modality to each other one."""
+        return [Direction((a,), (b,)) for a, b in permutations(self.modalities, 2)]
+
+    def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
+        """Whether it can generate these targets from these sources: here what is judged."""
+        known = [d for d in self.directions() if set(d.sources) == set(sources)]
+        return bool(targets) and all(any(name in d.targets for d in known) for name in targets)
+
+    @property
+    def learnt(self) -> list[str]:
+        """Modalities whose networks are trained, and whose samples are needed for it."""
+        return list(self.modalities)
+
+    def trains_on(self, present: Collection[str]) -> bool:
+        """Whether samples that have these modalities teach anything."""
+        return not set(present).isdisjoint(self.learnt)
+
+    def adopt(
+        self, networks: "Networks", base: "Method", base_networks: "Networks"
+    ) -> Collection[str]:
+        """Takes over the weights of a released model to build on; here all of them.
+
+        Args:
+            networks: fresh ones of this method.
+            base: the released model's method.
+            base_networks: its networks.
+
+        Returns:
+            The modalities whose standardisation was taken over, too.
+
+        Raises:
+            ValueError: its weights do not fit.
+        """
+        check_same_codecs(self.modalities, base.modalities, self.modalities)
+        try:
+            networks.load_state_dict(base_networks.state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"its networks are others ({reason})") from None
+        return list(self.modalities)
+
+    def measures(self, nets: nn.Module, batch: Batch, key: int) -> dict[str, Tensor]:
+        """Figures on real latents besides generations, row by row, such as a bound of their likelihood; here none.
+
+        Args:
+            nets: as `build` makes them.
+            batch: of standardised latents, complete samples.
+            key: of what is drawn.
+        """
+        return {}
+
+    def choose(self, sampling: Any = None, **choices: Any) -> Any:
+        """Sampling choices.
+
+        Args:
+            sampling: what holds where nothing else is chosen; the defaults of `Sampling` if None.
+            choices: by name of the field.
+
+        Raises:
+            ValueError: no such choice, or a value that it cannot have.
+        """
+        names = [field.name for field in fields(self.Sampling)]
+        for name in choices:
+            if name not in names:
+                raise ValueError(f"no sampling choice '{name}'; {nearest(name, names)}")
+        return replace(sampling or self.Sampling(), **choices)
+
+
+class Networks(nn.Module):
+    """What is trained, averaged, sharded and saved: a method's networks, and the standardisation of latents.
+
+    Args:
+        method: that builds them.
+    """
+
+    def __init__(self, method: Method) -> None:
+        super().__init__()
+        self.nets = method.build()
+        self.standard = nn.ModuleDict(
+            {name: Standardizer(*m.codec.shape) for name, m in method.modalities.items()}
+        )
+
+
+def check_same_codecs(
+    ours: Mapping[str, Modality], theirs: Mapping[str, Modality], names: Collection[str]
+) -> None:
+    """Refuses a model to build on whose latents are others.
+
+    Raises:
+        ValueError: it lacks a modality, or has another codec; what differs is named.
+    """
+    for name in names:
+        if name not in theirs:
+            raise ValueError(f"it has no modality '{name}'; {nearest(name, theirs)}")
+        before, now = theirs[name].codec.fingerprint(), ours[name].codec.fingerprint()
+        for key, theirs_is, ours_is in differences(before, now):
+            raise ValueError(
+                f"its '{name}' has another codec: {key} is {theirs_is!r} there, "
+                f"{ours_is!r} in the recipe"
+            )
+
+
+def callable_networks(module: nn.Module) -> list[nn.Module]:
+    """The networks of a module, outermost first: itself if it can be called, else those of its parts."""
+    if type(module).forward is not nn.Module.forward:
+        return [module]
+    return [net for part in module.children() for net in callable_networks(part)]
+
+
+def concatenate(states: Sequence[State]) -> State:
+    """States of several batches as one of all their samples."""
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(states))
+    if isinstance(first, Mapping):
+        return {key: concatenate([state[key] for state in states]) for key in first}
+    return type(first)(concatenate(parts) for parts in zip(*states, strict=True))
+
+
+def select(state: State, rows: slice) -> State:
+    """A state of some of its samples."""
+    if isinstance(state, Tensor):
+        return state[rows]
+    if isinstance(state, Mapping):
+        return {key: select(part, rows) for key, part in state.items()}
+    return type(state)(select(part, rows) for part in state)

@@ -1,0 +1,216 @@
+"""FlowBind: every modality tied to one shared latent by its own invertible flow (arXiv 2512.15420)."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from flowbind import draws as random
+from flowbind.batch import Batch
+from flowbind.method import Direction, Loss, Method, Networks, check_same_codecs
+from flowbind.methods.flowbind.fusion import add_noise
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
+from flowbind.modality import Modality
+from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.padding import padded
+from flowbind.registry import nearest
+from flowbind.solver import SOLVERS, Solver, integrate
+
+
+@dataclass(frozen=True)
+class FlowBindSampling:
+    """What may be chosen when FlowBind generates.
+
+    Args:
+        steps: Solver steps from the shared latent to a target; 10 in the authors' code.
+        source_steps: Solver steps from a source to the shared latent; as many as `steps` if None.
+        solver: The solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
+        variety: Noise added to the shared latent, in standard deviations of the training noise; 0
+            is deterministic.
+    """
+
+    steps: int = 10
+    source_steps: int | None = None
+    solver: Solver = "euler"
+    variety: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "source_steps"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
+        if self.solver not in SOLVERS:
+            raise ValueError(f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}")
+        if not 0 <= self.variety < math.inf:
+            raise ValueError(f"variety must be a number, at least 0, not {self.variety}")
+
+
+class Flows(nn.Module):
+    """Per modality its drift net and its head of the auxiliary encoder."""
+
+    def __init__(
+        self, modalities: Mapping[str, Modality], drift: DriftConfig, head: HeadConfig
+    ) -> None:
+        super().__init__()
+        self.drifts = nn.ModuleDict({name: m.build_drift(drift) for name, m in modalities.items()})
+        self.heads = nn.ModuleDict({name: m.build_head(head) for name, m in modalities.items()})
+
+
+class FlowBind(Method):
+    """One invertible flow for each modality, to a shared latent that all of them learn.
+
+    Args:
+        modalities: Modalities by name, as manifests name them; their latents have one shape.
+        drift: Size of a drift net, where the modality does not say. The paper's by default.
+        head: Size of a head, where the modality does not say. The paper's by default.
+        objective: Settings of the objective.
+        bind: Modalities to learn, on top of the released model that `training.base` names: the
+            flows of all others are those of that model and stay as they are, to the bit. The paper
+            binds 3D points so, from image-points pairs alone. None: learn all.
+
+    Raises:
+        ValueError: fewer than two modalities, latents of different shapes, or a name to bind that
+            is no modality.
+    """
+
+    Sampling = FlowBindSampling
+    trained_by: ClassVar = ("objective", "bind")
+    linear: ClassVar = True
+
+    def __init__(
+        self,
+        modalities: dict[str, Modality],
+        drift: DriftConfig = DriftConfig(),  # noqa: B008 - frozen
+        head: HeadConfig = HeadConfig(),  # noqa: B008
+        objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008
+        bind: list[str] | None = None,
+    ) -> None:
+        super().__init__(modalities)
+        check_shapes(modalities)
+        for name in bind or []:
+            if name not in modalities:
+                raise ValueError(f"bind: no modality '{name}' here; {nearest(name, modalities)}")
+        self.drift = drift
+        self.head = head
+        self.objective = objective
+        self.bind = bind
+
+    def build(self) -> Flows:
+        return Flows(self.modalities, self.drift, self.head)
+
+    @property
+    def learnt(self) -> list[str]:
+        return list(self.modalities) if self.bind is None else self.bind
+
+    def draw(self, batch: Batch, key: int) -> Draws:
+        return Draws.sample(batch, key)
+
+    def losses(self, nets: Flows, batch: Batch, draws: Draws) -> dict[str, Loss]:
+        by_name = errors(nets.drifts, nets.heads, batch, draws, self.objective)
+        return {name: Loss(name, error) for name, error in by_name.items()}
+
+    def start(
+        self, nets: Flows, name: str, x: Tensor, sampling: FlowBindSampling, streams: Tensor
+    ) -> Tensor:
+        """The shared latent that one source tells, with shape (B, *): its flow from 1 to 0."""
+        steps = sampling.source_steps or sampling.steps
+        return flow(nets, name, x, 1.0, 0.0, steps, sampling.solver)
+
+    def fuse(
+        self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor
+    ) -> Tensor:
+        """The mean of what the sources tell, with shape (B, *), and fresh noise if that is chosen."""
+        z = torch.stack(list(states)).mean(0) if len(states) > 1 else states[0]
+        if not sampling.variety:
+            return z
+        noise = random.normal(streams, *z.shape[1:]).to(z.dtype)
+        variance = sampling.variety**2 * self.objective.noise_variance
+        return add_noise(z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variance)
+
+    def finish(
+        self,
+        nets: Flows,
+        state: Tensor,
+        targets: Sequence[str],
+        sampling: FlowBindSampling,
+        streams: Tensor,
+    ) -> dict[str, Tensor]:
+        """The flow of each target from 0 to 1."""
+        return {
+            name: flow(nets, name, state, 0.0, 1.0, sampling.steps, sampling.solver)
+            for name in targets
+        }
+
+    def directions(self) -> list[Direction]:
+        """From each modality to each, itself included, then from every two to each other one."""
+        names = list(self.modalities)
+        one = [Direction((a,), (b,)) for a in names for b in names]
+        two = [Direction(pair, (b,)) for pair in combinations(names, 2) for b in names if b not in pair]
+        return one + two
+
+    def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
+        """Any, from any."""
+        return bool(sources) and bool(targets)
+
+    def adopt(self, networks: Networks, base: Method, base_networks: Networks) -> list[str]:
+        """Takes over the flows of all modalities but those to bind, which are frozen; without these, all flows."""
+        if not isinstance(base, FlowBind):
+            raise ValueError(f"it is of the method {type(base).__name__}, not {type(self).__name__}")
+        if base.objective.normalize != self.objective.normalize:
+            raise ValueError(
+                f"its latents have normalize: {base.objective.normalize}; "
+                "set model.objective.normalize to that"
+            )
+        others = [name for name in self.modalities if self.bind is None or name not in self.bind]
+        check_same_codecs(self.modalities, base.modalities, others)
+
+        for name in others:
+            own, theirs = (_parts(each, name) for each in (networks, base_networks))
+            for part, trained in zip(own, theirs, strict=True):
+                try:
+                    part.load_state_dict(trained.state_dict())
+                except RuntimeError as error:
+                    reason = str(error).splitlines()[-1].strip()
+                    raise ValueError(f"its '{name}' is of another size ({reason})") from None
+                if self.bind is not None:
+                    part.requires_grad_(False).eval()
+        return others
+
+
+def _parts(networks: Networks, name: str) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """Drift net, head and standardisation of one modality."""
+    return networks.nets.drifts[name], networks.nets.heads[name], networks.standard[name]
+
+
+def flow(
+    nets: Flows, name: str, x: Tensor, start: float, stop: float, steps: int, solver: Solver
+) -> Tensor:
+    """One leg of a flow, in float32 at least: of networks in half precision only the velocities are rounded to it."""
+    drift, precision = nets.drifts[name], next(nets.parameters()).dtype
+    exact = torch.promote_types(precision, torch.float32)
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        return drift(x.to(precision), t.to(precision)).to(exact)
+
+    rows = integrate(velocity, padded(x.to(exact)), start, stop, steps, solver)
+    return rows[: len(x)]
+
+
+def check_shapes(modalities: Mapping[str, Modality]) -> None:
+    """Refuses a set of modalities that no shared latent can tie together.
+
+    Raises:
+        ValueError: fewer than two modalities, or latents of different shapes.
+    """
+    if len(modalities) < 2:
+        raise ValueError(f"a model ties at least two modalities together, not {len(modalities)}")
+    shapes = {name: tuple(modality.codec.shape) for name, modality in modalities.items()}
+    if len(set(shapes.values())) > 1:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise ValueError(
+            f"all latents must have one shape, not {listed}; choose codecs of equal width"
+        )

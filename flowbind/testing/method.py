@@ -1,0 +1,305 @@
+"""The laws of a method: what flowbind takes for granted of every plugin, as checks that its author can run.
+
+def test_laws():
+    check_method(Mine({"text": Text(), "image": Image()}))
+
+A law that is broken raises AssertionError with one line: the method, the law, and what was seen.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cached_property, wraps
+from itertools import chain, combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowbind import draws
+from flowbind.batch import Batch, Links, Place
+from flowbind.codec import Codec
+from flowbind.method import Loss, Method, Networks, select
+
+ROWS = 6  # samples of each kind in a batch
+SAME = 1e-5  # of the largest number: kernels add in another order when a batch is of another size
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a law is tried on.
+
+    Args:
+        method: the plugin.
+    """
+
+    method: Method
+
+    @cached_property
+    def networks(self) -> Networks:
+        """Networks with fresh weights, the same for each subject, none of them 0: what starts as nothing would hide much."""
+        networks = self.fresh()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in networks.parameters():
+                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+        return networks
+
+    def fresh(self) -> Networks:
+        """Networks as the method builds them, from a fixed seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return Networks(self.method)
+
+    @cached_property
+    def sampling(self) -> Any:
+        """The default choices."""
+        return self.method.Sampling()
+
+    def batch(self, *kinds: tuple[str, ...], dtype: torch.dtype = torch.float32) -> Batch:
+        """A global batch of standardised latents: `ROWS` samples of each kind, by the modalities they have."""
+        generator = torch.Generator().manual_seed(2)
+        latents, samples = {}, {}
+        for name, modality in self.method.modalities.items():
+            own = [range(i * ROWS, (i + 1) * ROWS) for i, kind in enumerate(kinds) if name in kind]
+            samples[name] = torch.tensor(list(chain(*own)), dtype=torch.long)
+            latents[name] = _latents(modality.codec, len(samples[name]), generator, dtype)
+        return Batch.of(latents, samples)
+
+    def terms(self, networks: Networks, batch: Batch, key: int = 3) -> dict[str, Loss]:
+        """The objective's terms on a batch."""
+        return self.method.losses(networks.nets, batch, self.method.draw(batch, key))
+
+    @property
+    def complete(self) -> tuple[str, ...]:
+        """The kind of samples that have everything."""
+        return tuple(self.method.modalities)
+
+    def kinds(self) -> Iterator[tuple[str, ...]]:
+        """The kinds of samples that teach the method something."""
+        names = list(self.method.modalities)
+        subsets = chain(*(combinations(names, size) for size in range(1, len(names) + 1)))
+        return (kind for kind in subsets if self.method.trains_on(kind))
+
+
+def _latents(codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+    """Latents as the framework hands them to a method: standardised numbers."""
+    return torch.randn(rows, *codec.shape, generator=generator).to(dtype)
+
+
+LAWS: list[Callable[[Subject], None]] = []
+
+
+def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
+    """Adds a law: a function whose docstring states it in one line."""
+
+    @wraps(check)
+    def named(subject: Subject) -> None:
+        broken = f"{type(subject.method).__name__} breaks the law '{check.__name__}': {check.__doc__} But"
+        try:
+            check(subject)
+        except AssertionError as error:
+            raise AssertionError(f"{broken} {error}") from None
+        except Exception as error:
+            raise AssertionError(f"{broken} {error!r} is raised") from error
+
+    LAWS.append(named)
+    return named
+
+
+def check_method(method: Method) -> None:
+    """Tries every law on a method.
+
+    Args:
+        method: the plugin, registered under an entry point, with networks small enough for a test.
+
+    Raises:
+        AssertionError: a law is broken; it is named.
+    """
+    subject = Subject(method)
+    for each in LAWS:
+        each(subject)
+
+
+def _demand(holds: Any, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
+
+
+def _same(first: dict[str, Loss], second: dict[str, Loss]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name].errors, second[name].errors) for name in first
+    )
+
+
+@law
+def a_description_makes_it_again(subject: Subject) -> None:
+    """What `describe` gives is JSON, from which a method is made that is described alike."""
+    description = subject.method.describe()
+    again = Method.rebuild(json.loads(json.dumps(description)))
+    _demand(type(again) is type(subject.method), f"a {type(again).__name__} is made")
+    _demand(again.describe() == description, f"what is made is {again.describe()}")
+
+
+@law
+def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
+    """Built on the meta device, networks work once they have their weights, like those built with them."""
+    with torch.device("meta"):
+        empty = Networks(subject.method)
+    empty.load_state_dict(subject.networks.state_dict(), assign=True)
+    left = [name for name, x in chain(empty.named_parameters(), empty.named_buffers()) if x.is_meta]
+    _demand(not left, f"{', '.join(left[:3])} are not in the weights; make buffers persistent")
+    batch = subject.batch(subject.complete)
+    same = _same(subject.terms(empty, batch), subject.terms(subject.networks, batch))
+    _demand(same, "they give other losses")
+
+
+@law
+def building_keeps_nothing(subject: Subject) -> None:
+    """Networks are built afresh each time, from torch's global generator, and the method keeps none of them."""
+    first, second = subject.fresh(), subject.fresh()
+    theirs = {id(part) for part in second.modules()}
+    _demand(not any(id(part) in theirs for part in first.modules()), "two builds share a network")
+    values = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    _demand(all(torch.equal(a, b) for a, b in values), "one seed gives two sets of weights")
+    kept = [k for k, v in vars(subject.method).items() if isinstance(v, torch.nn.Module)]
+    _demand(not kept, f"it keeps {', '.join(kept)}")
+
+
+@law
+def losses_depend_on_networks_batch_and_draws_alone(subject: Subject) -> None:
+    """Losses are the same again, whatever torch's global generator is; another key gives others."""
+    batch = subject.batch(subject.complete)
+    results = []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            results.append(subject.terms(subject.networks, batch))
+    _demand(_same(*results), "the global seed changes them")
+    _demand(not _same(results[0], subject.terms(subject.networks, batch, key=4)), "a key does not")
+
+
+@law
+def losses_are_of_rows(subject: Subject) -> None:
+    """Each term has one finite error for each row of the modality that it is of."""
+    for kind in subject.kinds():
+        batch = subject.batch(kind)
+        for name, term in subject.terms(subject.networks, batch).items():
+            _demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
+            expected = (len(batch.latents[term.of]),)
+            shape = tuple(term.errors.shape)
+            _demand(shape == expected, f"'{name}' has the shape {shape}, its rows are {expected[0]}")
+            _demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
+
+
+@law
+def every_parameter_has_a_gradient(subject: Subject) -> None:
+    """Every trained parameter gets a gradient from every batch, also from one without rows."""
+    for kinds in [*([kind] for kind in subject.kinds()), []]:
+        networks = subject.fresh()
+        batch = subject.batch(*kinds)
+        terms = subject.terms(networks, batch)
+        sum(term.mean(batch) for term in terms.values()).backward()
+        left = [name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None]
+        where = "+".join(kinds[0]) if kinds else "no rows"
+        _demand(not left, f"from {where} there is none for {', '.join(left[:3])}")
+
+
+@law
+def two_ranks_average_to_one(subject: Subject) -> None:
+    """The mean over two ranks of each term is that of the global batch, in float64."""
+    networks = subject.fresh().double()
+    whole = subject.batch(*subject.kinds(), dtype=torch.float64)
+    parts = [share(whole, rank, 2) for rank in range(2)]
+    alone = {name: term.mean(whole) for name, term in subject.terms(networks, whole).items()}
+    shared = [
+        {name: term.mean(part) for name, term in subject.terms(networks, part).items()}
+        for part in parts
+    ]
+    for name, expected in alone.items():
+        mean = (shared[0][name] + shared[1][name]) / 2
+        off = (mean - expected).abs().item()
+        _demand(off <= 1e-9 * max(1.0, expected.abs().item()), f"'{name}' is off by {off:.2g}")
+
+
+def share(batch: Batch, rank: int, world: int) -> Batch:
+    """One rank's part of a global batch: every world-th sample, with its rows and links."""
+    samples = torch.cat(list(batch.samples.values()))
+    row = samples % world == rank
+    link = row[batch.links.target]
+    number = row.cumsum(0) - 1  # of a global row among this rank's
+    own = {name: s % world == rank for name, s in batch.samples.items()}
+    return replace(
+        batch,
+        latents={name: x[own[name]] for name, x in batch.latents.items()},
+        samples={name: s[own[name]] for name, s in batch.samples.items()},
+        links=Links(number[batch.links.target[link]], number[batch.links.estimate[link]]),
+        place=Place(
+            rows=row.nonzero().flatten(),
+            links=link.nonzero().flatten(),
+            mean_rows={name: len(x) / world for name, x in batch.latents.items()},
+        ),
+    )
+
+
+@law
+def choices_are_a_dataclass(subject: Subject) -> None:
+    """`Sampling` is a dataclass whose fields all have defaults, and an unknown choice is refused by its name."""
+    _demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
+    names = {field.name for field in fields(subject.method.Sampling)}
+    _demand(subject.method.choose() == subject.sampling, "the defaults are not what is chosen")
+    try:
+        subject.method.choose(no_such_choice=1)
+    except ValueError as error:
+        _demand("no_such_choice" in str(error), f"it says {str(error)!r}")
+    else:
+        _demand(False, f"'no_such_choice' is taken, beside {sorted(names)}")
+
+
+@law
+def directions_are_of_its_modalities(subject: Subject) -> None:
+    """There is a direction, each is between modalities of the method, and is offered."""
+    directions = subject.method.directions()
+    _demand(directions, "there is none")
+    for direction in directions:
+        strange = {*direction.sources, *direction.targets} - set(subject.method.modalities)
+        _demand(not strange and direction.targets, f"{direction} has no target, or {strange}")
+        _demand(
+            subject.method.offers(direction.sources, direction.targets), f"{direction} is not offered"
+        )
+
+
+@law
+def every_direction_gives_latents(subject: Subject) -> None:
+    """Each direction gives finite latents of its target's shape; each sample the same alone and among others."""
+    batch, streams = subject.batch(subject.complete), draws.streams(5, torch.arange(ROWS))
+    for direction in subject.method.directions():
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(6)
+            made = _generate(subject, batch, direction, streams)
+            torch.manual_seed(7)
+            alone = [
+                _generate(subject, batch, direction, streams, slice(i, i + 1)) for i in (0, ROWS - 1)
+            ]
+        for target in direction.targets:
+            codec, x = subject.method.modalities[target].codec, made[target]
+            expected = (ROWS, *codec.shape)
+            _demand(tuple(x.shape) == expected, f"{direction} gives {tuple(x.shape)}, not {expected}")
+            _demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
+            few = torch.cat([one[target] for one in alone])
+            off = (few - x[[0, ROWS - 1]]).abs().max().item()
+            allowed = SAME * max(1.0, x.abs().max().item())
+            _demand(off <= allowed, f"{direction} gives a sample alone that is off by {off:.2g}")
+
+
+def _generate(
+    subject: Subject, batch: Batch, direction: Any, streams: Tensor, rows: slice = slice(None)
+) -> dict[str, Tensor]:
+    method, nets, streams = subject.method, subject.networks.nets, streams[rows]
+    with torch.no_grad():
+        states = [
+            method.start(nets, name, select(batch.latents[name], rows), subject.sampling, streams)
+            for name in direction.sources
+        ]
+        state = method.fuse(states, subject.sampling, streams)
+        return method.finish(nets, state, direction.targets, subject.sampling, streams)

@@ -1,0 +1,393 @@
+"""The LightningModule of every method: where randomness is drawn, and what an optimiser step is."""
+
+import copy
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor
+
+from flowbind import draws, earlier, release
+from flowbind.batch import Batch
+from flowbind.codec import digest
+from flowbind.component import differences
+from flowbind.encoding import known_names
+from flowbind.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
+from flowbind.gallery import save
+from flowbind.generation import Model
+from flowbind.manifest import Manifest
+from flowbind.method import Loss, Method, Networks, callable_networks
+from flowbind.metrics.report import averaged, suffix, terminal, write
+from flowbind.modality import Modality
+from flowbind.progress import is_first_process, say, track
+from flowbind.store import LatentStore
+from flowbind.tensors import digest_tensors
+from flowbind.train.agreement import Agreement
+from flowbind.train.average import decay_at, follow
+from flowbind.train.callbacks import Export
+from flowbind.train.health import Watched, bad_rows
+from flowbind.train.rate import go_on, rate_at, set_rate
+from flowbind.train.sharding import gather, is_sharded, shard
+
+TRAINING, VALIDATION = 0, 1  # which draws
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a method learns.
+
+    Args:
+        learning_rate: Rate of Adam, after warm-up; 1e-4 in FlowBind's paper.
+        warmup_steps: Steps of the linear warm-up; 1,000 in the paper.
+        decay: Rate after warm-up: `constant` (the paper), or `cosine` down to 0 at the last step.
+        ema_decay: Decay of the exponential moving average of the weights, which is what is
+            validated, tested and released; 0.9995 helped the method's successors (arXiv
+            2610.09866). 0: no average.
+        seed: Seed of all that is drawn; with the step it decides every draw.
+        compile: Whether networks are compiled by torch.compile, which pays on a GPU
+            (docs/performance.md).
+        base: Folder of a released model whose weights the method builds on.
+    """
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 1000
+    decay: str = "constant"
+    ema_decay: float = 0.9995
+    seed: int = 0
+    compile: bool = False
+    base: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.decay not in ("constant", "cosine"):
+            raise ValueError(f"training.decay is constant or cosine, not '{self.decay}'")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"training.ema_decay must be in [0, 1), 0 for no average, not {self.ema_decay}"
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"training.learning_rate must be positive, not {self.learning_rate}")
+        if self.warmup_steps < 0:
+            raise ValueError(f"training.warmup_steps must be at least 0, not {self.warmup_steps}")
+
+
+class Training(Watched):
+    """Trains a method, validates and tests it, and releases the model.
+
+    Args:
+        method: Method that is trained.
+        training: How it learns.
+        evaluation: What `flowbind test` does.
+
+    Raises:
+        ValueError: a method that learns some modalities alone, without a model that has the others;
+            sampling choices that it does not have.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        training: TrainingConfig = TrainingConfig(),
+        evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
+    ) -> None:
+        super().__init__()
+        if training.base is None and set(method.learnt) != set(method.modalities):
+            raise ValueError(
+                f"the method learns {', '.join(method.learnt)} alone; training.base names the "
+                "released model that has the others"
+            )
+        self.method = method
+        self.training_config = training
+        self.evaluation = evaluation
+        try:
+            self.sampling = method.choose(**evaluation.sampling)
+        except ValueError as error:
+            raise ValueError(f"evaluation.sampling: {error}") from error
+        self.networks: Networks | None = None
+        self.ema: Networks | None = None  # the average of the networks' weights
+        self.adopted: Collection[str] = ()  # modalities whose standardisation is that of the base
+        self.steps_made = 0  # by the checkpoint that was loaded
+        self.quick_look: dict[str, Any] = {}  # what `test` does otherwise than the run's own recipe, which names its files
+
+    @property
+    def modalities(self) -> dict[str, Modality]:
+        """The method's modalities."""
+        return self.method.modalities
+
+    def configure_model(self) -> None:
+        if self.networks is not None:
+            return
+        config = self.training_config
+        self.networks = Networks(self.method)
+        if config.base and self.trainer.state.fn == "fit":  # a trained model has all weights in its checkpoint
+            self._build_on(release.load(config.base))
+        if config.ema_decay:
+            self.ema = copy.deepcopy(self.networks).requires_grad_(False).eval()
+
+        if self.device_mesh is not None:
+            for networks in filter(None, (self.networks, self.ema)):
+                shard(networks, self.device_mesh["data_parallel"])
+        if config.compile:
+            for net in callable_networks(self.networks.nets):
+                net.compile(dynamic=False)  # batches have constant shapes
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [Export(), Agreement()]
+
+    def _build_on(self, base: Model) -> None:
+        try:
+            self.adopted = self.method.adopt(self.networks, base.method, base.networks)
+        except ValueError as error:
+            raise ValueError(f"{self.training_config.base}: {error}") from error
+
+    @property
+    def best(self) -> Networks:
+        """The networks to use: the average of the trained ones, if there is one."""
+        return self.networks if self.ema is None else self.ema
+
+    @property
+    def model(self) -> Model:
+        """The model as it generates. Where its weights are spread over devices, all of these must ask for it."""
+        wrapped = self._trainer and self.trainer.strategy.model
+        networks = self.best
+        if is_sharded(networks, wrapped):
+            with torch.device("meta"):
+                whole = Networks(self.method)
+            networks = gather(networks, wrapped, "networks." if self.ema is None else "ema.", whole)
+        return Model(self.method, networks, self.sampling)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        learnt = self.method.learnt
+        store = self.trainer.datamodule.open("train", self.modalities, learnt)
+        for name in [name for name in learnt if name not in self.adopted]:
+            field = store.fields[name]
+            for networks in filter(None, (self.networks, self.ema)):
+                networks.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
+        self._tell_of_untied(store)
+
+    def _tell_of_untied(self, store: LatentStore) -> None:
+        # The model to build on ties those that are not learnt.
+        frozen = [name for name in self.modalities if name not in self.method.learnt]
+        tell_of_untied(store.tied_groups(list(self.modalities), frozen), store.source)
+
+    def terms(
+        self, networks: Networks, batch: Batch, *position: int
+    ) -> tuple[Batch, dict[str, Loss]]:
+        """A batch of codec latents, standardised, and the terms of the objective on it, row by row."""
+        x = {name: networks.standard[name](latents) for name, latents in batch.latents.items()}
+        batch = replace(batch, latents=x)
+        key = draws.key(self.training_config.seed, *position, batch.step)
+        return batch, self.method.losses(networks.nets, batch, self.method.draw(batch, key))
+
+    def training_step(self, batch: Batch, index: int) -> Tensor:
+        batch, terms = self.terms(self.networks, batch, TRAINING)
+        losses = {name: term.mean(batch) for name, term in terms.items()}
+        self.losses = torch.stack(list(losses.values()))
+        loss = self.losses.sum()
+        self.watch(loss, batch.step)
+        # Lightning's books cost time at every step, and are shown at these alone.
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
+            self._log(list(losses))
+        return loss
+
+    def _log(self, names: list[str]) -> None:
+        """Logs the losses of the global batch: the mean of those of all ranks."""
+        means = self.trainer.strategy.reduce(self.losses.detach().clone(), reduce_op="mean")
+        values = dict(zip(names, means.unbind(), strict=True))
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+        self.log("train/loss", means.sum(), prog_bar=True)
+
+    def on_validation_epoch_start(self) -> None:
+        self.totals: dict[str, Tensor] = {}  # of each term: the sum of its errors, and their number
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        _, terms = self.terms(self.best, batch, VALIDATION)
+        for name, term in terms.items():
+            rows = torch.tensor(float(len(term.errors)), dtype=torch.float64)
+            rows = rows.to(self.device, non_blocking=True)
+            total = torch.stack([term.errors.sum().double(), rows])
+            self.totals[name] = self.totals[name] + total if name in self.totals else total
+
+    def on_validation_epoch_end(self) -> None:
+        totals = self._sum_over_devices(torch.stack(list(self.totals.values()))).cpu()
+        means = {
+            name: (total / rows).float()
+            for name, (total, rows) in zip(self.totals, totals, strict=True)
+            if rows
+        }
+        self.log_dict({f"val/{name}": value for name, value in means.items()}, sync_dist=True)
+        self.log("val/loss", torch.stack(list(means.values())).sum(), sync_dist=True, prog_bar=True)
+
+    def trouble_at(self, step: int) -> list[str]:
+        steps = self.trainer.datamodule.steps
+        batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
+        _, terms = self.terms(self.networks, batch, TRAINING)
+        lines = steps.lines(step)
+
+        trouble = []
+        for name, term in terms.items():
+            bad = lines[term.of][~term.errors.isfinite().cpu()].tolist()
+            if bad:
+                trouble.append(bad_rows(name, bad, self.global_rank))
+        return trouble
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        # One kernel over all parameters; the plain loop over tensors costs several times as much.
+        return torch.optim.Adam(learnt, lr=self.rate_at(0), fused=True)
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of the step after `step` others."""
+        config = self.training_config
+        return rate_at(
+            step, self.trainer.max_steps, config.learning_rate, config.warmup_steps, config.decay
+        )
+
+    def on_train_epoch_start(self) -> None:
+        self.trainer.datamodule.begin_at(self.trainer.global_step)
+
+    def on_train_start(self) -> None:
+        go_on(self.trainer, self.rate_at(self.trainer.global_step))
+
+    def optimizer_step(self, *args: Any, **named: Any) -> None:
+        super().optimizer_step(*args, **named)
+        done = self.trainer.global_step + 1  # with this one, which the trainer has not counted yet
+        set_rate(self.trainer.optimizers[0], self.rate_at(done))
+        decay = decay_at(done, self.training_config.ema_decay)
+        if self.ema is not None and decay < 1:
+            follow(self.ema, self.networks, decay)
+
+    def test_step(self, batch: int, index: int) -> None:
+        """The whole evaluation, shared out among the devices; the first writes it into the run folder.
+
+        A smoke test (`trainer.fast_dev_run`) takes few samples and writes nothing.
+        """
+        data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
+        for modality in self.modalities.values():
+            modality.check_libraries()
+            for use in ("encode", "decode"):
+                modality.codec.check_libraries(use)
+
+        stores = [data.open(split, self.modalities) for split in ("train", "test")]
+        manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        self._tell_of_untied(stores[0])
+        config, model = self.evaluation, self.model
+        if self.trainer.fast_dev_run:
+            config = replace(config, limit=min(config.limit or BATCH_ROWS, BATCH_ROWS), repeats=1)
+
+        repeats = []
+        for repeat in range(config.repeats):
+            evaluation = Evaluation(model, stores[0], manifests[0], stores[1], manifests[1], config, repeat)
+            mine = evaluation.batches[self.global_rank :: self.trainer.world_size]
+            for rows in track(mine, "generating every direction"):
+                evaluation.step(rows)
+            repeats.append(evaluation.finish(self._sum_over_devices, self.trainer.is_global_zero))
+        results = averaged(repeats)
+        if not self.trainer.is_global_zero:
+            return
+
+        results["meta"]["model"] |= {"sha256": digest_tensors(model.networks.state_dict()), "step": self.steps_made}
+        results["meta"]["quick_look"] = self.quick_look
+        print(terminal(results))
+        if self.trainer.fast_dev_run:
+            say("fast_dev_run: a smoke test on few samples, of which nothing is written")
+            return
+        written = write(results, folder)
+        if config.gallery:
+            written.append(folder / f"gallery{suffix(self.quick_look)}.png")
+            save(evaluation.gallery(), written[-1])
+        quick = "; metrics.json is for the run's last checkpoint and own evaluation" * bool(self.quick_look)
+        say(f"wrote {', '.join(path.name for path in written)} into {folder}{quick}")
+
+    def _sum_over_devices(self, tensor: Tensor) -> Tensor:
+        return self.trainer.strategy.reduce(tensor, reduce_op="sum")
+
+    def export_trained(self) -> None:
+        """Writes the released model into the run folder."""
+        model = self.model
+        if self.trainer.is_global_zero:
+            folder = Path(self.trainer.default_root_dir) / "model"
+            release.save(model, folder, self.trainer.global_step)
+            say(f"wrote the released model {folder}")
+
+    def check_export(self, run_folder: Path) -> None:
+        """Refuses, before the first step, a run folder in which the released model could not be written."""
+        release.check_folder(run_folder / "model")
+
+    def export_checkpoint(self, checkpoint: Mapping[str, Any], folder: Path) -> None:
+        """Writes the released model that a checkpoint holds.
+
+        Args:
+            checkpoint: with `state_dict` and `global_step`, as `read_checkpoint` gives it.
+            folder: of the released model.
+
+        Raises:
+            ValueError: the checkpoint is of another model, or the folder is no released model.
+        """
+        checkpoint = dict(checkpoint)
+        self.on_load_checkpoint(checkpoint)
+        prefix = "ema." if self.training_config.ema_decay else "networks."
+        state = {k.removeprefix(prefix): t for k, t in checkpoint["state_dict"].items() if k.startswith(prefix)}
+
+        with torch.device("meta"):
+            networks = Networks(self.method)
+        networks.load_state_dict(state, assign=True)
+        release.save(Model(self.method, networks, self.sampling), folder, checkpoint["global_step"])
+
+    @property
+    def inputs(self) -> list[Path]:
+        """The files that decide what is trained, besides the data."""
+        base = self.training_config.base
+        return list(release.files(Path(base))) if base else []
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint must agree with to be of this model."""
+        described = self.method.describe()
+        args = {
+            key: value
+            for key, value in described["args"].items()
+            if key not in self.method.trained_by
+        }
+        return {"method": described | {"args": args}, "ema": bool(self.training_config.ema_decay)}
+
+    def describe_base(self) -> dict[str, Any]:
+        """What training that goes on must agree with besides: the weights of a base stay in the checkpoint as they were."""
+        base = self.training_config.base
+        return {"base": digest(release.files(Path(base))[1]) if base else None, "learnt": self.method.learnt}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[KEY] = self.describe() | self.describe_base()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        earlier.checkpoint(checkpoint)
+        described = checkpoint.get(KEY)
+        if described is None:
+            raise ValueError(
+                "the checkpoint is not one of a method's training; give one that `flowbind fit` wrote with this recipe"
+            )
+        expected = self.describe()
+        if self._trainer and self.trainer.state.fn == "fit" and "base" in described:  # older ones do not say
+            expected |= self.describe_base()
+        theirs = {key: described.get(key) for key in expected}
+        for key, before, now in differences(theirs, expected):
+            raise ValueError(
+                f"the checkpoint is of another model: its {key.replace('.args', '')} is {before}, the recipe's is {now}"
+            )
+        self.steps_made = checkpoint["global_step"]
+
+
+KEY = "flowbind"  # of a checkpoint, under which it is described
+
+
+def tell_of_untied(groups: Sequence[Sequence[str]], source: str) -> None:
+    """Says which groups of modalities training never sees together, not even through others: nothing ties their flows."""
+    if len(groups) > 1 and is_first_process():
+        ends = " to ".join(", ".join(group) for group in groups)
+        say(
+            f"{source}: no chain of samples leads from {ends}: what is generated from one for the other will have nothing to do "
+            "with it; add samples that have both"
+        )
