@@ -107,6 +107,9 @@ def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
         return component.rebuild(value)
     if isinstance(value, Mapping) and config:
         return config(**value)
+    described = component or config
+    if described and not (value is None and type(None) in alternatives):
+        raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, no {described.__name__}")
     _check_plain(cls, name, kind, value)
     return value
 

@@ -5,6 +5,7 @@ arguments beside its name, checkpoints called its networks `flows`, and a recipe
 what now stands in `model`, `training` and `evaluation`.
 """
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,43 @@ def place_now(key: str) -> str | None:
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)
     return None
+
+
+def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """A recipe of an earlier version, or a part of one, by the present places of its keys.
+
+    Returns:
+        The recipe, and what has moved: by its place before, dotted, its place now.
+    """
+    new = copy.deepcopy(dict(given))
+    model = new.get("model")
+    model = model if isinstance(model, dict) else {}
+    moved: dict[str, str] = {}
+    if model.get("class_path", PRESENT) not in (*CLASSES, METHOD):
+        return new, moved
+    if model.get("class_path") in CLASSES[1:]:
+        moved[model["class_path"]] = model["class_path"] = PRESENT
+
+    arguments = model.get("init_args")
+    for section, values in (("model", arguments), ("evaluation", new.get("evaluation"))):
+        for key in list(values) if isinstance(values, dict) else []:
+            place = place_now(f"{section}.{key}")
+            if place:
+                moved[f"{section}.{key}"] = place
+                _put(new, place, values.pop(key))
+    # What was in `model.evaluation` is in its section now, and may have to go deeper.
+    if "model.evaluation" in moved:
+        new, more = recipe(new)
+        del moved["model.evaluation"]
+        moved |= {f"model.{old}": now for old, now in more.items()} or {"model.evaluation": "evaluation"}
+    return new, moved
+
+
+def _put(recipe: dict[str, Any], place: str, value: Any) -> None:
+    *sections, key = place.split(".")
+    for section in sections:
+        recipe = recipe.setdefault(section, {})
+    recipe.setdefault(key, value)
 
 
 def modalities(described: Mapping[str, Any]) -> dict[str, Any]:

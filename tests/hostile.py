@@ -607,7 +607,10 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         node[keys[-1]] = value
         return json.dumps(description).encode()
 
-    image = ("modalities", "image")
+    args = ("method", "args")
+    image = (*args, "modalities", "image")
+    codec = (*image, "args", "codec")
+    own = told["method"]["args"]["modalities"]
     state = dict(safetensors_of(whole))
     first = next(iter(state))
     described = {
@@ -621,35 +624,40 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "not UTF-8": b'{"format": "\xe9"}',
         "cut": json.dumps(told).encode()[:-40],
         "another format": changed("format", value=99),
-        "no modalities": changed("modalities", value={}),
-        "a list of modalities": changed("modalities", value=["text"]),
-        "one modality": changed("modalities", value={"text": told["modalities"]["text"]}),
+        "no modalities": changed(*args, "modalities", value={}),
+        "a list of modalities": changed(*args, "modalities", value=["text"]),
+        "one modality": changed(*args, "modalities", value={"text": own["text"]}),
         "a dot in a name": changed(
-            "modalities", value={"a.b": told["modalities"]["text"], "c": told["modalities"]["image"]}
+            "modalities", value={"a.b": own["text"], "c": own["image"]}
         ),
         "a dotted modality": changed(*image, "name", value="os.system"),
-        "a dotted codec": changed(*image, "codec", "name", value="subprocess.Popen"),
-        "an entry point's spelling": changed(*image, "codec", "name", value="os:system"),
-        "a path for a codec": changed(*image, "codec", "name", value="../../evil"),
-        "a list for a codec": changed(*image, "codec", "name", value=["small-image"]),
-        "no codec": changed(*image, "codec", value=None),
-        "an unknown argument": changed(*image, "codec", "args", value={"command": "touch canary"}),
-        "an argument of another type": changed("modalities", "text", "codec", "args", "embedding", value="many"),
-        "a list of arguments": changed(*image, "codec", "args", value=[1]),
-        "weights up and out": changed(*image, "codec", "args", "weights", value="../../../../etc/passwd"),
-        "weights up and in": changed(*image, "codec", "args", "weights", value="codecs/../../x.safetensors"),
-        "weights from the root": changed(*image, "codec", "args", "weights", value="/etc/passwd"),
-        "weights that are a folder": changed(*image, "codec", "args", "weights", value="codecs/.."),
-        "a number for weights": changed(*image, "codec", "args", "weights", value=7),
-        "a depth of 10^9": changed("drift", "depth", value=10**9),
-        "a width of 10^18": changed("drift", "width", value=10**18),
-        "a width below zero": changed("head", "width", value=-8),
-        "a width in words": changed("head", "width", value="wide"),
-        "an unknown size": changed("head", "length", value=3),
-        "a list of sizes": changed("drift", value=[1]),
-        "its own depth of 10^9": changed(*image, "drift", value={"width": 8, "depth": 10**9, "ratio": 4}),
-        "another width": changed("drift", "width", value=16),
-        "no objective": changed("objective", value=None),
+        "a dotted codec": changed(*codec, "name", value="subprocess.Popen"),
+        "an entry point's spelling": changed(*codec, "name", value="os:system"),
+        "a path for a codec": changed(*codec, "name", value="../../evil"),
+        "a list for a codec": changed(*codec, "name", value=["small-image"]),
+        "no codec": changed(*codec, value=None),
+        "an unknown argument": changed(*codec, "args", value={"command": "touch canary"}),
+        "an argument of another type": changed(*args, "modalities", "text", "args", "codec", "args", "embedding", value="many"),
+        "a list of arguments": changed(*codec, "args", value=[1]),
+        "weights up and out": changed(*codec, "args", "weights", value="../../../../etc/passwd"),
+        "weights up and in": changed(*codec, "args", "weights", value="codecs/../../x.safetensors"),
+        "weights from the root": changed(*codec, "args", "weights", value="/etc/passwd"),
+        "weights that are a folder": changed(*codec, "args", "weights", value="codecs/.."),
+        "a number for weights": changed(*codec, "args", "weights", value=7),
+        "a depth of 10^9": changed(*args, "drift", "depth", value=10**9),
+        "a width of 10^18": changed(*args, "drift", "width", value=10**18),
+        "a width below zero": changed(*args, "head", "width", value=-8),
+        "a width in words": changed(*args, "head", "width", value="wide"),
+        "an unknown size": changed(*args, "head", "length", value=3),
+        "a list of sizes": changed(*args, "drift", value=[1]),
+        "its own depth of 10^9": changed(*image, "args", "drift", value={"width": 8, "depth": 10**9, "ratio": 4}),
+        "another width": changed(*args, "drift", "width", value=16),
+        "a dotted method": changed("method", "name", value="os.system"),
+        "no method": changed("method", value=None),
+        "a list of choices": changed("sampling", value=[1]),
+        "an unknown choice": changed("sampling", "strength", value=3),
+        "no steps": changed("sampling", "steps", value=0),
+        "no objective": changed(*args, "objective", value=None),
     }
     held = {
         "no weights at all": b"",

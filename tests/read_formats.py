@@ -112,8 +112,11 @@ def labels() -> Any:
 
 @reader
 def prepared() -> Any:
-    """A folder that the same command finds prepared already."""
-    return changed_by("data", "prepare", "folder", "--source=files", "--labels=labels.csv", "--out=data")
+    """A folder that is prepared again, to the same manifests. (Its first recipe may be in newer words.)"""
+    before = {path.name: path.read_bytes() for path in Path("data").glob("*.jsonl")}
+    run("prepare", "folder", "--source=files", "--labels=labels.csv", "--out=data")
+    after = {path.name: path.read_bytes() for path in Path("data").glob("*.jsonl")}
+    return sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
 
 
 @reader
@@ -191,7 +194,7 @@ def resumed() -> Any:
     """A run that goes on from its checkpoint to the weights of the one that did not stop: how far they are apart."""
     stopped = _checkpoint("stopped")
     changed = changed_by("stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped")
-    straight, parts = (load_file(f"{run}/model/model.safetensors") for run in ("run", "stopped"))
+    straight, parts = (flowbind.load(f"{run}/model").networks.state_dict() for run in ("run", "stopped"))
     apart = max((straight[name] - parts[name]).abs().max().item() for name in straight)
     return [stopped, [name for name in changed if "model/" not in name], apart]
 
@@ -200,7 +203,8 @@ def resumed() -> Any:
 def exported() -> Any:
     """The released model of a run that has steps left."""
     run("export", "stopped", "--out=half")
-    return verify("half").weights
+    weights = load_file("half/model.safetensors")
+    return digest_tensors({name.removeprefix("nets."): x for name, x in weights.items()})
 
 
 @reader

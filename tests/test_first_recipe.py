@@ -44,7 +44,7 @@ def test_it_names_what_was_found(written):
     assert data["manifests"] == {split: f"data/mine/{split}.jsonl" for split in ("train", "val", "test")}
     assert (data["store"], data["batch_size"]) == ("data/mine/latents", 256)
     assert recipe["trainer"]["default_root_dir"] == "runs/mine"
-    assert recipe["model"]["init_args"]["evaluation"]["gallery"] == 5
+    assert recipe["evaluation"]["gallery"] == 5
     assert "# \n" not in head
     assert "train: 307 samples (300 vector+word, 7 word)" in head
     for verb in ("encode", "fit   ", "test  "):

@@ -1,7 +1,6 @@
 """The laws of methods, on every one that is installed, and that each law fails where it is broken."""
 
 import pytest
-import torch
 
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig

@@ -200,7 +200,7 @@ def test_weights(craft, whole, canary, tmp_path):
 def described(**codec):
     def craft(folder, canary):
         told = json.loads((folder / "model.json").read_text())
-        told["modalities"]["image"]["codec"] |= codec
+        told["method"]["args"]["modalities"]["image"]["args"]["codec"] |= codec
         (folder / "model.json").write_text(json.dumps(told))
 
     return craft
@@ -209,7 +209,7 @@ def described(**codec):
 def of_modality(name):
     def craft(folder, canary):
         told = json.loads((folder / "model.json").read_text())
-        told["modalities"]["image"]["name"] = name
+        told["method"]["args"]["modalities"]["image"]["name"] = name
         (folder / "model.json").write_text(json.dumps(told))
 
     return craft

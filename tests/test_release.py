@@ -64,7 +64,7 @@ def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch
     made = release(tmp_path / "model", image=Image(SmallImage(str(weights))))
     monkeypatch.chdir(tmp_path / "model")
     description = json.loads((made / "model.json").read_text())
-    codec = description["modalities"]["image"]["codec"]
+    codec = description["method"]["args"]["modalities"]["image"]["args"]["codec"]
     codec["files"] = {}
     codec[place]["weights"] = path.format(outside=weights)
     (made / "model.json").write_text(json.dumps(description))

@@ -413,7 +413,7 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
 
     looks = {
         "limit=20": ["--evaluation.limit=20"],
-        "steps=2,method=midpoint": [
+        "steps=2,solver=midpoint": [
             "--evaluation.sampling.steps=2",
             "--evaluation.sampling.solver=midpoint",
         ],
@@ -421,7 +421,7 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
         "metrics=DigitError~*": ["--evaluation.metrics={class_path: digit-error}"],
     }
     overlay = run.parent / "quick.yaml"
-    overlay.write_text("model: {init_args: {evaluation: {limit: 30}}}")
+    overlay.write_text("evaluation: {limit: 30}")
     looks["limit=30"] = ["--config", overlay]
     for name, arguments in looks.items():
         code, _, said = command(*test, *arguments)
@@ -789,7 +789,7 @@ def test_export_releases_what_a_stopped_run_has(fit, command, recipe, run, tmp_p
     assert (code, f"step 6 of {STEPS}" in said) == (0, True), said
     flows = flowbind.load(tmp_path / "model").networks.state_dict()
     held = weights(run, 6)
-    assert all(torch.equal(tensor, held[f"average.{name}"]) for name, tensor in flows.items())
+    assert all(torch.equal(tensor, held[f"ema.{name}"]) for name, tensor in flows.items())
     first = run / "checkpoints/step=4.ckpt"
     assert command("export", run, "--out", tmp_path / "model", "--checkpoint", first)[0] == 0
     assert json.loads((tmp_path / "model/model.json").read_text())["weights"]["step"] == 4

@@ -61,7 +61,7 @@ data:
 MODEL = """
 seed_everything: 1
 model:
-  class_path: flowbind.FlowBind
+  class_path: flowbind
   init_args:
     modalities:
       word:
@@ -74,15 +74,16 @@ model:
           drift: {width: 3, depth: 1, ratio: 1}
     drift: {width: 2, depth: 0, ratio: 1}
     head: {width: 2, depth: 1}
-    learning_rate: 1.0e-2
-    warmup_steps: 2
-    decay: cosine
-    seed: 1
-    evaluation:
-      steps: 2
-      gallery: 2
-      metrics: [{class_path: digit-error}]
-      published: published.json
+training:
+  learning_rate: 1.0e-2
+  warmup_steps: 2
+  decay: cosine
+  seed: 1
+evaluation:
+  sampling: {steps: 2}
+  gallery: 2
+  metrics: [{class_path: digit-error}]
+  published: published.json
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:

@@ -10,8 +10,9 @@ from typing import Any
 import yaml
 
 from flowbind import earlier
-from flowbind.component import flatten, parameters
+from flowbind.component import parameters
 from flowbind.evaluation import EvaluationConfig
+from flowbind.progress import is_first_process, say
 from flowbind.registry import installed, load, nearest
 from flowbind.regular import read_regular
 from flowbind.train.training import TrainingConfig
@@ -102,7 +103,10 @@ def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dic
         ) from None
     if not isinstance(recipe, Mapping):
         raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
-    _refuse_moved(recipe, path)
+    recipe, moved = earlier.recipe(recipe)
+    if moved and is_first_process():
+        places = ", ".join(f"{old} is now {new}" for old, new in moved.items())
+        say(f"{path}: a recipe of an earlier version, read by its present places: {places}")
     classes = {"trainer": trainer, "training": TrainingConfig, "evaluation": EvaluationConfig}
     for key, value in recipe.items():
         if key not in keys:
@@ -112,27 +116,6 @@ def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dic
         elif key in classes:
             _check_arguments(value or {}, classes[key], f"{path}: {key}")
     return dict(recipe)
-
-
-def _refuse_moved(recipe: Mapping[str, Any], path: Path) -> None:
-    """Names, in one line, the keys of an earlier recipe that have another place now.
-
-    Raises:
-        ValueError: there are such keys.
-    """
-    model = recipe.get("model")
-    model = model if isinstance(model, Mapping) else {}
-    name, arguments = model.get("class_path"), model.get("init_args")
-    renamed = [name] if name in earlier.CLASSES and name != earlier.PRESENT else []
-    is_method = name is None or name in (*earlier.CLASSES, *installed("methods")) or renamed
-    sections = {"evaluation": recipe.get("evaluation")} | ({"model": arguments} if is_method else {})
-
-    given = [key for key, _ in flatten({k: v for k, v in sections.items() if isinstance(v, Mapping)})]
-    moved = {key: earlier.place_now(key) for key in given}
-    places = [f"{old} is now {new}" for old, new in moved.items() if new]
-    places += [f"the class {old} is now {earlier.PRESENT}" for old in renamed]
-    if places:
-        raise ValueError(f"{path}: a recipe of an earlier version: {', '.join(places)}")
 
 
 def find_class(name: Any, where: str) -> type:

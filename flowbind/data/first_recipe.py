@@ -96,7 +96,7 @@ training:
   warmup_steps: {min(100, steps // 6)}
   decay: cosine
 
-evaluation: {{sampling: {{steps: 10}}, gallery: {min(GALLERY, complete)}}}
+evaluation: {{sampling: {{steps: 10, solver: euler}}, gallery: {min(GALLERY, complete)}}}
 
 data:
   class_path: flowbind.data.latents.LatentDataModule

@@ -119,8 +119,9 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     made.append(_measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"]))
     if results["alignment"]:
         made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
-    if results["measures"]:
-        rows = [[name, _figure(value)] for name, value in results["measures"].items()]
+    measures = results.get("measures", {})  # of versions before them there are none
+    if measures:
+        rows = [[name, _figure(value)] for name, value in measures.items()]
         made.append(Table("On real latents", ["measure", "mean"], rows))
     return made + [_published(table, results["directions"]) for table in results["published"]]
 

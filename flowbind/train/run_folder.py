@@ -253,7 +253,8 @@ class RunFolder:
         config = self.path / CONFIG
         if config.is_file():
             own = dict(flatten({"evaluation": usual}))
-            own |= dict(flatten(_measuring(yaml.safe_load(config.read_text(encoding="utf-8")))))
+            kept, _ = earlier.recipe(yaml.safe_load(config.read_text(encoding="utf-8")))
+            own |= dict(flatten(_measuring(kept)))
             looks |= {
                 key: value for key, value in flatten(_measuring(recipe)) if own.get(key) != value
             }
