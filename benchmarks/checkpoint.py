@@ -21,9 +21,9 @@ from torch import nn
 
 from flowbind.batch import Batch
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.nets import Drift, Head
-from flowbind.train.average import follow
+from flowbind.nets.mlp import Drift, Head
 from flowbind.train.checkpoints import fault, write_checkpoint
+from flowbind.train.ema import follow
 
 STEPS = 1000  # between two checkpoints
 # Latent width, modalities, samples, and sizes of the networks.

@@ -15,7 +15,7 @@ from torch import nn
 
 from flowbind.batch import Batch
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.nets import Drift, Head
+from flowbind.nets.mlp import Drift, Head
 
 FEATURES, DRIFT, HEAD = 64, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}
 

@@ -15,9 +15,9 @@ import torch
 from flowbind.batch import Batch
 from flowbind.data.latents import Steps
 from flowbind.data.mixture import Mixture, apportion
+from flowbind.data.store import LINE, LatentStore, finish_store, write_shard
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.nets import Drift, Head
-from flowbind.store import LINE, LatentStore, finish_store, write_shard
+from flowbind.nets.mlp import Drift, Head
 
 WIDTH = 768
 SMALL = {"width": 256, "depth": 4}

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from flowbind.cli.recipe import build
-from flowbind.store import LINE, finish_store, write_shard
-from flowbind.train.average import EACH
+from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.train.ema import EACH
 
 RECIPE = Path(__file__).parents[1] / "recipes/shapes.yaml"
 PAIRS = (["text", "image"], ["text", "audio"], ["image", "points"])

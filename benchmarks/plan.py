@@ -11,8 +11,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from flowbind.store import Shard
-from flowbind.train.average import EVERY
+from flowbind.data.store import Shard
+from flowbind.train.ema import EVERY
 
 D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = 768, 1152, 12, 4, 3, 256  # the paper's size
 MODALITIES, ROWS, STEPS = 3, 2048, 200_000  # 1,024 pairs are 2,048 rows

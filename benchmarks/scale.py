@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowbind.data.memory_map import Mapped
 from flowbind.data.mixture import permuted
-from flowbind.mapped import Mapped
-from flowbind.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
+from flowbind.data.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
 
 NAMES = ("a", "b")
 BATCH = 1024

@@ -19,13 +19,13 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 
 from flowbind.cli.recipe import build
-from flowbind.manifest import Manifest
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
+from flowbind.evaluation.labels import classes_of, draw_rows, label_values
 from flowbind.method import Direction
-from flowbind.metrics.labelled import classes_of, draw_rows, label_values
 from flowbind.metrics.probe import accuracy, fit_probe
+from flowbind.nets.standardizer import Standardizer
 from flowbind.progress import track
-from flowbind.standardizer import Standardizer
-from flowbind.store import LatentStore
 
 AUTHORS = {"times": "both", "normalize": False, "noise_variance": 10.0, "leave_own_out": 0.0}
 BASE = {"alpha": 0.3}  # flowbind's default; the recipe has 0.5

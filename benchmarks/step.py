@@ -19,7 +19,7 @@ from torch import nn
 
 from flowbind.batch import Batch
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.nets import Drift, Head
+from flowbind.nets.mlp import Drift, Head
 
 NAMES, WIDTH, PAIR_SAMPLES = ("a", "b", "c"), 768, 128
 PAPER_STEPS, PAPER_BATCH = 200_000, 1024

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 import flowbind
-from flowbind.evaluation import Evaluation, EvaluationConfig
+from flowbind.evaluation.evaluation import Evaluation, EvaluationConfig
 from flowbind.progress import track
 
 SETTINGS = [

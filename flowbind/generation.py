@@ -9,8 +9,8 @@ from torch import Tensor
 
 from flowbind import draws
 from flowbind.codec import Codec
+from flowbind.data.manifest import take_raw
 from flowbind.defaults import torch_defaults
-from flowbind.manifest import take_raw
 from flowbind.method import Direction, Method, Networks, State
 from flowbind.modality import Modality
 from flowbind.progress import say

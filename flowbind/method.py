@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from flowbind.batch import Batch
 from flowbind.component import Component, differences
 from flowbind.modality import Modality
+from flowbind.nets.standardizer import Standardizer
 from flowbind.registry import nearest
-from flowbind.standardizer import Standardizer
 
 # What a flow begins from: a tensor with one row a sample, or a mapping or tuple of such.
 State = Any

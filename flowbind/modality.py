@@ -19,7 +19,7 @@ from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.component import Component
 from flowbind.libraries import require
-from flowbind.nets import Drift, DriftConfig, Head, HeadConfig
+from flowbind.nets.mlp import Drift, DriftConfig, Head, HeadConfig
 
 
 class Modality(Component):

@@ -34,10 +34,10 @@ from flowbind import release
 from flowbind.cli import main
 from flowbind.cli.check import check_recipe
 from flowbind.codec import digest_json
-from flowbind.manifest import Manifest
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.registry import load
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
 from tests.released import make_model
 
 GROWTH = 4 * 2**30  # bytes of address space

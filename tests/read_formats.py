@@ -23,10 +23,10 @@ import flowbind
 from flowbind.cli import main
 from flowbind.cli.recipe import build
 from flowbind.data.labels import read_labels
-from flowbind.manifest import Manifest
-from flowbind.metrics.report import tables
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
+from flowbind.evaluation.report import tables
 from flowbind.release import verify
-from flowbind.store import LatentStore
 from flowbind.tensors import digest_tensors
 from flowbind.train.checkpoints import newest, read_checkpoint, step_of
 from tests.conftest import register_toys

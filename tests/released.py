@@ -11,7 +11,7 @@ from flowbind import Codec, Modality
 from flowbind.generation import Model
 from flowbind.method import Networks
 from flowbind.methods.flowbind import FlowBind
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.release import save
 
 SMALL = DriftConfig(width=8, depth=1), HeadConfig(width=8, depth=1)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from flowbind.cli.recipe import build
 from flowbind.codec import digest
-from flowbind.store import LINE, finish_store, write_shard
+from flowbind.data.store import LINE, finish_store, write_shard
 from tests.tiny_audio import save_clap
 from tests.tiny_text import save_encoder, save_gemma
 

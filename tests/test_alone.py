@@ -9,9 +9,9 @@ from flowbind_points import Points
 from flowbind_shapes import prepare
 from flowbind_text import Text
 
-from flowbind.manifest import Manifest
-from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.solver import SOLVERS
+from flowbind.data.manifest import Manifest
+from flowbind.flow.solver import SOLVERS
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from tests.released import make_model
 
 ONES = (0, 7, 39)

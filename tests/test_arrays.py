@@ -10,7 +10,7 @@ import torch
 import flowbind
 from flowbind import Modality
 from flowbind.arrays import as_tensor, describe
-from flowbind.manifest import read_raw, take_raw
+from flowbind.data.manifest import read_raw, take_raw
 from tests.released import release
 from tests.toy import Vector, Word, WordCodec
 

@@ -12,7 +12,7 @@ from flowbind_audio.spectrogram import RATE
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from flowbind.manifest import write_manifest
+from flowbind.data.manifest import write_manifest
 from flowbind.testing import LAWS, Subject
 from tests.distribution import distribution
 from tests.released import as_received

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from flowbind.companions import note, noting
+from flowbind.data.store import LatentStore
 from flowbind.registry import load
-from flowbind.store import LatentStore
 from tests.toy import ToyCodec, Vector, Word
 
 RECIPE = """
@@ -138,7 +138,7 @@ def test_what_a_modality_s_own_arguments_decide_is_made_anew(lines, encode):
 
 
 def test_strata_and_shards_without_a_good_sample(lines, encode, monkeypatch, tmp_path):
-    monkeypatch.setattr("flowbind.encoding.SHARD_ROWS", 2)
+    monkeypatch.setattr("flowbind.data.encoding.SHARD_ROWS", 2)
     lines(GOOD, GOOD, ("x", "1 1 1"), ("y", "1 1 1"), GOOD)  # the second shard of pairs
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"word": "z"}\n')  # a stratum
@@ -241,7 +241,7 @@ def test_a_full_disk_while_mending_loses_nothing(lines, encode, tmp_path, monkey
     monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))  # as if the file could be opened now
     with monkeypatch.context() as patch:
         patch.setattr(
-            "flowbind.encoding.write_shard", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left", "x"))
+            "flowbind.data.encoding.write_shard", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left", "x"))
         )
         assert encode()[0] == 2
     assert shard.read_bytes() == before

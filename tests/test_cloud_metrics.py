@@ -17,7 +17,7 @@ from flowbind_points.cloud_metrics import (
 from flowbind_points.unit_sphere import thin
 from torch import Tensor
 
-from flowbind.metrics.metric import counted
+from flowbind.metric import counted
 
 
 def clouds(count: int, points: int = 64, seed: int = 0, stretch: float = 1.0) -> list[Tensor]:

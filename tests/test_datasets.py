@@ -18,7 +18,7 @@ from flowbind_points import Points
 from flowbind_text import Text
 
 from flowbind.cli.prepare import options_of, run
-from flowbind.manifest import Manifest
+from flowbind.data.manifest import Manifest
 from flowbind.registry import load
 from tests.layouts import AUDIOCAPS, coco_part, karpathy, mesh, parquet, picture, sound, table, write_json
 

@@ -204,9 +204,9 @@ def numbers():
     from flowbind_text.captions import BETA
     from flowbind_text.modality import LONGEST
 
-    from flowbind import encoding, manifest
     from flowbind.cli import MISTAKE
     from flowbind.cli.check import DEEPEST, MOST_NODES
+    from flowbind.data import encoding, manifest
     from flowbind.metrics.kernel import MEDIAN_ROWS
     from flowbind.train.checkpoints import Checkpoints
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flowbind import draws
-from flowbind.nets import Dropout
+from flowbind.nets.mlp import Dropout
 
 # The first numbers of splitmix64 from the seed 1234567, as published with reference implementations.
 PUBLISHED = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]

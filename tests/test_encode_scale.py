@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flowbind.encoding import BATCH_ROWS, SHARD_ROWS
-from flowbind.store import MANIFEST, LatentStore, shard_metadata
+from flowbind.data.encoding import BATCH_ROWS, SHARD_ROWS
+from flowbind.data.store import MANIFEST, LatentStore, shard_metadata
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

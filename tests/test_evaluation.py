@@ -12,18 +12,17 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flowbind import gallery
 from flowbind.codec import Codec, digest
-from flowbind.evaluation import Evaluation, EvaluationConfig
-from flowbind.manifest import Manifest, write_manifest
+from flowbind.data.manifest import Manifest, write_manifest
+from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.evaluation import gallery, report
+from flowbind.evaluation.evaluation import Evaluation, EvaluationConfig
+from flowbind.evaluation.labels import draw_rows
 from flowbind.method import Direction
 from flowbind.methods.flowbind import FlowBind
-from flowbind.metrics import report
-from flowbind.metrics.labelled import draw_rows
 from flowbind.metrics.probe import fit_probe
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.store import LINE, finish_store, write_shard
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from tests import released
 
 NAMES = ("ant", "bee", "cat")
@@ -102,7 +101,7 @@ def statistics(kind):
 def _quick_probes():
     """These factors are read after few steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowbind.evaluation.fit_probe", partial(fit_probe, steps=100))
+        patch.setattr("flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=100))
         yield
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowbind.data.folder import draw_splits, find_splits
-from flowbind.manifest import Manifest
+from flowbind.data.manifest import Manifest
 from tests.layouts import AUDIOCAPS, coco_part, karpathy, mesh, parquet, picture, sound, table, write_json
 from tests.toy import Vector, Word
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowbind.cli.check import MOST_NODES, load_yaml, refuse_bombs
-from flowbind.manifest import read_raw
+from flowbind.data.manifest import read_raw
 from flowbind.regular import open_regular, read_regular
 from tests.hostile import RECIPES, places
 from tests.toy import Vector

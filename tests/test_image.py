@@ -253,8 +253,8 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     from lightning.pytorch import Trainer, seed_everything
 
+    from flowbind.data.manifest import write_manifest
     from flowbind.data.raw import RawBatch, RawDataModule
-    from flowbind.manifest import write_manifest
 
     seed_everything(0)
     raws, weights = discs(8), tmp_path / "trained.safetensors"

@@ -13,8 +13,8 @@ import torch
 
 from flowbind import release
 from flowbind.codec import digest, digest_json
+from flowbind.data.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
 from flowbind.registry import load
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
 from tests.released import make_model
 
 MUTATIONS, FINGERPRINTS = 100, 13

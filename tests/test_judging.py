@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from flowbind import LatentStore, Manifest
-from flowbind.judging import Judging
-from flowbind.metrics.metric import counted
+from flowbind.evaluation.metric_suite import Judging
+from flowbind.metric import counted
 from flowbind.metrics.probe import fit_probe
 from tests.toy import RECIPE, DigitError, Vector, Word, WordMatch
 
@@ -132,7 +132,7 @@ def test_a_figure_s_name_counts_its_samples():
 
 def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     monkeypatch.setattr(
-        "flowbind.evaluation.fit_probe", partial(fit_probe, steps=20)
+        "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
     )  # what they read is not looked at
     recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from flowbind.manifest import Manifest
-from flowbind.store import LINE, LatentStore, finish_store, write_shard
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LINE, LatentStore, finish_store, write_shard
 from flowbind.train.training import tell_of_untied
 from tests.test_evaluation import CONFIG, TEST, TRAIN, evaluate, make_model, make_world
 from tests.toy import RECIPE, write_world
@@ -79,7 +79,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_factors_that_would_tell_nothing_are_left_out(world, case, capsys, monkeypatch):
     """Nowhere a figure of 0 that means something else, and the rest is as it was."""
-    monkeypatch.setattr("flowbind.evaluation.fit_probe", lambda x, labels, classes, seed: lambda x: labels[: len(x)])
+    monkeypatch.setattr("flowbind.evaluation.evaluation.fit_probe", lambda x, labels, classes, seed: lambda x: labels[: len(x)])
     split, labels_of, measured, remark = CASES[case]
     evaluation, results = evaluate(relabelled(world, split, labels_of), config=CONFIG)
     said = capsys.readouterr().err
@@ -106,7 +106,7 @@ def test_test_samples_with_values_that_training_never_saw_are_left_out(world, ca
 
 
 def test_remarks_are_made_once(world, capsys):
-    from flowbind.evaluation import Evaluation
+    from flowbind.evaluation.evaluation import Evaluation
 
     for repeat in range(3):
         Evaluation(make_model(), *world["train"], *relabelled(world, "test", lambda *_: {})["test"], CONFIG, repeat)

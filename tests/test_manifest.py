@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from flowbind.manifest import Manifest, read_raw, write_manifest
+from flowbind.data.manifest import Manifest, read_raw, write_manifest
 from tests.toy import Vector, Word
 
 KNOWN = ("word", "vector")

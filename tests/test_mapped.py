@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flowbind.mapped import Mapped
+from flowbind.data.memory_map import Mapped
 
 
 @pytest.mark.parametrize("scattered", [None, False, True])

@@ -1169,7 +1169,7 @@ def test_a_folder_of_meshes_is_prepared_and_encoded(tmp_path, folder, command):
 
 def test_pix3d_with_its_materials(tmp_path, command):
     """The points of a mesh are coloured by the picture that its material names."""
-    from flowbind.manifest import Manifest
+    from flowbind.data.manifest import Manifest
 
     model = tmp_path / "pix3d/model/bed/MALM"
     model.mkdir(parents=True)

@@ -4,7 +4,7 @@ import pytest
 
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.testing.method import LAWS, Subject
 from tests.toy import ToyCodec, Vector, Word
 

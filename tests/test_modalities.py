@@ -15,7 +15,7 @@ from torch import nn
 
 from flowbind import Head, Modality, NeuralCodec
 from flowbind.arrays import as_tensor
-from flowbind.manifest import Manifest
+from flowbind.data.manifest import Manifest
 from flowbind.registry import GROUPS, installed, load, name_of
 from flowbind.testing import LAWS, Subject, check_modality
 from tests.distribution import distribution

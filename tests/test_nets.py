@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from flowbind.draws import streams
-from flowbind.nets import Drift, DriftConfig, Dropout, Head, HeadConfig
+from flowbind.nets.mlp import Drift, DriftConfig, Dropout, Head, HeadConfig
 from tests.reference import nets as reference
 
 FEATURES, WIDTH, DEPTH = 5, 16, 3

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from flowbind import release
 from flowbind.cli.recipe import check_checkpoint
+from flowbind.data.store import LatentStore
 from flowbind.methods.flowbind.official import _states, _statistic
 from flowbind.registry import load
-from flowbind.store import LatentStore
 from tests.hostile import RECIPES, read_recipe, save_model
 
 CRAFTED = 20  # at least

@@ -172,7 +172,7 @@ def test_flickr30k(follow):
 @pytest.mark.slow
 def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     monkeypatch.setattr(Fidelity, "minimum", 12)  # a hundred pictures take long
-    monkeypatch.setattr("flowbind.evaluation.fit_probe", partial(fit_probe, steps=20))  # what they read is not asked
+    monkeypatch.setattr("flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20))  # what they read is not asked
     for name in ("flowbind_paper", "flowbind_normalized"):
         follow(f"recipes/{name}.yaml")
         found = measured(f"runs/{name}", 20)

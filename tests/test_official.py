@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import flowbind
-from flowbind.nets import Drift, DriftConfig, Head
+from flowbind.nets.mlp import Drift, DriftConfig, Head
 from tests.reference import official
 from tests.toy import RECIPE
 

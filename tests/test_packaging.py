@@ -118,7 +118,7 @@ def test_a_recipe_that_is_nowhere_is_told_from_those_that_there_are(tmp_path, mo
 
 
 def test_published_figures_come_along(tmp_path, monkeypatch):
-    from flowbind.metrics.published import read_published
+    from flowbind.evaluation.published import read_published
 
     monkeypatch.chdir(tmp_path)
     assert read_published(Path("recipes/published.json"))

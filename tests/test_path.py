@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from flowbind.path import sample_path, stop_gradient, training_times
+from flowbind.flow.path import sample_path, stop_gradient, training_times
 
 SHAPES = [(1, 4), (7, 4), (3, 2, 5), (0, 4)]
 

@@ -467,7 +467,7 @@ def test_what_is_no_picture_is_refused(image, raw, says):
 
 def test_a_model_takes_all_of_them(image):
     """The same latent, whatever the picture came in."""
-    from flowbind.manifest import take_raw
+    from flowbind.data.manifest import take_raw
 
     same: list[Tensor] = [
         PIL.Image.fromarray(RGB),

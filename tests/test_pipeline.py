@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 
 import flowbind
-import flowbind.encoding
-from flowbind.store import LatentStore
+import flowbind.data.encoding
+from flowbind.data.store import LatentStore
 from tests.toy import RECIPE, STEPS, write_world
 
 
@@ -110,8 +110,8 @@ def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
 
 def test_signals_while_training_lose_nothing(world, command, monkeypatch):
     """Three in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
-    monkeypatch.setattr("flowbind.train.average.EACH", 4)  # so that the average waits where the signals come
-    monkeypatch.setattr("flowbind.train.average.EVERY", 4)
+    monkeypatch.setattr("flowbind.train.ema.EACH", 4)  # so that the average waits where the signals come
+    monkeypatch.setattr("flowbind.train.ema.EVERY", 4)
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
     step = flowbind.Training.training_step
@@ -152,8 +152,8 @@ def same_weights(run, other, step):
 
 def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monkeypatch):
     recipe, folder = world / "recipe.yaml", world / "data/latents/train"
-    monkeypatch.setattr("flowbind.encoding.SHARD_ROWS", 128)
-    write, written = flowbind.encoding.write_shard, []
+    monkeypatch.setattr("flowbind.data.encoding.SHARD_ROWS", 128)
+    write, written = flowbind.data.encoding.write_shard, []
 
     def failing(error):
         def write_some(path, tensors, metadata):
@@ -165,7 +165,7 @@ def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monk
         return write_some
 
     with monkeypatch.context() as patch:
-        patch.setattr("flowbind.encoding.write_shard", failing(KeyboardInterrupt()))
+        patch.setattr("flowbind.data.encoding.write_shard", failing(KeyboardInterrupt()))
         code, _, err = command("encode", "--config", recipe, "--split", "train")
     assert (code, "interrupted" in err) == (130, True), err
     with monkeypatch.context() as patch:

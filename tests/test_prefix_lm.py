@@ -12,9 +12,9 @@ from flowbind_text.prefix_lm import PAST, PrefixNet, Projector, SentencePrefixLM
 from flowbind_text.prefix_training import PrefixTraining, trained
 from safetensors.torch import load_file, save_file
 
+from flowbind.data.manifest import write_manifest
 from flowbind.data.raw import RawBatch, RawDataModule
 from flowbind.libraries import Extra
-from flowbind.manifest import write_manifest
 from flowbind.testing import check_modality
 from tests.distribution import distribution
 from tests.released import as_received

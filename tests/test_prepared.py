@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from flowbind.cli.prepared import prepare_into
-from flowbind.manifest import write_manifest
+from flowbind.data.manifest import write_manifest
 from tests.toy import write_world
 
 

@@ -9,8 +9,8 @@ import torch
 from flowbind_shapes import prepare as prepare_shapes
 
 from flowbind.codec import PROMISED, promise_file
-from flowbind.manifest import Manifest
-from flowbind.promise import FACTOR, FEWEST, Promises, measure, round_trip, write_promise
+from flowbind.data.manifest import Manifest
+from flowbind.data.promise import FACTOR, FEWEST, Promises, measure, round_trip, write_promise
 from flowbind.registry import load
 from tests.conftest import TOYS
 from tests.small_recipes import options, prepare

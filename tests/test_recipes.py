@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from flowbind.cli.recipe import build, quiet
 from flowbind.codec import digest
-from flowbind.store import LINE, finish_store, write_shard
+from flowbind.data.store import LINE, finish_store, write_shard
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted((ROOT / "recipes").glob("*.yaml"))

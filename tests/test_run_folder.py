@@ -20,8 +20,8 @@ import flowbind
 from flowbind.atomic import check_space, replacing
 from flowbind.cli import main
 from flowbind.component import differences
+from flowbind.data.store import LINE, write_shard
 from flowbind.release import check_folder
-from flowbind.store import LINE, write_shard
 from flowbind.tensors import digest_tensors, save_tensors
 from flowbind.train.callbacks import Steps
 from flowbind.train.checkpoints import drop_unfinished, newest, step_of, write_checkpoint, written

@@ -12,9 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowbind.batch import Batch
+from flowbind.data.store import LINE, write_shard
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.nets import Drift, Head
-from flowbind.store import LINE, write_shard
+from flowbind.nets.mlp import Drift, Head
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "scale.md"

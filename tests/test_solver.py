@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from flowbind.solver import SOLVERS, integrate
+from flowbind.flow.solver import SOLVERS, integrate
 
 FIXED = {"euler": 1, "midpoint": 2, "rk4": 4}  # order, which is also the number of drift calls a step
 BOTH_WAYS = pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)])

@@ -443,7 +443,7 @@ def test_too_long_a_sound_is_refused_here_too():
 
 def test_a_model_takes_all_of_them(audio):
     """The same latent, whatever the sound came in."""
-    from flowbind.manifest import take_raw
+    from flowbind.data.manifest import take_raw
 
     same: list[Tensor | np.ndarray | tuple] = [
         MONO,

@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, layout, read_header, shard_metadata, write_shard
+from flowbind.data.store import (
+    LINE,
+    MANIFEST,
+    LatentStore,
+    finish_store,
+    layout,
+    read_header,
+    shard_metadata,
+    write_shard,
+)
 
 PRINTS = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
 

@@ -15,9 +15,9 @@ from flowbind_text.training import TextCodecTraining
 from flowbind_text.vocabulary import BYTES, END, LONGEST, PIECES, Cutter, learn, spell
 from flowbind_text.writer import LENGTH
 
+from flowbind.data.manifest import write_manifest
 from flowbind.data.raw import RawDataModule
 from flowbind.libraries import Extra
-from flowbind.manifest import write_manifest
 
 CAPTIONS = ["a tiny red ball", "the big blue ring, painted.", "here is a golden box", "Ein grünes Ding: ✓ 東京 …"]
 

@@ -13,12 +13,12 @@ from torch import nn
 import flowbind
 from flowbind.data.latents import LatentDataModule, Rows, Steps
 from flowbind.data.mixture import Mixture
+from flowbind.data.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
 from flowbind.methods.flowbind.objective import Draws
-from flowbind.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
-from flowbind.train.agreement import checksum
-from flowbind.train.average import decay_at, follow
 from flowbind.train.checkpoints import fault, newest, write_checkpoint, written
-from flowbind.train.health import Health
+from flowbind.train.ema import decay_at, follow
+from flowbind.train.nonfinite import Health
+from flowbind.train.replicas import checksum
 
 
 def test_the_average_is_that_of_its_closed_form():
@@ -44,8 +44,8 @@ def test_updates_decay_as_much_as_all_steps_would():
 
 def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     """The average after each step, from those before it and the weights, by the closed form."""
-    monkeypatch.setattr("flowbind.train.average.EACH", 2)
-    monkeypatch.setattr("flowbind.train.average.EVERY", 2)
+    monkeypatch.setattr("flowbind.train.ema.EACH", 2)
+    monkeypatch.setattr("flowbind.train.ema.EVERY", 2)
     run = ["--trainer.max_steps=6", "--trainer.val_check_interval=6", "--checkpoints.every=1", "--checkpoints.keep=9"]
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0

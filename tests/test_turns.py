@@ -12,7 +12,7 @@ import pytest
 from flowbind_image import Image
 from flowbind_points import Points
 
-from flowbind.manifest import read_raw
+from flowbind.data.manifest import read_raw
 from flowbind.turns import LIGHT, lock_file, one_sample, weigh
 from tests.memory import resident
 

@@ -15,7 +15,7 @@ from torch import nn
 from flowbind import Codec, Method, Modality, Training
 from flowbind.arrays import as_tensor
 from flowbind.codec import NeuralCodec
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind.train.codec import CodecTraining
 
 DIGITS = 4

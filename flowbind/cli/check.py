@@ -11,7 +11,7 @@ import yaml
 
 from flowbind import earlier
 from flowbind.component import parameters
-from flowbind.evaluation import EvaluationConfig
+from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.progress import is_first_process, say
 from flowbind.registry import installed, load, nearest
 from flowbind.regular import read_regular

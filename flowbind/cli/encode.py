@@ -24,10 +24,10 @@ def run(verb: str, arguments: list[str]) -> None:
     options, rest = parser.parse_known_args(arguments)
 
     from flowbind.cli.recipe import build
+    from flowbind.data.encoding import encode
     from flowbind.data.latents import take_out
-    from flowbind.encoding import encode
+    from flowbind.data.promise import Promises
     from flowbind.progress import say
-    from flowbind.promise import Promises
     from flowbind.registry import nearest
 
     own = [name for name in parser.options if name not in CONFIG]

@@ -23,9 +23,9 @@ from flowbind.cli.check import find_class, load_yaml
 from flowbind.cli.options import Option
 from flowbind.codec import Codec
 from flowbind.component import parameters
-from flowbind.evaluation import EvaluationConfig
+from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.method import Method
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind.modality import Modality
 from flowbind.registry import installed, load, nearest
 from flowbind.train.training import TrainingConfig

@@ -26,7 +26,7 @@ from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
 from flowbind.cli.trainer import check_trainer
 from flowbind.cli.wording import explain, plain, unknown
-from flowbind.evaluation import EvaluationConfig
+from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.lock import alone_in
 from flowbind.method import Method
 from flowbind.progress import say

@@ -10,11 +10,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
-from flowbind.manifest import Manifest, Sample
+from flowbind.data.manifest import Manifest, Sample
+from flowbind.data.tables import read_table
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.regular import read_regular
-from flowbind.tables import read_table
 
 MANIFESTS = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv")

@@ -16,8 +16,8 @@ def run(verb: str, arguments: list[str]) -> None:
     )  # fmt: skip
     folders = parser.parse_args(arguments).folders
 
+    from flowbind.data.store import MANIFEST
     from flowbind.release import CONFIG
-    from flowbind.store import MANIFEST
 
     for folder in folders:
         if (folder / CONFIG).is_file():
@@ -29,8 +29,8 @@ def run(verb: str, arguments: list[str]) -> None:
 
 
 def _store(folder: Path) -> str:
+    from flowbind.data.store import LatentStore
     from flowbind.progress import track
-    from flowbind.store import LatentStore
 
     store = LatentStore(folder)
     store.verify(lambda shards: track(shards, f"verifying {folder}"))

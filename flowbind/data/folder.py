@@ -10,8 +10,8 @@ from unicodedata import normalize
 
 from flowbind.data.first_recipe import write_recipe
 from flowbind.data.labels import add_labels, read_labels
+from flowbind.data.manifest import write_manifest
 from flowbind.data.scan import LeftOut, readable, root_of, scan
-from flowbind.manifest import write_manifest
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import installed, load, package

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.data.folder import SPLITS
-from flowbind.manifest import Manifest, mistake_in, write_manifest
+from flowbind.data.manifest import Manifest, mistake_in, write_manifest
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import installed, load

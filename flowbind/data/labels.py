@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from flowbind.data.scan import root_of
+from flowbind.data.tables import read_table
 from flowbind.progress import say
-from flowbind.tables import read_table
 
 IDS = ("id", "stem", "file", "filename", "file_name", "file name", "path", "filepath", "file_path")
 SHOWN = 3  # ids that a message gives

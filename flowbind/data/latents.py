@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from flowbind.batch import Batch, Links, Place, find_links
+from flowbind.data.manifest import Manifest
 from flowbind.data.mixture import Mixture, apportion, step_numbers
 from flowbind.data.resident import Resident, RowNumbers, fits
-from flowbind.manifest import Manifest
+from flowbind.data.store import LINE, MANIFEST, LatentStore
 from flowbind.method import Method
 from flowbind.modality import Modality
 from flowbind.registry import installed, nearest
-from flowbind.store import LINE, MANIFEST, LatentStore
 
 SPLITS = ("train", "val", "test")
 

@@ -10,8 +10,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from flowbind.data.manifest import Manifest, Sample, leave_out, refuse_bad
 from flowbind.data.mixture import Mixture, step_numbers
-from flowbind.manifest import Manifest, Sample, leave_out, refuse_bad
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
 from flowbind.registry import installed, name_of

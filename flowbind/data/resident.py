@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowbind.store import LatentStore
+from flowbind.data.store import LatentStore
 
 SHARE = 0.5  # of a device's free memory that latents may take; the networks need the rest
 CHUNK_ROWS = 65_536  # copied at a time, so that the host never holds all

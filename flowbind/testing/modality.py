@@ -27,7 +27,7 @@ from flowbind.arrays import describe
 from flowbind.codec import NeuralCodec
 from flowbind.draws import streams
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 
 SAME = 1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
 ROUNDING = 0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it

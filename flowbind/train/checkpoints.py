@@ -29,8 +29,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from flowbind.atomic import check_space, commit, naming, no_space, replacing
 from flowbind.progress import say
 from flowbind.tensors import size_of
-from flowbind.train.agreement import Heartbeat
-from flowbind.train.health import Diverged
+from flowbind.train.nonfinite import Diverged
+from flowbind.train.replicas import Heartbeat
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # save and stop at the next step boundary
 SAVE = 1  # save and go on; no signal that is waited for has this number

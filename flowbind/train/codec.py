@@ -18,15 +18,15 @@ from torch import Tensor, nn
 from flowbind import draws
 from flowbind.atomic import check_place
 from flowbind.codec import NeuralCodec, promise_file
+from flowbind.data.promise import write_promise
 from flowbind.data.raw import RawBatch, RawDataModule
 from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
-from flowbind.promise import write_promise
 from flowbind.tensors import save_tensors
-from flowbind.train.agreement import Agreement
 from flowbind.train.callbacks import Export
-from flowbind.train.health import Watched, bad_rows
+from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
+from flowbind.train.replicas import Agreement
 
 TRAINING, VALIDATION = 0, 1  # which draws
 NOISE, ENCODING, RECONSTRUCTION = 1, 2, 3  # purposes of draws

@@ -15,22 +15,22 @@ from flowbind import draws, earlier, release
 from flowbind.batch import Batch
 from flowbind.codec import digest
 from flowbind.component import differences
-from flowbind.encoding import known_names
-from flowbind.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
-from flowbind.gallery import save
+from flowbind.data.encoding import known_names
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
+from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
+from flowbind.evaluation.gallery import save
+from flowbind.evaluation.report import averaged, suffix, terminal, write
 from flowbind.generation import Model
-from flowbind.manifest import Manifest
 from flowbind.method import Loss, Method, Networks, callable_networks
-from flowbind.metrics.report import averaged, suffix, terminal, write
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say, track
-from flowbind.store import LatentStore
 from flowbind.tensors import digest_tensors
-from flowbind.train.agreement import Agreement
-from flowbind.train.average import decay_at, follow
 from flowbind.train.callbacks import Export
-from flowbind.train.health import Watched, bad_rows
+from flowbind.train.ema import decay_at, follow
+from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
+from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import gather, is_sharded, shard
 
 TRAINING, VALIDATION = 0, 1  # which draws

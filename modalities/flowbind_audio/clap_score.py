@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind_audio.clap import UNFUSED, Clap, open_clap
 
 OTHER = {"audio": "text", "text": "audio"}

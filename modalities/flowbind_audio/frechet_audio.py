@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.codec import digest
+from flowbind.metric import Metric
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.kernel import kernel_distance
-from flowbind.metrics.metric import Metric
 from flowbind_audio.clap import SECONDS, UNFUSED, local_weights, open_clap
 from flowbind_audio.spectrogram import RATE
 from flowbind_audio.vggish import FRAMES, HOP, WIDTH, Vggish, load_vggish, patches

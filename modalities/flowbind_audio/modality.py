@@ -14,7 +14,7 @@ from flowbind.atomic import replacing
 from flowbind.codec import Codec
 from flowbind.libraries import require
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind_audio.files import BY_LIBRARY, BY_PROGRAM, read_sound
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.sound import INSTALL, take_sound

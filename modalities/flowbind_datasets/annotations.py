@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind import regular
-from flowbind.tables import read_table
+from flowbind.data.tables import read_table
 
 
 def read_rows(

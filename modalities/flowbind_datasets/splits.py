@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from flowbind.manifest import write_manifest
+from flowbind.data.manifest import write_manifest
 from flowbind.progress import say
 from flowbind_datasets.files import File
 

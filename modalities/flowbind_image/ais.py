@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flowbind.codec import Codec
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 
 ROWS = 1024  # generations compared at once
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind_image.clip import load_clip, prepare, weights_of
 
 KINDS = {"image": "text", "text": "image"}  # each with what it is compared with

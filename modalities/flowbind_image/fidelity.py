@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from flowbind.codec import digest
 from flowbind.libraries import Extra, importing
+from flowbind.metric import Metric
 from flowbind.metrics.density import density_and_coverage
-from flowbind.metrics.metric import Metric
 from flowbind.progress import say
 from flowbind.registry import nearest
 from flowbind_image.clip import first_line

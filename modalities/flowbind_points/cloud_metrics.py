@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind.progress import track
 from flowbind_points.unit_sphere import thin, to_unit_sphere
 

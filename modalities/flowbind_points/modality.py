@@ -11,7 +11,7 @@ from torch import Tensor
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.progress import say
 from flowbind.regular import check_regular, read_regular
 from flowbind.turns import weigh

@@ -14,7 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 
 BYTES = 2048  # of the longest caption in UTF-8
 ORDERS = (1, 2, 3, 4)  # words in an n-gram

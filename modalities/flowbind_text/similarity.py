@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flowbind.metrics.metric import Metric
+from flowbind.metric import Metric
 from flowbind_text.sentences import MINILM, SentenceEncoder
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from flowbind_shapes.scene import COLOURS, SHAPES, SIZES
 
-from flowbind.manifest import write_manifest
+from flowbind.data.manifest import write_manifest
 from flowbind_ink import Ink
 
 TURNS = np.array([0, -3, -1, -2, 2, -4])  # of the second circle, in the order of SHAPES

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from flowbind import draws as random
 from flowbind.batch import Batch
+from flowbind.flow.solver import SOLVERS, Solver, integrate
 from flowbind.method import Direction, Loss, Method, Networks, check_same_codecs
 from flowbind.methods.flowbind.fusion import add_noise
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.padding import padded
 from flowbind.registry import nearest
-from flowbind.solver import SOLVERS, Solver, integrate
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from flowbind import draws as random
 from flowbind.batch import Batch
+from flowbind.flow.path import TimeRule, sample_path, stop_gradient, training_times
 from flowbind.method import Loss
 from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
-from flowbind.path import TimeRule, sample_path, stop_gradient, training_times
 
 LINKS, NOISE, HEADS = 1, 2, 3  # purposes of draws
 

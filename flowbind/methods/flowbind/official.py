@@ -19,7 +19,7 @@ from flowbind.method import Networks
 from flowbind.methods.flowbind.method import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
-from flowbind.nets import DriftConfig, HeadConfig
+from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.regular import check_regular, read_json
 
 # Their names, and ours: of the drift net, and of the head.

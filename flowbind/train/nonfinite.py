@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from flowbind.encoding import gathered
+from flowbind.data.encoding import gathered
 
 UNSEEN = -1
 SHOWN = 10  # lines of a manifest in a message

@@ -24,22 +24,22 @@ from torch import Tensor
 from flowbind import draws
 from flowbind.batch import Batch
 from flowbind.component import as_json
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
-from flowbind.gallery import Row, compose
+from flowbind.evaluation.gallery import Row, compose
+from flowbind.evaluation.labels import classes_of, draw_rows, lines_with, measurable_factors
+from flowbind.evaluation.metric_suite import Judging
+from flowbind.evaluation.published import read_published
+from flowbind.evaluation.report import summarise
 from flowbind.generation import Model
-from flowbind.judging import Judging
-from flowbind.manifest import Manifest
 from flowbind.method import Direction, State, concatenate, select
+from flowbind.metric import Metric
 from flowbind.metrics.cknna import NEIGHBOURS, cknna
 from flowbind.metrics.frechet import frechet
-from flowbind.metrics.labelled import classes_of, draw_rows, lines_with, measurable_factors
-from flowbind.metrics.metric import Metric
 from flowbind.metrics.probe import Probe, accuracy, fit_probe
-from flowbind.metrics.published import read_published
-from flowbind.metrics.report import summarise
 from flowbind.metrics.retrieval import recall_at_1
 from flowbind.progress import is_first_process, say, track
-from flowbind.store import LatentStore
 
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
 PROBE_ROWS = 50_000  # training rows a probe is fitted on, at most

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from flowbind.atomic import replacing
 from flowbind.codec import digest, digest_json
-from flowbind.mapped import Mapped
+from flowbind.data.memory_map import Mapped
 from flowbind.progress import track
 from flowbind.regular import check_regular, open_regular, read_json
 from flowbind.tensors import save_tensors

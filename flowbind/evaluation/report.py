@@ -13,7 +13,7 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from flowbind.atomic import replacing
-from flowbind.metrics.published import beside
+from flowbind.evaluation.published import beside
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 

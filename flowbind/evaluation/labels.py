@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowbind.manifest import Manifest
-from flowbind.store import LINE, LatentStore
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LINE, LatentStore
 
 FEWEST = (
     2  # values of a factor in each modality, and test samples: with fewer a probe learns nothing, or nothing is told

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from flowbind.train.average import local
+from flowbind.train.ema import local
 from flowbind.train.sharding import is_sharded
 
 INTERVAL = 20.0  # seconds between comparisons

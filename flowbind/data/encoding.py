@@ -24,14 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowbind.codec import digest
 from flowbind.companions import Stamps, noting, stamp
+from flowbind.data.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
+from flowbind.data.promise import Promises
+from flowbind.data.store import LINE, MANIFEST, LatentStore, finish_store, read_shard, shard_metadata, write_shard
 from flowbind.defaults import torch_defaults
 from flowbind.lock import alone_in
-from flowbind.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
-from flowbind.promise import Promises
 from flowbind.registry import installed
-from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard, shard_metadata, write_shard
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
 BATCH_ROWS = 256  # samples read and encoded at a time

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from flowbind.codec import digest
-from flowbind.manifest import Manifest
-from flowbind.metrics.metric import Metric, counted
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import MANIFEST, LatentStore
+from flowbind.metric import Metric, counted
 from flowbind.modality import Modality
 from flowbind.registry import name_of
-from flowbind.store import MANIFEST, LatentStore
 from flowbind.tensors import save_tensors
 
 

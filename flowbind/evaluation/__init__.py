@@ -1,0 +1,1 @@
+"""Evaluation: what `flowbind test` measures, and how it is told."""

@@ -1,0 +1,1 @@
+"""The mathematics of flows, on torch alone."""

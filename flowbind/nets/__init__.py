@@ -1,0 +1,1 @@
+"""Architectures, on torch alone."""
