@@ -74,7 +74,7 @@ def cost(
 
     step(0)  # Adam's moments, and what is made once
     stepping = median(step, repeats)
-    with patch("flowbind.atomic._sync"):
+    with patch("flowbind.files._sync"):
         unsynced = median(lambda number: write_checkpoint(save, folder, number), repeats)
     os.sync()
     writing = median(lambda number: write_checkpoint(save, folder, number), repeats)

@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 
 from flowbind.batch import Batch
-from flowbind.data.latents import Steps
+from flowbind.data.batches import Steps
 from flowbind.data.mixture import Mixture, apportion
-from flowbind.data.store import LINE, LatentStore, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import LatentStore, finish_store
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets.mlp import Drift, Head
 

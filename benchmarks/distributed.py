@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from flowbind.cli.recipe import build
-from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import finish_store
 from flowbind.train.ema import EACH
 
 RECIPE = Path(__file__).parents[1] / "recipes/shapes.yaml"

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import fields
 
-from flowbind.data.store import Shard
+from flowbind.data.shard import Shard
 from flowbind.train.ema import EVERY
 
 D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = 768, 1152, 12, 4, 3, 256  # the paper's size

@@ -24,7 +24,8 @@ import torch
 
 from flowbind.data.memory_map import Mapped
 from flowbind.data.mixture import permuted
-from flowbind.data.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
+from flowbind.data.shard import LINE, layout, read_header, write_shard
+from flowbind.data.store import LatentStore, finish_store
 
 NAMES = ("a", "b")
 BATCH = 1024

@@ -8,13 +8,10 @@ Every constructor argument is kept as the attribute of the same name, with JSON 
 fingerprints and messages know how a codec was made.
 """
 
-import hashlib
-import json
 import math
-import time
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,11 +20,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from flowbind.component import Component, move
+from flowbind.errors import last_line
+from flowbind.files import WEIGHTS, check_regular, digest, read_json
 from flowbind.libraries import require
 from flowbind.padding import padded
-from flowbind.regular import WEIGHTS, check_regular, read_json
 
-FRESH = 2 * 10**9  # nanoseconds for which a file may change again without its time telling so: clocks of disks are coarse
 CHUNK = 256  # raw samples held while training inputs are made of them
 PROMISED = "reconstruction_error_p95"  # key of the file that tells what weights promise
 
@@ -189,7 +186,7 @@ class NeuralCodec(Codec):
             net.load_state_dict(state, assign=True)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(
-                f"{self.file}: these are not weights of the codec {type(self).__name__} ({str(error).splitlines()[-1].strip()})"
+                f"{self.file}: these are not weights of the codec {type(self).__name__} ({last_line(error)})"
             ) from None
         left = [name for name, buffer in net.named_buffers() if buffer.is_meta]
         if left:
@@ -223,38 +220,3 @@ class _Undrawn(TorchFunctionMode):
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}
         return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
-
-
-def local(**arguments: str) -> dict[str, Path]:
-    """Those of a codec's arguments whose values are paths of something that is there."""
-    return {name: Path(value) for name, value in arguments.items() if Path(value).exists()}
-
-
-def digest_all(paths: Iterable[Path]) -> str:
-    """SHA-256 of several files, in hexadecimal: of their digests in this order."""
-    return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
-
-
-def digest_json(value: Any) -> str:
-    """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
-
-    Raises:
-        OSError: it is not there, or cannot be read.
-        ValueError: it is no regular file, or larger than any weights.
-    """
-    check_regular(path, WEIGHTS)
-    stat = path.stat()
-    if time.time_ns() - stat.st_mtime_ns < FRESH:
-        return _digest.__wrapped__(path, stat.st_size, stat.st_mtime_ns)
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _digest(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,33 +10,10 @@ import math
 from collections.abc import Mapping
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-
-def ranks() -> int:
-    """The number of processes that share a batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def total(x: Tensor) -> Tensor:
-    """The sum of a tensor over all ranks, each of which asks for it."""
-    return _Total.apply(x) if ranks() > 1 else x
-
-
-class _Total(torch.autograd.Function):
-    """A sum over all ranks. Its gradient is one as well, since each rank's loss hangs on the rows of all."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        summed = x.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(summed)
-        return summed
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> Tensor:
-        return _Total.forward(ctx, gradient)
+from flowbind.distributed import ranks, total
 
 
 def means(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from flowbind.batch import Batch
 from flowbind.component import Component, differences
+from flowbind.errors import last_line
 from flowbind.modality import Modality
 from flowbind.nets.standardizer import Standardizer
 from flowbind.registry import nearest
@@ -188,7 +189,7 @@ class Method(Component):
         try:
             networks.load_state_dict(base_networks.state_dict())
         except RuntimeError as error:
-            reason = str(error).splitlines()[-1].strip()
+            reason = last_line(error)
             raise ValueError(f"its networks are others ({reason})") from None
         return list(self.modalities)
 

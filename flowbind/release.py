@@ -5,11 +5,9 @@ model.safetensors   weights of the method's networks, and the standardisation
 codecs/             files and folders of the codecs, copied from the machine where the model was made
 """
 
-import hashlib
 import json
 import os
 import shutil
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,14 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind import earlier, registry, regular
-from flowbind.atomic import check_place, check_space, commit, naming
-from flowbind.codec import digest_json
+from flowbind import earlier, registry
 from flowbind.defaults import torch_defaults
+from flowbind.errors import first_line, last_line
+from flowbind.files import WEIGHTS as LARGEST_WEIGHTS
+from flowbind.files import check_place, check_regular, check_space, commit, digest_json, digest_now, naming, read_json
 from flowbind.generation import Model, stamp
 from flowbind.method import Method, Networks
 from flowbind.progress import say, track
-from flowbind.regular import check_regular, open_regular, read_json
 from flowbind.tensors import digest_tensors, save_tensors, size_of
 
 FORMAT = 2
@@ -108,7 +106,7 @@ def _write(model: Model, weights: Mapping[str, Tensor], step: int | None, partia
     save_tensors(weights, partial / WEIGHTS)
     description["weights"] = {"sha256": digest_tensors(weights), "step": step}
     parts = [path for path in sorted(partial.rglob("*")) if path.is_file()]
-    description["files"] = {path.relative_to(partial).as_posix(): _sha256(path) for path in parts}
+    description["files"] = {path.relative_to(partial).as_posix(): digest_now(path) for path in parts}
     description = {"sha256": digest_json(description)} | description
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
 
@@ -195,13 +193,8 @@ def _check_files(folder: Path, checksums: Mapping[str, str], shown: Callable[[Co
     """Reads files of a released model and compares their checksums; `shown` wraps them to show progress."""
     for file, sha256 in shown(checksums.items()):
         path = _inside(folder, folder / file)
-        if _sha256(path) != sha256:
+        if digest_now(path) != sha256:
             raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
-
-
-def _sha256(path: Path) -> str:
-    with open_regular(path, sys.maxsize) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _inside(folder: Path, path: Path) -> Path:
@@ -261,9 +254,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         with torch.device("meta"):
             networks = Networks(method)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        why = str(error).splitlines()[0] if type(error) is ValueError else repr(error)[:200]
+        why = first_line(error) if type(error) is ValueError else repr(error)[:200]
         raise ValueError(f"{config}: not a released model's description ({why})") from None
-    check_regular(weights_file, regular.WEIGHTS)
+    check_regular(weights_file, LARGEST_WEIGHTS)
     try:
         state = rename(load_file(weights_file))
         if (
@@ -275,7 +268,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     except SafetensorError as error:
         raise ValueError(f"{weights_file}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ValueError(f"{weights_file}: weights of another model ({str(error).splitlines()[-1].strip()})") from None
+        raise ValueError(f"{weights_file}: weights of another model ({last_line(error)})") from None
     _check_files(folder, description["files"])
     model = Model(method, networks.eval().requires_grad_(False), sampling)
     model.stamps = {

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowbind.atomic import check_space, no_space, replacing
+from flowbind.files import check_space, no_space, replacing
 
 WRITING = ".writing"  # ends the name of the folder in which a file is written
 

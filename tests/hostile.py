@@ -33,9 +33,10 @@ from safetensors.torch import save as safetensors
 from flowbind import release
 from flowbind.cli import main
 from flowbind.cli.check import check_recipe
-from flowbind.codec import digest_json
 from flowbind.data.manifest import Manifest
-from flowbind.data.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import MANIFEST, LatentStore, finish_store
+from flowbind.files import digest_json
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.registry import load
 from tests.released import make_model

@@ -25,7 +25,7 @@ import torch
 import flowbind.cli.encode
 import flowbind.cli.recipe  # noqa: F401 - the imports that take seconds
 from flowbind.cli import main
-from flowbind.data.encoding import SHARD_ROWS
+from flowbind.data.plan import SHARD_ROWS
 from tests.small_recipes import options, prepare
 
 STEPS, EVERY = 84, 5  # past the first steps of the average, which then waits between its updates

@@ -17,8 +17,9 @@ from lightning.pytorch import Callback
 from safetensors.torch import save_file
 
 from flowbind.cli.recipe import build
-from flowbind.codec import digest
-from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import finish_store
+from flowbind.files import digest
 from tests.tiny_audio import save_clap
 from tests.tiny_text import save_encoder, save_gemma
 

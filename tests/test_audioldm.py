@@ -185,9 +185,9 @@ def test_what_is_no_audioldm(arguments, folder, tmp_path):
             ClapAudioLDM(**arguments | {"audioldm": audioldm}).decode(torch.zeros(1, 768))
         return str(caught.value)
 
-    assert "'nobody/nothing' (main) is nothing local" in complaint("nobody/nothing")
+    assert "'nobody/nothing' (main) is no folder" in complaint("nobody/nothing")
     assert "hf auth login" in complaint("nobody/nothing")
-    assert "is nothing local, and the hub does not give it" in complaint(str(tmp_path))
+    assert "is no folder, and the hub does not give it" in complaint(str(tmp_path))
     slow = save_audioldm(tmp_path / "slow", folder / "clap", sampling_rate=8000)
     assert "makes sounds at 8000 Hz from embeddings of 512 numbers; 16000 Hz from 512 are needed" in complaint(
         str(slow)

@@ -138,7 +138,7 @@ def test_what_a_modality_s_own_arguments_decide_is_made_anew(lines, encode):
 
 
 def test_strata_and_shards_without_a_good_sample(lines, encode, monkeypatch, tmp_path):
-    monkeypatch.setattr("flowbind.data.encoding.SHARD_ROWS", 2)
+    monkeypatch.setattr("flowbind.data.plan.SHARD_ROWS", 2)
     lines(GOOD, GOOD, ("x", "1 1 1"), ("y", "1 1 1"), GOOD)  # the second shard of pairs
     with (tmp_path / "train.jsonl").open("a") as file:
         file.write('{"word": "z"}\n')  # a stratum

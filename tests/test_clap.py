@@ -162,7 +162,7 @@ def test_no_such_backend():
 def test_an_unreachable_hub(backend):
     clap = open_clap(backend, "nobody/nothing/none.pt" if backend == "laion_clap" else "nobody/nothing")
     for use in (clap.digest, lambda: clap.sounds([noise(1)], CPU)):
-        with pytest.raises(ValueError, match=r"^'nobody/nothing' \(main\) is nothing local[^\n]*hf auth login[^\n]*$"):
+        with pytest.raises(ValueError, match=r"^the CLAP model 'nobody/nothing' \(main\) is no folder[^\n]*hf auth login[^\n]*$"):
             use()
 
 

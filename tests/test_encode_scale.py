@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flowbind.data.encoding import BATCH_ROWS, SHARD_ROWS
-from flowbind.data.store import MANIFEST, LatentStore, shard_metadata
+from flowbind.data.encoding import BATCH_ROWS
+from flowbind.data.plan import SHARD_ROWS
+from flowbind.data.shard import shard_metadata
+from flowbind.data.store import MANIFEST, LatentStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-from flowbind.codec import Codec, digest
+from flowbind.codec import Codec
 from flowbind.data.manifest import Manifest, write_manifest
-from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import finish_store
 from flowbind.evaluation import gallery, report
 from flowbind.evaluation.evaluation import Evaluation, EvaluationConfig
 from flowbind.evaluation.labels import draw_rows
+from flowbind.files import digest
 from flowbind.method import Direction
 from flowbind.methods.flowbind import FlowBind
 from flowbind.metrics.probe import fit_probe
@@ -253,8 +255,8 @@ def test_a_broken_modality_is_seen_wherever_it_takes_part(world):
         assert measure(found[said], "frechet") > 10, said
     for said in ("ant->bee", "bee->ant", "cat->cat"):
         assert measure(found[said], "accuracy/joint") == 1, said
-    assert results["summary"]["paired"]["lowest joint accuracy"] < 0.5
-    assert results["summary"]["two sources"]["least gain over the better one"] < 0
+    assert results["summary"]["paired"]["lowest_joint_accuracy"] < 0.5
+    assert results["summary"]["two_sources"]["least_gain_over_the_better_source"] < 0
     assert [measure(found, "accuracy/joint") for found in results["codecs"].values()] == [1, 1, 1]
 
 
@@ -426,13 +428,13 @@ def test_the_summary_finds_the_lowest_and_what_a_second_source_adds():
         "a+b->c": direction(["a", "b"], "c", 0.875),
     }
     summary = report.summarise(found)
-    assert summary["paired"] == {"directions": 2, "lowest joint accuracy": 0.9, "in": "a->c"}
-    assert summary["never paired"]["in"] == "b->c"
-    assert summary["itself"]["lowest joint accuracy"] == 1
-    two = summary["two sources"]
-    assert two["least gain over the better one"] == pytest.approx(-0.025)
-    assert two["least gain in"] == "a+b->c"
-    assert two["below the better one"] == 1
+    assert summary["paired"] == {"directions": 2, "lowest_joint_accuracy": 0.9, "in": "a->c"}
+    assert summary["never_paired"]["in"] == "b->c"
+    assert summary["itself"]["lowest_joint_accuracy"] == 1
+    two = summary["two_sources"]
+    assert two["least_gain_over_the_better_source"] == pytest.approx(-0.025)
+    assert two["least_gain_in"] == "a+b->c"
+    assert two["below_the_better_source"] == 1
 
 
 # Gallery

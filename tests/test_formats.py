@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from flowbind.data.store import read_header
+from flowbind.data.shard import read_header
 from tests.read_formats import EXPECTED, FOLDER, READERS, read_in
 from tests.write_formats import write, write_new
 

@@ -11,7 +11,7 @@ import pytest
 
 from flowbind.cli.check import MOST_NODES, load_yaml, refuse_bombs
 from flowbind.data.manifest import read_raw
-from flowbind.regular import open_regular, read_regular
+from flowbind.files import open_regular, read_regular
 from tests.hostile import RECIPES, places
 from tests.toy import Vector
 

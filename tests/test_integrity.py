@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from flowbind import release
-from flowbind.codec import digest, digest_json
-from flowbind.data.store import LINE, MANIFEST, LatentStore, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import MANIFEST, LatentStore, finish_store
+from flowbind.files import digest, digest_json
 from flowbind.registry import load
 from tests.released import make_model
 

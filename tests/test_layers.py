@@ -16,8 +16,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules of the core by layer, the longest name that fits: a package stands for all that is in it. A new module gets its
 # place here.
 LAYERS = {
-    0: ("defaults", "draws", "padding", "nets", "flow", "batch", "global_batch"),  # mathematics
-    1: ("arrays", "component", "codec", "modality", "method", "metric", "tensors"),  # abstractions
+    0: ("defaults", "draws", "padding", "nets", "flow", "batch", "distributed", "global_batch"),  # mathematics
+    1: ("arrays", "component", "hub", "codec", "modality", "method", "metric", "tensors"),  # abstractions
     2: (
         "shipped",
         "earlier",
@@ -33,7 +33,7 @@ LAYERS = {
     3: ("data.encoding", "data.latents", "data.raw", "train"),  # training
     4: ("cli", "__main__"),  # face
 }
-ANYWHERE = ("atomic", "companions", "libraries", "lock", "progress", "registry", "regular", "turns")  # may be imported from every layer, so it imports nothing of flowbind
+ANYWHERE = ("companions", "errors", "files", "libraries", "lock", "progress", "registry", "turns")  # may be imported from every layer, so it imports nothing of flowbind
 LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(ANYWHERE, -1)
 
 HEAVY = {"transformers", "sentence_transformers", "trimesh", "soundfile", "diffusers", "open_clip", "laion_clap"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from flowbind.data.manifest import Manifest
-from flowbind.data.store import LINE, LatentStore, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import LatentStore, finish_store
 from flowbind.train.training import tell_of_untied
 from tests.test_evaluation import CONFIG, TEST, TRAIN, evaluate, make_model, make_world
 from tests.toy import RECIPE, write_world

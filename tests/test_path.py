@@ -1,9 +1,12 @@
 """Laws of the straight path and of the times it is trained at."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from flowbind.flow.path import sample_path, stop_gradient, training_times
+from flowbind.flow.path import sample_path, stop_gradient
+from flowbind.flow.times import both_times, mixture_times
 
 SHAPES = [(1, 4), (7, 4), (3, 2, 5), (0, 4)]
 
@@ -64,21 +67,21 @@ def test_gradient_reaches_the_latent_only_at_time_zero(shape):
 def test_mixture_times_by_their_draws():
     uniform = torch.tensor([0.0, 0.0, 0.25, 0.25, 0.75])
     choice = torch.tensor([0.0, 0.19, 0.2, 0.59, 0.6])  # alpha 0.2, then (1 - 0.2) 0.5 = 0.4 for t = 1
-    t = training_times(uniform, choice, "mixture", alpha=0.2, endpoint=0.5)
+    t = mixture_times(uniform, choice, alpha=0.2, endpoint=0.5)
     assert torch.equal(t, torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.25]]))
 
 
 def test_both_times_by_their_draws():
     uniform = torch.tensor([0.0, 0.0, 0.25, 0.75])
     choice = torch.tensor([0.0, 0.49, 0.5, 0.99])
-    t = training_times(uniform, choice, "both", alpha=0.9, endpoint=0.5)  # alpha is the mixture's
+    t = both_times(uniform, choice, endpoint=0.5)
     assert torch.equal(t, torch.tensor([[1.0, 1.0, 0.75, 0.25], [0.0, 0.0, 0.0, 0.0]]))
 
 
-@pytest.mark.parametrize("rule", ["mixture", "both"])
-def test_inner_times_are_never_zero(rule):
+@pytest.mark.parametrize("law", [partial(mixture_times, alpha=0.3), both_times])
+def test_inner_times_are_never_zero(law):
     uniform = torch.tensor([0.0, 0.5, 1 - 2**-24])  # the largest float32 that torch.rand gives is 1 - 2^-24
-    t = training_times(uniform, torch.full((3,), 0.999), rule, alpha=0.3, endpoint=0.3)[0]
+    t = law(uniform, torch.full((3,), 0.999), endpoint=0.3)[0]
     assert (t > 0).all()
     assert (t <= 1).all()
 
@@ -90,11 +93,11 @@ def test_shares_of_the_times(alpha, endpoint, dtype):
     rows = 40_000
     uniform, choice = torch.rand(2, rows, dtype=dtype, generator=torch.Generator().manual_seed(0))
     deviation = 5 * 0.5 / rows**0.5  # five standard errors, at most
-    both = training_times(uniform, choice, "both", alpha, endpoint)
+    both = both_times(uniform, choice, endpoint)
     assert both.shape == (2, rows)
     assert both.dtype == dtype
     assert not both[1].any()
-    mixture = training_times(uniform, choice, "mixture", alpha, endpoint)
+    mixture = mixture_times(uniform, choice, alpha, endpoint)
     assert mixture.shape == (1, rows)
     assert mixture.dtype == dtype
     for t, zero in ((mixture[0], alpha), (both[0], 0.0)):

@@ -152,7 +152,7 @@ def same_weights(run, other, step):
 
 def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monkeypatch):
     recipe, folder = world / "recipe.yaml", world / "data/latents/train"
-    monkeypatch.setattr("flowbind.data.encoding.SHARD_ROWS", 128)
+    monkeypatch.setattr("flowbind.data.plan.SHARD_ROWS", 128)
     write, written = flowbind.data.encoding.write_shard, []
 
     def failing(error):

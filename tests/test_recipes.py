@@ -10,8 +10,9 @@ import yaml
 from safetensors.torch import save_file
 
 from flowbind.cli.recipe import build, quiet
-from flowbind.codec import digest
-from flowbind.data.store import LINE, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import finish_store
+from flowbind.files import digest
 
 ROOT = Path(__file__).parents[1]
 MODELS = sorted((ROOT / "recipes").glob("*.yaml"))

@@ -17,10 +17,10 @@ from lightning.pytorch import Trainer
 from safetensors.torch import load_file
 
 import flowbind
-from flowbind.atomic import check_space, replacing
 from flowbind.cli import main
 from flowbind.component import differences
-from flowbind.data.store import LINE, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.files import check_space, replacing
 from flowbind.release import check_folder
 from flowbind.tensors import digest_tensors, save_tensors
 from flowbind.train.callbacks import Steps

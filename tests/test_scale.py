@@ -12,7 +12,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from flowbind.batch import Batch
-from flowbind.data.store import LINE, write_shard
+from flowbind.data.shard import LINE, write_shard
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets.mlp import Drift, Head
 

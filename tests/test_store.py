@@ -10,16 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from flowbind.data.store import (
-    LINE,
-    MANIFEST,
-    LatentStore,
-    finish_store,
-    layout,
-    read_header,
-    shard_metadata,
-    write_shard,
-)
+from flowbind.data.shard import LINE, layout, read_header, shard_metadata, write_shard
+from flowbind.data.store import MANIFEST, LatentStore, finish_store
 
 PRINTS = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
 

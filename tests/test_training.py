@@ -11,9 +11,11 @@ import torch
 from torch import nn
 
 import flowbind
-from flowbind.data.latents import LatentDataModule, Rows, Steps
+from flowbind.data.batches import Rows, Steps
+from flowbind.data.latents import LatentDataModule
 from flowbind.data.mixture import Mixture
-from flowbind.data.store import LINE, LatentStore, finish_store, layout, read_header, write_shard
+from flowbind.data.shard import LINE, layout, read_header, write_shard
+from flowbind.data.store import LatentStore, finish_store
 from flowbind.methods.flowbind.objective import Draws
 from flowbind.train.checkpoints import fault, newest, write_checkpoint, written
 from flowbind.train.ema import decay_at, follow

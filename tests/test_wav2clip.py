@@ -13,9 +13,9 @@ from flowbind_image.unclip import ClipUnclip
 from safetensors.torch import save_file
 from torch import Tensor
 
-from flowbind import testing
 from flowbind.libraries import Extra
 from flowbind.testing import LAWS, Subject
+from flowbind.testing import modality as testing
 from tests.released import as_received
 from tests.tiny_clip import pictures, write_tiny_clip
 

@@ -21,7 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from flowbind.data.store import DTYPES, LINE, finish_store, write_shard
+from flowbind.data.shard import DTYPES, LINE, write_shard
+from flowbind.data.store import finish_store
 from tests.conftest import register_toys
 from tests.read_formats import EXPECTED, FOLDER, READERS, read_in, run, set_times
 from tests.toy import write_world

@@ -12,9 +12,9 @@ import yaml
 from flowbind import earlier
 from flowbind.component import parameters
 from flowbind.evaluation.evaluation import EvaluationConfig
+from flowbind.files import read_regular
 from flowbind.progress import is_first_process, say
 from flowbind.registry import installed, load, nearest
-from flowbind.regular import read_regular
 from flowbind.train.training import TrainingConfig
 
 MOST_NODES, DEEPEST = 100_000, 100  # of a recipe

@@ -6,7 +6,6 @@ else is in the folder, such as latents, stays there, and so does a file that was
 """
 
 import filecmp
-import hashlib
 import inspect
 import json
 import os
@@ -16,11 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from flowbind.atomic import replacing
 from flowbind.data.scan import PARTIAL, PREPARED
+from flowbind.files import digest_now, read_json, replacing
 from flowbind.lock import alone_in
 from flowbind.progress import say
-from flowbind.regular import read_json
 
 SOURCES = ("source", "sources")  # arguments of a dataset's function that name what others may change
 MANIFESTS, LISTS = "*.jsonl", "missing.txt"
@@ -93,10 +91,7 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file; nothing of a folder."""
-    if path.is_dir():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return "" if path.is_dir() else digest_now(path)
 
 
 def is_same(partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]) -> bool:

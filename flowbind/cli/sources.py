@@ -12,9 +12,9 @@ from pathlib import Path
 
 from flowbind.data.manifest import Manifest, Sample
 from flowbind.data.tables import read_table
+from flowbind.files import read_regular
 from flowbind.modality import Modality
 from flowbind.progress import say
-from flowbind.regular import read_regular
 
 MANIFESTS = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv")

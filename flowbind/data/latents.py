@@ -1,23 +1,20 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
-import copy
-import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
-from flowbind.batch import Batch, Links, Place, find_links
+from flowbind.batch import Batch
+from flowbind.data.batches import Numbers, Rows, Steps
 from flowbind.data.manifest import Manifest
-from flowbind.data.mixture import Mixture, apportion, step_numbers
+from flowbind.data.mixture import Mixture, apportion
 from flowbind.data.resident import Resident, RowNumbers, fits
-from flowbind.data.store import LINE, MANIFEST, LatentStore
+from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
 from flowbind.modality import Modality
 from flowbind.registry import installed, nearest
@@ -186,150 +183,3 @@ def take_out(manifest: Path, names: Sequence[str]) -> str:
     """What to do about modalities of a recipe that no sample of a manifest has."""
     which = " and ".join(f"'{name}'" for name in names)
     return f"{manifest}: no sample has {which}; take that out of model.modalities in the recipe, or add samples that have it"
-
-
-class Steps(IterableDataset):
-    """The endless sequence of training batches, from one step on.
-
-    Several loading processes take turns, so that the sequence stays the same. With a period, the first so many come
-    again and again.
-    """
-
-    def __init__(
-        self,
-        store: LatentStore,
-        names: Sequence[str],
-        mixture: Mixture,
-        first: int = 0,
-        rank: int = 0,
-        world: int = 1,
-        period: float = 0,
-    ) -> None:
-        self.store, self.mixture, self.first, self.rank, self.world = store, mixture, first, rank, world
-        self.period = period
-        self.frame = Frame(store, names, mixture.shares, rank, world)
-
-    def at(self, step: int) -> Batch:
-        """The batch of one step."""
-        return self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world), step)
-
-    def lines(self, step: int) -> dict[str, Tensor]:
-        """Per modality, the line in the manifest (from 0, samples only) of each row of a step's batch."""
-        rows = self.mixture.batch(step, self.rank, self.world)
-        lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
-        return {
-            name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()
-        }
-
-    def numbers(self, step: int) -> RowNumbers:
-        """The rows of one step's batch, not read."""
-        rows = self.mixture.batch(step, self.rank, self.world)
-        return RowNumbers(step, torch.from_numpy(np.concatenate(rows)))
-
-    def __iter__(self) -> Iterator[Batch]:
-        return map(self.at, self.turns())
-
-    def turns(self) -> Iterator[int]:
-        """The numbers of the steps whose turn it is in this loading process."""
-        worker = get_worker_info()
-        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        return step_numbers(self.first + start, stride, self.period)
-
-
-class Numbers(IterableDataset):
-    """The same sequence as row numbers, for latents that are on the device."""
-
-    def __init__(self, steps: Steps) -> None:
-        self.steps = steps
-
-    def __iter__(self) -> Iterator[RowNumbers]:
-        return map(self.steps.numbers, self.steps.turns())
-
-
-class Rows(IterableDataset):
-    """Every row of some strata once, stratum after stratum, for validation; a rank has every world-th row of each batch."""
-
-    def __init__(
-        self,
-        store: LatentStore,
-        names: Sequence[str],
-        size: int,
-        rank: int = 0,
-        world: int = 1,
-        strata: Sequence[int] | None = None,
-    ) -> None:
-        self.store, self.names, self.size, self.rank, self.world = store, names, size, rank, world
-        self.strata = range(len(store.strata)) if strata is None else strata
-
-    def __iter__(self) -> Iterator[Batch]:
-        step = itertools.count()
-        for number in self.strata:
-            stratum = self.store.strata[number]
-            for start in range(0, stratum.rows, self.size):
-                stop = min(start + self.size, stratum.rows)
-                rows = [np.arange(0)] * len(self.store.strata)
-                rows[number] = np.arange(start + self.rank, stop, self.world)
-                shares = [stop - start if i == number else 0 for i in range(len(rows))]
-                frame = Frame(self.store, self.names, shares, self.rank, self.world)
-                yield frame.fill(self.store, rows, next(step))
-
-
-class Frame:
-    """What batches of equal composition share: the sample of each row, the links, and the place in the global batch.
-
-    Args:
-        store: where the latents are.
-        names: of the modalities.
-        shares: rows of each stratum in the global batch.
-        rank: whose batches these are; it has every world-th sample.
-        world: number of ranks.
-    """
-
-    def __init__(
-        self, store: LatentStore, names: Sequence[str], shares: Sequence[int], rank: int = 0, world: int = 1
-    ) -> None:
-        self.parts = {
-            name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names
-        }
-        starts = np.cumsum([0, *shares])
-        held = {
-            name: torch.cat([torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)])
-            for name, parts in self.parts.items()
-        }
-        samples, links = torch.cat(list(held.values())), find_links(torch.cat(list(held.values())))
-        mine = torch.arange(starts[-1]) % world == rank
-        row, link = mine[samples], mine[samples][links.target]
-        number = row.cumsum(0) - 1  # among this rank's rows
-        self.samples = {name: ids[mine[ids]] for name, ids in held.items()}
-        self.links = Links(number[links.target[link]], number[links.estimate[link]])
-        self.place = None if world == 1 else Place(
-            row.nonzero().flatten(), link.nonzero().flatten(), {name: len(ids) / world for name, ids in held.items()}
-        )  # fmt: skip
-        self.held = [[name for name in stratum.modalities if name in self.parts] for stratum in store.strata]
-        self.sizes = [int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())]
-        shape, dtype = _like(store)
-        self.none = torch.empty(0, *shape, dtype=dtype)
-
-    def to(self, device: torch.device) -> "Frame":
-        """The same on a device."""
-        frame = copy.copy(self)
-        moved = Batch({"": self.none}, self.samples, self.links, place=self.place).to(device)
-        frame.none, frame.samples, frame.links, frame.place = moved.latents[""], moved.samples, moved.links, moved.place
-        return frame
-
-    def fill(self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0) -> Batch:
-        """The batch of these rows of each stratum."""
-        found = [source.gather(i, r, self.held[i]) for i, r in enumerate(rows)]
-        latents = {
-            name: torch.cat([found[i][name] for i in parts]) if parts else self.none
-            for name, parts in self.parts.items()
-        }
-        return Batch(latents, self.samples, self.links, step, self.place)
-
-
-def _like(store: LatentStore) -> tuple[Sequence[int], torch.dtype]:
-    name = next(iter(store.fields))
-    latent = store.gather(next(i for i, s in enumerate(store.strata) if name in s.modalities), np.arange(0), [name])[
-        name
-    ]
-    return latent.shape[1:], latent.dtype

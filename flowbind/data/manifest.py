@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.arrays import describe
-from flowbind.atomic import replacing
+from flowbind.files import check_regular, encoding_of, replacing
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say
 from flowbind.registry import nearest
-from flowbind.regular import check_regular, encoding_of
 from flowbind.turns import one_sample
 
 LONGEST = 2**20  # characters of a line

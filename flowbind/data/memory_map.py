@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from flowbind.errors import first_line
+
 
 class Mapped:
     """Files mapped into memory, to be read only.
@@ -34,7 +36,7 @@ class Mapped:
                 held.append(torch.UntypedStorage.from_file(str(path), False, size))  # private, and never written to
             except RuntimeError as error:
                 raise OSError(
-                    f"{path}: cannot be mapped into memory after {len(held)} other files ({str(error).splitlines()[0]}); "
+                    f"{path}: cannot be mapped into memory after {len(held)} other files ({first_line(error)}); "
                     "if that is the system's limit (Linux: vm.max_map_count), raise it or encode into larger shards"
                 ) from None
         self._held = held  # they unmap themselves when they go

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowbind.atomic import replacing
 from flowbind.codec import PROMISED, Codec
+from flowbind.files import replacing
 
 SHARE = 0.95  # of the samples that a codec was made for, those that stay below the promised error
 FACTOR = 2.0  # how far above it the median of others is before a line says so

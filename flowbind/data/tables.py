@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flowbind.regular import encoding_of
+from flowbind.files import encoding_of
 
 SEPARATORS = (",", ";", "\t", "|")
 MOST = 3  # names of one column that a message gives

@@ -6,13 +6,11 @@ how well the modalities' shared latents agree.
 """
 
 import copy
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import wraps
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,22 +21,20 @@ from torch import Tensor
 
 from flowbind import draws
 from flowbind.batch import Batch
-from flowbind.component import as_json
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
 from flowbind.evaluation.labels import classes_of, draw_rows, lines_with, measurable_factors
-from flowbind.evaluation.metric_suite import Judging
+from flowbind.evaluation.measures import accuracies, alignment, cycle, likeness, means
+from flowbind.evaluation.metric_suite import MetricSuite
+from flowbind.evaluation.provenance import describe_data, describe_machine, describe_model
 from flowbind.evaluation.published import read_published
 from flowbind.evaluation.report import summarise
 from flowbind.generation import Model
 from flowbind.method import Direction, State, concatenate, select
 from flowbind.metric import Metric
-from flowbind.metrics.cknna import NEIGHBOURS, cknna
-from flowbind.metrics.frechet import frechet
-from flowbind.metrics.probe import Probe, accuracy, fit_probe
-from flowbind.metrics.retrieval import recall_at_1
+from flowbind.metrics.probe import Probe, fit_probe
 from flowbind.progress import is_first_process, say, track
 
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
@@ -164,7 +160,7 @@ class Evaluation:
         ]
         self.published = read_published(Path(config.published)) if config.published else []
         self.ways = [Way(d, target) for d in self.directions for target in d.targets]
-        self.judging = Judging(
+        self.metrics = MetricSuite(
             [metric.to(model.device) for metric in config.metrics],
             model.modalities, {str(w): (w.sources, w.target) for w in self.ways}, test_manifest, self.lines, test_store,
         )  # fmt: skip
@@ -219,7 +215,7 @@ class Evaluation:
             if name in sources
         }
         with self._timed("features"):
-            self.judging.see_real(rows)
+            self.metrics.update_real(rows)
         for name, kept in self.states.items():
             kept[rows] = states[name].to("cpu", torch.float32)
         for name, values in self._measure(rows).items():
@@ -267,7 +263,7 @@ class Evaluation:
             again = codec.encode(raws).cpu().split(len(rows))
         with self._timed("features"):
             for number, way in enumerate(here):
-                self.judging.see(str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
+                self.metrics.update(str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
         for way, x in zip(here, again, strict=False):
             self.made[way][rows] = x.to(self.made[way].dtype)
         if trip:
@@ -314,7 +310,7 @@ class Evaluation:
             for key, tensor in kept.items():
                 kept[key] = together(tensor, torch.arange(self.count))
         with self._timed("metrics"):
-            judged = self.judging.finish(together, keep=first)
+            judged = self.metrics.compute(together, keep=first)
         probes, ceilings = {}, {}
         if self.values:
             with self._timed("probes"):
@@ -322,18 +318,17 @@ class Evaluation:
                     probes[name], rows = self._probe(name)
                     ceilings[name] = {
                         "rows": rows,
-                        **self._accuracy(probes[name], self._standard(name, self.real[name])),
+                        **self._accuracies(name, self._standard(name, self.real[name]), probes),
                     }
         with self._timed("measures"):
             found = {str(way): self._judge_way(way, probes) | judged.get(str(way), {}) for way in self.ways}
             codecs = {name: self._judge(name, trip, probes) for name, trip in self.trips.items()}
-            alignment = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
-            measures = {f"{name}[n={self.count}]": x.mean().item() for name, x in self.measures.items()}
+            aligned = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
         return {
             "summary": summarise(found),
             "directions": found,
-            "alignment": alignment,
-            "measures": measures,
+            "alignment": aligned,
+            "measures": means(self.measures),
             "probes": ceilings,
             "codecs": codecs,
             "spread": {},
@@ -406,67 +401,32 @@ class Evaluation:
         classes = [len(values) for values in self.values.values()]
         return fit_probe(self._standard(name, latents[name]), labels[lines], classes, self.config.seed), len(lines)
 
-    def _accuracy(self, probe: Probe, x: Tensor) -> dict[str, float]:
-        factors, joint = accuracy(probe(x), self.labels)
-        named = {**dict(zip(self.values, factors.tolist(), strict=True)), "joint": joint}
-        return {f"accuracy/{factor}[probe,n={self.count}]": value for factor, value in named.items()}
+    def _accuracies(self, name: str, x: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
+        return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}
 
     def _judge(self, name: str, latents: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
         """Latents of what was generated in one modality, against those of the same samples' real ones."""
         x, real = self._standard(name, latents), self._standard(name, self.real[name])
-        read = self._accuracy(probes[name], x) if name in probes else {}
-        return {
-            **read,
-            f"frechet[codec,n={self.count}]": frechet(x, real),
-            f"recall@1[codec,n={self.count}]": recall_at_1(x, real),
-        }
+        return self._accuracies(name, x, probes) | likeness(x, real)
 
     def _judge_way(self, way: "Way", probes: Mapping[str, Probe]) -> dict[str, Any]:
         described = {"sources": list(way.sources), "target": way.target, "paired": self.paired(way)}
-        found = described | self._judge(way.target, self.made[way], probes)
-        if way.direction in self.cycles:
-            found[f"cycle[rms,n={self.count}]"] = self.cycles[way.direction].mean().sqrt().item()
-        return found
+        back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
+        return described | self._judge(way.target, self.made[way], probes) | back
 
     def _align(self, a: str, b: str) -> dict[str, float]:
-        k = min(NEIGHBOURS, self.count - 1)
-        own = self._standard(a, self.real[a]), self._standard(b, self.real[b])
-        return {
-            f"cknna[shared,k={k},n={self.count}]": cknna(self.states[a], self.states[b], k),
-            f"cknna[codec,k={k},n={self.count}]": cknna(*own, k),
-        }
+        latents = self._standard(a, self.real[a]), self._standard(b, self.real[b])
+        return alignment((self.states[a], self.states[b]), latents)
 
     def _meta(self) -> dict[str, Any]:
-        model, device = self.model, self.model.device
-        versions = {name: version(name) for name in ("flowbind", "torch", "lightning", "torchdiffeq", "numpy")}
         return {
             "samples": self.count,
             "left_out": len(self.test_manifest.samples) - self.count,
             "seed": self.config.seed,
-            "sampling": asdict(self.sampling),
-            "model": {
-                "modalities": self.names,
-                "method": type(model.method).__name__,
-                "settings": {
-                    name: as_json(value)
-                    for name, value in model.method.arguments().items()
-                    if name != "modalities"
-                },
-                "parameters": sum(p.numel() for p in model.networks.parameters()),
-            },
-            "codecs": {name: modality.codec.fingerprint() for name, modality in model.modalities.items()},
-            "metrics": self.judging.describe(),
-            "data": {
-                split: {"manifest": store.source, "sha256": store.source_sha256, "samples": store.rows}
-                for split, store in (("train", self.train_store), ("test", self.test_store))
-            },
-            "trained_on": {"+".join(stratum.modalities): stratum.rows for stratum in self.train_store.strata},
-            "device": torch.cuda.get_device_name(device)
-            if device.type == "cuda"
-            else f"{device.type} {platform.machine()}",
-            "threads": torch.get_num_threads(),
-            "versions": {"python": platform.python_version(), **versions},
-            "seconds": {part: round(spent, 2) for part, spent in self.seconds.items()},
+            **describe_model(self.model, self.names),
+            "metrics": self.metrics.describe(),
+            **describe_data(self.train_store, self.test_store),
+            **describe_machine(self.model.device, self.seconds),
         }
 
     @contextmanager

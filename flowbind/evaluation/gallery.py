@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from flowbind.atomic import replacing
+from flowbind.files import replacing
 
 Preview = Image.Image | str  # a picture, or words that stand for themselves
 

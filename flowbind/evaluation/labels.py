@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from flowbind.data.manifest import Manifest
-from flowbind.data.store import LINE, LatentStore
+from flowbind.data.shard import LINE
+from flowbind.data.store import LatentStore
 
 FEWEST = (
     2  # values of a factor in each modality, and test samples: with fewer a probe learns nothing, or nothing is told

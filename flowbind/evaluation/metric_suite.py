@@ -14,16 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind.codec import digest
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import MANIFEST, LatentStore
+from flowbind.files import digest
 from flowbind.metric import Metric, counted
 from flowbind.modality import Modality
 from flowbind.registry import name_of
 from flowbind.tensors import save_tensors
 
 
-class Judging:
+class MetricSuite:
     """Metrics over all directions of one evaluation.
 
     Args:
@@ -83,7 +83,7 @@ class Judging:
         """Metric and modality of the real samples whose features are not kept yet."""
         return [key for key in self.real if key not in self.kept]
 
-    def see_real(self, rows: Tensor) -> None:
+    def update_real(self, rows: Tensor) -> None:
         """Computes the features of the real samples of these rows, where they are not kept already."""
         for number, name in self.missing:
             counts = self.references[number, name]
@@ -91,13 +91,13 @@ class Judging:
             raws = self._references(name, rows) if self.metrics[number].multi_reference else self._raws(name, rows)
             self.real[number, name][places] = self._features(number, name, raws)
 
-    def see(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
+    def update(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
         """Computes the features of what was generated for these rows."""
         for number in range(len(self.metrics)):
             if (direction, number) in self.made:
                 self.made[direction, number][rows] = self._features(number, target, raws)
 
-    def finish(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
+    def compute(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
         """The figures of every direction, after the last step.
 
         Args:

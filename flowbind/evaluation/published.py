@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flowbind.regular import read_json
+from flowbind.files import read_json
 from flowbind.shipped import locate
 
 COLUMN, ROW = {"direction", "measure", "ours", "scale"}, {"name", "values"}

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, NamedTuple
 
-from flowbind.atomic import replacing
 from flowbind.evaluation.published import beside
+from flowbind.files import replacing
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 
@@ -41,19 +41,19 @@ def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     found = {}
     for name, members in kinds.items():
         lowest = min(members, key=joint.__getitem__)
-        found[name] = {"directions": len(members), "lowest joint accuracy": joint[lowest], "in": lowest}
+        found[name] = {"directions": len(members), "lowest_joint_accuracy": joint[lowest], "in": lowest}
     gains = {
         said: joint[said]
         - max(joint[f"{source}->{directions[said]['target']}"] for source in directions[said]["sources"])
-        for said in kinds.get("two sources", [])
+        for said in kinds.get("two_sources", [])
         if all(f"{source}->{directions[said]['target']}" in joint for source in directions[said]["sources"])
     }
     if gains:
         worst = min(gains, key=gains.__getitem__)
-        found["two sources"] |= {
-            "least gain over the better one": gains[worst],
-            "least gain in": worst,
-            "below the better one": sum(g < 0 for g in gains.values()),
+        found["two_sources"] |= {
+            "least_gain_over_the_better_source": gains[worst],
+            "least_gain_in": worst,
+            "below_the_better_source": sum(g < 0 for g in gains.values()),
         }
     return found
 
@@ -77,21 +77,21 @@ def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def kind(direction: Mapping[str, Any]) -> str:
     """What a direction counts as: from noise, paired, never paired, itself, or two sources."""
     if not direction["sources"]:
-        return "from noise"
+        return "from_noise"
     if len(direction["sources"]) > 1:
-        return "two sources"
+        return "two_sources"
     if direction["sources"] == [direction["target"]]:
         return "itself"
-    return "paired" if direction["paired"] else "never paired"
+    return "paired" if direction["paired"] else "never_paired"
 
 
 NEVER = " (never paired)"  # said of two sources
 TITLES = {
     "paired": "One source, seen together in training",
-    "never paired": "One source, never seen together in training",
+    "never_paired": "One source, never seen together in training",
     "itself": "Each from itself",
-    "from noise": "From noise alone",
-    "two sources": "Two sources",
+    "from_noise": "From noise alone",
+    "two_sources": "Two sources",
 }
 
 
@@ -108,9 +108,10 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     """The tables of a run's results."""
     grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
     for said, found in results["directions"].items():
-        never = kind(found) == "two sources" and not found["paired"]
+        never = kind(found) == "two_sources" and not found["paired"]
         grouped[kind(found)][said + NEVER * never] = found
-    made = [_summary(results["summary"])] if results["summary"] else []
+    summary = summarise(results["directions"])
+    made = [_summary(summary)] if summary else []
     made += [
         _measures(TITLES[name], "direction", members, results["spread"]) for name, members in grouped.items() if members
     ]
@@ -138,13 +139,13 @@ def _published(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, A
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     head = ["directions", "number", "lowest joint accuracy", "in"]
     rows = [
-        [name, str(found["directions"]), _figure(found["lowest joint accuracy"]), found["in"]]
+        [name.replace("_", " "), str(found["directions"]), _figure(found["lowest_joint_accuracy"]), found["in"]]
         for name, found in summary.items()
     ]
-    two = summary.get("two sources")
+    two = summary.get("two_sources")
     note = two and (
-        f"Two sources are below the better of them in {two['below the better one']} of {two['directions']} directions; "
-        f"the least gain is {two['least gain over the better one']:+.3f} ({two['least gain in']})."
+        f"Two sources are below the better of them in {two['below_the_better_source']} of {two['directions']} directions; "
+        f"the least gain is {two['least_gain_over_the_better_source']:+.3f} ({two['least_gain_in']})."
     )
     return Table("Summary", head, rows, note or "")
 

@@ -5,7 +5,6 @@ model (FlowBind, arXiv 2512.15420): at D = 768, W = 1152, depth 12, a drift net 
 9,754,752.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.draws import fork, uniform
+from flowbind.nets.time import TimeEmbedding
 
-TIME_FREQUENCIES = 128  # 256 sinusoids: a cosine and a sine each; authors' code
 MOST_FEATURES, MOST_BLOCKS = 2**16, 2**10  # of a network, in whatever file its sizes are told
-MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
 
 
 @dataclass(frozen=True)
@@ -65,19 +63,6 @@ def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
             raise ValueError(
                 f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers from {least} to {largest}"
             )
-
-
-class TimeEmbedding(nn.Module):
-    """Times in [0, 1], with shape (n,), to features, with shape (n, W): sinusoids (cosines first), then an MLP."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, t: Tensor) -> Tensor:
-        k = torch.arange(TIME_FREQUENCIES, dtype=t.dtype, device=t.device)
-        angles = t[:, None] * torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
 
 
 class DriftBlock(nn.Module):

@@ -6,7 +6,6 @@
 What has no manifest was never finished, and what disagrees with it is damaged: no run goes on from it.
 """
 
-import hashlib
 import json
 import shutil
 import signal
@@ -26,11 +25,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from torch.distributed.checkpoint.api import CheckpointException
 
-from flowbind.atomic import check_space, commit, naming, no_space, replacing
+from flowbind.distributed import Heartbeat
+from flowbind.errors import last_line
+from flowbind.files import check_space, commit, digest_now, naming, no_space, replacing
 from flowbind.progress import say
 from flowbind.tensors import size_of
 from flowbind.train.nonfinite import Diverged
-from flowbind.train.replicas import Heartbeat
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # save and stop at the next step boundary
 SAVE = 1  # save and go on; no signal that is waited for has this number
@@ -76,7 +76,7 @@ def write_checkpoint(
         if first:
             _remove(partial)  # it may be what filled the disk
         if isinstance(error, CheckpointException):  # of a strategy that spreads weights over files
-            raise no_space(path, str(error).strip().splitlines()[-1]) from None
+            raise no_space(path, last_line(error)) from None
         raise
 
     if first:
@@ -397,7 +397,7 @@ def _contents(path: Path) -> dict[str, dict[str, int | str]]:
     return {
         file.relative_to(path.parent).as_posix(): {
             "bytes": file.stat().st_size,
-            "sha256": _digest(file),
+            "sha256": digest_now(file),
         }
         for file in _files(path)
     }
@@ -405,11 +405,6 @@ def _contents(path: Path) -> dict[str, dict[str, int | str]]:
 
 def _files(path: Path) -> Iterator[Path]:
     return (file for file in sorted([path, *path.rglob("*")]) if file.is_file())
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -16,10 +16,11 @@ from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from flowbind import draws
-from flowbind.atomic import check_place
 from flowbind.codec import NeuralCodec, promise_file
 from flowbind.data.promise import write_promise
 from flowbind.data.raw import RawBatch, RawDataModule
+from flowbind.errors import last_line
+from flowbind.files import check_place
 from flowbind.global_batch import means, share_statistics, spread
 from flowbind.progress import say
 from flowbind.tensors import save_tensors
@@ -268,7 +269,7 @@ class CodecTraining(Watched):
         try:
             unknown = self.net.load_state_dict(state, strict=self.strict_loading).unexpected_keys
         except RuntimeError as error:
-            raise ValueError(f"the checkpoint is of another codec ({str(error).splitlines()[-1].strip()})") from None
+            raise ValueError(f"the checkpoint is of another codec ({last_line(error)})") from None
         if unknown or not state:
             raise ValueError(f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})")
         promise_file(path).unlink(missing_ok=True)

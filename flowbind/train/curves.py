@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
-from flowbind.atomic import naming
+from flowbind.files import naming
 
 
 class Curves(CSVLogger):

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import (
     WeightAveraging,
 )
 
-from flowbind.codec import digest
+from flowbind.files import digest
 
 TRAINER = (
     "max_steps",

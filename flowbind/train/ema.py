@@ -7,8 +7,9 @@ both alike. (Lightning's own callback copies the whole module deeply, which FSDP
 import math
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
+
+from flowbind.distributed import local
 
 # Every one of the first steps, then every so many: an update moves three sevenths of the bytes that Adam's does.
 EACH, EVERY = 64, 8
@@ -28,8 +29,3 @@ def decay_at(step: int, decay: float) -> float:
 def follow(average: nn.Module, trained: nn.Module, decay: float) -> None:
     """Moves an average towards the weights of a module of the same kind: `average = decay average + (1 - decay) trained`."""
     torch._foreach_lerp_(local(average.parameters()), local(trained.parameters()), 1 - decay)
-
-
-def local(tensors) -> list[Tensor]:
-    """The parts of tensors that lie on this device."""
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor.data for tensor in tensors]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
-from flowbind.data.encoding import gathered
+from flowbind.distributed import all_gather
 
 UNSEEN = -1
 SHOWN = 10  # lines of a manifest in a message
@@ -72,7 +72,7 @@ class Watched(LightningModule):
 
     def _diagnose(self, step: int) -> str:
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            parts = gathered(self.trouble_at(step))
+            parts = all_gather(self.trouble_at(step))
         trouble = [line for part in parts for line in part] or ["the gradient, though every loss is finite"]
         saved = "look" if self.trainer.fast_dev_run else "the weights before it are saved. Look"
         return (

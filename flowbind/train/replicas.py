@@ -5,38 +5,12 @@ import time
 import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
-from flowbind.train.ema import local
+from flowbind.distributed import local
 from flowbind.train.sharding import is_sharded
 
 INTERVAL = 20.0  # seconds between comparisons
 WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
-
-
-class Heartbeat:
-    """A flag that any process may raise, and that all see at the same step.
-
-    Each step sends its own flags off and reads those of the step before, so that nobody waits.
-    """
-
-    def __init__(self) -> None:
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        self.group = dist.new_group(backend="gloo") if several else None
-        self.sent: tuple[Tensor, dist.Work] | None = None
-
-    def beat(self, flag: int) -> int:
-        """The largest flag of all processes one step ago; of one process alone, its own."""
-        if self.group is None:
-            return flag
-        seen = 0
-        if self.sent:
-            tensor, work = self.sent
-            work.wait()
-            seen = int(tensor)
-        tensor = torch.tensor([flag])
-        self.sent = tensor, dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
-        return seen
 
 
 class Agreement(Callback):

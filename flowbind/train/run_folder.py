@@ -20,9 +20,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from flowbind import earlier
-from flowbind.atomic import check_place, replacing
-from flowbind.codec import digest
 from flowbind.component import differences, flatten
+from flowbind.files import check_place, digest, replacing
 from flowbind.progress import say
 from flowbind.train.checkpoints import (
     check_checkpoint,

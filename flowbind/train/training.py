@@ -13,14 +13,14 @@ from torch import Tensor
 
 from flowbind import draws, earlier, release
 from flowbind.batch import Batch
-from flowbind.codec import digest
 from flowbind.component import differences
-from flowbind.data.encoding import known_names
 from flowbind.data.manifest import Manifest
+from flowbind.data.plan import known_names
 from flowbind.data.store import LatentStore
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
 from flowbind.evaluation.report import averaged, suffix, terminal, write
+from flowbind.files import digest
 from flowbind.generation import Model
 from flowbind.method import Loss, Method, Networks, callable_networks
 from flowbind.modality import Modality

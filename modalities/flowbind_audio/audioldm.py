@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec, digest, local
+from flowbind.codec import NeuralCodec
+from flowbind.files import digest
+from flowbind.hub import local, unreachable
 from flowbind.libraries import importing
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
-from flowbind_audio.clap import INSTALL, SECONDS, UNFUSED, WIDTH, Clap, open_clap, quietly, unreachable
+from flowbind_audio.clap import INSTALL, SECONDS, UNFUSED, WIDTH, Clap, open_clap, quietly
 from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import RATE
 
@@ -147,7 +149,9 @@ class ClapAudioLDM(NeuralCodec):
                 pipeline = AudioLDMPipeline.from_pretrained(self.audioldm, revision=self.audioldm_revision)
                 pipeline.to(self.device, torch.float16 if self.device.type == "cuda" else torch.float32)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise ValueError(unreachable(self.audioldm, self.audioldm_revision, error)) from None
+            raise ValueError(
+                unreachable(self.audioldm, self.audioldm_revision, "the decoder", "audioldm", error)
+            ) from None
         rate, width = pipeline.vocoder.config.sampling_rate, pipeline.unet.config.projection_class_embeddings_input_dim
         if (rate, width) != (RATE, WIDTH):
             raise ValueError(

@@ -21,7 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.codec import digest_all
+from flowbind.errors import first_line
+from flowbind.files import digest_all
+from flowbind.hub import folder_of
 from flowbind.libraries import Extra, importing, require
 from flowbind_audio.spectrogram import RATE
 
@@ -139,12 +141,10 @@ class TransformersClap(Clap):
         Raises:
             ValueError: there is none, and the hub does not give it.
         """
-        if Path(self.name).is_dir():
-            return Path(self.name)
-        folder = fetched(self.name, self.revision, [*SETTINGS, "*.safetensors"])
-        if any(folder.glob("*.safetensors")):
+        folder = _folder_of(self.name, self.revision, [*SETTINGS, "*.safetensors"])
+        if Path(self.name).is_dir() or any(folder.glob("*.safetensors")):
             return folder
-        return fetched(self.name, self.revision, [*SETTINGS, "*.bin"])
+        return _folder_of(self.name, self.revision, [*SETTINGS, "*.bin"])
 
     @property
     def files(self) -> list[Path]:
@@ -162,7 +162,7 @@ class TransformersClap(Clap):
             with quietly("transformers"):
                 model = ClapModel.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{folder}: no complete CLAP model of transformers ({line(error)})") from None
+            raise ValueError(f"{folder}: no complete CLAP model of transformers ({first_line(error)})") from None
         if model.config.audio_config.enable_fusion:
             raise ValueError(f"{folder}: a CLAP with fusion, which mixes random crops of a sound; give one without it")
         if model.config.projection_dim != WIDTH:
@@ -181,7 +181,7 @@ class TransformersClap(Clap):
         try:
             extractor = ClapFeatureExtractor.from_pretrained(self.folder)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder}: no settings of a CLAP's spectrograms ({line(error)})") from None
+            raise ValueError(f"{self.folder}: no settings of a CLAP's spectrograms ({first_line(error)})") from None
         if (extractor.sampling_rate, extractor.max_length_s) != (CLAP_RATE, SECONDS):
             said = f"{extractor.max_length_s} s at {extractor.sampling_rate} Hz"
             raise ValueError(f"{self.folder}: a CLAP that hears {said}; {SECONDS} s at {CLAP_RATE} Hz is needed")
@@ -199,7 +199,7 @@ class TransformersClap(Clap):
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder}: no tokenizer of a CLAP's captions ({line(error)})") from None
+            raise ValueError(f"{self.folder}: no tokenizer of a CLAP's captions ({first_line(error)})") from None
         if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of missing files
             raise ValueError(f"{self.folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
         return tokenizer
@@ -248,7 +248,7 @@ class LaionClap(Clap):
                 f"{self.name}: no such file; give a .pt file of laion-clap or OWNER/REPOSITORY/FILE.pt on the hub, "
                 "such as lukewys/laion_clap/music_speech_epoch_15_esc_89.25.pt"
             )
-        return [fetched(*repository, self.revision, [file]) / file]
+        return [_folder_of(*repository, self.revision, [file]) / file]
 
     @cached_property
     def module(self):
@@ -265,7 +265,7 @@ class LaionClap(Clap):
             module = CLAP_Module(enable_fusion=False, device="cpu", amodel=self.towers[len(patches)])
             module.model.load_state_dict(state)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{file}: laion-clap cannot be built with these weights ({line(error)})") from None
+            raise ValueError(f"{file}: laion-clap cannot be built with these weights ({first_line(error)})") from None
         return module.eval().requires_grad_(False)
 
     @cached_property
@@ -302,25 +302,9 @@ def ten_seconds(wave: Tensor) -> Tensor:
     return F.pad(repeated, (0, SECONDS * CLAP_RATE - len(repeated)))
 
 
-def fetched(name: str, revision: str, patterns: list[str]) -> Path:
-    """The local copy of a repository's files on the Hugging Face hub.
-
-    Raises:
-        ValueError: the hub does not give it.
-    """
-    with importing("huggingface_hub", needing=f"'{name}'", install=INSTALL):
-        from huggingface_hub import snapshot_download
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except (OSError, ValueError) as error:
-        raise ValueError(unreachable(name, revision, error)) from None
-
-
-def unreachable(name: str, revision: str, error: Exception) -> str:
-    """What is said of a repository that cannot be had."""
-    return (
-        f"'{name}' ({revision}) is nothing local, and the hub does not give it ({line(error)}); "
-        "log in with `hf auth login` if it is gated, or give a local path"
+def _folder_of(name: str, revision: str, patterns: list[str]) -> Path:
+    return folder_of(
+        name, revision, kind="the CLAP model", argument="clap", install=INSTALL, patterns=patterns
     )
 
 
@@ -349,7 +333,7 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(NUMBERS):
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of archives and pickles say
-        raise ValueError(f"{file}: cannot be read as weights alone ({line(error)})") from None
+        raise ValueError(f"{file}: cannot be read as weights alone ({first_line(error)})") from None
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{file}: holds no weights by name")
@@ -371,8 +355,3 @@ def quietly(*libraries: str) -> Iterator[None]:
             logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()
-
-
-def line(error: Exception) -> str:
-    """The first line of what an error says."""
-    return str(error).strip().split("\n")[0]

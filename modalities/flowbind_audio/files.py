@@ -11,8 +11,8 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
+from flowbind.files import open_regular
 from flowbind.libraries import require
-from flowbind.regular import open_regular
 from flowbind_audio.sound import FASTEST, INSTALL, mono, refuse_long
 from flowbind_audio.whole import is_truncated, samples_of
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.codec import digest
+from flowbind.files import digest
 from flowbind.metric import Metric
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.kernel import kernel_distance

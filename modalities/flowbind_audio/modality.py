@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind.atomic import replacing
 from flowbind.codec import Codec
+from flowbind.files import replacing
 from flowbind.libraries import require
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from flowbind_audio.clap import line, load_weights
+from flowbind.errors import first_line
+from flowbind_audio.clap import load_weights
 from flowbind_audio.spectrogram import RATE
 
 WINDOW, HOP, FFT = 400, 160, 512  # samples: 25 ms, 10 ms, and the next power of two
@@ -64,7 +65,7 @@ def load_vggish(file: Path) -> Vggish:
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{file}: these are not weights of VGGish ({line(error)})") from None
+        raise ValueError(f"{file}: these are not weights of VGGish ({first_line(error)})") from None
     return net.eval().requires_grad_(False)
 
 

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.codec import Codec, digest
+from flowbind.codec import Codec
+from flowbind.files import digest
 from flowbind.libraries import Extra, importing
 from flowbind_audio.clap import load_weights, local_weights
 from flowbind_audio.spectrogram import RATE

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flowbind import regular
+from flowbind import files
 from flowbind.data.tables import read_table
 
 
@@ -37,7 +37,7 @@ def read_json(path: Path) -> Any:
         ValueError: no such file, or not JSON.
     """
     _check_there(path)
-    return regular.read_json(path)
+    return files.read_json(path)
 
 
 def records(found: Any, needed: Mapping[str, type], what: str) -> list[dict[str, Any]]:

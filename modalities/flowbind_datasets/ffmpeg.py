@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from flowbind.atomic import replacing
+from flowbind.files import replacing
 
 PROGRAMS = ("ffmpeg", "ffprobe")
 RATE = 16_000  # Hz

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from flowbind.errors import first_line
+from flowbind.files import read_regular
 from flowbind.libraries import Extra, importing
 from flowbind.progress import say, track
-from flowbind.regular import read_regular
 from flowbind_datasets.files import IMAGES, File, Files
 from flowbind_datasets.splits import Splits, shuffled
 
@@ -96,4 +97,4 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
                 for row in batch.to_pylist():
                     yield str(row["key"]), str(row[caption] or "")
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole parquet file ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{path}: not a whole parquet file ({first_line(error)})") from None

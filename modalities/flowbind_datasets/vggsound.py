@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from flowbind.files import check_regular
 from flowbind.progress import say, track
-from flowbind.regular import check_regular
 from flowbind_datasets import ffmpeg, youtube
 from flowbind_datasets.annotations import read_rows
 from flowbind_datasets.files import IMAGES, SOUNDS, File, Files

@@ -7,7 +7,8 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from flowbind.codec import digest
+from flowbind.errors import first_line
+from flowbind.files import digest
 from flowbind.libraries import Extra, require
 from flowbind.registry import nearest
 
@@ -79,8 +80,3 @@ def weights_of(pretrained: str, digits: int | None = None) -> str:
     """What identifies weights: the tag, or the first digits of a file's SHA-256; all 64 if None."""
     file = Path(pretrained)
     return digest(file)[:digits] if file.is_file() else pretrained
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what an error says, or its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -9,13 +9,13 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from flowbind.codec import digest
+from flowbind.errors import first_line
+from flowbind.files import digest
 from flowbind.libraries import Extra, importing
 from flowbind.metric import Metric
 from flowbind.metrics.density import density_and_coverage
 from flowbind.progress import say
 from flowbind.registry import nearest
-from flowbind_image.clip import first_line
 
 KID_SUBSETS, KID_SUBSET = 100, 1000  # torch-fidelity's defaults: how many subsets, and samples in each
 NEIGHBOURS = 3  # k of precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991)

@@ -6,11 +6,10 @@ from typing import Any, BinaryIO
 import PIL.Image
 from torch import Tensor
 
-from flowbind.atomic import replacing
+from flowbind.errors import first_line
+from flowbind.files import open_regular, replacing
 from flowbind.libraries import Extra, require
 from flowbind.modality import Modality
-from flowbind.regular import open_regular
-from flowbind_image.clip import first_line
 from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
-from flowbind_image.clip import first_line
+from flowbind.errors import first_line
 from flowbind_image.profile import Convert, to_srgb
 
 CHANNELS = range(1, 5)  # grey, grey and alpha, RGB, RGBA

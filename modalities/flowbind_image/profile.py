@@ -10,8 +10,8 @@ import numpy as np
 import PIL.Image
 from PIL import ImageCms
 
+from flowbind.errors import first_line
 from flowbind.progress import say
-from flowbind_image.clip import first_line
 
 ALIKE = 2  # of 255: by how much a profile moves colours that is sRGB's own, rounded
 LEVELS = range(0, 256, 51)

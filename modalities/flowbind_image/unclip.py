@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flowbind.codec import Codec, local
+from flowbind.codec import Codec
+from flowbind.errors import first_line
+from flowbind.hub import local
 from flowbind.libraries import Extra, importing
-from flowbind_image.clip import first_line, load_clip, prepare, weights_of
+from flowbind_image.clip import load_clip, prepare, weights_of
 
 NOISE_LEVELS = 1000  # of Stable unCLIP
 INSTALL = Extra("unclip")

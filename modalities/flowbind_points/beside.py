@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from flowbind.companions import note
-from flowbind.regular import check_regular, read_regular
+from flowbind.files import check_regular, read_regular
 from flowbind.turns import weigh
 from flowbind_points.texture import decode
 

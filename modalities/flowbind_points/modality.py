@@ -10,10 +10,10 @@ from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
+from flowbind.files import check_regular, read_regular
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.progress import say
-from flowbind.regular import check_regular, read_regular
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, read_mesh

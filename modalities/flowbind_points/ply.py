@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flowbind.atomic import replacing
+from flowbind.files import replacing
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, from_named, to_unit
 from flowbind_points.numbers import parse, whole

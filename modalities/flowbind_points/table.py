@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 from numpy.lib import format as npy
 
+from flowbind.errors import first_line
 from flowbind.turns import weigh
 from flowbind_points.cloud import Scan, from_columns, from_named
 from flowbind_points.numbers import parse
@@ -155,7 +156,7 @@ def _array(content: bytes) -> np.ndarray:
         read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, by_columns, dtype = read_header(file, max_header_size=10_000)
     except Exception as error:  # the header is parsed as Python's literals, which fail in many ways
-        raise ValueError(f"no numpy array ({str(error).splitlines()[0][:80]})") from None
+        raise ValueError(f"no numpy array ({first_line(error)[:80]})") from None
     if dtype.hasobject:
         raise ValueError(
             "an array of objects, which is not read: bringing them back would run code"

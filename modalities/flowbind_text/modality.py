@@ -8,9 +8,8 @@ from typing import Any
 from unicodedata import category
 
 from flowbind.arrays import describe
-from flowbind.atomic import replacing
+from flowbind.files import read_regular, replacing
 from flowbind.modality import Modality
-from flowbind.regular import read_regular
 from flowbind_text.small import SmallText
 
 LONGEST = 2**20  # bytes of a caption's file

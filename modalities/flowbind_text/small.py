@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flowbind.codec import NeuralCodec, local
+from flowbind.codec import NeuralCodec
+from flowbind.hub import local
 from flowbind.progress import track
 from flowbind_text.sentences import BATCH, INSTALL, MINILM, SentenceEncoder
 from flowbind_text.vocabulary import LONGEST

@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from flowbind import Codec, Modality
 from flowbind.arrays import as_tensor
-from flowbind.atomic import replacing
+from flowbind.files import replacing
 
 WAVES = 22  # frequencies a channel: the fewest that give 64 numbers for three channels
 SVG = "http://www.w3.org/2000/svg"

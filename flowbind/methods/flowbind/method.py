@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from flowbind import draws as random
 from flowbind.batch import Batch
+from flowbind.errors import last_line
 from flowbind.flow.solver import SOLVERS, Solver, integrate
 from flowbind.method import Direction, Loss, Method, Networks, check_same_codecs
 from flowbind.methods.flowbind.fusion import add_noise
@@ -174,7 +175,7 @@ class FlowBind(Method):
                 try:
                     part.load_state_dict(trained.state_dict())
                 except RuntimeError as error:
-                    reason = str(error).splitlines()[-1].strip()
+                    reason = last_line(error)
                     raise ValueError(f"its '{name}' is of another size ({reason})") from None
                 if self.bind is not None:
                     part.requires_grad_(False).eval()

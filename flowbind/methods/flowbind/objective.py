@@ -6,14 +6,15 @@ functions and draws, so it is exact: nothing here is random and nothing here is 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from flowbind import draws as random
 from flowbind.batch import Batch
-from flowbind.flow.path import TimeRule, sample_path, stop_gradient, training_times
+from flowbind.flow.path import sample_path, stop_gradient
+from flowbind.flow.times import both_times, mixture_times
 from flowbind.method import Loss
 from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 
@@ -36,13 +37,19 @@ class ObjectiveConfig:
         leave_own_out: probability of forming a target's latent without its own estimate (flowbind's; 0 in the paper).
     """
 
-    times: TimeRule = "mixture"
+    times: Literal["mixture", "both"] = "mixture"
     alpha: float = 0.3
     endpoint: float = 0.3
     normalize: bool = True
     noise_variance: float = 0.1
     head_dropout: float = 0.5
     leave_own_out: float = 0.75
+
+    def draw_times(self, uniform: Tensor, choice: Tensor) -> Tensor:
+        """Times to train at, with shape (1, n) or (2, n), from uniform draws, with shape (n,) each."""
+        if self.times == "mixture":
+            return mixture_times(uniform, choice, self.alpha, self.endpoint)
+        return both_times(uniform, choice, self.endpoint)
 
     def __post_init__(self) -> None:
         for name in ("alpha", "endpoint", "head_dropout", "leave_own_out"):
@@ -113,7 +120,7 @@ def errors(
 ) -> dict[str, Tensor]:
     """The error of each row, mean over features and summed over its times: per modality i, with shape (n_i,)."""
     z = shared_latents(heads, batch, draws, config)
-    times = training_times(draws.uniform, draws.choice, config.times, config.alpha, config.endpoint)
+    times = config.draw_times(draws.uniform, draws.choice)
     found = {}
     for (name, x), z_i, t_i in zip(
         batch.latents.items(), z.split(batch.rows), times.split(batch.rows, dim=1), strict=True

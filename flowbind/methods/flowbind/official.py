@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from flowbind.errors import first_line, last_line
+from flowbind.files import check_regular, read_json
 from flowbind.generation import Model
 from flowbind.method import Networks
 from flowbind.methods.flowbind.method import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
-from flowbind.regular import check_regular, read_json
 
 # Their names, and ours: of the drift net, and of the head.
 DRIFT = {
@@ -90,7 +91,7 @@ def read_official(
             flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
             flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
         except RuntimeError as error:
-            why = str(error).splitlines()[-1].strip()
+            why = last_line(error)
             raise ValueError(f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})") from None
         unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
         if unknown:
@@ -118,7 +119,7 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
             raise TypeError("something else than tensors among the weights")
         return found
     except Exception as error:  # whatever the reader of archives and pickles says
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = first_line(error)
         raise ValueError(f"{path}: not the authors' checkpoint, or a damaged one ({why})") from None
 
 
@@ -152,5 +153,5 @@ def _statistic(path: Path, width: int) -> Tensor:
     except OSError:
         raise
     except Exception as error:  # whatever the three readers say
-        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        why = first_line(error)
         raise ValueError(f"{path}: not {width} numbers in .npy, .pt or .safetensors ({why})") from None

@@ -1,0 +1,149 @@
+"""A shard: one safetensors file of latents, rows of one stratum, whole or not there."""
+
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from flowbind.files import check_regular
+from flowbind.tensors import save_tensors
+
+LARGEST = 2**40  # bytes of a shard
+HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
+DATA = "sha256"  # in what a shard was made from
+LINE = "@line"  # cannot clash with a modality: names are identifiers
+MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file: its rows, size in bytes, and the SHA-256 of its header and of all of it."""
+
+    file: str
+    rows: int
+    bytes: int
+    header: str
+    sha256: str
+
+    def __post_init__(self) -> None:
+        if [type(value) for value in vars(self).values()] != [str, int, int, str, str]:
+            raise TypeError(f"a shard is {str(vars(self))[:200]}")
+
+
+def _unusable(path: str | Path, found: str) -> ValueError:
+    return ValueError(f"{path}: this shard {found}; delete it and run `flowbind encode` again")
+
+
+def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
+    """The header of a safetensors file: its bytes, length included, what they say, and the size of the whole file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: not a safetensors file, or its header is damaged.
+    """
+    try:
+        whole = check_regular(path, LARGEST)
+        with open(path, "rb", buffering=0) as file:
+            length = file.read(8)
+            (size,) = struct.unpack("<Q", length)
+            if size > min(whole, HEADER):
+                raise ValueError("the header is longer than the file")
+            content = file.read(size)
+        return length + content, json.loads(content), whole
+    except (struct.error, ValueError, RecursionError) as error:
+        raise _unusable(path, f"is corrupted (header: {error})") from None
+
+
+def layout(
+    path: str | Path, raw: bytes, header: Mapping[str, Any], whole: int, rows: int
+) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
+    """What a shard holds: per tensor its dtype, the shape of a row, and the byte of the file at which it begins.
+
+    Args:
+        path: of the shard.
+        raw: its header as bytes, ...
+        header: ... what that says, ...
+        whole: ... and the size of the file, as `read_header` gives them.
+        rows: that it should have.
+
+    Raises:
+        ValueError: the header is damaged or speaks of other data.
+    """
+    size = whole - len(raw)
+    found = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        try:
+            dtype, (count, *shape), (start, stop) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+            if (
+                count != rows
+                or not 0 <= start <= stop <= size
+                or stop - start != rows * dtype.itemsize * math.prod(shape)
+            ):
+                raise ValueError(f"'{name}' has shape {entry['shape']}, {rows} rows were written")
+            found[name] = dtype, tuple(shape), len(raw) + start
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unusable(path, f"is corrupted (header: {error})") from None
+    return found
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
+
+    `metadata` (JSON) says what it was made from, so that a resumed run can trust it; a checksum of the data is added, so
+    that what is damaged before the store is finished does not pass for whole.
+
+    Raises:
+        OSError: it cannot be written, for want of space or permission.
+    """
+    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_tensors(whole, path, {MADE: json.dumps({**metadata, DATA: _sha256(whole)})})
+
+
+def shard_metadata(path: Path) -> dict[str, Any] | None:
+    """The metadata a complete shard was written with; None if there is no whole shard."""
+    if not path.is_file():
+        return None
+    try:
+        raw, header, size = read_header(path)
+        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == size else None
+    except (ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def read_shard(path: Path) -> dict[str, Tensor]:
+    """The tensors of a shard.
+
+    Raises:
+        ValueError: they are not what was written.
+    """
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise _unusable(path, f"is corrupted ({error})") from None
+    if (shard_metadata(path) or {}).get(DATA) != _sha256(tensors):
+        raise _unusable(path, "is corrupted (data: checksum)")
+    return tensors
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    """Of the data of tensors, in the order of their names, in hexadecimal."""
+    found = hashlib.sha256()
+    for name in sorted(tensors):
+        found.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

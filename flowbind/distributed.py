@@ -1,0 +1,72 @@
+"""What the processes of a run tell one another, on torch alone: one process alone tells itself."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+
+def ranks() -> int:
+    """The number of processes that share a batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of a tensor over all ranks, each of which asks for it."""
+    return _Total.apply(x) if ranks() > 1 else x
+
+
+class _Total(torch.autograd.Function):
+    """A sum over all ranks. Its gradient is one as well, since each rank's loss hangs on the rows of all."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        summed = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        return _Total.forward(ctx, gradient)
+
+
+def all_gather(value: Any) -> list[Any]:
+    """What every process gives, in their order."""
+    if ranks() == 1:
+        return [value]
+    values: list[Any] = [None] * ranks()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def local(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """The parts of tensors that lie on this device."""
+    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor.data for tensor in tensors]
+
+
+class Heartbeat:
+    """A flag that any process may raise, and that all see at the same step.
+
+    Each step sends its own flags off and reads those of the step before, so that nobody waits.
+    """
+
+    def __init__(self) -> None:
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.group = dist.new_group(backend="gloo") if several else None
+        self.sent: tuple[Tensor, dist.Work] | None = None
+
+    def beat(self, flag: int) -> int:
+        """The largest flag of all processes one step ago; of one process alone, its own."""
+        if self.group is None:
+            return flag
+        seen = 0
+        if self.sent:
+            tensor, work = self.sent
+            work.wait()
+            seen = int(tensor)
+        tensor = torch.tensor([flag])
+        self.sent = tensor, dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        return seen

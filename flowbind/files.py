@@ -1,0 +1,228 @@
+"""Files: whole or not there, those that somebody else may have written, and what they are, as a hash.
+
+Whole: written beside, brought to the disk, then renamed. A rename that is on the disk before the
+content is would leave, after a power cut, an empty file under the right name. So the content is
+synced first, then renamed, then the folder's entry is synced: only then is a save done.
+
+Somebody else's: regular files alone, and none larger than its reader expects. A folder, a pipe or a
+device in the place of a file is refused rather than waited for, and a file that is too large is
+refused before it fills the memory.
+"""
+
+import codecs
+import errno
+import hashlib
+import json
+import os
+import shutil
+import stat
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+LARGEST = 2**30  # bytes, where a reader does not say
+WEIGHTS = 2**38  # bytes of a network's weights
+FRESH = 2 * 10**9  # nanoseconds for which a file may change again without its time telling so: clocks of disks are coarse
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, and a quota that is used up, are called
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file beside `path` to write to, which takes its place when the block ends.
+
+    If the block fails, the file goes, and what was there before stays.
+
+    Raises:
+        OSError: the folder cannot be made or written; where the disk is full, it names `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.touch()
+    mode = partial.stat().st_mode
+
+    try:
+        with naming(path):
+            yield partial
+            partial.chmod(mode)  # safetensors leaves its files readable by nobody else
+            commit(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def commit(partial: Path, path: Path) -> None:
+    """Renames a file or folder that is complete: after a power cut all of it is there, or what was before.
+
+    A folder can only take the place of nothing or of an empty folder.
+    """
+    for part in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
+        _sync(part)
+    os.replace(partial, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Brings a file's content, or a folder's entries, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot: there is nothing to wait for
+            raise
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Makes the error of a full disk say which file: those of writing, unlike those of opening, do not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            raise no_space(path, error.strerror) from None
+        raise
+
+
+def no_space(path: Path, reason: str) -> OSError:
+    """The error of a file for which there is no room."""
+    free = shutil.disk_usage(_existing(path)).free
+    return OSError(
+        f"{path}: cannot be written ({reason}; {free:,} bytes are free); free some space and run the "
+        "same command again"
+    )
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuses to begin a file or folder that the disk has no room for.
+
+    Args:
+        path: that is to be written.
+        needed: its size in bytes.
+
+    Raises:
+        OSError: less than that is free.
+    """
+    if shutil.disk_usage(_existing(path)).free < needed:
+        raise no_space(path, f"{needed:,} bytes are needed")
+
+
+def check_place(path: Path, folder: bool = False) -> None:
+    """Refuses a path where a file, or a folder, could not be written.
+
+    Raises:
+        ValueError: the other of the two is there, or a file stands where a folder should be.
+        OSError: the folder that is to hold it may not be written to.
+    """
+    if path.exists() and path.is_dir() != folder:
+        kinds = ("a folder", "a file") if folder else ("a file", "a folder")
+        raise ValueError(
+            f"{path}: is to be written as {kinds[0]}, but {kinds[1]} of that name is there; move it "
+            "away"
+        )
+
+    for place in filter(None, (path if folder and path.exists() else None, _existing(path.parent))):
+        if not place.is_dir():
+            raise ValueError(
+                f"{path}: cannot be written, for {place} is a file; choose another folder"
+            )
+        if not os.access(place, os.W_OK | os.X_OK):
+            raise PermissionError(
+                errno.EACCES, "no permission to write here; choose another folder", str(place)
+            )
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def check_regular(path: str | Path, largest: int = LARGEST) -> int:
+    """Refuses anything but a regular file of at most `largest` bytes, without opening it. Returns its size in bytes.
+
+    Raises:
+        OSError: it is not there.
+        ValueError: it is something else than a regular file, or larger; one line that names it.
+    """
+    try:
+        found = os.stat(path)
+    except ValueError:  # zeros, or halves of characters
+        raise ValueError(f"{str(path)!r}: no name that a file can have") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
+    if found.st_size > largest:
+        raise ValueError(f"{path}: a file of {found.st_size} bytes, allowed here are {largest}")
+    return found.st_size
+
+
+def open_regular(path: str | Path, largest: int = LARGEST) -> BinaryIO:
+    """Opens a regular file of at most `largest` bytes for reading; raises as `check_regular` does, and what `open` does."""
+    check_regular(path, largest)
+    return Path(path).open("rb")
+
+
+def read_regular(path: str | Path, largest: int = LARGEST) -> bytes:
+    """The content of a regular file; raises as `open_regular` does."""
+    with open_regular(path, largest) as file:
+        return file.read()
+
+
+def read_json(path: str | Path, largest: int = LARGEST) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it is not there, or cannot be opened.
+        ValueError: it is no regular file, larger, or not JSON; one line that names it.
+    """
+    content = read_regular(path, largest)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: not JSON ({str(error).splitlines()[0]})") from None
+
+
+def encoding_of(path: str | Path) -> str:
+    """The encoding of a text file, for `open`: UTF-16 where a byte-order mark says so, otherwise UTF-8, with a mark or without."""
+    with open_regular(path, sys.maxsize) as file:
+        start = file.read(2)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
+def digest_all(paths: Iterable[Path]) -> str:
+    """SHA-256 of several files, in hexadecimal: of their digests in this order."""
+    return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is no regular file, or larger than any weights.
+    """
+    check_regular(path, WEIGHTS)
+    stat = path.stat()
+    if time.time_ns() - stat.st_mtime_ns < FRESH:
+        return _digest.__wrapped__(path, stat.st_size, stat.st_mtime_ns)
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _digest(path: Path, size: int, modified: int) -> str:
+    return digest_now(path)
+
+
+def digest_now(path: Path, largest: int = sys.maxsize) -> str:
+    """SHA-256 of a file, in hexadecimal, as it is at this moment: none that was computed before is taken for it."""
+    with open_regular(path, largest) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
