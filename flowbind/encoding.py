@@ -30,6 +30,7 @@ from flowbind.manifest import Manifest, Sample, describe_fault, leave_out, refus
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say, track
 from flowbind.promise import Promises
+from flowbind.readers import check_readers
 from flowbind.registry import installed
 from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard, shard_metadata, write_shard
 
@@ -420,13 +421,17 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
-    if not any(unencoded(folder, plans, manifest_path.parent).values()) and is_finished(folder, manifest_path, plans):
+    todo = unencoded(folder, plans, manifest.path.parent)
+    if not any(todo.values()) and is_finished(folder, manifest_path, plans):
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
     for name in sorted({name for plan in plans for name in plan.modalities}):
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
+        samples = [manifest.samples[line] for plan in plans if name in plan.modalities for line in todo[plan.file]]
+        files = [sample.values[name] for sample in samples]
+        check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
     encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
     try:
         with encoding.kept:

@@ -26,6 +26,7 @@ LAYERS = {
         "store",
         "flows",
         "promise",
+        "readers",
         "samples",
         "generation",
         "release",

@@ -14,6 +14,7 @@ from flowbind.data.mixture import Mixture, step_numbers
 from flowbind.manifest import Manifest, Sample, leave_out, refuse_bad
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
+from flowbind.readers import check_readers
 from flowbind.registry import installed, name_of
 
 OPTION = "--data.skip_bad"  # how many bad samples may be left out
@@ -98,6 +99,9 @@ class RawDataModule(LightningDataModule):
                 values.setdefault(factor, set()).add(value)
         self.classes = {factor: sorted(own) for factor, own in sorted(values.items())}
 
+        for part, manifest in manifests.items():
+            files = [manifest.samples[line].values[name] for line in lines[part]]
+            check_readers(name, self.modality, files, str(manifest.path), self.skip_bad, OPTION)
         for part, manifest in manifests.items():
             self.lines[part], inputs = self._load(manifest, lines[part], name)
             labels = self._labels([manifest.samples[line] for line in self.lines[part]])

@@ -25,6 +25,7 @@ from flowbind.modality import Modality
 from flowbind.nets import DriftConfig, HeadConfig
 from flowbind.objective import Draws, ObjectiveConfig, errors, losses_of
 from flowbind.progress import is_first_process, say, track
+from flowbind.readers import check_readers
 from flowbind.registry import nearest
 from flowbind.release import describe_modality
 from flowbind.store import LatentStore
@@ -261,6 +262,10 @@ class FlowBind(Watched):
                 modality.codec.check_libraries(use)
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        for name, modality in self.modalities.items():
+            lines = stores[1].lines(name).tolist() if name in stores[1].fields else []
+            files = [manifests[1].samples[line].values[name] for line in lines]
+            check_readers(name, modality, files, str(manifests[1].path))
         self._tell_of_untied(stores[0])
         config, model = self.evaluation, self.model
         if self.trainer.fast_dev_run:

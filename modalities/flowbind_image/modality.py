@@ -7,7 +7,7 @@ import PIL.Image
 from torch import Tensor
 
 from flowbind.atomic import replacing
-from flowbind.libraries import Extra, require
+from flowbind.libraries import Extra, absent, require
 from flowbind.modality import Modality
 from flowbind.regular import open_regular
 from flowbind_image.clip import first_line
@@ -23,6 +23,7 @@ ALLOWED = (
     "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
 )
 
+HEIC = (".heic", ".heif")
 # ISO/IEC 23008-12
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -37,6 +38,10 @@ class Image(Modality):
     )
     default_codec = SmallImage
     version = 2  # 1 did not apply colour profiles
+
+    def missing(self, suffix: str) -> str:
+        """The package that reads HEIC, if that is the suffix and it is not there or fails."""
+        return absent("pi_heif", "HEIC", Extra("heic")) if suffix in HEIC else ""
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).

@@ -16,7 +16,7 @@ from flowbind.progress import say
 from flowbind.regular import check_regular, read_regular
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
-from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, read_mesh
+from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, missing_library, read_mesh
 from flowbind_points.cloud import MOST, Scan, to_cloud
 from flowbind_points.gltf import read_glb, read_gltf
 from flowbind_points.obj import read_obj
@@ -74,6 +74,10 @@ class Points(Modality):
     ) -> None:
         super().__init__(codec, drift, head)
         self.extent = extent
+
+    def missing(self, suffix: str) -> str:
+        """The library that reads meshes with a suffix, if it is not there or fails."""
+        return missing_library(suffix)
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a
