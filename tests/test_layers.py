@@ -125,6 +125,16 @@ def layer_of(module):
     return LAYER.get(parts[1], max(LAYERS)) if len(parts) > 1 else max(LAYERS)
 
 
+def test_the_documented_layers_are_these():
+    page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    documented = {int(layer): set(re.findall(r"`(\w+)`", names)) for layer, names in rows}
+    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}
+
+    (anywhere,) = re.findall(r"^(.*) import nothing of flowbind", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE)
+
+
 @each_core_file
 def test_every_module_has_a_layer(path):
     parts = module_of(path).split(".")
