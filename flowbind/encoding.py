@@ -9,12 +9,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -36,6 +36,7 @@ from flowbind.store import LINE, MANIFEST, LatentStore, finish_store, read_shard
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
 BATCH_ROWS = 256  # samples read and encoded at a time
+CANNOT = "cannot encode it: "
 OPTION = "--skip-bad"  # how many bad samples may be left out
 
 
@@ -128,16 +129,24 @@ class Chunks(Dataset):
             sample = self.manifest.samples[index]
             try:
                 with noting() as stamps:
-                    read = {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in plan.modalities}
+                    read = self._read(sample, plan.modalities)
             except ValueError as error:
                 bad.append(str(error))
                 continue
             good.append(index)
             if stamps:
-                beside[index] = {os.path.relpath(path, self.manifest.path.parent): stamps[path] for path in sorted(stamps)}
+                beside[index] = self._located(stamps)
             for name, raw in read.items():
                 raws[name].append(raw)
         return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]), beside)
+
+    def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in names}
+
+    def _located(self, stamps: Stamps) -> Stamps:
+        """Stamps by paths from the manifest's folder on."""
+        root = self.manifest.path.parent
+        return {os.path.relpath(path, root): stamps[path] for path in sorted(stamps)}
 
 
 @dataclass
@@ -154,6 +163,20 @@ class Chunk:
     last: bool
     of_all: int  # samples that all devices take at the same time
     beside: dict[int, Stamps] = field(default_factory=dict)
+
+
+class Done(NamedTuple):
+    """What became of a chunk.
+
+    Args:
+        bad: errors of the samples left out.
+        faults: by modality, those of them that its codec raised.
+        encoded: modalities whose codecs encoded something.
+    """
+
+    bad: list[str]
+    faults: dict[str, list[str]]
+    encoded: set[str]
 
 
 class Encoding(LightningModule):
@@ -187,7 +210,9 @@ class Encoding(LightningModule):
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
         (todo, *_) = self._agree(self._find_todo)
-        self.bad: list[str] = []  # of all devices
+        self.bad: list[str] = []  # of all devices, as what follows
+        self.faults: dict[str, list[str]] = {}
+        self.encoded: set[str] = set()
         pending = [replace(plan, samples=todo[plan.file]) for plan in self.plans if todo[plan.file]]
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
@@ -219,19 +244,20 @@ class Encoding(LightningModule):
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
             return
-        leave_out(self.folder, self.bad, self.skip_bad, OPTION)
         path = self.manifest.path
-        if is_finished(self.folder, path, self.plans):
-            say(f"{self.folder}: all others are encoded already")
-            return
-
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
             if rows_of(self.folder / plan.file, plan.key):
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
+        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
+        self._refuse_codecs(lost - self.encoded, "")
+        leave_out(self.folder, self.bad, self.skip_bad, OPTION)
+        if is_finished(self.folder, path, self.plans):
+            say(f"{self.folder}: all others are encoded already")
+            return
+
         if not strata:
             raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
-        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
         for name in sorted(lost):
             say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
 
@@ -245,9 +271,25 @@ class Encoding(LightningModule):
 
     def _check(self) -> None:
         try:
+            if len(self.bad) > self.skip_bad:
+                hint = f"; if the samples are at fault, {OPTION} N leaves out at most N of them"
+                self._refuse_codecs(self.faults.keys() - self.encoded, hint)
             refuse_bad(self.bad, self.skip_bad, OPTION)
         except ValueError as refusal:
             self._stop(refusal)
+
+    def _refuse_codecs(self, names: Collection[str], hint: str) -> None:
+        """Refuses codecs of these modalities that failed for several samples.
+
+        Raises:
+            ValueError: one did; one line.
+        """
+        for name in sorted(names):
+            faults = self.faults.get(name, ())
+            if len(faults) > 1:
+                fault = faults[0].removeprefix(CANNOT)
+                tried = f"none of the {len(faults)} samples tried"
+                raise ValueError(f"the codec of '{name}' encodes {tried}: {fault}{hint}")
 
     def _agree(self, work: Callable[[], Any]) -> list[Any]:
         """Does something on every device. Returns what came of it on each.
@@ -274,19 +316,27 @@ class Encoding(LightningModule):
         return batch  # raw samples: codecs move what they need
 
     def predict_step(self, chunk: Chunk, index: int) -> int:
-        for bad in self._agree(lambda: self._encode(chunk)):
-            self.bad += bad
+        for done in self._agree(lambda: self._encode(chunk)):
+            self.bad += done.bad
+            self.encoded |= done.encoded
+            for name, faults in done.faults.items():
+                self.faults.setdefault(name, []).extend(faults)
         self._check()
         return len(chunk.indices)
 
     @torch_defaults()
-    def _encode(self, chunk: Chunk) -> list[str]:
-        """Encodes a chunk, and writes the shard that it ends. Returns the errors of the samples left out."""
+    def _encode(self, chunk: Chunk) -> Done:
+        """Encodes a chunk, and writes the shard that it ends."""
         latents: dict[str, Tensor] = {}
         errors: dict[int, str] = {}  # by row
+        faults, encoded = {}, set()
         for name, raws in chunk.raws.items():
             if raws:
                 latents[name], of_this = encode_rows(name, self.modalities[name], raws)
+                faults[name] = list(of_this.values())
+                if len(of_this) < len(raws):
+                    encoded.add(name)
+                of_this = {row: f"the codec of '{name}' {fault}" for row, fault in of_this.items()}
                 errors = of_this | errors
                 self._note_caveats(name, chunk, raws)
                 self._look(name, raws, latents[name], of_this)
@@ -301,7 +351,8 @@ class Encoding(LightningModule):
             self._begin()
 
         samples = [(self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()]
-        return chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+        bad = chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+        return Done(bad, faults, encoded)
 
     def _note_caveats(self, name: str, chunk: Chunk, raws: Sequence[Any]) -> None:
         codec = self.modalities[name].codec
@@ -335,7 +386,9 @@ class Encoding(LightningModule):
             path.unlink()
             return
 
-        parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()} if self.lines else {}
+        parts: dict[str, list[Tensor]] = {}
+        if self.lines:
+            parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()}
         lines = list(self.lines)
         beside = {line: self.beside[line] for line in lines if line in self.beside}
         if keep:
@@ -356,10 +409,10 @@ class Encoding(LightningModule):
 def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
     """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that have none.
 
-    Where a batch fails, its samples are encoded one by one. What fails for each of several is the codec's own fault.
+    Where a batch fails, its samples are encoded one by one.
 
     Returns:
-        Latents with shape (n, *shape), anything in the rows that failed, and the errors.
+        Latents with shape (n, *shape), anything in the rows that failed, and the errors, to go on from "the codec".
 
     Raises:
         ValueError: the codec cannot be used, or gives other latents than it promises.
@@ -371,16 +424,14 @@ def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Ten
         latents = codec.encode(raws)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as fault:
+    except Exception:
         rows = []
         for number, raw in enumerate(raws):
             try:
                 rows.append(codec.encode([raw]).to("cpu", codec.dtype))
             except Exception as error:
-                errors[number] = f"the codec of '{name}' cannot encode it: {describe_fault(error)}"
+                errors[number] = f"{CANNOT}{describe_fault(error)}"
                 rows.append(torch.zeros(1, *codec.shape, dtype=codec.dtype))
-        if len(errors) == len(raws) > 1:
-            raise ValueError(f"the codec of '{name}' cannot encode: {describe_fault(fault)}") from fault
         latents = torch.cat(rows)
 
     if latents.shape != (len(raws), *codec.shape):
@@ -390,7 +441,7 @@ def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Ten
     latents = latents.to("cpu", codec.dtype)
     finite = latents.isfinite().flatten(1).all(1)
     for number in (~finite).nonzero().flatten().tolist():
-        errors[number] = f"the codec of '{name}' gives numbers for it that are not finite"
+        errors[number] = "gives numbers for it that are not finite"
     return latents, errors
 
 
@@ -429,8 +480,10 @@ def encode(
     for name in sorted({name for plan in plans for name in plan.modalities}):
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
-        samples = [manifest.samples[line] for plan in plans if name in plan.modalities for line in todo[plan.file]]
-        files = [sample.values[name] for sample in samples]
+        files = []
+        for plan in plans:
+            if name in plan.modalities:
+                files += [manifest.samples[line].values[name] for line in todo[plan.file]]
         check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
     encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
     try:
@@ -451,9 +504,13 @@ def unencoded(folder: Path, plans: Sequence[ShardPlan], root: Path) -> dict[str,
     todo = {}
     for plan in plans:
         rows = rows_of(folder / plan.file, plan.key)
-        lines = {line for line, stamps in rows.items() if all(stamp(root / path) == stamps[path] for path in stamps)}
+        lines = {line for line, stamps in rows.items() if _are_current(stamps, root)}
         todo[plan.file] = [index for index in plan.samples if index not in lines]
     return todo
+
+
+def _are_current(stamps: Stamps, root: Path) -> bool:
+    return all(stamp(root / path) == stamps[path] for path in stamps)
 
 
 def rows_of(path: Path, key: str) -> dict[int, Stamps]:
