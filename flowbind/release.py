@@ -274,7 +274,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     try:
         description = read_json(config, LARGEST)
         if description["format"] != FORMAT:
-            raise ValueError(f"format {description['format']}, this flowbind reads {FORMAT}")
+            raise ValueError(
+                f"format {description['format']!r:.20}, this flowbind reads {FORMAT}; load it with the version that wrote it"
+            )
         for entry in description["modalities"].values():
             for argument, file in entry["codec"].pop("files", {}).items():
                 entry["codec"]["args"][argument] = str(_inside(folder, folder / file))

@@ -39,6 +39,7 @@ RECORD, CONFIG, CHECKPOINTS, CURVES, MODEL = (
     "curves",
     "model",
 )
+FORMAT = 2  # of the record
 EARLIER = "earlier"
 RESULTS = (
     "metrics.json",
@@ -116,6 +117,11 @@ class RunFolder:
                     f"{path}: written by an earlier version, whose record has no settings to compare: it "
                     "cannot be told whether this is the same run; "
                     f"{ways} {next(iter(written(self.checkpoints)), 'PATH')}"
+                )
+            if held["format"] != FORMAT:
+                raise ValueError(
+                    f"{path}: of format {held['format']!r:.20}, this flowbind reads {FORMAT}; go on with the version that "
+                    f"wrote it, or {ways} PATH"
                 )
             return Record(held["settings"], held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -283,7 +289,7 @@ class RunFolder:
 
     def _write(self, record: Record) -> None:
         with replacing(self.path / RECORD) as partial:
-            partial.write_text(json.dumps({"format": 2, **record._asdict()}, indent=1) + "\n")
+            partial.write_text(json.dumps({"format": FORMAT, **record._asdict()}, indent=1) + "\n")
 
     def _own(self) -> Iterator[Path]:
         """All that belongs to the folder's run, its record last."""
