@@ -129,10 +129,10 @@ def test_the_documented_layers_are_these():
     page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
     documented = {int(layer): set(re.findall(r"`(\w+)`", names)) for layer, names in rows}
-    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}
+    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}, "see docs/walk.md"
 
     (anywhere,) = re.findall(r"^(.*) import nothing of flowbind", page, re.MULTILINE)
-    assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE)
+    assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE), "see docs/walk.md"
 
 
 @each_core_file
