@@ -30,11 +30,17 @@ def as_tensor(array: Any, allowed: str, shape: tuple[int | None, ...] | None = N
         raise ValueError(f"{describe(array)} is empty; allowed: {allowed}")
     if shape is not None and not _fits(tensor.shape, shape):
         raise ValueError(f"{describe(array)} has another shape; allowed: {allowed}")
-    if tensor.is_floating_point() and not tensor.isfinite().all():
+    if tensor.is_floating_point() and not is_finite(tensor):
         raise ValueError(
             f"{describe(array)} has numbers that are missing or not finite; allowed: {allowed}"
         )
     return tensor
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers of a tensor of floats are finite."""
+    # What is not finite makes a sum that is not, which is quick to tell; so may large numbers.
+    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
 
 
 def describe(value: Any) -> str:

@@ -74,6 +74,15 @@ def require(module: str, needing: str, install: str | Extra) -> ModuleType:
         return import_module(module)
 
 
+def absent(module: str, needing: str, install: str | Extra) -> str:
+    """The line of `require` where it raises one; empty where the library can be imported."""
+    try:
+        require(module, needing, install)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)

@@ -61,6 +61,12 @@ class Modality(Component):
         for module, install in self.libraries.items():
             require(module, type(self).__name__, install)
 
+    def missing(self, suffix: str) -> str:
+        """What reading files with one of the suffixes needs beyond `libraries`, and is not there: part of a line that says
+        what to do. Empty where nothing is missing.
+        """
+        return ""
+
     @abstractmethod
     def read(self, source: str | Path) -> Any:
         """Reads one raw sample from a file, or from a literal where the modality has them.

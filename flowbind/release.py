@@ -290,7 +290,10 @@ def _current(description: Mapping[str, Any]) -> dict[str, Any]:
     if description["format"] == FORMAT:
         return dict(description)
     if description["format"] != 1:
-        raise ValueError(f"format {description['format']}, this flowbind reads 1 and {FORMAT}")
+        raise ValueError(
+            f"format {description['format']!r:.20}, this flowbind reads 1 and {FORMAT}; "
+            "load it with the version that wrote it"
+        )
 
     args = {key: value for key, value in description.items() if key not in ENVELOPE}
     args["modalities"] = earlier.modalities(description["modalities"])

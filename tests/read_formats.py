@@ -150,7 +150,8 @@ def _read_store(folder: str) -> Any:
 @reader
 def encoded() -> Any:
     """Shards that are not encoded again; the damaged sample, tried again, is still one."""
-    return changed_by("data/latents", "encode", "--config=model.yaml", "--skip-bad=1")
+    changed = changed_by("data/latents", "encode", "--config=model.yaml", "--skip-bad=1")
+    return [name for name in changed if name.endswith(".safetensors")]
 
 
 @reader
@@ -178,9 +179,9 @@ def _checkpoint(run_folder: str) -> Any:
 def model() -> Any:
     """A released model, what its files are worth, and what it makes of words."""
     loaded = flowbind.load("run/model")
-    made = loaded.generate({"word": WORDS}, to=["vector"], steps=2)["vector"]
+    vectors = loaded.generate({"word": WORDS}, to=["vector"], steps=2)["vector"]
     codec = loaded.modality("word").codec.fingerprint()
-    return [verify("run/model")._asdict(), codec, torch.stack(made).tolist()]
+    return [verify("run/model")._asdict(), codec, torch.stack(vectors).tolist()]
 
 
 @reader

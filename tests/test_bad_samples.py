@@ -206,13 +206,44 @@ def test_what_a_codec_cannot_encode_is_a_bad_sample_too(lines, encode):
 
 def test_a_codec_that_is_broken_is_no_fault_of_the_samples(lines, encode, monkeypatch):
     lines(GOOD, GOOD)
+    broken = "flowbind: the codec of 'vector' encodes none of the 2 samples tried: RuntimeError: out of order, at"
     for error, message in (
-        (RuntimeError("out of order"), "the codec of 'word' cannot encode: RuntimeError: out of order, at"),
+        (RuntimeError("out of order"), broken),
         (OSError(28, "No space left on device"), "No space left"),
     ):
         monkeypatch.setattr(ToyCodec, "encode", lambda self, raws, error=error: (_ for _ in ()).throw(error))
         code, said = encode("--skip-bad", 100)
         assert (code, message in said.splitlines()[-1]) == (2, True), said
+
+
+PICKY = [
+    "--model.init_args.modalities.vector.init_args.limit=9",
+    "--model.init_args.modalities.vector.init_args.codec={class_path: tests.test_bad_samples.Picky}",
+]
+
+
+def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(lines, encode, monkeypatch):
+    """Two rows a chunk, and the first two samples are bad: nothing tells yet who is at fault, and the rest does."""
+    monkeypatch.setattr("flowbind.data.encoding.BATCH_ROWS", 2)
+    lines(("222", "7 1 1"), ("222", "7 2 1"), GOOD, ("111", "1 1 1"))
+    code, said = encode(*PICKY)
+    assert code == 2
+    tried = "the codec of 'vector' encodes none of the 2 samples tried: TypeError: seven, at"
+    assert tried in said
+    assert said.rstrip().endswith("; if the samples are at fault, --skip-bad N leaves out at most N of them")
+    code, said = encode(*PICKY, "--skip-bad", 2)
+    assert (code, store().lines("vector").tolist()) == (0, [2, 3]), said
+    assert encode(*PICKY, "--skip-bad", 2)[0] == 0  # again, when only these two are left to try
+
+
+def test_a_codec_that_failed_for_all_is_told_in_the_end(lines, encode, tmp_path):
+    lines(("222", "7 1 1"), ("222", "8 2 1"))
+    code, said = encode(*PICKY, "--skip-bad", 2)
+    assert code == 2
+    assert said.splitlines()[-1].startswith("flowbind: the codec of 'vector' encodes none of the 2 samples tried: ")
+    assert "--skip-bad" not in said
+    assert "sample '1'" not in said
+    assert not (tmp_path / "latents/train/manifest.json").exists()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

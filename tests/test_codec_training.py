@@ -45,10 +45,10 @@ def test_what_is_not_finite_changes_no_weight_and_is_named(fit, monkeypatch):
     clouds, reconstruction = SmallPoints.prepare, PointsCodecTraining.reconstruction
 
     def marked(codec, raws):
-        made = clouds(codec, raws)
-        if len(made) == SAMPLES:
-            made[4] = 7.0  # of the clouds to train on; every third line of the manifest has one
-        return made
+        prepared = clouds(codec, raws)
+        if len(prepared) == SAMPLES:
+            prepared[4] = 7.0  # of the clouds to train on; every third line of the manifest has one
+        return prepared
 
     def overflowing(training, latents, clouds, streams):
         errors = reconstruction(training, latents, clouds, streams)
@@ -81,10 +81,10 @@ def test_bad_samples_are_named_or_left_out_as_if_they_were_not_there(fit, monkey
     whole = file.read_bytes()
 
     def with_a_hole(codec, raws):
-        made = clouds(codec, raws)
-        if len(made) >= SAMPLES - 1:  # not those to validate on
-            made[4 - SAMPLES, 700, 1] = torch.nan
-        return made
+        prepared = clouds(codec, raws)
+        if len(prepared) >= SAMPLES - 1:  # not those to validate on
+            prepared[4 - SAMPLES, 700, 1] = torch.nan
+        return prepared
 
     monkeypatch.setattr(SmallPoints, "prepare", with_a_hole)
     code, err = fit("run")

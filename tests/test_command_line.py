@@ -20,6 +20,7 @@ from tests.processes import flowbind as flowbind_process
 from tests.processes import make_world
 from tests.released import release
 from tests.toy import RECIPE, Vector, Word
+from tests.write_formats import CODEC
 
 ROOT = Path(__file__).parents[1]
 RECIPE_VERBS = ("fit", "validate", "test", "encode")
@@ -318,6 +319,17 @@ def some(cases, every):
 @pytest.mark.parametrize("option", some([*lines(FIT), *lines(FIT_ALONE)], every=5))
 def test_mistakes_in_a_recipe_s_options(option, recipe, mistake):
     mistake("fit", "--config", recipe, option)
+
+
+def test_a_codec_s_recipe_is_no_model_s(toys, mistake, tmp_path):
+    (tmp_path / "codec.yaml").write_text(CODEC)
+    assert "a ToyTraining has no latents to encode" in mistake(
+        "encode", "--config", tmp_path / "codec.yaml"
+    )
+    given = ["--checkpoint=x", "--config=y", "--mean=word=m.npy", "--std=word=s.npy", "--out=o"]
+    assert "a ToyTraining has no modalities" in mistake(
+        "import-official", *given, "--recipe", tmp_path / "codec.yaml"
+    )
 
 
 @pytest.mark.slow

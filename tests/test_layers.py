@@ -21,6 +21,7 @@ LAYERS = {
     2: (
         "shipped",
         "earlier",
+        "readers",
         "samples",
         "generation",
         "release",
@@ -123,6 +124,16 @@ def layer_of(module):
     parts = module.split(".")[1:]
     names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
     return next((LAYER[name] for name in names if name in LAYER), max(LAYERS))
+
+
+def test_the_documented_layers_are_these():
+    page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d) [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
+    documented = {int(layer): set(re.findall(r"`([\w.]+)`", names)) for layer, names in rows}
+    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}, "see docs/walk.md"
+
+    (anywhere,) = re.findall(r"^(.*) import nothing of flowbind", page, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE), "see docs/walk.md"
 
 
 @each_core_file

@@ -1,5 +1,6 @@
 """Optional libraries: what is missing is named before work begins, what is broken is told apart."""
 
+import json
 import re
 import sys
 import tomllib
@@ -11,6 +12,7 @@ import pytest
 from flowbind import registry
 from flowbind.libraries import Extra, importing, require
 from flowbind.registry import load
+from tests.test_bad_samples import RECIPE
 from tests.toy import Vector
 
 ROOT = Path(__file__).parents[1]
@@ -191,3 +193,82 @@ def test_what_installs_a_library_works_without_an_index():
         assert not re.search(r"pip install ['\"]?flowbind\b", text), path
     assert len(named) > 8
     assert named <= known.keys()
+
+
+# What some files alone need
+
+
+class Dated(Vector):
+    """Vectors, of which old files need a program."""
+
+    suffixes = (".vec", ".old")
+    needed = "old vectors need the program convert; install it"
+
+    def missing(self, suffix):
+        return self.needed if suffix == ".old" else ""
+
+
+@pytest.fixture
+def dated(tmp_path, toys, monkeypatch):
+    """A manifest with three old files among five, and a recipe. Returns the modality's class."""
+    monkeypatch.chdir(tmp_path)
+    names = ["0.vec", "1.OLD", "2.vec", "3.old", "4.old"]
+    for name in names:
+        (tmp_path / name).write_text("1 2 3")
+    lines = [json.dumps({"vector": name, "word": "123"}) for name in names]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("Limited", "Dated").replace("test_bad_samples", "test_libraries"))
+    return Dated
+
+
+def test_what_some_files_need_is_told_before_work_begins(dated, command, monkeypatch):
+    needed = f"train.jsonl: 3 of 'vector' with '.old', such as 1.OLD: {Dated.needed}"
+    with monkeypatch.context() as reading:
+        reading.setattr(Dated, "read", lambda *_: pytest.fail("it begins"))
+        code, _, err = command("encode", "--config", "recipe.yaml", "--skip-bad", 2)
+        assert (code, err.splitlines()) == (2, [f"flowbind: {needed}; --skip-bad N leaves out at most N such samples"])
+
+    monkeypatch.setattr(Dated, "read", lambda self, path: super(Dated, self).read(path) if path.suffix == ".vec" else refuse(path))
+    code, _, err = command("encode", "--config", "recipe.yaml", "--skip-bad", 3)
+    assert (code, err.count(needed)) == (0, 1)
+    assert err.index(needed) < err.index("encoding train.jsonl")
+    monkeypatch.undo()
+
+
+def refuse(path):
+    raise ValueError(f"{path}: {Dated.needed}")
+
+
+def test_what_is_encoded_already_needs_nothing(dated, command, monkeypatch):
+    with monkeypatch.context() as there:
+        there.setattr(Dated, "missing", lambda *_: "")
+        assert command("encode", "--config", "recipe.yaml")[0] == 0
+    code, _, err = command("encode", "--config", "recipe.yaml")
+    assert (code, Dated.needed in err) == (0, False)
+
+
+def test_generation_asks_what_its_files_need(tmp_path, dated, command, monkeypatch):
+    from tests.released import release
+    from tests.toy import Word
+
+    monkeypatch.setattr(Vector, "suffixes", Dated.suffixes)
+    monkeypatch.setattr(Vector, "missing", lambda self, suffix: Dated().missing(suffix))
+    model = release(tmp_path / "model", word=Word(), vector=Vector())
+    code, _, err = command("generate", model, "--from", "vector=.", "--to", "word", "--out", tmp_path / "out")
+    assert (code, err.splitlines()) == (2, [f"flowbind: --from: 3 of 'vector' with '.old', such as 1.OLD: {Dated.needed}"])
+
+
+def test_what_the_files_of_a_modality_need(uninstall, tmp_path, monkeypatch):
+    modalities = {name: load("modalities", name)() for name in ("audio", "image", "points")}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    uninstall("pi_heif")
+    uninstall("trimesh")
+    uninstall("collada")
+    lacking = {
+        suffix: missing
+        for modality in modalities.values()
+        for suffix in modality.suffixes
+        if (missing := modality.missing(suffix))
+    }
+    assert sorted(lacking) == sorted([".m4a", ".aac", ".wma", ".webm", ".mka", ".amr", ".heic", ".heif", ".stl", ".dae"])
+    assert all("install" in line for line in lacking.values())

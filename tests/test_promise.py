@@ -93,6 +93,20 @@ def test_a_line_is_said_beyond_twice_the_promise(lost):
         assert f"it loses {lost:.3g} of them (the median of {FEWEST}), of its own kind less than 0.1 (of 95%)" in line
 
 
+@pytest.mark.parametrize(("far", "told"), [(16, False), (33, True), (64, True)])
+def test_a_glance_is_enough_where_the_promise_is_kept(far, told, monkeypatch):
+    """Of 64 samples, some of them far: the first ones are, so the median of all decides."""
+    codec, decoded = Promising(bound=1.0), []
+    decode = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda latents, *more: decoded.append(len(latents)) or decode(latents, *more))
+    raws = [torch.full((3,), 9.0)] * far + [torch.full((3,), 1.0)] * (64 - far)
+    line = Promises().look("vector", codec, raws, codec.encode(raws))
+    assert (line is not None, sum(decoded)) == (told, 64)
+    decoded.clear()
+    assert Promises().look("vector", codec, raws[::-1], codec.encode(raws[::-1])) is None or far == 64
+    assert sum(decoded) == (64 if far == 64 else 16)
+
+
 def test_few_samples_and_codecs_that_promise_nothing_are_left_alone():
     far = [torch.full((3,), 9.0)] * FEWEST
     look = Promises().look

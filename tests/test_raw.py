@@ -84,6 +84,16 @@ def test_a_damaged_sample_is_named(data, tmp_path):
         data.setup("fit")
 
 
+def test_a_fault_of_the_codec_is_told_in_a_line(data, monkeypatch):
+    def prepare(codec, raws):
+        return {}["a key"]
+
+    monkeypatch.setattr(CountedCodec, "prepare", prepare)
+    told = rf"the codec of 'vector' cannot prepare it: KeyError: 'a key', at line .*sample '{CHUNK}' of .*all.jsonl"
+    with pytest.raises(ValueError, match=told):
+        data.setup("fit")
+
+
 @pytest.mark.parametrize(
     ("codec", "raw"),
     [

@@ -375,6 +375,25 @@ def test_a_beginning_that_was_cut_short_is_begun_again(fit, run, monkeypatch):
     assert (code, state(run)) == (0, "trained"), said
 
 
+def test_a_checkpoint_that_another_strategy_spread_over_files_is_refused(
+    fit, trained, run, recipe, command
+):
+    def spread(partial):
+        partial.mkdir()
+        torch.save({"global_step": STEPS - 2}, partial / "meta.pt")
+
+    shutil.rmtree(run / "checkpoints")
+    path = write_checkpoint(spread, run / "checkpoints", STEPS - 2)
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"trained"', '"training"'))
+    before = listing(run)
+
+    here = "--config", recipe, f"--trainer.default_root_dir={run}"
+    answers = [fit(), *(command(verb, *here)[::2] for verb in ("validate", "test"))]
+    for code, said in answers:
+        assert (code, f"{path}: spread over files" in said, "flowbind export" in said) == (2, True, True), said
+    assert listing(run) == before
+
+
 def test_a_record_of_an_earlier_version_is_not_taken_for_another_run(fit, trained, run):
     (run / "run.json").write_text(json.dumps({"key": "0" * 64, "state": "trained"}))
     before = listing(run)
@@ -386,6 +405,14 @@ def test_a_record_of_an_earlier_version_is_not_taken_for_another_run(fit, traine
     code, said = fit(f"--ckpt_path={last}")
     assert code == 0, said
     assert "trained already" in fit()[1]
+
+
+def test_a_record_of_a_later_version_is_not_taken_for_another_run(fit, trained, run):
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"format": 2', '"format": 3'))
+    before = listing(run)
+    code, said = fit()
+    assert (code, listing(run) == before) == (2, True)
+    assert "run.json: of format 3, this flowbind reads 2; go on with the version that wrote it" in said
 
 
 def test_differences_are_told_by_their_keys():

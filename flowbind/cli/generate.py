@@ -41,6 +41,7 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.cli.sources import expand
     from flowbind.generation import find_device
     from flowbind.progress import track
+    from flowbind.readers import check_readers
     from flowbind.registry import installed
     from flowbind.release import load
     from flowbind.samples import together
@@ -56,6 +57,8 @@ def run(verb: str, arguments: list[str]) -> None:
     targets = {name: model.modality(name) for name in options.to}
     for name in {**lists, **targets}:
         model.modality(name).check_libraries()
+    for name, samples in lists.items():
+        check_readers(name, model.modality(name), samples, "--from")
     sources = together(lists)
     count = len(next(iter(sources.values())))
     files = {

@@ -30,7 +30,11 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.progress import say
     from flowbind.release import save
 
-    modalities = build(["--config", options.recipe]).model.method.modalities
+    model = build(["--config", options.recipe]).model
+    if not hasattr(model, "modalities"):
+        raise ValueError(
+            f"{options.recipe}: a {type(model).__name__} has no modalities; give the recipe of a model"
+        )
     statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
-    save(read_official(options.checkpoint, options.config, modalities, statistics), options.out)
+    save(read_official(options.checkpoint, options.config, model.modalities, statistics), options.out)
     say(f"wrote the released model {options.out}")

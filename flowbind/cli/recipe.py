@@ -24,7 +24,7 @@ from flowbind.cli.check import check_recipe, find_class, load_yaml
 from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
-from flowbind.cli.trainer import check_trainer
+from flowbind.cli.trainer import check_readable, check_trainer
 from flowbind.cli.wording import explain, plain, unknown
 from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.lock import alone_in
@@ -266,6 +266,7 @@ class RecipeCLI(LightningCLI):
                 )
             if made == steps:
                 self._finish(start)
+            check_readable(start.checkpoint, self.trainer.strategy)
             say(f"{self.folder}: going on from {start.checkpoint}")
         return start
 
@@ -362,15 +363,18 @@ class RecipeCLI(LightningCLI):
             raise
 
     def _trained(self) -> None:
+        """Chooses the checkpoint that is validated or tested, the newest whole one where none is given."""
         settings = self.config_init[self.subcommand]
         if settings.ckpt_path:
-            check_checkpoint(Path(settings.ckpt_path))
-            return
-        path = newest(self.run_folder.checkpoints)  # read whole, and found so
+            path = Path(settings.ckpt_path)
+            check_checkpoint(path)
+        else:
+            path = newest(self.run_folder.checkpoints)  # read whole, and found so
         if path is None:
             raise FileNotFoundError(
                 f"{self.run_folder.checkpoints}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
             )
+        check_readable(path, self.trainer.strategy)
         settings.ckpt_path = str(path)
 
     before_validate = _trained

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.strategies import StrategyRegistry
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry
 
 from flowbind.registry import nearest
 
@@ -89,3 +90,17 @@ def _available() -> list[str]:
         if AcceleratorRegistry[name]["accelerator"].is_available()
     ]
     return [*kinds, *([GPU] if {"cuda", "mps"} & {*kinds} else [])]
+
+
+def check_readable(checkpoint: Path, strategy: Strategy) -> None:
+    """Refuses a checkpoint that is spread over files where the strategy reads one file alone.
+
+    Raises:
+        ValueError: it is a folder.
+    """
+    if checkpoint.is_dir() and type(strategy) in (DDPStrategy, SingleDeviceStrategy):
+        run_folder = checkpoint.absolute().parents[1]
+        raise ValueError(
+            f"{checkpoint}: spread over files, which the trainer.strategy reads that wrote it, and not this one; give "
+            f"that, or release the model by `flowbind export {run_folder} --out DIR --checkpoint {checkpoint}`"
+        )

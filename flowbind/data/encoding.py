@@ -7,12 +7,12 @@ it could not be read or encoded, is tried again every time. The store's manifest
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -31,8 +31,10 @@ from flowbind.files import digest
 from flowbind.lock import alone_in
 from flowbind.modality import Modality
 from flowbind.progress import say, track
+from flowbind.readers import check_readers
 
 BATCH_ROWS = 256  # samples read and encoded at a time
+CANNOT = "cannot encode it: "
 OPTION = "--skip-bad"  # how many bad samples may be left out
 
 
@@ -79,16 +81,24 @@ class Chunks(Dataset):
             sample = self.manifest.samples[index]
             try:
                 with noting() as stamps:
-                    read = {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in plan.modalities}
+                    read = self._read(sample, plan.modalities)
             except ValueError as error:
                 bad.append(str(error))
                 continue
             good.append(index)
             if stamps:
-                beside[index] = {os.path.relpath(path, self.manifest.path.parent): stamps[path] for path in sorted(stamps)}
+                beside[index] = self._located(stamps)
             for name, raw in read.items():
                 raws[name].append(raw)
         return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]), beside)
+
+    def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
+        return {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in names}
+
+    def _located(self, stamps: Stamps) -> Stamps:
+        """Stamps by paths from the manifest's folder on."""
+        root = self.manifest.path.parent
+        return {os.path.relpath(path, root): stamps[path] for path in sorted(stamps)}
 
 
 @dataclass
@@ -105,6 +115,20 @@ class Chunk:
     last: bool
     of_all: int  # samples that all devices take at the same time
     beside: dict[int, Stamps] = field(default_factory=dict)
+
+
+class Done(NamedTuple):
+    """What became of a chunk.
+
+    Args:
+        bad: errors of the samples left out.
+        faults: by modality, those of them that its codec raised.
+        encoded: modalities whose codecs encoded something.
+    """
+
+    bad: list[str]
+    faults: dict[str, list[str]]
+    encoded: set[str]
 
 
 class Encoding(LightningModule):
@@ -138,7 +162,9 @@ class Encoding(LightningModule):
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
         (todo, *_) = self._agree(self._find_todo)
-        self.bad: list[str] = []  # of all devices
+        self.bad: list[str] = []  # of all devices, as what follows
+        self.faults: dict[str, list[str]] = {}
+        self.encoded: set[str] = set()
         pending = [replace(plan, samples=todo[plan.file]) for plan in self.plans if todo[plan.file]]
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
@@ -170,19 +196,20 @@ class Encoding(LightningModule):
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
             return
-        leave_out(self.folder, self.bad, self.skip_bad, OPTION)
         path = self.manifest.path
-        if is_finished(self.folder, path, self.plans):
-            say(f"{self.folder}: all others are encoded already")
-            return
-
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
             if rows_of(self.folder / plan.file, plan.key):
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
+        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
+        self._refuse_codecs(lost - self.encoded, "")
+        leave_out(self.folder, self.bad, self.skip_bad, OPTION)
+        if is_finished(self.folder, path, self.plans):
+            say(f"{self.folder}: all others are encoded already")
+            return
+
         if not strata:
             raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
-        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
         for name in sorted(lost):
             say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
 
@@ -196,9 +223,25 @@ class Encoding(LightningModule):
 
     def _check(self) -> None:
         try:
+            if len(self.bad) > self.skip_bad:
+                hint = f"; if the samples are at fault, {OPTION} N leaves out at most N of them"
+                self._refuse_codecs(self.faults.keys() - self.encoded, hint)
             refuse_bad(self.bad, self.skip_bad, OPTION)
         except ValueError as refusal:
             self._stop(refusal)
+
+    def _refuse_codecs(self, names: Collection[str], hint: str) -> None:
+        """Refuses codecs of these modalities that failed for several samples.
+
+        Raises:
+            ValueError: one did; one line.
+        """
+        for name in sorted(names):
+            faults = self.faults.get(name, ())
+            if len(faults) > 1:
+                fault = faults[0].removeprefix(CANNOT)
+                tried = f"none of the {len(faults)} samples tried"
+                raise ValueError(f"the codec of '{name}' encodes {tried}: {fault}{hint}")
 
     def _agree(self, work: Callable[[], Any]) -> list[Any]:
         """Does something on every device. Returns what came of it on each.
@@ -225,19 +268,27 @@ class Encoding(LightningModule):
         return batch  # raw samples: codecs move what they need
 
     def predict_step(self, chunk: Chunk, index: int) -> int:
-        for bad in self._agree(lambda: self._encode(chunk)):
-            self.bad += bad
+        for done in self._agree(lambda: self._encode(chunk)):
+            self.bad += done.bad
+            self.encoded |= done.encoded
+            for name, faults in done.faults.items():
+                self.faults.setdefault(name, []).extend(faults)
         self._check()
         return len(chunk.indices)
 
     @torch_defaults()
-    def _encode(self, chunk: Chunk) -> list[str]:
-        """Encodes a chunk, and writes the shard that it ends. Returns the errors of the samples left out."""
+    def _encode(self, chunk: Chunk) -> Done:
+        """Encodes a chunk, and writes the shard that it ends."""
         latents: dict[str, Tensor] = {}
         errors: dict[int, str] = {}  # by row
+        faults, encoded = {}, set()
         for name, raws in chunk.raws.items():
             if raws:
                 latents[name], of_this = encode_rows(name, self.modalities[name], raws)
+                faults[name] = list(of_this.values())
+                if len(of_this) < len(raws):
+                    encoded.add(name)
+                of_this = {row: f"the codec of '{name}' {fault}" for row, fault in of_this.items()}
                 errors = of_this | errors
                 self._note_caveats(name, chunk, raws)
                 self._look(name, raws, latents[name], of_this)
@@ -252,7 +303,8 @@ class Encoding(LightningModule):
             self._begin()
 
         samples = [(self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()]
-        return chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+        bad = chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+        return Done(bad, faults, encoded)
 
     def _note_caveats(self, name: str, chunk: Chunk, raws: Sequence[Any]) -> None:
         codec = self.modalities[name].codec
@@ -286,7 +338,9 @@ class Encoding(LightningModule):
             path.unlink()
             return
 
-        parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()} if self.lines else {}
+        parts: dict[str, list[Tensor]] = {}
+        if self.lines:
+            parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()}
         lines = list(self.lines)
         beside = {line: self.beside[line] for line in lines if line in self.beside}
         if keep:
@@ -307,10 +361,10 @@ class Encoding(LightningModule):
 def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
     """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that have none.
 
-    Where a batch fails, its samples are encoded one by one. What fails for each of several is the codec's own fault.
+    Where a batch fails, its samples are encoded one by one.
 
     Returns:
-        Latents with shape (n, *shape), anything in the rows that failed, and the errors.
+        Latents with shape (n, *shape), anything in the rows that failed, and the errors, to go on from "the codec".
 
     Raises:
         ValueError: the codec cannot be used, or gives other latents than it promises.
@@ -322,16 +376,14 @@ def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Ten
         latents = codec.encode(raws)
     except (OSError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as fault:
+    except Exception:
         rows = []
         for number, raw in enumerate(raws):
             try:
                 rows.append(codec.encode([raw]).to("cpu", codec.dtype))
             except Exception as error:
-                errors[number] = f"the codec of '{name}' cannot encode it: {describe_fault(error)}"
+                errors[number] = f"{CANNOT}{describe_fault(error)}"
                 rows.append(torch.zeros(1, *codec.shape, dtype=codec.dtype))
-        if len(errors) == len(raws) > 1:
-            raise ValueError(f"the codec of '{name}' cannot encode: {describe_fault(fault)}") from fault
         latents = torch.cat(rows)
 
     if latents.shape != (len(raws), *codec.shape):
@@ -341,7 +393,7 @@ def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Ten
     latents = latents.to("cpu", codec.dtype)
     finite = latents.isfinite().flatten(1).all(1)
     for number in (~finite).nonzero().flatten().tolist():
-        errors[number] = f"the codec of '{name}' gives numbers for it that are not finite"
+        errors[number] = "gives numbers for it that are not finite"
     return latents, errors
 
 
@@ -372,13 +424,19 @@ def encode(
     """
     manifest = Manifest.read(manifest_path, known_names(modalities))
     plans = plan_shards(manifest, modalities)
-    if not any(unencoded(folder, plans, manifest_path.parent).values()) and is_finished(folder, manifest_path, plans):
+    todo = unencoded(folder, plans, manifest.path.parent)
+    if not any(todo.values()) and is_finished(folder, manifest_path, plans):
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
     for name in sorted({name for plan in plans for name in plan.modalities}):
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
+        files = []
+        for plan in plans:
+            if name in plan.modalities:
+                files += [manifest.samples[line].values[name] for line in todo[plan.file]]
+        check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
     encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
     try:
         with encoding.kept:

@@ -10,10 +10,11 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from flowbind.data.manifest import Manifest, Sample, leave_out, refuse_bad
+from flowbind.data.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
 from flowbind.data.mixture import Mixture, step_numbers
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
+from flowbind.readers import check_readers
 from flowbind.registry import installed, name_of
 
 OPTION = "--data.skip_bad"  # how many bad samples may be left out
@@ -99,6 +100,9 @@ class RawDataModule(LightningDataModule):
         self.classes = {factor: sorted(own) for factor, own in sorted(values.items())}
 
         for part, manifest in manifests.items():
+            files = [manifest.samples[line].values[name] for line in lines[part]]
+            check_readers(name, self.modality, files, str(manifest.path), self.skip_bad, OPTION)
+        for part, manifest in manifests.items():
             self.lines[part], inputs = self._load(manifest, lines[part], name)
             labels = self._labels([manifest.samples[line] for line in self.lines[part]])
             self.parts[part] = TensorDataset(*inputs, labels)
@@ -141,7 +145,14 @@ class RawDataModule(LightningDataModule):
         # Whatever is drawn on the way decides no first weights.
         kept = torch.random.fork_rng([codec.device] if codec.device.type == "cuda" else [])
         with kept, closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
-            inputs = codec.training_inputs(Raws(manifest, samples, name, self.modality, progress))
+            raws = Raws(manifest, samples, name, self.modality, progress)
+            try:
+                inputs = codec.training_inputs(raws)
+            except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as fault:  # of a plugin: which sample it was of the few that are held, it does not say
+                where = f"at sample '{raws.last}' of {manifest.path}, or one just before"
+                raise ValueError(f"the codec of '{name}' cannot prepare it: {describe_fault(fault)} ({where})") from fault
 
         # Of a cloud with one such point, most steps would draw others.
         finite = torch.stack([part.isfinite().flatten(1).all(1) for part in inputs]).all(0)
@@ -155,7 +166,7 @@ class RawDataModule(LightningDataModule):
         """Those of the lines whose samples can be read; what is wrong with the others is added to `bad`.
 
         Raises:
-            ValueError: none can be read.
+            ValueError: more of them are bad than may be left out, or none can be read.
         """
         readable = []
         for line in track(lines, f"looking for bad samples in {manifest.path.name}", unit="samples"):
@@ -164,6 +175,7 @@ class RawDataModule(LightningDataModule):
                 readable.append(line)
             except ValueError as error:
                 bad.append(str(error))
+                refuse_bad(bad, self.skip_bad, OPTION)
 
         if not readable:
             raise ValueError(f"{manifest.path}: none of its samples can be read, such as {bad[0]}")
@@ -222,6 +234,7 @@ class Raws(Sequence):
     ) -> None:
         self.manifest, self.samples, self.name, self.modality = manifest, samples, name, modality
         self.progress = progress
+        self.last = ""  # id of the sample that was read last
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -229,6 +242,7 @@ class Raws(Sequence):
     def __getitem__(self, which: int | slice) -> Any:
         if isinstance(which, slice):
             return [self[number] for number in range(*which.indices(len(self)))]
+        self.last = self.samples[which].id
         try:
             raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
         except ValueError as error:

@@ -119,6 +119,11 @@ class RunFolder:
                     "cannot be told whether this is the same run; "
                     f"{ways} {next(iter(written(self.checkpoints)), 'PATH')}"
                 )
+            if held["format"] not in (2, FORMAT):
+                raise ValueError(
+                    f"{path}: of format {held['format']!r:.20}, this flowbind reads 2 and {FORMAT}; go on with the "
+                    f"version that wrote it, or {ways} PATH"
+                )
             settings = held["settings"] if held["format"] == FORMAT else earlier.settings(held["settings"])
             return Record(settings, held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:

@@ -25,6 +25,7 @@ from flowbind.generation import Model
 from flowbind.method import Loss, Method, Networks, callable_networks
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say, track
+from flowbind.readers import check_readers
 from flowbind.tensors import digest_tensors
 from flowbind.train.callbacks import Export
 from flowbind.train.ema import decay_at, follow
@@ -274,6 +275,10 @@ class Training(Watched):
 
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
         manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        for name, modality in self.modalities.items():
+            lines = stores[1].lines(name).tolist() if name in stores[1].fields else []
+            files = [manifests[1].samples[line].values[name] for line in lines]
+            check_readers(name, modality, files, str(manifests[1].path))
         self._tell_of_untied(stores[0])
         config, model = self.evaluation, self.model
         if self.trainer.fast_dev_run:

@@ -25,6 +25,10 @@ ALLOWED = (
     "WAV, FLAC, OGG, Opus, MP3, AIFF, AU, CAF, W64, RF64, NIST SPHERE; "
     "with ffmpeg M4A, AAC, WMA, WebM, Matroska, AMR"
 )
+NEEDED = (
+    "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; install it, or convert the sound "
+    "to WAV"
+)
 MARKS = {  # of what is left to ffmpeg: place and first bytes
     4: (b"ftyp",),
     0: (b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"\xff\xf1", b"\xff\xf9", b"#!AMR"),
@@ -91,13 +95,15 @@ def _blocks(sound: Any, samples: int) -> Iterator[np.ndarray]:
         yield block
 
 
+def missing_program(suffix: str) -> str:
+    """What files with a suffix need that is not there; empty if nothing."""
+    return NEEDED if suffix in BY_PROGRAM and shutil.which("ffmpeg") is None else ""
+
+
 def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Tensor:
     """By way of an AU file of floats, in a pipe."""
     if shutil.which("ffmpeg") is None:
-        raise ValueError(
-            "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; install it, or convert "
-            "the sound to WAV"
-        )
+        raise ValueError(NEEDED)
     allowed = ("-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS)
     made = ("-map", "0:a:0", "-t", str(longest + 1), "-c:a", "pcm_f32be", "-f", "au", "pipe:1")
     strict = ("-nostdin", "-v", "error", "-xerror", "-threads", "1")

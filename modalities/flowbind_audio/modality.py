@@ -15,7 +15,7 @@ from flowbind.files import replacing
 from flowbind.libraries import require
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
-from flowbind_audio.files import BY_LIBRARY, BY_PROGRAM, read_sound
+from flowbind_audio.files import BY_LIBRARY, BY_PROGRAM, missing_program, read_sound
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.sound import INSTALL, take_sound
 from flowbind_audio.spectrogram import RATE, log_mel
@@ -48,6 +48,10 @@ class Audio(Modality):
     ) -> None:
         super().__init__(codec, drift, head)
         self.longest = longest
+
+    def missing(self, suffix: str) -> str:
+        """The program that reads some formats, if this is one of them and it is not there."""
+        return missing_program(suffix)
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a sound as float32 in [-1, 1] at 16 kHz, with shape (samples,).

@@ -48,7 +48,8 @@ def mono(blocks: Iterable[np.ndarray], rate: float) -> tuple[Tensor, int]:
         if not np.isfinite(loudest):
             raise ValueError("a damaged sound; some samples are not finite numbers")
         count, peak = count + len(block), max(peak, float(loudest))
-        parts.append(resample(block.mean(axis=1, dtype=np.float32), last=False))
+        one = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        parts.append(resample(one, last=False))
     parts.append(resample(np.empty(0, np.float32), last=True))
 
     if peak > LOUDEST:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from flowbind.errors import first_line
 from flowbind.files import open_regular, replacing
-from flowbind.libraries import Extra, require
+from flowbind.libraries import Extra, absent, require
 from flowbind.modality import Modality
 from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
@@ -22,6 +22,7 @@ ALLOWED = (
     "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
 )
 
+HEIC = (".heic", ".heif")
 # ISO/IEC 23008-12
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
@@ -36,6 +37,10 @@ class Image(Modality):
     )
     default_codec = SmallImage
     version = 2  # 1 did not apply colour profiles
+
+    def missing(self, suffix: str) -> str:
+        """The package that reads HEIC, if that is the suffix and it is not there or fails."""
+        return absent("pi_heif", "HEIC", Extra("heic")) if suffix in HEIC else ""
 
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).

@@ -60,7 +60,9 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
     stored = _as_stored(rgb, orientation)
     convert = to_srgb(picture, name)
     for top, left in product(range(0, height, TILE), range(0, width, TILE)):
-        tile = picture.crop((left, top, min(left + TILE, width), min(top + TILE, height)))
+        tile = picture
+        if max(width, height) > TILE:
+            tile = picture.crop((left, top, min(left + TILE, width), min(top + TILE, height)))
         stored[:, top : top + TILE, left : left + TILE] = _pixels(tile, tags, convert).transpose(2, 0, 1)
     return torch.from_numpy(rgb)
 
@@ -75,6 +77,8 @@ def rgb_of_array(array) -> Tensor:
         ValueError: it is something else, or its numbers lie beyond its range; one line.
     """
     values = as_tensor(array, ALLOWED)
+    if _is_canonical(values) and isinstance(array, Tensor):
+        return values
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
     if values.ndim == 2:
@@ -90,6 +94,12 @@ def rgb_of_array(array) -> Tensor:
         pixels = eight.permute(1, 2, 0).contiguous().numpy()
         return rgb_of_picture(PIL.Image.fromarray(pixels, "LA" if len(eight) == 2 else "RGBA"))
     return eight.expand(3, -1, -1).contiguous()
+
+
+def _is_canonical(values: Tensor) -> bool:
+    """Whether a tensor, channels first, is a raw sample already."""
+    is_rgb = values.dtype == torch.uint8 and values.ndim == 3 and len(values) == 3
+    return is_rgb and values.is_contiguous()
 
 
 def eight_bits(values: Tensor, name: str) -> Tensor:
@@ -151,7 +161,7 @@ def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert) ->
     if tile.has_transparency_data:
         white = PIL.Image.new("RGBA", tile.size, "white")
         tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
-    return np.asarray(tile.convert("RGB"))
+    return np.asarray(tile if tile.mode == "RGB" else tile.convert("RGB"))
 
 
 def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from flowbind.libraries import Extra, require
+from flowbind.libraries import Extra, absent, require
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
@@ -17,6 +17,7 @@ from flowbind_points.texture import PIXELS, textured
 INSTALL = Extra("points")
 NEEDED = {".stl": (), ".dae": ("collada",)}  # modules beside trimesh
 COPIED = 24  # bytes of memory that a vertex or a face takes where it is shown
+NEEDING = "a mesh of the kind {}"
 VALID = 1 << 15  # bit of an STL's attribute: a colour is there; with Magics, it is not
 
 
@@ -32,7 +33,7 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
         ValueError: a library that it takes is not installed or does not work, or the content is not
             a whole mesh; says why, without the file's name.
     """
-    needing = f"a mesh of the kind {suffix}"
+    needing = NEEDING.format(suffix)
     trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
     if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
         raise ValueError("an XML file that declares entities, which is not read")
@@ -48,6 +49,12 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
         ) from None
     return from_trimesh(scene, content[:80] if suffix == ".stl" else b"")
+
+
+def missing_library(suffix: str) -> str:
+    """What files with a suffix need that is not there; empty if nothing."""
+    names = ("trimesh", *NEEDED[suffix]) if suffix in NEEDED else ()
+    return next(filter(None, (absent(name, NEEDING.format(suffix), INSTALL) for name in names)), "")
 
 
 def is_from_trimesh(value: Any) -> bool:

@@ -70,16 +70,16 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
         raise ValueError("no points; a cloud needs at least one")
 
     with np.errstate(invalid="ignore"):
-        measured = (np.abs(place) < FAR).all(axis=1)
-    if not measured.any():
-        raise ValueError(
-            f"numbers that are not finite: none of its {len(place)} points has a place"
-        )
-    if not measured.all():
-        remarks.append(
-            f"{(~measured).sum()} of {len(place)} points have no finite place, and are left out"
-        )
-        place, colour = place[measured], None if colour is None else colour[measured]
+        if not np.abs(place).max() < FAR:  # nor where one is not a number
+            measured = (np.abs(place) < FAR).all(axis=1)
+            if not measured.any():
+                raise ValueError(
+                    f"numbers that are not finite: none of its {len(place)} points has a place"
+                )
+            remarks.append(
+                f"{(~measured).sum()} of {len(place)} points have no finite place, and are left out"
+            )
+            place, colour = place[measured], None if colour is None else colour[measured]
 
     kept = thin(torch.arange(len(place)), MOST).numpy() if len(place) > MOST else slice(None)
     place = place[kept]
@@ -87,8 +87,8 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
         colour = np.full((len(place), 3), GREY)
     else:
         colour = to_unit(colour, kept)
-        unknown = np.isnan(colour).any(axis=1)
-        if unknown.any():
+        if np.isnan(colour.sum()):
+            unknown = np.isnan(colour).any(axis=1)
             remarks.append(
                 f"{unknown.sum()} points have a colour that is not a number, and are mid-grey"
             )
@@ -124,6 +124,8 @@ def _middle(place: np.ndarray) -> np.ndarray | None:
     """The middle of points, with shape (3,), where float32 would move them by more than a part of
     their extent.
     """
+    if np.can_cast(place.dtype, np.float32):
+        return None
     place = place.astype(np.float64)
     lost, extent = np.abs(place - place.astype(np.float32)).max(), np.ptp(place, axis=0).max()
     if lost <= ROUNDED * extent or extent == 0:

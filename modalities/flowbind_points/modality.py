@@ -1,5 +1,6 @@
 """The modality of point clouds: a raw sample is a float32 tensor of coloured points, (n, 6)."""
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,14 @@ from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
-from flowbind.files import check_regular, read_regular
+from flowbind.files import open_regular
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.progress import say
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
-from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, read_mesh
-from flowbind_points.cloud import MOST, Scan, to_cloud
+from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, missing_library, read_mesh
+from flowbind_points.cloud import FAR, MOST, Scan, to_cloud
 from flowbind_points.gltf import read_glb, read_gltf
 from flowbind_points.obj import read_obj
 from flowbind_points.off import read_off
@@ -75,6 +76,10 @@ class Points(Modality):
         super().__init__(codec, drift, head)
         self.extent = extent
 
+    def missing(self, suffix: str) -> str:
+        """The library that reads meshes with a suffix, if it is not there or fails."""
+        return missing_library(suffix)
+
     def read(self, source: str | Path) -> Tensor:
         """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a
         mesh.
@@ -93,8 +98,9 @@ class Points(Modality):
             raise ValueError(
                 f"{source}: not named like a point cloud or mesh; allowed: {', '.join(self.suffixes)}; a text of points is named .xyz"
             )
-        weigh(WEIGHT * check_regular(path, LARGEST))
-        content = read_regular(path, LARGEST)
+        with open_regular(path, LARGEST) as file:
+            weigh(WEIGHT * os.fstat(file.fileno()).st_size)
+            content = file.read()
         try:
             return _cloud(_read(content, suffix, Beside(path.parent)), str(source))
         except ValueError as error:
@@ -205,8 +211,8 @@ def _is_canonical(tensor: Tensor) -> bool:
     """Whether numbers, with shape (n, 6) or (n, 3), are a raw sample already."""
     if tensor.dtype != torch.float32 or tensor.shape[1] != 6 or len(tensor) > MOST:
         return False
-    colour = tensor[:, 3:]
-    return bool(colour.min() >= 0 and colour.max() <= 1 and tensor[:, :3].abs().max() < 1e18)
+    (low, high), (least, most) = tensor[:, :3].aminmax(), tensor[:, 3:].aminmax()
+    return bool(low > -FAR and high < FAR and least >= 0 and most <= 1)
 
 
 @cache
