@@ -44,7 +44,7 @@ def register_toys(monkeypatch):
         extra = {name: EntryPoint(name, value, registry.GROUPS[kind]) for name, value in TOYS.get(kind, {}).items()}
         return {**installed(kind), **extra}
 
-    data = ("data.folder", "data.raw", "data.encoding")
+    data = ("data.folder", "data.raw", "data.plan")
     names = ("registry", *data, "cli.check", "cli.overrides", "cli.modalities", "cli.prepare")
     modules = [import_module(f"flowbind.{name}") for name in names]  # all of them first: they take the name over
     for module in modules:

@@ -209,7 +209,7 @@ def numbers():
 
     from flowbind.cli import MISTAKE
     from flowbind.cli.check import DEEPEST, MOST_NODES
-    from flowbind.data import encoding, manifest
+    from flowbind.data import manifest, plan
     from flowbind.metrics.kernel import MEDIAN_ROWS
     from flowbind.train.checkpoints import Checkpoints
 
@@ -226,7 +226,7 @@ def numbers():
         ("codecs/points.md", f"{MOST:,}"),
         ("codecs/points.md", f"{DRAWN:,}"),
         ("metrics.md", f"rouge-l[beta={BETA},1-reference"),
-        ("formats.md", f"at most {encoding.SHARD_ROWS:,} rows"),
+        ("formats.md", f"at most {plan.SHARD_ROWS:,} rows"),
         ("formats.md", f"unfold to {MOST_NODES:,} values, {DEEPEST} deep"),
         ("formats.md", f"every `checkpoints.every` ({default(Checkpoints, 'every')}) steps"),
         ("reliability.md", f"what takes {MEMORY >> 20} MiB to read ({pixels[7]} million pixels of a PNG)"),

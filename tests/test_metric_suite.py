@@ -60,7 +60,7 @@ def test_features_of_real_samples_are_computed_once(judged, monkeypatch, world):
     asked = []
     monkeypatch.setattr(Vector, "read", lambda self, source: asked.append(source) or torch.zeros(3))
     again = judged(DigitError())
-    again.see_real(torch.arange(20))
+    again.update_real(torch.arange(20))
     assert len(asked) == 1  # the one that tells the shape of what is generated
     assert torch.equal(again.real[0, "vector"], first_real(world))
     assert judged(DigitError(), rows=19).kept == set()
