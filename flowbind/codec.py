@@ -35,12 +35,18 @@ class Codec(Component):
     Attributes:
         shape: of one latent, without the batch; `(D,)` for a vector.
         dtype: of the latents, as kept in a store.
+        vocabulary: how many ids there are, where latents are ids: whole numbers of int64 from 0 on,
+            with shape (L,). None for all other latents.
+        masked: whether latents are sequences, (L, D), of which not every position is there: the last
+            feature is then 1 where one is and 0 where there is padding, which is 0 in all features.
         version: raised whenever the same weights would encode differently.
     """
 
     group: ClassVar = "codecs"
     shape: tuple[int, ...]
     dtype: torch.dtype = torch.float32
+    vocabulary: int | None = None
+    masked: bool = False
     version: ClassVar[int] = 1
     device: torch.device = torch.device("cpu")
 

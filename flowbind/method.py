@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from flowbind.batch import Batch
+from flowbind.codec import Codec
 from flowbind.component import Component, differences
 from flowbind.errors import last_line
 from flowbind.modality import Modality
-from flowbind.nets.standardizer import Standardizer
+from flowbind.nets.standardizer import Standardizer, Unchanged
 from flowbind.registry import nearest
 
 # What a flow begins from: a tensor with one row a sample, or a mapping or tuple of such.
@@ -231,8 +232,14 @@ class Networks(nn.Module):
         super().__init__()
         self.nets = method.build()
         self.standard = nn.ModuleDict(
-            {name: Standardizer(*m.codec.shape) for name, m in method.modalities.items()}
+            {name: _standardizer_of(m.codec) for name, m in method.modalities.items()}
         )
+
+
+def _standardizer_of(codec: Codec) -> nn.Module:
+    if codec.vocabulary is not None:
+        return Unchanged()
+    return Standardizer(*codec.shape, masked=codec.masked)
 
 
 def check_same_codecs(

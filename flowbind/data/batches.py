@@ -2,7 +2,8 @@
 
 import copy
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -32,10 +33,15 @@ class Steps(IterableDataset):
         rank: int = 0,
         world: int = 1,
         period: float = 0,
+        absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        self.store, self.mixture, self.first, self.rank, self.world = store, mixture, first, rank, world
+        self.store = store
+        self.mixture = mixture
+        self.first = first
+        self.rank = rank
+        self.world = world
         self.period = period
-        self.frame = Frame(store, names, mixture.shares, rank, world)
+        self.frame = Frame(store, names, mixture.shares, rank, world, absent)
 
     def at(self, step: int) -> Batch:
         """The batch of one step."""
@@ -85,8 +91,14 @@ class Rows(IterableDataset):
         rank: int = 0,
         world: int = 1,
         strata: Sequence[int] | None = None,
+        absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        self.store, self.names, self.size, self.rank, self.world = store, names, size, rank, world
+        self.store = store
+        self.names = names
+        self.size = size
+        self.rank = rank
+        self.world = world
+        self.absent = absent
         self.strata = range(len(store.strata)) if strata is None else strata
 
     def __iter__(self) -> Iterator[Batch]:
@@ -98,7 +110,7 @@ class Rows(IterableDataset):
                 rows = [np.arange(0)] * len(self.store.strata)
                 rows[number] = np.arange(start + self.rank, stop, self.world)
                 shares = [stop - start if i == number else 0 for i in range(len(rows))]
-                frame = Frame(self.store, self.names, shares, self.rank, self.world)
+                frame = Frame(self.store, self.names, shares, self.rank, self.world, self.absent)
                 yield frame.fill(self.store, rows, next(step))
 
 
@@ -111,10 +123,17 @@ class Frame:
         shares: rows of each stratum in the global batch.
         rank: whose batches these are; it has every world-th sample.
         world: number of ranks.
+        absent: of modalities that the store does not have, no latents, with shape (0, *shape).
     """
 
     def __init__(
-        self, store: LatentStore, names: Sequence[str], shares: Sequence[int], rank: int = 0, world: int = 1
+        self,
+        store: LatentStore,
+        names: Sequence[str],
+        shares: Sequence[int],
+        rank: int = 0,
+        world: int = 1,
+        absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         self.parts = {
             name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names
@@ -135,29 +154,27 @@ class Frame:
         )  # fmt: skip
         self.held = [[name for name in stratum.modalities if name in self.parts] for stratum in store.strata]
         self.sizes = [int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())]
-        shape, dtype = _like(store)
-        self.none = torch.empty(0, *shape, dtype=dtype)
+        self.none = {
+            name: store.fields[name].empty if name in store.fields else absent[name]
+            for name, parts in self.parts.items()
+            if not parts
+        }
 
     def to(self, device: torch.device) -> "Frame":
         """The same on a device."""
         frame = copy.copy(self)
-        moved = Batch({"": self.none}, self.samples, self.links, place=self.place).to(device)
-        frame.none, frame.samples, frame.links, frame.place = moved.latents[""], moved.samples, moved.links, moved.place
+        moved = Batch(self.none, self.samples, self.links, place=self.place).to(device)
+        frame.none = moved.latents
+        frame.samples = moved.samples
+        frame.links = moved.links
+        frame.place = moved.place
         return frame
 
     def fill(self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0) -> Batch:
         """The batch of these rows of each stratum."""
         found = [source.gather(i, r, self.held[i]) for i, r in enumerate(rows)]
         latents = {
-            name: torch.cat([found[i][name] for i in parts]) if parts else self.none
+            name: torch.cat([found[i][name] for i in parts]) if parts else self.none[name]
             for name, parts in self.parts.items()
         }
         return Batch(latents, self.samples, self.links, step, self.place)
-
-
-def _like(store: LatentStore) -> tuple[Sequence[int], torch.dtype]:
-    name = next(iter(store.fields))
-    latent = store.gather(next(i for i, s in enumerate(store.strata) if name in s.modalities), np.arange(0), [name])[
-        name
-    ]
-    return latent.shape[1:], latent.dtype

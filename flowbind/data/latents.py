@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from flowbind.batch import Batch
@@ -138,7 +139,7 @@ class LatentDataModule(LightningDataModule):
         method = self.trainer.lightning_module.method
         store = self.open("train", self._modalities, method.learnt)
         names, device = list(self._modalities), self.trainer.strategy.root_device
-        self.steps = Steps(store, names, self.mixture(store, method), 0, *self._share, self.trainer.overfit_batches)
+        self.steps = Steps(store, names, self.mixture(store, method), 0, *self._share, self.trainer.overfit_batches, self._absent_from(store))
         self.begin_at(self.trainer.global_step)
         resident = fits(store, names, device) if self.device_resident == "auto" else self.device_resident
         if resident:
@@ -150,6 +151,11 @@ class LatentDataModule(LightningDataModule):
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),
         )
+
+    def _absent_from(self, store: LatentStore) -> dict[str, Tensor]:
+        """No latents of each modality that a store does not have, with shape (0, *shape)."""
+        codecs = {name: m.codec for name, m in self._modalities.items() if name not in store.fields}
+        return {name: torch.empty(0, *c.shape, dtype=c.dtype) for name, c in codecs.items()}
 
     def begin_at(self, step: int) -> None:
         """Where the next pass over the training batches begins: where `trainer.limit_train_batches` ends one, the next goes on."""
@@ -171,7 +177,7 @@ class LatentDataModule(LightningDataModule):
                 f"{self.manifests['val']}: no sample has the modalities that the method trains on; add "
                 "some, or take the split out of data.manifests"
             )
-        rows = Rows(store, list(self._modalities), self.batch_size, *self._share, strata)
+        rows = Rows(store, list(self._modalities), self.batch_size, *self._share, strata, self._absent_from(store))
         return DataLoader(rows, batch_size=None, generator=torch.Generator())  # nothing is drawn from torch's own
 
     def test_dataloader(self) -> DataLoader:

@@ -68,6 +68,17 @@ class Field:
     std: list
     fingerprint: dict[str, Any]
 
+    @property
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over rows, float64 with shape (*shape,) each."""
+        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+        return mean, std
+
+    @property
+    def empty(self) -> Tensor:
+        """No latents, with shape (0, *shape)."""
+        return torch.empty(0, *self.shape, dtype=DTYPES[self.dtype])
+
 
 class LatentStore:
     """A store opened for reading.

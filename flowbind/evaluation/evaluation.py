@@ -26,7 +26,7 @@ from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
 from flowbind.evaluation.labels import classes_of, draw_rows, lines_with, measurable_factors
-from flowbind.evaluation.measures import accuracies, alignment, cycle, likeness, means
+from flowbind.evaluation.measures import accuracies, alignment, cycle, likeness, means, same_ids
 from flowbind.evaluation.metric_suite import MetricSuite
 from flowbind.evaluation.provenance import describe_data, describe_machine, describe_model
 from flowbind.evaluation.published import read_published
@@ -142,7 +142,12 @@ class Evaluation:
         self.names = list(model.modalities) if config.between is None else config.between
         for name in self.names:
             model.modality(name)
-        self.probed = [name for name in self.names if name in train_store.fields]  # a bound model's data may lack some
+        # A bound model's data may lack some; of ids a probe reads nothing.
+        self.probed = [
+            name
+            for name in self.names
+            if name in train_store.fields and model.modalities[name].codec.vocabulary is None
+        ]
         rows = {name: lines_with(train_store, [name]) for name in self.probed}
         factors = measurable_factors(train_manifest, rows, test_manifest, lines_with(test_store, self.names))
         self.values = factors.values
@@ -407,6 +412,8 @@ class Evaluation:
     def _judge(self, name: str, latents: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
         """Latents of what was generated in one modality, against those of the same samples' real ones."""
         x, real = self._standard(name, latents), self._standard(name, self.real[name])
+        if self.model.modalities[name].codec.vocabulary is not None:
+            return same_ids(x, real)
         return self._accuracies(name, x, probes) | likeness(x, real)
 
     def _judge_way(self, way: "Way", probes: Mapping[str, Probe]) -> dict[str, Any]:

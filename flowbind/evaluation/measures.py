@@ -37,6 +37,11 @@ def likeness(x: Tensor, real: Tensor) -> dict[str, float]:
     }
 
 
+def same_ids(x: Tensor, real: Tensor) -> dict[str, float]:
+    """The share of positions at which ids are those of the same samples' real ones, with shape (n, L) each."""
+    return {f"same[ids,n={len(x)}]": (x == real).double().mean().item()}
+
+
 def cycle(errors: Tensor) -> dict[str, float]:
     """The way there and back: root mean square of each sample's squared errors, with shape (n,)."""
     return {f"cycle[rms,n={len(errors)}]": errors.mean().sqrt().item()}

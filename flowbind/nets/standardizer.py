@@ -1,4 +1,8 @@
-"""Standardisation of latents, with the statistics of the training data."""
+"""Standardisation of latents, with the statistics of the training data.
+
+The kind of latent decides what a mean is taken over: nothing but the rows for a vector, with shape
+(D,); the positions too for a sequence, (L, D), or a grid, (C, H, W), whose channels come first.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,27 +11,77 @@ STD_FLOOR = 1e-6  # a feature that never varies is only centred, not blown up
 
 
 class Standardizer(nn.Module):
-    """Per-feature mean 0 and standard deviation 1.
+    """Mean 0 and standard deviation 1 of each feature or channel.
 
     Args:
         shape: of one latent.
+        masked: whether it is a sequence whose last feature is 1 where a position is there and 0
+            where it is padding. Statistics are then those of real positions, the mask stays as it
+            is, and padding stays 0.
     """
 
-    def __init__(self, *shape: int) -> None:
+    def __init__(self, *shape: int, masked: bool = False) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("std", torch.ones(shape))
+        self.masked = masked
+        self.axes = _position_axes(shape)
+        reduced = [1 if axis in self.axes else size for axis, size in enumerate(shape)]
+        self.register_buffer("mean", torch.zeros(reduced))
+        self.register_buffer("std", torch.ones(reduced))
 
     @torch.no_grad()
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Takes statistics, with shape (*shape,) each."""
+        """Takes statistics over rows, with shape (*shape,) each."""
+        if self.axes:
+            mean, std = self._over_positions(mean.double(), std.double())
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > STD_FLOOR, std, torch.ones_like(std)))
 
+    def _over_positions(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+        """The statistics over rows and positions, from those over rows: by the first two moments."""
+        square = std.square() + mean.square()
+        if not self.masked:
+            mean, square = (x.mean(self.axes, keepdim=True) for x in (mean, square))
+            return mean, (square - mean.square()).clamp(min=0).sqrt()
+
+        # Padding is 0 in every feature, so that sums over all positions are those over real ones.
+        there = mean[:, -1:].sum(self.axes, keepdim=True).clamp(min=torch.finfo(mean.dtype).tiny)
+        mean, square = (x.sum(self.axes, keepdim=True) / there for x in (mean, square))
+        std = (square - mean.square()).clamp(min=0).sqrt()
+        mean[:, -1] = 0
+        std[:, -1] = 1
+        return mean, std
+
     def forward(self, latents: Tensor) -> Tensor:
         """Latents of the codec's scale, with shape (n, *shape), standardised."""
-        return (latents.to(self.mean.dtype) - self.mean) / self.std
+        x = (latents.to(self.mean.dtype) - self.mean) / self.std
+        return x * x[..., -1:] if self.masked else x
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the codec's scale."""
-        return x * self.std + self.mean
+        """Back to the codec's scale; a position of a masked sequence is there where its mask is above 1/2."""
+        latents = x * self.std + self.mean
+        if not self.masked:
+            return latents
+        there = (x[..., -1:] > 0.5).to(x.dtype)
+        return torch.cat([latents[..., :-1] * there, there], dim=-1)
+
+
+class Unchanged(nn.Module):
+    """In place of a standardisation: ids stay as they are."""
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Ids have no statistics."""
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The ids themselves."""
+        return ids
+
+    def inverse(self, ids: Tensor) -> Tensor:
+        """The ids themselves."""
+        return ids
+
+
+def _position_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of positions: none of a vector, the first of a sequence, all but the first of a grid."""
+    if len(shape) < 2:
+        return ()
+    return (0,) if len(shape) == 2 else tuple(range(1, len(shape)))

@@ -84,7 +84,14 @@ class Subject:
 
 def _latents(codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Latents as the framework hands them to a method: standardised numbers."""
-    return torch.randn(rows, *codec.shape, generator=generator).to(dtype)
+    if codec.vocabulary is not None:
+        return torch.randint(codec.vocabulary, (rows, *codec.shape), generator=generator)
+    x = torch.randn(rows, *codec.shape, generator=generator).to(dtype)
+    if codec.masked:
+        lengths = torch.randint(1, codec.shape[0] + 1, (rows, 1), generator=generator)
+        there = (torch.arange(codec.shape[0]) < lengths)[..., None].to(dtype)
+        x = torch.cat([x[..., :-1] * there, there], dim=-1)
+    return x
 
 
 LAWS: list[Callable[[Subject], None]] = []

@@ -144,6 +144,13 @@ def latents_are_as_promised(subject: Subject) -> None:
     _demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
     _demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
     _demand(not latents.requires_grad, "they require a gradient")
+    if codec.vocabulary is not None:
+        ids = latents.dtype == torch.int64 and bool(((latents >= 0) & (latents < codec.vocabulary)).all())
+        _demand(ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
+    if codec.masked:
+        there = latents[..., -1:]
+        _demand(((there == 0) | (there == 1)).all(), "the last feature is neither 0 nor 1 somewhere")
+        _demand((latents == latents * there).all(), "padding is not 0")
 
 
 @law

@@ -167,7 +167,7 @@ class Training(Watched):
         for name in [name for name in learnt if name not in self.adopted]:
             field = store.fields[name]
             for networks in filter(None, (self.networks, self.ema)):
-                networks.standard[name].set(torch.tensor(field.mean), torch.tensor(field.std))
+                networks.standard[name].set(*field.statistics)
         self._tell_of_untied(store)
 
     def _tell_of_untied(self, store: LatentStore) -> None:

@@ -209,6 +209,11 @@ def check_shapes(modalities: Mapping[str, Modality]) -> None:
     """
     if len(modalities) < 2:
         raise ValueError(f"a model ties at least two modalities together, not {len(modalities)}")
+    for name, modality in modalities.items():
+        if modality.codec.vocabulary is not None:
+            raise ValueError(
+                f"the latents of '{name}' are ids, and flows carry numbers; choose another codec"
+            )
     shapes = {name: tuple(modality.codec.shape) for name, modality in modalities.items()}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
