@@ -120,8 +120,8 @@ class RunFolder:
                 )
             if held["format"] != FORMAT:
                 raise ValueError(
-                    f"{path}: of format {held['format']!r:.20}, this flowbind reads {FORMAT}; go on with the version that "
-                    f"wrote it, or {ways} PATH"
+                    f"{path}: of format {held['format']!r:.20}, this flowbind reads {FORMAT}; go on "
+                    f"with the version that wrote it, or {ways} PATH"
                 )
             return Record(held["settings"], held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
