@@ -1,4 +1,4 @@
-"""Reads what `tests/write_formats.py` writes, by today's code: one reader for each format, and what it finds, as JSON.
+"""Reads what `tests/write_formats.py` writes, by today's code: for each format a reader, in JSON.
 
 A reader works in a copy of a folder of formats, which it may change, with the toys registered.
 """
@@ -32,7 +32,9 @@ from flowbind.train.checkpoints import newest, read_checkpoint, step_of
 from tests.conftest import register_toys
 from tests.toy import LearnedCodec
 
-CHANGED = 10**18  # nanoseconds: the samples' time of change, which their latents' key hangs on, and no clone keeps
+CHANGED = (
+    10**18
+)  # nanoseconds: the samples' time of change, which their latents' key hangs on, and no clone keeps
 FOLDER = Path(__file__).parent / "formats"  # of the versions
 EXPECTED = "expected.json"  # in a version's folder, what its writer read of it
 WORDS = ["203", "111"]
@@ -61,7 +63,7 @@ def read_in(folder: Path, kind: str) -> Any:
 
 
 def set_times(folder: Path) -> None:
-    """Gives the samples of a folder of formats the time of change that they had when they were encoded."""
+    """Gives the samples of a folder the time of change that they had when they were encoded."""
     for path in folder.glob("files/*/*"):
         os.utime(path, ns=(CHANGED, CHANGED))
 
@@ -124,10 +126,7 @@ def recipes() -> Any:
     """Those of people, the first one that `prepare` wrote, and those that runs keep."""
     paths = "model.yaml", "codec.yaml", "data/recipe.yaml", "run/config.yaml", "codec/config.yaml"
     built = {path: build([f"--config={path}"]) for path in paths}
-    return {
-        path: [cli.datamodule.batch_size, cli.trainer.max_steps]
-        for path, cli in built.items()
-    }
+    return {path: [cli.datamodule.batch_size, cli.trainer.max_steps] for path, cli in built.items()}
 
 
 @reader
@@ -192,10 +191,12 @@ def trained() -> Any:
 
 @reader
 def resumed() -> Any:
-    """A run that goes on from its checkpoint to the weights of the one that did not stop: how far they are apart."""
+    """A run that goes on from its checkpoint, and how far it ends from the one that did not stop."""
     stopped = _checkpoint("stopped")
     changed = changed_by("stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped")
-    straight, parts = (flowbind.load(f"{run}/model").networks.state_dict() for run in ("run", "stopped"))
+    straight, parts = (
+        flowbind.load(f"{folder}/model").networks.state_dict() for folder in ("run", "stopped")
+    )
     apart = max((straight[name] - parts[name]).abs().max().item() for name in straight)
     return [stopped, [name for name in changed if "model/" not in name], apart]
 
@@ -210,7 +211,7 @@ def exported() -> Any:
 
 @reader
 def tested() -> Any:
-    """What a test of a run measures, by the recipe that the run keeps and with the features that the store keeps."""
+    """What a test of a run measures, by the run's own recipe and the store's features."""
     changed = changed_by(".", "test", "--config=run/config.yaml")
     metrics = json.loads(Path("run/metrics.json").read_text())
     return [changed, {key: metrics[key] for key in ("directions", "alignment", "published")}]

@@ -586,3 +586,45 @@ def test_what_is_no_cloud_is_refused(raw):
     with pytest.raises(ValueError, match=r"allowed: x, y, z or|allowed: as many") as error:
         Points().accept(raw)
     assert "\n" not in str(error.value)
+
+
+# Tables that lie on their side, and lines of old computers
+
+
+@pytest.mark.parametrize("shape", [(3, 500), (6, 500), (1, 3, 500)])
+def test_points_in_columns_are_refused_whatever_their_numbers(tmp_path, shape):
+    """Numbers in [0, 1] could be colours: three points would be read of five hundred."""
+    numbers = np.random.default_rng(0).random(shape)
+    np.save(tmp_path / "a.npy", numbers)
+    np.savez(tmp_path / "a.npz", points=numbers)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(ValueError, match=rf"{name}: an array of shape .*rows"):
+            Points().read(tmp_path / name)
+
+
+def test_few_points_of_many_numbers_are_points(tmp_path):
+    np.save(tmp_path / "a.npy", np.arange(12.0)[None])
+    assert Points().read(tmp_path / "a.npy")[0, :3].tolist() == [0, 1, 2]
+
+
+def test_half_precision_of_an_archive(tmp_path):
+    """As datasets of shapes have them, to save space."""
+    numbers = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
+    np.savez(tmp_path / "a.npz", points=numbers, normals=numbers)
+    np.testing.assert_array_equal(Points().read(tmp_path / "a.npz")[:, :3], numbers.astype(np.float32))
+    numbers[3] = np.inf
+    np.save(tmp_path / "a.npy", numbers)
+    assert len(Points().read(tmp_path / "a.npy")) == 49
+
+
+def test_lines_that_end_in_a_return_alone(tmp_path):
+    rows = "0 0 0\r1 0 0\r0 1 0\r"
+    places = "".join(f"property float {axis}\r" for axis in "xyz")
+    files = {
+        "a.xyz": rows,
+        "a.off": f"OFF\r3 0 0\r{rows}",
+        "a.ply": f"ply\rformat ascii 1.0\relement vertex 3\r{places}end_header\r{rows}",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content.encode())
+        assert Points().read(tmp_path / name)[:, :3].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]

@@ -1,6 +1,7 @@
-"""What any version of flowbind wrote, this one reads, to the same numbers; and what it writes is the newest version's.
+"""What any version wrote, this one reads, to the same numbers; and it writes what the newest has.
 
-Who changes a format writes a new folder by `python -m tests.write_formats NUMBER`, and changes no old one.
+Who changes a format writes a new folder by `python -m tests.write_formats NUMBER`, and changes no
+old one.
 """
 
 import json
@@ -19,7 +20,9 @@ from tests.write_formats import write, write_new
 
 VERSIONS = sorted((path.name for path in FOLDER.iterdir()), key=int)
 NEWEST = FOLDER / VERSIONS[-1]
-EXPECTATIONS = {version: json.loads((FOLDER / version / EXPECTED).read_text()) for version in VERSIONS}
+EXPECTATIONS = {
+    version: json.loads((FOLDER / version / EXPECTED).read_text()) for version in VERSIONS
+}
 CONVERTED: dict[tuple[str, str], str] = {
     # A format of a version that is read no more, and the command that the refusal names, such as
     # ("1", "stores"): "flowbind encode",
@@ -27,13 +30,19 @@ CONVERTED: dict[tuple[str, str], str] = {
 MACHINE = ("device", "threads", "versions")  # keys whose values are the machine's
 SAMPLES = "files/"  # people's own, drawn anew where a version is written
 ARGUMENTS = "init_args"  # of a class: one that is added, with a default, changes no format
-LIGHTNINGS = ("default_root_dir", "max_steps", "val_check_interval")  # of its many keys, the recipe's
+LIGHTNINGS = (
+    "default_root_dir",
+    "max_steps",
+    "val_check_interval",
+)  # of its many keys, the recipe's
 
 
 def same(result: Any, expected: Any) -> bool:
-    """Whether two values of JSON are equal, floats to three digits: kernels differ between machines."""
+    """Whether two values of JSON are equal, floats to three digits: kernels differ."""
     if isinstance(result, dict) and isinstance(expected, dict):
-        return result.keys() == expected.keys() and all(same(result[key], expected[key]) for key in result)
+        return result.keys() == expected.keys() and all(
+            same(result[key], expected[key]) for key in result
+        )
     if isinstance(result, list) and isinstance(expected, list):
         return len(result) == len(expected) and all(map(same, result, expected))
     if isinstance(expected, float):
@@ -42,7 +51,8 @@ def same(result: Any, expected: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("version", "kind"), [(version, kind) for version, kinds in EXPECTATIONS.items() for kind in kinds]
+    ("version", "kind"),
+    [(version, kind) for version, kinds in EXPECTATIONS.items() for kind in kinds],
 )
 def test_what_was_written_is_read(version, kind):
     command = CONVERTED.get((version, kind))
@@ -73,8 +83,8 @@ def test_what_is_written_today_is_the_newest_version(today):
     changed = {path for path in {**written, **newest} if written.get(path) != newest.get(path)}
     differing = {path: differences(newest.get(path), written.get(path)) for path in sorted(changed)}
     assert not differing, (
-        f"formats differ from those of version {NEWEST.name}: {json.dumps(differing, indent=1)}\nIf so they shall be: "
-        f"python -m tests.write_formats {int(NEWEST.name) + 1}, and a line in docs/formats.md"
+        f"formats differ from those of version {NEWEST.name}: {json.dumps(differing, indent=1)}\n"
+        f"If so they shall be: python -m tests.write_formats {int(NEWEST.name) + 1}, and a line in docs/formats.md"
     )
 
 
@@ -83,7 +93,9 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
         return [
-            line for key in keys for line in differences(before.get(key), now.get(key), f"{place}/{key}")
+            line
+            for key in keys
+            for line in differences(before.get(key), now.get(key), f"{place}/{key}")
         ]
     return [f"{place} was {json.dumps(before)[:200]}, is {json.dumps(now)[:200]}"]
 
@@ -97,7 +109,10 @@ def outlines(folder: Path) -> dict[str, Any]:
 
 
 def outline(path: Path) -> Any:
-    """How a file is laid out: keys, names, shapes and settled values; not what hangs on rounding or on the machine."""
+    """How a file is laid out: keys, names, shapes and settled values.
+
+    What hangs on rounding or on the machine is left out.
+    """
     match path.suffix:
         case ".json":
             return settled(json.loads(path.read_text()))
@@ -137,7 +152,7 @@ def settled(value: Any, key: str = "") -> Any:
 
 
 def entry_of(entry: dict[str, Any]) -> Any:
-    """Of an entry in the header of a safetensors file: dtype and shape, or what its metadata say."""
+    """Of an entry in a safetensors file's header: dtype and shape, or what its metadata say."""
     if "dtype" in entry:
         return f"{entry['dtype']} {entry['shape']}"
     return {name: settled(json.loads(content)) for name, content in entry.items()}
@@ -153,7 +168,11 @@ def outline_of_checkpoint(path: Path) -> Any:
         for key, state in optimizer["state"].items()
     }
     own = {"step": checkpoint["global_step"], "flowbind": settled(checkpoint.get("flowbind"))}
-    return own | {"weights": weights, "moments": moments, "callbacks": sorted(checkpoint["callbacks"])}
+    return own | {
+        "weights": weights,
+        "moments": moments,
+        "callbacks": sorted(checkpoint["callbacks"]),
+    }
 
 
 def kind_of(tensor: torch.Tensor) -> str:
@@ -184,5 +203,7 @@ def test_formats_are_small_and_hang_on_no_place(today):
         files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         assert sum(map(len, files.values())) < 300_000, folder
         places = {bytes(Path.home()), bytes(Path(__file__).parents[1]), bytes(today)}
-        named = [path for path, content in files.items() if any(place in content for place in places)]
+        named = [
+            path for path, content in files.items() if any(place in content for place in places)
+        ]
         assert not named

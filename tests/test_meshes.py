@@ -1183,3 +1183,9 @@ def test_pix3d_with_its_materials(tmp_path, command):
     manifest = Manifest.read(tmp_path / "data/train.jsonl", ["image", "points"])
     place, colour = np.split(manifest.read_raw(manifest.samples[0], "points", Points()).numpy(), 2, axis=1)
     np.testing.assert_allclose(colour, quarter(place), atol=1e-6)
+
+
+def test_comments_behind_numbers_of_an_obj(tmp_path):
+    lines = "v 0 0 0 # a\nv 1 0 0\t# b\nv 0 1 0\nusemtl # 3\nf 1 2 3 # c\n"
+    assert read(write(tmp_path, "a.obj", lines))[0].max() <= 1
+    refused(write(tmp_path, "b.obj", lines.replace("0 # a", "x # a")), "else where numbers")

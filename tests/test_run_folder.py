@@ -408,11 +408,11 @@ def test_a_record_of_an_earlier_version_is_not_taken_for_another_run(fit, traine
 
 
 def test_a_record_of_a_later_version_is_not_taken_for_another_run(fit, trained, run):
-    (run / "run.json").write_text((run / "run.json").read_text().replace('"format": 2', '"format": 3'))
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"format": 3', '"format": 4'))
     before = listing(run)
     code, said = fit()
     assert (code, listing(run) == before) == (2, True)
-    assert "run.json: of format 3, this flowbind reads 2; go on with the version that wrote it" in said
+    assert "run.json: of format 4, this flowbind reads 2 and 3; go on with the version that wrote it" in said
 
 
 def test_differences_are_told_by_their_keys():

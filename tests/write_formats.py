@@ -1,13 +1,14 @@
-"""Writes everything that flowbind writes, small, as this version writes it: what later versions must read.
+"""Writes everything that flowbind writes, small, as this version does: what later ones must read.
 
 python -m tests.write_formats 2        into tests/formats/2, which must not be there yet
 
-A folder has all formats of one state of the code, made by the commands on the toy world, with relative paths alone:
+A folder has all formats of one state of the code, made by the commands on the toy world, with
+relative paths alone:
 
-    files/ labels.csv manifest.jsonl     what people bring: samples, a table of labels, a manifest by hand
-    data/                                `prepare`: manifests, prepared.json, a first recipe; `encode`: latents
+    files/ labels.csv manifest.jsonl     what people bring: samples, labels, a manifest by hand
+    data/                                what `prepare` and `encode` make of it
     dtypes/                              a latent store with every dtype, two strata, three shards
-    codec/ codec.safetensors codec.json  a codec's training: its run folder, its weights, their promise
+    codec/ codec.safetensors codec.json  a codec's run folder, its weights, and their promise
     run/                                 a run that was trained and tested
     stopped/                             the same run, ended after half its steps
     expected.json                        what is read of all this (tests/read_formats.py)
@@ -183,7 +184,8 @@ def write_new(version: str) -> Path:
         raise ValueError(f"a version of the formats is a number, not '{version}'")
     if folder.exists():
         raise ValueError(
-            f"{folder}: is there, and stays as it was written; give the next number to write what changed"
+            f"{folder}: is there, and stays as it was written; give the next number to write what "
+            "changed"
         )
     folder.mkdir(parents=True)
     write(folder)

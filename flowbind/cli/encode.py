@@ -34,8 +34,8 @@ def run(verb: str, arguments: list[str]) -> None:
     cli = build([*(f"--config={path}" for path in options.config), *rest], own)
     if not hasattr(cli.model, "method") or not hasattr(cli.datamodule, "manifests"):
         raise ValueError(
-            f"{options.config[-1]}: a {type(cli.model).__name__} has no latents to encode; give the recipe of a model, or "
-            "train the codec by `flowbind fit`"
+            f"{options.config[-1]}: a {type(cli.model).__name__} has no latents to encode; give the "
+            "recipe of a model, or train the codec by `flowbind fit`"
         )
     method, manifests, promises = cli.model.method, cli.datamodule.manifests, Promises()
     for split in options.split or manifests:

@@ -33,7 +33,8 @@ def run(verb: str, arguments: list[str]) -> None:
     model = build(["--config", options.recipe]).model
     if not hasattr(model, "modalities"):
         raise ValueError(
-            f"{options.recipe}: a {type(model).__name__} has no modalities; give the recipe of a model"
+            f"{options.recipe}: a {type(model).__name__} has no modalities; give the recipe of a "
+            "model"
         )
     statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
     save(read_official(options.checkpoint, options.config, model.modalities, statistics), options.out)

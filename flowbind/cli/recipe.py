@@ -175,7 +175,9 @@ class RecipeCLI(LightningCLI):
         )
         parser.add_argument("--checkpoints.every", type=int, default=500, help="steps between two checkpoints")
         parser.add_argument(
-            "--checkpoints.minutes", type=float | None, help="minutes between two checkpoints, instead of `every` steps"
+            "--checkpoints.minutes",
+            type=float | None,
+            help="minutes between two checkpoints, instead of `every` steps",
         )
         parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
         if self.verb is None:  # a run's config.yaml is a recipe for every verb, also for those that run nothing
@@ -363,7 +365,7 @@ class RecipeCLI(LightningCLI):
             raise
 
     def _trained(self) -> None:
-        """Chooses the checkpoint that is validated or tested, the newest whole one where none is given."""
+        """Chooses the checkpoint to validate or test, the newest whole one if none is given."""
         settings = self.config_init[self.subcommand]
         if settings.ckpt_path:
             path = Path(settings.ckpt_path)

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.accelerators import AcceleratorRegistry
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 
 from flowbind.registry import nearest
 
@@ -101,6 +106,7 @@ def check_readable(checkpoint: Path, strategy: Strategy) -> None:
     if checkpoint.is_dir() and type(strategy) in (DDPStrategy, SingleDeviceStrategy):
         run_folder = checkpoint.absolute().parents[1]
         raise ValueError(
-            f"{checkpoint}: spread over files, which the trainer.strategy reads that wrote it, and not this one; give "
-            f"that, or release the model by `flowbind export {run_folder} --out DIR --checkpoint {checkpoint}`"
+            f"{checkpoint}: spread over files, which the trainer.strategy reads that wrote it, and not "
+            "this one; give that, or release the model by `flowbind export "
+            f"{run_folder} --out DIR --checkpoint {checkpoint}`"
         )

@@ -254,7 +254,7 @@ def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
 
 
 def leave_out(place: Path, bad: Sequence[str], most: int, option: str) -> None:
-    """Lists the bad samples that are left out, in the same order whoever found them; raises as `refuse_bad` does."""
+    """Lists the bad samples that are left out, in one order; raises as `refuse_bad` does."""
     refuse_bad(bad, most, option)
     if bad and is_first_process():
         say(f"{place}: {len(bad)} samples could not be read and are left out:")

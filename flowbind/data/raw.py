@@ -36,7 +36,9 @@ class RawBatch(NamedTuple):
     step: int
 
     @classmethod
-    def of(cls, inputs: Sequence[Tensor], labels: Tensor | None = None, step: int = 0) -> "RawBatch":
+    def of(
+        cls, inputs: Sequence[Tensor], labels: Tensor | None = None, step: int = 0
+    ) -> "RawBatch":
         """A whole batch; without labels there are no factors."""
         count = len(inputs[0])
         labels = torch.empty(count, 0, dtype=torch.long) if labels is None else labels
@@ -55,14 +57,21 @@ class RawDataModule(LightningDataModule):
         val: manifest to validate on.
         batch_size: samples in a global batch, over all devices; all of them where there are fewer.
         seed: of the order of samples.
-        skip_bad: samples of each manifest, at most, that may be left out because they cannot be read or prepared, or give
-            numbers that are not finite; they are listed. Above 0 every sample is read once more, to find them.
+        skip_bad: samples of each manifest, at most, that may be left out because they cannot be
+            read, or give numbers that are not finite; they are listed. Above 0 every sample is read
+            once more, to find them.
     """
 
     decides_nothing: ClassVar = ("train", "val", "skip_bad")  # `inputs` do, by their content
 
     def __init__(
-        self, modality: Modality, train: str, val: str, batch_size: int = 128, seed: int = 0, skip_bad: int = 0
+        self,
+        modality: Modality,
+        train: str,
+        val: str,
+        batch_size: int = 128,
+        seed: int = 0,
+        skip_bad: int = 0,
     ) -> None:
         super().__init__()
         for name, value, least in (("batch_size", batch_size, 1), ("skip_bad", skip_bad, 0)):
@@ -89,7 +98,10 @@ class RawDataModule(LightningDataModule):
         self.modality.check_libraries()
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
-        manifests = {part: Manifest.read(path, known) for part, path in (("train", self.train), ("val", self.val))}
+        manifests = {
+            part: Manifest.read(path, known)
+            for part, path in (("train", self.train), ("val", self.val))
+        }
         lines = {part: _lines(manifest, name) for part, manifest in manifests.items()}
         self._check_size(len(lines["train"]))
 
@@ -117,26 +129,30 @@ class RawDataModule(LightningDataModule):
         size, devices = min(self.batch_size, samples), self.trainer.world_size
         least = max(self.trainer.lightning_module.least_batch, devices)
         if size < least:
-            reason = f"{devices} devices share one" if devices == least else "a spread is taken over one"
+            reason = (
+                f"{devices} devices share one" if devices == least else "a spread is taken over one"
+            )
             raise ValueError(
                 f"a batch has {size} samples (batch_size {self.batch_size}, {samples} in {self.train}), and at least "
                 f"{least} are needed, for {reason}; raise batch_size, or give more samples"
             )
 
     def raws(self, part: str, count: int) -> list[Any]:
-        """The first raw samples of `train` or `val`, at most `count` of those that were loaded, read anew."""
+        """The first raw samples of `train` or `val`, at most `count` of those loaded, read anew."""
         name = name_of("modalities", type(self.modality))
         manifest = Manifest.read(getattr(self, part), [*installed("modalities"), name])
         samples = [manifest.samples[line] for line in self.lines[part][:count]]
         return [manifest.read_raw(sample, name, self.modality) for sample in samples]
 
     def _load(self, manifest: Manifest, lines: list[int], name: str) -> tuple[Tensor, list[Tensor]]:
-        """The lines of the samples that are not bad, with shape (n,), and the codec's training inputs of these.
+        """The lines of the good samples, with shape (n,), and the codec's training inputs of these.
 
         Raises:
             ValueError: more samples are bad than may be left out.
         """
-        codec = self.trainer.lightning_module.codec.to(self.trainer.strategy.root_device)  # it may embed samples
+        codec = self.trainer.lightning_module.codec.to(
+            self.trainer.strategy.root_device
+        )  # it may embed samples
         bad: list[str] = []
         if self.skip_bad:
             lines = self._readable(manifest, lines, name, bad)
@@ -144,15 +160,20 @@ class RawDataModule(LightningDataModule):
 
         # Whatever is drawn on the way decides no first weights.
         kept = torch.random.fork_rng([codec.device] if codec.device.type == "cuda" else [])
-        with kept, closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress:
+        with (
+            kept,
+            closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress,
+        ):
             raws = Raws(manifest, samples, name, self.modality, progress)
             try:
                 inputs = codec.training_inputs(raws)
             except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception as fault:  # of a plugin: which sample it was of the few that are held, it does not say
+            except Exception as fault:  # of a plugin, which does not say which sample it was
                 where = f"at sample '{raws.last}' of {manifest.path}, or one just before"
-                raise ValueError(f"the codec of '{name}' cannot prepare it: {describe_fault(fault)} ({where})") from fault
+                raise ValueError(
+                    f"the codec of '{name}' cannot prepare it: {describe_fault(fault)} ({where})"
+                ) from fault
 
         # Of a cloud with one such point, most steps would draw others.
         finite = torch.stack([part.isfinite().flatten(1).all(1) for part in inputs]).all(0)
@@ -160,16 +181,22 @@ class RawDataModule(LightningDataModule):
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")
         leave_out(manifest.path, bad, self.skip_bad, OPTION)
-        return torch.tensor(lines)[finite], [part if finite.all() else part[finite] for part in inputs]
+        return torch.tensor(lines)[finite], [
+            part if finite.all() else part[finite] for part in inputs
+        ]
 
-    def _readable(self, manifest: Manifest, lines: list[int], name: str, bad: list[str]) -> list[int]:
-        """Those of the lines whose samples can be read; what is wrong with the others is added to `bad`.
+    def _readable(
+        self, manifest: Manifest, lines: list[int], name: str, bad: list[str]
+    ) -> list[int]:
+        """Those of the lines whose samples can be read; what is wrong with others joins `bad`.
 
         Raises:
             ValueError: more of them are bad than may be left out, or none can be read.
         """
         readable = []
-        for line in track(lines, f"looking for bad samples in {manifest.path.name}", unit="samples"):
+        for line in track(
+            lines, f"looking for bad samples in {manifest.path.name}", unit="samples"
+        ):
             try:
                 manifest.read_raw(manifest.samples[line], name, self.modality)
                 readable.append(line)
@@ -182,9 +209,15 @@ class RawDataModule(LightningDataModule):
         return readable
 
     def _labels(self, samples: Sequence[Sample]) -> Tensor:
-        """The value of each factor by its number, with shape (n, number of factors), -1 where a sample has none."""
-        numbers = {factor: {value: i for i, value in enumerate(values)} for factor, values in self.classes.items()}
-        labels = [[of.get(sample.labels.get(factor, ""), -1) for factor, of in numbers.items()] for sample in samples]
+        """The number of each factor's value, with shape (n, number of factors), -1 for none."""
+        numbers = {
+            factor: {value: i for i, value in enumerate(values)}
+            for factor, values in self.classes.items()
+        }
+        labels = [
+            [of.get(sample.labels.get(factor, ""), -1) for factor, of in numbers.items()]
+            for sample in samples
+        ]
         return torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1)
 
     @property
@@ -218,7 +251,9 @@ def _lines(manifest: Manifest, name: str) -> list[int]:
     """
     lines = [line for line, sample in enumerate(manifest.samples) if name in sample.values]
     if not lines:
-        raise ValueError(f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained")
+        raise ValueError(
+            f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained"
+        )
     return lines
 
 
@@ -230,7 +265,12 @@ class Raws(Sequence):
     """
 
     def __init__(
-        self, manifest: Manifest, samples: Sequence[Sample], name: str, modality: Modality, progress: Progress
+        self,
+        manifest: Manifest,
+        samples: Sequence[Sample],
+        name: str,
+        modality: Modality,
+        progress: Progress,
     ) -> None:
         self.manifest, self.samples, self.name, self.modality = manifest, samples, name, modality
         self.progress = progress

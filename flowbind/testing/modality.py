@@ -390,12 +390,14 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
     net = copy.deepcopy(codec.net).train()
     inputs = codec.prepare(subject.raws).to(codec.device)
     latents = subject.latents.to(codec.device)
-    for way, work in {"encode": lambda: net.encode(inputs), "decode": lambda: net.decode(latents)}.items():
+    ways = {"encode": lambda: net.encode(inputs), "decode": lambda: net.decode(latents)}
+    for way, work in ways.items():
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             before = _generators()
             work()
             drawn = [name for name, state in _generators().items() if state != before[name]]
-        _demand(not drawn, f"its {way} draws from the generator of {', '.join(drawn)}, as nn.Dropout does")
+        generators = ", ".join(drawn)
+        _demand(not drawn, f"its {way} draws from the generator of {generators}, as nn.Dropout does")
 
 
 def _generators() -> dict[str, bytes]:

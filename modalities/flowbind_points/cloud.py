@@ -22,6 +22,7 @@ MOST = 2**17  # points of a raw sample: 3 MB, of which an encoding holds some hu
 FAR = 1e18  # world units; what lies farther out was not measured, and its square overflows float32
 ROUNDED = 1e-4  # of a cloud's extent, that float32 may move a point by
 ALMOST = 0.01  # of the range of colours, that rounding and interpolation may go beyond it
+MANY = 12  # numbers of a point; of more than these no fewer points are meant
 COLOURS = (
     ("red", "green", "blue"),
     ("diffuse_red", "diffuse_green", "diffuse_blue"),
@@ -68,6 +69,8 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
     remarks = []
     if not len(place):
         raise ValueError("no points; a cloud needs at least one")
+    if place.dtype.itemsize < 4:  # whose largest number is nearer than what is far
+        place = place.astype(np.float32)
 
     with np.errstate(invalid="ignore"):
         if not np.abs(place).max() < FAR:  # nor where one is not a number
@@ -148,6 +151,10 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
     if width < 3:
         raise ValueError(
             f"an array of shape {table.shape}; points are rows of x, y, z, then red, green, blue or none"
+        )
+    if width > MANY and width >= len(table):
+        raise ValueError(
+            f"an array of shape {table.shape}; points are rows, so turn it: (n, 3) or (n, 6)"
         )
     place = table[:, :3]
     for first in firsts:

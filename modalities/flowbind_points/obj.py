@@ -18,6 +18,9 @@ from flowbind_points.texture import textured
 LINE = re.compile(rb"^[ \t]*(v|vt|f|usemtl|mtllib)[ \t]+([^\r\n]*)", re.MULTILINE)
 
 
+BEHIND = re.compile(rb"^([ \t]*(?:v|vt|f)[ \t][^#\r\n]*)#[^\r\n]*", re.MULTILINE)
+
+
 class Material:
     """A material: its diffuse colour in [0, 1], or None, and the name of its picture, or None."""
 
@@ -29,9 +32,21 @@ class Material:
 def read_obj(content: bytes, beside: Beside) -> Geometry:
     """Reads the surfaces of an OBJ file's content, or its points where it has no face.
 
+    Comments may stand behind numbers, too, which few files have, and no appendix allows.
+
     Raises:
         ValueError: the content is not OBJ; says why, without the file's name.
     """
+    try:
+        return _read(content, beside)
+    except ValueError:
+        plain_lines = BEHIND.sub(rb"\1", content)
+        if len(plain_lines) == len(content):
+            raise
+    return _read(plain_lines, beside)
+
+
+def _read(content: bytes, beside: Beside) -> Geometry:
     text = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     if b"\n" not in text:
         text = text.replace(b"\r", b"\n")

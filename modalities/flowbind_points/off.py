@@ -19,7 +19,10 @@ def read_off(content: bytes) -> Geometry:
     Raises:
         ValueError: the content is not OFF or ends too early; says why, without the file's name.
     """
-    text = re.sub(rb"#[^\n]*", b"", content.removeprefix(b"\xef\xbb\xbf"))
+    text = content.removeprefix(b"\xef\xbb\xbf")
+    if b"\n" not in text:
+        text = text.replace(b"\r", b"\n")
+    text = re.sub(rb"#[^\n]*", b"", text)
     header = HEADER.match(text)
     if not header or b"4" in header[1] or b"n" in header[1]:
         raise ValueError("not an OFF file, or one of another dimension than three")

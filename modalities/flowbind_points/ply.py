@@ -316,12 +316,15 @@ class _Rows:
 
 def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     """The encoding, the elements, the names of pictures, and what follows the header."""
-    end = re.search(rb"^end_header[ \t\r]*\n", content[:HEADED], re.MULTILINE)
-    if not re.match(rb"ply[ \t]*\r?\n", content) or not end:
+    head = content[:HEADED]
+    if re.match(rb"ply[ \t]*\r(?!\n)", head):  # as some old computers end their lines
+        head = head.replace(b"\r", b"\n")
+    end = re.search(rb"^end_header[ \t\r]*\n", head, re.MULTILINE)
+    if not re.match(rb"ply[ \t]*\r?\n", head) or not end:
         raise ValueError("not a PLY file, or its header is damaged")
     encoding, elements, pictures = "", [], []
     try:
-        for line in content[: end.start()].decode("latin-1").splitlines():  # which knows every byte
+        for line in head[: end.start()].decode("latin-1").splitlines():  # which knows every byte
             match line.split():
                 case ["format", form, _] if form in ENCODINGS:
                     encoding = form

@@ -48,6 +48,8 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
         ValueError: it is no such text; says why, without the file's name.
     """
     text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if b"\n" not in text:
+        text = text.replace(b"\r", b"\n")
     names, promised = [], None
     for _ in range(LINES):
         line, _, rest = text.partition(b"\n")
