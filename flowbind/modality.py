@@ -29,6 +29,8 @@ class Modality(Component):
         codec: turns raw samples into latents and back; `default_codec()` if None.
         drift: size of this modality's drift net; the model's default if None.
         head: size of this modality's head; the model's default if None.
+        reads: key of the manifest whose values are this modality's samples, where it is not its own
+            name: so one file has several kinds of latents, such as those of two codecs.
 
     Attributes:
         suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
@@ -46,11 +48,16 @@ class Modality(Component):
     version: ClassVar[int] = 1
 
     def __init__(
-        self, codec: Codec | None = None, drift: DriftConfig | None = None, head: HeadConfig | None = None
+        self,
+        codec: Codec | None = None,
+        drift: DriftConfig | None = None,
+        head: HeadConfig | None = None,
+        reads: str | None = None,
     ) -> None:
         self.codec = codec or self.default_codec()
         self.drift = drift
         self.head = head
+        self.reads = reads
 
     def check_libraries(self) -> None:
         """Imports what reading and writing files needs, before long work begins.
@@ -142,6 +149,6 @@ def _is_nothing(part: Any) -> bool:
 
 def describe_reading(modality: Modality) -> dict[str, Any]:
     """What decides the raw samples that a modality reads, besides the files, as flat JSON."""
-    networks = ("codec", "drift", "head")
-    own = {name: value for name, value in modality.arguments().items() if name not in networks}
+    others = ("codec", "drift", "head", "reads")
+    own = {name: value for name, value in modality.arguments().items() if name not in others}
     return {"modality": type(modality).__name__, "version": modality.version, **own}

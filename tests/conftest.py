@@ -18,7 +18,12 @@ from flowbind.cli import main
 
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
-    "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec", "toy-learned": "tests.toy:LearnedCodec"},
+    "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec", "toy-learned": "tests.toy:LearnedCodec",
+        "digit-ids": "tests.toy_kinds:DigitIds",
+        "digit-grid": "tests.toy_kinds:DigitGrid",
+        "digit-sequence": "tests.toy_kinds:DigitSequence",
+    },
+    "methods": {"regression": "tests.toy_kinds:Regression"},
     "metrics": {"digit-error": "tests.toy:DigitError", "word-match": "tests.toy:WordMatch"},
 }
 
@@ -44,7 +49,7 @@ def register_toys(monkeypatch):
         extra = {name: EntryPoint(name, value, registry.GROUPS[kind]) for name, value in TOYS.get(kind, {}).items()}
         return {**installed(kind), **extra}
 
-    data = ("data.folder", "data.raw", "data.plan")
+    data = ("data.folder", "data.raw", "data.manifest")
     names = ("registry", *data, "cli.check", "cli.overrides", "cli.modalities", "cli.prepare")
     modules = [import_module(f"flowbind.{name}") for name in names]  # all of them first: they take the name over
     for module in modules:

@@ -133,8 +133,8 @@ class Word(Modality):
     suffixes = (".word",)
     literal = True
 
-    def __init__(self, codec: Codec | None = None, drift=None, head=None) -> None:
-        super().__init__(codec or WordCodec(seed=1), drift, head)
+    def __init__(self, codec: Codec | None = None, drift=None, head=None, reads: str | None = None) -> None:
+        super().__init__(codec or WordCodec(seed=1), drift, head, reads)
 
     def read(self, source):
         word = source.read_text() if isinstance(source, Path) else source

@@ -66,7 +66,7 @@ KINDS = {"ids": DigitIds, "grid": DigitGrid, "sequence": DigitSequence}
 
 def modalities() -> dict[str, Modality]:
     """One of each kind: a vector, ids, a grid and a masked sequence."""
-    return {"word": Word()} | {name: Word(codec()) for name, codec in KINDS.items()}
+    return {"word": Word()} | {name: Word(codec(), reads="word") for name, codec in KINDS.items()}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Regression(Method):
             rows = torch.tensor([place[s] for s in batch.samples[name].tolist()], dtype=torch.long)
             made = nets.maps[name](words[rows])
             if x.dtype == torch.int64:
-                logits = made.reshape(len(x), *x.shape[1:], -1)
+                logits = made.reshape(*x.shape, self.modalities[name].codec.vocabulary)
                 error = nn.functional.cross_entropy(logits.movedim(-1, 1), x, reduction="none")
                 losses[name] = Loss(name, error.mean(1))
             else:
@@ -136,7 +136,23 @@ class Regression(Method):
         for name in targets:
             codec, made = self.modalities[name].codec, nets.maps[name](state)
             if codec.vocabulary:
-                generated[name] = made.reshape(len(state), *codec.shape, -1).argmax(-1)
+                logits = made.reshape(len(state), *codec.shape, codec.vocabulary)
+                generated[name] = logits.argmax(-1)
             else:
                 generated[name] = made.reshape(len(state), *codec.shape)
         return generated
+
+
+MODEL = {
+    "class_path": "regression",
+    "init_args": {
+        "modalities": {"word": {"class_path": "word"}}
+        | {
+            name: {
+                "class_path": "word",
+                "init_args": {"codec": {"class_path": f"digit-{name}"}, "reads": "word"},
+            }
+            for name in KINDS
+        }
+    },
+}

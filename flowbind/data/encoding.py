@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from flowbind.companions import Stamps, noting
 from flowbind.data.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
-from flowbind.data.plan import ShardPlan, is_finished, known_names, plan_shards, rows_of, unencoded
+from flowbind.data.plan import ShardPlan, is_finished, plan_shards, rows_of, unencoded
 from flowbind.data.promise import Promises
 from flowbind.data.shard import LINE, read_shard, write_shard
 from flowbind.data.store import MANIFEST, LatentStore, finish_store
@@ -422,7 +422,7 @@ def encode(
         OSError: the folder cannot be written.
         SystemExit: one of these on another device than the first, which raises it.
     """
-    manifest = Manifest.read(manifest_path, known_names(modalities))
+    manifest = Manifest.read_for(manifest_path, modalities)
     plans = plan_shards(manifest, modalities)
     todo = unencoded(folder, plans, manifest.path.parent)
     if not any(todo.values()) and is_finished(folder, manifest_path, plans):

@@ -18,7 +18,7 @@ from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
 from flowbind.modality import Modality
-from flowbind.registry import installed, nearest
+from flowbind.registry import nearest
 
 SPLITS = ("train", "val", "test")
 
@@ -103,7 +103,7 @@ class LatentDataModule(LightningDataModule):
         path = self.manifests[split]
         if not names or not path.is_file():
             return []
-        manifest = Manifest.read(path, {*modalities, *installed("modalities")})
+        manifest = Manifest.read_for(path, modalities)
         return [name for name in names if not any(name in sample.values for sample in manifest.samples)]
 
     def mixture(self, store: LatentStore, method: Method) -> Mixture:

@@ -22,7 +22,7 @@ from flowbind.arrays import describe
 from flowbind.files import check_regular, encoding_of, replacing
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say
-from flowbind.registry import nearest
+from flowbind.registry import installed, nearest
 from flowbind.turns import one_sample
 
 LONGEST = 2**20  # characters of a line
@@ -84,6 +84,19 @@ class Manifest:
 
         return cls(path, _with_ids(samples, path))
 
+    @classmethod
+    def read_for(cls, path: str | Path, modalities: Mapping[str, Modality]) -> "Manifest":
+        """Reads a manifest for these modalities, some of which may read another's key; what it has besides is left aside.
+
+        Raises as `read` does.
+        """
+        keys = {name: m.reads or name for name, m in modalities.items()}
+        manifest = cls.read(path, {*modalities, *keys.values(), *installed("modalities")})
+        borrowed = {name: key for name, key in keys.items() if name != key}
+        if not borrowed:
+            return manifest
+        return cls(manifest.path, [_with_borrowed(sample, borrowed) for sample in manifest.samples])
+
     def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a sample: the literal itself, or the file's path.
 
@@ -123,6 +136,15 @@ class Manifest:
             allowed = ", ".join(modality.suffixes)
             raise _unreadable(f"{source}: not named like a file of '{name}'; allowed: {allowed}", what)
         return read_raw(modality, source, what)
+
+
+def _with_borrowed(sample: Sample, borrowed: Mapping[str, str]) -> Sample:
+    """A sample whose values, and references, under some names are those of other keys."""
+    values = {name: sample.values[key] for name, key in borrowed.items() if key in sample.values}
+    references = {n: sample.references[key] for n, key in borrowed.items() if key in sample.references}
+    return replace(
+        sample, values=sample.values | values, references=sample.references | references
+    )
 
 
 def read_raw(modality: Modality, source: str | Path, what: str) -> Any:

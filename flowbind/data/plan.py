@@ -15,7 +15,6 @@ from flowbind.data.store import LatentStore
 from flowbind.files import digest
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say
-from flowbind.registry import installed
 
 SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
 
@@ -101,8 +100,3 @@ def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -
     files = {shard.file for stratum in store.strata for shard in stratum.shards}
     there = {plan.file for plan in plans if rows_of(folder / plan.file, plan.key)}
     return store.source_sha256 == digest(manifest_path) and files == there
-
-
-def known_names(modalities: Mapping[str, Modality]) -> set[str]:
-    """Names a manifest may use: the recipe's, and all that are installed."""
-    return {*modalities, *installed("modalities")}

@@ -15,7 +15,6 @@ from flowbind import draws, earlier, release
 from flowbind.batch import Batch
 from flowbind.component import differences
 from flowbind.data.manifest import Manifest
-from flowbind.data.plan import known_names
 from flowbind.data.store import LatentStore
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
@@ -274,7 +273,7 @@ class Training(Watched):
                 modality.codec.check_libraries(use)
 
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
-        manifests = [Manifest.read(data.manifests[split], known_names(self.modalities)) for split in ("train", "test")]
+        manifests = [Manifest.read_for(data.manifests[split], self.modalities) for split in ("train", "test")]
         for name, modality in self.modalities.items():
             lines = stores[1].lines(name).tolist() if name in stores[1].fields else []
             files = [manifests[1].samples[line].values[name] for line in lines]

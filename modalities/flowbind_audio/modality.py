@@ -45,8 +45,9 @@ class Audio(Modality):
         drift: DriftConfig | None = None,
         head: HeadConfig | None = None,
         longest: float = 600.0,
+        reads: str | None = None,
     ) -> None:
-        super().__init__(codec, drift, head)
+        super().__init__(codec, drift, head, reads)
         self.longest = longest
 
     def missing(self, suffix: str) -> str:

@@ -72,8 +72,9 @@ class Points(Modality):
         drift: DriftConfig | None = None,
         head: HeadConfig | None = None,
         extent: float = 1.1,
+        reads: str | None = None,
     ) -> None:
-        super().__init__(codec, drift, head)
+        super().__init__(codec, drift, head, reads)
         self.extent = extent
 
     def missing(self, suffix: str) -> str:
