@@ -28,7 +28,13 @@ from flowbind.train.ema import follow
 STEPS = 1000  # between two checkpoints
 # Latent width, modalities, samples, and sizes of the networks.
 SIZES = {
-    "recipes/shapes.yaml": (64, 4, 240, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}),
+    "recipes/shapes.yaml": (
+        64,
+        4,
+        240,
+        {"width": 256, "depth": 3, "ratio": 2},
+        {"width": 256, "depth": 2},
+    ),
     "the paper's, one modality": (768, 1, 256, {}, {}),
 }
 
@@ -44,7 +50,13 @@ def median(run, repeats: int) -> float:
 
 
 def cost(
-    features: int, modalities: int, samples: int, drift: dict, head: dict, folder: Path, repeats: int
+    features: int,
+    modalities: int,
+    samples: int,
+    drift: dict,
+    head: dict,
+    folder: Path,
+    repeats: int,
 ) -> list[float]:
     """MiB of a checkpoint, seconds of a step, of writing and hashing without and with a sync, and of reading back."""
     names = [f"m{i}" for i in range(modalities)]
@@ -63,13 +75,19 @@ def cost(
 
     def step(_: int) -> None:
         optimizer.zero_grad()
-        found = losses(nets["drifts"], nets["heads"], batch, Draws.sample(batch, key=0), ObjectiveConfig())
+        found = losses(
+            nets["drifts"], nets["heads"], batch, Draws.sample(batch, key=0), ObjectiveConfig()
+        )
         torch.stack(list(found.values())).sum().backward()
         optimizer.step()
         follow(average, nets, 0.999)
 
     def save(path: Path) -> None:
-        state = {"state_dict": nets.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict()}
+        state = {
+            "state_dict": nets.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
         torch.save(state, path)
 
     step(0)  # Adam's moments, and what is made once
@@ -83,7 +101,9 @@ def cost(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

@@ -21,7 +21,9 @@ FEATURES, DRIFT, HEAD = 64, {"width": 256, "depth": 3, "ratio": 2}, {"width": 25
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=30)
@@ -53,12 +55,18 @@ def main() -> None:
         for kind, nets in kinds.items():
             took[kind].append(learn(*nets))
     eager, compiled = (sorted(found)[options.repeats // 2] for found in took.values())
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     print(f"torch {torch.__version__}, {where}, {options.dtype}")
     print("| eager, ms | compiled, ms | ratio | first step compiled, s | pays after steps |")
     print("|---|---|---|---|---|")
     pays = f"{first['compiled'] / (eager - compiled):,.0f}" if compiled < eager else "never"
-    print(f"| {1e3 * eager:.1f} | {1e3 * compiled:.1f} | {eager / compiled:.2f} | {first['compiled']:.0f} | {pays} |")
+    print(
+        f"| {1e3 * eager:.1f} | {1e3 * compiled:.1f} | {eager / compiled:.2f} | {first['compiled']:.0f} | {pays} |"
+    )
 
 
 if __name__ == "__main__":

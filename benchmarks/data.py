@@ -47,7 +47,9 @@ def modalities() -> None:
         batch = Batch.of({name: torch.randn(len(rows), WIDTH) for name, rows in held.items()}, held)
         drifts = torch.nn.ModuleDict({name: Drift(WIDTH, **SMALL) for name in names})
         heads = torch.nn.ModuleDict({name: Head(WIDTH, width=256, depth=2) for name in names})
-        optimizer = torch.optim.Adam([*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True)
+        optimizer = torch.optim.Adam(
+            [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
+        )
 
         def learn(drifts=drifts, heads=heads, batch=batch):
             found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
@@ -55,7 +57,9 @@ def modalities() -> None:
 
         took = median(learn)
         first = first or took
-        print(f"| {count} | {1e3 * took:.0f} | {took / first:.2f} | {1e3 * median(optimizer.step):.0f} |")
+        print(
+            f"| {count} | {1e3 * took:.0f} | {took / first:.2f} | {1e3 * median(optimizer.step):.0f} |"
+        )
 
 
 def make_store(folder: Path, rows: int) -> LatentStore:
@@ -67,7 +71,9 @@ def make_store(folder: Path, rows: int) -> LatentStore:
             size = min(50_000, rows // 2 - start)
             files.append(f"{number}-{part:05d}.safetensors")
             tensors = {name: torch.randn(size, WIDTH).half() for name in names}
-            write_shard(folder / files[-1], tensors | {LINE: torch.arange(start, start + size)}, {"key": ""})
+            write_shard(
+                folder / files[-1], tensors | {LINE: torch.arange(start, start + size)}, {"key": ""}
+            )
         strata.append((names, files))
     return finish_store(folder, strata, {name: {} for name in "abc"}, "made up", "")
 
@@ -98,39 +104,63 @@ def waiting() -> None:
         steps = iter(Steps(store, ["a", "b", "c"], Mixture(rows, apportion(384, rows))))
         drifts = torch.nn.ModuleDict({name: Drift(WIDTH, **SMALL) for name in "abc"})
         heads = torch.nn.ModuleDict({name: Head(WIDTH, width=256, depth=2) for name in "abc"})
-        optimizer = torch.optim.Adam([*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True)
+        optimizer = torch.optim.Adam(
+            [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
+        )
         spent = {"batch": 0.0, "step": 0.0}
         for number in range(25):
             begin = time.perf_counter()
             batch = next(steps)
             there = time.perf_counter()
-            batch = Batch({name: x.float() for name, x in batch.latents.items()}, batch.samples, batch.links)
+            batch = Batch(
+                {name: x.float() for name, x in batch.latents.items()}, batch.samples, batch.links
+            )
             optimizer.zero_grad()
             torch.stack(
-                list(losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()).values())
+                list(
+                    losses(
+                        drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()
+                    ).values()
+                )
             ).sum().backward()
             optimizer.step()
             if number >= 5:
                 spent["batch"] += there - begin
                 spent["step"] += time.perf_counter() - begin
-    print(f"waiting for data: {spent['batch'] / spent['step']:.2%} of a step of {1e3 * spent['step'] / 20:.0f} ms")
+    print(
+        f"waiting for data: {spent['batch'] / spent['step']:.2%} of a step of {1e3 * spent['step'] / 20:.0f} ms"
+    )
 
 
 def starting() -> None:
     """Seconds of the command's help, and what `import flowbind` loads."""
     took = median(
         lambda: subprocess.run(
-            [sys.executable, "-c", "from flowbind.cli import main; main(['--help'])"], check=True, capture_output=True
+            [sys.executable, "-c", "from flowbind.cli import main; main(['--help'])"],
+            check=True,
+            capture_output=True,
         )
     )
-    heavy = ("torch", "lightning", "transformers", "diffusers", "open_clip", "laion_clap", "sentence_transformers")
+    heavy = (
+        "torch",
+        "lightning",
+        "transformers",
+        "diffusers",
+        "open_clip",
+        "laion_clap",
+        "sentence_transformers",
+    )
     code = f"import sys, flowbind; print([name for name in {heavy!r} if name in sys.modules])"
-    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.strip()
     print(f"flowbind --help: {took:.3f} s; of {', '.join(heavy)}, `import flowbind` loads {loaded}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=500_000)
     parser.add_argument("--loader", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -38,7 +38,9 @@ def make_store(folder: Path) -> None:
     finish_store(folder, strata, prints, "made up", "")
 
 
-def steps_per_second(folder: Path, samples: int, processes: int, threads: int, steps: int, every: int) -> float:
+def steps_per_second(
+    folder: Path, samples: int, processes: int, threads: int, steps: int, every: int
+) -> float:
     """Of one training run, from its own lines of progress, without the first steps, at which the average follows each time."""
     strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
     done = subprocess.run(
@@ -60,9 +62,13 @@ def steps_per_second(folder: Path, samples: int, processes: int, threads: int, s
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--samples", type=int, nargs="+", default=[192, 768], help="a core and step")
+    parser.add_argument(
+        "--samples", type=int, nargs="+", default=[192, 768], help="a core and step"
+    )
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -80,7 +86,11 @@ def main() -> None:
             found: list[list[float]] = [[] for _ in runs]
             for _ in range(options.repeats):
                 for rates, (processes, threads, every) in zip(found, runs, strict=True):
-                    rates.append(steps_per_second(Path(folder), samples, processes, threads, options.steps, every))
+                    rates.append(
+                        steps_per_second(
+                            Path(folder), samples, processes, threads, options.steps, every
+                        )
+                    )
             *rates, saving = (sorted(rates)[len(rates) // 2] for rates in found)
             for rate, (processes, threads, _) in zip(rates, runs, strict=False):
                 print(

@@ -34,7 +34,12 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         checkpoint = read_checkpoint(path)
         state = checkpoint["state_dict"]
-        moments = [m for s in checkpoint["optimizer_states"] for p in s["state"].values() for m in p.values()]
+        moments = [
+            m
+            for s in checkpoint["optimizer_states"]
+            for p in s["state"].values()
+            for m in p.values()
+        ]
         groups = {
             "weights": [x for name, x in state.items() if not name.startswith(AVERAGES)],
             "average": [x for name, x in state.items() if name.startswith(AVERAGES)],

@@ -19,7 +19,9 @@ MODALITIES, ROWS, STEPS = 3, 2048, 200_000  # 1,024 pairs are 2,048 rows
 FLOAT, HALF = 4, 2  # bytes
 
 # Makers' figures for an H100 SXM node, all taken as reached in full but the first.
-MATRIX = 0.6 * 989e12  # FLOP/s in bfloat16 without sparsity; the share is a target, not a measurement
+MATRIX = (
+    0.6 * 989e12
+)  # FLOP/s in bfloat16 without sparsity; the share is a target, not a measurement
 MEMORY = 3.35e12  # bytes/s
 NVLINK = 450e9  # bytes/s and direction of a GPU in a node
 NETWORK = 400e9  # bytes/s and direction of a node of 8 GPUs with 8 links of 400 Gbit/s
@@ -46,7 +48,12 @@ def head_parameters(d: int = D, w: int = W, depth: int = HEAD_DEPTH) -> int:
 
 
 def step_flops(
-    rows: int, d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO, head: int = HEAD_DEPTH
+    rows: int,
+    d: int = D,
+    w: int = W,
+    depth: int = DEPTH,
+    ratio: int = RATIO,
+    head: int = HEAD_DEPTH,
 ) -> int:
     """Of the matrix products of forward and backward, one drift call a row (`times: mixture`): six a weight and row, less
     the gradients of what is no function of a weight, the sinusoids of the time and the latents that the heads read."""
@@ -109,8 +116,14 @@ def step_table() -> str:
         ("a checkpoint: weights, moments, average", f"{4 * FLOAT * parameters() / 1e9:.2f} GB"),
         ("operations of matrix products", f"{step_flops(ROWS) / 1e12:.2f} TFLOP"),
         ("bytes moved by Adam and the average", f"{optimizer_bytes() / 1e9:.1f} GB"),
-        ("*matrix products, if at 60% of the maker's rate*", f"{1e3 * step_flops(ROWS) / MATRIX:.1f} ms"),
-        ("*Adam and the average, if at the maker's rate*", f"{1e3 * optimizer_bytes() / MEMORY:.1f} ms"),
+        (
+            "*matrix products, if at 60% of the maker's rate*",
+            f"{1e3 * step_flops(ROWS) / MATRIX:.1f} ms",
+        ),
+        (
+            "*Adam and the average, if at the maker's rate*",
+            f"{1e3 * optimizer_bytes() / MEMORY:.1f} ms",
+        ),
         (
             f"*{STEPS:,} steps of both*",
             f"{STEPS * (step_flops(ROWS) / MATRIX + optimizer_bytes() / MEMORY) / 3600:.2f} h",
@@ -151,8 +164,13 @@ def devices_table(gpus: Sequence[int] = (8, 64, 512), rows: int = ROWS) -> str:
 
 def store_table(shards: Sequence[int] = (2048, 16_384, 65_536), rows: int = 10**9) -> str:
     """A store of 10^9 pairs, in shards of so many rows."""
-    values = {field.name: "0" * 64 if field.name != "file" else "0-00000.safetensors" for field in fields(Shard)}
-    entry = len(json.dumps([values | {"rows": 10**4, "bytes": 10**8}], indent=4))  # as deep as in the manifest, about
+    values = {
+        field.name: "0" * 64 if field.name != "file" else "0-00000.safetensors"
+        for field in fields(Shard)
+    }
+    entry = len(
+        json.dumps([values | {"rows": 10**4, "bytes": 10**8}], indent=4)
+    )  # as deep as in the manifest, about
     found = [
         [
             f"{size:,}",
@@ -162,15 +180,21 @@ def store_table(shards: Sequence[int] = (2048, 16_384, 65_536), rows: int = 10**
         ]
         for size in shards
     ]
-    return table(["rows of a shard", "MiB of a shard", "shards, and memory maps", "manifest, MB"], found)
+    return table(
+        ["rows of a shard", "MiB of a shard", "shards, and memory maps", "manifest, MB"], found
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--gpus", type=int, nargs="+", default=[8, 64, 512])
     parser.add_argument("--rows-per-gpu", type=int, default=ROWS)
     options = parser.parse_args()
-    print(step_table(), devices_table(options.gpus, options.rows_per_gpu), store_table(), sep="\n\n")
+    print(
+        step_table(), devices_table(options.gpus, options.rows_per_gpu), store_table(), sep="\n\n"
+    )
 
 
 if __name__ == "__main__":

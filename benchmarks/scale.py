@@ -43,10 +43,16 @@ def sparse_store(folder: Path, rows: int, width: int, shard: int) -> None:
     files = [f"0-{number:05d}.safetensors" for number in range(-(-rows // shard))]
     for number, file in enumerate(files):
         lines = torch.arange(number * shard, min(rows, (number + 1) * shard))
-        sizes = {LINE: ("I64", [len(lines)], 8)} | {name: ("F16", [len(lines), width], 2 * width) for name in NAMES}
+        sizes = {LINE: ("I64", [len(lines)], 8)} | {
+            name: ("F16", [len(lines), width], 2 * width) for name in NAMES
+        }
         header, end = {"__metadata__": {"key": "made up"}}, 0
         for name, (dtype, shape, size) in sizes.items():
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + len(lines) * size]}
+            header[name] = {
+                "dtype": dtype,
+                "shape": shape,
+                "data_offsets": [end, end + len(lines) * size],
+            }
             end += len(lines) * size
         text = json.dumps(header).encode()
         with (folder / file).open("wb") as stream:
@@ -132,7 +138,9 @@ def cold(folder: Path, mib: int) -> None:
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
                 os.close(handle)
             mapped = Mapped(files, scattered)
-            places = mapped.addresses[random.integers(0, len(files), BATCH)] + 1536 * random.integers(0, 10_000, BATCH)
+            places = mapped.addresses[
+                random.integers(0, len(files), BATCH)
+            ] + 1536 * random.integers(0, 10_000, BATCH)
             begin = time.perf_counter()
             mapped.rows(places, 1536)
             took.append(time.perf_counter() - begin)
@@ -165,7 +173,10 @@ def permute() -> None:
         before, begin = own_memory(), time.perf_counter()
         for positions in np.arange(repeats * size).reshape(repeats, size):
             rows[positions] = permuted(positions, BILLION, np.full(size, 7, np.uint64))
-        took, grown = time.perf_counter() - begin, own_memory() - before - rows.nbytes / 2**20  # of the positions
+        took, grown = (
+            time.perf_counter() - begin,
+            own_memory() - before - rows.nbytes / 2**20,
+        )  # of the positions
         again = len(rows) - len(np.unique(rows))
         assert rows.min() >= 0
         assert rows.max() < BILLION
@@ -176,7 +187,9 @@ def permute() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, default=10_000_000, help="of the largest store")
     parser.add_argument("--shard", type=int, default=2048, help="rows of a shard")
     parser.add_argument("--cold-mib", type=int, default=512, help="MiB to write and read from disk")
@@ -193,18 +206,28 @@ def main() -> None:
             if store:
                 sparse_store(Path(folder), *store, options.shard)
             command = [sys.executable, __file__, "--part", part, folder, *map(str, sizes)]
-            subprocess.run(command, check=True, stderr=subprocess.DEVNULL if part == "finish" else None)
+            subprocess.run(
+                command, check=True, stderr=subprocess.DEVNULL if part == "finish" else None
+            )
 
-    print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads; two modalities in float16")
+    print(
+        f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads; two modalities in float16"
+    )
     print(
         "| rows x width | shards | opening, s | first batch, s | rows/s | loop over shards, rows/s | ratio | own memory, MiB | open files |"
     )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     for rows, width in ((options.rows // 10, 768), (options.rows // 10, 64), (options.rows, 64)):
         run("read", store=(rows, width))
-    print("\n| first batch from disk: the system's way, ms | page by page, ms | ratio |\n|---|---|---|", flush=True)
+    print(
+        "\n| first batch from disk: the system's way, ms | page by page, ms | ratio |\n|---|---|---|",
+        flush=True,
+    )
     run("cold", options.cold_mib)
-    print("\n| finishing: shards x rows | rows/s | MiB/s | memory grown, MiB |\n|---|---|---|---|", flush=True)
+    print(
+        "\n| finishing: shards x rows | rows/s | MiB/s | memory grown, MiB |\n|---|---|---|---|",
+        flush=True,
+    )
     for shards in (20, 80):
         run("finish", shards, options.shard)
     print(

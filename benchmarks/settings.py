@@ -50,18 +50,26 @@ class Judge:
 
     def __init__(self, data: Path, names: list[str]) -> None:
         train, test = (LatentStore(data / "latents" / split) for split in ("train", "test"))
-        trained, tested = (Manifest.read(data / f"{split}.jsonl", names) for split in ("train", "test"))
+        trained, tested = (
+            Manifest.read(data / f"{split}.jsonl", names) for split in ("train", "test")
+        )
         values = label_values(trained, names)
         labels = classes_of(trained, values)
         self.standard = {name: Standardizer(*train.fields[name].shape) for name in names}
         for name, standard in self.standard.items():
-            standard.set(torch.tensor(train.fields[name].mean), torch.tensor(train.fields[name].std))
+            standard.set(
+                torch.tensor(train.fields[name].mean), torch.tensor(train.fields[name].std)
+            )
         sizes = [len(value) for value in values.values()]
         self.probes = {
-            name: fit_probe(self.standard[name](train.all(name)), labels[train.lines(name)], sizes, seed=0)
+            name: fit_probe(
+                self.standard[name](train.all(name)), labels[train.lines(name)], sizes, seed=0
+            )
             for name in track(names, "probes")
         }
-        self.real, lines = draw_rows(test, names, torch.ones(len(tested.samples), dtype=torch.bool), None, seed=0)
+        self.real, lines = draw_rows(
+            test, names, torch.ones(len(tested.samples), dtype=torch.bool), None, seed=0
+        )
         self.labels = classes_of(tested, values)[lines]
 
     def __call__(self, model) -> dict[Direction, float]:
@@ -78,18 +86,34 @@ class Judge:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", default="recipes/shapes.yaml")
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
-    parser.add_argument("--steps", type=int, default=375, help="of one drift call a row; the recipe has 750")
+    parser.add_argument(
+        "--steps", type=int, default=375, help="of one drift call a row; the recipe has 750"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--only", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="NAME", help="settings to run"
+        "--only",
+        nargs="+",
+        choices=SETTINGS,
+        default=list(SETTINGS),
+        metavar="NAME",
+        help="settings to run",
     )
     options = parser.parse_args()
     judge = None
     for name in options.only:
-        cli = build(["--config", options.config, f"--training.seed={options.seed}", f"--data.seed={options.seed}"])
+        cli = build(
+            [
+                "--config",
+                options.config,
+                f"--training.seed={options.seed}",
+                f"--data.seed={options.seed}",
+            ]
+        )
         module, precision = cli.model, cli.trainer.precision
         module.method.objective = replace(module.method.objective, **BASE | SETTINGS[name])
         judge = judge or Judge(options.data, list(module.modalities))
@@ -98,8 +122,15 @@ def main() -> None:
         quietly = dict.fromkeys(
             ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
         )
-        fixed = {"precision": precision, "gradient_clip_val": 1.0, "limit_val_batches": 0, "devices": 1}
-        with tempfile.TemporaryDirectory() as folder:  # receives a released model, which nobody wants
+        fixed = {
+            "precision": precision,
+            "gradient_clip_val": 1.0,
+            "limit_val_batches": 0,
+            "devices": 1,
+        }
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # receives a released model, which nobody wants
             trainer = Trainer(max_steps=steps, default_root_dir=folder, **fixed, **quietly)
             began = time.process_time()
             trainer.fit(module, datamodule=cli.datamodule)

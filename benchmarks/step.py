@@ -39,7 +39,10 @@ def timed(run, device: torch.device, repeats: int) -> float:
 
 def matrix_rate(device: torch.device, dtype: torch.dtype, rows: int) -> float:
     """FLOP/s of the step's largest product, `rows` x 1152 by 1152 x 4608."""
-    x, weight = torch.randn(rows, 1152, device=device, dtype=dtype), torch.randn(1152, 4608, device=device, dtype=dtype)
+    x, weight = (
+        torch.randn(rows, 1152, device=device, dtype=dtype),
+        torch.randn(1152, 4608, device=device, dtype=dtype),
+    )
 
     def run():
         for _ in range(20):
@@ -81,14 +84,18 @@ def plain_loop(device: torch.device, repeats: int) -> tuple[float, float]:
     return learning, timed(optimizer.step, device, repeats)
 
 
-def ours(device: torch.device, dtype: torch.dtype, compiled: bool, repeats: int, samples: int) -> tuple[float, float]:
+def ours(
+    device: torch.device, dtype: torch.dtype, compiled: bool, repeats: int, samples: int
+) -> tuple[float, float]:
     """The same of flowbind's step."""
     drifts, heads = networks(device)
     optimizer = torch.optim.Adam([*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True)
     whole = torch.arange(3 * samples, device=device).split(samples)
     held = {"a": (0, 1), "b": (0, 2), "c": (1, 2)}  # which of the three pairings hold each modality
     rows = {name: torch.cat([whole[i] for i in pairs]) for name, pairs in held.items()}
-    batch = Batch.of({name: torch.randn(len(r), WIDTH, device=device) for name, r in rows.items()}, rows)
+    batch = Batch.of(
+        {name: torch.randn(len(r), WIDTH, device=device) for name, r in rows.items()}, rows
+    )
     if compiled:
         for net in [*drifts.values(), *heads.values()]:
             net.compile()
@@ -105,24 +112,34 @@ def ours(device: torch.device, dtype: torch.dtype, compiled: bool, repeats: int,
 
 def has_bfloat16(device: torch.device) -> bool:
     """Whether products of bfloat16 are done by the device; by software a step would take half an hour."""
-    return device.type == "cuda" or any(has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return device.type == "cuda" or any(
+        has for name, has in torch.cpu.get_capabilities().items() if "bf16" in name
+    )
 
 
 def flops(rows: int) -> float:
     """Of forward and backward: six a weight and row, counting matrix products alone."""
     with torch.device("meta"):
-        weights = [sum(p.numel() for p in net(WIDTH).parameters() if p.ndim == 2) for net in (Drift, Head)]
+        weights = [
+            sum(p.numel() for p in net(WIDTH).parameters() if p.ndim == 2) for net in (Drift, Head)
+        ]
     return 6.0 * rows * sum(weights)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     device, repeats = torch.device(options.device), options.repeats
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads"
+    )
     print(f"torch {torch.__version__}, {where}")
     rows = 6 * PAIR_SAMPLES
     base, base_adam = plain_loop(device, repeats)
@@ -131,7 +148,9 @@ def main() -> None:
     )
     print("|---|---|---|---|---|")
     rate = matrix_rate(device, torch.float32, rows // 3)
-    print(f"| plain loop, float32 | {base:.3f} | {base_adam:.3f} | 1.00 | {flops(2 * rows) / base / rate:.2f} |")
+    print(
+        f"| plain loop, float32 | {base:.3f} | {base_adam:.3f} | 1.00 | {flops(2 * rows) / base / rate:.2f} |"
+    )
     dtypes = [torch.float32, torch.bfloat16] if has_bfloat16(device) else [torch.float32]
     for dtype in dtypes:
         rate = matrix_rate(device, dtype, rows // 3)

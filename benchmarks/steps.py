@@ -31,7 +31,9 @@ def value(direction: dict, name: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="runs/shapes/model")
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
     parser.add_argument("--store", type=Path, help="latent stores, if not in DATA/latents")
@@ -55,7 +57,9 @@ def main() -> None:
         evaluation = Evaluation(
             model,
             *parts,
-            EvaluationConfig(steps=target, source_steps=source, method=method, limit=options.limit, gallery=0),
+            EvaluationConfig(
+                steps=target, source_steps=source, method=method, limit=options.limit, gallery=0
+            ),
         )
         for rows in evaluation.batches:
             evaluation.step(rows)

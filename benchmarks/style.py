@@ -62,7 +62,9 @@ class Figures:
         self.long_lines += sum(len(line) > COLUMN for line in lines)
 
         for node in ast.walk(tree):
-            self.nodes += not isinstance(node, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop)
+            self.nodes += not isinstance(
+                node, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop
+            )
             if isinstance(node, FUNCTIONS):
                 self._add_function(node, lines)
             elif isinstance(node, COMPREHENSIONS):
@@ -70,7 +72,11 @@ class Figures:
                 self.nested_comprehensions += len(node.generators) > 1 or _holds_comprehension(node)
             elif isinstance(node, ast.Assign):
                 self.packed_attributes += _packs_attributes(node)
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id == "found":
+            if (
+                isinstance(node, ast.Name)
+                and isinstance(node.ctx, ast.Store)
+                and node.id == "found"
+            ):
                 self.bindings_named_found += 1
 
     def _add_function(self, node: ast.FunctionDef, lines: list[str]) -> None:
@@ -91,12 +97,21 @@ class Figures:
         lengths = sorted(self.lengths)
         yield "lines of code", f"{self.lines}"
         yield "blank lines inside function bodies", f"{self.blank_body_lines / self.body_lines:.1%}"
-        yield f"bodies of {LONG_BODY}+ lines without one", f"{self.dense_bodies / max(self.long_bodies, 1):.0%}"
+        yield (
+            f"bodies of {LONG_BODY}+ lines without one",
+            f"{self.dense_bodies / max(self.long_bodies, 1):.0%}",
+        )
         yield "syntax nodes a code line", f"{self.nodes / self.lines:.1f}"
         yield "comprehensions per 100 code lines", f"{100 * self.comprehensions / self.lines:.1f}"
-        yield "nested ones per 100 code lines", f"{100 * self.nested_comprehensions / self.lines:.2f}"
+        yield (
+            "nested ones per 100 code lines",
+            f"{100 * self.nested_comprehensions / self.lines:.2f}",
+        )
         yield f"lines beyond column {COLUMN}", f"{self.long_lines / self.all_lines:.1%}"
-        yield "packed attributes per 1,000 code lines", f"{1000 * self.packed_attributes / self.lines:.1f}"
+        yield (
+            "packed attributes per 1,000 code lines",
+            f"{1000 * self.packed_attributes / self.lines:.1f}",
+        )
         yield "bindings named `found`", f"{self.bindings_named_found}"
         yield (
             "lines of a function: median, p90, most",
@@ -106,7 +121,10 @@ class Figures:
 
 def _docstring_lines(tree: ast.Module) -> Iterator[int]:
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS)) and ast.get_docstring(node) is not None:
+        if (
+            isinstance(node, (ast.Module, ast.ClassDef, *FUNCTIONS))
+            and ast.get_docstring(node) is not None
+        ):
             yield from range(node.body[0].lineno, node.body[0].end_lineno + 1)
 
 
@@ -117,7 +135,8 @@ def _holds_comprehension(node: ast.AST) -> bool:
 def _packs_attributes(node: ast.Assign) -> bool:
     """Whether it is `self.a, self.b = a, b`."""
     return any(
-        isinstance(target, ast.Tuple) and all(isinstance(part, ast.Attribute) for part in target.elts)
+        isinstance(target, ast.Tuple)
+        and all(isinstance(part, ast.Attribute) for part in target.elts)
         for target in node.targets
     )
 

@@ -13,7 +13,12 @@ release = version = version_of("flowbind")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "results", "write-a-modality", "your-own-files"]  # included by pages, or no pages
+exclude_patterns = [
+    "_build",
+    "results",
+    "write-a-modality",
+    "your-own-files",
+]  # included by pages, or no pages
 default_role = "code"  # docstrings write `name`, as Markdown does
 autodoc_member_order = "bysource"
 

@@ -62,7 +62,9 @@ class Batch:
     @classmethod
     def of(cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> "Batch":
         """Makes a batch, and finds its links."""
-        return cls(dict(latents), dict(samples), find_links(torch.cat([samples[name] for name in latents])))
+        return cls(
+            dict(latents), dict(samples), find_links(torch.cat([samples[name] for name in latents]))
+        )
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `move` applied to every tensor."""
@@ -71,7 +73,8 @@ class Batch:
             latents={name: move(x) for name, x in self.latents.items()},
             samples={name: move(s) for name, s in self.samples.items()},
             links=Links(move(self.links.target), move(self.links.estimate)),
-            place=self.place and replace(self.place, rows=move(self.place.rows), links=move(self.place.links)),
+            place=self.place
+            and replace(self.place, rows=move(self.place.rows), links=move(self.place.links)),
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
@@ -92,7 +95,9 @@ class Batch:
     def link_numbers(self) -> Tensor:
         """The number of each link in the global batch, with shape (L,)."""
         device = self.links.target.device
-        return self.place.links if self.place else torch.arange(len(self.links.target), device=device)
+        return (
+            self.place.links if self.place else torch.arange(len(self.links.target), device=device)
+        )
 
     def streams(self, key: int) -> dict[str, Tensor]:
         """A random stream for each row of each modality, with shape (n_i,): of the key and the row's place (`flowbind.draws`)."""
@@ -107,7 +112,11 @@ class Batch:
     @property
     def mean_rows(self) -> dict[str, float]:
         """Per modality, the number of rows of the global batch divided by the number of ranks."""
-        return self.place.mean_rows if self.place else {name: float(len(x)) for name, x in self.latents.items()}
+        return (
+            self.place.mean_rows
+            if self.place
+            else {name: float(len(x)) for name, x in self.latents.items()}
+        )
 
 
 def find_links(samples: Tensor) -> Links:
@@ -120,5 +129,7 @@ def find_links(samples: Tensor) -> Links:
     starts = sizes.cumsum(0) - sizes
     width = sizes[group]  # links of each target
     target = torch.repeat_interleave(torch.arange(len(samples), device=samples.device), width)
-    within = torch.arange(len(target), device=samples.device) - torch.repeat_interleave(width.cumsum(0) - width, width)
+    within = torch.arange(len(target), device=samples.device) - torch.repeat_interleave(
+        width.cumsum(0) - width, width
+    )
     return Links(target, order[starts[group[target]] + within])

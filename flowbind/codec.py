@@ -96,7 +96,9 @@ class Codec(Component):
             raws: B raw samples.
             again: what their latents were decoded to.
         """
-        raise NotImplementedError(f"{type(self).__name__} promises no error of its round trip, and measures none")
+        raise NotImplementedError(
+            f"{type(self).__name__} promises no error of its round trip, and measures none"
+        )
 
     def files(self) -> dict[str, Path]:
         """The arguments that name a file or folder of this machine. A released model takes copies of these along.
@@ -165,7 +167,9 @@ class NeuralCodec(Codec):
         content = read_json(path)
         error = content.get(PROMISED) if isinstance(content, dict) else None
         if not isinstance(error, int | float) or not 0 <= error < math.inf:
-            raise ValueError(f"{path}: has no number '{PROMISED}'; remove it, or train the codec again")
+            raise ValueError(
+                f"{path}: has no number '{PROMISED}'; remove it, or train the codec again"
+            )
         return float(error)
 
     @torch.inference_mode()

@@ -68,5 +68,8 @@ class Heartbeat:
             work.wait()
             seen = int(tensor)
         tensor = torch.tensor([flag])
-        self.sent = tensor, dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        self.sent = (
+            tensor,
+            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True),
+        )
         return seen

@@ -70,7 +70,9 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     if "model.evaluation" in moved:
         new, more = recipe(new)
         del moved["model.evaluation"]
-        moved |= {f"model.{old}": now for old, now in more.items()} or {"model.evaluation": "evaluation"}
+        moved |= {f"model.{old}": now for old, now in more.items()} or {
+            "model.evaluation": "evaluation"
+        }
     return new, moved
 
 
@@ -94,7 +96,9 @@ def modalities(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a released model: those of networks stood beside the standardisation."""
-    return {f"nets.{key}" if not key.startswith("standard.") else key: x for key, x in state.items()}
+    return {
+        f"nets.{key}" if not key.startswith("standard.") else key: x for key, x in state.items()
+    }
 
 
 def checkpoint(content: dict[str, Any]) -> None:

@@ -26,7 +26,9 @@ from typing import Any, BinaryIO
 
 LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
-FRESH = 2 * 10**9  # nanoseconds for which a file may change again without its time telling so: clocks of disks are coarse
+FRESH = (
+    2 * 10**9
+)  # nanoseconds for which a file may change again without its time telling so: clocks of disks are coarse
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, and a quota that is used up, are called
 
 
@@ -200,7 +202,9 @@ def digest_all(paths: Iterable[Path]) -> str:
 
 def digest_json(value: Any) -> str:
     """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(
+        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    ).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -34,7 +34,9 @@ class Model:
         self.method = method
         self.networks = networks
         self.sampling = sampling or method.Sampling()
-        self.stamps: dict[tuple[str, str], list[tuple]] = {}  # of files still to be read, by modality and use
+        self.stamps: dict[
+            tuple[str, str], list[tuple]
+        ] = {}  # of files still to be read, by modality and use
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -60,7 +62,9 @@ class Model:
             ValueError: the model has none of that name.
         """
         if name not in self.modalities:
-            raise ValueError(f"this model has no modality '{name}'; {nearest(name, self.modalities)}")
+            raise ValueError(
+                f"this model has no modality '{name}'; {nearest(name, self.modalities)}"
+            )
         return self.modalities[name]
 
     def codec(self, name: str, use: str) -> Codec:
@@ -246,13 +250,19 @@ class Model:
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
         made = self.translate(latents, to, seed=seed, first=first, **choices)
         generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
-        return {name: self.codec(name, "decode").decode(latent, generator) for name, latent in made.items()}
+        return {
+            name: self.codec(name, "decode").decode(latent, generator)
+            for name, latent in made.items()
+        }
 
 
 def stamp(codec: Codec) -> list[tuple]:
     """What changes when a file of a codec is replaced, of each: where it lies on the disk, its size and its time."""
     parts = [part for path in codec.files().values() for part in (path, *path.rglob("*"))]
-    return [(str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns) for part in sorted(parts)]
+    return [
+        (str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns)
+        for part in sorted(parts)
+    ]
 
 
 def find_device(name: str) -> torch.device:
@@ -265,8 +275,14 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        numbered = [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())] if accelerator else []
+        accelerator = (
+            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        )
+        numbered = (
+            [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
+            if accelerator
+            else []
+        )
         here = ["cpu", *([accelerator.type] if accelerator else []), *numbered]
         raise ValueError(f"no device '{name}' on this machine; it has {', '.join(here)}") from None
     if device.type == "meta":

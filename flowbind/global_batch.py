@@ -26,10 +26,13 @@ def means(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         By name, scalars whose mean over the ranks is that over all errors; 0 where there is none.
     """
     device = next(iter(errors.values())).device
-    counts = total(torch.tensor([own.numel() for own in errors.values()], device=device)).clamp(min=1)
+    counts = total(torch.tensor([own.numel() for own in errors.values()], device=device)).clamp(
+        min=1
+    )
 
     return {
-        name: own.sum() * ranks() / count for (name, own), count in zip(errors.items(), counts.unbind(), strict=True)
+        name: own.sum() * ranks() / count
+        for (name, own), count in zip(errors.items(), counts.unbind(), strict=True)
     }
 
 
@@ -93,7 +96,9 @@ class BatchNorm(_BatchNorm):
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:
-            raise ValueError(f"batch normalisation takes inputs with shape (n, C, *), not {tuple(x.shape)}")
+            raise ValueError(
+                f"batch normalisation takes inputs with shape (n, C, *), not {tuple(x.shape)}"
+            )
 
 
 def share_statistics(net: nn.Module) -> nn.Module:

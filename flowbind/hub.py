@@ -6,7 +6,13 @@ from pathlib import Path
 from flowbind.errors import first_line
 from flowbind.libraries import Extra, importing
 
-FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")  # no other formats of the same weights
+FILES = (
+    "*.safetensors",
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.jinja",
+)  # no other formats of the same weights
 
 
 def folder_of(

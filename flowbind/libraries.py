@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from types import ModuleType
 from typing import NamedTuple
 
-REQUIREMENT = re.compile(r"([\w.-]+)([^;]*)(?:;.*\bextra *== *['\"]([\w-]+)['\"])?")  # name, versions, extra
+REQUIREMENT = re.compile(
+    r"([\w.-]+)([^;]*)(?:;.*\bextra *== *['\"]([\w-]+)['\"])?"
+)  # name, versions, extra
 
 
 class Extra(NamedTuple):
@@ -29,7 +31,9 @@ class Extra(NamedTuple):
         absent = [requirement for name, requirement in needed.items() if not _is_installed(name)]
         if not needed:  # installed from a clone, before the extra was written
             return f"pip install -e '.[{self.name}]'"
-        return " ".join(["pip install", *(f"'{requirement}'" for requirement in absent or needed.values())])
+        return " ".join(
+            ["pip install", *(f"'{requirement}'" for requirement in absent or needed.values())]
+        )
 
     def requirements(self) -> dict[str, str]:
         """What the extra brings, by the libraries' names: `{"soundfile": "soundfile>=0.13"}`."""
@@ -38,7 +42,9 @@ class Extra(NamedTuple):
         except PackageNotFoundError:
             return {}
         parts = [match.groups() for match in map(REQUIREMENT.match, entries) if match]
-        return {name: name + versions.strip() for name, versions, extra in parts if extra == self.name}
+        return {
+            name: name + versions.strip() for name, versions, extra in parts if extra == self.name
+        }
 
 
 @contextmanager
@@ -55,7 +61,9 @@ def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[Non
     """
     try:
         yield
-    except Exception as error:  # an import may come to anything, such as a shared library that is missing
+    except (
+        Exception
+    ) as error:  # an import may come to anything, such as a shared library that is missing
         names = " and ".join(modules)
         absent = isinstance(error, ModuleNotFoundError) and error.name is not None
         if absent and any(f"{module}.".startswith(f"{error.name}.") for module in modules):

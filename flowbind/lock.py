@@ -12,7 +12,9 @@ from pathlib import Path
 
 PATIENCE = 2.0  # seconds for which a process that was just killed may still be ending
 
-_HELD: dict[tuple[int, int], int] = {}  # folders that this process has for itself, and the handle of each
+_HELD: dict[
+    tuple[int, int], int
+] = {}  # folders that this process has for itself, and the handle of each
 
 
 @contextmanager

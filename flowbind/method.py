@@ -117,9 +117,7 @@ class Method(Component):
         """
 
     @abstractmethod
-    def start(
-        self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor
-    ) -> State:
+    def start(self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor) -> State:
         """Where the flow of one source begins.
 
         Args:

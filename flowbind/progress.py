@@ -12,7 +12,12 @@ from contextlib import closing
 from typing import Any, ClassVar
 
 QUIET_INTERVAL = 10.0  # seconds between lines when standard error is not a terminal
-RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")  # where launchers tell a process its number
+RANKS = (
+    "RANK",
+    "LOCAL_RANK",
+    "NODE_RANK",
+    "SLURM_PROCID",
+)  # where launchers tell a process its number
 
 
 def say(message: str) -> None:
@@ -108,7 +113,9 @@ class Progress:
         self.now = time.monotonic()
         passed = f"{self.now - self.begin:.1f} s ({self.speed:.1f}/s)"
         end = "done in" if self.total in (None, self.done) else "stopped after"
-        self._display.close(f"{self.description}: {self.amount} {end} {passed} {self.detail}".rstrip())
+        self._display.close(
+            f"{self.description}: {self.amount} {end} {passed} {self.detail}".rstrip()
+        )
 
 
 class _Nothing:
@@ -162,7 +169,8 @@ class _Bar:
 
         names = ("description", "fields[amount]", "fields[speed]", "fields[detail]")
         about, amount, speed, detail = (
-            TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True)) for name in names
+            TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True))
+            for name in names
         )
         # Results on standard output are held up only where they would land in the same terminal.
         self.bar = Bar(

@@ -38,7 +38,9 @@ def check_readers(
         if missing := modality.missing(suffix):
             files = of_suffix[suffix]
             count += len(files)
-            lines.append(f"{what}: {len(files)} of '{name}' with '{suffix}', such as {files[0]}: {missing}")
+            lines.append(
+                f"{what}: {len(files)} of '{name}' with '{suffix}', such as {files[0]}: {missing}"
+            )
     if count > most:
         hint = f"; {option} N leaves out at most N such samples" if option else ""
         raise ValueError(f"{lines[0]}{hint}")

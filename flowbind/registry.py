@@ -8,7 +8,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-GROUPS = {kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "methods", "datasets", "metrics")}
+GROUPS = {
+    kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "methods", "datasets", "metrics")
+}
 
 
 @cache
@@ -38,7 +40,11 @@ def nearest(name: str, allowed) -> str:
     allowed = sorted(allowed)
     plain = {other.casefold(): other for other in allowed}
     close = difflib.get_close_matches(name.casefold().strip(), plain, n=1)
-    return (f"did you mean '{plain[close[0]]}'? " if close else "") + "allowed: " + (", ".join(allowed) or "none")
+    return (
+        (f"did you mean '{plain[close[0]]}'? " if close else "")
+        + "allowed: "
+        + (", ".join(allowed) or "none")
+    )
 
 
 def load(kind: str, name: str) -> Any:
@@ -53,7 +59,9 @@ def load(kind: str, name: str) -> Any:
     try:
         return entries[name].load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"'{name}' of {package(entries[name])} cannot be imported: {error}") from error
+        raise ValueError(
+            f"'{name}' of {package(entries[name])} cannot be imported: {error}"
+        ) from error
 
 
 def name_of(kind: str, cls: type) -> str:
@@ -66,7 +74,11 @@ def name_of(kind: str, cls: type) -> str:
     owner = cls.__module__.split(".")[0]
     for name, entry in installed(kind).items():
         if entry.value == value or (
-            entry.attr == cls.__qualname__ and entry.module.split(".")[0] == owner and entry.load() is cls
+            entry.attr == cls.__qualname__
+            and entry.module.split(".")[0] == owner
+            and entry.load() is cls
         ):
             return name
-    raise ValueError(f"{value} is not registered; add it to the entry points '{GROUPS[kind]}' of its package")
+    raise ValueError(
+        f"{value} is not registered; add it to the entry points '{GROUPS[kind]}' of its package"
+    )

@@ -23,14 +23,30 @@ from flowbind import earlier, registry
 from flowbind.defaults import torch_defaults
 from flowbind.errors import first_line, last_line
 from flowbind.files import WEIGHTS as LARGEST_WEIGHTS
-from flowbind.files import check_place, check_regular, check_space, commit, digest_json, digest_now, naming, read_json
+from flowbind.files import (
+    check_place,
+    check_regular,
+    check_space,
+    commit,
+    digest_json,
+    digest_now,
+    naming,
+    read_json,
+)
 from flowbind.generation import Model, stamp
 from flowbind.method import Method, Networks
 from flowbind.progress import say, track
 from flowbind.tensors import digest_tensors, save_tensors, size_of
 
 FORMAT = 2
-ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")  # keys of format 1 that are no method's
+ENVELOPE = (
+    "sha256",
+    "format",
+    "method",
+    "versions",
+    "weights",
+    "files",
+)  # keys of format 1 that are no method's
 LARGEST = 2**24  # bytes of a model's description
 CONFIG, WEIGHTS, CODECS = "model.json", "model.safetensors", "codecs"
 
@@ -48,7 +64,11 @@ def describe(model: Model) -> dict[str, Any]:
 def _codecs(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The descriptions of codecs in that of a model, by modality."""
     modalities = description["method"]["args"]["modalities"]
-    return {name: entry["args"]["codec"] for name, entry in modalities.items() if "codec" in entry["args"]}
+    return {
+        name: entry["args"]["codec"]
+        for name, entry in modalities.items()
+        if "codec" in entry["args"]
+    }
 
 
 def check_folder(folder: Path) -> None:
@@ -60,7 +80,9 @@ def check_folder(folder: Path) -> None:
     """
     check_place(folder, folder=True)
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise ValueError(f"{folder}: exists and is no released model; move it away, or choose another folder")
+        raise ValueError(
+            f"{folder}: exists and is no released model; move it away, or choose another folder"
+        )
 
 
 def save(model: Model, folder: str | Path, step: int | None = None) -> None:
@@ -80,7 +102,9 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     weights = model.networks.state_dict()
-    copies = [path for modality in model.modalities.values() for path in modality.codec.files().values()]
+    copies = [
+        path for modality in model.modalities.values() for path in modality.codec.files().values()
+    ]
     check_space(folder, size_of(weights) + sum(map(_bytes, copies)))
 
     try:
@@ -91,22 +115,32 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _write(model: Model, weights: Mapping[str, Tensor], step: int | None, partial: Path, folder: Path) -> None:
+def _write(
+    model: Model, weights: Mapping[str, Tensor], step: int | None, partial: Path, folder: Path
+) -> None:
     """Writes all files of a model into `partial`, which is to become `folder`."""
     partial.mkdir(parents=True)
     description = describe(model)
     for name, codec in _codecs(description).items():
         own = model.modality(name).codec.files()
-        codec["args"] = {argument: value for argument, value in codec["args"].items() if argument not in own}
-        codec["files"] = {argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()}
+        codec["args"] = {
+            argument: value for argument, value in codec["args"].items() if argument not in own
+        }
+        codec["files"] = {
+            argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()
+        }
         for argument, path in own.items():
             size = _copy(path, partial / codec["files"][argument])
-            say(f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'")
+            say(
+                f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'"
+            )
 
     save_tensors(weights, partial / WEIGHTS)
     description["weights"] = {"sha256": digest_tensors(weights), "step": step}
     parts = [path for path in sorted(partial.rglob("*")) if path.is_file()]
-    description["files"] = {path.relative_to(partial).as_posix(): digest_now(path) for path in parts}
+    description["files"] = {
+        path.relative_to(partial).as_posix(): digest_now(path) for path in parts
+    }
     description = {"sha256": digest_json(description)} | description
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
 
@@ -150,7 +184,9 @@ def files(folder: Path) -> tuple[Path, Path]:
         ValueError: the folder is not a released model.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}")
+        raise FileNotFoundError(
+            f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}"
+        )
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ValueError(
@@ -180,16 +216,22 @@ def verify(folder: str | Path) -> Verified:
     try:
         told, held = description.pop("sha256"), dict(description["files"])
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ValueError(f"{config}: holds no checksums; save the model again with this version of flowbind") from None
+        raise ValueError(
+            f"{config}: holds no checksums; save the model again with this version of flowbind"
+        ) from None
     if told != digest_json(description):
         raise ValueError(f"{config}: changed since it was written (checksum)")
     _check_files(folder, held, lambda files: track(files, f"verifying {folder}"))
     size = config.stat().st_size + sum((folder / file).stat().st_size for file in held)
-    weights = description.get("weights") or {"sha256": digest_tensors(load_file(weights_file))}  # older models have none
+    weights = description.get("weights") or {
+        "sha256": digest_tensors(load_file(weights_file))
+    }  # older models have none
     return Verified(1 + len(held), size, weights["sha256"])
 
 
-def _check_files(folder: Path, checksums: Mapping[str, str], shown: Callable[[Collection], Iterable] = iter) -> None:
+def _check_files(
+    folder: Path, checksums: Mapping[str, str], shown: Callable[[Collection], Iterable] = iter
+) -> None:
     """Reads files of a released model and compares their checksums; `shown` wraps them to show progress."""
     for file, sha256 in shown(checksums.items()):
         path = _inside(folder, folder / file)
@@ -205,7 +247,9 @@ def _inside(folder: Path, path: Path) -> Path:
     """
     own = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
     if not own or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
-        raise ValueError(f"{folder / CONFIG}: names '{path}', allowed are {WEIGHTS} and what is in {folder / CODECS}")
+        raise ValueError(
+            f"{folder / CONFIG}: names '{path}', allowed are {WEIGHTS} and what is in {folder / CODECS}"
+        )
     return path
 
 
@@ -237,7 +281,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is not a released model, or one of its files is damaged.
     """
-    folder = Path(os.path.abspath(folder))  # codecs are read at first use, wherever the process is then
+    folder = Path(
+        os.path.abspath(folder)
+    )  # codecs are read at first use, wherever the process is then
     config, weights_file = files(folder)
     try:
         description = read_json(config, LARGEST)

@@ -17,7 +17,9 @@ def shipped_folder() -> Path:
 def shipped_recipes() -> list[str]:
     """The recipes that come with flowbind, as they are named everywhere: `recipes/shapes.yaml`."""
     folder = shipped_folder()
-    return sorted(f"{FOLDER}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.yaml"))
+    return sorted(
+        f"{FOLDER}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.yaml")
+    )
 
 
 def locate(path: str | Path) -> Path:

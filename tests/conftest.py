@@ -18,7 +18,10 @@ from flowbind.cli import main
 
 TOYS = {
     "modalities": {"word": "tests.toy:Word", "vector": "tests.toy:Vector"},
-    "codecs": {"toy": "tests.toy:ToyCodec", "toy-word": "tests.toy:WordCodec", "toy-learned": "tests.toy:LearnedCodec",
+    "codecs": {
+        "toy": "tests.toy:ToyCodec",
+        "toy-word": "tests.toy:WordCodec",
+        "toy-learned": "tests.toy:LearnedCodec",
         "digit-ids": "tests.toy_kinds:DigitIds",
         "digit-grid": "tests.toy_kinds:DigitGrid",
         "digit-sequence": "tests.toy_kinds:DigitSequence",
@@ -46,12 +49,17 @@ def register_toys(monkeypatch):
     installed = registry.installed
 
     def with_toys(kind):
-        extra = {name: EntryPoint(name, value, registry.GROUPS[kind]) for name, value in TOYS.get(kind, {}).items()}
+        extra = {
+            name: EntryPoint(name, value, registry.GROUPS[kind])
+            for name, value in TOYS.get(kind, {}).items()
+        }
         return {**installed(kind), **extra}
 
     data = ("data.folder", "data.raw", "data.manifest")
     names = ("registry", *data, "cli.check", "cli.overrides", "cli.modalities", "cli.prepare")
-    modules = [import_module(f"flowbind.{name}") for name in names]  # all of them first: they take the name over
+    modules = [
+        import_module(f"flowbind.{name}") for name in names
+    ]  # all of them first: they take the name over
     for module in modules:
         monkeypatch.setattr(module, "installed", with_toys)
 
@@ -112,7 +120,14 @@ def world(tmp_path, toys, command, files):
     (tmp_path / "files").symlink_to(files)
     out = tmp_path / "data"
     code, _, err = command(
-        "prepare", "folder", "--source", tmp_path / "files", "--labels", tmp_path / "files/labels.csv", "--out", out
+        "prepare",
+        "folder",
+        "--source",
+        tmp_path / "files",
+        "--labels",
+        tmp_path / "files/labels.csv",
+        "--out",
+        out,
     )
     assert code == 0, err
     recipe = tmp_path / "recipe.yaml"

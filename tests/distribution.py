@@ -20,7 +20,9 @@ def write_distribution(
         [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
         for group, entries in entry_points.items()
     )
-    (info / "entry_points.txt").write_text("\n".join(line for section in sections for line in section))
+    (info / "entry_points.txt").write_text(
+        "\n".join(line for section in sections for line in section)
+    )
 
 
 @contextmanager

@@ -87,7 +87,13 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(width: int, height: int, rows: bytes, *more: bytes) -> bytes:
     """A grey PNG with any header and any content."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(more) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + head
+        + b"".join(more)
+        + chunk(b"IDAT", zlib.compress(rows, 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 def picture(kind: str, draw: random.Random) -> bytes:
@@ -99,15 +105,45 @@ def picture(kind: str, draw: random.Random) -> bytes:
 
 def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     """What is wrong, suffix, content, and whether it may be read."""
-    kinds = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp", "BMP": ".bmp", "GIF": ".gif", "TIFF": ".tif", "AVIF": ".avif"}
-    kinds |= {"JPEG2000": ".jp2", "PPM": ".ppm", "TGA": ".tga", "ICO": ".ico", "QOI": ".qoi", "SGI": ".sgi", "DDS": ".dds"}
+    kinds = {
+        "PNG": ".png",
+        "JPEG": ".jpg",
+        "WEBP": ".webp",
+        "BMP": ".bmp",
+        "GIF": ".gif",
+        "TIFF": ".tif",
+        "AVIF": ".avif",
+    }
+    kinds |= {
+        "JPEG2000": ".jp2",
+        "PPM": ".ppm",
+        "TGA": ".tga",
+        "ICO": ".ico",
+        "QOI": ".qoi",
+        "SGI": ".sgi",
+        "DDS": ".dds",
+    }
     for kind, suffix in kinds.items():
         whole = picture(kind, draw)
-        yield from ((what, suffix, content, kind != "PNG") for what, content in cuts(whole, draw, 6))
-        yield from ((what, suffix, content, kind != "PNG") for what, content in flips(whole, draw, 8))
+        yield from (
+            (what, suffix, content, kind != "PNG") for what, content in cuts(whole, draw, 6)
+        )
+        yield from (
+            (what, suffix, content, kind != "PNG") for what, content in flips(whole, draw, 8)
+        )
     yield "60,000 pixels a side, promised", ".png", png(60_000, 60_000, b"\0"), False
-    yield "10,000 pixels a side, all there", ".png", png(10_000, 10_000, bytes(10_001 * 10_000)), False
-    yield "9,400 pixels a side, all there, allowed", ".png", png(9400, 9400, bytes(9401 * 9400)), True
+    yield (
+        "10,000 pixels a side, all there",
+        ".png",
+        png(10_000, 10_000, bytes(10_001 * 10_000)),
+        False,
+    )
+    yield (
+        "9,400 pixels a side, all there, allowed",
+        ".png",
+        png(9400, 9400, bytes(9401 * 9400)),
+        True,
+    )
     yield "2^31 - 1 pixels wide", ".png", png(2**31 - 1, 1, b"\0"), False
     yield "no pixels", ".png", png(0, 0, b""), False
     yield (
@@ -130,7 +166,12 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     jpeg[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
     yield "65,500 pixels a side, promised", ".jpg", bytes(jpeg), False
     webp = (
-        b"RIFF" + struct.pack("<I", 4 + 18) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\0\xfe\x3f\0"
+        b"RIFF"
+        + struct.pack("<I", 4 + 18)
+        + b"WEBPVP8X"
+        + struct.pack("<I", 10)
+        + bytes(4)
+        + b"\xfe\x3f\0\xfe\x3f\0"
     )
     yield "16,383 pixels a side, promised", ".webp", webp, False
     yield "a GIF", ".png", picture("GIF", draw), True
@@ -139,7 +180,12 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "65,500 pixels a side, promised", ".gif", bytes(gif), False
     yield "65,500 pixels a side, promised", ".ppm", b"P6 65500 65500 255\n" + bytes(99), False
     yield "9,000 pixels a side, promised", ".ppm", b"P6 9000 9000 255\n" + bytes(99), False
-    yield "a drawing in words", ".png", b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>', False
+    yield (
+        "a drawing in words",
+        ".png",
+        b'<svg xmlns="http://www.w3.org/2000/svg" width="99999" height="99999"/>',
+        False,
+    )
     yield "a program", ".jpg", b"\x7fELF" + draw.randbytes(300), False
     yield (
         "an EPS, which a program would draw",
@@ -150,7 +196,11 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
 
 
 def wav(
-    rate: int = 16_000, channels: int = 1, bits: int = 16, stated: int | None = None, data: bytes = bytes(640)
+    rate: int = 16_000,
+    channels: int = 1,
+    bits: int = 16,
+    stated: int | None = None,
+    data: bytes = bytes(640),
 ) -> bytes:
     """A WAV with any header."""
     block = channels * bits // 8
@@ -176,12 +226,29 @@ def sound(form: str, subtype: str, samples: np.ndarray, rate: int = 16_000) -> b
 
 def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     tone = np.sin(np.arange(3000) / 7).astype(np.float32)
-    kinds = [("WAV", "PCM_16", ".wav"), ("FLAC", "PCM_16", ".flac"), ("OGG", "VORBIS", ".ogg"), ("AIFF", "PCM_16", ".aif")]
-    kinds += [("OGG", "OPUS", ".opus"), ("MP3", "MPEG_LAYER_III", ".mp3"), ("WAV", "GSM610", ".wav"), ("AU", "ULAW", ".au")]
-    kinds += [("CAF", "ALAC_16", ".caf"), ("W64", "PCM_16", ".w64"), ("RF64", "FLOAT", ".rf64"), ("WAV", "MS_ADPCM", ".wav")]
+    kinds = [
+        ("WAV", "PCM_16", ".wav"),
+        ("FLAC", "PCM_16", ".flac"),
+        ("OGG", "VORBIS", ".ogg"),
+        ("AIFF", "PCM_16", ".aif"),
+    ]
+    kinds += [
+        ("OGG", "OPUS", ".opus"),
+        ("MP3", "MPEG_LAYER_III", ".mp3"),
+        ("WAV", "GSM610", ".wav"),
+        ("AU", "ULAW", ".au"),
+    ]
+    kinds += [
+        ("CAF", "ALAC_16", ".caf"),
+        ("W64", "PCM_16", ".w64"),
+        ("RF64", "FLOAT", ".rf64"),
+        ("WAV", "MS_ADPCM", ".wav"),
+    ]
     for form, subtype, suffix in kinds:
         whole = sound(form, subtype, tone)
-        yield from ((what, suffix, content, form == "MP3") for what, content in cuts(whole, draw, 6))
+        yield from (
+            (what, suffix, content, form == "MP3") for what, content in cuts(whole, draw, 6)
+        )
         yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 8))
     yield "3 GB, promised", ".wav", wav(stated=0x7FF00000), False
     yield "2,147,483,647 Hz", ".wav", wav(rate=2**31 - 1), False
@@ -194,7 +261,12 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "not a number", ".wav", sound("WAV", "FLOAT", np.array([0, np.nan, 0], np.float32)), False
     yield "infinite", ".wav", sound("WAV", "FLOAT", np.array([0, -np.inf, 0], np.float32)), False
     yield "1e300", ".wav", sound("WAV", "DOUBLE", np.array([0, 1e300, 0])), False
-    yield "700 s in a small file", ".flac", sound("FLAC", "PCM_16", np.zeros(700 * 8000, np.int16), 8000), False
+    yield (
+        "700 s in a small file",
+        ".flac",
+        sound("FLAC", "PCM_16", np.zeros(700 * 8000, np.int16), 8000),
+        False,
+    )
     yield "700 s", ".wav", wav(rate=100, data=bytes(2 * 700 * 100)), False
     flac = bytearray(sound("FLAC", "PCM_16", tone))
     flac[21:26] = b"\xff" * 5  # STREAMINFO's number of samples, and bits of what stands before it
@@ -210,13 +282,19 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
 PLY = "ply\nformat {form} 1.0\nelement vertex {count}\nproperty float x\nproperty float y\nproperty float z\n{more}end_header\n"
 
 
-def ply(count: Any = 2, body: bytes = b"0 0 0\n1 1 1\n", form: str = "ascii", more: str = "") -> bytes:
+def ply(
+    count: Any = 2, body: bytes = b"0 0 0\n1 1 1\n", form: str = "ascii", more: str = ""
+) -> bytes:
     return PLY.format(form=form, count=count, more=more).encode() + body
 
 
 OBJ = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n"
 OFF = b"OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n"
-STL = bytes(80) + struct.pack("<I", 2) + 2 * (struct.pack("<12f", 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0) + bytes(2))
+STL = (
+    bytes(80)
+    + struct.pack("<I", 2)
+    + 2 * (struct.pack("<12f", 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0) + bytes(2))
+)
 FACES = "element face {count}\nproperty list uchar int vertex_indices\n"
 
 
@@ -234,7 +312,11 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 5))
         yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 6))
     huge = 10**18
-    for form, body in (("ascii", b"0 0 0\n"), ("binary_little_endian", bytes(24)), ("binary_big_endian", bytes(24))):
+    for form, body in (
+        ("ascii", b"0 0 0\n"),
+        ("binary_little_endian", bytes(24)),
+        ("binary_big_endian", bytes(24)),
+    ):
         yield f"{huge} points, promised, {form}", ".ply", ply(huge, body, form), False
         yield f"10^40 points, promised, {form}", ".ply", ply(10**40, body, form), False
         yield f"-5 points, {form}", ".ply", ply(-5, body, form), False
@@ -245,7 +327,12 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "1e300", ".ply", ply(body=b"0 0 0\n1 1e300 1\n"), True
     yield "not numbers at all", ".ply", ply(body=b"nan nan nan\n1 inf 1\n"), False
     yield "words for numbers", ".ply", ply(body=b"0 0 0\na b c\n"), False
-    yield "not numbers, binary", ".ply", ply(1, struct.pack("<3f", 0, float("nan"), 0), "binary_little_endian"), False
+    yield (
+        "not numbers, binary",
+        ".ply",
+        ply(1, struct.pack("<3f", 0, float("nan"), 0), "binary_little_endian"),
+        False,
+    )
     yield (
         "10^18 faces, promised",
         ".ply",
@@ -255,7 +342,12 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield (
         "a list of 255 in a short file",
         ".ply",
-        ply(3, np.zeros(9, "<f4").tobytes() + b"\xff\0\0", "binary_little_endian", FACES.format(count=1)),
+        ply(
+            3,
+            np.zeros(9, "<f4").tobytes() + b"\xff\0\0",
+            "binary_little_endian",
+            FACES.format(count=1),
+        ),
         False,
     )
     yield (
@@ -268,20 +360,50 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "x twice", ".ply", ply().replace(b"float y", b"float x"), False
     yield "an unknown type", ".ply", ply().replace(b"float x", b"string x"), False
     yield "an unknown encoding", ".ply", ply(form="ebcdic"), False
-    yield "a header without an end", ".ply", b"ply\nformat ascii 1.0\n" + b"comment a\n" * 1000, False
+    yield (
+        "a header without an end",
+        ".ply",
+        b"ply\nformat ascii 1.0\n" + b"comment a\n" * 1000,
+        False,
+    )
     yield "points without faces", ".obj", b"v 0 0 0\nv 1 0 0\n", True
-    yield "vertices that are not numbers", ".obj", b"v nan nan nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
+    yield (
+        "vertices that are not numbers",
+        ".obj",
+        b"v nan nan nan\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+        False,
+    )
     yield "infinite vertices", ".obj", b"v inf 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
     yield "vertices of 1e300", ".obj", b"v 1e300 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
     yield "a face without area", ".obj", b"v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", True
-    yield "a face of points that are not there", ".obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99\n", False
+    yield (
+        "a face of points that are not there",
+        ".obj",
+        b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99\n",
+        False,
+    )
     yield "a face of 10^12", ".obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 1000000000000\n", False
     yield "a material elsewhere", ".obj", b"mtllib ../../../../etc/passwd\nusemtl a\n" + OBJ, True
-    yield "10^18 vertices, promised", ".off", OFF.replace(b"4 4 0", b"1000000000000000000 4 0"), False
+    yield (
+        "10^18 vertices, promised",
+        ".off",
+        OFF.replace(b"4 4 0", b"1000000000000000000 4 0"),
+        False,
+    )
     yield "10^9 faces, promised", ".off", OFF.replace(b"4 4 0", b"4 1000000000 0"), False
     yield "-4 vertices", ".off", OFF.replace(b"4 4 0", b"-4 4 0"), False
-    yield "2^32 - 1 triangles, promised", ".stl", bytes(80) + b"\xff\xff\xff\xff" + bytes(100), False
-    yield "not numbers", ".stl", STL[:84] + struct.pack("<12f", *[float("nan")] * 12) + bytes(2) + STL[134:], True
+    yield (
+        "2^32 - 1 triangles, promised",
+        ".stl",
+        bytes(80) + b"\xff\xff\xff\xff" + bytes(100),
+        False,
+    )
+    yield (
+        "not numbers",
+        ".stl",
+        STL[:84] + struct.pack("<12f", *[float("nan")] * 12) + bytes(2) + STL[134:],
+        True,
+    )
     yield "4 GB, promised", ".glb", b"glTF" + struct.pack("<II", 2, 0xFFFFFFFF) + bytes(40), False
     yield from _gltfs()
     yield from _tables(draw)
@@ -309,21 +431,49 @@ def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
 
     yield "sound", ".gltf", scene(), True
     yield "10^15 numbers, promised", ".gltf", scene(accessors=[accessor | {"count": 10**15}]), False
-    yield "10^15 numbers, of no buffer", ".gltf", scene(accessors=[{**accessor, "count": 10**15, "bufferView": None}]), False
+    yield (
+        "10^15 numbers, of no buffer",
+        ".gltf",
+        scene(accessors=[{**accessor, "count": 10**15, "bufferView": None}]),
+        False,
+    )
     many = [{"componentType": 5126, "count": 40_000_000, "type": "VEC3"}] * 50
     primitives = [{"primitives": [{"attributes": {"POSITION": n}} for n in range(50)]}]
     yield "2 * 10^9 points, all zeros", ".gltf", scene(accessors=many, meshes=primitives), False
-    yield "numbers that overlap", ".gltf", scene(
-        accessors=[accessor | {"count": 10**8}], bufferViews=[{"buffer": 0, "byteLength": 36, "byteStride": 0}]
-    ), False
+    yield (
+        "numbers that overlap",
+        ".gltf",
+        scene(
+            accessors=[accessor | {"count": 10**8}],
+            bufferViews=[{"buffer": 0, "byteLength": 36, "byteStride": 0}],
+        ),
+        False,
+    )
     circle = [{"mesh": 0, "children": [1]}, {"children": [0]}]
     yield "a circle of nodes", ".gltf", scene(nodes=circle), False
-    deep = [{"children": [n + 1], "mesh": 0, "scale": [2, 2, 2]} for n in range(20_000)] + [{"mesh": 0}]
+    deep = [{"children": [n + 1], "mesh": 0, "scale": [2, 2, 2]} for n in range(20_000)] + [
+        {"mesh": 0}
+    ]
     yield "20,000 nodes, one below the other", ".gltf", scene(nodes=deep), True
-    yield "a million nodes", ".gltf", scene(nodes=[{"mesh": 0}] * 10**6, scenes=[{"nodes": list(range(10**6))}]), False
+    yield (
+        "a million nodes",
+        ".gltf",
+        scene(nodes=[{"mesh": 0}] * 10**6, scenes=[{"nodes": list(range(10**6))}]),
+        False,
+    )
     yield "lists in lists", ".gltf", b'{"asset":' + b"[" * 100_000, False
-    yield "numbers elsewhere", ".gltf", scene(buffers=[{"byteLength": 36, "uri": "../../../../../etc/passwd"}]), False
-    yield "numbers on the network", ".gltf", scene(buffers=[{"byteLength": 36, "uri": "http://127.0.0.1:9/a.bin"}]), False
+    yield (
+        "numbers elsewhere",
+        ".gltf",
+        scene(buffers=[{"byteLength": 36, "uri": "../../../../../etc/passwd"}]),
+        False,
+    )
+    yield (
+        "numbers on the network",
+        ".gltf",
+        scene(buffers=[{"byteLength": 36, "uri": "http://127.0.0.1:9/a.bin"}]),
+        False,
+    )
     yield "compressed", ".gltf", scene(extensionsRequired=["KHR_draco_mesh_compression"]), False
 
 
@@ -333,20 +483,46 @@ def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     np.save(npy, np.arange(12, dtype=np.float32).reshape(4, 3))
     head = b"VERSION 0.7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH %s\nHEIGHT 1\nPOINTS %s\nDATA %s\n"
     text = head % (b"2", b"2", b"ascii") + b"0 0 0\n1 1 1\n"
-    packed = head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 26, 24) + b"\x17" + bytes(24) + b"\0"
-    for suffix, whole in ((".xyz", b"0 0 0\n1 0 0\n0 1 0\n"), (".npy", npy.getvalue()), (".pcd", text), (".pcd", packed)):
+    packed = (
+        head % (b"2", b"2", b"binary_compressed")
+        + struct.pack("<II", 26, 24)
+        + b"\x17"
+        + bytes(24)
+        + b"\0"
+    )
+    for suffix, whole in (
+        (".xyz", b"0 0 0\n1 0 0\n0 1 0\n"),
+        (".npy", npy.getvalue()),
+        (".pcd", text),
+        (".pcd", packed),
+    ):
         yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 4))
         yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 5))
     huge = b"9" * 18
     for form in (b"ascii", b"binary", b"binary_compressed"):
-        yield f"10^18 points, promised, {form.decode()}", ".pcd", head % (huge, huge, form) + bytes(60), False
+        yield (
+            f"10^18 points, promised, {form.decode()}",
+            ".pcd",
+            head % (huge, huge, form) + bytes(60),
+            False,
+        )
     bomb = struct.pack("<II", 2**20, 2**29) + b"\0\0" + b"\xe0\xff\0" * 2**18
     yield "a bomb", ".pcd", head % (b"44739242", b"44739242", b"binary_compressed") + bomb, False
-    yield "a repetition of nothing", ".pcd", head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 3, 24) + b"\xe0\x0a\x05", False
+    yield (
+        "a repetition of nothing",
+        ".pcd",
+        head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 3, 24) + b"\xe0\x0a\x05",
+        False,
+    )
     objects = io.BytesIO()
     np.save(objects, np.array([{}, 1], dtype=object), allow_pickle=True)
     yield "objects", ".npy", objects.getvalue(), False
-    yield "10^13 points, promised", ".npy", npy.getvalue().replace(b"(4, 3), }", b"(%d, 3), }" % 10**13), False
+    yield (
+        "10^13 points, promised",
+        ".npy",
+        npy.getvalue().replace(b"(4, 3), }", b"(%d, 3), }" % 10**13),
+        False,
+    )
     yield "a header that is a program", ".npy", npy.getvalue().replace(b"(4, 3)", b"exit()"), False
     yield "a million words", ".xyz", b"word " * 10**6, False
     yield "a million comments", ".xyz", b"# a\n" * 10**6, False
@@ -358,7 +534,10 @@ def _archives() -> Iterator[tuple[str, str, bytes, bool]]:
     """Archives that unpack to much, and XML that means more than it says."""
     for suffix, name in ((".npz", "points.npy"), (".3mf", "3D/3dmodel.model")):
         file = io.BytesIO()
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(name, "w") as member:
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open(name, "w") as member,
+        ):
             for _ in range(600):
                 member.write(bytes(2**20))
         yield "600 MB of zeros", suffix, file.getvalue(), False
@@ -427,7 +606,9 @@ def samples(folder: Path, draw: random.Random) -> Iterator[Input]:
 BOMB = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"b{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
 )
-MERGES = "a: &a0 {x: 1}\n" + "".join(f"b{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12))
+MERGES = "a: &a0 {x: 1}\n" + "".join(
+    f"b{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}\n" for n in range(1, 12)
+)
 
 RECIPES: dict[str, str | bytes] = {
     "a bomb of aliases": BOMB,
@@ -531,7 +712,10 @@ def manifests(folder: Path, draw: random.Random) -> Iterator[Input]:
     }
     for number, (what, content) in enumerate(lines.items()):
         path = here / f"bad{number:03}.jsonl"
-        path.write_bytes((content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content) + b"\n")
+        path.write_bytes(
+            (content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+            + b"\n"
+        )
         yield Input(what, "manifest", path)
     (there := folder / "manifests").mkdir()
     yield from (Input(what, "manifest", path) for what, path in places(there, ".jsonl"))
@@ -561,7 +745,9 @@ def weights(folder: Path, draw: random.Random) -> Iterator[Input]:
         "a header that is no JSON": headed(b"{a"),
         "a header of lists in lists": headed(b"[" * 50_000),
         "a list for a header": headed([1]),
-        "overlapping offsets": headed(one() | {"other": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}),
+        "overlapping offsets": headed(
+            one() | {"other": {"dtype": "F32", "shape": [4], "data_offsets": [8, 24]}}
+        ),
         "offsets past the end": headed(one(offsets=(0, 2**40))),
         "offsets before the beginning": headed(one(offsets=(-16, 0))),
         "offsets that go back": headed(one(offsets=(16, 0))),
@@ -571,7 +757,9 @@ def weights(folder: Path, draw: random.Random) -> Iterator[Input]:
         "a size of 2^62": headed(one(shape=(2**62, 4))),
         "a size below zero": headed(one(shape=(-4,))),
         "a size in words": headed(one(shape="many")),
-        "the same name twice": headed(json.dumps(one())[:-1].encode() + b", " + json.dumps(one())[1:].encode()),
+        "the same name twice": headed(
+            json.dumps(one())[:-1].encode() + b", " + json.dumps(one())[1:].encode()
+        ),
         "another network's": safetensors({"weight": torch.zeros(3)}),
         "one tensor less": safetensors({key: value for key, value in state.items() if key != name}),
         "one tensor more": safetensors(state | {"more": torch.zeros(3)}),
@@ -628,9 +816,7 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "no modalities": changed(*args, "modalities", value={}),
         "a list of modalities": changed(*args, "modalities", value=["text"]),
         "one modality": changed(*args, "modalities", value={"text": own["text"]}),
-        "a dot in a name": changed(
-            "modalities", value={"a.b": own["text"], "c": own["image"]}
-        ),
+        "a dot in a name": changed("modalities", value={"a.b": own["text"], "c": own["image"]}),
         "a dotted modality": changed(*image, "name", value="os.system"),
         "a dotted codec": changed(*codec, "name", value="subprocess.Popen"),
         "an entry point's spelling": changed(*codec, "name", value="os:system"),
@@ -638,7 +824,9 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "a list for a codec": changed(*codec, "name", value=["small-image"]),
         "no codec": changed(*codec, value=None),
         "an unknown argument": changed(*codec, "args", value={"command": "touch canary"}),
-        "an argument of another type": changed(*args, "modalities", "text", "args", "codec", "args", "embedding", value="many"),
+        "an argument of another type": changed(
+            *args, "modalities", "text", "args", "codec", "args", "embedding", value="many"
+        ),
         "a list of arguments": changed(*codec, "args", value=[1]),
         "weights up and out": changed(*codec, "args", "weights", value="../../../../etc/passwd"),
         "weights up and in": changed(*codec, "args", "weights", value="codecs/../../x.safetensors"),
@@ -651,7 +839,9 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "a width in words": changed(*args, "head", "width", value="wide"),
         "an unknown size": changed(*args, "head", "length", value=3),
         "a list of sizes": changed(*args, "drift", value=[1]),
-        "its own depth of 10^9": changed(*image, "args", "drift", value={"width": 8, "depth": 10**9, "ratio": 4}),
+        "its own depth of 10^9": changed(
+            *image, "args", "drift", value={"width": 8, "depth": 10**9, "ratio": 4}
+        ),
         "another width": changed(*args, "drift", "width", value=16),
         "a dotted method": changed("method", "name", value="os.system"),
         "no method": changed("method", value=None),
@@ -662,10 +852,14 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
     }
     held = {
         "no weights at all": b"",
-        "whole numbers": safetensors({name: tensor.to(torch.int32) for name, tensor in state.items()}),
+        "whole numbers": safetensors(
+            {name: tensor.to(torch.int32) for name, tensor in state.items()}
+        ),
         "two precisions": safetensors(state | {first: state[first].half()}),
         "another shape": safetensors(state | {first: torch.zeros(1)}),
-        "one tensor less": safetensors({name: tensor for name, tensor in state.items() if name != first}),
+        "one tensor less": safetensors(
+            {name: tensor for name, tensor in state.items() if name != first}
+        ),
         "one tensor more": safetensors(state | {"more": torch.zeros(1)}),
         "a header of 2^63 bytes": struct.pack("<Q", 2**63) + b"{}",
         "cut": safetensors(state)[:-1],
@@ -673,12 +867,16 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
     }
     for number, (what, content) in enumerate([*described.items(), *held.items()]):
         path = shutil.copytree(whole, here / f"bad{number:03}")
-        (path / ("model.json" if number < len(described) else "model.safetensors")).write_bytes(content)
+        (path / ("model.json" if number < len(described) else "model.safetensors")).write_bytes(
+            content
+        )
         yield Input(what, "release", path)
     for file in ("model.json", "model.safetensors"):
         (there := here / file.replace(".", "-")).mkdir()
         for number, (what, place) in enumerate(places(there, ".x")):
-            with contextlib.suppress(OSError, ValueError):  # names that nothing can have, and what is not there
+            with contextlib.suppress(
+                OSError, ValueError
+            ):  # names that nothing can have, and what is not there
                 path = shutil.copytree(whole, there / f"bad{number:03}")
                 (path / file).unlink()
                 place.rename(path / file)
@@ -695,7 +893,11 @@ def stores(folder: Path) -> Iterator[Input]:
     """Latent stores whose manifests were forged, checksums and all."""
     (here := folder / "store").mkdir()
     whole = here / "whole"
-    write_shard(whole / "0.safetensors", {"a": torch.ones(4, 3), LINE: torch.arange(4)}, {"key": "k", "bad": "[]"})
+    write_shard(
+        whole / "0.safetensors",
+        {"a": torch.ones(4, 3), LINE: torch.arange(4)},
+        {"key": "k", "bad": "[]"},
+    )
     finish_store(whole, [(["a"], ["0.safetensors"])], {"a": {"codec": "A"}}, "m", "s")
     told = json.loads((whole / MANIFEST).read_text())
     del told["sha256"]
@@ -728,7 +930,14 @@ def stores(folder: Path) -> Iterator[Input]:
         (path / MANIFEST).write_text(json.dumps({"sha256": digest_json(manifest)} | manifest))
         yield Input(what, "store", path)
     for number, content in enumerate(
-        (b"", b"[]", b"[" * 100_000, b"\xff", b'{"format": 2}', b'{"format": ' + b"9" * 10_000 + b"}")
+        (
+            b"",
+            b"[]",
+            b"[" * 100_000,
+            b"\xff",
+            b'{"format": 2}',
+            b'{"format": ' + b"9" * 10_000 + b"}",
+        )
     ):
         path = shutil.copytree(whole, here / f"text{number:03}")
         (path / MANIFEST).write_bytes(content)
@@ -750,7 +959,9 @@ def datasets(folder: Path) -> Iterator[Input]:
         "coco: from the root": (
             "coco",
             annotations,
-            json.dumps({"images": [{"id": 1, "file_name": "/etc/a.jpg"}], "annotations": [caption]}),
+            json.dumps(
+                {"images": [{"id": 1, "file_name": "/etc/a.jpg"}], "annotations": [caption]}
+            ),
         ),
         "coco: lists in lists": ("coco", annotations, "[" * 100_000),
         "coco: 10,000 digits": ("coco", annotations, '{"images": ' + "9" * 10_000 + "}"),
@@ -765,12 +976,28 @@ def datasets(folder: Path) -> Iterator[Input]:
             "results.csv",
             "image_name| comment_number| comment\nC:\\a.jpg| 0| a\n",
         ),
-        "flickr30k: a cell of 10^6": ("flickr30k", "captions.txt", "image,caption\na.jpg," + "a" * 10**6 + "\n"),
+        "flickr30k: a cell of 10^6": (
+            "flickr30k",
+            "captions.txt",
+            "image,caption\na.jpg," + "a" * 10**6 + "\n",
+        ),
         "flickr30k: a zero": ("flickr30k", "captions.txt", "image,caption\na\0.jpg,a\n"),
         "flickr30k: not UTF-8": ("flickr30k", "captions.txt", b"image,caption\na.jpg,\xe9\n"),
-        "audiocaps: up and out": ("audiocaps", "test.csv", f"audiocap_id,youtube_id,start_time,caption\n1,{out},0,a\n"),
-        "audiocaps: no time": ("audiocaps", "test.csv", "audiocap_id,youtube_id,start_time,caption\n1,a,inf,a\n"),
-        "pix3d: up and out": ("pix3d", "pix3d.json", json.dumps([{"img": out, "model": out, "category": "a"}])),
+        "audiocaps: up and out": (
+            "audiocaps",
+            "test.csv",
+            f"audiocap_id,youtube_id,start_time,caption\n1,{out},0,a\n",
+        ),
+        "audiocaps: no time": (
+            "audiocaps",
+            "test.csv",
+            "audiocap_id,youtube_id,start_time,caption\n1,a,inf,a\n",
+        ),
+        "pix3d: up and out": (
+            "pix3d",
+            "pix3d.json",
+            json.dumps([{"img": out, "model": out, "category": "a"}]),
+        ),
         "pix3d: objects in objects": ("pix3d", "pix3d.json", '[{"img":' * 100_000),
         "vggsound: up and out": ("vggsound", "vggsound.csv", f"{out},1,a,test\n"),
         "vggsound: another split": ("vggsound", "vggsound.csv", "a,1,a,evil\n"),
@@ -858,21 +1085,47 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
 
     if kind in NAMES:
         other = "image" if kind == "text" else "text"
-        generate = command("generate", model, "--from", f"{kind}={path}", "--to", other, "--out", folder / "made", "--overwrite")
-        literal = kind == "text" and not os.path.isfile(path)  # on the command line, no file is a caption itself
+        generate = command(
+            "generate",
+            model,
+            "--from",
+            f"{kind}={path}",
+            "--to",
+            other,
+            "--out",
+            folder / "made",
+            "--overwrite",
+        )
+        literal = kind == "text" and not os.path.isfile(
+            path
+        )  # on the command line, no file is a caption itself
         return {"read": lambda: read(kind, path)} | ({} if literal else {"generate": generate})
     if kind.startswith("prepare"):
         name = kind.split()[1]
         options = ["--labels", path / "labels.csv"] if (path / "labels.csv").is_file() else []
         options += ["--val-samples", 0, "--test-samples", 0] if name == "flickr30k" else []
-        return {"prepare": command("prepare", name, "--source", path, "--out", folder / "prepared", *options)}
+        return {
+            "prepare": command(
+                "prepare", name, "--source", path, "--out", folder / "prepared", *options
+            )
+        }
     return {
         "recipe": {"check": lambda: read_recipe(path), "fit": command("fit", "--config", path)},
         "manifest": {"read": lambda: read_manifest(path)},
         "codec": {"net": lambda: use_codec(path), "print": lambda: print_codec(path)},
         "release": {
             "load": lambda: release.load(path),
-            "generate": command("generate", path, "--from", "text=a", "--to", "image", "--out", folder / "made", "--overwrite"),
+            "generate": command(
+                "generate",
+                path,
+                "--from",
+                "text=a",
+                "--to",
+                "image",
+                "--out",
+                folder / "made",
+                "--overwrite",
+            ),
         },
         "store": {"open": lambda: read_store(path), "verify": command("verify", path)},
     }[kind]
@@ -888,7 +1141,9 @@ def outcome(door: Callable[[], None]) -> tuple[str, str]:
         return "read", ""
     except SystemExit as stop:
         lines = [line for line in said.getvalue().splitlines() if line.startswith("flowbind: ")]
-        return ("refused" if stop.code == 2 and len(lines) == 1 else f"exit {stop.code}"), said.getvalue()
+        return (
+            "refused" if stop.code == 2 and len(lines) == 1 else f"exit {stop.code}"
+        ), said.getvalue()
     except (ValueError, OSError) as error:
         return "refused", str(error)
     except Hang:
@@ -921,8 +1176,19 @@ def bring_all(folder: Path) -> None:
             begin, worked = time.monotonic(), time.process_time()
             became, said = outcome(call)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-            told = {"what": given.what, "kind": given.door, "path": str(given.path), "harmless": given.harmless}
-            told |= {"door": door, "became": became, "said": said, "seconds": time.monotonic() - begin, "peak": peak}
+            told = {
+                "what": given.what,
+                "kind": given.door,
+                "path": str(given.path),
+                "harmless": given.harmless,
+            }
+            told |= {
+                "door": door,
+                "became": became,
+                "said": said,
+                "seconds": time.monotonic() - begin,
+                "peak": peak,
+            }
             told["worked"] = time.process_time() - worked
             print(json.dumps(told), flush=True)
 

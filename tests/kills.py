@@ -90,18 +90,26 @@ class Training(Work):
 
     def unfinished(self, out: Path) -> list[Path]:
         checkpoints = out / "checkpoints"
-        bare = [path for path in checkpoints.glob("*.ckpt") if not path.with_suffix(".json").exists()]
+        bare = [
+            path for path in checkpoints.glob("*.ckpt") if not path.with_suffix(".json").exists()
+        ]
         return [*checkpoints.glob("*.partial"), *bare]
 
     def differing(self, out: Path, whole: Path) -> list[str]:
         """Tensors of weights, average and optimiser; and files that one of the two has alone."""
         mine, other = (_state(run) for run in (out, whole))
         names = [
-            name for name, tensor in other["state_dict"].items() if not torch.equal(tensor, mine["state_dict"][name])
+            name
+            for name, tensor in other["state_dict"].items()
+            if not torch.equal(tensor, mine["state_dict"][name])
         ]
         for key, moments in other["optimizer_states"][0]["state"].items():
             own = mine["optimizer_states"][0]["state"][key]
-            names += [f"{key}.{name}" for name, value in moments.items() if not torch.equal(value, own[name])]
+            names += [
+                f"{key}.{name}"
+                for name, value in moments.items()
+                if not torch.equal(value, own[name])
+            ]
         return names + sorted(_contents(out).keys() ^ _contents(whole).keys())
 
 
@@ -118,7 +126,9 @@ class CodecTraining(Training):
 
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
         export = f"--model.init_args.export={out}/codec.safetensors"
-        return options("codecs/points", out, export, "--trainer.logger=false", steps=STEPS, every=EVERY)
+        return options(
+            "codecs/points", out, export, "--trainer.logger=false", steps=STEPS, every=EVERY
+        )
 
     def differing(self, out: Path, whole: Path) -> list[str]:
         exports = [(run / "codec.safetensors").read_bytes() for run in (out, whole)]
@@ -133,7 +143,9 @@ class Encoding(Work):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         pair, word = '{{"word": "{0}", "twin": "{0}"}}\n', '{{"word": "{0}"}}\n'
-        lines = [(pair if n < PAIRS else word).format(f"{n % 1000:03d}") for n in range(PAIRS + WORDS)]
+        lines = [
+            (pair if n < PAIRS else word).format(f"{n % 1000:03d}") for n in range(PAIRS + WORDS)
+        ]
         (folder / "words.jsonl").write_text("".join(lines))
         (folder / "words.yaml").write_text(WORDS_RECIPE.format(folder=folder, seconds=SECONDS))
 
@@ -154,7 +166,11 @@ def _state(run: Path) -> dict:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def _command(*arguments: object) -> tuple[int, str, str]:
@@ -182,7 +198,9 @@ def start(arguments: list[object], log: Path) -> int:
         os._exit(code)
 
 
-def finish(child: int, seconds: float | None = None, writes: Callable[[], bool] | None = None) -> bool:
+def finish(
+    child: int, seconds: float | None = None, writes: Callable[[], bool] | None = None
+) -> bool:
     """Waits for a process, or kills it and its workers after some seconds, or the next time after them that it writes.
 
     Args:
@@ -198,7 +216,9 @@ def finish(child: int, seconds: float | None = None, writes: Callable[[], bool] 
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             if os.waitstatus_to_exitcode(status):
-                raise SystemExit(f"a command ended with code {os.waitstatus_to_exitcode(status)}; see kills.log")
+                raise SystemExit(
+                    f"a command ended with code {os.waitstatus_to_exitcode(status)}; see kills.log"
+                )
             return True
         time.sleep(0.0005)
     os.killpg(child, signal.SIGKILL)
@@ -260,7 +280,9 @@ def torment(work: Work, wanted: int, draw: random.Random, log: Path) -> None:
 
 
 def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=200, help="of the training of a model")
     parser.add_argument("--codec", type=int, default=40, help="of the training of a codec")
@@ -269,7 +291,11 @@ def run() -> None:
     given = parser.parse_args()
 
     folder, draw = given.folder.resolve(), random.Random(given.seed)
-    for kind, kills in ((Training, given.kills), (CodecTraining, given.codec), (Encoding, given.encode)):
+    for kind, kills in (
+        (Training, given.kills),
+        (CodecTraining, given.codec),
+        (Encoding, given.encode),
+    ):
         if kills:
             torment(kind(folder), kills, draw, folder / "kills.log")
 

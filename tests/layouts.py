@@ -63,7 +63,9 @@ def karpathy(source, images):
         {
             "sentids": list(range(len(texts))),
             "imgid": k,
-            "sentences": [{"tokens": [], "raw": text, "imgid": k, "sentid": n} for n, text in enumerate(texts)],
+            "sentences": [
+                {"tokens": [], "raw": text, "imgid": k, "sentid": n} for n, text in enumerate(texts)
+            ],
             "split": split,
             "filename": f"{name}.jpg",
         }
@@ -76,7 +78,9 @@ def coco_part(source, part, images, captions=5, there=True):
     """The annotations of these images of COCO, and their pictures if they are to be there."""
     names = {k: f"COCO_{part}_{k:012d}.jpg" for k in images}
     annotations = [
-        {"image_id": k, "id": 100 * k + n, "caption": f"{part} {k} {n} \n"} for n in range(captions) for k in images
+        {"image_id": k, "id": 100 * k + n, "caption": f"{part} {k} {n} \n"}
+        for n in range(captions)
+        for k in images
     ]
     content = {
         "info": {},
@@ -94,14 +98,20 @@ def coco_part(source, part, images, captions=5, there=True):
 def write_audiocaps(folder: Path) -> None:
     clips = list(enumerate(SPLITS, 1))
     for split in dict.fromkeys(SPLITS):
-        rows = [(n, f"clip{n:07d}", 30, f"a tone of {100 * n} hertz sounds") for n, of in clips if of == split]
+        rows = [
+            (n, f"clip{n:07d}", 30, f"a tone of {100 * n} hertz sounds")
+            for n, of in clips
+            if of == split
+        ]
         table(folder / f"{split}.csv", AUDIOCAPS, *rows)
     for n, _ in clips:
         sound(folder / f"wav/clip{n:07d}_30.wav", pitch=100 * n)
 
 
 def write_flickr30k(folder: Path) -> None:
-    images = {f"{1000 + n}": (split, [f"dog {n} runs", f"a dog, {n}"]) for n, split in enumerate(SPLITS)}
+    images = {
+        f"{1000 + n}": (split, [f"dog {n} runs", f"a dog, {n}"]) for n, split in enumerate(SPLITS)
+    }
     karpathy(folder, images)
     for n, name in enumerate(images):
         picture(folder / f"flickr30k-images/{name}.jpg", hue=15 * n)
@@ -113,9 +123,14 @@ def write_coco(folder: Path) -> None:
 
 def write_vggsound(folder: Path) -> None:
     """Most of its clips are gone, as years later they are; what remains lies as frames and sounds."""
-    clips = [(f"train{n:06d}", n, "train") for n in range(2000)] + [(f"test{n:07d}", n, "test") for n in range(12)]
+    clips = [(f"train{n:06d}", n, "train") for n in range(2000)] + [
+        (f"test{n:07d}", n, "test") for n in range(12)
+    ]
     labels = ("playing tennis", "people marching")
-    table(folder / "vggsound.csv", *[(name, start, labels[start % 2], split) for name, start, split in clips])
+    table(
+        folder / "vggsound.csv",
+        *[(name, start, labels[start % 2], split) for name, start, split in clips],
+    )
     for n, (name, start, _) in enumerate(clips[:24] + clips[-12:]):
         picture(folder / f"frames/{name}_{start:06d}.jpg", hue=10 * n)
         sound(folder / f"audio/{name}_{start:06d}.wav", pitch=90 * n)
@@ -125,7 +140,13 @@ def write_laion_coco(folder: Path) -> None:
     """What img2dataset leaves."""
     keys = [f"{n:09d}" for n in range(10)]
     captions = [f"a red square on {key}" for key in keys]
-    parquet(folder / "00000.parquet", key=keys, caption=["alt"] * 10, top_caption=captions, status=["success"] * 10)
+    parquet(
+        folder / "00000.parquet",
+        key=keys,
+        caption=["alt"] * 10,
+        top_caption=captions,
+        status=["success"] * 10,
+    )
     for n, key in enumerate(keys):
         picture(folder / f"00000/{key}.jpg", hue=30 * n)
 
@@ -134,8 +155,17 @@ def write_pix3d(folder: Path) -> None:
     entries = []
     for n in range(40):
         model = f"model/chair/IKEA_{n % 20}"
-        entries.append({"img": f"img/chair/{n:04d}.png", "category": "chair", "model": f"{model}/chair_obj.obj"})
-        entries[-1] |= {"mask": f"mask/chair/{n:04d}.png", "3d_keypoints": f"{model}/3d_keypoints.txt"}
+        entries.append(
+            {
+                "img": f"img/chair/{n:04d}.png",
+                "category": "chair",
+                "model": f"{model}/chair_obj.obj",
+            }
+        )
+        entries[-1] |= {
+            "mask": f"mask/chair/{n:04d}.png",
+            "3d_keypoints": f"{model}/3d_keypoints.txt",
+        }
         picture(folder / entries[-1]["img"], hue=9 * n)
         picture(folder / entries[-1]["mask"])
         mesh(folder / entries[-1]["model"], height=1 + n % 20)

@@ -123,17 +123,28 @@ def deep_tiff(width: int, height: int) -> bytes:
         (273, 4, 1, end + 8), (277, 4, 1, 4), (278, 4, 1, height), (279, 4, 1, len(strip)), (338, 4, 1, 2),
     ]  # fmt: skip
     table = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + table + bytes(4) + struct.pack("<4H", 16, 16, 16, 16) + strip
+    return (
+        b"II*\0"
+        + struct.pack("<IH", 8, len(tags))
+        + table
+        + bytes(4)
+        + struct.pack("<4H", 16, 16, 16, 16)
+        + strip
+    )
 
 
 def icons(width: int, height: int) -> dict[str, bytes]:
     """Icons that are said to have 32 pixels a side, and a picture of another size in them."""
     file = io.BytesIO()
     PIL.Image.new("RGBA", (width, height)).save(file, "PNG")
-    plain = struct.pack("<IiiHHIIiiII", 40, width, 2 * height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(4 * width * height)
+    plain = struct.pack("<IiiHHIIiiII", 40, width, 2 * height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(
+        4 * width * height
+    )
     table = struct.pack("<HHHBBBBHH", 0, 1, 1, 32, 32, 0, 0, 1, 24)
     pictures = {"png": file.getvalue(), "dib": plain}
-    return {name: table + struct.pack("<II", len(data), 22) + data for name, data in pictures.items()}
+    return {
+        name: table + struct.pack("<II", len(data), 22) + data for name, data in pictures.items()
+    }
 
 
 def sounds(folder: Path) -> Iterator[Input]:
@@ -193,7 +204,10 @@ def promised(given: Input) -> int | None:
     """The bytes that a picture is told to take by its header; of icons, which are decoded to be opened, nothing."""
     if given.door != "image" or given.path.parent.name != "large" or given.path.suffix == ".ico":
         return None
-    with contextlib.suppress(ValueError), PIL.Image.open(given.path) as picture:  # which damaged ones raise
+    with (
+        contextlib.suppress(ValueError),
+        PIL.Image.open(given.path) as picture,
+    ):  # which damaged ones raise
         return bytes_a_pixel(picture) * picture.width * picture.height
 
 
@@ -238,13 +252,17 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warm(folder / "warm")
     written = apart(
-        lambda: [(*given[:2], str(given.path), given.harmless) for given in inputs(folder)], folder / "inputs"
+        lambda: [(*given[:2], str(given.path), given.harmless) for given in inputs(folder)],
+        folder / "inputs",
     )
     for what, door, path, harmless in written:
         given = Input(what, door, Path(path), harmless)
         outcome = apart(partial(measure, given), folder / "result")
         died = {"became": "died", "said": "", "growth": 0, "promised": None}
-        print(json.dumps({"what": what, "kind": door, "harmless": harmless} | (outcome or died)), flush=True)
+        print(
+            json.dumps({"what": what, "kind": door, "harmless": harmless} | (outcome or died)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -13,4 +13,12 @@ from tests.small_recipes import options
 folder, *names = sys.argv[1:]
 for name in names:
     os.chdir(Path(folder, name))
-    main(options(name, "two", "--trainer.precision=64-true", "--trainer.devices=2", "--trainer.strategy=ddp"))
+    main(
+        options(
+            name,
+            "two",
+            "--trainer.precision=64-true",
+            "--trainer.devices=2",
+            "--trainer.strategy=ddp",
+        )
+    )

@@ -36,7 +36,9 @@ def flowbind(
 
 def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> Path:
     """Prepares and encodes the toy world in a folder. Returns its recipe."""
-    write_distribution(folder / "site", "toys", {f"flowbind.{kind}": names for kind, names in TOYS.items()})
+    write_distribution(
+        folder / "site", "toys", {f"flowbind.{kind}": names for kind, names in TOYS.items()}
+    )
     write_world(folder / "files", samples=samples)
     recipe = folder / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=folder / "data", run=folder / "run", steps=steps))

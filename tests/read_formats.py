@@ -193,7 +193,9 @@ def trained() -> Any:
 def resumed() -> Any:
     """A run that goes on from its checkpoint, and how far it ends from the one that did not stop."""
     stopped = _checkpoint("stopped")
-    changed = changed_by("stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped")
+    changed = changed_by(
+        "stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped"
+    )
     straight, parts = (
         flowbind.load(f"{folder}/model").networks.state_dict() for folder in ("run", "stopped")
     )

@@ -26,7 +26,10 @@ from tests.tiny_text import save_encoder, save_gemma
 RECIPES = Path(__file__).parents[1] / "recipes"
 MODELS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 CODECS = sorted(f"codecs/{path.stem}" for path in (RECIPES / "codecs").glob("*.yaml"))
-BASES = {"pix3d_bind": "flowbind_normalized", "shapes_bind": "shapes_base"}  # what a recipe builds on
+BASES = {
+    "pix3d_bind": "flowbind_normalized",
+    "shapes_bind": "shapes_base",
+}  # what a recipe builds on
 
 STEPS, EVERY = 4, 2  # of a run, and between two of its checkpoints
 KILLED = 3  # the step in the midst of which a run is killed
@@ -62,7 +65,9 @@ OWN = {
 }
 
 
-def options(name: str, run_folder: str | Path, *more: str, steps: int = STEPS, every: int = EVERY) -> list[str]:
+def options(
+    name: str, run_folder: str | Path, *more: str, steps: int = STEPS, every: int = EVERY
+) -> list[str]:
     """The command that trains a recipe at small size, in a folder that `prepare` has prepared.
 
     Args:
@@ -79,7 +84,16 @@ def options(name: str, run_folder: str | Path, *more: str, steps: int = STEPS, e
         f"--checkpoints.every={every}",
     )
     small = MODEL if name in MODELS else ()
-    return ["fit", "--config", f"recipes/{name}.yaml", *RUN, *run, *small, *OWN.get(name, ()), *more]
+    return [
+        "fit",
+        "--config",
+        f"recipes/{name}.yaml",
+        *RUN,
+        *run,
+        *small,
+        *OWN.get(name, ()),
+        *more,
+    ]
 
 
 def prepare(name: str, command) -> None:
@@ -90,7 +104,9 @@ def prepare(name: str, command) -> None:
     for model in filter(None, (BASES.get(name), name if name in MODELS else None)):
         _prepare_latents(model)
     if name in BASES:
-        run_folder = yaml.safe_load(Path(f"recipes/{BASES[name]}.yaml").read_text())["trainer"]["default_root_dir"]
+        run_folder = yaml.safe_load(Path(f"recipes/{BASES[name]}.yaml").read_text())["trainer"][
+            "default_root_dir"
+        ]
         code, _, err = command(*options(BASES[name], run_folder))
         assert code == 0, err
 
@@ -123,7 +139,9 @@ def _prepare_latents(name: str) -> None:
         weights.parent.mkdir(parents=True, exist_ok=True)
         save_file({"stand-in": torch.tensor([len(weights.name)])}, weights)
 
-    cli = build(["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.precision=32-true"])
+    cli = build(
+        ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+    )
     modalities = cli.model.modalities
     names = list(modalities)
     kinds = [*pairwise(names), (names[0],)]
@@ -138,7 +156,10 @@ def _prepare_latents(name: str) -> None:
 
         for number, kind in enumerate(kinds):
             rows = SAMPLES - 3 * number
-            latents = {one: torch.randn(rows, *modalities[one].codec.shape, generator=generator) for one in kind}
+            latents = {
+                one: torch.randn(rows, *modalities[one].codec.shape, generator=generator)
+                for one in kind
+            }
             write_shard(store / f"{number}.safetensors", latents | {LINE: torch.arange(rows)}, {})
         strata = [(list(kind), [f"{number}.safetensors"]) for number, kind in enumerate(kinds)]
         prints = {one: modality.codec.fingerprint() for one, modality in modalities.items()}

@@ -42,7 +42,9 @@ class Terminal:
             if not select.select([self.reading], [], [], 0.02)[0]:
                 continue
             self.written += (data := os.read(self.reading, 65536))
-            for part in data.splitlines(keepends=True):  # what came at once may be more than one screen
+            for part in data.splitlines(
+                keepends=True
+            ):  # what came at once may be more than one screen
                 self.stream.feed(part)
                 self._look()
 

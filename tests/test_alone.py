@@ -1,6 +1,5 @@
 """A sample comes out the same alone and among others, from its file to what is decoded: with the codecs that ship."""
 
-
 import pytest
 import torch
 from flowbind_audio import Audio
@@ -78,9 +77,13 @@ def test_decoding(model, latents):
         for one in ONES:
             (alone,) = modality.codec.decode(latents[name][one : one + 1])
             if isinstance(alone, str) or not alone.is_floating_point():
-                assert torch.equal(alone, together[one]) if name != "text" else alone == together[one]
+                assert (
+                    torch.equal(alone, together[one]) if name != "text" else alone == together[one]
+                )
             else:
-                torch.testing.assert_close(alone, together[one], rtol=0, atol=1e-6 * together[one].abs().max().item())
+                torch.testing.assert_close(
+                    alone, together[one], rtol=0, atol=1e-6 * together[one].abs().max().item()
+                )
 
 
 def test_parts_of_a_list_are_the_list(model, sources):
@@ -91,9 +94,9 @@ def test_parts_of_a_list_are_the_list(model, sources):
     parts = [
         picture
         for first in range(0, 10, 4)
-        for picture in model.generate({"text": captions[first : first + 4]}, **options, first=first)["image"]
+        for picture in model.generate(
+            {"text": captions[first : first + 4]}, **options, first=first
+        )["image"]
     ]
     assert all(torch.equal(one, other) for one, other in zip(parts, whole, strict=True))
     assert not torch.equal(whole[0], whole[1])
-
-

@@ -180,7 +180,9 @@ def test_a_model_says_which_sample_it_refuses(model, capsys):
 def test_a_model_says_what_is_far_from_all_it_was_trained_on(model, capsys):
     model.generate({"vector": [np.ones(3), np.full(3, 1e6), np.full(3, -70.0)]}, to=["word"])
     (line,) = capsys.readouterr().err.splitlines()
-    says = r"source 'vector'\[1\] is far from .* \(6.12e\+05 standard .* usual\), and 1 more like it"
+    says = (
+        r"source 'vector'\[1\] is far from .* \(6.12e\+05 standard .* usual\), and 1 more like it"
+    )
     assert re.fullmatch(says, line)
 
 

@@ -11,7 +11,18 @@ import torch
 from flowbind_audio import Audio
 from flowbind_audio.phase import linear_power, waves
 from flowbind_audio.small import SAMPLES, SmallAudio
-from flowbind_audio.spectrogram import BINS, FFT, HIGHEST, LOWEST, MELS, RATE, level, log_mel, mel_bands, power
+from flowbind_audio.spectrogram import (
+    BINS,
+    FFT,
+    HIGHEST,
+    LOWEST,
+    MELS,
+    RATE,
+    level,
+    log_mel,
+    mel_bands,
+    power,
+)
 from flowbind_audio.training import AudioCodecTraining
 from torch import Tensor
 
@@ -24,7 +35,9 @@ def audio() -> Audio:
     return Audio()
 
 
-def tone(*frequencies: float, seconds: float = 1.0, rate: int = RATE, amplitude: float = 0.5) -> Tensor:
+def tone(
+    *frequencies: float, seconds: float = 1.0, rate: int = RATE, amplitude: float = 0.5
+) -> Tensor:
     """Sines that share an amplitude."""
     time = torch.arange(round(seconds * rate), dtype=torch.float64) / rate
     parts = [torch.sin(2 * torch.pi * f * time + k) for k, f in enumerate(frequencies)]
@@ -61,7 +74,12 @@ def notes(count: int, seed: int) -> tuple[Tensor, np.ndarray]:
 
 
 def test_the_laws_of_a_modality(audio, tmp_path):
-    check_modality(audio, [tone(300), tone(500, 900, seconds=0.4), tone(2000, seconds=1.5)], tmp_path, tolerance=0.02)
+    check_modality(
+        audio,
+        [tone(300), tone(500, 900, seconds=0.4), tone(2000, seconds=1.5)],
+        tmp_path,
+        tolerance=0.02,
+    )
 
 
 def test_what_was_written_is_read(audio, tmp_path):
@@ -104,20 +122,27 @@ def test_channels_are_averaged_in_every_format(audio, tmp_path, suffix, form, su
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
 def test_other_rates_are_resampled(audio, tmp_path, rate):
     pytest.importorskip("soxr")
-    (tmp_path / "a.wav").write_bytes(encoded("WAV", "PCM_16", tone(1234.5, rate=rate).numpy(), rate))
+    (tmp_path / "a.wav").write_bytes(
+        encoded("WAV", "PCM_16", tone(1234.5, rate=rate).numpy(), rate)
+    )
     read = audio.read(tmp_path / "a.wav")
     assert abs(len(read) - RATE) <= 1
     assert loudest(read) == pytest.approx(1234.5, abs=0.2)
 
 
 def test_what_lies_beyond_full_scale_is_cut(audio, tmp_path):
-    (tmp_path / "a.wav").write_bytes(encoded("WAV", "FLOAT", np.array([1.5, -3, 0.25], dtype=np.float32)))
+    (tmp_path / "a.wav").write_bytes(
+        encoded("WAV", "FLOAT", np.array([1.5, -3, 0.25], dtype=np.float32))
+    )
     assert audio.read(tmp_path / "a.wav").tolist() == [1.0, -1.0, 0.25]
 
 
 def test_a_wav_written_to_a_pipe_is_read(audio, tmp_path):
     data = bytearray(encoded("WAV", "PCM_16", tone(440).numpy()))
-    for claimed in (0x7FFFF000, 0xFFFFFFFF):  # espeak-ng's and ffmpeg's way of saying that they do not know
+    for claimed in (
+        0x7FFFF000,
+        0xFFFFFFFF,
+    ):  # espeak-ng's and ffmpeg's way of saying that they do not know
         struct.pack_into("<I", data, data.index(b"data") + 4, claimed)
         (tmp_path / "a.wav").write_bytes(data)
         assert len(audio.read(tmp_path / "a.wav")) == SAMPLES
@@ -126,7 +151,12 @@ def test_a_wav_written_to_a_pipe_is_read(audio, tmp_path):
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 1.0], ids="{:.1%}".format)
 @pytest.mark.parametrize(
     ("suffix", "form", "subtype"),
-    [(".wav", "WAV", "PCM_16"), (".wav", "WAVEX", "FLOAT"), (".flac", "FLAC", "PCM_16"), (".ogg", "OGG", "VORBIS")],
+    [
+        (".wav", "WAV", "PCM_16"),
+        (".wav", "WAVEX", "FLOAT"),
+        (".flac", "FLAC", "PCM_16"),
+        (".ogg", "OGG", "VORBIS"),
+    ],
 )
 def test_truncated_files_are_refused(audio, tmp_path, suffix, form, subtype, share):
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 3 * RATE).astype(np.float32)
@@ -147,7 +177,9 @@ def test_truncated_files_are_refused(audio, tmp_path, suffix, form, subtype, sha
         (encoded("WAV", "PCM_16", np.zeros(0)), "without samples"),
         (encoded("WAV", "FLOAT", np.array([0.5, np.nan], dtype=np.float32)), "not finite"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",  # sounds hold the time of their making
+    ids=lambda value: (
+        value if isinstance(value, str) else ""
+    ),  # sounds hold the time of their making
 )
 def test_damaged_files_are_refused(audio, tmp_path, data, reason):
     (tmp_path / "bad.wav").write_bytes(data)
@@ -163,7 +195,9 @@ def test_a_missing_file_is_an_error_of_the_system(audio, tmp_path):
 def test_a_sound_that_is_too_long_is_refused(tmp_path):
     Audio().write(tone(440, seconds=2.0), tmp_path / "long.wav")
     assert len(Audio(longest=2.0).read(tmp_path / "long.wav")) == 2 * RATE
-    with pytest.raises(ValueError, match=r"long\.wav: a sound of 2 s, allowed are 1; cut it, or raise `longest`"):
+    with pytest.raises(
+        ValueError, match=r"long\.wav: a sound of 2 s, allowed are 1; cut it, or raise `longest`"
+    ):
         Audio(longest=1.0).read(tmp_path / "long.wav")
 
 
@@ -176,7 +210,9 @@ def test_mel_bands_share_out_every_frequency():
     centres = (bands * frequencies).sum(1) / bands.sum(1)
     assert (bands.sum(1) > 0).all()
     assert (centres.diff() > 0).all()
-    inside = (frequencies > LOWEST + 15) & (frequencies < HIGHEST - 300)  # between the outermost bands' middles
+    inside = (frequencies > LOWEST + 15) & (
+        frequencies < HIGHEST - 300
+    )  # between the outermost bands' middles
     assert torch.allclose(bands.sum(0)[inside], torch.ones(()), atol=1e-5)
 
 
@@ -185,7 +221,9 @@ def test_levels_are_decibels():
     assert full.max() == pytest.approx(1, abs=0.05)
     half = log_mel(tone(1000, amplitude=0.5)[None])[0, :, 30]
     assert (full.max() - half.max()).item() * 35 == pytest.approx(20 * np.log10(2), abs=0.01)
-    assert torch.equal(log_mel(torch.zeros(1, SAMPLES)), torch.full((1, MELS, 63), level(torch.zeros(())).item()))
+    assert torch.equal(
+        log_mel(torch.zeros(1, SAMPLES)), torch.full((1, MELS, 63), level(torch.zeros(())).item())
+    )
     assert level(torch.zeros(())) == pytest.approx(-1)
     powers = torch.logspace(-6, 0.3, 50)
     assert torch.allclose(power(level(powers)), powers, rtol=1e-3)
@@ -206,7 +244,9 @@ def test_waves_keep_the_note(frequencies):
     made = waves(log_mel(tone(*frequencies)[None]))[0]
     for frequency in frequencies:
         found = loudest(made[4000:12000], 0.9 * frequency, 1.1 * frequency)
-        assert abs(1200 * np.log2(found / frequency)) < (10 if frequency < 1000 else 30)  # bands grow wider
+        assert abs(1200 * np.log2(found / frequency)) < (
+            10 if frequency < 1000 else 30
+        )  # bands grow wider
 
 
 def test_waves_keep_the_spectrogram():
@@ -259,7 +299,9 @@ def test_encoding_and_decoding(audio):
 def test_a_second_is_what_counts(audio):
     sound = tone(500, 800, seconds=2.0)
     short = sound[:5000]
-    latents = audio.codec.encode([sound, sound[:SAMPLES], short, torch.cat([short, torch.zeros(SAMPLES)])])
+    latents = audio.codec.encode(
+        [sound, sound[:SAMPLES], short, torch.cat([short, torch.zeros(SAMPLES)])]
+    )
     assert torch.allclose(latents[0], latents[1], atol=1e-4)
     assert torch.allclose(latents[2], latents[3], atol=1e-4)
     assert not torch.allclose(latents[0], latents[2], atol=0.1)
@@ -273,7 +315,13 @@ def test_the_fingerprint_knows_the_weights(audio, tmp_path):
     same = SmallAudio(str(file)).fingerprint()
     assert same["weights"] == audio.codec.fingerprint()["weights"]
     state = load_file(file)
-    save_file({name: tensor * 1.01 if tensor.is_floating_point() else tensor for name, tensor in state.items()}, file)
+    save_file(
+        {
+            name: tensor * 1.01 if tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        },
+        file,
+    )
     assert SmallAudio(str(file)).fingerprint()["weights"] != same["weights"]
 
 
@@ -287,9 +335,13 @@ def test_the_round_trip_keeps_instrument_note_and_octave(audio):
     heard, truth = notes(8, seed=2)
     latents = codec.encode(list(known))
     design = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
-    again = torch.cat([codec.encode(codec.decode(codec.encode(list(heard)))), torch.ones(len(heard), 1)], dim=1)
+    again = torch.cat(
+        [codec.encode(codec.decode(codec.encode(list(heard)))), torch.ones(len(heard), 1)], dim=1
+    )
     kept = np.ones(len(heard), dtype=bool)
-    for factor, truths in zip(factors.T, truth.T, strict=True):  # the simplest probe: least squares on one-hot labels
+    for factor, truths in zip(
+        factors.T, truth.T, strict=True
+    ):  # the simplest probe: least squares on one-hot labels
         targets = torch.nn.functional.one_hot(torch.from_numpy(factor)).float()
         kept &= (again @ torch.linalg.lstsq(design, targets).solution).argmax(1).numpy() == truths
     assert kept.mean() >= 0.95
@@ -298,7 +350,9 @@ def test_the_round_trip_keeps_instrument_note_and_octave(audio):
 # Training
 
 
-@pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")  # Lightning's own
+@pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"
+)  # Lightning's own
 def test_training_lowers_the_loss_and_exports(tmp_path):
     from lightning.pytorch import Trainer, seed_everything
     from torch.utils.data import DataLoader
@@ -314,11 +368,19 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
         return training.eval().errors(batches[0], 0.0)["reconstruction"].mean().item()
 
     training.configure_model()
-    training.train().errors(batches[0], 0.0)  # the latents' spread, before which nothing can be compared
+    training.train().errors(
+        batches[0], 0.0
+    )  # the latents' spread, before which nothing can be compared
     before = loss()
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
     trainer = Trainer(max_steps=25, accelerator="cpu", num_sanity_val_steps=0, **quiet)
-    trainer.fit(training.train(), DataLoader(batches, batch_size=None), DataLoader(batches[:1], batch_size=None))
+    trainer.fit(
+        training.train(),
+        DataLoader(batches, batch_size=None),
+        DataLoader(batches[:1], batch_size=None),
+    )
     assert loss() < before / 2
     again = training.eval().net.encode(batches[0].inputs[0])
     assert torch.allclose(codec.encode(raws), again, atol=0.02)  # float16
@@ -337,4 +399,6 @@ def test_preview(audio):
     assert high.argmax() < 50
     assert silent.max() <= 4 * 128
     heard = np.asarray(audio.preview(tone(200, seconds=0.25))).sum((0, 2))
-    assert heard[:28].min() > 2 * heard[40:].max()  # a quarter of a second is a quarter of the picture
+    assert (
+        heard[:28].min() > 2 * heard[40:].max()
+    )  # a quarter of a second is a quarter of the picture

@@ -53,15 +53,32 @@ def test_a_score_is_the_mean_of_cosines_that_count(folder):
 
 
 def test_a_score_is_of_sounds_and_captions(folder):
-    sounds, captions = [noise(1, seed) for seed in range(3)], ["a dog", "a train that passes", "rain"]
+    sounds, captions = (
+        [noise(1, seed) for seed in range(3)],
+        ["a dog", "a train that passes", "rain"],
+    )
     by_audio, by_text = CLAPScore("audio", clap=str(folder)), CLAPScore("text", clap=str(folder))
     heard, read = by_audio.features("audio", sounds), by_audio.features("text", captions)
     assert heard.shape == read.shape == (3, 512)
     assert torch.equal(by_text.features("audio", sounds), heard)
-    assert (by_audio.judges, by_audio.against, by_text.judges, by_text.against) == ("audio", "text", "text", "audio")
-    expected = sum(max(0.0, 100 * float(a.double() @ b.double())) for a, b in zip(heard, read, strict=True)) / 3
+    assert (by_audio.judges, by_audio.against, by_text.judges, by_text.against) == (
+        "audio",
+        "text",
+        "text",
+        "audio",
+    )
+    expected = (
+        sum(
+            max(0.0, 100 * float(a.double() @ b.double())) for a, b in zip(heard, read, strict=True)
+        )
+        / 3
+    )
     name = f"clap-score[transformers,tiny@{by_audio.fingerprint()['clap_weights'][:8]}]"
-    assert by_audio.compute(heard, read) == by_text.compute(read, heard) == {name: pytest.approx(expected, abs=1e-4)}
+    assert (
+        by_audio.compute(heard, read)
+        == by_text.compute(read, heard)
+        == {name: pytest.approx(expected, abs=1e-4)}
+    )
 
 
 def test_names_of_scores_say_which_clap():
@@ -81,7 +98,8 @@ def test_a_clap_that_finds_captions_alike_is_refused(folder, tmp_path):
     broken = CLAPScore(clap=str(save_clap(tmp_path / "broken", change=flatten)))
     for kind, raws in (("text", ["a dog"]), ("audio", [noise(1)])):
         with pytest.raises(
-            ValueError, match=r"^[^\n]*finds unrelated captions alike \(mean cosine (0\.9\d\d|1\.000); [^\n]*$"
+            ValueError,
+            match=r"^[^\n]*finds unrelated captions alike \(mean cosine (0\.9\d\d|1\.000); [^\n]*$",
         ):
             broken.features(kind, raws)
 
@@ -96,7 +114,9 @@ def test_what_is_judged_is_checked():
 
 def gaussian(count: int, width: int, seed: int) -> Tensor:
     """Samples whose mean is exactly 0 and whose covariance is exactly the identity."""
-    drawn = torch.randn(count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    drawn = torch.randn(
+        count, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
     drawn = drawn - drawn.mean(0)
     values, vectors = torch.linalg.eigh(drawn.T.cov())
     return drawn @ (vectors / values.sqrt()) @ vectors.T
@@ -135,8 +155,12 @@ def test_the_distance_by_vggish_has_its_closed_form(weights):
     assert name.startswith("fad[vggish,")
     assert kernel == name.replace("fad", "kad")
     assert metric.compute(packed(x), packed(x))[name] == pytest.approx(0, abs=1e-6)
-    assert metric.compute(packed(x + shift), packed(x))[name] == pytest.approx(float(shift.square().sum()), rel=1e-5)
-    assert metric.compute(packed(2 * x)[:25], packed(2 * x)[:25])[name] == pytest.approx(0, abs=1e-6)
+    assert metric.compute(packed(x + shift), packed(x))[name] == pytest.approx(
+        float(shift.square().sum()), rel=1e-5
+    )
+    assert metric.compute(packed(2 * x)[:25], packed(2 * x)[:25])[name] == pytest.approx(
+        0, abs=1e-6
+    )
 
 
 def test_distances_of_given_embeddings_are_those_of_others():
@@ -157,7 +181,9 @@ def test_features_by_vggish_are_those_of_every_patch(weights):
     assert features[..., 128].sum(1).tolist() == [10, 10, 2, 1]
     assert not features[2, 2:].any()
     assert torch.allclose(features[2, :2, :128], net(patches(sounds[2])), atol=1e-5)
-    assert torch.allclose(features[0], metric.features("audio", [noise(12)[: 10 * RATE]])[0], atol=1e-5)
+    assert torch.allclose(
+        features[0], metric.features("audio", [noise(12)[: 10 * RATE]])[0], atol=1e-5
+    )
 
 
 # VGGish, derived again
@@ -176,7 +202,9 @@ def mel_matrix() -> np.ndarray:
         here = mel(k * 16000 / 512)
         for band in range(64):
             left, centre, right = edges[band : band + 3]
-            weights[k, band] = max(0.0, min((here - left) / (centre - left), (right - here) / (right - centre)))
+            weights[k, band] = max(
+                0.0, min((here - left) / (centre - left), (right - here) / (right - centre))
+            )
     return weights
 
 
@@ -194,7 +222,8 @@ def test_spectrograms_are_those_of_the_definition(samples):
 
 
 @pytest.mark.parametrize(
-    ("samples", "count"), [(1, 1), (SHORTEST, 1), (SHORTEST + 96 * 160 - 1, 1), (SHORTEST + 96 * 160, 2)]
+    ("samples", "count"),
+    [(1, 1), (SHORTEST, 1), (SHORTEST + 96 * 160 - 1, 1), (SHORTEST + 96 * 160, 2)],
 )
 def test_patches_are_whole(samples, count):
     wave = noise(3)[:samples]
@@ -205,7 +234,9 @@ def test_patches_are_whole(samples, count):
 
 
 def test_the_network_is_that_of_the_paper():
-    assert {name: tuple(p.shape) for name, p in Vggish(hidden=5).named_parameters() if p.ndim > 1} == {
+    assert {
+        name: tuple(p.shape) for name, p in Vggish(hidden=5).named_parameters() if p.ndim > 1
+    } == {
         "features.0.weight": (64, 1, 3, 3),
         "features.3.weight": (128, 64, 3, 3),
         "features.6.weight": (256, 128, 3, 3),
@@ -228,7 +259,9 @@ def test_the_network_is_its_layers(weights):
         weight, bias = state[f"features.{place}.weight"], state[f"features.{place}.bias"]
         seen = nn.functional.conv2d(seen, weight, bias, padding=1).clamp(min=0)
         seen = nn.functional.max_pool2d(seen, 2) if pooled else seen
-    flat = torch.stack([seen[:, c, t, f] for t in range(6) for f in range(4) for c in range(512)], dim=1)
+    flat = torch.stack(
+        [seen[:, c, t, f] for t in range(6) for f in range(4) for c in range(512)], dim=1
+    )
     for place in (0, 2, 4):
         flat = flat @ state[f"embeddings.{place}.weight"].T + state[f"embeddings.{place}.bias"]
         flat = flat.clamp(min=0) if place < 4 else flat
@@ -242,7 +275,9 @@ def test_weights_are_read_from_either_file(weights, tmp_path):
     x = patches(noise(1))
     assert torch.equal(load_vggish(tmp_path / "vggish.pth")(x), net(x))
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"^[^\n]*other.pt: these are not weights of VGGish [^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*other.pt: these are not weights of VGGish [^\n]*$"
+    ):
         load_vggish(tmp_path / "other.pt")
 
 
@@ -250,7 +285,10 @@ def test_weights_are_read_from_either_file(weights, tmp_path):
 def test_without_weights(missing):
     metric = VggishFAD(missing)
     for use in (lambda: metric.features("audio", [noise(1)]), metric.fingerprint):
-        with pytest.raises(ValueError, match=r"^VGGish: no weights \([^\n]*github.com/harritaylor/torchvggish[^\n]*$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^VGGish: no weights \([^\n]*github.com/harritaylor/torchvggish[^\n]*$",
+        ):
             use()
 
 

@@ -59,7 +59,9 @@ def codec(arguments):
 @pytest.fixture
 def registered(tmp_path):
     value = f"{ClapAudioLDM.__module__}:{ClapAudioLDM.__qualname__}"
-    with distribution(tmp_path / "site", "clap-audioldm-test", {"flowbind.codecs": {"clap-audioldm": value}}):
+    with distribution(
+        tmp_path / "site", "clap-audioldm-test", {"flowbind.codecs": {"clap-audioldm": value}}
+    ):
         yield
 
 
@@ -74,7 +76,10 @@ def test_the_laws_of_a_modality(codec, registered, tmp_path):
 
 def test_latents_are_the_adapter_s_of_claps_embeddings(codec):
     weights = load_file(codec.weights)
-    hidden = codec.ear.sounds(SOUNDS, codec.device) @ weights["encoder.0.weight"].T + weights["encoder.0.bias"]
+    hidden = (
+        codec.ear.sounds(SOUNDS, codec.device) @ weights["encoder.0.weight"].T
+        + weights["encoder.0.bias"]
+    )
     expected = hidden.clamp(min=0) @ weights["encoder.2.weight"].T + weights["encoder.2.bias"]
     assert torch.allclose(codec.encode(SOUNDS), expected, atol=1e-5)
 
@@ -100,12 +105,16 @@ def test_sounds_are_audioldm_s_of_the_embeddings_that_come_back(codec):
 def test_a_released_model_needs_no_other_folder(codec, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "mine")
     places = {"clap": "clap", "audioldm": "audioldm", "weights": "adapter.safetensors"}
-    mine = ClapAudioLDM(**{name: str(tmp_path / "mine" / place) for name, place in places.items()}, **SHORT)
+    mine = ClapAudioLDM(
+        **{name: str(tmp_path / "mine" / place) for name, place in places.items()}, **SHORT
+    )
     received = as_received(Audio(mine), "audio", tmp_path / "mine")
     assert received.fingerprint() == codec.fingerprint()
     latents = codec.encode(SOUNDS[:1])
     assert torch.equal(received.encode(SOUNDS[:1]), latents)
-    made, expected = (c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec))
+    made, expected = (
+        c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec)
+    )
     assert torch.equal(made[0], expected[0])
 
 
@@ -128,8 +137,13 @@ def test_decoding_depends_on_latent_and_arguments(codec, arguments):
     first = made(codec, latents)
     assert not torch.allclose(made(codec, latents.flip(0)), first, atol=1e-4)
     for other in ({"guidance": 1.0}, {"steps": 3}):
-        assert not torch.allclose(made(ClapAudioLDM(**arguments | other), latents), first, atol=1e-4)
-    assert made(ClapAudioLDM(**arguments | {"seconds": 0.4}), latents).shape == (2, round(0.4 * RATE))
+        assert not torch.allclose(
+            made(ClapAudioLDM(**arguments | other), latents), first, atol=1e-4
+        )
+    assert made(ClapAudioLDM(**arguments | {"seconds": 0.4}), latents).shape == (
+        2,
+        round(0.4 * RATE),
+    )
 
 
 def test_the_remark_on_deprecation_is_left_out(arguments, capfd):
@@ -146,7 +160,9 @@ def test_the_fingerprint_is_of_what_decides_latents(codec, arguments, folder, tm
     save_file(ClapAdapter().state_dict(), adapter)
     for key, path in (("weights", adapter), ("clap", clap)):
         found = ClapAudioLDM(**arguments | {key: str(path)}).fingerprint()
-        assert [name for name in expected if found[name] != expected[name]] == [key.replace("clap", "clap_weights")]
+        assert [name for name in expected if found[name] != expected[name]] == [
+            key.replace("clap", "clap_weights")
+        ]
 
 
 def test_another_clap_than_audioldm_s_is_told_once(codec, arguments, tmp_path, capfd):
@@ -164,9 +180,14 @@ def test_another_clap_than_audioldm_s_is_told_once(codec, arguments, tmp_path, c
 
 def test_without_an_adapter(arguments):
     codec = ClapAudioLDM(**arguments | {"weights": None})
-    for use in (lambda: codec.encode(SOUNDS), lambda: codec.decode(torch.zeros(1, 768)), codec.fingerprint):
+    for use in (
+        lambda: codec.encode(SOUNDS),
+        lambda: codec.decode(torch.zeros(1, 768)),
+        codec.fingerprint,
+    ):
         with pytest.raises(
-            ValueError, match=r"^ClapAudioLDM has no adapter: [^\n]*recipes/codecs/audio_adapter.yaml[^\n]*$"
+            ValueError,
+            match=r"^ClapAudioLDM has no adapter: [^\n]*recipes/codecs/audio_adapter.yaml[^\n]*$",
         ):
             use()
     with pytest.raises(FileNotFoundError, match=r"^none.safetensors: no such weights [^\n]*$"):
@@ -175,7 +196,9 @@ def test_without_an_adapter(arguments):
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"seconds": 0.0}])
 def test_senseless_arguments(wrong):
-    with pytest.raises(ValueError, match=r"^ClapAudioLDM: steps \(\d+\) must be at least 1 and seconds [^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^ClapAudioLDM: steps \(\d+\) must be at least 1 and seconds [^\n]*$"
+    ):
         ClapAudioLDM(**wrong)
 
 
@@ -189,8 +212,9 @@ def test_what_is_no_audioldm(arguments, folder, tmp_path):
     assert "hf auth login" in complaint("nobody/nothing")
     assert "is no folder, and the hub does not give it" in complaint(str(tmp_path))
     slow = save_audioldm(tmp_path / "slow", folder / "clap", sampling_rate=8000)
-    assert "makes sounds at 8000 Hz from embeddings of 512 numbers; 16000 Hz from 512 are needed" in complaint(
-        str(slow)
+    assert (
+        "makes sounds at 8000 Hz from embeddings of 512 numbers; 16000 Hz from 512 are needed"
+        in complaint(str(slow))
     )
 
 
@@ -199,7 +223,11 @@ def test_what_is_no_audioldm(arguments, folder, tmp_path):
 
 def test_the_adapter_is_the_authors():
     adapter = ClapAdapter()
-    shapes = {name: tuple(tensor.shape) for name, tensor in adapter.state_dict().items() if name.endswith("weight")}
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor in adapter.state_dict().items()
+        if name.endswith("weight")
+    }
     assert shapes == {
         "encoder.0.weight": (768, 512),
         "encoder.2.weight": (768, 768),

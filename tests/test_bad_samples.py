@@ -52,7 +52,9 @@ def lines(tmp_path, toys, monkeypatch):
         for number, (word, vector) in enumerate(pairs):
             entries.append({"word": word, "vector": f"{number}.vec"})
             (tmp_path / f"{number}.vec").write_text(vector)
-        (tmp_path / "train.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+        (tmp_path / "train.jsonl").write_text(
+            "".join(json.dumps(entry) + "\n" for entry in entries)
+        )
 
     return write
 
@@ -85,14 +87,21 @@ def test_what_failed_is_tried_again_alone(lines, encode, tmp_path, monkeypatch):
     lines(GOOD, ("321", "1 2"), ("111", "1 1 1"))
     code, said = encode()
     assert code == 2
-    assert "1.vec: damaged; a vector has three numbers (sample '2' of train.jsonl); --skip-bad N" in said
+    assert (
+        "1.vec: damaged; a vector has three numbers (sample '2' of train.jsonl); --skip-bad N"
+        in said
+    )
     assert encode("--skip-bad", 1)[0] == 0
     assert store().lines("word").tolist() == [0, 2]
     before = content(tmp_path / "latents/train")
 
     # Still bad: said and counted again, and the store stays as it is.
     code, said = encode("--skip-bad", 1)
-    assert (code, "1.vec: damaged" in said, "all others are encoded already" in said) == (0, True, True)
+    assert (code, "1.vec: damaged" in said, "all others are encoded already" in said) == (
+        0,
+        True,
+        True,
+    )
     assert encode()[0] == 2
     assert content(tmp_path / "latents/train") == before
     store().verify()
@@ -100,7 +109,9 @@ def test_what_failed_is_tried_again_alone(lines, encode, tmp_path, monkeypatch):
     # Mended in a way that neither size nor time of change tell, as a permission or a library.
     read, encoded = Limited.read, []
     monkeypatch.setattr(
-        Limited, "read", lambda self, source: torch.ones(3) if source.name == "1.vec" else read(self, source)
+        Limited,
+        "read",
+        lambda self, source: torch.ones(3) if source.name == "1.vec" else read(self, source),
     )
     monkeypatch.setattr(ToyCodec, "encode", counting(ToyCodec.encode, encoded))
     code, said = encode()
@@ -134,7 +145,9 @@ def test_what_a_modality_s_own_arguments_decide_is_made_anew(lines, encode):
     assert code == 0, said
     assert store().rows == 2
     code, said = encode(f"{limit}=1")
-    assert (code, "above 1.0" in said) == (2, True), said  # what was read under another limit does not count
+    assert (code, "above 1.0" in said) == (2, True), (
+        said
+    )  # what was read under another limit does not count
 
 
 def test_strata_and_shards_without_a_good_sample(lines, encode, monkeypatch, tmp_path):
@@ -191,14 +204,19 @@ class Picky(ToyCodec):
 def test_what_a_codec_cannot_encode_is_a_bad_sample_too(lines, encode):
     lines(GOOD, ("222", "7 1 1"), ("321", "8 1 1"), ("111", "1 1 1"))
     arguments = ["--model.init_args.modalities.vector.init_args.limit=9"]
-    arguments.append("--model.init_args.modalities.vector.init_args.codec={class_path: tests.test_bad_samples.Picky}")
+    arguments.append(
+        "--model.init_args.modalities.vector.init_args.codec={class_path: tests.test_bad_samples.Picky}"
+    )
     code, said = encode(*arguments, "--skip-bad", 1)
     assert (code, "more than the 1" in said) == (2, True), said
     code, said = encode(*arguments, "--skip-bad", 2)
     assert code == 0, said
     assert "the codec of 'vector' cannot encode it: TypeError: seven, at line" in said
     assert "tests/test_bad_samples.py (sample '2' of train.jsonl)" in said
-    assert "the codec of 'vector' gives numbers for it that are not finite (sample '3' of train.jsonl)" in said
+    assert (
+        "the codec of 'vector' gives numbers for it that are not finite (sample '3' of train.jsonl)"
+        in said
+    )
     assert store().lines("vector").tolist() == store().lines("word").tolist() == [0, 3]
     expected = ToyCodec().encode([torch.tensor([1.0, 2, 3]), torch.ones(3)])
     torch.testing.assert_close(store().all("vector"), expected)
@@ -211,7 +229,9 @@ def test_a_codec_that_is_broken_is_no_fault_of_the_samples(lines, encode, monkey
         (RuntimeError("out of order"), broken),
         (OSError(28, "No space left on device"), "No space left"),
     ):
-        monkeypatch.setattr(ToyCodec, "encode", lambda self, raws, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr(
+            ToyCodec, "encode", lambda self, raws, error=error: (_ for _ in ()).throw(error)
+        )
         code, said = encode("--skip-bad", 100)
         assert (code, message in said.splitlines()[-1]) == (2, True), said
 
@@ -230,7 +250,9 @@ def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(lines, encode, mo
     assert code == 2
     tried = "the codec of 'vector' encodes none of the 2 samples tried: TypeError: seven, at"
     assert tried in said
-    assert said.rstrip().endswith("; if the samples are at fault, --skip-bad N leaves out at most N of them")
+    assert said.rstrip().endswith(
+        "; if the samples are at fault, --skip-bad N leaves out at most N of them"
+    )
     code, said = encode(*PICKY, "--skip-bad", 2)
     assert (code, store().lines("vector").tolist()) == (0, [2, 3]), said
     assert encode(*PICKY, "--skip-bad", 2)[0] == 0  # again, when only these two are left to try
@@ -240,7 +262,9 @@ def test_a_codec_that_failed_for_all_is_told_in_the_end(lines, encode, tmp_path)
     lines(("222", "7 1 1"), ("222", "8 2 1"))
     code, said = encode(*PICKY, "--skip-bad", 2)
     assert code == 2
-    assert said.splitlines()[-1].startswith("flowbind: the codec of 'vector' encodes none of the 2 samples tried: ")
+    assert said.splitlines()[-1].startswith(
+        "flowbind: the codec of 'vector' encodes none of the 2 samples tried: "
+    )
     assert "--skip-bad" not in said
     assert "sample '1'" not in said
     assert not (tmp_path / "latents/train/manifest.json").exists()
@@ -269,10 +293,13 @@ def test_a_full_disk_while_mending_loses_nothing(lines, encode, tmp_path, monkey
     assert encode("--skip-bad", 1)[0] == 0
     (shard,) = (tmp_path / "latents/train").glob("*.safetensors")
     before = shard.read_bytes()
-    monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))  # as if the file could be opened now
+    monkeypatch.setattr(
+        Limited, "read", lambda self, source: torch.ones(3)
+    )  # as if the file could be opened now
     with monkeypatch.context() as patch:
         patch.setattr(
-            "flowbind.data.encoding.write_shard", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left", "x"))
+            "flowbind.data.encoding.write_shard",
+            lambda *_: (_ for _ in ()).throw(OSError(28, "No space left", "x")),
         )
         assert encode()[0] == 2
     assert shard.read_bytes() == before
@@ -288,17 +315,25 @@ def test_damage_is_not_written_over(lines, encode, tmp_path, monkeypatch):
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))
     code, said = encode()
-    assert (code, f"{shard.name}: this shard is corrupted (data: checksum); delete it" in said) == (2, True), said
+    assert (code, f"{shard.name}: this shard is corrupted (data: checksum); delete it" in said) == (
+        2,
+        True,
+    ), said
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_memory_is_no_fault_of_a_sample_but_the_sample_is_named(lines, encode, monkeypatch, workers):
+def test_memory_is_no_fault_of_a_sample_but_the_sample_is_named(
+    lines, encode, monkeypatch, workers
+):
     lines(GOOD, GOOD)
     monkeypatch.setattr(Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError()))
     code, said = encode("--skip-bad", 5, "--workers", workers)
     assert code == 2
     last = said.splitlines()[-1]
-    assert "'123': not enough memory to read it (sample '1' of train.jsonl): not enough memory; give smaller files" in last
+    assert (
+        "'123': not enough memory to read it (sample '1' of train.jsonl): not enough memory; give smaller files"
+        in last
+    )
 
 
 # Files beside a sample's own
@@ -326,19 +361,27 @@ def shifted(lines, tmp_path):
 
     def numbers():
         back = ToyCodec().decode(store().all("vector"))
-        return dict(zip(store().lines("vector").tolist(), [round(float(v[0]), 3) for v in back], strict=True))
+        return dict(
+            zip(
+                store().lines("vector").tolist(), [round(float(v[0]), 3) for v in back], strict=True
+            )
+        )
 
     return numbers
 
 
-def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(shifted, encode, tmp_path, monkeypatch):
+def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(
+    shifted, encode, tmp_path, monkeypatch
+):
     assert encode()[0] == 0
     assert shifted() == {0: 1, 1: 2, 2: 1}
     assert "are encoded already" in encode()[1]
 
     tried = []
     original = Shifted.read
-    monkeypatch.setattr(Shifted, "read", lambda self, source: tried.append(source.name) or original(self, source))
+    monkeypatch.setattr(
+        Shifted, "read", lambda self, source: tried.append(source.name) or original(self, source)
+    )
     changes = (
         ("1.shift", "22", {0: 1, 1: 23, 2: 1}),
         ("2.shift", "3", {0: 1, 1: 23, 2: 4}),
@@ -361,7 +404,9 @@ def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(shif
 
 
 def content_of_shards(folder):
-    return {path.name: path.read_bytes() for path in (folder / "latents/train").glob("*.safetensors")}
+    return {
+        path.name: path.read_bytes() for path in (folder / "latents/train").glob("*.safetensors")
+    }
 
 
 def test_what_a_file_beside_makes_unreadable_leaves_no_latent(shifted, encode, tmp_path):
@@ -386,7 +431,9 @@ def test_the_only_sample_that_a_file_beside_makes_unreadable(lines, shifted, enc
 
 
 def test_a_picture_of_a_mesh_is_a_file_beside(tmp_path):
-    (tmp_path / "a.obj").write_text("mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n")
+    (tmp_path / "a.obj").write_text(
+        "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n"
+    )
     (tmp_path / "a.mtl").write_text("newmtl m\nmap_Kd a.png\n")
     with noting() as stamps:
         load("modalities", "points")().read(tmp_path / "a.obj")

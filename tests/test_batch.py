@@ -36,7 +36,18 @@ def test_links_are_all_pairs_of_rows_of_one_sample(seed):
 
 @pytest.mark.parametrize(
     "samples",
-    [[], [0], [5], [0, 0], [1, 0], [3, 3, 3, 3], [0, 1, 2, 0, 1, 2], [2, 1, 0, 0, 1, 2], [9, 0, 9], [2**40, 7, 2**40]],
+    [
+        [],
+        [0],
+        [5],
+        [0, 0],
+        [1, 0],
+        [3, 3, 3, 3],
+        [0, 1, 2, 0, 1, 2],
+        [2, 1, 0, 0, 1, 2],
+        [9, 0, 9],
+        [2**40, 7, 2**40],
+    ],
 )
 def test_links_of_small_structures(samples):
     check_links(samples)
@@ -45,12 +56,18 @@ def test_links_of_small_structures(samples):
 def make():
     """Samples: 0 has a and b, 1 has a, 2 has b, in another order; nobody has c."""
     latents = {"a": torch.randn(2, 3), "b": torch.randn(2, 3), "c": torch.zeros(0, 3)}
-    return latents, {"a": torch.tensor([0, 1]), "b": torch.tensor([2, 0]), "c": torch.zeros(0, dtype=torch.long)}
+    return latents, {
+        "a": torch.tensor([0, 1]),
+        "b": torch.tensor([2, 0]),
+        "c": torch.zeros(0, dtype=torch.long),
+    }
 
 
 def test_a_batch_numbers_its_rows_in_the_order_of_its_latents():
     latents, samples = make()
-    batch = Batch.of(latents, dict(reversed(samples.items())))  # only the order of the latents counts
+    batch = Batch.of(
+        latents, dict(reversed(samples.items()))
+    )  # only the order of the latents counts
     assert batch.rows == [2, 2, 0]
     assert pairs(batch.links) == [(0, 0), (0, 3), (1, 1), (2, 2), (3, 0), (3, 3)]
     other = Batch.of({"b": latents["b"], "c": latents["c"], "a": latents["a"]}, samples)
@@ -65,7 +82,12 @@ def test_a_batch_keeps_what_it_was_given_apart():
 
 
 def tensors(batch):
-    return [*batch.latents.values(), *batch.samples.values(), batch.links.target, batch.links.estimate]
+    return [
+        *batch.latents.values(),
+        *batch.samples.values(),
+        batch.links.target,
+        batch.links.estimate,
+    ]
 
 
 def test_map_reaches_every_tensor_and_leaves_the_batch_alone():
@@ -81,7 +103,9 @@ def test_map_reaches_every_tensor_and_leaves_the_batch_alone():
 def test_to_moves_every_tensor():
     batch = Batch.of(*make())
     assert all(tensor.device.type == "meta" for tensor in tensors(batch.to("meta")))
-    assert all(torch.equal(a, b) for a, b in zip(tensors(batch), tensors(batch.to("cpu")), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(tensors(batch), tensors(batch.to("cpu")), strict=True)
+    )
 
 
 def test_pin_memory_pins_every_tensor(monkeypatch):

@@ -17,7 +17,14 @@ from flowbind_text.similarity import CaptionSimilarity
 CIDER, ROUGE = "cider[cider-d,1-reference]", "rouge-l[beta=1.2,1-reference]"
 BLEU = [f"bleu-{n}[corpus,1-reference]" for n in (1, 2, 3, 4)]
 OTHERS = json.loads((Path(__file__).parent / "reference/captions.json").read_text(encoding="utf-8"))
-BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}  # as theirs spells them
+BRACKETS = {
+    "(": "-lrb-",
+    ")": "-rrb-",
+    "[": "-lsb-",
+    "]": "-rsb-",
+    "{": "-lcb-",
+    "}": "-rcb-",
+}  # as theirs spells them
 
 
 def judge(made: list[str], real: list[str] | list[list[str]]) -> dict[str, float]:
@@ -25,7 +32,9 @@ def judge(made: list[str], real: list[str] | list[list[str]]) -> dict[str, float
     metric = Captions()
     references = [[captions] if isinstance(captions, str) else captions for captions in real]
     every = [caption for captions in references for caption in captions]
-    sample = torch.arange(len(made)).repeat_interleave(torch.tensor([len(captions) for captions in references]))
+    sample = torch.arange(len(made)).repeat_interleave(
+        torch.tensor([len(captions) for captions in references])
+    )
     return metric.compute(metric.features("text", made), metric.features("text", every), sample)
 
 
@@ -49,7 +58,10 @@ def drawn(count: int, seed: int) -> list[tuple[str, ...]]:
         ("A man, a plan -- a canal!", "a man a plan a canal"),
         ("It's raining; they don't care.", "it 's raining they do n't care"),
         ("The dogs' bowl (red) isn’t “full”…", "the dogs bowl ( red ) is n't full"),
-        ("a black-and-white photo of 1,000 birds at 3.5 km", "a black-and-white photo of 1,000 birds at 3.5 km"),
+        (
+            "a black-and-white photo of 1,000 birds at 3.5 km",
+            "a black-and-white photo of 1,000 birds at 3.5 km",
+        ),
         ("50% of R&D & $5", "50 % of r&d & $ 5"),
         ("Grüne ÄPFEL, 東京", "grüne äpfel 東京"),
         ("?! … !", "?!"),
@@ -61,7 +73,9 @@ def test_words(caption, cut):
 
 @pytest.mark.parametrize("caption", OTHERS["tokens"])
 def test_words_are_those_of_the_coco_evaluation(caption):
-    assert [BRACKETS.get(word, word) for word in words(caption)] == OTHERS["tokens"][caption].split()
+    assert [BRACKETS.get(word, word) for word in words(caption)] == OTHERS["tokens"][
+        caption
+    ].split()
 
 
 # The COCO evaluation
@@ -73,7 +87,9 @@ def test_words_are_those_of_the_coco_evaluation(caption):
 def test_scores_are_those_of_the_coco_evaluation(which, label):
     samples = OTHERS["samples"]
     assert len(samples) == 200
-    figures = judge([sample["made"] for sample in samples], [sample["references"] for sample in samples])
+    figures = judge(
+        [sample["made"] for sample in samples], [sample["references"] for sample in samples]
+    )
     names = [
         f"cider[cider-d,{label}]",
         *(f"bleu-{n}[corpus,{label}]" for n in (1, 2, 3, 4)),
@@ -89,7 +105,10 @@ def test_the_own_caption_is_the_first_reference():
     one = judge(REAL, REAL)
     assert {name: judge(REAL, real)[name] for name in one} == one
     uneven = judge(REAL, [real[0], real[1], [REAL[2]]])
-    assert {name.partition("[")[2] for name in uneven} >= {"cider-d,1-reference]", "cider-d,1-to-2-references]"}
+    assert {name.partition("[")[2] for name in uneven} >= {
+        "cider-d,1-reference]",
+        "cider-d,1-to-2-references]",
+    }
 
 
 # CIDEr-D
@@ -101,7 +120,9 @@ def published_cider_d(candidates, references):
     for n in (1, 2, 3, 4):
         cut = [[s[i : i + n] for i in range(len(s) - n + 1)] for s in (*candidates, *references)]
         known = sorted({gram for grams in cut for gram in grams})
-        counts = torch.tensor([[grams.count(gram) for gram in known] for grams in cut], dtype=torch.double)
+        counts = torch.tensor(
+            [[grams.count(gram) for gram in known] for grams in cut], dtype=torch.double
+        )
         counts = counts.reshape(2, len(references), len(known))
         documents = (counts[1] > 0).double().sum(0).clamp(min=1)
         vectors.append(counts * (len(references) / documents).log())
@@ -110,7 +131,9 @@ def published_cider_d(candidates, references):
         bigrams = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
         for vector in vectors:
             g, h = vector[0, row], vector[1, row]
-            cosine = torch.minimum(g, h) @ h / (g.norm() * h.norm()) if g.norm() * h.norm() > 0 else 0.0
+            cosine = (
+                torch.minimum(g, h) @ h / (g.norm() * h.norm()) if g.norm() * h.norm() > 0 else 0.0
+            )
             scores.append(10 * float(cosine) * math.exp(-(bigrams**2) / 72))
     return sum(scores) / len(scores)
 
@@ -119,13 +142,17 @@ def published_cider_d(candidates, references):
 def test_cider_d_is_the_published_one(seed):
     candidates, references = drawn(9, seed), drawn(9, 100 + seed)
     candidates[0] = references[0]
-    assert cider_d(candidates, alone(references)) == pytest.approx(published_cider_d(candidates, references), rel=1e-12)
+    assert cider_d(candidates, alone(references)) == pytest.approx(
+        published_cider_d(candidates, references), rel=1e-12
+    )
 
 
 def test_cider_d_by_hand():
     # Of "a b", "a" is in both references and weighs nothing; "b" and "a b" weigh ln 2, as all of "c a" but "a".
     references = [[("a", "b")], [("c", "a")]]
-    assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(10 * 2 / 4)  # no trigrams in two words
+    assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(
+        10 * 2 / 4
+    )  # no trigrams in two words
     assert cider_d([("b",), ("c",)], references) == pytest.approx(10 / 4 * math.exp(-1 / 72))
     assert cider_d([("c",), ("b",)], references) == 0
     # A word said too often counts as often as in the reference: min(2, 1) * 1 / (2 * 1).
@@ -155,7 +182,9 @@ def slow_bleu(candidates, references, n):
         if not matched:
             return 0.0
         logarithm += math.log(matched / total) / n
-    made, real = (sum(len(caption) for caption in captions) for captions in (candidates, references))
+    made, real = (
+        sum(len(caption) for caption in captions) for captions in (candidates, references)
+    )
     return math.exp(logarithm) * (math.exp(1 - real / made) if made < real else 1)
 
 
@@ -167,19 +196,27 @@ def test_bleu_is_what_others_say(seed):
     scores = bleu(candidates, alone(references))
     for n, score in zip((1, 2, 3, 4), scores, strict=True):
         assert score == pytest.approx(slow_bleu(candidates, references, n), rel=1e-12)
-        theirs = bleu_score([" ".join(c) for c in candidates], [[" ".join(r)] for r in references], n_gram=n)
+        theirs = bleu_score(
+            [" ".join(c) for c in candidates], [[" ".join(r)] for r in references], n_gram=n
+        )
         assert score == pytest.approx(theirs.item(), rel=1e-5)
 
 
 def test_bleu_by_hand():
     the = ("the",) * 7
-    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat")]]) == pytest.approx((2 / 7, 0, 0, 0))
+    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat")]]) == pytest.approx(
+        (2 / 7, 0, 0, 0)
+    )
     short = bleu([("a", "b")], [[("a", "b", "c")]])
     assert short == pytest.approx((math.exp(-1 / 2), math.exp(-1 / 2), 0, 0))
-    assert bleu([("a", "b", "c")], [[("a", "b")]]) == pytest.approx((2 / 3, math.sqrt(2 / 3 * 1 / 2), 0, 0))
+    assert bleu([("a", "b", "c")], [[("a", "b")]]) == pytest.approx(
+        (2 / 3, math.sqrt(2 / 3 * 1 / 2), 0, 0)
+    )
     assert bleu([()], [[("a",)]]) == (0, 0, 0, 0)
     # Papineni et al.'s clipping over references: "the" stands twice in one, so twice in all.
-    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat"), ("the",)]])[0] == pytest.approx(2 / 7)
+    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat"), ("the",)]])[0] == pytest.approx(
+        2 / 7
+    )
     # The nearest length counts, the shorter of two.
     assert bleu([("a", "b")], [[("a", "b", "c"), ("a",)]])[0] == 1
     assert bleu([("a", "b")], [[("a", "b", "c"), ("x",) * 9]])[0] == pytest.approx(math.exp(-1 / 2))
@@ -201,7 +238,9 @@ def slow_rouge_l(candidate, reference):
 
 def test_rouge_l_is_the_slow_one():
     for candidate, reference in zip(drawn(30, 1), drawn(30, 2), strict=True):
-        assert rouge_l(candidate, [reference]) == pytest.approx(slow_rouge_l(candidate, reference), rel=1e-12)
+        assert rouge_l(candidate, [reference]) == pytest.approx(
+            slow_rouge_l(candidate, reference), rel=1e-12
+        )
 
 
 def test_rouge_l_by_hand():
@@ -258,7 +297,8 @@ def test_similarity_is_the_mean_cosine():
     figures = metric.compute(metric.features("text", made), metric.features("text", REAL))
     model = SentenceTransformer(str(metric.sentences.folder), device="cpu")
     cosines = [
-        model.similarity(*model.encode([one, other])[:, None]).item() for one, other in zip(made, REAL, strict=True)
+        model.similarity(*model.encode([one, other])[:, None]).item()
+        for one, other in zip(made, REAL, strict=True)
     ]
     assert figures == {"similarity[all-minilm-l6-v2]": pytest.approx(sum(cosines) / 3, abs=1e-5)}
     assert cosines[0] > cosines[1]

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from flowbind_audio import Audio
-from flowbind_audio.clap import CLAP_RATE, SECONDS, TransformersClap, load_weights, open_clap, ten_seconds
+from flowbind_audio.clap import (
+    CLAP_RATE,
+    SECONDS,
+    TransformersClap,
+    load_weights,
+    open_clap,
+    ten_seconds,
+)
 from flowbind_audio.spectrogram import RATE
 from torch import Tensor
 
@@ -29,7 +36,9 @@ def clap(folder) -> TransformersClap:
 
 
 def noise(seconds: float, seed: int = 0) -> Tensor:
-    return 0.3 * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed)).clamp(-3, 3)
+    return 0.3 * torch.randn(
+        round(seconds * RATE), generator=torch.Generator().manual_seed(seed)
+    ).clamp(-3, 3)
 
 
 def tone(frequency: float, seconds: float, rate: int = RATE) -> Tensor:
@@ -82,8 +91,12 @@ def test_hearing_draws_nothing(clap):
 
 
 def test_spectrograms_are_those_of_transformers(clap):
-    waves = torch.stack([ten_seconds(sound) for sound in (noise(10), tone(1234, 2), torch.zeros(RATE))])
-    theirs = clap.extractor([wave.numpy() for wave in waves], sampling_rate=CLAP_RATE, return_tensors="pt")
+    waves = torch.stack(
+        [ten_seconds(sound) for sound in (noise(10), tone(1234, 2), torch.zeros(RATE))]
+    )
+    theirs = clap.extractor(
+        [wave.numpy() for wave in waves], sampling_rate=CLAP_RATE, return_tensors="pt"
+    )
     ours, expected = clap.spectrograms(waves), theirs["input_features"]
     assert ours.shape == expected.shape == (3, 1, 1001, 64)
     assert (ours - expected).abs().max() < 0.1  # dB, near the floor of -100
@@ -98,22 +111,35 @@ def test_embeddings_are_those_of_transformers(clap):
     assert torch.allclose(clap.sounds(sounds, CPU), expected, atol=1e-4)
     captions = ["a dog", "a very long train passes by"]
     tokens = clap.tokenizer(captions, padding=True, return_tensors="pt")
-    assert torch.allclose(clap.texts(captions, CPU), clap.model.get_text_features(**tokens).pooler_output, atol=1e-6)
+    assert torch.allclose(
+        clap.texts(captions, CPU), clap.model.get_text_features(**tokens).pooler_output, atol=1e-6
+    )
 
 
 def test_embeddings_are_of_norm_1_and_hang_on_their_own_item(clap):
-    sounds, captions = [noise(1 + i, seed=i) for i in range(18)], [f"sound number {i}" for i in range(18)]
+    sounds, captions = (
+        [noise(1 + i, seed=i) for i in range(18)],
+        [f"sound number {i}" for i in range(18)],
+    )
     for embed, items in ((clap.sounds, sounds), (clap.texts, captions)):
         together = embed(items, CPU)
-        assert (together.shape, together.dtype, together.requires_grad) == ((18, 512), torch.float32, False)
+        assert (together.shape, together.dtype, together.requires_grad) == (
+            (18, 512),
+            torch.float32,
+            False,
+        )
         assert torch.allclose(together.norm(dim=1), torch.ones(18), atol=1e-5)
-        assert torch.allclose(torch.cat([embed([item], CPU) for item in items[-3:]]), together[-3:], atol=1e-4)
+        assert torch.allclose(
+            torch.cat([embed([item], CPU) for item in items[-3:]]), together[-3:], atol=1e-4
+        )
         assert torch.pdist(together).min() > 1e-4
 
 
 def test_long_captions_are_cut(clap):
     long = "a dog barks and " * 40
-    assert torch.equal(clap.texts([long], CPU), clap.texts([long[:75]], CPU))  # 77 tokens of a byte, two of them ends
+    assert torch.equal(
+        clap.texts([long], CPU), clap.texts([long[:75]], CPU)
+    )  # 77 tokens of a byte, two of them ends
 
 
 def test_embeddings_can_be_trained_on(clap):
@@ -146,7 +172,10 @@ def test_the_digest_knows_weights_and_preprocessing(clap, folder, tmp_path):
 
 def test_labels_say_which_weights(clap):
     assert clap.label == f"transformers,tiny@{clap.digest()[:8]}"
-    assert open_clap("transformers", "laion/clap-htsat-unfused").label == "transformers,laion/clap-htsat-unfused"
+    assert (
+        open_clap("transformers", "laion/clap-htsat-unfused").label
+        == "transformers,laion/clap-htsat-unfused"
+    )
     assert open_clap("laion_clap", "a/b/c.pt", "v1").label == "laion_clap,a/b/c.pt@v1"
 
 
@@ -154,15 +183,22 @@ def test_labels_say_which_weights(clap):
 
 
 def test_no_such_backend():
-    with pytest.raises(ValueError, match=r"^no CLAP backend 'msclap'; allowed: transformers, laion_clap$"):
+    with pytest.raises(
+        ValueError, match=r"^no CLAP backend 'msclap'; allowed: transformers, laion_clap$"
+    ):
         open_clap("msclap", "x")
 
 
 @pytest.mark.parametrize("backend", ["transformers", "laion_clap"])
 def test_an_unreachable_hub(backend):
-    clap = open_clap(backend, "nobody/nothing/none.pt" if backend == "laion_clap" else "nobody/nothing")
+    clap = open_clap(
+        backend, "nobody/nothing/none.pt" if backend == "laion_clap" else "nobody/nothing"
+    )
     for use in (clap.digest, lambda: clap.sounds([noise(1)], CPU)):
-        with pytest.raises(ValueError, match=r"^the CLAP model 'nobody/nothing' \(main\) is no folder[^\n]*hf auth login[^\n]*$"):
+        with pytest.raises(
+            ValueError,
+            match=r"^the CLAP model 'nobody/nothing' \(main\) is no folder[^\n]*hf auth login[^\n]*$",
+        ):
             use()
 
 
@@ -175,22 +211,33 @@ def test_what_is_no_clap_of_transformers(tmp_path, folder):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(ValueError, match=r"^[^\n]*: no settings of a CLAP's spectrograms[^\n]*$"):
         TransformersClap(str(tmp_path)).sounds([noise(1)], CPU)
-    with pytest.raises(ValueError, match=r"^[^\n]*: (the tokenizer has no words|no tokenizer)[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*: (the tokenizer has no words|no tokenizer)[^\n]*$"
+    ):
         TransformersClap(str(tmp_path)).texts(["a dog"], CPU)
 
 
 def test_fusion_is_refused(tmp_path):
-    fused = save_clap(tmp_path, enable_fusion=True, fusion_type="aff_2d", patch_embed_input_channels=4)
-    with pytest.raises(ValueError, match=r"^[^\n]*: a CLAP with fusion, which mixes random crops[^\n]*$"):
+    fused = save_clap(
+        tmp_path, enable_fusion=True, fusion_type="aff_2d", patch_embed_input_channels=4
+    )
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*: a CLAP with fusion, which mixes random crops[^\n]*$"
+    ):
         TransformersClap(str(fused)).sounds([noise(1)], CPU)
 
 
 def test_laion_clap_names_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "laion_clap", None)
-    with pytest.raises(ValueError, match=r"^nothing.pt: no such file; give a .pt file of laion-clap or [^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^nothing.pt: no such file; give a .pt file of laion-clap or [^\n]*$"
+    ):
         open_clap("laion_clap", "nothing.pt").digest()
     file = tmp_path / "clap.pt"
-    torch.save({"state_dict": {"module.audio_branch.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)}}, file)
+    torch.save(
+        {"state_dict": {"module.audio_branch.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)}},
+        file,
+    )
     with pytest.raises(
         ValueError, match=r"^[^\n]* needs laion_clap; install it with `pip install [^\n]*$"
     ):
@@ -215,7 +262,9 @@ class Stub(torch.nn.Module):
 
     def get_text_embedding(self, x: list[str], use_tensor: bool) -> Tensor:
         assert use_tensor
-        return self.model.audio_projection(torch.tensor([[len(caption), 1.0, 2.0, 3.0] for caption in x]))
+        return self.model.audio_projection(
+            torch.tensor([[len(caption), 1.0, 2.0, 3.0] for caption in x])
+        )
 
 
 def test_laion_clap_is_given_weights_and_ten_seconds(tmp_path, monkeypatch):
@@ -226,12 +275,19 @@ def test_laion_clap_is_given_weights_and_ten_seconds(tmp_path, monkeypatch):
     torch.save({"epoch": 15, "state_dict": held}, tmp_path / "clap.pt")
     clap = open_clap("laion_clap", str(tmp_path / "clap.pt"))
     sounds = [noise(1), noise(12)]
-    expected = torch.stack([ten_seconds(sound)[1000:1004] for sound in sounds]) @ state["audio_projection.weight"].T
+    expected = (
+        torch.stack([ten_seconds(sound)[1000:1004] for sound in sounds])
+        @ state["audio_projection.weight"].T
+    )
     expected = torch.nn.functional.normalize(expected + state["audio_projection.bias"], dim=1)
     assert torch.allclose(clap.sounds(sounds, CPU), expected, atol=1e-6)
     assert clap.texts(["a dog", "rain"], CPU).shape == (2, 512)
-    torch.save({"audio_branch.patch_embed.proj.weight": torch.zeros(9, 1, 4, 4)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match=r"^[^\n]*other.pt: no weights of laion-clap with an HTSAT audio tower$"):
+    torch.save(
+        {"audio_branch.patch_embed.proj.weight": torch.zeros(9, 1, 4, 4)}, tmp_path / "other.pt"
+    )
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*other.pt: no weights of laion-clap with an HTSAT audio tower$"
+    ):
         open_clap("laion_clap", str(tmp_path / "other.pt")).sounds(sounds, CPU)
 
 
@@ -241,11 +297,20 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
     laion_clap = pytest.importorskip("laion_clap")
     from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
-    words = {token: i for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])}
-    config = RobertaConfig(vocab_size=len(words), max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
-    monkeypatch.setattr(RobertaModel, "from_pretrained", lambda name: RobertaModel(config))  # not from the hub
+    words = {
+        token: i
+        for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])
+    }
+    config = RobertaConfig(
+        vocab_size=len(words), max_position_embeddings=514, type_vocab_size=1, pad_token_id=1
+    )
     monkeypatch.setattr(
-        RobertaTokenizer, "from_pretrained", lambda name: RobertaTokenizer(words, [], unk_token="<unk>")
+        RobertaModel, "from_pretrained", lambda name: RobertaModel(config)
+    )  # not from the hub
+    monkeypatch.setattr(
+        RobertaTokenizer,
+        "from_pretrained",
+        lambda name: RobertaTokenizer(words, [], unk_token="<unk>"),
     )
     module = laion_clap.CLAP_Module(enable_fusion=False, device="cpu", amodel="HTSAT-base").eval()
     state = {f"module.{name}": tensor for name, tensor in module.model.state_dict().items()}
@@ -254,7 +319,9 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
     clap = open_clap("laion_clap", str(tmp_path / "clap.pt"))
     sounds, captions = [noise(1), noise(12)], ["a dog", "rain"]
     with torch.no_grad():
-        heard = module.get_audio_embedding_from_data(x=torch.stack([ten_seconds(s) for s in sounds]), use_tensor=True)
+        heard = module.get_audio_embedding_from_data(
+            x=torch.stack([ten_seconds(s) for s in sounds]), use_tensor=True
+        )
         read = module.get_text_embedding(captions, use_tensor=True)
     assert torch.allclose(clap.sounds(sounds, CPU), heard, atol=1e-5)
     assert torch.allclose(clap.sounds([sounds[1][: 10 * RATE]], CPU), heard[1:], atol=1e-5)
@@ -272,7 +339,10 @@ class Code:
 def test_nothing_but_weights_and_numbers_is_read(tmp_path, capsys):
     weights = {"layer.weight": torch.randn(3)}
     held = {"module." + name: tensor for name, tensor in weights.items()}
-    torch.save({"epoch": 15, "loss": np.float64(0.5), "at": np.int64(3), "state_dict": held}, tmp_path / "a.pt")
+    torch.save(
+        {"epoch": 15, "loss": np.float64(0.5), "at": np.int64(3), "state_dict": held},
+        tmp_path / "a.pt",
+    )
     found = load_weights(tmp_path / "a.pt")
     assert list(found) == ["layer.weight"]
     assert torch.equal(found["layer.weight"], weights["layer.weight"])
@@ -281,6 +351,8 @@ def test_nothing_but_weights_and_numbers_is_read(tmp_path, capsys):
     torch.save({"state_dict": weights, "code": Code()}, tmp_path / "c.pt")
     (tmp_path / "d.safetensors").write_bytes(b"damaged")
     for name in ("c.pt", "d.safetensors", "none.pt"):
-        with pytest.raises(ValueError, match=rf"^[^\n]*{name}: cannot be read as weights alone [^\n]*$"):
+        with pytest.raises(
+            ValueError, match=rf"^[^\n]*{name}: cannot be read as weights alone [^\n]*$"
+        ):
             load_weights(tmp_path / name)
     assert capsys.readouterr().out == ""

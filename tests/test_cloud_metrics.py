@@ -24,7 +24,10 @@ def clouds(count: int, points: int = 64, seed: int = 0, stretch: float = 1.0) ->
     """Balls stretched at random along each axis, as raw samples, with shape (points, 6)."""
     generator = torch.Generator().manual_seed(seed)
     axes = 1 + stretch * torch.rand(count, 1, 3, generator=generator)
-    place = torch.nn.functional.normalize(torch.randn(count, points, 3, generator=generator), dim=2) * axes
+    place = (
+        torch.nn.functional.normalize(torch.randn(count, points, 3, generator=generator), dim=2)
+        * axes
+    )
     return list(torch.cat([place, torch.rand(count, points, 3, generator=generator)], dim=2))
 
 
@@ -60,7 +63,9 @@ def slow_figures(made: Tensor, real: Tensor) -> dict[str, float]:
 def test_two_points_apart():
     a, b = torch.zeros(1, 3, 3), torch.tensor([[[0.0, 3, 4]]])
     assert squared_chamfer(a, b).item() == 50  # 25 there, 25 back
-    assert squared_chamfer(a, torch.cat([a[:, :1], b], dim=1)).item() == 12.5  # 0 there, the mean of 0 and 25 back
+    assert (
+        squared_chamfer(a, torch.cat([a[:, :1], b], dim=1)).item() == 12.5
+    )  # 0 there, the mean of 0 and 25 back
 
 
 def test_a_cloud_is_no_distance_from_itself_in_any_order():
@@ -79,7 +84,10 @@ def test_every_two_clouds_are_compared(monkeypatch, block):
 
 
 def test_clouds_of_different_numbers_of_points():
-    a, b = torch.stack(clouds(2, points=20))[..., :3], torch.stack(clouds(2, points=33, seed=1))[..., :3]
+    a, b = (
+        torch.stack(clouds(2, points=20))[..., :3],
+        torch.stack(clouds(2, points=33, seed=1))[..., :3],
+    )
     expected = torch.tensor([slow_chamfer(x, y) for x, y in zip(a, b, strict=True)])
     torch.testing.assert_close(squared_chamfer(a, b), expected)
     torch.testing.assert_close(squared_chamfer(b, a), expected)
@@ -124,13 +132,20 @@ def test_one_distribution_cannot_be_told_from_itself():
 def test_figures_are_those_of_a_slow_derivation(monkeypatch, normalise):
     monkeypatch.setattr(CloudSets, "minimum", 5)
     made, real = clouds(5, points=24, stretch=2), clouds(5, points=24, seed=1, stretch=2)
-    single, sets = (metric(points=24, normalise=normalise) for metric in (ChamferDistance, CloudSets))
+    single, sets = (
+        metric(points=24, normalise=normalise) for metric in (ChamferDistance, CloudSets)
+    )
     features = sets.features("points", made), sets.features("points", real)
     assert torch.equal(single.features("points", real), features[1])
     assert features[0].shape == (5, 24, 3)
     found = single.compute(*features) | sets.compute(*features)
     place = "unit-sphere" if normalise else "as-is"
-    how = {"chamfer": "l2-squared", "mmd": "cd,l2-squared", "coverage": "cd,l2-squared", "1-nna": "cd,l2-squared"}
+    how = {
+        "chamfer": "l2-squared",
+        "mmd": "cd,l2-squared",
+        "coverage": "cd,l2-squared",
+        "1-nna": "cd,l2-squared",
+    }
     expected = {f"{k}[{how[k]},{place},points=24]": v for k, v in slow_figures(*features).items()}
     assert found == pytest.approx(expected, rel=1e-5)
     assert counted("mmd[cd,points=24]", 5) == "mmd[cd,points=24,n=5]"
@@ -141,7 +156,8 @@ def test_a_set_like_the_real_one_and_one_that_is_not():
     real, like = (metric.features("points", clouds(100, 32, seed, stretch=9)) for seed in (0, 1))
     unlike = metric.features("points", clouds(100, 32, seed=2, stretch=0.1))  # balls alone
     near, far = (
-        {name.split("[")[0]: value for name, value in metric.compute(made, real).items()} for made in (like, unlike)
+        {name.split("[")[0]: value for name, value in metric.compute(made, real).items()}
+        for made in (like, unlike)
     )
     assert near["1-nna"] == pytest.approx(0.5, abs=0.1)
     assert far["1-nna"] > 0.8
@@ -151,10 +167,15 @@ def test_a_set_like_the_real_one_and_one_that_is_not():
 
 def test_place_and_size_count_only_where_they_should():
     raws = clouds(3)
-    moved = [raw * torch.tensor([2.0, 2, 2, 1, 1, 1]) + torch.tensor([5.0, 0, -1, 0, 0, 0]) for raw in raws]
+    moved = [
+        raw * torch.tensor([2.0, 2, 2, 1, 1, 1]) + torch.tensor([5.0, 0, -1, 0, 0, 0])
+        for raw in raws
+    ]
     shape, world = ChamferDistance(points=64), ChamferDistance(points=64, normalise=False)
     for metric, different in ((shape, False), (world, True)):
-        (distance,) = metric.compute(metric.features("points", raws), metric.features("points", moved)).values()
+        (distance,) = metric.compute(
+            metric.features("points", raws), metric.features("points", moved)
+        ).values()
         assert (distance > 1) == different
         assert different or distance < 1e-12
     features = shape.features("points", moved)
@@ -175,10 +196,14 @@ def test_a_cloud_in_one_place_is_compared():
     collapsed = metric.features("points", [torch.full((64, 6), 0.3)] * 2)
     assert collapsed.abs().max() < 1e-6
     (distance,) = metric.compute(collapsed, real).values()
-    assert distance == pytest.approx((real.square().sum(2).mean() + real.square().sum(2).amin(1).mean()).item())
+    assert distance == pytest.approx(
+        (real.square().sum(2).mean() + real.square().sum(2).amin(1).mean()).item()
+    )
 
 
-@pytest.mark.parametrize("metric", [ChamferDistance(points=64), CloudSets(points=64, normalise=False)])
+@pytest.mark.parametrize(
+    "metric", [ChamferDistance(points=64), CloudSets(points=64, normalise=False)]
+)
 def test_the_fingerprint_tells_what_decides_the_features(metric):
     fingerprint = metric.fingerprint()
     assert (fingerprint["points"], fingerprint["metric"]) == (64, type(metric).__name__)
@@ -217,4 +242,6 @@ def test_sets_that_would_mislead_are_refused():
     refused("99 generated clouds; it takes 100", metric.compute, made[:99], real[:99])
     real[7] = real[50]
     refused("only 99 of 100 reference clouds are distinct", metric.compute, made, real)
-    refused("1 generated clouds; it takes 2", ChamferDistance(points=16).compute, made[:1], real[:1])
+    refused(
+        "1 generated clouds; it takes 2", ChamferDistance(points=16).compute, made[:1], real[:1]
+    )

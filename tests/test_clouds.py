@@ -611,7 +611,9 @@ def test_half_precision_of_an_archive(tmp_path):
     """As datasets of shapes have them, to save space."""
     numbers = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
     np.savez(tmp_path / "a.npz", points=numbers, normals=numbers)
-    np.testing.assert_array_equal(Points().read(tmp_path / "a.npz")[:, :3], numbers.astype(np.float32))
+    np.testing.assert_array_equal(
+        Points().read(tmp_path / "a.npz")[:, :3], numbers.astype(np.float32)
+    )
     numbers[3] = np.inf
     np.save(tmp_path / "a.npy", numbers)
     assert len(Points().read(tmp_path / "a.npy")) == 49

@@ -61,7 +61,8 @@ def test_what_is_not_finite_changes_no_weight_and_is_named(fit, monkeypatch):
     assert code == 2, err
     told = err.strip().splitlines()[-1]
     assert re.search(
-        r"not finite: the loss of .reconstruction. in \d rows of rank 0 \(lines of the manifest 15\b", told
+        r"not finite: the loss of .reconstruction. in \d rows of rank 0 \(lines of the manifest 15\b",
+        told,
     ), told
     assert "Traceback" not in err
     assert all(tensor.isfinite().all() for tensor in last("run").values())
@@ -99,7 +100,10 @@ def test_bad_samples_are_named_or_left_out_as_if_they_were_not_there(fit, monkey
     assert not Path("run").exists()
 
     code, err = fit("run", "--data.skip_bad=2")
-    assert (code, f"{manifest}: 2 samples could not be read and are left out" in err) == (0, True), err
+    assert (code, f"{manifest}: 2 samples could not be read and are left out" in err) == (
+        0,
+        True,
+    ), err
     promise = Path("runs/codecs/points.json").read_text()
     file.write_bytes(whole)
     manifest.write_text("".join(line for line in lines if line not in (unread, odd)))
@@ -126,9 +130,16 @@ def test_how_often_is_validated_decides_nothing(fit):
 
 def test_a_setting_that_waits_for_the_end_of_an_epoch_is_told(fit):
     for run, epochs, interval in (("epochs", 4, 2), ("parts", 1, 1.0)):
-        waits = f"--trainer.check_val_every_n_epoch={epochs}", f"--trainer.val_check_interval={interval}"
+        waits = (
+            f"--trainer.check_val_every_n_epoch={epochs}",
+            f"--trainer.val_check_interval={interval}",
+        )
         code, err = fit(run, *waits)
-        assert (code, "nothing is validated" in err, "val_check_interval in steps" in err) == (0, True, True), err
+        assert (code, "nothing is validated" in err, "val_check_interval in steps" in err) == (
+            0,
+            True,
+            True,
+        ), err
     assert "nothing is validated" not in fit("steps")[1]
     assert "nothing is validated" not in fit("none", waits[0], "--trainer.limit_val_batches=0")[1]
 
@@ -154,7 +165,11 @@ def learn(first, stop):
     net[0].weight.data.uniform_()
     rows = [x[first:stop].requires_grad_() for x in inputs]
     outputs = [norm(x) for norm, x in zip(net, rows, strict=True)]
-    errors = {"sine": outputs[0].sin(), "cube": outputs[1][outputs[1] > 0] ** 3, "none": outputs[1][:0]}
+    errors = {
+        "sine": outputs[0].sin(),
+        "cube": outputs[1][outputs[1] > 0] ** 3,
+        "none": outputs[1][:0],
+    }
     losses = means(errors)
     sum(losses.values()).backward()
     return {
@@ -171,20 +186,40 @@ def learn(first, stop):
 def test_statistics_of_ranks_with_unequal_rows_are_those_of_all(tmp_path):
     """As torch's own are on one process, with gradients as DDP takes them: the mean over the ranks."""
     (tmp_path / "meet.py").write_text(MEET)
-    launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={RANKS}", "meet.py", str(tmp_path)]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={RANKS}",
+        "meet.py",
+        str(tmp_path),
+    ]
     done = subprocess.run(
-        [sys.executable, *launch], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, check=False
+        [sys.executable, *launch],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     whole, parts = learn(0, 11), [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)]
 
     for number in (0, 1):
-        assert_close(torch.cat([part["outputs"][number] for part in parts]), whole["outputs"][number])
-        assert_close(torch.cat([part["rows"][number] for part in parts]) / RANKS, whole["rows"][number])
-        assert_close(sum(part["weights"][number] for part in parts) / RANKS, whole["weights"][number])
+        assert_close(
+            torch.cat([part["outputs"][number] for part in parts]), whole["outputs"][number]
+        )
+        assert_close(
+            torch.cat([part["rows"][number] for part in parts]) / RANKS, whole["rows"][number]
+        )
+        assert_close(
+            sum(part["weights"][number] for part in parts) / RANKS, whole["weights"][number]
+        )
     for part in parts:
         assert_close(part["spread"], whole["spread"])
-        assert all(torch.allclose(tensor, whole["kept"][name]) for name, tensor in part["kept"].items())
+        assert all(
+            torch.allclose(tensor, whole["kept"][name]) for name, tensor in part["kept"].items()
+        )
     for name, loss in whole["losses"].items():
         assert_close(sum(part["losses"][name] for part in parts) / RANKS, loss)
     assert whole["losses"]["none"] == 0

@@ -20,7 +20,17 @@ from flowbind_text import Text
 from flowbind.cli.prepare import options_of, run
 from flowbind.data.manifest import Manifest
 from flowbind.registry import load
-from tests.layouts import AUDIOCAPS, coco_part, karpathy, mesh, parquet, picture, sound, table, write_json
+from tests.layouts import (
+    AUDIOCAPS,
+    coco_part,
+    karpathy,
+    mesh,
+    parquet,
+    picture,
+    sound,
+    table,
+    write_json,
+)
 
 MODALITIES = {"text": Text, "image": Image, "audio": Audio, "points": Points}
 DATASETS = ("audiocaps", "flickr30k", "coco", "vggsound", "laion-coco", "pix3d")
@@ -32,7 +42,10 @@ def prepare(tmp_path):
 
     def prepared(name, out="out", **options):
         arguments = {"out": tmp_path / out, "source": tmp_path / "source"} | options
-        run("prepare", [name, *(f"--{key.replace('_', '-')}={value}" for key, value in arguments.items())])
+        run(
+            "prepare",
+            [name, *(f"--{key.replace('_', '-')}={value}" for key, value in arguments.items())],
+        )
         return {
             path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             for path in (tmp_path / out).glob("*.jsonl")
@@ -77,12 +90,23 @@ def audiocaps_source(source):
         (17543, "ZBtgrP4vU_w", 22, "a further caption of the same clip"),
         (5, "aaaaaaaaaaa", 0, "gone"),
     )
-    table(source / "val.csv", AUDIOCAPS, *[(n, "vfYTJq7nU", 130, f"rustling {n}") for n in range(100, 105)])
-    clips = ["7fmOlUlwoNg", "6BJ455B1aAs"]  # captions of one clip are not next to each other in the published file
+    table(
+        source / "val.csv",
+        AUDIOCAPS,
+        *[(n, "vfYTJq7nU", 130, f"rustling {n}") for n in range(100, 105)],
+    )
+    clips = [
+        "7fmOlUlwoNg",
+        "6BJ455B1aAs",
+    ]  # captions of one clip are not next to each other in the published file
     table(
         source / "test.csv",
         AUDIOCAPS,
-        *[(10 * n + k, clip, 20, f"{clip} {n}") for n in range(1, 6) for k, clip in enumerate(clips)],
+        *[
+            (10 * n + k, clip, 20, f"{clip} {n}")
+            for n in range(1, 6)
+            for k, clip in enumerate(clips)
+        ],
     )
     for name in (
         "wav/train/r1nicOVtvkQ_130",
@@ -111,10 +135,16 @@ def test_audiocaps(prepare, audiocaps_source, tmp_path, capsys):
         {"id": "17542", "text": "the wind is blowing", "audio": "../source/a/YZBtgrP4vU_w.wav"},
     ]
     five = {"text": [f"rustling {n}" for n in range(100, 105)]}
-    assert made["val"] == [{"id": "100", "text": "rustling 100", "audio": "../source/val/100.wav", "references": five}]
+    assert made["val"] == [
+        {"id": "100", "text": "rustling 100", "audio": "../source/val/100.wav", "references": five}
+    ]
     (test,) = made["test"]
     assert test.pop("references") == {"text": [f"7fmOlUlwoNg {n}" for n in range(1, 6)]}
-    assert test == {"id": "10", "text": "7fmOlUlwoNg 1", "audio": "../source/7fmOlUlwoNg_20000_30000.wav"}
+    assert test == {
+        "id": "10",
+        "text": "7fmOlUlwoNg 1",
+        "audio": "../source/7fmOlUlwoNg_20000_30000.wav",
+    }
     assert missing(tmp_path) == ["train\taaaaaaaaaaa_0.wav", "test\t6BJ455B1aAs_20.wav"]
     said = capsys.readouterr().err
     assert "train: 3 samples, 1 missing, 1 further captions left aside" in said
@@ -173,7 +203,10 @@ def flickr_source(source):
 
 def annotate_flickr(source, splits=("train", "val", "test", "train")):
     named = {name: [f"{name} no. {n}" for n in range(count)] for name, count in FLICKR.items()}
-    karpathy(source, {name: (split, texts) for (name, texts), split in zip(named.items(), splits, strict=True)})
+    karpathy(
+        source,
+        {name: (split, texts) for (name, texts), split in zip(named.items(), splits, strict=True)},
+    )
 
 
 def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
@@ -183,22 +216,35 @@ def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
     for split, name in (("val", "10002456"), ("test", "1000268201")):
         assert made[split][0].pop("references") == {"text": [f"{name} no. {n}" for n in range(5)]}
     assert made == {
-        "train": [{"id": "1000092795#0", "text": "1000092795 no. 0", "image": image.format("1000092795")}],
+        "train": [
+            {"id": "1000092795#0", "text": "1000092795 no. 0", "image": image.format("1000092795")}
+        ],
         "val": [{"id": "10002456#0", "text": "10002456 no. 0", "image": image.format("10002456")}],
-        "test": [{"id": "1000268201#0", "text": "1000268201 no. 0", "image": image.format("1000268201")}],
+        "test": [
+            {"id": "1000268201#0", "text": "1000268201 no. 0", "image": image.format("1000268201")}
+        ],
     }
     assert missing(tmp_path) == ["train\t1000344755.jpg"]
     assert "train: 1 samples, 1 missing, 5 further captions" in capsys.readouterr().err
-    assert [len(prepare("flickr30k", "all", captions="all")[split]) for split in ("train", "val", "test")] == [2, 5, 5]
+    assert [
+        len(prepare("flickr30k", "all", captions="all")[split])
+        for split in ("train", "val", "test")
+    ] == [2, 5, 5]
     assert readable(tmp_path, "all")
 
 
 def test_flickr30k_as_the_hub_has_it(prepare, flickr_source):
     rows = [
         (json.dumps([f"a “{name}”, and {n}" for n in range(count)]), "[]", split, f"{name}.jpg", 0)
-        for (name, count), split in zip(FLICKR.items(), ("train", "val", "test", "train"), strict=True)
+        for (name, count), split in zip(
+            FLICKR.items(), ("train", "val", "test", "train"), strict=True
+        )
     ]
-    table(flickr_source / "flickr_annotations_30k.csv", ("raw", "sentids", "split", "filename", "img_id"), *rows)
+    table(
+        flickr_source / "flickr_annotations_30k.csv",
+        ("raw", "sentids", "split", "filename", "img_id"),
+        *rows,
+    )
     made = prepare("flickr30k")
     assert [made[split][0]["id"] for split in ("train", "val", "test")] == [
         "1000092795#0",
@@ -210,8 +256,16 @@ def test_flickr30k_as_the_hub_has_it(prepare, flickr_source):
 
 LAYOUTS = [  # name of the file, its first line, and a line of it
     ("results_20130124.token", "", '{name}.jpg#{n}\t"So-called" dogs , {n}'),
-    ("results.csv", "image_name| comment_number| comment\n", '{name}.jpg | {n} | "So-called" dogs , {n}'),
-    ("captions.txt", "image_name|comment_number|comment\n", '{name}.jpg|{n}|"So-called" dogs , {n}'),
+    (
+        "results.csv",
+        "image_name| comment_number| comment\n",
+        '{name}.jpg | {n} | "So-called" dogs , {n}',
+    ),
+    (
+        "captions.txt",
+        "image_name|comment_number|comment\n",
+        '{name}.jpg|{n}|"So-called" dogs , {n}',
+    ),
     ("captions.txt", "image,caption\n", '{name}.jpg,"""So-called"" dogs , {n}"'),
 ]
 
@@ -223,7 +277,9 @@ def test_flickr30k_without_splits(prepare, flickr_source, name, header, line, ca
     made = prepare("flickr30k", captions="all", val_samples=1, test_samples=1, seed=2)
     texts = {line["id"]: line["text"] for lines in made.values() for line in lines}
     there = list(FLICKR)[:3]
-    assert texts == {f"{image}#{n}": f'"So-called" dogs , {n}' for image in there for n in range(FLICKR[image])}
+    assert texts == {
+        f"{image}#{n}": f'"So-called" dogs , {n}' for image in there for n in range(FLICKR[image])
+    }
     assert "drawn into them with the seed 2" in capsys.readouterr().err
     split_of = {line["id"].split("#")[0]: split for split, lines in made.items() for line in lines}
     for split, lines in made.items():
@@ -231,9 +287,13 @@ def test_flickr30k_without_splits(prepare, flickr_source, name, header, line, ca
 
 
 def test_flickr30k_s_draw_depends_on_the_seed_alone(prepare, flickr_source):
-    (flickr_source / "captions.txt").write_text("image,caption\n" + "".join(f"{image}.jpg,x\n" for image in FLICKR))
+    (flickr_source / "captions.txt").write_text(
+        "image,caption\n" + "".join(f"{image}.jpg,x\n" for image in FLICKR)
+    )
     picture(flickr_source / "1000344755.jpg")
-    drawn = [prepare("flickr30k", f"{k}", val_samples=1, test_samples=1, seed=k // 2) for k in range(10)]
+    drawn = [
+        prepare("flickr30k", f"{k}", val_samples=1, test_samples=1, seed=k // 2) for k in range(10)
+    ]
     assert drawn[::2] == drawn[1::2]
     for split in ("val", "test"):
         assert all(len(made[split]) == 1 for made in drawn)
@@ -242,8 +302,15 @@ def test_flickr30k_s_draw_depends_on_the_seed_alone(prepare, flickr_source):
 
 def test_a_caption_that_is_not_there_is_missed(prepare, flickr_source, tmp_path):
     """The published results.csv has such a line: a bar is missing in it."""
-    lines = ["1000092795.jpg| 0| A dog", "1000092795.jpg| 1   A dog runs", "10002456.jpg| 0| B", "1000268201.jpg| 0| C"]
-    (flickr_source / "results.csv").write_text("\n".join(["image_name| comment_number| comment", *lines]))
+    lines = [
+        "1000092795.jpg| 0| A dog",
+        "1000092795.jpg| 1   A dog runs",
+        "10002456.jpg| 0| B",
+        "1000268201.jpg| 0| C",
+    ]
+    (flickr_source / "results.csv").write_text(
+        "\n".join(["image_name| comment_number| comment", *lines])
+    )
     made = prepare("flickr30k", captions="all", val_samples=1, test_samples=1)
     assert sum(map(len, made.values())) == 3
     assert [line.split("\t")[1] for line in missing(tmp_path)] == ["text of 1000092795#1"]
@@ -274,7 +341,9 @@ def test_coco(prepare, source, tmp_path):
         "image": "../source/train2014/COCO_train2014_000000000001.jpg",
     }
     assert len(made["val"]) + sum(line.startswith("val") for line in missing(tmp_path)) == 2
-    assert [line.split("\t")[1] for line in missing(tmp_path)] == ["COCO_train2014_000000000003.jpg"]
+    assert [line.split("\t")[1] for line in missing(tmp_path)] == [
+        "COCO_train2014_000000000003.jpg"
+    ]
     assert len({line["image"] for line in made["test"]}) == 6  # one of each image
     assert len({line["text"].split()[2] for line in made["test"]}) > 1  # not always the first
     assert readable(tmp_path)
@@ -361,12 +430,15 @@ def test_vggsound_without_ffmpeg(prepare, vggsound_source, monkeypatch):
     (vggsound_source / "---g-f_I2yQ_000001.mp4").write_bytes(b"x")
     monkeypatch.setattr(ffmpeg.shutil, "which", lambda program: None)
     with pytest.raises(
-        ValueError, match=r"I2yQ_000001.mp4 and others need ffmpeg.*install.*extract a picture and a sound"
+        ValueError,
+        match=r"I2yQ_000001.mp4 and others need ffmpeg.*install.*extract a picture and a sound",
     ):
         prepare("vggsound", val_samples=0)
 
 
-def test_vggsound_takes_from_videos_what_is_not_there(prepare, vggsound_source, tmp_path, monkeypatch):
+def test_vggsound_takes_from_videos_what_is_not_there(
+    prepare, vggsound_source, tmp_path, monkeypatch
+):
     """ffmpeg's two jobs stubbed: what is asked of it, once, and what becomes of a video that it cannot read."""
     asked = []
 
@@ -425,13 +497,24 @@ def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
     def make(*command):
         subprocess.run(["ffmpeg", "-v", "error", "-y", *command], check=True)
 
-    make(*colours, *tone, *joined, "-map", "2:a", "-ac", "2", f"file:{videos / '---g-f_I2yQ_000001.mp4'}")
+    make(
+        *colours,
+        *tone,
+        *joined,
+        "-map",
+        "2:a",
+        "-ac",
+        "2",
+        f"file:{videos / '---g-f_I2yQ_000001.mp4'}",
+    )
     make(*colours, *joined, f"file:{videos / '--0PQM4-hqg_000030.mp4'}")
     (videos / "--56QUhyDQM_000185.mp4").write_bytes(b"\0" * 999)
     made = prepare("vggsound", val_samples=0)
     assert made.keys() == {"test"}
     assert readable(tmp_path)
-    frame = np.asarray(PIL.Image.open(vggsound_source / "extracted" / "---g-f_I2yQ_000001.jpg")).mean((0, 1))
+    frame = np.asarray(
+        PIL.Image.open(vggsound_source / "extracted" / "---g-f_I2yQ_000001.jpg")
+    ).mean((0, 1))
     assert frame[2] > 200
     assert frame[0] < 50
     wave, rate = soundfile.read(vggsound_source / "extracted" / "---g-f_I2yQ_000001.wav")
@@ -451,7 +534,8 @@ def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
 
 @pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)")
 @pytest.mark.parametrize(
-    "text", ["#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {other}\n"]
+    "text",
+    ["#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {other}\n"],
 )
 def test_a_playlist_by_the_name_of_a_video_opens_no_other_file(tmp_path, text):
     other, video = tmp_path / "other.mp4", tmp_path / "video.mp4"
@@ -467,7 +551,9 @@ def test_a_playlist_by_the_name_of_a_video_opens_no_other_file(tmp_path, text):
 
 def test_a_full_disk_is_no_damaged_video(monkeypatch, tmp_path):
     said = "av_interleaved_write_frame(): No space left on device\nConversion failed!"
-    monkeypatch.setattr(ffmpeg.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), 1, "", said))
+    monkeypatch.setattr(
+        ffmpeg.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), 1, "", said)
+    )
     with pytest.raises(OSError, match="No space left") as caught:
         ffmpeg.take_sound(tmp_path / "a.mp4", tmp_path / "a.wav")
     assert "a.wav" in caught.value.filename
@@ -496,7 +582,9 @@ def downloaded(source):
             if ok:
                 picture(source / f"{shard:05d}" / f"{key}.jpg")
                 (source / f"{shard:05d}" / f"{key}.txt").write_text(f"alt {key}\n")
-                write_json(source / f"{shard:05d}" / f"{key}.json", {"key": key, "caption": f"alt {key}"})
+                write_json(
+                    source / f"{shard:05d}" / f"{key}.json", {"key": key, "caption": f"alt {key}"}
+                )
     return source
 
 
@@ -504,7 +592,10 @@ def test_laion_coco(prepare, downloaded, tmp_path, capsys):
     made = prepare("laion-coco")
     keys = [f"{shard:05d}{k:04d}" for shard in range(2) for k in (0, 2, 3, 4)]
     assert made == {
-        "train": [{"id": key, "text": f"a picture of {key}", "image": f"../source/{key[:5]}/{key}.jpg"} for key in keys]
+        "train": [
+            {"id": key, "text": f"a picture of {key}", "image": f"../source/{key[:5]}/{key}.jpg"}
+            for key in keys
+        ]
     }
     assert missing(tmp_path) == ["train\t000000001.jpg", "train\t000010001.jpg"]
     assert readable(tmp_path)
@@ -523,7 +614,8 @@ def test_laion_coco_from_text_files(prepare, downloaded, tmp_path, capsys):
     (downloaded / "00001" / "000010004.txt").write_text("  \n")
     made = prepare("laion-coco")["train"]
     assert [line["text"] for line in made] == [
-        f"alt {key}" for key in ("000000000", "000000002", "000000004", "000010000", "000010002", "000010003")
+        f"alt {key}"
+        for key in ("000000000", "000000002", "000000004", "000010000", "000010002", "000010003")
     ]
     assert missing(tmp_path) == ["train\ttext of 000010004"]
     assert "images without a caption, left aside: 1" in capsys.readouterr().err
@@ -536,7 +628,9 @@ def test_laion_coco_draws_among_what_can_be_used(prepare, source, tmp_path):
     for key in range(3):
         picture(source / f"{key}.jpg")
     for seed in range(3):
-        assert {line["text"] for line in prepare("laion-coco", f"{seed}", limit=2, seed=seed)["train"]} == {
+        assert {
+            line["text"] for line in prepare("laion-coco", f"{seed}", limit=2, seed=seed)["train"]
+        } == {
             "one",
             "two",
         }
@@ -547,13 +641,17 @@ def test_laion_coco_in_one_folder_of_images(prepare, source):
     parquet(source / "meta" / "part.parquet", key=[7, 8], caption=["sept \n huit", None])
     for key in (7, 8):
         picture(source / "images" / f"{key}.webp")
-    assert prepare("laion-coco")["train"] == [{"id": "7", "text": "sept huit", "image": "../source/images/7.webp"}]
+    assert prepare("laion-coco")["train"] == [
+        {"id": "7", "text": "sept huit", "image": "../source/images/7.webp"}
+    ]
 
 
 def test_laion_coco_mistakes(prepare, source, monkeypatch):
     picture(source / "0.jpg")
     parquet(source / "laion.parquet", URL=["http://x"], TEXT=["x"], top_caption=["y"])
-    with pytest.raises(ValueError, match=r"needs the columns key and .*found URL, TEXT, top_caption; .*img2dataset"):
+    with pytest.raises(
+        ValueError, match=r"needs the columns key and .*found URL, TEXT, top_caption; .*img2dataset"
+    ):
         prepare("laion-coco")
     (source / "laion.parquet").write_bytes(b"PAR1")
     with pytest.raises(ValueError, match=r"laion.parquet: not a whole parquet file") as caught:
@@ -615,7 +713,11 @@ def test_pix3d(prepare, pix3d_source, tmp_path):
         "labels": {"category": "bed"},
     }
     models = {split: {line["points"] for line in lines} for split, lines in made.items()}
-    assert {split: len(found) for split, found in models.items()} == {"train": 7, "val": 2, "test": 1}
+    assert {split: len(found) for split, found in models.items()} == {
+        "train": 7,
+        "val": 2,
+        "test": 1,
+    }
     assert len(set.union(*models.values())) == 10
     assert [line.split("\t")[1] for line in missing(tmp_path)] == ["img/bed/0004.png"]
     assert readable(tmp_path)
@@ -644,7 +746,9 @@ def everything(source):
     (source / "val2014").mkdir()
     table(source / "vggsound.csv", *CLIPS)
     parquet(source / "a.parquet", key=["0"], caption=["one"])
-    write_json(source / "pix3d.json", [{"img": "img/a.png", "model": "model/a.obj", "category": "bed"}])
+    write_json(
+        source / "pix3d.json", [{"img": "img/a.png", "model": "model/a.obj", "category": "bed"}]
+    )
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -679,15 +783,22 @@ def escape(source, name):
     elif name == "flickr30k":
         annotate_flickr(source)
         text = (source / "dataset_flickr30k.json").read_text()
-        (source / "dataset_flickr30k.json").write_text(text.replace("10002456.jpg", "../secret.jpg"))
+        (source / "dataset_flickr30k.json").write_text(
+            text.replace("10002456.jpg", "../secret.jpg")
+        )
     elif name == "coco":
         coco_part(source, "val2014", [1])
         text = (source / "annotations/captions_val2014.json").read_text()
-        (source / "annotations/captions_val2014.json").write_text(text.replace("COCO_val", "/etc/COCO_val"))
+        (source / "annotations/captions_val2014.json").write_text(
+            text.replace("COCO_val", "/etc/COCO_val")
+        )
     elif name == "vggsound":
         table(source / "vggsound.csv", ("..\\\\secret", 1, "x", "test"))
     else:
-        write_json(source / "pix3d.json", [{"img": "img/../../secret.png", "model": "m.obj", "category": "bed"}])
+        write_json(
+            source / "pix3d.json",
+            [{"img": "img/../../secret.png", "model": "m.obj", "category": "bed"}],
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in DATASETS if name != "laion-coco"])
@@ -726,8 +837,18 @@ WRONG = {
         "audiocap_id,youtube_id,start_time,caption\n1,abc,0,x, y\n",
         "line 2: 5 cells where there are 4",
     ),
-    "no table": ("vggsound", "vggsound.csv", "abc,1,label\n", "line 1: 3 cells where there are 4 columns"),
-    "another split": ("vggsound", "vggsound.csv", "abc,1,label,eval\n", "split 'eval'; allowed: train, test"),
+    "no table": (
+        "vggsound",
+        "vggsound.csv",
+        "abc,1,label\n",
+        "line 1: 3 cells where there are 4 columns",
+    ),
+    "another split": (
+        "vggsound",
+        "vggsound.csv",
+        "abc,1,label,eval\n",
+        "split 'eval'; allowed: train, test",
+    ),
     "one clip in two splits": (
         "vggsound",
         "vggsound.csv",
@@ -753,8 +874,18 @@ WRONG = {
         "with the keys filename, split, sentences; number 0 has file_name",
     ),
     "no JSON": ("pix3d", "pix3d.json", "{", "pix3d.json: not JSON"),
-    "no list": ("pix3d", "pix3d.json", "{}", "must be a list of objects with the keys img, model, category, not dict"),
-    "another type": ("pix3d", "pix3d.json", '[{"img": 1, "model": "m", "category": "c"}]', "'img' of number 0 is 1"),
+    "no list": (
+        "pix3d",
+        "pix3d.json",
+        "{}",
+        "must be a list of objects with the keys img, model, category, not dict",
+    ),
+    "another type": (
+        "pix3d",
+        "pix3d.json",
+        '[{"img": 1, "model": "m", "category": "c"}]',
+        "'img' of number 0 is 1",
+    ),
 }
 
 
@@ -773,7 +904,9 @@ def test_coco_annotations_of_another_kind(prepare, source):
     path = source / "annotations/captions_val2014.json"
     content = json.loads(path.read_text())
     write_json(path, content | {"annotations": [{"id": 1, "image_id": 1, "bbox": []}]})
-    with pytest.raises(ValueError, match="with the keys id, image_id, caption; number 0 has id, image_id, bbox"):
+    with pytest.raises(
+        ValueError, match="with the keys id, image_id, caption; number 0 has id, image_id, bbox"
+    ):
         prepare("coco")
     write_json(path, content | {"images": []})
     with pytest.raises(ValueError, match="the image of caption 100 is not among its images"):
@@ -797,7 +930,9 @@ def test_two_files_of_one_name_are_refused_when_they_are_meant(prepare, audiocap
 
 def test_names_are_compared_as_characters_not_as_bytes(prepare, source):
     """A name in decomposed Unicode, as macOS keeps it, is the composed one of the annotations."""
-    (source / "captions.txt").write_text("image,caption\ncafé.jpg,x\nb.jpg,y\n", encoding="utf-8-sig")
+    (source / "captions.txt").write_text(
+        "image,caption\ncafé.jpg,x\nb.jpg,y\n", encoding="utf-8-sig"
+    )
     picture(source / "cafe\u0301.jpg")
     assert prepare("flickr30k", val_samples=0, test_samples=0)["train"][0]["id"] == "café#0"
 

@@ -48,7 +48,15 @@ def world(tmp_path_factory):
 def fit(world, name, *arguments, **named):
     """Trains into a folder. Returns it and what was said."""
     run = world / name
-    done = flowbind(world, "fit", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}", *arguments, **named)
+    done = flowbind(
+        world,
+        "fit",
+        "--config",
+        "recipe.yaml",
+        f"--trainer.default_root_dir={run}",
+        *arguments,
+        **named,
+    )
     return run, done
 
 
@@ -83,7 +91,10 @@ def test_ddp_learns_what_one_process_learns(world, one, precision, bound, proces
     difference = apart(run, one[precision])
     print(f"ddp, {processes} processes, {precision}: {difference:.1e}")
     assert difference < bound
-    curves = [(folder / "curves/version_0/metrics.csv").read_text().splitlines() for folder in (run, one[precision])]
+    curves = [
+        (folder / "curves/version_0/metrics.csv").read_text().splitlines()
+        for folder in (run, one[precision])
+    ]
     for mine, alone in zip(*curves, strict=True):  # losses of training and validation
         for a, b in zip(mine.split(","), alone.split(","), strict=True):
             assert a == b or float(a) == pytest.approx(float(b), rel=1e-3)
@@ -99,9 +110,13 @@ def test_fsdp2_learns_what_one_process_learns(world, one):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="Lightning's FSDP runs on a GPU only: not run here")
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="Lightning's FSDP runs on a GPU only: not run here"
+)
 def test_fsdp_learns_what_one_process_learns(world, one):
-    run, done = fit(world, "fsdp", "--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.strategy=fsdp")
+    run, done = fit(
+        world, "fsdp", "--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.strategy=fsdp"
+    )
     assert done.returncode == 0, done.stderr
     assert apart(run, one["32-true"]) < 1e-4
 
@@ -156,17 +171,36 @@ def free_port():
         return probe.getsockname()[1]
 
 
-LAUNCH = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1"]
+LAUNCH = [
+    "-m",
+    "torch.distributed.run",
+    "--nnodes=2",
+    "--nproc-per-node=1",
+    "--master-addr=127.0.0.1",
+]
 
 
 def two_nodes(world, *arguments):
     """Runs a command under two of torchrun's agents on loopback, a process each. Returns each one's code and output."""
     port = free_port()
     launched = [
-        [sys.executable, *LAUNCH, f"--master-port={port}", f"--node-rank={node}", "-m", "flowbind", *arguments]
+        [
+            sys.executable,
+            *LAUNCH,
+            f"--master-port={port}",
+            f"--node-rank={node}",
+            "-m",
+            "flowbind",
+            *arguments,
+        ]
         for node in (0, 1)
     ]
-    told = {"cwd": world, "env": environment(world), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    told = {
+        "cwd": world,
+        "env": environment(world),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.STDOUT,
+    }
     nodes = [subprocess.Popen(command, text=True, **told) for command in launched]
     try:
         said = [node.communicate(timeout=120)[0] for node in nodes]

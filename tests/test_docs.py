@@ -16,14 +16,21 @@ from flowbind.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 README, COMMANDS = ROOT / "README.md", ROOT / "docs" / "command-line.md"
-PAGES = [README, *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts)]
+PAGES = [
+    README,
+    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts),
+]
 
 LINK = re.compile(r"\]\(([^)\s#]+)")
 DIRECTIVE = re.compile(r"^`{3,}\{(?:include|literalinclude|figure|image)\} (\S+)", re.MULTILINE)
 NAMED = re.compile(r"(?<![\w./-])(?:flowbind|modalities|recipes|tests|docs|benchmarks)/[\w./-]*\w")
 HELP = re.compile(r"^```console\n\$ (flowbind (?:.* )?--help)\n(?s:.*?)^```$", re.MULTILINE)
 TREE = re.compile(r"^## Files\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-LISTED_WHOLE = {"flowbind": 9, "modalities": 2, "recipes": 2}  # folders of the tree, and how deep it goes there
+LISTED_WHOLE = {
+    "flowbind": 9,
+    "modalities": 2,
+    "recipes": 2,
+}  # folders of the tree, and how deep it goes there
 RELEASED = ROOT / "tests/formats/2/run/model"  # of the same method, for the help that hangs on it
 LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
 
@@ -33,7 +40,9 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 @each_page
 def test_links_and_named_files_are_there(page):
     text = page.read_text(encoding="utf-8")
-    links = {link for link in LINK.findall(text) if not re.match(r"\w+:", link)} | set(DIRECTIVE.findall(text))
+    links = {link for link in LINK.findall(text) if not re.match(r"\w+:", link)} | set(
+        DIRECTIVE.findall(text)
+    )
     named = {name for name in NAMED.findall(text) if "docs/_build" not in name}
     missing = {link for link in links if not (page.parent / link).exists()}
     missing |= {name for name in named if not (ROOT / name).exists()}
@@ -47,7 +56,9 @@ def shown_in_tree():
         name = line.split()[0]
         del parents[(len(line) - len(line.lstrip())) // 2 :]
         parents.append(name.strip("/"))
-        assert name.endswith("/") == (ROOT / Path(*parents)).is_dir(), f"{Path(*parents)} is not there"
+        assert name.endswith("/") == (ROOT / Path(*parents)).is_dir(), (
+            f"{Path(*parents)} is not there"
+        )
         yield "/".join(parents)
 
 
@@ -55,7 +66,9 @@ def present(folder):
     """What the tree has to show of a folder."""
     for path in sorted(folder.iterdir()):
         parts = path.relative_to(ROOT).parts
-        if not path.name.startswith((".", "_")) and (path.is_dir() or path.suffix in (".py", ".yaml", ".json")):
+        if not path.name.startswith((".", "_")) and (
+            path.is_dir() or path.suffix in (".py", ".yaml", ".json")
+        ):
             yield "/".join(parts)
             if path.is_dir() and len(parts) < LISTED_WHOLE[parts[0]]:
                 yield from present(path)
@@ -69,7 +82,9 @@ def test_the_tree_is_the_tree():
 
 
 def test_every_verb_has_a_section():
-    sections = re.findall(r"^## `flowbind ([\w-]+)`$", COMMANDS.read_text(encoding="utf-8"), re.MULTILINE)
+    sections = re.findall(
+        r"^## `flowbind ([\w-]+)`$", COMMANDS.read_text(encoding="utf-8"), re.MULTILINE
+    )
     assert sections == list(VERBS)
 
 
@@ -96,7 +111,9 @@ def words(text):
 
 
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if "--help\n" in page.read_text(encoding="utf-8")], ids=lambda page: page.name
+    "page",
+    [page for page in PAGES if "--help\n" in page.read_text(encoding="utf-8")],
+    ids=lambda page: page.name,
 )
 def test_help_is_what_is_printed(page):
     text = page.read_text(encoding="utf-8")

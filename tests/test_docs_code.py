@@ -22,7 +22,17 @@ HELP = ROOT / "flowbind/cli/__init__.py"  # its examples
 COMMAND = re.compile(rf"^(?:#? *)(flowbind (?:{'|'.join(VERBS)}) (?:[^\\\n]|\\\n)*)$", re.MULTILINE)
 REMARK = re.compile(r"\s{4,}(?=[^-\s]).*")  # beside a command
 COMMANDS = ROOT / "docs/command-line.md"
-OTHER_PROGRAMS = ("pip", "torchrun", "sbatch", "srun", "pytest", "python", "img2dataset", "git", "uv")
+OTHER_PROGRAMS = (
+    "pip",
+    "torchrun",
+    "sbatch",
+    "srun",
+    "pytest",
+    "python",
+    "img2dataset",
+    "git",
+    "uv",
+)
 CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCED = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 RUN = ("fit", "validate", "test", "encode")  # verbs that take a recipe
@@ -62,9 +72,13 @@ def parse(monkeypatch):
         if verb in RUN:
             check_recipes(verb, arguments, monkeypatch)
         elif verb == "prepare" and arguments[0] not in installed("datasets"):
-            assert arguments[0] == "shapes-ink"  # of the tutorial, whose commands have a test of their own
+            assert (
+                arguments[0] == "shapes-ink"
+            )  # of the tutorial, whose commands have a test of their own
         else:
-            if verb == "generate" and "=" not in arguments[0]:  # its options hang on the model's method
+            if (
+                verb == "generate" and "=" not in arguments[0]
+            ):  # its options hang on the model's method
                 arguments[0] = str(RELEASED)
             with pytest.raises(Parsed):
                 main([verb, *arguments])
@@ -80,9 +94,13 @@ def check_recipes(verb, arguments, monkeypatch):
     from flowbind.cli.overrides import check_overrides, merge
     from flowbind.cli.recipe import KEYS
 
-    known = set(re.findall(r"^  +(?:-\w[^,]*, )?(--[\w.-]+)", shown_help(verb), re.MULTILINE)) | {"--ckpt_path"}
+    known = set(re.findall(r"^  +(?:-\w[^,]*, )?(--[\w.-]+)", shown_help(verb), re.MULTILINE)) | {
+        "--ckpt_path"
+    }
     for place, argument in enumerate(arguments):
-        if arguments[place - 1] in CONFIG and not Path(argument).is_file():  # one that the page writes
+        if (
+            arguments[place - 1] in CONFIG and not Path(argument).is_file()
+        ):  # one that the page writes
             assert not argument.startswith("recipes/")
             arguments[place] = "recipes/shapes.yaml"
     recipes, options = split(verb, arguments)
@@ -118,14 +136,22 @@ def test_options_that_are_mentioned_are_those_that_there_are():
     from flowbind.cli.prepare import options_of
     from flowbind.registry import load
 
-    help = "".join(re.findall(r"^\$ flowbind .*? --help\n.*?^```$", COMMANDS.read_text(), re.MULTILINE | re.DOTALL))
+    help = "".join(
+        re.findall(
+            r"^\$ flowbind .*? --help\n.*?^```$", COMMANDS.read_text(), re.MULTILINE | re.DOTALL
+        )
+    )
     known = set(re.findall(r"--[a-z][\w.-]*", help)) | {"--ckpt_path", "--help", "--version"}
     for name in installed("datasets"):
-        known.update("--" + option.replace("_", "-") for option in options_of(load("datasets", name)))
+        known.update(
+            "--" + option.replace("_", "-") for option in options_of(load("datasets", name))
+        )
     for page in PAGES:
         prose = FENCED.sub("", page.read_text(encoding="utf-8"))
         codes = [code for code in CODE.findall(prose) if not code.startswith(OTHER_PROGRAMS)]
-        options = {option for code in codes for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code)}
+        options = {
+            option for code in codes for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code)
+        }
         plain = {option for option in options if option[2:].split(".")[0] not in PARTS}
         assert plain <= known, f"{page.name}: {plain - known}"
 
@@ -162,7 +188,11 @@ def names_in_code():
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 for field in ("name", "arg", "attr", "id"):
                     names.update(str(getattr(node, field, "")).split("."))
-                if isinstance(node, ast.Constant) and isinstance(node.value, str) and len(node.value) < 60:
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and len(node.value) < 60
+                ):
                     names.update(re.findall(r"[\w-]+", node.value))
     return names
 
@@ -180,7 +210,9 @@ def test_names_are_those_of_the_code():
 
 def test_public_names_are_public():
     for page in PAGES:
-        for name in re.findall(r"\bflowbind\.([A-Z]\w+|load)\b(?!\.)", page.read_text(encoding="utf-8")):
+        for name in re.findall(
+            r"\bflowbind\.([A-Z]\w+|load)\b(?!\.)", page.read_text(encoding="utf-8")
+        ):
             assert hasattr(flowbind, name), f"{page.name}: flowbind.{name}"
 
 
@@ -217,7 +249,10 @@ def numbers():
     return [
         ("codecs/image.md", f"more than {MEMORY >> 20} MiB"),
         ("codecs/image.md", f"so {pixels[7]} million pixels are read"),
-        ("codecs/image.md", f"10 in JPEG (12 in CMYK), {pixels[10]} million; 16 in WebP, {pixels[16]} million"),
+        (
+            "codecs/image.md",
+            f"10 in JPEG (12 in CMYK), {pixels[10]} million; 16 in WebP, {pixels[16]} million",
+        ),
         ("codecs/image.md", f"precision[...,k={fidelity.NEIGHBOURS}]"),
         ("codecs/image.md", f"density[flowbind,...,k={fidelity.DENSITY_NEIGHBOURS}]"),
         ("codecs/image.md", f"It needs {fidelity.Fidelity.minimum} samples"),
@@ -229,7 +264,10 @@ def numbers():
         ("formats.md", f"at most {plan.SHARD_ROWS:,} rows"),
         ("formats.md", f"unfold to {MOST_NODES:,} values, {DEEPEST} deep"),
         ("formats.md", f"every `checkpoints.every` ({default(Checkpoints, 'every')}) steps"),
-        ("reliability.md", f"what takes {MEMORY >> 20} MiB to read ({pixels[7]} million pixels of a PNG)"),
+        (
+            "reliability.md",
+            f"what takes {MEMORY >> 20} MiB to read ({pixels[7]} million pixels of a PNG)",
+        ),
         ("reliability.md", f"`longest` ({Audio().longest:.0f} s) and {FASTEST // 1000} kHz"),
         (
             "reliability.md",
@@ -240,7 +278,13 @@ def numbers():
 
 
 def test_numbers_are_those_of_the_code():
-    pages = {page.relative_to(ROOT / "docs").as_posix(): page for page in PAGES if page.is_relative_to(ROOT / "docs")}
-    words = {name: " ".join(page.read_text(encoding="utf-8").split()) for name, page in pages.items()}
+    pages = {
+        page.relative_to(ROOT / "docs").as_posix(): page
+        for page in PAGES
+        if page.is_relative_to(ROOT / "docs")
+    }
+    words = {
+        name: " ".join(page.read_text(encoding="utf-8").split()) for name, page in pages.items()
+    }
     missing = [(page, text) for page, text in numbers() if text not in words[page]]
     assert not missing

@@ -22,7 +22,9 @@ def test_a_stream_is_splitmix64():
 def test_tensors_and_integers_are_mixed_alike():
     numbers = [0, 1, 2**31, 2**63 - 1, -1, -(2**63)]
     mixed = draws._mix(torch.tensor(numbers)).tolist()
-    assert [value % draws.WORD for value in mixed] == [draws._finalise(number) for number in numbers]
+    assert [value % draws.WORD for value in mixed] == [
+        draws._finalise(number) for number in numbers
+    ]
 
 
 def test_keys_depend_on_every_part_and_on_their_order():
@@ -36,7 +38,12 @@ def test_keys_depend_on_every_part_and_on_their_order():
 def test_a_rows_numbers_are_its_own(draw, shape):
     whole = draw(draws.streams(5, torch.arange(100)), *shape)
     assert whole.shape == (100, *shape)
-    for rows in (torch.tensor([41]), torch.arange(1, 100, 3), torch.arange(99, -1, -1), torch.arange(0)):
+    for rows in (
+        torch.tensor([41]),
+        torch.arange(1, 100, 3),
+        torch.arange(99, -1, -1),
+        torch.arange(0),
+    ):
         assert torch.equal(draw(draws.streams(5, rows), *shape), whole[rows])
 
 
@@ -48,14 +55,23 @@ def test_numbers_have_the_laws_they_claim_and_are_independent(draw):
     starts += [draws.fork(starts[0], purpose) for purpose in (0, 1)]
     parts = [getattr(draws, draw)(start, 200).double() for start in starts]
     # Rows of the same key, a number apart, are the same rows: of the four only those that differ are compared.
-    parts = [parts[0][::2], parts[1][::2], parts[2][::2], parts[4][::2], parts[5][::2], parts[0][::2].roll(1, 1)]
+    parts = [
+        parts[0][::2],
+        parts[1][::2],
+        parts[2][::2],
+        parts[4][::2],
+        parts[5][::2],
+        parts[0][::2].roll(1, 1),
+    ]
     numbers = torch.stack([part.flatten() for part in parts])
     if draw == "uniform":
         numbers = 12**0.5 * (numbers - 0.5)
 
     bound, count = 6 / numbers.shape[1] ** 0.5, len(numbers)
     torch.testing.assert_close(numbers.mean(1), torch.zeros(count).double(), rtol=0, atol=bound)
-    torch.testing.assert_close(torch.cov(numbers), torch.eye(count).double(), rtol=0, atol=2 * bound)
+    torch.testing.assert_close(
+        torch.cov(numbers), torch.eye(count).double(), rtol=0, atol=2 * bound
+    )
     fourth = torch.full((count,), 1.8 if draw == "uniform" else 3.0).double()
     torch.testing.assert_close((numbers**4).mean(1), fourth, rtol=0, atol=10 * bound)
 
@@ -81,7 +97,9 @@ def test_the_largest_normal_number_is_finite():
         numbers = draws.normal(torch.zeros(1, dtype=torch.int64), 4)
     finally:
         draws._halves = original
-    torch.testing.assert_close(numbers, torch.tensor([[(2 * 32 * torch.tensor(2.0).log()).sqrt().item(), 0, 0, 0]]))
+    torch.testing.assert_close(
+        numbers, torch.tensor([[(2 * 32 * torch.tensor(2.0).log()).sqrt().item(), 0, 0, 0]])
+    )
 
 
 def test_dropout_keeps_the_mean_and_drops_its_share():

@@ -18,11 +18,17 @@ from flowbind.data.store import MANIFEST, LatentStore
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[1]
-FLOWBIND = Path(sys.executable).with_name("flowbind")  # which Lightning starts again for every further device
+FLOWBIND = Path(sys.executable).with_name(
+    "flowbind"
+)  # which Lightning starts again for every further device
 PAIRS, WORDS = 7 * SHARD_ROWS + 100, 3 * SHARD_ROWS + 50  # 8 and 4 shards
 SHARDS = 12
 KILLS = 5
-BAD = {5: "12", 3 * SHARD_ROWS + 1: "x", 8 * SHARD_ROWS: "1234"}  # samples that cannot be read, in three shards
+BAD = {
+    5: "12",
+    3 * SHARD_ROWS + 1: "x",
+    8 * SHARD_ROWS: "1234",
+}  # samples that cannot be read, in three shards
 
 RECIPE = """
 model:
@@ -78,14 +84,25 @@ def finish(process: subprocess.Popen) -> tuple[int, str]:
 
 def encoding(recipe: Path, store: Path, devices: int, *arguments) -> list:
     """The command that encodes into a store."""
-    spread = ["--trainer.accelerator", "cpu", "--trainer.devices", devices, "--trainer.strategy", "ddp"]
+    spread = [
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.devices",
+        devices,
+        "--trainer.strategy",
+        "ddp",
+    ]
     chosen = [f"--data.init_args.store={store}", *(spread if devices > 1 else ())]
     return ["encode", "--config", recipe, *chosen, *arguments]
 
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def finished(folder: Path) -> dict[str, tuple[int, int]]:
@@ -106,7 +123,11 @@ def whole(recipe):
 
 def listed(said: str) -> list[str]:
     """What is said of samples that are left out."""
-    return [line.split(": ", 1)[-1] for line in said.splitlines() if "left out" in line or line.startswith("  ")]
+    return [
+        line.split(": ", 1)[-1]
+        for line in said.splitlines()
+        if "left out" in line or line.startswith("  ")
+    ]
 
 
 def test_two_devices_write_what_one_writes(recipe, whole, tmp_path):
@@ -115,13 +136,18 @@ def test_two_devices_write_what_one_writes(recipe, whole, tmp_path):
     assert content(tmp_path / "store") == whole[0]
     assert listed(said) == listed(whole[1])
     assert len(listed(said)) == 1 + len(BAD)
-    assert f"encoding {recipe.parent}/train.jsonl: {PAIRS + WORDS}/{PAIRS + WORDS} samples done in" in said
+    assert (
+        f"encoding {recipe.parent}/train.jsonl: {PAIRS + WORDS}/{PAIRS + WORDS} samples done in"
+        in said
+    )
     assert LatentStore(tmp_path / "store/val").rows == PAIRS + WORDS - len(BAD)
 
 
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_bad_sample_of_one_device_ends_all_in_one_line(recipe, tmp_path, devices):
-    process = begin(*encoding(recipe, tmp_path / "store", devices, "--split", "val", "--skip-bad", "1"))
+    process = begin(
+        *encoding(recipe, tmp_path / "store", devices, "--split", "val", "--skip-bad", "1")
+    )
     code, said = finish(process)
     assert code == 2, said
     assert said.count("more than the 1 that --skip-bad allows") == 1
@@ -174,7 +200,9 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     code, said = finish(begin(*command))
     assert code == 0, said
     assert kept.items() <= finished(folder).items()
-    assert {f"train/{name}" for name in content(folder)} == {name for name in whole[0] if name.startswith("train/")}
+    assert {f"train/{name}" for name in content(folder)} == {
+        name for name in whole[0] if name.startswith("train/")
+    }
     assert all(held == whole[0][f"train/{name}"] for name, held in content(folder).items())
     needed = sum(-(-rows // BATCH_ROWS) * names for rows, names in ((PAIRS, 2), (WORDS, 1)))
     lost = kills * devices * SHARD_ROWS // BATCH_ROWS * 2
@@ -186,7 +214,10 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
 
 
 def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
-    command, log = encoding(recipe, tmp_path / "store", 2, "--split", "train"), recipe.parent / "log"
+    command, log = (
+        encoding(recipe, tmp_path / "store", 2, "--split", "train"),
+        recipe.parent / "log",
+    )
     process, before = begin(*command), lines(log)
     while lines(log) < before + 40 and process.poll() is None:
         time.sleep(0.005)
@@ -201,7 +232,10 @@ def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
     code, said = finish(begin(*command))
     assert code == 0, said
     assert kept.items() <= finished(tmp_path / "store/train").items()
-    assert all(held == whole[0][f"train/{name}"] for name, held in content(tmp_path / "store/train").items())
+    assert all(
+        held == whole[0][f"train/{name}"]
+        for name, held in content(tmp_path / "store/train").items()
+    )
 
 
 def lines(path: Path) -> int:
@@ -217,7 +251,9 @@ def test_preparing_is_whole_after_kills(tmp_path):
     for _ in range(KILLS):
         process = begin(*command, "--out", tmp_path / "killed")
         files = draw.randrange(1, 200)
-        while process.poll() is None and sum(len(names) for *_, names in os.walk(partial)) < files:  # it comes and goes
+        while (
+            process.poll() is None and sum(len(names) for *_, names in os.walk(partial)) < files
+        ):  # it comes and goes
             time.sleep(0.005)
         process.kill()
         assert process.wait() == -signal.SIGKILL
@@ -227,4 +263,6 @@ def test_preparing_is_whole_after_kills(tmp_path):
     assert code == 0, said
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["killed", "whole"]
-    print(f"prepare: {KILLS} kills, then the same {len(content(tmp_path / 'whole'))} files to the byte")
+    print(
+        f"prepare: {KILLS} kills, then the same {len(content(tmp_path / 'whole'))} files to the byte"
+    )

@@ -31,7 +31,9 @@ NAMES = ("ant", "bee", "cat")
 WIDTH = 6
 COLOURS, SIZES = ("blue", "green", "red"), ("large", "small")
 TRAIN, TEST, PARTIAL = 400, 60, 5  # samples; the last are test samples that lack something
-CONFIG = EvaluationConfig(sampling={"steps": 1}, gallery=6)  # one Euler step is exact on a straight field
+CONFIG = EvaluationConfig(
+    sampling={"steps": 1}, gallery=6
+)  # one Euler step is exact on a straight field
 
 
 def randn(*shape, seed):
@@ -132,8 +134,13 @@ def make_world(folder, labelled):
                 tensors[name] = (kinds[name].scale * z) * std + mean
             lines = torch.arange(len(samples), len(samples) + rows)
             for row, place in enumerate(places_of.tolist()):
-                raws = {name: kinds[name].codec.decode(tensors[name][row : row + 1])[0].tolist() for name in names}
-                sample = {"id": f"s{len(samples)}"} | {name: " ".join(map(str, raw)) for name, raw in raws.items()}
+                raws = {
+                    name: kinds[name].codec.decode(tensors[name][row : row + 1])[0].tolist()
+                    for name in names
+                }
+                sample = {"id": f"s{len(samples)}"} | {
+                    name: " ".join(map(str, raw)) for name, raw in raws.items()
+                }
                 if labelled:
                     sample["labels"] = {"colour": COLOURS[place // 2], "size": SIZES[place % 2]}
                 samples.append(sample)
@@ -152,7 +159,9 @@ def make_world(folder, labelled):
 
 def make_model(shift=0.0):
     """The exact model; with a shift, one whose last modality lies elsewhere."""
-    modalities = {name: Vector(kind, shift if kind == 2 else 0.0) for kind, name in enumerate(NAMES)}
+    modalities = {
+        name: Vector(kind, shift if kind == 2 else 0.0) for kind, name in enumerate(NAMES)
+    }
     model = released.make_model(modalities, DriftConfig(), HeadConfig(width=8, depth=1))
     for name, modality in modalities.items():
         model.networks.standard[name].set(*statistics(modality.kind))
@@ -203,14 +212,21 @@ def test_exact_flows_are_perfect_in_every_direction(exact):
 
 def test_only_ways_between_two_modalities_are_walked_back(exact):
     found = exact[1]["directions"]
-    walked = {said for said, measures in found.items() if any(key.startswith("cycle[") for key in measures)}
+    walked = {
+        said
+        for said, measures in found.items()
+        if any(key.startswith("cycle[") for key in measures)
+    }
     assert walked == {str(Direction((a,), (b,))) for a in NAMES for b in NAMES if a != b}
     assert all(measure(found[said], "cycle") < 1e-5 for said in walked)
 
 
 def test_a_direction_is_paired_where_training_held_a_source_with_the_target(exact):
     found = exact[1]["directions"]
-    assert {said for said, measures in found.items() if not measures["paired"]} == {"ant->cat", "cat->ant"}
+    assert {said for said, measures in found.items() if not measures["paired"]} == {
+        "ant->cat",
+        "cat->ant",
+    }
 
 
 def test_names_say_implementation_and_count(exact):
@@ -282,7 +298,9 @@ def test_the_way_there_and_back_shows_what_the_solver_loses(world):
 def test_what_is_judged_went_through_the_codec(world):
     """A decoder that loses everything gives nothing to read, however good the flows."""
     model = make_model()
-    model.modalities["bee"].codec.decode = lambda latents, generator=None: [torch.zeros(WIDTH)] * len(latents)
+    model.modalities["bee"].codec.decode = lambda latents, generator=None: (
+        [torch.zeros(WIDTH)] * len(latents)
+    )
     _, results = evaluate(world, model)
     assert measure(results["directions"]["ant->bee"], "accuracy/joint") < 0.5
     assert measure(results["codecs"]["bee"], "accuracy/joint") < 0.5
@@ -305,7 +323,13 @@ def test_results_do_not_depend_on_who_takes_which_step(world, exact):
 
 def kept_of(evaluation):
     """Tensors in the order in which `finish` merges them."""
-    found = evaluation.made, evaluation.trips, evaluation.states, evaluation.cycles, evaluation.measures
+    found = (
+        evaluation.made,
+        evaluation.trips,
+        evaluation.states,
+        evaluation.cycles,
+        evaluation.measures,
+    )
     return [evaluation.seen, *(tensor for kept in found for tensor in kept.values())]
 
 
@@ -318,7 +342,10 @@ def test_the_trainer_s_precision_changes_nothing(world, exact):
 
 def test_the_limit_draws_by_seed(world):
     drawn = [
-        Evaluation(make_model(), *world["train"], *world["test"], EvaluationConfig(limit=20, seed=s)) for s in (0, 0, 1)
+        Evaluation(
+            make_model(), *world["train"], *world["test"], EvaluationConfig(limit=20, seed=s)
+        )
+        for s in (0, 0, 1)
     ]
     assert [one.count for one in drawn] == [20, 20, 20]
     assert torch.equal(drawn[0].lines, drawn[1].lines)
@@ -340,7 +367,9 @@ def test_rows_carry_the_latents_of_their_lines(world):
 def test_without_labels_there_are_no_accuracies(tmp_path):
     evaluation, results = evaluate(make_world(tmp_path, labelled=False))
     assert results["summary"] == results["probes"] == {}
-    assert not any("accuracy" in key for measures in results["directions"].values() for key in measures)
+    assert not any(
+        "accuracy" in key for measures in results["directions"].values() for key in measures
+    )
     assert measure(results["directions"]["ant->cat"], "recall@1") == 1
     assert evaluation.gallery().width == gallery.WIDTH
     assert "recall@1" in report.terminal(results)
@@ -359,9 +388,7 @@ def test_a_test_set_without_a_modality_is_refused(world):
         Evaluation(make_model(), *world["train"], store, manifest, CONFIG)
 
 
-@pytest.mark.parametrize(
-    ("key", "value"), [("repeats", 0), ("limit", 1), ("gallery", -1)]
-)
+@pytest.mark.parametrize(("key", "value"), [("repeats", 0), ("limit", 1), ("gallery", -1)])
 def test_a_mistaken_setting_is_named(key, value):
     with pytest.raises(ValueError, match=f"evaluation.{key}.*{value}"):
         EvaluationConfig(**{key: value})
@@ -372,7 +399,10 @@ def test_a_mistaken_setting_is_named(key, value):
 
 def test_files_are_whole(exact, tmp_path):
     report.write(exact[1], tmp_path / "run")
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "metrics.md"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "metrics.json",
+        "metrics.md",
+    ]
     assert json.loads((tmp_path / "run/metrics.json").read_text()) == exact[1]
     lines = (tmp_path / "run/metrics.md").read_text().splitlines()
     for said in exact[1]["directions"]:
@@ -397,7 +427,11 @@ def test_the_terminal_table_is_aligned(exact):
 def test_figures_of_one_name_are_told_apart(exact):
     results = copy.deepcopy(exact[1])
     found = results["directions"]["ant->bee"]
-    found |= {"cider[cider-d,1-reference,n=9]": 1.0, "cider[cider-d,5-references,n=9]": 2.0, "fad[vggish,n=9]": 3.0}
+    found |= {
+        "cider[cider-d,1-reference,n=9]": 1.0,
+        "cider[cider-d,5-references,n=9]": 2.0,
+        "fad[vggish,n=9]": 3.0,
+    }
     (row,) = [line for line in report.markdown(results).splitlines() if "cider" in line]
     assert "| cider 1-reference | cider 5-references | fad |" in row
 
@@ -408,7 +442,9 @@ def test_repetitions_are_averaged_and_their_spread_told(exact):
     name = next(key for key in results["directions"]["ant->bee"] if key.startswith("frechet"))
     other["directions"]["ant->bee"][name] = results["directions"]["ant->bee"][name] + 2
     both = report.averaged([results, other])
-    assert both["directions"]["ant->bee"][name] == pytest.approx(results["directions"]["ant->bee"][name] + 1)
+    assert both["directions"]["ant->bee"][name] == pytest.approx(
+        results["directions"]["ant->bee"][name] + 1
+    )
     assert both["spread"]["ant->bee"][name] == pytest.approx(2**0.5)
     assert both["directions"]["ant->bee"]["sources"] == ["ant"]
     assert " ± 1.414 |" in report.markdown(both)
@@ -418,7 +454,12 @@ def test_repetitions_are_averaged_and_their_spread_told(exact):
 
 def test_the_summary_finds_the_lowest_and_what_a_second_source_adds():
     def direction(sources, target, joint, paired=True):
-        return {"sources": sources, "target": target, "paired": paired, "accuracy/joint[probe,n=9]": joint}
+        return {
+            "sources": sources,
+            "target": target,
+            "paired": paired,
+            "accuracy/joint[probe,n=9]": joint,
+        }
 
     found = {
         "a->a": direction(["a"], "a", 1.0),
@@ -449,12 +490,17 @@ def test_the_gallery_shows_every_modality_as_a_source(exact, tmp_path):
         assert (read.format, read.size) == ("PNG", picture.size)
     colours = np.asarray(picture).reshape(-1, 3)
     orange = tuple(int(gallery.UNSEEN[i : i + 2], 16) for i in (1, 3, 5))
-    assert (colours == orange).all(1).sum() > 1000  # ant->cat and cat->ant, two rows each, and the legend
+    assert (colours == orange).all(
+        1
+    ).sum() > 1000  # ant->cat and cat->ant, two rows each, and the legend
 
 
 def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
     picture = Image.new("L", (64, 64), 128)
-    rows = [gallery.Row("a", f"{i}", "", picture, {"a": picture, "b": "words"}, frozenset()) for i in range(3)]
+    rows = [
+        gallery.Row("a", f"{i}", "", picture, {"a": picture, "b": "words"}, frozenset())
+        for i in range(3)
+    ]
     one, three = gallery.compose(rows[:1], ["a", "b"]), gallery.compose(rows, ["a", "b"])
     step = (three.height - one.height) / 2
     assert step == three.height - gallery.compose(rows[:2], ["a", "b"]).height > 100
@@ -463,7 +509,14 @@ def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
 
 
 @pytest.mark.parametrize(
-    "words", ["short", "a caption of several words that needs more than one line " * 2, "w" * 300, "", "naïve café"]
+    "words",
+    [
+        "short",
+        "a caption of several words that needs more than one line " * 2,
+        "w" * 300,
+        "",
+        "naïve café",
+    ],
 )
 def test_words_stay_inside_their_cell(words):
     cell = Image.new("RGB", (240, 200), "white")

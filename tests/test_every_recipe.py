@@ -37,8 +37,14 @@ def differing(one, other, path=""):
         return [] if one == other else [path]
     if one.keys() != other.keys():
         return [path]
-    counted = [key for key in one if "val_loop" in str(key)]  # validations since the start of the process
-    return [place for key in one.keys() - counted for place in differing(one[key], other[key], f"{path}/{key}")]
+    counted = [
+        key for key in one if "val_loop" in str(key)
+    ]  # validations since the start of the process
+    return [
+        place
+        for key in one.keys() - counted
+        for place in differing(one[key], other[key], f"{path}/{key}")
+    ]
 
 
 def curves(run):
@@ -47,12 +53,15 @@ def curves(run):
     for part in sorted(run.glob("curves/*/metrics.csv")):
         with part.open() as file:
             for row in csv.DictReader(file):
-                rows.setdefault(int(row["step"]), {}).update({name: value for name, value in row.items() if value})
+                rows.setdefault(int(row["step"]), {}).update(
+                    {name: value for name, value in row.items() if value}
+                )
     return rows
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES]
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -84,7 +93,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
     code, _, err = command("export", killed, "--out", "exported")
     assert code == 0, err
     exported = Path("exported")
-    assert (exported / "model.safetensors" if exported.is_dir() else exported).read_bytes() == written[0]
+    assert (
+        exported / "model.safetensors" if exported.is_dir() else exported
+    ).read_bytes() == written[0]
 
 
 @pytest.mark.slow
@@ -99,17 +110,34 @@ def test_two_processes_learn_what_one_does(tmp_path, monkeypatch, command):
         code, _, err = command(*options(name, "one", "--trainer.precision=64-true"))
         assert code == 0, err
 
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "tests.pair", tmp_path, *NAMES]
+    launch = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "tests.pair",
+        tmp_path,
+        *NAMES,
+    ]
     done = subprocess.run(
-        [sys.executable, *map(str, launch)], cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True
+        [sys.executable, *map(str, launch)],
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     apart = {}
     for name in NAMES:
         one, two = (state(tmp_path / name / run)["state_dict"] for run in ("one", "two"))
-        apart[name] = max((tensor - two[key]).abs().max().item() for key, tensor in one.items() if tensor.numel())
+        apart[name] = max(
+            (tensor - two[key]).abs().max().item() for key, tensor in one.items() if tensor.numel()
+        )
         print(f"{name}: {apart[name]:.1e}")
-        for losses in zip(*(curves(tmp_path / name / run).values() for run in ("one", "two")), strict=True):
+        for losses in zip(
+            *(curves(tmp_path / name / run).values() for run in ("one", "two")), strict=True
+        ):
             assert losses[0].keys() == losses[1].keys()
             for key, value in losses[0].items():
                 assert float(losses[1][key]) == pytest.approx(float(value), rel=1e-5), (name, key)

@@ -41,7 +41,9 @@ def test_it_names_what_was_found(written):
     recipe, head, told = written(train={BOTH: 300, ("word",): 7}, val={BOTH: 30}, test={BOTH: 5})
     assert [*recipe["model"]["init_args"]["modalities"]] == ["vector", "word"]
     data = recipe["data"]["init_args"]
-    assert data["manifests"] == {split: f"data/mine/{split}.jsonl" for split in ("train", "val", "test")}
+    assert data["manifests"] == {
+        split: f"data/mine/{split}.jsonl" for split in ("train", "val", "test")
+    }
     assert (data["store"], data["batch_size"]) == ("data/mine/latents", 256)
     assert recipe["trainer"]["default_root_dir"] == "runs/mine"
     assert recipe["evaluation"]["gallery"] == 5
@@ -88,7 +90,9 @@ def test_one_modality_makes_no_recipe_and_a_line_says_so(kinds, written):
     assert "a model ties two modalities or more together, so no recipe is written" in told
 
 
-@pytest.mark.parametrize("name", ["a folder: 'mine' #1", "-x/17", "ünï/日本", "1.5", "no", 'quo"te'])
+@pytest.mark.parametrize(
+    "name", ["a folder: 'mine' #1", "-x/17", "ünï/日本", "1.5", "no", 'quo"te']
+)
 def test_whatever_the_folder_is_called(name, written):
     recipe, _, _ = written(name=name, train={BOTH: 20})
     assert recipe["data"]["init_args"]["manifests"] == {"train": f"{name}/train.jsonl"}
@@ -96,8 +100,13 @@ def test_whatever_the_folder_is_called(name, written):
 
 
 def test_a_folder_elsewhere_is_named_from_the_root(tmp_path, written):
-    recipe, _, _ = written(name=str(tmp_path.parent / f"{tmp_path.name}-else/mine"), train={BOTH: 20})
-    assert recipe["data"]["init_args"]["store"] == f"{tmp_path.parent}/{tmp_path.name}-else/mine/latents"
+    recipe, _, _ = written(
+        name=str(tmp_path.parent / f"{tmp_path.name}-else/mine"), train={BOTH: 20}
+    )
+    assert (
+        recipe["data"]["init_args"]["store"]
+        == f"{tmp_path.parent}/{tmp_path.name}-else/mine/latents"
+    )
 
 
 def test_steps_grow_with_the_samples():
@@ -133,10 +142,15 @@ def test_a_modality_that_no_sample_has_is_to_be_taken_out(tmp_path, toys, comman
     shutil.copytree("files/val", "more/train")
     assert command("prepare", "folder", "--source", "more", "--out", "other")[0] == 0
     recipe = yaml.safe_load(Path("other/recipe.yaml").read_text())
-    recipe["data"]["init_args"] |= {"manifests": {"train": "data/train.jsonl"}, "store": "data/latents"}
+    recipe["data"]["init_args"] |= {
+        "manifests": {"train": "data/train.jsonl"},
+        "store": "data/latents",
+    }
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
 
-    told = "data/train.jsonl: no sample has 'vector'; take that out of model.modalities in the recipe"
+    told = (
+        "data/train.jsonl: no sample has 'vector'; take that out of model.modalities in the recipe"
+    )
     for _ in range(2):
         code, _, err = command("encode", "--config", "recipe.yaml")
         assert (code, told in err) == (0, True), err
@@ -150,7 +164,9 @@ def test_captions_and_pictures_alone(tmp_path, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("files").mkdir()
     for number in range(40):
-        PIL.Image.new("RGB", (70, 50), (6 * number, 0, 255 - 6 * number)).save(f"files/{number}.png")
+        PIL.Image.new("RGB", (70, 50), (6 * number, 0, 255 - 6 * number)).save(
+            f"files/{number}.png"
+        )
         Path(f"files/{number}.txt").write_text(f"colour number {number}")
     recipe = "data/mine/recipe.yaml"
     code, _, err = command("prepare", "folder", "--source", "files", "--out", "data/mine")
@@ -161,5 +177,14 @@ def test_captions_and_pictures_alone(tmp_path, command, monkeypatch):
     for verb in ("fit", "test"):
         code, _, err = command(verb, "--config", recipe)
         assert code == 0, err
-    code, out, err = command("generate", "runs/mine/model", "--from", "text=colour number 3", "--to", "image", "--out", "made")
+    code, out, err = command(
+        "generate",
+        "runs/mine/model",
+        "--from",
+        "text=colour number 3",
+        "--to",
+        "image",
+        "--out",
+        "made",
+    )
     assert (code, out) == (0, "made/colour-number-3.image.png\n"), err

@@ -10,7 +10,10 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-ASKED = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+ASKED = [
+    *PROJECT["dependencies"],
+    *(line for extra in PROJECT["optional-dependencies"].values() for line in extra),
+]
 FLOORS = {
     "lightning": "2.6.6",  # 2.6.2 and 2.6.3 were malware; up to 2.6.5 loading a checkpoint could run code
     "torch": "2.10",  # two flaws in the reader of weights alone
@@ -24,11 +27,17 @@ def test_floors(name):
     asked = [requirement for requirement in map(Requirement, ASKED) if requirement.name == name]
     assert asked
     for requirement in asked:
-        lowest = [Version(part.version) for part in requirement.specifier if part.operator in (">=", "==", "~=")]
+        lowest = [
+            Version(part.version)
+            for part in requirement.specifier
+            if part.operator in (">=", "==", "~=")
+        ]
         assert lowest, requirement
         assert max(lowest) >= floor, requirement
     pinned = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")
+        line.split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if not line.startswith("#")
     )
     assert Version(pinned[name]) >= floor
     assert Version(version(name)) >= floor

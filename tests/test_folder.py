@@ -11,7 +11,17 @@ import pytest
 
 from flowbind.data.folder import draw_splits, find_splits
 from flowbind.data.manifest import Manifest
-from tests.layouts import AUDIOCAPS, coco_part, karpathy, mesh, parquet, picture, sound, table, write_json
+from tests.layouts import (
+    AUDIOCAPS,
+    coco_part,
+    karpathy,
+    mesh,
+    parquet,
+    picture,
+    sound,
+    table,
+    write_json,
+)
 from tests.toy import Vector, Word
 
 TOYS = {"word": Word, "vector": Vector}
@@ -43,16 +53,18 @@ def prepare(tmp_path, source, toys, command):
         ended, _, err = command("prepare", "folder", *arguments)
         assert ended == code, err
         assert "Traceback" not in err
-        assert [line for line in err.splitlines() if line.startswith("flowbind: ")] == err.splitlines()[-1:] * (
-            code != 0
-        )
+        assert [
+            line for line in err.splitlines() if line.startswith("flowbind: ")
+        ] == err.splitlines()[-1:] * (code != 0)
         splits = {}
         for path in sorted((tmp_path / out).glob("*.jsonl")):
             manifest = Manifest.read(path, TOYS)
             for sample in manifest.samples:
                 for name in sample.values:
                     manifest.read_raw(sample, name, TOYS[name]())
-            splits[path.stem] = {sample.id: "+".join(sorted(sample.values)) for sample in manifest.samples}
+            splits[path.stem] = {
+                sample.id: "+".join(sorted(sample.values)) for sample in manifest.samples
+            }
         return splits, err
 
     return run
@@ -91,7 +103,10 @@ def test_stems_that_differ_in_case_alone_are_told(prepare, source):
     put(source / "Cat.vec", source / "cat.word", source / "dog.vec", source / "dog.WORD")
     splits, said = prepare(*ALL)
     assert splits["train"] == {"Cat": "vector", "cat": "word", "dog": "vector+word"}
-    assert "1 pairs of samples differ in upper and lower case alone and are not paired, such as 'Cat' and 'cat'" in said
+    assert (
+        "1 pairs of samples differ in upper and lower case alone and are not paired, such as 'Cat' and 'cat'"
+        in said
+    )
 
 
 def test_composed_and_decomposed_names_are_one(prepare, source):
@@ -114,9 +129,15 @@ def test_two_files_of_one_modality_are_one_line(prepare, source, monkeypatch):
     [
         (["word/1.word", "vector/1.vec"], {"1": "vector+word"}),
         (["word/1.word", "1.vec"], {"1": "vector+word"}),
-        (["word/1.word", "vector/1.vec", "vector/1.word"], {"1": "vector+word"}),  # one in the wrong place
+        (
+            ["word/1.word", "vector/1.vec", "vector/1.word"],
+            {"1": "vector+word"},
+        ),  # one in the wrong place
         (["vector/1.vec", "vector/1.word"], {"vector/1": "vector+word"}),  # a class
-        (["word/1.vec", "word/2.vec", "dog/3.vec"], {"dog/3": "vector", "word/1": "vector", "word/2": "vector"}),
+        (
+            ["word/1.vec", "word/2.vec", "dog/3.vec"],
+            {"dog/3": "vector", "word/1": "vector", "word/2": "vector"},
+        ),
         (
             ["word/1.vec", "word/1.word", "vector/1.vec", "vector/1.word"],
             {"vector/1": "vector+word", "word/1": "vector+word"},
@@ -128,7 +149,9 @@ def test_folders_named_like_modalities(prepare, source, files, samples):
     made, said = prepare(*ALL)
     assert made == {"train": samples}
     misplaced = len(files) - sum(kinds.count("+") + 1 for kinds in samples.values())
-    assert ("left out 1: files in a folder named after another modality, such as vector/1.word" in said) == misplaced
+    assert (
+        "left out 1: files in a folder named after another modality, such as vector/1.word" in said
+    ) == misplaced
 
 
 def test_the_longest_suffix_counts(prepare, source, monkeypatch):
@@ -153,7 +176,9 @@ def test_the_longest_suffix_counts(prepare, source, monkeypatch):
         (("test",), ("test",)),
     ],
 )
-@pytest.mark.parametrize("form", ["{split}/{stem}", "{split}/{kind}/{stem}", "{kind}/{split}/{stem}"])
+@pytest.mark.parametrize(
+    "form", ["{split}/{stem}", "{split}/{kind}/{stem}", "{kind}/{split}/{stem}"]
+)
 def test_folders_of_splits(prepare, source, names, splits, form):
     """Whatever they are called, before and behind folders of modalities."""
     for number, name in enumerate(names):
@@ -170,7 +195,9 @@ def test_folders_of_splits(prepare, source, names, splits, form):
 def test_a_class_that_is_called_like_a_split_is_a_class(prepare, source, name):
     pair_of(source, "bus/1", f"{name}/1", "car/1")
     made, said = prepare(*ALL)
-    assert made == {"train": {f"{folder}/1": "vector+word" for folder in sorted((name, "bus", "car"))}}
+    assert made == {
+        "train": {f"{folder}/1": "vector+word" for folder in sorted((name, "bus", "car"))}
+    }
     assert f"'{name}' is taken for a folder like bus, car beside it, not for a split" in said
 
 
@@ -198,8 +225,14 @@ def test_folders_without_usable_files_say_nothing_of_splits(prepare, source):
 def test_samples_that_are_added_move_few_others():
     before = {str(n): {} for n in range(1000)}
     first = draw_splits(before, 0.1, 0.2, seed=0)
-    assert {split: len(part) for split, part in first.items()} == {"train": 700, "val": 100, "test": 200}
-    assert [list(part) for part in first.values()] == [sorted(part, key=list(before).index) for part in first.values()]
+    assert {split: len(part) for split, part in first.items()} == {
+        "train": 700,
+        "val": 100,
+        "test": 200,
+    }
+    assert [list(part) for part in first.values()] == [
+        sorted(part, key=list(before).index) for part in first.values()
+    ]
     again = draw_splits(before | {f"new {n}": {} for n in range(10)}, 0.1, 0.2, seed=0)
     moved = sum(stem in again[split] for split in first for stem in first[split])
     assert moved >= 990
@@ -239,7 +272,10 @@ def test_hidden_and_system_folders_are_left_out(prepare, source):
     made, said = prepare(*ALL)
     assert made["train"].keys() == {"a", "trash/1", "thumbnails/1"}
     assert "left out 7: hidden files and folders, such as .DS_Store" in said
-    assert "left out 4: folders of the system (trash, thumbnails, snapshots), such as $RECYCLE.BIN" in said
+    assert (
+        "left out 4: folders of the system (trash, thumbnails, snapshots), such as $RECYCLE.BIN"
+        in said
+    )
 
 
 def test_links_are_followed_once(prepare, source, tmp_path):
@@ -254,7 +290,11 @@ def test_links_are_followed_once(prepare, source, tmp_path):
     put(tmp_path / "elsewhere.vec")
     (source / "linked file.vec").symlink_to(tmp_path / "elsewhere.vec")
     made, said = prepare(*ALL)
-    assert made["train"] == {"link/a": "vector+word", "link/deep/b": "vector+word", "linked file": "vector"}
+    assert made["train"] == {
+        "link/a": "vector+word",
+        "link/deep/b": "vector+word",
+        "linked file": "vector",
+    }
     assert "left out 3: folders that were gone through before, by a link, such as circle" in said
     assert "left out 3: links that lead nowhere, such as loop.vec" in said
     assert f"link: a link that leads out of the folder, to {tmp_path}/disk; it is followed" in said
@@ -272,7 +312,10 @@ def test_names_that_are_no_utf8_are_named(prepare, source):
     os.mkdir(bytes(source) + b"/d\xe9j\xe0")
     made, said = prepare(*ALL)
     assert made["train"] == {"a": "vector+word"}
-    assert r"left out 2: files and folders whose names are not UTF-8 (rename them), such as caf\xe9.vec" in said
+    assert (
+        r"left out 2: files and folders whose names are not UTF-8 (rename them), such as caf\xe9.vec"
+        in said
+    )
 
 
 def test_a_folder_whose_own_path_is_no_utf8(tmp_path, toys, command):
@@ -294,8 +337,14 @@ def test_what_is_no_file_of_a_sample_is_left_out_and_counted(prepare, source):
     assert made["train"] == {"a": "vector+word"}
     assert "left out 1: empty files, such as empty.vec" in said
     assert "left out 2: pipes, sockets and devices, such as pipe.vec" in said
-    assert "left out 2: files with the suffix '.pdf', which no installed modality reads, such as b.pdf" in said
-    assert "left out 1: files with no suffix, which no installed modality reads, such as README" in said
+    assert (
+        "left out 2: files with the suffix '.pdf', which no installed modality reads, such as b.pdf"
+        in said
+    )
+    assert (
+        "left out 1: files with no suffix, which no installed modality reads, such as README"
+        in said
+    )
 
 
 def test_what_prepare_wrote_is_no_source(prepare, source, tmp_path, monkeypatch):
@@ -317,7 +366,12 @@ def test_files_and_folders_that_go_while_they_are_looked_at(scanned, source, mon
         """A file that is listed and then gone."""
 
         def __init__(self, entry):
-            self.name, self.path, self.is_dir, self.is_symlink = entry.name, entry.path, entry.is_dir, entry.is_symlink
+            self.name, self.path, self.is_dir, self.is_symlink = (
+                entry.name,
+                entry.path,
+                entry.is_dir,
+                entry.is_symlink,
+            )
             self.entry = entry
 
         def stat(self):
@@ -342,7 +396,10 @@ def test_files_and_folders_that_go_while_they_are_looked_at(scanned, source, mon
     assert scanned(source) == {"a"}
     said = capsys.readouterr().err
     assert "left out 1: files that vanished, such as c.vec" in said
-    assert "left out 1: folders that cannot be opened (No such file or directory), such as gone" in said
+    assert (
+        "left out 1: folders that cannot be opened (No such file or directory), such as gone"
+        in said
+    )
 
 
 def test_folders_that_cannot_be_opened_are_counted(scanned, source, monkeypatch, capsys):
@@ -357,7 +414,10 @@ def test_folders_that_cannot_be_opened_are_counted(scanned, source, monkeypatch,
 
     monkeypatch.setattr("flowbind.data.scan.os.scandir", locked)
     assert scanned(source) == {"a"}
-    assert "left out 1: folders that cannot be opened (Permission denied), such as locked" in capsys.readouterr().err
+    assert (
+        "left out 1: folders that cannot be opened (Permission denied), such as locked"
+        in capsys.readouterr().err
+    )
 
 
 def test_nothing_to_take_is_a_mistake(prepare, source, tmp_path):
@@ -447,8 +507,12 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
         (source / file).write_bytes(b"")
     elif place == "not UTF-8":
         os.rename(bytes(source / file), bytes(media) + b"/\xe9" + Path(file).suffix.encode())
-    arguments = [part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)]
-    code, _, said = command("prepare", name, "--source", source, "--out", tmp_path / "out", *arguments)
+    arguments = [
+        part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)
+    ]
+    code, _, said = command(
+        "prepare", name, "--source", source, "--out", tmp_path / "out", *arguments
+    )
     there = place in ("there", "linked")
     assert code == (0 if there else 2), said
     assert "Traceback" not in said
@@ -476,13 +540,17 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_tables_as_spreadsheets_write_them(prepare, source, tmp_path, content, encoding):
     pair_of(source, "a", "b")
-    (tmp_path / "labels.csv").write_bytes(content.lstrip("\ufeff" * (encoding == "utf-16")).encode(encoding))
+    (tmp_path / "labels.csv").write_bytes(
+        content.lstrip("\ufeff" * (encoding == "utf-16")).encode(encoding)
+    )
     said = prepare(*ALL, "--labels", tmp_path / "labels.csv")[1]
     assert labels_of(tmp_path) == {"a": {"digit": "1"}, "b": {"digit": "2"}}
     assert "labels.csv" not in said
 
 
-@pytest.mark.parametrize("header", ["id", "ID", " Id ", "file", "Filename", "file_name", "path", "stem"])
+@pytest.mark.parametrize(
+    "header", ["id", "ID", " Id ", "file", "Filename", "file_name", "path", "stem"]
+)
 @pytest.mark.parametrize("form", ["{}", "{}.vec", "{}.word", "./{}.vec", "{}.VEC", "{}.jpg"])
 def test_ids_are_stems_or_paths(prepare, source, tmp_path, header, form):
     pair_of(source, "cat/a.b", "c")
@@ -556,7 +624,15 @@ def test_a_source_is_reached_as_it_was_given(source, tmp_path, toys, command, mo
     source.symlink_to(tmp_path / "disk/deep/files")
     (tmp_path / "link").symlink_to(tmp_path / "disk/deep")
     monkeypatch.chdir(tmp_path)
-    for given, vectors in (("files", ["../files/a.vec"]), ("link/..", ["../disk/b.vec", "../disk/deep/files/a.vec"])):
-        assert command("prepare", "folder", "--source", given, "--out", f"out/{len(vectors)}", *ALL)[0] == 0
+    for given, vectors in (
+        ("files", ["../files/a.vec"]),
+        ("link/..", ["../disk/b.vec", "../disk/deep/files/a.vec"]),
+    ):
+        assert (
+            command("prepare", "folder", "--source", given, "--out", f"out/{len(vectors)}", *ALL)[0]
+            == 0
+        )
         lines = (tmp_path / f"out/{len(vectors)}/train.jsonl").read_text().splitlines()
-        assert [json.loads(line)["vector"] for line in lines] == [f"../{vector}" for vector in vectors]
+        assert [json.loads(line)["vector"] for line in lines] == [
+            f"../{vector}" for vector in vectors
+        ]

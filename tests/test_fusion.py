@@ -29,7 +29,9 @@ def draws(links, rows, seed=0):
 def kept_of(links, kept, rows):
     """The kept estimates of each row, as sets."""
     found = [set() for _ in range(rows)]
-    for target, estimate in zip(links.target[kept].tolist(), links.estimate[kept].tolist(), strict=True):
+    for target, estimate in zip(
+        links.target[kept].tolist(), links.estimate[kept].tolist(), strict=True
+    ):
         found[target].add(estimate)
     return found
 
@@ -73,7 +75,9 @@ def test_rates(q, p):
         expected[k] = 0.0
         for candidates, chance in ((3, 1 - q), (2, q)):
             binomial = math.comb(candidates, k) * (1 - p) ** k * p ** max(candidates - k, 0)
-            expected[k] += chance * (binomial + (p**candidates if k == candidates else 0))  # all drop: all are kept
+            expected[k] += chance * (
+                binomial + (p**candidates if k == candidates else 0)
+            )  # all drop: all are kept
     for name, share in expected.items():
         assert abs(found[name] - share) <= 5 * 0.5 / rows**0.5 * (0 < share < 1), name
 
@@ -81,7 +85,10 @@ def test_rates(q, p):
 def test_each_row_of_a_sample_draws_its_own_mask():
     links, rows = linked([k // 4 for k in range(400)])
     found = kept_of(links, keep(links, rows, *draws(links, rows), 0.5, 0), rows)
-    assert any(len({frozenset(found[k]) for k in range(start, start + 4)}) == 4 for start in range(0, rows, 4))
+    assert any(
+        len({frozenset(found[k]) for k in range(start, start + 4)}) == 4
+        for start in range(0, rows, 4)
+    )
 
 
 def test_the_mean_is_that_of_the_kept_estimates():
@@ -109,13 +116,20 @@ def test_renumbering_samples_and_rows_only_renumbers_the_means():
     drop, leave = draws(links, rows)
     mean, count = fuse(estimates, links, keep(links, rows, drop, leave, 0.5, 0.5), rows)
 
-    order = torch.randperm(rows, generator=generator)  # row k of the new batch is row order[k] of the old
+    order = torch.randperm(
+        rows, generator=generator
+    )  # row k of the new batch is row order[k] of the old
     names = torch.randperm(4, generator=generator)
     moved = find_links(names[torch.tensor(SAMPLES)][order])
-    old = {pair: k for k, pair in enumerate(zip(links.target.tolist(), links.estimate.tolist(), strict=True))}
+    old = {
+        pair: k
+        for k, pair in enumerate(zip(links.target.tolist(), links.estimate.tolist(), strict=True))
+    }
     pairs = zip(order[moved.target].tolist(), order[moved.estimate].tolist(), strict=True)
     moved_drop = drop[[old[pair] for pair in pairs]]
-    found = fuse(estimates[order], moved, keep(moved, rows, moved_drop, leave[order], 0.5, 0.5), rows)
+    found = fuse(
+        estimates[order], moved, keep(moved, rows, moved_drop, leave[order], 0.5, 0.5), rows
+    )
     torch.testing.assert_close(found.mean, mean[order])
     assert torch.equal(found.count, count[order])
 
@@ -125,7 +139,9 @@ def test_generation_averages_the_sources_latents():
     sources, requests = 3, 4
     ends = torch.randn(sources, requests, 5)
     links = Links(torch.arange(requests).repeat(sources), torch.arange(sources * requests))
-    mean, count = fuse(ends.flatten(0, 1), links, torch.ones(sources * requests, dtype=torch.bool), requests)
+    mean, count = fuse(
+        ends.flatten(0, 1), links, torch.ones(sources * requests, dtype=torch.bool), requests
+    )
     torch.testing.assert_close(mean, ends.mean(dim=0))
     assert (count == sources).all()
 
@@ -143,7 +159,9 @@ def test_the_mean_hands_each_kept_estimate_its_share_of_the_gradient():
     fuse(estimates, links, kept, rows).mean.sum().backward()
     among = kept_of(links, kept, rows)
     expected = [sum(1 / len(s) for s in among if row in s) for row in range(rows)]
-    torch.testing.assert_close(estimates.grad, torch.tensor(expected).double()[:, None].expand(rows, 2))
+    torch.testing.assert_close(
+        estimates.grad, torch.tensor(expected).double()[:, None].expand(rows, 2)
+    )
 
 
 def test_no_rows():
@@ -160,10 +178,14 @@ def test_no_rows():
 def test_normalize_in_closed_form(shape):
     z = torch.randn(shape, dtype=torch.float64) * 3 + 2
     flat, found = z.flatten(1), normalize(z).flatten(1)
-    expected = (flat - flat.mean(dim=1, keepdim=True)) / (flat.var(dim=1, correction=0, keepdim=True) + 1e-5).sqrt()
+    expected = (flat - flat.mean(dim=1, keepdim=True)) / (
+        flat.var(dim=1, correction=0, keepdim=True) + 1e-5
+    ).sqrt()
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(found.mean(dim=1), torch.zeros(len(z)).double())
-    torch.testing.assert_close(found.square().mean(dim=1), torch.ones(len(z)).double(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found.square().mean(dim=1), torch.ones(len(z)).double(), rtol=1e-4, atol=0
+    )
     torch.testing.assert_close(normalize(7 * z - 1), normalize(z), rtol=0, atol=1e-5)
 
 
@@ -171,11 +193,15 @@ def test_noise_has_the_variance_of_one_estimate_over_their_number():
     rows, variance = 4, 0.7
     count = torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)
     mean = torch.randn(rows, 20_000, dtype=torch.float64)
-    noise = torch.randn(rows, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        rows, 20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     z = add_noise(mean, count, noise, variance)
     for k in range(rows):
         torch.testing.assert_close(z[k], mean[k] + (variance / count[k]) ** 0.5 * noise[k])
-    torch.testing.assert_close((z - mean).var(dim=1), variance / count, rtol=0.06, atol=0)  # six standard errors
+    torch.testing.assert_close(
+        (z - mean).var(dim=1), variance / count, rtol=0.06, atol=0
+    )  # six standard errors
     assert torch.equal(add_noise(mean, count, noise, 0.0), mean)
     shaped = add_noise(mean.reshape(4, 100, 200), count, noise.reshape(4, 100, 200), variance)
     assert torch.equal(shaped.flatten(1), z)

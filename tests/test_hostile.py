@@ -21,9 +21,13 @@ INPUTS = 300  # at least
 MEMORY = 3 * 2**30  # bytes resident, of which a bit more than one is torch
 
 
-@pytest.mark.parametrize("what", [what for what in RECIPES if re.search(r"bomb|itself|lists in|mappings in", what)])
+@pytest.mark.parametrize(
+    "what", [what for what in RECIPES if re.search(r"bomb|itself|lists in|mappings in", what)]
+)
 def test_bombs_are_refused_before_they_unfold(what):
-    with pytest.raises(ValueError, match=r"more than 100000 values|stands for nothing, or for what it stands in"):
+    with pytest.raises(
+        ValueError, match=r"more than 100000 values|stands for nothing, or for what it stands in"
+    ):
         refuse_bombs(RECIPES[what])
 
 
@@ -42,7 +46,9 @@ def test_regular_files_alone_are_opened(tmp_path):
         with pytest.raises((ValueError, OSError)):
             open_regular(path)
         if not what.startswith("2^40"):
-            with pytest.raises(ValueError, match=r"^[^\n]* \(a sample\)$"):  # even where a plugin would open it
+            with pytest.raises(
+                ValueError, match=r"^[^\n]* \(a sample\)$"
+            ):  # even where a plugin would open it
                 read_raw(Vector(), path, "a sample")
     (tmp_path / "sound.png").write_bytes(b"12345")
     assert read_regular(tmp_path / "sound.png", largest=5) == b"12345"
@@ -54,10 +60,16 @@ def test_regular_files_alone_are_opened(tmp_path):
 @pytest.mark.timeout(900)
 def test_malformed_inputs_are_refused_by_name(tmp_path):
     command = [sys.executable, "-m", "tests.hostile", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     visits = [json.loads(line) for line in done.stdout.splitlines()]
-    wrong = [f"{visit['kind']} {visit['door']}, {visit['what']}: {why}" for visit in visits for why in faults(visit)]
+    wrong = [
+        f"{visit['kind']} {visit['door']}, {visit['what']}: {why}"
+        for visit in visits
+        for why in faults(visit)
+    ]
     assert not wrong, "\n".join(wrong)
     assert not list(tmp_path.rglob("canary"))
     inputs = {visit["path"]: visit for visit in visits}
@@ -67,17 +79,24 @@ def test_malformed_inputs_are_refused_by_name(tmp_path):
     print(
         f"{len(inputs)} inputs ({', '.join(f'{count} {kind}' for kind, count in kinds.items())}), {len(visits)} visits:"
     )
-    print(f"{became['refused']} refused, {became['read']} read as the sound samples that they may be, 0 otherwise")
+    print(
+        f"{became['refused']} refused, {became['read']} read as the sound samples that they may be, 0 otherwise"
+    )
     peak = max(visit["peak"] for visit in visits)
     longest = (max(visit[kind] for visit in visits) for kind in ("seconds", "worked"))
-    print("longest {:.1f} s ({:.1f} s of the processor),".format(*longest), f"{peak / 2**30:.2f} GiB resident at most")
+    print(
+        "longest {:.1f} s ({:.1f} s of the processor),".format(*longest),
+        f"{peak / 2**30:.2f} GiB resident at most",
+    )
 
 
 def faults(visit):
     """What is wrong with how an input was met."""
     lines = visit["said"].splitlines()
     if visit["door"] not in ("read", "check", "net", "print", "load", "open"):
-        lines = [line for line in lines if line.startswith("flowbind: ")]  # of the command line, after its progress
+        lines = [
+            line for line in lines if line.startswith("flowbind: ")
+        ]  # of the command line, after its progress
     name = Path(visit["path"]).name
     if visit["became"] not in ("refused", "read"):
         yield f"{visit['became']} {visit['said'][-300:]}"
@@ -85,7 +104,12 @@ def faults(visit):
         yield "read"
     if visit["became"] == "refused" and len(lines) != 1:
         yield f"{len(lines)} lines"
-    if visit["became"] == "refused" and name.isascii() and name.isprintable() and name not in visit["said"]:
+    if (
+        visit["became"] == "refused"
+        and name.isascii()
+        and name.isprintable()
+        and name not in visit["said"]
+    ):
         yield f"not named: {visit['said'][:300]}"
     if visit["worked"] > LONGEST:
         yield f"{visit['worked']:.0f} s"

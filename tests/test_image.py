@@ -15,15 +15,21 @@ from torch import Tensor
 
 def noise(height: int = 20, width: int = 24, seed: int = 0) -> Tensor:
     """A picture that no compression can guess."""
-    return torch.randint(256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+    return torch.randint(
+        256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+    )
 
 
 def discs(count: int, seed: int = 0) -> list[Tensor]:
     """Bright discs on grey grounds, 64 x 64, of random colour, place and size."""
     generator = torch.Generator().manual_seed(seed)
-    colour, place, radius, ground = (torch.rand(count, n, 1, 1, generator=generator) for n in (3, 2, 1, 1))
+    colour, place, radius, ground = (
+        torch.rand(count, n, 1, 1, generator=generator) for n in (3, 2, 1, 1)
+    )
     y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
-    inside = (x - place[:, 0] + 0.5) ** 2 + (y - place[:, 1] + 0.5) ** 2 < (0.25 + 0.4 * radius[:, 0]) ** 2
+    inside = (x - place[:, 0] + 0.5) ** 2 + (y - place[:, 1] + 0.5) ** 2 < (
+        0.25 + 0.4 * radius[:, 0]
+    ) ** 2
     return list((torch.where(inside[:, None], colour, 0.4 + 0.3 * ground) * 255).byte())
 
 
@@ -109,14 +115,26 @@ def test_pictures_read_by_tiles_are_whole(image, tmp_path, monkeypatch, mode):
 )
 def test_truncated_files_are_refused(image, tmp_path, kind, options):
     content = encoded(image, kind, **options)
-    for kept in {0, 1, 9, 30, *range(40, len(content) - 4, 97), len(content) - 20, len(content) - 5}:
+    for kept in {
+        0,
+        1,
+        9,
+        30,
+        *range(40, len(content) - 4, 97),
+        len(content) - 20,
+        len(content) - 5,
+    }:
         refused(image, tmp_path / "cut.png", content[:kept])
 
 
 def test_a_wrong_bit_in_a_png_is_found(image, tmp_path):
     content = encoded(image, "PNG")
     for place in range(0, len(content), 53):
-        refused(image, tmp_path / "bit.png", content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        refused(
+            image,
+            tmp_path / "bit.png",
+            content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :],
+        )
 
 
 def test_other_formats_are_refused(image, tmp_path):
@@ -130,9 +148,12 @@ def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "mode", "pixel"), [("PNG", "RGBA", 7), ("JPEG", "CMYK", 12), ("JPEG", "L", 6), ("WEBP", "RGB", 16)]
+    ("kind", "mode", "pixel"),
+    [("PNG", "RGBA", 7), ("JPEG", "CMYK", 12), ("JPEG", "L", 6), ("WEBP", "RGB", 16)],
 )
-def test_a_picture_that_takes_too_much_memory_is_refused(image, tmp_path, monkeypatch, kind, mode, pixel):
+def test_a_picture_that_takes_too_much_memory_is_refused(
+    image, tmp_path, monkeypatch, kind, mode, pixel
+):
     buffer = io.BytesIO()
     PIL.Image.new(mode, (9, 7)).save(buffer, kind)
     monkeypatch.setattr("flowbind_image.memory.MEMORY", 9 * 7 * pixel)
@@ -173,7 +194,9 @@ def test_opponent_colours_and_back():
 def test_opponent_axes_are_orthogonal_and_grey_has_no_chroma():
     from flowbind_image.colour import AXES, CHROMA
 
-    assert torch.allclose(AXES @ AXES.T, torch.diag(torch.tensor([1, CHROMA**2, CHROMA**2])), atol=1e-6)
+    assert torch.allclose(
+        AXES @ AXES.T, torch.diag(torch.tensor([1, CHROMA**2, CHROMA**2])), atol=1e-6
+    )
     grey = torch.arange(256, dtype=torch.uint8)[None, None, None].expand(1, 3, 1, 256)
     assert torch.allclose(opponent(grey)[:, 1:], torch.zeros(()), atol=1e-5)
     assert torch.allclose(opponent(grey)[:, 0], 3**0.5 * (grey[:, 0] / 127.5 - 1), atol=1e-5)
@@ -208,10 +231,20 @@ def test_one_alone_equals_one_among_many(codec):
 def test_what_fits_is_not_touched_and_the_rest_is_averaged(codec):
     raw = noise(64, 64)
     assert torch.equal(codec.prepare([raw])[0], raw)
-    fine = raw.repeat_interleave(4, 1).repeat_interleave(4, 2)  # antialiasing averages, so what was blown up comes back
+    fine = raw.repeat_interleave(4, 1).repeat_interleave(
+        4, 2
+    )  # antialiasing averages, so what was blown up comes back
     assert (codec.prepare([fine])[0].int() - raw.int()).abs().float().mean() < 30
-    checks = (torch.arange(256)[:, None] + torch.arange(256)).remainder(2).mul(255).byte().expand(3, -1, -1)
-    assert ((codec.prepare([checks])[0].int() - 127).abs() <= 2).all()  # skipping pixels would give stripes
+    checks = (
+        (torch.arange(256)[:, None] + torch.arange(256))
+        .remainder(2)
+        .mul(255)
+        .byte()
+        .expand(3, -1, -1)
+    )
+    assert (
+        (codec.prepare([checks])[0].int() - 127).abs() <= 2
+    ).all()  # skipping pixels would give stripes
 
 
 def test_fingerprint(codec, tmp_path):
@@ -234,13 +267,19 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 
     generator = np.random.default_rng(5)
     scenes = draw(64, generator)
-    raws = [render(SOLIDS[SHAPES[k]], scenes.take(np.array([i])), generator)[0] for i, k in enumerate(scenes.shape)]
+    raws = [
+        render(SOLIDS[SHAPES[k]], scenes.take(np.array([i])), generator)[0]
+        for i, k in enumerate(scenes.shape)
+    ]
     raws = [torch.from_numpy(raw).permute(2, 0, 1) for raw in raws]
     latents = codec.encode(raws)
     decoded = codec.decode(latents)
     true, made = (torch.stack(pictures).float() for pictures in (raws, decoded))
     assert (true - made).abs().mean() < 7  # of 255
-    chroma = opponent(true)[:, 1:].flatten(1), opponent(made)[:, 1:].flatten(1)  # the ground is grey: the solid alone
+    chroma = (
+        opponent(true)[:, 1:].flatten(1),
+        opponent(made)[:, 1:].flatten(1),
+    )  # the ground is grey: the solid alone
     assert torch.equal(torch.cdist(*chroma).argmin(1), torch.arange(64))
     assert torch.equal(torch.cdist(codec.encode(decoded), latents).argmin(1), torch.arange(64))
 
@@ -248,7 +287,9 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 # Training
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*__len__.*:UserWarning")  # Lightning's own
+@pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec:FutureWarning", "ignore:.*__len__.*:UserWarning"
+)  # Lightning's own
 @pytest.mark.parametrize("labelled", [True, False])
 def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     from lightning.pytorch import Trainer, seed_everything
@@ -261,13 +302,21 @@ def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     for number, raw in enumerate(raws):
         image.write(raw, tmp_path / f"{number}.png")
     ground = ["light" if raw[0, 0, 0] > 140 else "dark" for raw in raws]
-    samples = [{"image": f"{k}.png"} | ({"labels": {"ground": ground[k]}} if labelled else {}) for k in range(8)]
+    samples = [
+        {"image": f"{k}.png"} | ({"labels": {"ground": ground[k]}} if labelled else {})
+        for k in range(8)
+    ]
     write_manifest(tmp_path / "discs.jsonl", samples)
     manifest = str(tmp_path / "discs.jsonl")
     codec = SmallImage(weights=str(weights))
     data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=8)
     training = ImageCodecTraining(codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled)
-    seen = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    seen = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     seen |= {"val_check_interval": 15, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
     trainer = Trainer(max_steps=15, accelerator="cpu", **seen)
     fresh = ImageCodecTraining(codec, str(weights))

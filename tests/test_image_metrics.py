@@ -64,14 +64,25 @@ class Listed(torch.utils.data.Dataset):
 def official(made, real, **options):
     from torch_fidelity import calculate_metrics
 
-    plain = {"cuda": False, "cache": False, "verbose": False, "save_cpu_ram": True, "batch_size": 50}
+    plain = {
+        "cuda": False,
+        "cache": False,
+        "verbose": False,
+        "save_cpu_ram": True,
+        "batch_size": 50,
+    }
     figures = {"fid": True, "kid": True, "prc": True, "kid_subset_size": min(1000, 120)}
-    return calculate_metrics(input1=made, input2=real, feature_extractor=EXTRACTOR, **plain, **figures, **options)
+    return calculate_metrics(
+        input1=made, input2=real, feature_extractor=EXTRACTOR, **plain, **figures, **options
+    )
 
 
 def judged(metric, made, real):
     parts = [made[:70], made[70:]]  # as batches come
-    return metric.compute(torch.cat([metric.features("image", part) for part in parts]), metric.features("image", real))
+    return metric.compute(
+        torch.cat([metric.features("image", part) for part in parts]),
+        metric.features("image", real),
+    )
 
 
 def assert_as_official(found, expected, label):
@@ -82,8 +93,12 @@ def assert_as_official(found, expected, label):
             f"kid[{label},subsets=100x120]": expected["kernel_inception_distance_mean"],
             f"precision[{label},k=3]": expected["precision"],
             f"recall[{label},k=3]": expected["recall"],
-            f"density[flowbind,{features},k=5]": found[f"density[flowbind,{features},k=5]"],  # torch-fidelity has
-            f"coverage[flowbind,{features},k=5]": found[f"coverage[flowbind,{features},k=5]"],  # neither
+            f"density[flowbind,{features},k=5]": found[
+                f"density[flowbind,{features},k=5]"
+            ],  # torch-fidelity has
+            f"coverage[flowbind,{features},k=5]": found[
+                f"coverage[flowbind,{features},k=5]"
+            ],  # neither
         },
         rel=1e-4,  # float32 features of other batches
     )
@@ -98,29 +113,41 @@ def test_figures_are_torch_fidelity_s(extractor, sets):
 def test_figures_are_torch_fidelity_s_on_cropped_files(extractor, sets, tmp_path):
     sizes = [(24, 24), (30, 24), (24, 41)]
     shaped = [
-        [torch.roll(p, i, 1).repeat(1, 2, 2)[:, : sizes[i % 3][0], : sizes[i % 3][1]] for i, p in enumerate(s)]
+        [
+            torch.roll(p, i, 1).repeat(1, 2, 2)[:, : sizes[i % 3][0], : sizes[i % 3][1]]
+            for i, p in enumerate(s)
+        ]
         for s in sets
     ]
     for name, pile in zip(("made", "real"), shaped, strict=True):
         (tmp_path / name).mkdir()
         for place, picture in enumerate(pile):
-            PIL.Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(tmp_path / name / f"{place:03}.png")
+            PIL.Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(
+                tmp_path / name / f"{place:03}.png"
+            )
     expected = official(str(tmp_path / "made"), str(tmp_path / "real"), samples_resize_and_crop=16)
     found = judged(Fidelity(extractor, crop=16), *shaped)
     assert_as_official(found, expected, f"torch-fidelity,{EXTRACTOR},crop=16")
 
 
 def test_features_keep_the_order_of_pictures_of_many_sizes(extractor):
-    raws = [pictures(1, *size, seed=i)[0] for i, size in enumerate([(9, 8), (7, 7), (9, 8), (30, 4), (7, 7)])]
+    raws = [
+        pictures(1, *size, seed=i)[0]
+        for i, size in enumerate([(9, 8), (7, 7), (9, 8), (30, 4), (7, 7)])
+    ]
     metric = Fidelity(extractor)
     with torch.autocast("cpu", torch.bfloat16):
         together = metric.features("image", raws)
-    assert torch.allclose(together, torch.cat([metric.features("image", [raw]) for raw in raws]), atol=1e-6)
+    assert torch.allclose(
+        together, torch.cat([metric.features("image", [raw]) for raw in raws]), atol=1e-6
+    )
     assert together.dtype == torch.float32
 
 
 def figures(made, reference):
-    return {name.split("[")[0]: value for name, value in Fidelity().compute(made, reference).items()}
+    return {
+        name.split("[")[0]: value for name, value in Fidelity().compute(made, reference).items()
+    }
 
 
 def test_fid_of_gaussians_with_known_moments():
@@ -140,11 +167,15 @@ def test_kid_of_few_samples_is_the_unbiased_estimate_over_all():
     def kernel(p, q):
         return (float(p @ q) / 4 + 1) ** 3
 
-    within = sum(kernel(s[i], s[j]) for s in (made, real) for i in range(30) for j in range(30) if i != j)
+    within = sum(
+        kernel(s[i], s[j]) for s in (made, real) for i in range(30) for j in range(30) if i != j
+    )
     across = sum(kernel(p, q) for p in made for q in real)
     expected = within / (30 * 29) - 2 * across / 30**2
     found = Fidelity().compute(made, real)
-    assert found["kid[torch-fidelity,inception-v3-compat,subsets=100x30]"] == pytest.approx(expected, rel=1e-4)
+    assert found["kid[torch-fidelity,inception-v3-compat,subsets=100x30]"] == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_precision_and_recall_of_known_sets():
@@ -153,7 +184,9 @@ def test_precision_and_recall_of_known_sets():
     assert (same["fid"], same["precision"], same["recall"]) == pytest.approx((0, 1, 1), abs=1e-4)
     assert (apart["precision"], apart["recall"]) == (0, 0)
     both = torch.cat([one[:30], other[:30]])
-    missed = figures(one[:30].repeat(2, 1), both)  # what is made is real, half of what is real is never made
+    missed = figures(
+        one[:30].repeat(2, 1), both
+    )  # what is made is real, half of what is real is never made
     assert missed["precision"] == 1
     assert missed["recall"] == pytest.approx(0.5, abs=0.1)
 
@@ -185,12 +218,26 @@ def inception(tmp_path_factory):
         def load_state_dict(self, state):
             pass
 
-    with torch.device("meta"), patch.object(module, "load_state_dict_from_url", lambda *_, **__: {}):
-        shapes = {key: part.shape for key, part in Untrained("inception-v3-compat", ["2048"]).state_dict().items()}
-    rows = {key: randn(*shape[:1], *[1] * len(shape[1:]), seed=1).abs() for key, shape in shapes.items() if shape}
+    with (
+        torch.device("meta"),
+        patch.object(module, "load_state_dict_from_url", lambda *_, **__: {}),
+    ):
+        shapes = {
+            key: part.shape
+            for key, part in Untrained("inception-v3-compat", ["2048"]).state_dict().items()
+        }
+    rows = {
+        key: randn(*shape[:1], *[1] * len(shape[1:]), seed=1).abs()
+        for key, shape in shapes.items()
+        if shape
+    }
     path = tmp_path_factory.mktemp("inception") / "weights.pth"
     counters = {key: torch.tensor(0) for key, shape in shapes.items() if not shape}
-    torch.save(counters | {key: (row / shapes[key][1:].numel()).expand(shapes[key]) for key, row in rows.items()}, path)
+    torch.save(
+        counters
+        | {key: (row / shapes[key][1:].numel()).expand(shapes[key]) for key, row in rows.items()},
+        path,
+    )
     assert path.stat().st_size < 2**20
     return path
 
@@ -211,11 +258,17 @@ def test_extractors_and_weights_that_are_not_there(tmp_path):
     raws = pictures(1)
     said = refusal(lambda: Fidelity("inception-v3").features("image", raws))
     assert "did you mean 'inception-v3-compat'" in said
-    assert "no such file" in refusal(lambda: Fidelity(weights=str(tmp_path / "none.pth")).features("image", raws))
+    assert "no such file" in refusal(
+        lambda: Fidelity(weights=str(tmp_path / "none.pth")).features("image", raws)
+    )
     (tmp_path / "code.pth").write_bytes(pickle.dumps(Fidelity))
-    assert "plain weights" in refusal(lambda: Fidelity(weights=str(tmp_path / "code.pth")).features("image", raws))
+    assert "plain weights" in refusal(
+        lambda: Fidelity(weights=str(tmp_path / "code.pth")).features("image", raws)
+    )
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
-    assert "cannot be loaded" in refusal(lambda: Fidelity(weights=str(tmp_path / "other.pth")).features("image", raws))
+    assert "cannot be loaded" in refusal(
+        lambda: Fidelity(weights=str(tmp_path / "other.pth")).features("image", raws)
+    )
     with patch.object(module, "load_state_dict_from_url", side_effect=OSError("no route to host")):
         said = refusal(lambda: Fidelity().features("image", raws))
     assert "no route to host" in said
@@ -253,7 +306,9 @@ def test_clip_score_is_the_mean_of_open_clip_s_cosines(weights):
             p = net.eval().encode_image(picture[None])[0]
             q = net.encode_text(open_clip.get_tokenizer(NAME)([caption]))[0]
         scores.append(max(100 * float(p @ q / (p.norm() * q.norm())), 0))
-    assert 0 < len([score for score in scores if score == 0]) < len(scores)  # both sides of the clamp
+    assert (
+        0 < len([score for score in scores if score == 0]) < len(scores)
+    )  # both sides of the clamp
 
     metric = ClipScore("image", NAME, weights)
     with torch.autocast("cpu", torch.bfloat16):
@@ -261,25 +316,32 @@ def test_clip_score_is_the_mean_of_open_clip_s_cosines(weights):
     label = f"open_clip,{NAME},{metric.fingerprint()['pretrained'][:8]}"
     expected = {f"clip-score[{label}]": sum(scores) / len(scores), f"cut-captions[{label}]": 1}
     assert metric.compute(made, reference) == pytest.approx(expected, rel=1e-4)
-    assert ClipScore("text", NAME, weights).compute(reference, made) == pytest.approx(expected, rel=1e-4)
+    assert ClipScore("text", NAME, weights).compute(reference, made) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_captions_are_counted_where_they_are_cut(weights):
     metric = ClipScore("text", NAME, weights)
     lengths = range(1, CONTEXT + 4)
     cut = metric.features("text", ["snow " * n for n in lengths])[:, -1]
-    assert cut.tolist() == [float(n + 2 > CONTEXT) for n in lengths]  # a start and an end are tokens too
+    assert cut.tolist() == [
+        float(n + 2 > CONTEXT) for n in lengths
+    ]  # a start and an end are tokens too
 
 
 def test_clip_score_of_known_angles():
     captions = torch.tensor([[1.0, 0, 0], [1, 0, 0], [1, 0, 1]])
     made = torch.tensor([[0.6, 0.8], [-1, 0], [1, 0]])
     found = ClipScore("image").compute(made, captions)
-    assert list(found) == ["clip-score[open_clip,ViT-B-32,openai]", "cut-captions[open_clip,ViT-B-32,openai]"]
+    assert list(found) == [
+        "clip-score[open_clip,ViT-B-32,openai]",
+        "cut-captions[open_clip,ViT-B-32,openai]",
+    ]
     assert list(found.values()) == pytest.approx([(60 + 0 + 100) / 3, 1])
-    assert next(iter(ClipScore("image", pretrained="laion2b_s34b_b79k").compute(made, captions))).endswith(
-        ",laion2b_s34b_b79k]"
-    )
+    assert next(
+        iter(ClipScore("image", pretrained="laion2b_s34b_b79k").compute(made, captions))
+    ).endswith(",laion2b_s34b_b79k]")
 
 
 def test_what_clip_score_judges():
@@ -310,19 +372,26 @@ def metric_of(**changed) -> AIS:
 
 def value(made, reference):
     metric = metric_of()
-    (found,) = metric.compute(metric.features("image", list(made)), metric.features("audio", list(reference))).values()
+    (found,) = metric.compute(
+        metric.features("image", list(made)), metric.features("audio", list(reference))
+    ).values()
     return found
 
 
 def test_ais_equals_loops(monkeypatch):
-    reference = randn(30, 8) * torch.rand(30, 1, generator=torch.Generator().manual_seed(1)).add(0.1)
+    reference = randn(30, 8) * torch.rand(30, 1, generator=torch.Generator().manual_seed(1)).add(
+        0.1
+    )
     made = 3 * (reference + 0.5 * randn(30, 8, seed=2))
 
     def cosine(p, q):
         return float(p @ q / (p.norm() * q.norm()))
 
     below = [
-        cosine(made[i], reference[r]) < cosine(made[i], reference[i]) for i in range(30) for r in range(30) if r != i
+        cosine(made[i], reference[r]) < cosine(made[i], reference[i])
+        for i in range(30)
+        for r in range(30)
+        if r != i
     ]
     expected = 100 * sum(below) / len(below)
     assert 60 < expected < 99
@@ -336,12 +405,17 @@ def test_ais_of_known_generations():
     assert value(reference, reference) == 100
     assert value(-reference, reference) == 0
     assert value(randn(400, 8, seed=1), reference) == pytest.approx(50, abs=4 * 29 / 20)
-    assert value(reference[:1].expand(400, 8), reference) == pytest.approx(50)  # ranks are shared out evenly
+    assert value(reference[:1].expand(400, 8), reference) == pytest.approx(
+        50
+    )  # ranks are shared out evenly
 
 
 def test_ais_knows_what_it_compares():
     assert (metric_of().judges, metric_of().against) == ("image", "audio")
-    assert (metric_of(judges="audio").judges, metric_of(judges="audio").against) == ("audio", "image")
+    assert (metric_of(judges="audio").judges, metric_of(judges="audio").against) == (
+        "audio",
+        "image",
+    )
     assert "'text'" in refusal(lambda: metric_of(judges="text"))
     assert "given are image" in refusal(lambda: AIS({"image": Given()}))
     assert "share no space" in refusal(lambda: metric_of().compute(randn(9, 8), randn(9, 7)))
@@ -350,7 +424,9 @@ def test_ais_knows_what_it_compares():
 
 def test_the_name_of_ais_says_which_embedders():
     (name,) = metric_of().compute(randn(9, 8), randn(9, 8, seed=1))
-    (other,) = AIS({"image": Given(), "audio": Given(seed=2)}).compute(randn(9, 8), randn(9, 8, seed=1))
+    (other,) = AIS({"image": Given(), "audio": Given(seed=2)}).compute(
+        randn(9, 8), randn(9, 8, seed=1)
+    )
     kinds = name.removeprefix("ais[").removesuffix("]").split(",")
     assert [kind.split("-")[0] for kind in kinds] == ["Given", "Given"]
     assert name != other
@@ -376,7 +452,11 @@ def test_fingerprints_are_flat_json_and_tell_metrics_apart(metric, changed):
 
 
 def test_moving_moves_what_is_built(extractor, weights):
-    fidelity, score, similarity = Fidelity(extractor), ClipScore("image", NAME, weights), metric_of()
+    fidelity, score, similarity = (
+        Fidelity(extractor),
+        ClipScore("image", NAME, weights),
+        metric_of(),
+    )
     built = fidelity.net.map, score.net.logit_scale
     for metric in (fidelity, score, similarity):
         assert metric.to("meta") is metric
@@ -387,7 +467,9 @@ def test_moving_moves_what_is_built(extractor, weights):
 
 
 @pytest.mark.parametrize(
-    ("metric", "package"), [(Fidelity(), "torch_fidelity"), (ClipScore(), "open_clip")], ids=["fidelity", "clip-score"]
+    ("metric", "package"),
+    [(Fidelity(), "torch_fidelity"), (ClipScore(), "open_clip")],
+    ids=["fidelity", "clip-score"],
 )
 def test_a_missing_package_says_how_to_install_it(metric, package, uninstall):
     uninstall(package)

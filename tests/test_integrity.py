@@ -33,10 +33,18 @@ def whole(tmp_path_factory):
         latents = {name: torch.randn(ROWS, 5, generator=draw) for name in "ab"}
         write_shard(folder / file, latents | {LINE: lines}, {"key": f"{number:064d}", "bad": "[]"})
     write_shard(
-        folder / "1-00000.safetensors", {"a": torch.ones(2, 5), LINE: torch.arange(2)}, {"key": "k", "bad": "[]"}
+        folder / "1-00000.safetensors",
+        {"a": torch.ones(2, 5), LINE: torch.arange(2)},
+        {"key": "k", "bad": "[]"},
     )
     prints = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
-    finish_store(folder, [(["a", "b"], files), (["a"], ["1-00000.safetensors"])], prints, "train.jsonl", "0" * 64)
+    finish_store(
+        folder,
+        [(["a", "b"], files), (["a"], ["1-00000.safetensors"])],
+        prints,
+        "train.jsonl",
+        "0" * 64,
+    )
     return folder
 
 
@@ -76,7 +84,9 @@ def flip(folder, draw, header):
     path = draw.choice(shards(folder))
     content = bytearray(path.read_bytes())
     begin = 8 + int.from_bytes(content[:8], "little")
-    content[draw.randrange(0, begin) if header else draw.randrange(begin, len(content))] ^= 1 << draw.randrange(8)
+    content[draw.randrange(0, begin) if header else draw.randrange(begin, len(content))] ^= (
+        1 << draw.randrange(8)
+    )
     path.write_bytes(content)
     return {path.name}
 
@@ -101,7 +111,10 @@ def swap(folder, draw):
 def edit(folder, draw):
     """Another value somewhere in the manifest."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    field, shard = manifest["fields"][draw.choice("ab")], draw.choice(manifest["strata"][0]["shards"])
+    field, shard = (
+        manifest["fields"][draw.choice("ab")],
+        draw.choice(manifest["strata"][0]["shards"]),
+    )
     node, key, value = draw.choice(
         [
             (field["mean"], 0, field["mean"][0] + 1e-12),
@@ -135,7 +148,18 @@ def opening(folder):
     return ""
 
 
-KINDS = [truncate, empty, delete, append, flip_header, flip_data, flip_data, swap, edit, cut_manifest]
+KINDS = [
+    truncate,
+    empty,
+    delete,
+    append,
+    flip_header,
+    flip_data,
+    flip_data,
+    swap,
+    edit,
+    cut_manifest,
+]
 
 
 def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
@@ -150,7 +174,9 @@ def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
         named = kind(tmp_path / str(seed), draw)
         code, out, err = command("verify", tmp_path / str(seed))
         assert (code, out) == (2, ""), (seed, kind)
-        said = [line for line in err.splitlines() if line.startswith("flowbind: ")]  # after the progress
+        said = [
+            line for line in err.splitlines() if line.startswith("flowbind: ")
+        ]  # after the progress
         assert len(said) == 1
         assert any(name in said[0] for name in named), (seed, kind, said)
         found[kind.__name__] += 1
@@ -160,7 +186,9 @@ def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
             opened[kind.__name__] += 1
     assert set(found) - set(opened) == {"flip_data"}  # which only reading every byte can show
     assert all(opened[name] == found[name] for name in opened)
-    print(f"{found.total()} of {MUTATIONS} mutations found by verify, {opened.total()} on opening: {dict(found)}")
+    print(
+        f"{found.total()} of {MUTATIONS} mutations found by verify, {opened.total()} on opening: {dict(found)}"
+    )
 
 
 def test_a_parent_is_verified_split_by_split(whole, tmp_path, command):
@@ -172,7 +200,9 @@ def test_a_parent_is_verified_split_by_split(whole, tmp_path, command):
     flip_data(tmp_path / "latents" / "val", random.Random(0))
     code, out, err = command("verify", tmp_path / "latents")
     assert (code, out.count("whole")) == (2, 1)
-    assert re.search(r"^flowbind: .*latents/val/.*safetensors: this shard is corrupted", err, re.MULTILINE)
+    assert re.search(
+        r"^flowbind: .*latents/val/.*safetensors: this shard is corrupted", err, re.MULTILINE
+    )
     (tmp_path / "none").mkdir()
     assert command("verify", tmp_path / "none")[0] == 2
 
@@ -193,7 +223,10 @@ def test_a_forged_manifest_cannot_lead_out_of_the_store(whole, tmp_path):
 def test_what_is_damaged_before_the_end_does_not_pass_for_whole(whole, tmp_path):
     """A manifest written again over shards that were kept finds their damage too."""
     folder = shutil.copytree(whole, tmp_path / "store")
-    groups = [(stratum.modalities, [shard.file for shard in stratum.shards]) for stratum in LatentStore(whole).strata]
+    groups = [
+        (stratum.modalities, [shard.file for shard in stratum.shards])
+        for stratum in LatentStore(whole).strata
+    ]
     assert finish_store(folder, groups, {"a": {}, "b": {}}, "", "").rows == ROWS * SHARDS + 2
     (named,) = flip_data(folder, random.Random(1))
     with pytest.raises(ValueError, match=rf"{named}: this shard is corrupted \(data: checksum\)"):
@@ -232,7 +265,12 @@ def changed_codecs(folder):
         ("clip-unclip", {}, {"pretrained": "laion2b_s32b_b82k"}, "pretrained"),
         ("clap-audioldm", {"weights": weights}, {"clap": "laion/larger_clap_general"}, "clap"),
         ("clap-audioldm", {"weights": weights}, {"clap_revision": "v2"}, "clap_revision"),
-        ("clap-audioldm", {"weights": weights}, {"clap_backend": "laion_clap", "clap": weights}, "clap_backend"),
+        (
+            "clap-audioldm",
+            {"weights": weights},
+            {"clap_backend": "laion_clap", "clap": weights},
+            "clap_backend",
+        ),
         ("clap-audioldm", {"weights": weights}, {"weights": others}, "weights"),
         ("wav2clip", {"weights": weights}, {"weights": others}, "weights"),
         ("point-autoencoder", {"weights": weights}, {"points": 1024}, "points"),
@@ -248,9 +286,13 @@ def test_every_field_of_a_fingerprint_is_named(tmp_path):
     for number, (made, wanted, field) in enumerate(changed_codecs(tmp_path)):
         folder = tmp_path / str(number)
         write_shard(folder / "0.safetensors", {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {})
-        store = finish_store(folder, [(["a"], ["0.safetensors"])], {"a": made.fingerprint()}, "", "")
+        store = finish_store(
+            folder, [(["a"], ["0.safetensors"])], {"a": made.fingerprint()}, "", ""
+        )
         store.check({"a": made.fingerprint()})
-        with pytest.raises(ValueError, match=rf"'a' was encoded by another codec: {field} is [^\n]*$"):
+        with pytest.raises(
+            ValueError, match=rf"'a' was encoded by another codec: {field} is [^\n]*$"
+        ):
             store.check({"a": wanted.fingerprint()})
         refused.append(f"{type(made).__name__}.{field}")
     assert len(set(refused)) == FINGERPRINTS
@@ -261,7 +303,11 @@ def test_every_field_of_a_fingerprint_is_named(tmp_path):
 
 
 def test_a_damaged_model_is_named(tmp_path, command):
-    Image, Text, codec = load("modalities", "image"), load("modalities", "text"), load("codecs", "small-image")
+    Image, Text, codec = (
+        load("modalities", "image"),
+        load("modalities", "text"),
+        load("codecs", "small-image"),
+    )
     modalities = {"image": Image(codec(weights=str(codec.shipped))), "text": Text()}
     release.save(make_model(modalities), tmp_path / "model")
     code, out, err = command("verify", tmp_path / "model")

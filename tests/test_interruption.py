@@ -46,7 +46,9 @@ def test_kills_change_nothing(tmp_path):
         return done.returncode, done.stdout, done.stderr
 
     make_world(tmp_path, command)
-    counts = [f"--{kind}={count}" for kind, count in zip(("kills", "codec", "encode"), KILLS, strict=True)]
+    counts = [
+        f"--{kind}={count}" for kind, count in zip(("kills", "codec", "encode"), KILLS, strict=True)
+    ]
     done = subprocess.run(
         [sys.executable, ROOT / "tests/kills.py", tmp_path, *counts],
         env=environment(tmp_path),

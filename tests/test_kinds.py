@@ -75,7 +75,9 @@ def test_ids_stay_as_they_are(toys):
     assert not [name for name in networks.state_dict() if name.startswith("standard.ids")]
 
 
-@pytest.mark.parametrize("law", [law for law in LAWS if "description" not in law.__name__], ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law", [law for law in LAWS if "description" not in law.__name__], ids=lambda law: law.__name__
+)
 def test_laws_of_a_method_over_every_kind(law, toys):
     law(Subject(toy_kinds.Regression(toy_kinds.modalities())))
 

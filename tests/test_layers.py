@@ -16,8 +16,26 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Modules of the core by layer, the longest name that fits: a package stands for all that is in it. A new module gets its
 # place here.
 LAYERS = {
-    0: ("defaults", "draws", "padding", "nets", "flow", "batch", "distributed", "global_batch"),  # mathematics
-    1: ("arrays", "component", "hub", "codec", "modality", "method", "metric", "tensors"),  # abstractions
+    0: (
+        "defaults",
+        "draws",
+        "padding",
+        "nets",
+        "flow",
+        "batch",
+        "distributed",
+        "global_batch",
+    ),  # mathematics
+    1: (
+        "arrays",
+        "component",
+        "hub",
+        "codec",
+        "modality",
+        "method",
+        "metric",
+        "tensors",
+    ),  # abstractions
     2: (
         "shipped",
         "earlier",
@@ -34,10 +52,29 @@ LAYERS = {
     3: ("data.encoding", "data.latents", "data.raw", "train"),  # training
     4: ("cli", "__main__"),  # face
 }
-ANYWHERE = ("companions", "errors", "files", "libraries", "lock", "progress", "registry", "turns")  # may be imported from every layer, so it imports nothing of flowbind
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(ANYWHERE, -1)
+ANYWHERE = (
+    "companions",
+    "errors",
+    "files",
+    "libraries",
+    "lock",
+    "progress",
+    "registry",
+    "turns",
+)  # may be imported from every layer, so it imports nothing of flowbind
+LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(
+    ANYWHERE, -1
+)
 
-HEAVY = {"transformers", "sentence_transformers", "trimesh", "soundfile", "diffusers", "open_clip", "laion_clap"}
+HEAVY = {
+    "transformers",
+    "sentence_transformers",
+    "trimesh",
+    "soundfile",
+    "diffusers",
+    "open_clip",
+    "laion_clap",
+}
 MODALITIES = PROJECT["entry-points"]["flowbind.modalities"]
 CODECS = PROJECT["entry-points"]["flowbind.codecs"]
 METHODS = PROJECT["entry-points"]["flowbind.methods"]
@@ -93,7 +130,10 @@ def statements(tree, deferred):
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield node
-        elif isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        elif isinstance(node, ast.If) and ast.unparse(node.test) in (
+            "TYPE_CHECKING",
+            "typing.TYPE_CHECKING",
+        ):
             continue
         elif deferred or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
             yield from statements(node, deferred)
@@ -110,8 +150,12 @@ def imported(path, deferred=True):
         if node.level:
             package = module_of(path).split(".")
             package = package if path.name == "__init__.py" else package[:-1]
-            base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
-        found |= {full if (full := f"{base}.{alias.name}") in FILES else base for alias in node.names}
+            base = ".".join(
+                [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+            )
+        found |= {
+            full if (full := f"{base}.{alias.name}") in FILES else base for alias in node.names
+        }
     return found
 
 
@@ -130,7 +174,9 @@ def test_the_documented_layers_are_these():
     page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
     documented = {int(layer): set(re.findall(r"`([\w.]+)`", names)) for layer, names in rows}
-    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}, "see docs/walk.md"
+    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}, (
+        "see docs/walk.md"
+    )
 
     (anywhere,) = re.findall(r"^(.*) import nothing of flowbind", page, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE), "see docs/walk.md"
@@ -139,7 +185,9 @@ def test_the_documented_layers_are_these():
 @each_core_file
 def test_every_module_has_a_layer(path):
     parts = module_of(path).split(".")
-    assert len(parts) == 1 or parts[1] in LAYER, f"give '{parts[1]}' ({identity(path)}) a layer in LAYERS of {__file__}"
+    assert len(parts) == 1 or parts[1] in LAYER, (
+        f"give '{parts[1]}' ({identity(path)}) a layer in LAYERS of {__file__}"
+    )
 
 
 @each_core_file
@@ -151,7 +199,11 @@ def test_imports_never_point_up(path):
 
 def test_imports_have_no_cycle():
     """Function-level imports included; the package's own face, which imports on use, apart."""
-    edges = {name: sorted(imported(path) & FILES.keys()) for name, path in FILES.items() if name != "flowbind"}
+    edges = {
+        name: sorted(imported(path) & FILES.keys())
+        for name, path in FILES.items()
+        if name != "flowbind"
+    }
     done, walking = set(), []
 
     def visit(name):
@@ -176,7 +228,9 @@ def test_lightning_is_training_s_alone(path):
 @each_core_file
 def test_mathematics_needs_torch_alone(path):
     if layer_of(module_of(path)) == 0:
-        allowed = {"flowbind", "torch", "torchdiffeq"} if path.stem == "solver" else {"flowbind", "torch"}
+        allowed = (
+            {"flowbind", "torch", "torchdiffeq"} if path.stem == "solver" else {"flowbind", "torch"}
+        )
         assert {top(m) for m in imported(path)} - set(sys.stdlib_module_names) <= allowed
 
 
@@ -194,10 +248,16 @@ def test_a_plugin_imports_no_other_plugin(path):
 @each_plugin_file
 def test_a_plugin_imports_public_names_of_flowbind(path):
     for node in statements(parsed(path), deferred=True):
-        if isinstance(node, ast.ImportFrom) and top(node.module or "") == "flowbind" and not node.level:
+        if (
+            isinstance(node, ast.ImportFrom)
+            and top(node.module or "") == "flowbind"
+            and not node.level
+        ):
             names = [*node.module.split("."), *(alias.name for alias in node.names)]
             assert not [name for name in names if name.startswith("_")], ast.unparse(node)
-            assert node.module == "flowbind" or node.module in FILES, f"{ast.unparse(node)}: no such module"
+            assert node.module == "flowbind" or node.module in FILES, (
+                f"{ast.unparse(node)}: no such module"
+            )
 
 
 @each_core_file
@@ -224,7 +284,9 @@ def test_a_plugin_s_face_imports_nothing_heavy(plugin):
 
 def words(text):
     """Lower-case words of an identifier or a string: snake_case and camelCase are taken apart."""
-    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", PHRASES.sub("", text))}
+    return {
+        word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", PHRASES.sub("", text))
+    }
 
 
 def names_a_modality(text):
@@ -234,7 +296,9 @@ def names_a_modality(text):
 def docstrings(tree):
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            for statement in node.body:  # a string that stands for itself documents the one before it
+            for (
+                statement
+            ) in node.body:  # a string that stands for itself documents the one before it
                 if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
                     yield statement.value
 
@@ -244,7 +308,8 @@ def spoken(tree):
     foreign = {
         alias.asname or top(alias.name)
         for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom) and top(getattr(node, "module", None) or "") != "flowbind"
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        and top(getattr(node, "module", None) or "") != "flowbind"
         for alias in node.names
     }
     silent = {id(node) for node in docstrings(tree)}
@@ -256,11 +321,17 @@ def spoken(tree):
                 yield node, name
             case ast.Attribute(attr=name, value=value):
                 owner = ast.unparse(value)
-                if {name, f"{owner}.{name}"}.isdisjoint(FOREIGN) and owner.split(".")[0] not in foreign:
+                if {name, f"{owner}.{name}"}.isdisjoint(FOREIGN) and owner.split(".")[
+                    0
+                ] not in foreign:
                     yield node, name
             case ast.arg(arg=name) | ast.keyword(arg=str(name)):
                 yield node, name
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            case (
+                ast.FunctionDef(name=name)
+                | ast.AsyncFunctionDef(name=name)
+                | ast.ClassDef(name=name)
+            ):
                 yield node, name
             case ast.Import(names=names) | ast.ImportFrom(names=names):
                 yield from ((node, alias.asname) for alias in names if alias.asname)
@@ -268,7 +339,9 @@ def spoken(tree):
 
 @each_core_file
 def test_the_core_never_names_a_modality(path):
-    examples = layer_of(module_of(path)) == max(LAYERS)  # the face's help and messages, prose, may give some
+    examples = layer_of(module_of(path)) == max(
+        LAYERS
+    )  # the face's help and messages, prose, may give some
     named = {
         f"line {node.lineno}: {text!r}"
         for node, text in spoken(parsed(path))
@@ -306,7 +379,9 @@ def test_only_doors_import_a_method(path):
         assert not {m for m in imported(path) if m.startswith("flowbind.methods")}
 
 
-@pytest.mark.parametrize("source", ["class FlowBindModel: ...", "kind == 'FlowBind'", "f(FlowBind)"])
+@pytest.mark.parametrize(
+    "source", ["class FlowBindModel: ...", "kind == 'FlowBind'", "f(FlowBind)"]
+)
 def test_a_named_method_is_seen(source):
     assert any(names_a_method(text) for _, text in spoken(ast.parse(source)))
 
@@ -314,7 +389,9 @@ def test_a_named_method_is_seen(source):
 def fresh(code):
     """Modules that a fresh interpreter has loaded after running `code`."""
     code += "\nimport sys; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     return set(run.stdout.split())
 
 

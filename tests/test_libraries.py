@@ -109,7 +109,9 @@ def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
 
 
 @pytest.mark.parametrize("use", ["encode", "decode"])
-def test_the_libraries_of_a_codec_are_asked_for_before_work(tmp_path, world, command, monkeypatch, use):
+def test_the_libraries_of_a_codec_are_asked_for_before_work(
+    tmp_path, world, command, monkeypatch, use
+):
     """Of encoding by `flowbind encode`, of both by generation, each of the modalities that it is done with."""
     from tests.released import release
     from tests.toy import Word, WordCodec
@@ -118,11 +120,17 @@ def test_the_libraries_of_a_codec_are_asked_for_before_work(tmp_path, world, com
     missing = {"flowbind_missing": "pip install it"}
     monkeypatch.setattr(WordCodec, "libraries", lambda self, asked: missing if asked == use else {})
     monkeypatch.setattr(Word, "read", lambda *_: pytest.fail("it begins"))
-    message = f"flowbind: WordCodec ({use}) needs flowbind_missing; install it with `pip install it`"
+    message = (
+        f"flowbind: WordCodec ({use}) needs flowbind_missing; install it with `pip install it`"
+    )
     if use == "encode":
         code, _, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
         assert (code, err.splitlines()) == (2, [message])
-    sources = ["--from", "word=123", "--to", "vector"] if use == "encode" else ["--from", "word=123", "--to", "word"]
+    sources = (
+        ["--from", "word=123", "--to", "vector"]
+        if use == "encode"
+        else ["--from", "word=123", "--to", "word"]
+    )
     code, _, err = command("generate", model, *sources, "--out", tmp_path / "out")
     assert (code, err.splitlines()) == (2, [message])
 
@@ -131,7 +139,9 @@ def test_the_libraries_of_a_codec_are_asked_for_before_work(tmp_path, world, com
 def test_codecs_that_ship_name_extras_that_there_are(name):
     codec = load("codecs", name)
     given = {"weights": "adapter.safetensors"} if name in ("clap-audioldm",) else {}
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     for use in ("encode", "decode"):
         for install in codec(**given).libraries(use).values():
             assert install.name in extras
@@ -173,7 +183,9 @@ def test_an_extra_is_the_command_that_installs_what_it_lacks(libraries):
     libraries.add("soundfile")  # there, and yet not to be imported
     assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
     assert str(Extra("newer")) == "pip install -e '.[newer]'"
-    message = r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
+    message = (
+        r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
+    )
     with pytest.raises(ValueError, match=message):
         require("flowbind_missing", "a test", Extra("laion-clap"))
 
@@ -181,8 +193,15 @@ def test_an_extra_is_the_command_that_installs_what_it_lacks(libraries):
 def test_what_installs_a_library_works_without_an_index():
     """Every extra that the code names is one, and nothing tells people to ask an index for flowbind."""
     known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    sources = [path for folder in ("flowbind", "modalities") for path in (ROOT / folder).rglob("*.py")]
-    told = [*sources, ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "recipes").rglob("*.yaml")]
+    sources = [
+        path for folder in ("flowbind", "modalities") for path in (ROOT / folder).rglob("*.py")
+    ]
+    told = [
+        *sources,
+        ROOT / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "recipes").rglob("*.yaml"),
+    ]
     named = set()
     for path in told:
         text = path.read_text(encoding="utf-8")
@@ -217,7 +236,9 @@ def dated(tmp_path, toys, monkeypatch):
         (tmp_path / name).write_text("1 2 3")
     lines = [json.dumps({"vector": name, "word": "123"}) for name in names]
     (tmp_path / "train.jsonl").write_text("\n".join(lines))
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("Limited", "Dated").replace("test_bad_samples", "test_libraries"))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.replace("Limited", "Dated").replace("test_bad_samples", "test_libraries")
+    )
     return Dated
 
 
@@ -226,9 +247,16 @@ def test_what_some_files_need_is_told_before_work_begins(dated, command, monkeyp
     with monkeypatch.context() as reading:
         reading.setattr(Dated, "read", lambda *_: pytest.fail("it begins"))
         code, _, err = command("encode", "--config", "recipe.yaml", "--skip-bad", 2)
-        assert (code, err.splitlines()) == (2, [f"flowbind: {needed}; --skip-bad N leaves out at most N such samples"])
+        assert (code, err.splitlines()) == (
+            2,
+            [f"flowbind: {needed}; --skip-bad N leaves out at most N such samples"],
+        )
 
-    monkeypatch.setattr(Dated, "read", lambda self, path: super(Dated, self).read(path) if path.suffix == ".vec" else refuse(path))
+    monkeypatch.setattr(
+        Dated,
+        "read",
+        lambda self, path: super(Dated, self).read(path) if path.suffix == ".vec" else refuse(path),
+    )
     code, _, err = command("encode", "--config", "recipe.yaml", "--skip-bad", 3)
     assert (code, err.count(needed)) == (0, 1)
     assert err.index(needed) < err.index("encoding train.jsonl")
@@ -254,8 +282,13 @@ def test_generation_asks_what_its_files_need(tmp_path, dated, command, monkeypat
     monkeypatch.setattr(Vector, "suffixes", Dated.suffixes)
     monkeypatch.setattr(Vector, "missing", lambda self, suffix: Dated().missing(suffix))
     model = release(tmp_path / "model", word=Word(), vector=Vector())
-    code, _, err = command("generate", model, "--from", "vector=.", "--to", "word", "--out", tmp_path / "out")
-    assert (code, err.splitlines()) == (2, [f"flowbind: --from: 3 of 'vector' with '.old', such as 1.OLD: {Dated.needed}"])
+    code, _, err = command(
+        "generate", model, "--from", "vector=.", "--to", "word", "--out", tmp_path / "out"
+    )
+    assert (code, err.splitlines()) == (
+        2,
+        [f"flowbind: --from: 3 of 'vector' with '.old', such as 1.OLD: {Dated.needed}"],
+    )
 
 
 def test_what_the_files_of_a_modality_need(uninstall, tmp_path, monkeypatch):
@@ -270,5 +303,7 @@ def test_what_the_files_of_a_modality_need(uninstall, tmp_path, monkeypatch):
         for suffix in modality.suffixes
         if (missing := modality.missing(suffix))
     }
-    assert sorted(lacking) == sorted([".m4a", ".aac", ".wma", ".webm", ".mka", ".amr", ".heic", ".heif", ".stl", ".dae"])
+    assert sorted(lacking) == sorted(
+        [".m4a", ".aac", ".wma", ".webm", ".mka", ".amr", ".heic", ".heif", ".stl", ".dae"]
+    )
     assert all("install" in line for line in lacking.values())

@@ -18,7 +18,9 @@ HOLD = "import sys, time; from pathlib import Path; from flowbind.lock import al
 @pytest.fixture
 def other(tmp_path):
     """Another process that has the folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
@@ -27,7 +29,9 @@ def other(tmp_path):
 
 def test_a_second_process_is_refused_in_a_line_until_the_first_ends(tmp_path, other, monkeypatch):
     monkeypatch.setattr(flowbind.lock, "PATIENCE", 0.1)
-    message = r"another process is training in it; wait until that has ended, or choose another folder$"
+    message = (
+        r"another process is training in it; wait until that has ended, or choose another folder$"
+    )
     with pytest.raises(ValueError, match=message), alone_in(tmp_path, "training"):
         pytest.fail("it has the folder too")
     other.kill()
@@ -52,7 +56,11 @@ def test_a_fork_does_not_keep_the_folder(tmp_path, monkeypatch):
             time.sleep(30)
             os._exit(0)
     try:
-        subprocess.run([sys.executable, "-c", HOLD.replace("60", "0"), tmp_path], check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", HOLD.replace("60", "0"), tmp_path],
+            check=True,
+            capture_output=True,
+        )
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -64,7 +72,9 @@ def test_commands_say_so(world, command, monkeypatch):
 
     def refused(folder, work, *arguments):
         folder.mkdir(parents=True, exist_ok=True)
-        process = subprocess.Popen([sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", HOLD, folder], stdout=subprocess.PIPE, text=True
+        )
         process.stdout.readline()
         try:
             code, _, err = command(*arguments)
@@ -72,7 +82,9 @@ def test_commands_say_so(world, command, monkeypatch):
             process.kill()
             process.communicate()
         assert code == 2
-        assert err.splitlines()[-1].startswith(f"flowbind: {folder}: another process is {work} in it")
+        assert err.splitlines()[-1].startswith(
+            f"flowbind: {folder}: another process is {work} in it"
+        )
 
     refused(store, "encoding", "encode", "--config", recipe)
     assert command("encode", "--config", recipe)[0] == 0

@@ -22,7 +22,10 @@ def world(tmp_path_factory):
 def relabelled(world, split, labels_of):
     """A world whose samples have other labels: those that `labels_of` makes of a sample's number and its own."""
     store, manifest = world[split]
-    samples = [replace(sample, labels=labels_of(line, sample.labels)) for line, sample in enumerate(manifest.samples)]
+    samples = [
+        replace(sample, labels=labels_of(line, sample.labels))
+        for line, sample in enumerate(manifest.samples)
+    ]
     return world | {split: (store, Manifest(manifest.path, samples))}
 
 
@@ -80,7 +83,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_factors_that_would_tell_nothing_are_left_out(world, case, capsys, monkeypatch):
     """Nowhere a figure of 0 that means something else, and the rest is as it was."""
-    monkeypatch.setattr("flowbind.evaluation.evaluation.fit_probe", lambda x, labels, classes, seed: lambda x: labels[: len(x)])
+    monkeypatch.setattr(
+        "flowbind.evaluation.evaluation.fit_probe",
+        lambda x, labels, classes, seed: lambda x: labels[: len(x)],
+    )
     split, labels_of, measured, remark = CASES[case]
     evaluation, results = evaluate(relabelled(world, split, labels_of), config=CONFIG)
     said = capsys.readouterr().err
@@ -89,18 +95,27 @@ def test_factors_that_would_tell_nothing_are_left_out(world, case, capsys, monke
     assert evaluation.count == TEST
     expected = {*measured, "joint"} if measured else set()
     for figures in results["directions"].values():
-        assert {key.split("/")[1].split("[")[0] for key in figures if key.startswith("accuracy/")} == expected
+        assert {
+            key.split("/")[1].split("[")[0] for key in figures if key.startswith("accuracy/")
+        } == expected
         assert any(key.startswith("frechet[") for key in figures)
     assert bool(results["probes"]) == bool(measured)
 
 
 def test_test_samples_with_values_that_training_never_saw_are_left_out(world, capsys):
     """They are no samples that a probe reads wrongly."""
-    changed = relabelled(world, "test", lambda line, own: own | ({"size": "huge"} if line < 3 else {}))
-    changed = relabelled(changed, "test", lambda line, own: without("size", own) if line == 3 else own)
+    changed = relabelled(
+        world, "test", lambda line, own: own | ({"size": "huge"} if line < 3 else {})
+    )
+    changed = relabelled(
+        changed, "test", lambda line, own: without("size", own) if line == 3 else own
+    )
     evaluation, results = evaluate(changed)
     said = capsys.readouterr().err
-    assert f"3 of {TEST} test samples are left out, for no training sample has their 'size' (huge)" in said
+    assert (
+        f"3 of {TEST} test samples are left out, for no training sample has their 'size' (huge)"
+        in said
+    )
     assert f"1 of {TEST} test samples are left out, for they have no label 'size'" in said
     assert evaluation.count == TEST - 4
     assert results["directions"]["ant->bee"][f"accuracy/size[probe,n={TEST - 4}]"] == 1
@@ -110,7 +125,13 @@ def test_remarks_are_made_once(world, capsys):
     from flowbind.evaluation.evaluation import Evaluation
 
     for repeat in range(3):
-        Evaluation(make_model(), *world["train"], *relabelled(world, "test", lambda *_: {})["test"], CONFIG, repeat)
+        Evaluation(
+            make_model(),
+            *world["train"],
+            *relabelled(world, "test", lambda *_: {})["test"],
+            CONFIG,
+            repeat,
+        )
     assert capsys.readouterr().err.count("label 'colour' is not measured") == 1
 
 
@@ -148,7 +169,10 @@ def test_chains_of_samples_tie_modalities(store, strata, tied, groups, capsys):
     tell_of_untied(made, "train.jsonl")
     said = capsys.readouterr().err
     assert said.count("no chain of samples leads from") == (len(groups) > 1)
-    assert len(groups) == 1 or f"from {' to '.join(', '.join(group) for group in groups)}: what is generated" in said
+    assert (
+        len(groups) == 1
+        or f"from {' to '.join(', '.join(group) for group in groups)}: what is generated" in said
+    )
 
 
 def test_untied_modalities_are_told_before_training_and_testing(tmp_path, toys, command):
@@ -156,7 +180,14 @@ def test_untied_modalities_are_told_before_training_and_testing(tmp_path, toys, 
     for number, path in enumerate(sorted((tmp_path / "files/train").iterdir())):
         if number // 2 % 2 == (path.suffix == ".vec"):
             path.unlink()  # half of the samples are words alone, the others vectors
-    arguments = ["--source", tmp_path / "files", "--out", tmp_path / "data", "--labels", tmp_path / "files/labels.csv"]
+    arguments = [
+        "--source",
+        tmp_path / "files",
+        "--out",
+        tmp_path / "data",
+        "--labels",
+        tmp_path / "files/labels.csv",
+    ]
     assert command("prepare", "folder", *arguments)[0] == 0
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=2))
@@ -182,8 +213,13 @@ def test_one_sample_trains(tmp_path, toys, command):
     for split in ("val", "test"):
         (tmp_path / "files" / split).mkdir(exist_ok=True)
         for suffix in (".word", ".vec"):
-            (tmp_path / f"files/{split}/x{suffix}").write_text({".word": "123", ".vec": "1 2 3"}[suffix])
-    assert command("prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data")[0] == 0
+            (tmp_path / f"files/{split}/x{suffix}").write_text(
+                {".word": "123", ".vec": "1 2 3"}[suffix]
+            )
+    assert (
+        command("prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data")[0]
+        == 0
+    )
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=3))
     for verb in ("encode", "fit"):
@@ -193,5 +229,7 @@ def test_one_sample_trains(tmp_path, toys, command):
     assert (code, "1 samples have all of word, vector" in said.splitlines()[-1]) == (2, True), said
     assert all(
         tensor.isfinite().all()
-        for tensor in LatentStore(tmp_path / "data/latents/train").gather(0, torch.arange(1).numpy()).values()
+        for tensor in LatentStore(tmp_path / "data/latents/train")
+        .gather(0, torch.arange(1).numpy())
+        .values()
     )

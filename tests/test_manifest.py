@@ -20,7 +20,10 @@ def read(tmp_path, text):
 
 
 def test_what_is_written_is_read(tmp_path):
-    write_manifest(tmp_path / "m.jsonl", [{"word": "123", "labels": {"first": 1}}, {"id": "x", "vector": "v/1.vec"}])
+    write_manifest(
+        tmp_path / "m.jsonl",
+        [{"word": "123", "labels": {"first": 1}}, {"id": "x", "vector": "v/1.vec"}],
+    )
     first, second = Manifest.read(tmp_path / "m.jsonl", KNOWN).samples
     assert (first.id, first.values, first.labels) == ("1", {"word": "123"}, {"first": "1"})
     assert (second.id, second.values, second.labels) == ("x", {"vector": "v/1.vec"}, {})
@@ -32,7 +35,10 @@ def test_what_is_written_is_read(tmp_path):
         ('{"word": "1"', r"line 2: not JSON"),
         ("[1]", r"line 2: a JSON list; a manifest has one JSON object a line"),
         ("7", r"line 2: a JSON object is needed, not int"),
-        ('{"wrod": "1"}', r"line 2: no modality 'wrod'; did you mean 'word'\? allowed: vector, word"),
+        (
+            '{"wrod": "1"}',
+            r"line 2: no modality 'wrod'; did you mean 'word'\? allowed: vector, word",
+        ),
         ('{"Word": "1"}', r"line 2: no modality 'Word'; did you mean 'word'\?"),
         ('{"word": 3}', r"line 2: 'word' must be a string"),
         ('{"word": "1", "labels": [1]}', r"line 2: 'labels' must be an object, not list"),
@@ -47,11 +53,23 @@ def test_what_is_written_is_read(tmp_path):
         ('{"word": Infinity}', r"line 2: not JSON \(Infinity is no value\)"),
         ("word;vector", r"line 2: not JSON \(the header of a table, by its look; .*to_json"),
         ("{", r"line 2: not JSON \(.*spread over lines"),
-        ('{"word": ["1", "2"]}', r"""line 2: 'word' must be a string.*go into "references": \{"word": \[\.\.\.\]\}"""),
+        (
+            '{"word": ["1", "2"]}',
+            r"""line 2: 'word' must be a string.*go into "references": \{"word": \[\.\.\.\]\}""",
+        ),
         ('{"word": "1", "references": ["2"]}', r"line 2: 'references' must be an object, not list"),
-        ('{"word": "1", "references": {"vector": ["2"]}}', r"'references' of 'vector', which the .* allowed: word"),
-        ('{"word": "1", "references": {"word": "2"}}', r"'references' of 'word' must be a list of strings, not \"2\""),
-        ('{"word": "1", "references": {"word": ["2", " "]}}', r"'references' of 'word' must be a list of strings"),
+        (
+            '{"word": "1", "references": {"vector": ["2"]}}',
+            r"'references' of 'vector', which the .* allowed: word",
+        ),
+        (
+            '{"word": "1", "references": {"word": "2"}}',
+            r"'references' of 'word' must be a list of strings, not \"2\"",
+        ),
+        (
+            '{"word": "1", "references": {"word": ["2", " "]}}',
+            r"'references' of 'word' must be a list of strings",
+        ),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, message):
@@ -66,10 +84,15 @@ def test_no_manifest_and_no_sample(tmp_path):
         read(tmp_path, "\n\n")
     with pytest.raises(ValueError, match="no sample has any of vector, word"):
         read(tmp_path, '{"id": 1}\n{"word": null}\n')
-    for content, message in ((b"\xff\xfe\x00", "not a text file in UTF-8"), (b"\x1f\x8b\x08", "gunzip")):
+    for content, message in (
+        (b"\xff\xfe\x00", "not a text file in UTF-8"),
+        (b"\x1f\x8b\x08", "gunzip"),
+    ):
         with pytest.raises(ValueError, match=f"m.jsonl: .*{message}"):
             read(tmp_path, content)
-    with pytest.raises(ValueError, match=r"line 1: not JSON \(a list, or an object that is spread over lines"):
+    with pytest.raises(
+        ValueError, match=r"line 1: not JSON \(a list, or an object that is spread over lines"
+    ):
         read(tmp_path, '[\n  {"word": "1"}\n]')
 
 
@@ -101,7 +124,13 @@ def test_references_are_the_own_value_and_the_others(tmp_path):
 @pytest.mark.parametrize("absent", ["null", "NaN", None])
 def test_absent_is_absent_however_it_is_written(tmp_path, absent):
     """Of a sample's modality, id, labels and references, and of each label and reference."""
-    whole = {"word": "123", "vector": "a.vec", "id": "x", "labels": {"first": "1"}, "references": {"word": ["222"]}}
+    whole = {
+        "word": "123",
+        "vector": "a.vec",
+        "id": "x",
+        "labels": {"first": "1"},
+        "references": {"word": ["222"]},
+    }
     without = {}
     for key, value in whole.items():
         rest = {other: value for other, value in whole.items() if other not in (key, "references")}
@@ -117,7 +146,12 @@ def test_absent_is_absent_however_it_is_written(tmp_path, absent):
     inside = "" if absent is None else f'"first": {absent}'
     (sample,) = read(tmp_path, f'{{"word": "123", "labels": {{{inside}}}}}').samples
     assert sample.labels == {}
-    assert read(tmp_path, f'{{"word": "123"}}\n{{{inside.replace("first", "word")}}}').samples[1].values == {}
+    assert (
+        read(tmp_path, f'{{"word": "123"}}\n{{{inside.replace("first", "word")}}}')
+        .samples[1]
+        .values
+        == {}
+    )
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
@@ -135,9 +169,7 @@ def test_whatever_an_editor_makes_of_the_file(tmp_path, encoding, end):
 
 def test_numbers_are_the_same_however_they_are_written(tmp_path):
     """A column of whole numbers with a gap becomes one of floating-point numbers."""
-    lines = (
-        '{"word": "1", "id": 3.0, "labels": {"a": 1.0, "b": 1.5}}\n{"word": "1", "id": 4, "labels": {"a": 1, "b": " "}}'
-    )
+    lines = '{"word": "1", "id": 3.0, "labels": {"a": 1.0, "b": 1.5}}\n{"word": "1", "id": 4, "labels": {"a": 1, "b": " "}}'
     first, second = read(tmp_path, lines).samples
     assert (first.id, first.labels) == ("3", {"a": "1", "b": "1.5"})
     assert (second.id, second.labels) == ("4", {"a": "1"})
@@ -146,8 +178,12 @@ def test_numbers_are_the_same_however_they_are_written(tmp_path):
 def test_ids_are_unique(tmp_path):
     with pytest.raises(ValueError, match=r"m\.jsonl, line 4: the id '1' is that of line 1"):
         read(tmp_path, '{"word": "1", "id": 1}\n{"word": "1"}\n\n{"word": "1", "id": "1"}\n')
-    read(tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n')  # as files may be called
-    samples = read(tmp_path, '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}').samples
+    read(
+        tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n'
+    )  # as files may be called
+    samples = read(
+        tmp_path, '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}'
+    ).samples
     assert [sample.id for sample in samples] == ["2", "line 2", "a/b c"]
 
 
@@ -192,7 +228,12 @@ def test_paths_as_people_have_them(tmp_path):
     for place in places:
         place.write_text("1 2 3")
     (tmp_path / "in/link.vec").symlink_to(tmp_path / "a.vec")
-    values = [str(tmp_path / "a.vec"), "../a.vec", "./link.vec", *(place.name for place in places[1:])]
+    values = [
+        str(tmp_path / "a.vec"),
+        "../a.vec",
+        "./link.vec",
+        *(place.name for place in places[1:]),
+    ]
     manifest = read(tmp_path / "in", "\n".join(json.dumps({"vector": value}) for value in values))
     for sample in manifest.samples:
         assert manifest.read_raw(sample, "vector", Vector()).tolist() == [1, 2, 3]
@@ -216,7 +257,11 @@ FAULTS = [
     AssertionError(),
     ZeroDivisionError("x"),
 ]
-FAULTS += [RuntimeError("y" * 10_000), RecursionError("deep"), ModuleNotFoundError("No module named 'x'", name="x")]
+FAULTS += [
+    RuntimeError("y" * 10_000),
+    RecursionError("deep"),
+    ModuleNotFoundError("No module named 'x'", name="x"),
+]
 FAULTS += [
     UnicodeDecodeError("utf-8", b"\xe9", 0, 1, "invalid"),
     StopIteration(),
@@ -253,7 +298,10 @@ def test_whatever_a_reader_raises_is_one_line(tmp_path, fault, monkeypatch, caps
     monkeypatch.setenv("FLOWBIND_TRACEBACK", "1")
     with pytest.raises(ValueError, match="a sample"):
         read_raw(Vector(), path, "a sample")
-    assert isinstance(fault, ValueError | OSError) or "in read\n    raise fault" in capsys.readouterr().err
+    assert (
+        isinstance(fault, ValueError | OSError)
+        or "in read\n    raise fault" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
@@ -315,9 +363,15 @@ def test_any_manifest_is_read_or_refused_in_a_line(tmp_path):
     """Every value at every key in every wrapping, and mixtures of these by a fixed seed, cut and flipped too."""
     draw = random.Random(0)
     (tmp_path / "a.vec").write_text("1 2 3")
-    entries = [base | {key: value} for base in ({}, {"word": "123"}) for key, value in product(KEYS, VALUES)]
+    entries = [
+        base | {key: value}
+        for base in ({}, {"word": "123"})
+        for key, value in product(KEYS, VALUES)
+    ]
     entries += [{key: draw.choice(VALUES) for key in draw.sample(KEYS[:5], 3)} for _ in range(150)]
-    entries += [{"word": "123", draw.choice(("labels", "references")): {"word": value}} for value in VALUES]
+    entries += [
+        {"word": "123", draw.choice(("labels", "references")): {"word": value}} for value in VALUES
+    ]
     lines = [
         wrap.replace("{}", json.dumps(entry, ensure_ascii=draw.random() < 0.5))
         for entry in entries
@@ -355,7 +409,11 @@ def visit(path):
 
 
 def one_line(error, part):
-    return type(error) is ValueError and "\n" not in str(error) and " ".join(part.split()) in str(error)
+    return (
+        type(error) is ValueError
+        and "\n" not in str(error)
+        and " ".join(part.split()) in str(error)
+    )
 
 
 def test_names_that_are_no_utf8_survive_a_manifest(tmp_path):

@@ -18,7 +18,9 @@ INPUTS = 300  # at least
 @pytest.mark.timeout(900)
 def test_reading_any_sample_takes_bounded_memory(tmp_path):
     command = [sys.executable, "-m", "tests.memory", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(outcomes) >= INPUTS
@@ -32,6 +34,10 @@ def test_reading_any_sample_takes_bounded_memory(tmp_path):
     ]
     assert not wrong, "\n".join(map(str, wrong))
     kinds = Counter((outcome["kind"], outcome["became"]) for outcome in outcomes)
-    most = {kind: max(o["growth"] for o in outcomes if o["kind"] == kind) >> 20 for kind, _ in kinds}
-    print(f"{len(outcomes)} inputs: {', '.join(f'{n} {kind} {became}' for (kind, became), n in kinds.items())}")
+    most = {
+        kind: max(o["growth"] for o in outcomes if o["kind"] == kind) >> 20 for kind, _ in kinds
+    }
+    print(
+        f"{len(outcomes)} inputs: {', '.join(f'{n} {kind} {became}' for (kind, became), n in kinds.items())}"
+    )
     print(f"grown by at most, in MiB: {most}")

@@ -757,7 +757,13 @@ def test_the_other_kind_of_material(tmp_path, gltf):
 
 
 def test_light_that_a_black_material_emits(tmp_path, gltf):
-    gltf.tree["materials"] = [{"pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]}, "emissiveFactor": [1, 0.5, 1], "emissiveTexture": {"index": 0}}]
+    gltf.tree["materials"] = [
+        {
+            "pbrMetallicRoughness": {"baseColorFactor": [0, 0, 0, 1]},
+            "emissiveFactor": [1, 0.5, 1],
+            "emissiveTexture": {"index": 0},
+        }
+    ]
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
     lit(colour, quarter(place) * [1, 0.5, 1])
 
@@ -790,9 +796,11 @@ def test_nodes_below_nodes(tmp_path, gltf):
 CORE = "http://schemas.microsoft.com/3dmanufacturing/core/2015/02"
 MATERIALS = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
 PRODUCTION = "http://schemas.microsoft.com/3dmanufacturing/production/2015/06"
-SQUARE = "<vertices>" + "".join(
-    f'<vertex x="{x}" y="{y}" z="0"/>' for x, y in [(0, 0), (1, 0), (1, 1), (0, 1)]
-) + "</vertices>"
+SQUARE = (
+    "<vertices>"
+    + "".join(f'<vertex x="{x}" y="{y}" z="0"/>' for x, y in [(0, 0), (1, 0), (1, 1), (0, 1)])
+    + "</vertices>"
+)
 HALVES = ('v1="0" v2="1" v3="2"', 'v1="0" v2="2" v3="3"')
 BUILD = '<build><item objectid="1"/></build>'
 
@@ -842,7 +850,9 @@ def test_a_picture_in_a_3mf(tmp_path, capsys):
         + "</m:texture2dgroup>"
     )
     halves = ('pid="5" p1="0" p2="1" p3="2"', 'pid="5" p1="0" p2="2" p3="3"')
-    of_picture(write(tmp_path, "a.3mf", three_mf(group, "", halves, **{"3D__Textures__a_png": picture()})))
+    of_picture(
+        write(tmp_path, "a.3mf", three_mf(group, "", halves, **{"3D__Textures__a_png": picture()}))
+    )
     assert not capsys.readouterr().err
     _, colour = read(write(tmp_path, "gone.3mf", three_mf(group, "", halves)))
     np.testing.assert_array_equal(colour, np.full(colour.shape, 0.5, np.float32))
@@ -1107,9 +1117,7 @@ def test_what_is_named_is_a_regular_file_or_not_read(tmp_path, what, capsys):
     assert "is not beside it" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("form", "module"), [("stl", "trimesh"), ("dae", "collada")]
-)
+@pytest.mark.parametrize(("form", "module"), [("stl", "trimesh"), ("dae", "collada")])
 def test_a_library_that_is_missing_is_named_with_the_extra(tmp_path, monkeypatch, form, module):
     path = export(mesh(), tmp_path, form)
     monkeypatch.setitem(sys.modules, module, None)
@@ -1154,7 +1162,9 @@ def folder(tmp_path, gltf):
 
 
 def test_a_folder_of_meshes_is_prepared_and_encoded(tmp_path, folder, command):
-    code, _, err = command("prepare", "folder", "--source", folder, "--out", tmp_path / "data", "--val", 0, "--test", 0)
+    code, _, err = command(
+        "prepare", "folder", "--source", folder, "--out", tmp_path / "data", "--val", 0, "--test", 0
+    )
     assert code == 0, err
     recipe = write(tmp_path, "recipe.yaml", ENCODING.format(data=tmp_path / "data"))
     code, _, err = command("encode", "--config", recipe, "--skip-bad", 2)
@@ -1178,10 +1188,23 @@ def test_pix3d_with_its_materials(tmp_path, command):
     export(textured(), model, "obj")
     entry = {"img": "img/bed/1.png", "model": "model/bed/MALM/mesh.obj", "category": "bed"}
     write(tmp_path / "pix3d", "pix3d.json", json.dumps([entry]))
-    code, _, err = command("prepare", "pix3d", "--source", tmp_path / "pix3d", "--out", tmp_path / "data", "--val", 0, "--test", 0)
+    code, _, err = command(
+        "prepare",
+        "pix3d",
+        "--source",
+        tmp_path / "pix3d",
+        "--out",
+        tmp_path / "data",
+        "--val",
+        0,
+        "--test",
+        0,
+    )
     assert code == 0, err
     manifest = Manifest.read(tmp_path / "data/train.jsonl", ["image", "points"])
-    place, colour = np.split(manifest.read_raw(manifest.samples[0], "points", Points()).numpy(), 2, axis=1)
+    place, colour = np.split(
+        manifest.read_raw(manifest.samples[0], "points", Points()).numpy(), 2, axis=1
+    )
     np.testing.assert_allclose(colour, quarter(place), atol=1e-6)
 
 

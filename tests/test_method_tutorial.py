@@ -97,6 +97,14 @@ def test_it_is_built_installed_and_trained(tmp_path):
     assert "--steps N" in flowbind("generate", "runs/from_noise/model", "--help")
     captions = ["--from", "text=a large red torus", "--from", "text=a small blue star"]
     written = flowbind(
-        "generate", "runs/from_noise/model", *captions, "--to", "image", "--steps", 3, "--out", "out"
+        "generate",
+        "runs/from_noise/model",
+        *captions,
+        "--to",
+        "image",
+        "--steps",
+        3,
+        "--out",
+        "out",
     ).splitlines()
     assert [(project / path).read_bytes()[:4] for path in written] == [b"\x89PNG"] * 2

@@ -48,7 +48,10 @@ def walk(judging, add=0.5):
 def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
     found = walk(judged(DigitError(), DigitError("word")))
     assert found["vector->vector"] == {"digit-error[toy,vector,n=20]": pytest.approx(0.5)}
-    assert found["word->vector"].keys() == {"digit-error[toy,vector,n=20]", "digit-error[toy,word,n=20]"}
+    assert found["word->vector"].keys() == {
+        "digit-error[toy,vector,n=20]",
+        "digit-error[toy,word,n=20]",
+    }
     assert found["word->vector"]["digit-error[toy,word,n=20]"] == pytest.approx(
         0.5, abs=0.1
     )  # vectors are noisy digits
@@ -69,7 +72,10 @@ def test_features_of_real_samples_are_computed_once(judged, monkeypatch, world):
 
 def first_real(world):
     manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
-    lines = [(world / "data" / sample.values["vector"]).resolve().read_text() for sample in manifest.samples[:20]]
+    lines = [
+        (world / "data" / sample.values["vector"]).resolve().read_text()
+        for sample in manifest.samples[:20]
+    ]
     return torch.tensor([[float(number) for number in line.split()] for line in lines])
 
 
@@ -79,8 +85,14 @@ def refer(world, split="test"):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     expected = []
     for number, line in enumerate(lines):
-        own = line["word"] = (world / "data" / line["word"]).read_text()  # a literal may stand for itself
-        given, every = [([], [own]), (["000"], [own, "000"]), (["111", own, "222"], [own, "111", "222"])][number % 3]
+        own = line["word"] = (
+            world / "data" / line["word"]
+        ).read_text()  # a literal may stand for itself
+        given, every = [
+            ([], [own]),
+            (["000"], [own, "000"]),
+            (["111", own, "222"], [own, "111", "222"]),
+        ][number % 3]
         if given:
             line["references"] = {"word": given}
         expected.append(every)
@@ -153,14 +165,24 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     assert "digit-error" in out
     results = json.loads((world / "run/metrics.json").read_text())
     assert results["directions"]["word->vector"]["digit-error[toy,word,n=128]"] > 0
-    assert results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1  # whatever it says is a reference
+    assert (
+        results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1
+    )  # whatever it says is a reference
     assert results["meta"]["repeats"] == 2
-    assert set(results["spread"]["word->vector"].values()) == {0.0}  # nothing in this world is drawn
-    assert results["meta"]["metrics"][0] == {"metric": "DigitError", "version": 1, "against": "word"}
+    assert set(results["spread"]["word->vector"].values()) == {
+        0.0
+    }  # nothing in this world is drawn
+    assert results["meta"]["metrics"][0] == {
+        "metric": "DigitError",
+        "version": 1,
+        "against": "word",
+    }
 
     table = {
         "title": "As published",
-        "columns": [{"direction": "word->vector", "measure": "error", "ours": "digit-error[", "scale": 10}],
+        "columns": [
+            {"direction": "word->vector", "measure": "error", "ours": "digit-error[", "scale": 10}
+        ],
         "rows": [{"name": "somebody", "values": [7.125]}],
     }
     (world / "published.json").write_text(json.dumps([table]))
@@ -171,7 +193,9 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     assert "|  | word->vector error |" in report
     assert "| somebody | 7.12 |" in report
     assert f"| this run | {10 * ours:.2f} |" in report
-    (world / "published.json").write_text(json.dumps([table | {"rows": [{"name": "somebody", "values": []}]}]))
+    (world / "published.json").write_text(
+        json.dumps([table | {"rows": [{"name": "somebody", "values": []}]}])
+    )
     code, _, err = command("test", *options)
     assert (code, "published.json: not a file of published figures" in err) == (2, True), err
 

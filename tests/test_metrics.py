@@ -52,7 +52,9 @@ def test_frechet_of_gaussians_with_known_moments():
         torch.tensor([2.0, 0.5, 3]).double(),
         torch.tensor([0.0, 1, -2]).double(),
     )
-    assert frechet(x * s, x * t + m) == pytest.approx((m.square().sum() + (s - t).square().sum()).item(), rel=1e-10)
+    assert frechet(x * s, x * t + m) == pytest.approx(
+        (m.square().sum() + (s - t).square().sum()).item(), rel=1e-10
+    )
 
 
 def test_frechet_of_the_same_samples_is_zero():
@@ -66,7 +68,9 @@ def test_frechet_of_fewer_samples_than_features_is_real():
     # Rank-deficient: the trace of the root is the nuclear norm of the centred samples' product.
     ac, bc = (a - a.mean(0)) / math.sqrt(4), (b - b.mean(0)) / math.sqrt(5)
     trace = ac.square().sum() + bc.square().sum() - 2 * torch.linalg.svdvals(ac @ bc.T).sum()
-    assert frechet(a, b) == pytest.approx(((a.mean(0) - b.mean(0)).square().sum() + trace).item(), rel=1e-7)
+    assert frechet(a, b) == pytest.approx(
+        ((a.mean(0) - b.mean(0)).square().sum() + trace).item(), rel=1e-7
+    )
 
 
 @pytest.mark.parametrize("others", ["scipy", "clean-fid", "frechet-audio-distance"])
@@ -80,7 +84,9 @@ def test_frechet_is_what_others_say(others):
 def slow_density_and_coverage(made, real, k):
     inside, reached = 0, 0
     for i, centre in enumerate(real):
-        radius = sorted(float((centre - other).norm()) for j, other in enumerate(real) if j != i)[k - 1]
+        radius = sorted(float((centre - other).norm()) for j, other in enumerate(real) if j != i)[
+            k - 1
+        ]
         within = sum(float((centre - other).norm()) < radius for other in made)
         inside, reached = inside + within, reached + (within > 0)
     return inside / (k * len(made)), reached / len(real)
@@ -96,14 +102,21 @@ def test_density_and_coverage_are_their_definition(made, real, k, monkeypatch):
 @pytest.mark.parametrize("k", [3, 5])
 def test_density_and_coverage_are_what_prdc_says(k):
     theirs = OTHERS[f"prdc k={k}"]
-    assert density_and_coverage(*OTHERS_SETS, k) == pytest.approx((theirs["density"], theirs["coverage"]), rel=1e-12)
+    assert density_and_coverage(*OTHERS_SETS, k) == pytest.approx(
+        (theirs["density"], theirs["coverage"]), rel=1e-12
+    )
 
 
 def test_density_and_coverage_of_known_sets():
     x, far = randn(60, 3), randn(60, 3) + 1000
-    assert density_and_coverage(x, x, 5) == (1, 1)  # its own ball, and those of which it is one of the four inside
+    assert density_and_coverage(x, x, 5) == (
+        1,
+        1,
+    )  # its own ball, and those of which it is one of the four inside
     assert density_and_coverage(far, x, 5) == (0, 0)
-    density, coverage = density_and_coverage(x[:1].repeat(60, 1), torch.cat([x, far]), 5)  # all in one place
+    density, coverage = density_and_coverage(
+        x[:1].repeat(60, 1), torch.cat([x, far]), 5
+    )  # all in one place
     assert density == pytest.approx(slow_density_and_coverage(x[:1], torch.cat([x, far]), 5)[0])
     assert 1 / 120 <= coverage < 0.2
     with pytest.raises(ValueError, match="by 5 neighbours need more than 5 real samples, not 5"):
@@ -114,14 +127,22 @@ def test_density_and_coverage_of_known_sets():
 
 
 def slow_kernel_distance(made, real):
-    distances = sorted(float((real[i] - real[j]).norm()) for i in range(len(real)) for j in range(i))
+    distances = sorted(
+        float((real[i] - real[j]).norm()) for i in range(len(real)) for j in range(i)
+    )
     width = distances[(len(distances) - 1) // 2]
 
     def mean_kernel(a, b, skip):
         pairs = [(x, y) for i, x in enumerate(a) for j, y in enumerate(b) if not (skip and i == j)]
-        return sum(math.exp(-float((x - y).square().sum()) / (2 * width**2)) for x, y in pairs) / len(pairs)
+        return sum(
+            math.exp(-float((x - y).square().sum()) / (2 * width**2)) for x, y in pairs
+        ) / len(pairs)
 
-    return mean_kernel(made, made, True) + mean_kernel(real, real, True) - 2 * mean_kernel(made, real, False)
+    return (
+        mean_kernel(made, made, True)
+        + mean_kernel(real, real, True)
+        - 2 * mean_kernel(made, real, False)
+    )
 
 
 @pytest.mark.parametrize(("made", "real"), [(12, 17), (2, 9), (20, 3)])
@@ -132,12 +153,16 @@ def test_kernel_distance_is_its_definition(made, real, monkeypatch):
 
 
 def test_kernel_distance_is_what_kadtk_says():
-    assert 100 * kernel_distance(*OTHERS_SETS) == pytest.approx(OTHERS["kad"], rel=1e-6)  # its median is in float32
+    assert 100 * kernel_distance(*OTHERS_SETS) == pytest.approx(
+        OTHERS["kad"], rel=1e-6
+    )  # its median is in float32
 
 
 def test_kernel_distance_is_fair_at_any_number_and_in_any_unit():
     """Its mean over pairs of sets drawn alike is 0 within its own deviation, and scaling both changes nothing."""
-    same = torch.tensor([kernel_distance(randn(10, 3, seed=i), randn(10, 3, seed=1000 + i)) for i in range(300)])
+    same = torch.tensor(
+        [kernel_distance(randn(10, 3, seed=i), randn(10, 3, seed=1000 + i)) for i in range(300)]
+    )
     assert same.mean().abs() < 3 * same.std() / 300**0.5
     assert (same < 0).any()
     x, y = randn(30, 3), randn(30, 3, seed=1) + 1
@@ -179,7 +204,10 @@ def slow_cknna(a, b, k):
     def parts(x):
         x = [row / row.norm() for row in x]
         kernel = [[float(p @ q) for q in x] for p in x]
-        near = [sorted((j for j in range(len(x)) if j != i), key=lambda j: -kernel[i][j])[:k] for i in range(len(x))]
+        near = [
+            sorted((j for j in range(len(x)) if j != i), key=lambda j: -kernel[i][j])[:k]
+            for i in range(len(x))
+        ]
         centred = [[value - sum(row) / len(row) for value in row] for row in kernel]
         return centred, near
 
@@ -227,10 +255,16 @@ def world(rows, seed, spread=0.4):
     """Latents of two factors, 3 and 4 classes, at fixed places that no hyperplane tells apart, and their labels."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.stack(
-        [torch.randint(3, (rows,), generator=generator), torch.randint(4, (rows,), generator=generator)], dim=1
+        [
+            torch.randint(3, (rows,), generator=generator),
+            torch.randint(4, (rows,), generator=generator),
+        ],
+        dim=1,
     )
     places = torch.randn(12, 16, generator=torch.Generator().manual_seed(99))
-    x = places[labels[:, 0] * 4 + labels[:, 1]] + spread * torch.randn(rows, 16, generator=generator)
+    x = places[labels[:, 0] * 4 + labels[:, 1]] + spread * torch.randn(
+        rows, 16, generator=generator
+    )
     return x, labels
 
 
@@ -269,7 +303,10 @@ def test_a_probe_can_be_fitted_in_inference_mode():
 
 
 def test_accuracy_counts_rows():
-    predicted, labels = torch.tensor([[0, 1], [1, 1], [2, 0]]), torch.tensor([[0, 1], [1, 0], [-1, 0]])
+    predicted, labels = (
+        torch.tensor([[0, 1], [1, 1], [2, 0]]),
+        torch.tensor([[0, 1], [1, 0], [-1, 0]]),
+    )
     factors, joint = accuracy(predicted, labels)
     assert factors.tolist() == pytest.approx([2 / 3, 2 / 3])
     assert joint == pytest.approx(1 / 3)

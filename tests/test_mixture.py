@@ -15,7 +15,9 @@ def test_permuted_is_a_permutation(count, key):
 
 def test_permutations_of_different_keys_differ_and_look_random():
     count = 2000
-    first, second = (permuted(np.arange(count), count, np.full(count, key, dtype=np.uint64)) for key in (1, 2))
+    first, second = (
+        permuted(np.arange(count), count, np.full(count, key, dtype=np.uint64)) for key in (1, 2)
+    )
     assert (first == second).mean() < 0.01
     for out in (first, second):
         assert abs(np.corrcoef(out, np.arange(count))[0, 1]) < 0.1
@@ -32,7 +34,9 @@ def test_permuted_needs_no_memory_of_its_size():
 
 def test_each_epoch_visits_every_row_once():
     mixture = Mixture(rows=[10, 35], shares=[4, 7], seed=3)
-    drawn = [np.concatenate([mixture.batch(step)[stratum] for step in range(10)]) for stratum in (0, 1)]
+    drawn = [
+        np.concatenate([mixture.batch(step)[stratum] for step in range(10)]) for stratum in (0, 1)
+    ]
     for epoch in range(4):
         assert sorted(drawn[0][10 * epoch : 10 * epoch + 10].tolist()) == list(range(10))
     for epoch in range(2):
@@ -47,11 +51,15 @@ def test_the_global_batch_does_not_depend_on_the_world(world):
         whole = mixture.batch(step)
         parts = [mixture.batch(step, rank, world) for rank in range(world)]
         for stratum, rows in enumerate(whole):
-            assert sorted(rows.tolist()) == sorted(np.concatenate([part[stratum] for part in parts]).tolist())
+            assert sorted(rows.tolist()) == sorted(
+                np.concatenate([part[stratum] for part in parts]).tolist()
+            )
 
 
 def test_steps_and_seeds_decide():
-    draw = lambda seed, step: [rows.tolist() for rows in Mixture([100, 100], [8, 8], seed).batch(step)]  # noqa: E731
+    draw = lambda seed, step: [
+        rows.tolist() for rows in Mixture([100, 100], [8, 8], seed).batch(step)
+    ]
     assert draw(0, 3) == draw(0, 3)
     assert draw(0, 3) != draw(0, 4)
     assert draw(0, 3) != draw(1, 3)
@@ -60,7 +68,12 @@ def test_steps_and_seeds_decide():
 
 @pytest.mark.parametrize(
     ("total", "weights", "shares"),
-    [(6, [1, 1, 1], [2, 2, 2]), (10, [1, 1000, 5], [1, 8, 1]), (3, [9, 1, 1], [1, 1, 1]), (1, [5], [1])],
+    [
+        (6, [1, 1, 1], [2, 2, 2]),
+        (10, [1, 1000, 5], [1, 8, 1]),
+        (3, [9, 1, 1], [1, 1, 1]),
+        (1, [5], [1]),
+    ],
 )
 def test_apportion(total, weights, shares):
     assert apportion(total, weights) == shares

@@ -36,7 +36,10 @@ def world(tmp_path_factory):
 
 def test_all_built_in_modalities_are_installed():
     for kind, group in GROUPS.items():
-        assert PROJECT["entry-points"][group].items() <= {n: e.value for n, e in installed(kind).items()}.items()
+        assert (
+            PROJECT["entry-points"][group].items()
+            <= {n: e.value for n, e in installed(kind).items()}.items()
+        )
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -243,10 +246,16 @@ BROKEN = {
     "files_keep_samples": [
         (toy({"suffixes": ("VEC",)}), "in lower case"),
         (toy({"write": write_and_leave}), r"the folder holds .*\.log"),
-        (toy({"write": lambda self, raw, path: Vector.write(self, raw.round(), path)}), "going through a file moves"),
+        (
+            toy({"write": lambda self, raw, path: Vector.write(self, raw.round(), path)}),
+            "going through a file moves",
+        ),
     ],
     "samples_are_accepted_as_they_are": [
-        (toy({"accept": lambda self, raw: Vector.accept(self, raw) + 1}), "of a sample that was given it makes another"),
+        (
+            toy({"accept": lambda self, raw: Vector.accept(self, raw) + 1}),
+            "of a sample that was given it makes another",
+        ),
         (toy({"accept": lambda self, raw: Vector.accept(self, raw).numpy()}), "makes another"),
         (toy({"accept": lambda self, raw: raw.mul_(1.5)}), "changed in place"),
     ],
@@ -272,7 +281,10 @@ BROKEN = {
         (toy({"read": read_carelessly}), "KeyError.* is raised"),
     ],
     "latents_are_as_promised": [
-        (toy(**encode_changed(lambda latents: latents[:, :7])), r"the shape is \(4, 7\), not \(4, 8\)"),
+        (
+            toy(**encode_changed(lambda latents: latents[:, :7])),
+            r"the shape is \(4, 7\), not \(4, 8\)",
+        ),
         (toy(**encode_changed(torch.Tensor.double)), "the dtype is torch.float64"),
         (toy(**encode_changed(lambda latents: latents.log())), "not finite"),
         (toy(**encode_changed(torch.zeros_like)), "all 4 samples have the same"),
@@ -282,7 +294,10 @@ BROKEN = {
     "a_latent_depends_on_its_sample_alone": [
         (toy(**encode_changed(lambda latents: latents - latents.mean(0))), "encoding one by one"),
         (toy(**encode_changed(lambda latents: latents + torch.rand(8))), "encoding again"),
-        (toy(**encode_changed(lambda latents: latents + torch.arange(len(latents))[:, None])), "encoding one by one"),
+        (
+            toy(**encode_changed(lambda latents: latents + torch.arange(len(latents))[:, None])),
+            "encoding one by one",
+        ),
     ],
     "decoding_gives_samples": [
         (toy(**decode_changed(torch.stack)), "not a list"),
@@ -291,14 +306,29 @@ BROKEN = {
         (toy({"preview": preview_the_known}), "is raised"),
     ],
     "decoding_obeys_its_generator": [
-        (toy(**decode_changed(lambda raws: [raw + torch.rand(3) for raw in raws])), "another global seed"),
+        (
+            toy(**decode_changed(lambda raws: [raw + torch.rand(3) for raw in raws])),
+            "another global seed",
+        ),
     ],
     "what_is_promised_is_measured": [
         (toy(promise=lambda self: 0.1), "measures none"),
         (toy(promise=lambda self: -1.0), "it promises -1"),
-        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.zeros(1)), r"the shape \(1,\)"),
-        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.ones(len(raws))), "nothing was lost"),
-        (toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.log(nearness(raws, again))), "round trip"),
+        (
+            toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.zeros(1)),
+            r"the shape \(1,\)",
+        ),
+        (
+            toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.ones(len(raws))),
+            "nothing was lost",
+        ),
+        (
+            toy(
+                promise=lambda self: 0.1,
+                errors=lambda self, raws, again: torch.log(nearness(raws, again)),
+            ),
+            "round trip",
+        ),
     ],
     "the_fingerprint_is_flat_json": [
         (toy(fingerprint=lambda self: {"codec": "Changed", "inner": {}}), "hold objects"),
@@ -325,9 +355,14 @@ BROKEN = {
         (toy(head_of(Whitened)), "a row of the head depends on the other rows"),
     ],
     "networks_draw_from_their_arguments_alone": [
-        (toy(head_of(lambda width: ForgetfulHead(width, width))), "the head draws from torch's global generator"),
+        (
+            toy(head_of(lambda width: ForgetfulHead(width, width))),
+            "the head draws from torch's global generator",
+        ),
     ],
-    "networks_are_their_weights": [(toy(head_of(Scaled)), "two of the head is no part of its state_dict")],
+    "networks_are_their_weights": [
+        (toy(head_of(Scaled)), "two of the head is no part of its state_dict")
+    ],
     "previews_can_be_shown": [(toy({"preview": lambda self, raw: raw.numpy()}), "it is ndarray")],
 }
 
@@ -351,7 +386,9 @@ def test_a_lawful_toy_passes(registered, tmp_path):
     check_modality(Toy(), vectors(), tmp_path)
 
 
-def test_a_plugin_that_says_nothing_of_what_it_accepts_is_lawful_too(registered, tmp_path, monkeypatch):
+def test_a_plugin_that_says_nothing_of_what_it_accepts_is_lawful_too(
+    registered, tmp_path, monkeypatch
+):
     monkeypatch.setattr(Toy, "accept", Modality.accept)
     check_modality(Toy(), vectors(), tmp_path)
 
@@ -361,7 +398,8 @@ def test_every_law_has_a_toy_that_breaks_it():
 
 
 @pytest.mark.parametrize(
-    ("name", "modality", "seen"), [(name, *case) for name, cases in BROKEN.items() for case in cases]
+    ("name", "modality", "seen"),
+    [(name, *case) for name, cases in BROKEN.items() for case in cases],
 )
 def test_a_broken_law_is_named(name, modality, seen, registered, tmp_path):
     law = next(law for law in LAWS if law.__name__ == name)
@@ -378,14 +416,22 @@ def test_the_laws_need_two_samples(tmp_path):
 
 
 def test_an_unknown_name_gets_the_nearest():
-    with pytest.raises(ValueError, match=r"no modalities named 'txet' is installed; did you mean 'text'\? allowed: a"):
+    with pytest.raises(
+        ValueError,
+        match=r"no modalities named 'txet' is installed; did you mean 'text'\? allowed: a",
+    ):
         load("modalities", "txet")
 
 
 def test_two_packages_with_one_name_are_both_named(tmp_path):
     with (
         distribution(tmp_path / "a", "first", {"flowbind.codecs": {"same": "tests.toy:ToyCodec"}}),
-        distribution(tmp_path / "b", "second", {"flowbind.codecs": {"same": "tests.toy:WordCodec"}}, version="2.1"),
+        distribution(
+            tmp_path / "b",
+            "second",
+            {"flowbind.codecs": {"same": "tests.toy:WordCodec"}},
+            version="2.1",
+        ),
         pytest.raises(ValueError, match=r"'same' is claimed by both second 2\.1 and first 1\.0"),
     ):
         installed("codecs")
@@ -393,21 +439,30 @@ def test_two_packages_with_one_name_are_both_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("value", "reason"),
-    [("no_such_package:Ink", "No module named 'no_such_package'"), ("tests.toy:Ink", "no attribute 'Ink'")],
+    [
+        ("no_such_package:Ink", "No module named 'no_such_package'"),
+        ("tests.toy:Ink", "no attribute 'Ink'"),
+    ],
 )
 def test_a_package_that_cannot_be_imported_is_named(value, reason, tmp_path):
     with distribution(tmp_path, "broken-ink", {"flowbind.modalities": {"ink": value}}):
         assert "ink" in installed("modalities")  # listing imports nothing
-        with pytest.raises(ValueError, match=f"'ink' of broken-ink 1.0 cannot be imported: .*{reason}"):
+        with pytest.raises(
+            ValueError, match=f"'ink' of broken-ink 1.0 cannot be imported: .*{reason}"
+        ):
             load("modalities", "ink")
 
 
 def test_a_class_is_found_by_its_name_wherever_its_package_exports_it(tmp_path):
     assert name_of("modalities", load("modalities", BUILT_IN[0])) == BUILT_IN[0]
-    entry_points = {"flowbind.codecs": {"elsewhere": f"{__name__}:ToyCodec"}}  # defined in tests.toy
+    entry_points = {
+        "flowbind.codecs": {"elsewhere": f"{__name__}:ToyCodec"}
+    }  # defined in tests.toy
     with distribution(tmp_path, "toys", entry_points):
         assert name_of("codecs", ToyCodec) == "elsewhere"
-    with pytest.raises(ValueError, match=r"tests\.toy:ToyCodec is not registered; .*'flowbind\.codecs'"):
+    with pytest.raises(
+        ValueError, match=r"tests\.toy:ToyCodec is not registered; .*'flowbind\.codecs'"
+    ):
         name_of("codecs", ToyCodec)
 
 
@@ -491,12 +546,16 @@ def test_a_buffer_that_weights_leave_out_is_an_error(weights):
             net.register_buffer("table", torch.arange(3), persistent=False)
             return net
 
-    with pytest.raises(ValueError, match="Table: the buffers table are not in its weights; make them persistent"):
+    with pytest.raises(
+        ValueError, match="Table: the buffers table are not in its weights; make them persistent"
+    ):
         Table(str(weights)).encode([torch.zeros(3)])
 
 
 def test_missing_weights_say_how_to_make_them(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none: no such weights for the codec LinearCodec; train them"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none: no such weights for the codec LinearCodec; train them"
+    ):
         LinearCodec(str(tmp_path / "none")).encode([torch.zeros(3)])
 
 

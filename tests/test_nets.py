@@ -57,7 +57,9 @@ def small_head(depth=DEPTH):
 
 def rows(count=6):
     """Latents, the last one small (there the norms' eps matters), and their times, both ends included."""
-    x = torch.randn(count, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(
+        count, FEATURES, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
     x[-1:] *= 1e-3
     return x, torch.linspace(0, 1, count, dtype=torch.float64)
 
@@ -76,7 +78,9 @@ def test_the_drift_is_that_of_the_released_model():
         drift.inp.bias.zero_()
     weights = renamed(drift, DRIFT_NAMES)
     for x, t, v in zip(*rows(), drift(*rows()), strict=True):
-        torch.testing.assert_close(v, reference.drift(weights, x, t.item(), DEPTH), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            v, reference.drift(weights, x, t.item(), DEPTH), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_the_head_is_that_of_the_released_model():
@@ -87,7 +91,9 @@ def test_the_head_is_that_of_the_released_model():
         weights[last] = torch.cat([weights[last], torch.full_like(weights[last], torch.nan)])
     x, _ = rows()
     for row, estimate in zip(x, head(x), strict=True):
-        torch.testing.assert_close(estimate, reference.head(weights, row, DEPTH), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            estimate, reference.head(weights, row, DEPTH), rtol=1e-12, atol=1e-12
+        )
 
 
 def test_a_fresh_drift_is_linear_and_knows_no_time():
@@ -128,7 +134,9 @@ def test_a_batch_of_one_equals_a_row_of_many(net):
     arguments = rows()[: 2 if isinstance(net, Drift) else 1]
     many = net(*arguments)
     for k in range(len(many)):
-        torch.testing.assert_close(net(*(a[k : k + 1] for a in arguments)), many[k : k + 1], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            net(*(a[k : k + 1] for a in arguments)), many[k : k + 1], rtol=1e-12, atol=1e-12
+        )
 
 
 @pytest.mark.parametrize("net", [small_drift(), small_head()], ids=["drift", "head"])
@@ -136,7 +144,9 @@ def test_zero_rows_give_zero_rows_and_zero_gradients(net):
     arguments = rows(0)[: 2 if isinstance(net, Drift) else 1]
     out = net(*arguments)
     assert out.shape == (0, FEATURES)
-    gradients = torch.autograd.grad(out.sum(), list(net.parameters()))  # raises if a parameter took no part
+    gradients = torch.autograd.grad(
+        out.sum(), list(net.parameters())
+    )  # raises if a parameter took no part
     assert not any(gradient.any() for gradient in gradients)
 
 
@@ -152,7 +162,9 @@ def test_dropout_is_the_heads_alone_and_only_in_training():
     assert not torch.equal(head(x, one), head(x))
     off = randomised(Head(FEATURES, width=WIDTH, depth=DEPTH, dropout=HeadConfig().dropout)).train()
     assert torch.equal(off(x, one), off(x))
-    assert not any(isinstance(module, Dropout) for module in Drift(FEATURES, width=WIDTH, depth=1).modules())
+    assert not any(
+        isinstance(module, Dropout) for module in Drift(FEATURES, width=WIDTH, depth=1).modules()
+    )
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, float("nan")])
@@ -164,7 +176,9 @@ def test_a_dropout_that_is_no_probability_is_refused(dropout):
 @pytest.mark.parametrize("net", [Drift, Head])
 @pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_a_latent_that_is_no_vector_is_refused_in_one_line(net, shape):
-    with pytest.raises(ValueError, match=rf"^the MLP nets take .* not of shape {re.escape(str(shape))}; .*$"):
+    with pytest.raises(
+        ValueError, match=rf"^the MLP nets take .* not of shape {re.escape(str(shape))}; .*$"
+    ):
         net(*shape)
 
 

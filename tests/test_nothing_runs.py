@@ -84,7 +84,10 @@ def in_letters(path, canary):
 
 def saved(kind=Evil, **options):
     def craft(path, canary):
-        evil = {"state_dict": {"weight": kind(canary)}, "model_state_dict": {"image": {"weight": kind(canary)}}}
+        evil = {
+            "state_dict": {"weight": kind(canary)},
+            "model_state_dict": {"image": {"weight": kind(canary)}},
+        }
         torch.save(evil, path, **options)
 
     return craft
@@ -92,7 +95,14 @@ def saved(kind=Evil, **options):
 
 def beside_weights(path, canary):
     """Sound weights, and a stranger among the settings."""
-    torch.save({"state_dict": {"w": torch.ones(1)}, "hyper_parameters": Evil(canary), "model_state_dict": {}}, path)
+    torch.save(
+        {
+            "state_dict": {"w": torch.ones(1)},
+            "hyper_parameters": Evil(canary),
+            "model_state_dict": {},
+        },
+        path,
+    )
 
 
 def as_script(path, canary):
@@ -119,7 +129,9 @@ def object_array(path, canary):
 def hidden(path, canary):
     """A pickle behind the header of a safetensors file."""
     content = pickle.dumps(Evil(canary))
-    header = json.dumps({"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}).encode()
+    header = json.dumps(
+        {"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
+    ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + content)
 
 
@@ -154,7 +166,8 @@ def test_the_authors_checkpoints(craft, canary, tmp_path):
     craft(tmp_path / "model.pth", canary)
     if craft is beside_weights:  # the settings are not looked at, but refused with the file
         torch.save(
-            {"model_state_dict": {"image": {"w": torch.ones(1)}}, "config": Evil(canary)}, tmp_path / "model.pth"
+            {"model_state_dict": {"image": {"w": torch.ones(1)}}, "config": Evil(canary)},
+            tmp_path / "model.pth",
         )
     refuse(lambda: _states(tmp_path / "model.pth"), canary)
 
@@ -176,7 +189,13 @@ def test_statistics(name, craft, canary, tmp_path):
     refuse(lambda: _statistic(tmp_path / name, 64), canary)
 
 
-WEIGHTS = {"pickled": pickled, "in letters": in_letters, "saved": saved(), "hidden": hidden, "a script": as_script}
+WEIGHTS = {
+    "pickled": pickled,
+    "in letters": in_letters,
+    "saved": saved(),
+    "hidden": hidden,
+    "a script": as_script,
+}
 
 
 @pytest.mark.parametrize("craft", WEIGHTS.values(), ids=WEIGHTS)
@@ -187,7 +206,9 @@ def test_weights(craft, whole, canary, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
     craft(folder / "model.safetensors", canary)
     refuse(lambda: release.load(folder), canary)
-    refuse(lambda: load("codecs", "small-image")(weights=str(folder / "model.safetensors")).net, canary)
+    refuse(
+        lambda: load("codecs", "small-image")(weights=str(folder / "model.safetensors")).net, canary
+    )
     if craft is not hidden:  # which is one tensor of bytes
         craft(tmp_path / "clap.pt", canary)
         refuse(lambda: load_weights(tmp_path / "clap.pt"), canary)
@@ -221,7 +242,9 @@ def in_yaml(folder, canary):
 
 MODELS = {
     "a function for a codec": described(name="os.system", args={"command": "touch canary"}),
-    "a function in an entry point's spelling": described(name="os:system", args={"command": "touch canary"}),
+    "a function in an entry point's spelling": described(
+        name="os:system", args={"command": "touch canary"}
+    ),
     "a module beside the model": described(name="evil.Codec", args={}),
     "a module beside the model, for a modality": of_modality("evil:Modality"),
     "a sound class by its path": described(name="flowbind_image.small.SmallImage"),
@@ -239,7 +262,9 @@ def test_models(craft, whole, canary, tmp_path, monkeypatch):
     folder = shutil.copytree(whole, tmp_path / "model")
     (folder / "codecs").mkdir()
     for place in (folder, tmp_path):
-        (place / "evil.py").write_text(f"open({str(canary)!r}, 'w').close()\nclass Codec: pass\nModality = Codec\n")
+        (place / "evil.py").write_text(
+            f"open({str(canary)!r}, 'w').close()\nclass Codec: pass\nModality = Codec\n"
+        )
     for place in (folder / "codecs/evil.pt", tmp_path / "evil.safetensors"):
         pickled(place, canary)
     monkeypatch.chdir(tmp_path)
@@ -255,7 +280,9 @@ def test_weights_from_the_root(whole, canary, tmp_path):
     refuse(lambda: release.load(folder), canary)
 
 
-CODE = {what: content for what, content in RECIPES.items() if what.startswith(("code:", "a function"))}
+CODE = {
+    what: content for what, content in RECIPES.items() if what.startswith(("code:", "a function"))
+}
 
 
 @pytest.mark.parametrize("content", CODE.values(), ids=CODE)
@@ -299,9 +326,14 @@ def other_module(folder, canary):
 def other_model(folder, canary):
     """The class of the model, by transformers' map of classes."""
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"},
+    }
     (folder / "config.json").write_text(
-        json.dumps(config | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}})
+        json.dumps(
+            config | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}}
+        )
     )
 
 
@@ -311,7 +343,9 @@ def trusting(folder, canary):
     settings = folder / "sentence_bert_config.json"
     told = json.loads(settings.read_text()) if settings.is_file() else {}
     trust = {"trust_remote_code": True}
-    settings.write_text(json.dumps(told | dict.fromkeys(("model_args", "config_args", "tokenizer_args"), trust)))
+    settings.write_text(
+        json.dumps(told | dict.fromkeys(("model_args", "config_args", "tokenizer_args"), trust))
+    )
 
 
 def pickled_weights(folder, canary):
@@ -320,7 +354,12 @@ def pickled_weights(folder, canary):
     torch.save({"weight": Evil(canary)}, folder / "pytorch_model.bin")
 
 
-ENCODERS = {"module": other_module, "model": other_model, "trust": trusting, "pickle": pickled_weights}
+ENCODERS = {
+    "module": other_module,
+    "model": other_model,
+    "trust": trusting,
+    "pickle": pickled_weights,
+}
 
 
 @pytest.mark.slow
@@ -349,7 +388,15 @@ def test_language_models(craft, canary, tmp_path):
 
 def test_there_are_enough():
     count = (
-        2 * len(CHECKPOINT) + len(STATISTICS) + 2 * len(WEIGHTS) + len(WEIGHTS) - 1 + len(MODELS) + 1 + len(CODE) + 1
+        2 * len(CHECKPOINT)
+        + len(STATISTICS)
+        + 2 * len(WEIGHTS)
+        + len(WEIGHTS)
+        - 1
+        + len(MODELS)
+        + 1
+        + len(CODE)
+        + 1
     )
     print(
         f"{count} crafted files and configurations in the quick tests, {len(ENCODERS) + 2} in the slow ones: nothing ran"

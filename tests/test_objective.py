@@ -57,21 +57,33 @@ def networks(seed=0):
 def structured(subsets, seed=0, width=WIDTH):
     """One sample per subset, as the reference takes them and as a batch whose rows stand in a random order."""
     generator = torch.Generator().manual_seed(seed)
-    samples = [{n: torch.randn(width, dtype=torch.float64, generator=generator) for n in sorted(s)} for s in subsets]
+    samples = [
+        {n: torch.randn(width, dtype=torch.float64, generator=generator) for n in sorted(s)}
+        for s in subsets
+    ]
     latents, owners = {}, {}
     for name in NAMES:
         having = [number for number, sample in enumerate(samples) if name in sample]
         order = [having[k] for k in torch.randperm(len(having), generator=generator)]
         owners[name] = torch.tensor(order, dtype=torch.long)
-        latents[name] = torch.stack([samples[k][name] for k in order]) if order else torch.zeros(0, width).double()
+        latents[name] = (
+            torch.stack([samples[k][name] for k in order])
+            if order
+            else torch.zeros(0, width).double()
+        )
     return samples, Batch.of(latents, owners)
 
 
 def by_row(batch, draws):
     """The draws of a batch as the reference takes them."""
     rows = [(sample, name) for name in batch.latents for sample in batch.samples[name].tolist()]
-    pairs = zip(batch.links.target.tolist(), batch.links.estimate.tolist(), draws.drop.tolist(), strict=True)
-    per_row = (dict(zip(rows, values.tolist(), strict=True)) for values in (draws.leave, draws.uniform, draws.choice))
+    pairs = zip(
+        batch.links.target.tolist(), batch.links.estimate.tolist(), draws.drop.tolist(), strict=True
+    )
+    per_row = (
+        dict(zip(rows, values.tolist(), strict=True))
+        for values in (draws.leave, draws.uniform, draws.choice)
+    )
     return reference.Randomness(
         {(rows[target], rows[estimate][1]): value for target, estimate, value in pairs},
         *per_row,
@@ -85,8 +97,12 @@ def check(subsets, settings, seed=0):
     drifts, heads = networks(seed)
     parameters = [*drifts.parameters(), *heads.parameters()]
 
-    expected = reference.losses(drifts, heads, samples, by_row(batch, draws), reference.Settings(**settings))
-    expected_gradients = torch.autograd.grad(sum(expected.values()), parameters, materialize_grads=True)
+    expected = reference.losses(
+        drifts, heads, samples, by_row(batch, draws), reference.Settings(**settings)
+    )
+    expected_gradients = torch.autograd.grad(
+        sum(expected.values()), parameters, materialize_grads=True
+    )
     found = losses(drifts, heads, batch, draws, ObjectiveConfig(**settings))
     gradients = torch.autograd.grad(sum(found.values()), parameters)
 
@@ -102,7 +118,9 @@ def check(subsets, settings, seed=0):
 @pytest.mark.parametrize("leave_own_out", [0, 0.5, 1])
 @pytest.mark.parametrize("head_dropout", [0, 0.5, 1])
 @pytest.mark.parametrize("noise_variance", [0, 0.3])
-def test_equals_the_reference_in_every_setting(times, normalize, leave_own_out, head_dropout, noise_variance):
+def test_equals_the_reference_in_every_setting(
+    times, normalize, leave_own_out, head_dropout, noise_variance
+):
     settings = DEFAULT | {
         "times": times,
         "normalize": normalize,
@@ -164,7 +182,9 @@ def test_heads_learn_only_at_time_zero(times):
     drifts, heads = networks()
     draws = Draws.sample(batch, key=0)
     for alpha, learn in ((0.0, times == "both"), (1.0, True)):
-        total = sum(losses(drifts, heads, batch, draws, ObjectiveConfig(times=times, alpha=alpha)).values())
+        total = sum(
+            losses(drifts, heads, batch, draws, ObjectiveConfig(times=times, alpha=alpha)).values()
+        )
         gradients = torch.autograd.grad(total, list(heads.parameters()), retain_graph=True)
         assert all(bool(g.any()) == learn for g in gradients)
         assert all(g.any() for g in torch.autograd.grad(total, list(drifts.parameters())))
@@ -185,7 +205,9 @@ def test_both_is_the_sum_of_the_mixtures_without_and_with_only_time_zero():
 
 def test_latents_with_several_axes_are_treated_as_flat_ones():
     _, flat = structured(SUBSETS, width=6)
-    shaped = Batch({n: x.reshape(-1, 2, 3) for n, x in flat.latents.items()}, flat.samples, flat.links)
+    shaped = Batch(
+        {n: x.reshape(-1, 2, 3) for n, x in flat.latents.items()}, flat.samples, flat.links
+    )
     draws = Draws.sample(flat, key=0)
 
     def head(x, streams):
@@ -198,7 +220,9 @@ def test_latents_with_several_axes_are_treated_as_flat_ones():
     for times in ("mixture", "both"):
         config = ObjectiveConfig(times=times)
         right = losses(drifts, heads, flat, draws, config)
-        found = losses(drifts, heads, shaped, draws._replace(noise=draws.noise.reshape(-1, 2, 3)), config)
+        found = losses(
+            drifts, heads, shaped, draws._replace(noise=draws.noise.reshape(-1, 2, 3)), config
+        )
         for name in NAMES:
             torch.testing.assert_close(found[name], right[name])
 
@@ -213,7 +237,9 @@ def test_outputs_in_low_precision_are_only_rounded():
         drifts = dict.fromkeys(NAMES, lambda x, t: after(x.bfloat16()))
         return losses(drifts, heads, batch, draws, ObjectiveConfig())
 
-    for low, high in zip(found(lambda x: x).values(), found(torch.Tensor.double).values(), strict=True):
+    for low, high in zip(
+        found(lambda x: x).values(), found(torch.Tensor.double).values(), strict=True
+    ):
         assert low.dtype == torch.float64
         assert low == high
 
@@ -222,7 +248,13 @@ def test_a_seed_decides_the_draws():
     _, batch = structured(SUBSETS)
     first, again, other = (Draws.sample(batch, key=seed) for seed in (0, 0, 1))
     rows, links = sum(batch.rows), len(batch.links.target)
-    shapes = {"drop": (links,), "leave": (rows,), "uniform": (rows,), "choice": (rows,), "noise": (rows, WIDTH)}
+    shapes = {
+        "drop": (links,),
+        "leave": (rows,),
+        "uniform": (rows,),
+        "choice": (rows,),
+        "noise": (rows, WIDTH),
+    }
     for name, shape in shapes.items():
         assert getattr(first, name).shape == shape
         assert getattr(first, name).dtype == (torch.float64 if name == "noise" else torch.float32)
@@ -237,14 +269,26 @@ def test_draws_are_independent_with_the_laws_they_claim():
     uniforms = torch.stack([draws.drop[:rows], draws.leave, draws.uniform, draws.choice]).double()
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
-    normals = torch.cat([(uniforms - 0.5) * 12**0.5, draws.noise.T])  # all with mean 0 and variance 1
-    torch.testing.assert_close(normals.mean(dim=1), torch.zeros(len(normals)).double(), rtol=0, atol=5 / rows**0.5)
-    torch.testing.assert_close(torch.cov(normals), torch.eye(len(normals)).double(), rtol=0, atol=8 / rows**0.5)
+    normals = torch.cat(
+        [(uniforms - 0.5) * 12**0.5, draws.noise.T]
+    )  # all with mean 0 and variance 1
+    torch.testing.assert_close(
+        normals.mean(dim=1), torch.zeros(len(normals)).double(), rtol=0, atol=5 / rows**0.5
+    )
+    torch.testing.assert_close(
+        torch.cov(normals), torch.eye(len(normals)).double(), rtol=0, atol=8 / rows**0.5
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("alpha", -0.1), ("endpoint", 1.1), ("head_dropout", 2), ("leave_own_out", float("nan")), ("noise_variance", -1)],
+    [
+        ("alpha", -0.1),
+        ("endpoint", 1.1),
+        ("head_dropout", 2),
+        ("leave_own_out", float("nan")),
+        ("noise_variance", -1),
+    ],
 )
 def test_a_setting_out_of_range_is_refused_in_one_line(name, value):
     with pytest.raises(ValueError, match=rf"^{name} .*, not {value}$"):

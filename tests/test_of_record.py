@@ -43,7 +43,13 @@ SMALL = {  # what makes small, by class and, where the recipe names one, model
     "clap-fad": CLAP, "fidelity": {"extractor": "tiny-means"},
 }  # fmt: skip
 NETS = {"width": 16, "depth": 1}
-TRAINER = {"accelerator": "cpu", "devices": 1, "precision": "32-true", "max_steps": 4, "log_every_n_steps": 1}
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "precision": "32-true",
+    "max_steps": 4,
+    "log_every_n_steps": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +99,9 @@ def follow(run):
     """Runs all lines of a recipe's head."""
 
     def followed(recipe):
-        for line in re.findall(r"^#   ((?:flowbind|curl) .*)$", Path(recipe).read_text(), re.MULTILINE):
+        for line in re.findall(
+            r"^#   ((?:flowbind|curl) .*)$", Path(recipe).read_text(), re.MULTILINE
+        ):
             run(line)
 
     return followed
@@ -124,7 +132,9 @@ def shrink(told):
         return told
     told = {key: shrink(part) for key, part in told.items()}
     own = told.get("init_args", {})
-    name = " ".join([told.get("class_path", "").rpartition(".")[2], *([own["model"]] if "model" in own else [])])
+    name = " ".join(
+        [told.get("class_path", "").rpartition(".")[2], *([own["model"]] if "model" in own else [])]
+    )
     return told | {"init_args": own | SMALL[name]} if name in SMALL else told
 
 
@@ -172,7 +182,9 @@ def test_flickr30k(follow):
 @pytest.mark.slow
 def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     monkeypatch.setattr(Fidelity, "minimum", 12)  # a hundred pictures take long
-    monkeypatch.setattr("flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20))  # what they read is not asked
+    monkeypatch.setattr(
+        "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
+    )  # what they read is not asked
     for name in ("flowbind_paper", "flowbind_normalized"):
         follow(f"recipes/{name}.yaml")
         found = measured(f"runs/{name}", 20)
@@ -181,7 +193,10 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
         report = Path(f"runs/{name}/metrics.md").read_text()
         for published in ("| FlowBind (568 M) | 17.39 | 46.26 |", "| FlowBind | 28.35 | 29.74 |"):
             assert published in report
-        assert len(re.findall(r"^\| this run \| +\d+\.\d\d \| +\d+\.\d\d \|", report, re.MULTILINE)) == 2
+        assert (
+            len(re.findall(r"^\| this run \| +\d+\.\d\d \| +\d+\.\d\d \|", report, re.MULTILINE))
+            == 2
+        )
 
     # The other pairings of the protocol, on test samples that were prepared with the rest.
     test = "flowbind test --config recipes/flowbind_normalized.yaml --evaluation.between"
@@ -196,9 +211,15 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
 
     follow("recipes/pix3d_bind.yaml")
     assert "chamfer" in measured("runs/pix3d_bind", 4)["image->points"]
-    old, new = flowbind.load("runs/flowbind_normalized/model"), flowbind.load("runs/pix3d_bind/model")
+    old, new = (
+        flowbind.load("runs/flowbind_normalized/model"),
+        flowbind.load("runs/pix3d_bind/model"),
+    )
     held = new.networks.state_dict()
     assert all(torch.equal(held[key], tensor) for key, tensor in old.networks.state_dict().items())
-    assert {key.removeprefix("nets.").split(".")[1] for key in held.keys() - old.networks.state_dict().keys()} == {"points"}
+    assert {
+        key.removeprefix("nets.").split(".")[1]
+        for key in held.keys() - old.networks.state_dict().keys()
+    } == {"points"}
     (cloud,) = Path("runs/pix3d_bind/made").rglob("*.ply")
     assert b"element vertex 2048\n" in cloud.read_bytes()

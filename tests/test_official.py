@@ -21,14 +21,25 @@ def released(tmp_path, toys):
     generator = torch.Generator().manual_seed(0)
     states = {
         name: {
-            key: 0.3 * torch.randn(shape, generator=generator) for key, shape in official.shapes(D, W, LAYERS).items()
+            key: 0.3 * torch.randn(shape, generator=generator)
+            for key, shape in official.shapes(D, W, LAYERS).items()
         }
         for name in NAMES
     }
     optimizer = {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-4}]}
-    whole = {"epoch": 3, "global_step": 5, "model_state_dict": states, "optimizer_state_dict": optimizer}
+    whole = {
+        "epoch": 3,
+        "global_step": 5,
+        "model_state_dict": states,
+        "optimizer_state_dict": optimizer,
+    }
     torch.save(whole, tmp_path / "model.pth")
-    config = {"hidden_dim": W, "num_layers": LAYERS, "prior": "explicit_residual", "t_cond": "adaln"}
+    config = {
+        "hidden_dim": W,
+        "num_layers": LAYERS,
+        "prior": "explicit_residual",
+        "t_cond": "adaln",
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = [
         "--checkpoint",
@@ -42,8 +53,15 @@ def released(tmp_path, toys):
         mean, std = torch.full((1, D), 0.5 + number), torch.full((1, D), 2.0 + number)
         np.save(tmp_path / f"{name}_mean.npy", mean.numpy())
         torch.save(std, tmp_path / f"{name}_std.pt")
-        options += ["--mean", f"{name}={tmp_path}/{name}_mean.npy", "--std", f"{name}={tmp_path}/{name}_std.pt"]
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(data=tmp_path, run=tmp_path / "run", steps=1))
+        options += [
+            "--mean",
+            f"{name}={tmp_path}/{name}_mean.npy",
+            "--std",
+            f"{name}={tmp_path}/{name}_std.pt",
+        ]
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(data=tmp_path, run=tmp_path / "run", steps=1)
+    )
     return states, [*options, "--recipe", tmp_path / "recipe.yaml"]
 
 
@@ -54,11 +72,18 @@ def test_outputs_are_those_of_the_published_formula(released, tmp_path, command)
     model = flowbind.load(tmp_path / "model")
     model.networks.double()
     generator = torch.Generator().manual_seed(1)
-    x, t = torch.randn(16, D, generator=generator, dtype=torch.float64), torch.linspace(0, 1, 16, dtype=torch.float64)
+    x, t = (
+        torch.randn(16, D, generator=generator, dtype=torch.float64),
+        torch.linspace(0, 1, 16, dtype=torch.float64),
+    )
     for number, name in enumerate(NAMES):
         state = {key: tensor.double() for key, tensor in states[name].items()}
-        assert torch.allclose(model.networks.nets.drifts[name](x, t), official.drift(state, x, t, LAYERS), atol=1e-9)
-        assert torch.allclose(model.networks.nets.heads[name](x), official.head(state, x), atol=1e-9)
+        assert torch.allclose(
+            model.networks.nets.drifts[name](x, t), official.drift(state, x, t, LAYERS), atol=1e-9
+        )
+        assert torch.allclose(
+            model.networks.nets.heads[name](x), official.head(state, x), atol=1e-9
+        )
         one = torch.full((1, D), 2.5 + 2 * number, dtype=torch.float64)
         assert torch.equal(model.networks.standard[name](one), torch.ones_like(one))
     assert model.method.objective.times == "both"
@@ -68,7 +93,9 @@ def test_outputs_are_those_of_the_published_formula(released, tmp_path, command)
 def test_every_weight_of_the_published_size_has_a_place():
     with torch.device("meta"):
         drift, head = Drift(768), Head(768)
-    count = sum(np.prod(shape) for shape in official.shapes(768, 1152, DriftConfig().depth).values())
+    count = sum(
+        np.prod(shape) for shape in official.shapes(768, 1152, DriftConfig().depth).values()
+    )
     unused = 768 * 1152 + 768
     assert sum(p.numel() for net in (drift, head) for p in net.parameters()) == count - unused
     assert 3 * count == 567_972_864
@@ -79,7 +106,12 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
 
     def refused(said):
         code, _, err = command("import-official", *options)
-        assert (code, said in err, "Traceback" in err, (tmp_path / "model").exists()) == (2, True, False, False), err
+        assert (code, said in err, "Traceback" in err, (tmp_path / "model").exists()) == (
+            2,
+            True,
+            False,
+            False,
+        ), err
 
     config = json.loads((tmp_path / "config.json").read_text())
     for changed, said in (
@@ -98,7 +130,10 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
             "it has word, vector, smell, the recipe has word, vector",
         ),
         (
-            {"model_state_dict": states | {"word": states["word"] | {"more.weight": torch.ones(1)}}},
+            {
+                "model_state_dict": states
+                | {"word": states["word"] | {"more.weight": torch.ones(1)}}
+            },
             "not known: more.weight",
         ),
         ({"weights": states}, "not the authors' checkpoint"),

@@ -14,7 +14,9 @@ from tests.toy import RECIPE
 @pytest.fixture
 def built(tmp_path, toys):
     """Builds a recipe under others. Returns what was parsed."""
-    (tmp_path / "recipe.yaml").write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20))
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20)
+    )
 
     def run(*overlays):
         arguments = ["--config", str(tmp_path / "recipe.yaml")]
@@ -29,7 +31,10 @@ def built(tmp_path, toys):
 
 def plain(cli):
     config = cli.settings.as_dict() if hasattr(cli.settings, "as_dict") else vars(cli.settings)
-    return {key: config[key] for key in ("model", "training", "evaluation", "data", "trainer", "seed_everything")}
+    return {
+        key: config[key]
+        for key in ("model", "training", "evaluation", "data", "trainer", "seed_everything")
+    }
 
 
 def leaves(node, path=()):
@@ -65,7 +70,9 @@ def test_one_value_changes_and_nothing_else(built, path):
     for key in reversed(path):
         overlay = {key: overlay}
     before, after = (dict(leaves(plain(cli))) for cli in (built(first), built(first, overlay)))
-    changed = {place for place in before.keys() | after.keys() if before.get(place) != after.get(place)}
+    changed = {
+        place for place in before.keys() | after.keys() if before.get(place) != after.get(place)
+    }
     assert {place[-1] for place in changed} == {path[-1]}
     assert len(changed) == 1
     assert after[changed.pop()] == OVERLAYS[path]
@@ -73,10 +80,15 @@ def test_one_value_changes_and_nothing_else(built, path):
 
 def test_another_class_leaves_the_arguments_of_the_one_before(built):
     named = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy, init_args: {seed: 5}}}}}}}"
-    other = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy-word}}}}}}"
+    other = (
+        "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy-word}}}}}}"
+    )
     same = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy, init_args: {width: 8}}}}}}}"
     codecs = [built(named, overlay).model.modalities["vector"].codec for overlay in (other, same)]
-    assert [(type(codec).__name__, codec.seed) for codec in codecs] == [("WordCodec", 0), ("ToyCodec", 5)]
+    assert [(type(codec).__name__, codec.seed) for codec in codecs] == [
+        ("WordCodec", 0),
+        ("ToyCodec", 5),
+    ]
 
 
 def test_a_modality_is_added_beside_the_others(built):
@@ -95,8 +107,19 @@ def test_values_keep_their_types_on_the_way(built):
 
 RECIPES = [
     {},
-    {"a": None, "b": [1, {"c": 2.5}], "c": {"d": "1e-4", "e": "null", "f": ""}, "g": True, "h": -math.inf},
-    {"a": {"class_path": "x.Y", "init_args": {"d": "é: ü", "e": "a\nb", "f": "~", "g": "2024-01-01"}}},
+    {
+        "a": None,
+        "b": [1, {"c": 2.5}],
+        "c": {"d": "1e-4", "e": "null", "f": ""},
+        "g": True,
+        "h": -math.inf,
+    },
+    {
+        "a": {
+            "class_path": "x.Y",
+            "init_args": {"d": "é: ü", "e": "a\nb", "f": "~", "g": "2024-01-01"},
+        }
+    },
 ]
 
 

@@ -42,7 +42,11 @@ def imported(folder: str) -> set[str]:
                 names.update(alias.name.split(".")[0] for alias in node.names)
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.add(node.module.split(".")[0])
-    return {name for name in names if name not in sys.stdlib_module_names and not name.startswith("flowbind")}
+    return {
+        name
+        for name in names
+        if name not in sys.stdlib_module_names and not name.startswith("flowbind")
+    }
 
 
 CORE = {module_of(requirement) for requirement in PROJECT["dependencies"]}
@@ -90,11 +94,19 @@ def test_a_recipe_that_is_not_here_is_flowbind_s_own(own, capsys, within):
     recipe = own(within)
     assert shipped_recipes() == ["recipes/codecs/a.yaml"]
     assert locate("recipes/codecs/a.yaml") == recipe
-    assert capsys.readouterr().err == f"recipes/codecs/a.yaml: no such file here; flowbind's own is taken, {recipe}\n"
+    assert (
+        capsys.readouterr().err
+        == f"recipes/codecs/a.yaml: no such file here; flowbind's own is taken, {recipe}\n"
+    )
 
     Path("recipes/codecs").mkdir(parents=True)
     Path("recipes/codecs/a.yaml").write_text("x: 2")
-    for path in ("recipes/codecs/a.yaml", "codecs/a.yaml", "recipes/b.yaml", "/recipes/codecs/a.yaml"):
+    for path in (
+        "recipes/codecs/a.yaml",
+        "codecs/a.yaml",
+        "recipes/b.yaml",
+        "/recipes/codecs/a.yaml",
+    ):
         assert locate(path) == Path(path)
     assert capsys.readouterr().err == ""
 
@@ -108,7 +120,10 @@ def test_other_processes_are_silent(own, capsys, monkeypatch):
 
 def test_a_recipe_that_is_nowhere_is_told_from_those_that_there_are(tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
-    for given, meant in (("shapes.yaml", "recipes/shapes.yaml"), ("recipes/shape.yaml", "recipes/shapes.yaml")):
+    for given, meant in (
+        ("shapes.yaml", "recipes/shapes.yaml"),
+        ("recipes/shape.yaml", "recipes/shapes.yaml"),
+    ):
         for verb in ("fit", "test"):
             code, _, err = command(verb, "--config", given)
             assert code == 2
@@ -135,7 +150,9 @@ def outside(tmp_path_factory):
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(folder / "site")  # which is what installing a wheel of Python alone comes to
+    zipfile.ZipFile(wheel).extractall(
+        folder / "site"
+    )  # which is what installing a wheel of Python alone comes to
     (folder / "work").mkdir()
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     environment |= {"PYTHONPATH": str(folder / "site"), "OMP_NUM_THREADS": "1"}
@@ -143,7 +160,9 @@ def outside(tmp_path_factory):
     def run(*arguments):
         program = "from flowbind.cli import main; main()"
         command = [sys.executable, "-P", "-W", "ignore", "-c", program, *map(str, arguments)]
-        return subprocess.run(command, cwd=folder / "work", env=environment, capture_output=True, text=True)
+        return subprocess.run(
+            command, cwd=folder / "work", env=environment, capture_output=True, text=True
+        )
 
     run.folder = folder
     return run
@@ -151,7 +170,10 @@ def outside(tmp_path_factory):
 
 def test_a_wheel_holds_the_packages_their_weights_and_the_recipes(outside):
     site = outside.folder / "site"
-    there = {path.relative_to(site / "flowbind").as_posix() for path in (site / "flowbind/recipes").rglob("*.*")}
+    there = {
+        path.relative_to(site / "flowbind").as_posix()
+        for path in (site / "flowbind/recipes").rglob("*.*")
+    }
     assert there == {path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.*")}
     for kind in ("text", "image", "audio", "points"):
         assert (site / f"flowbind_{kind}/weights/small.safetensors").is_file()
@@ -160,12 +182,21 @@ def test_a_wheel_holds_the_packages_their_weights_and_the_recipes(outside):
 
 @pytest.mark.slow
 def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
-    done = outside("prepare", "shapes", "--samples", 30, "--test-samples", 6, "--out", "data/shapes")
+    done = outside(
+        "prepare", "shapes", "--samples", 30, "--test-samples", 6, "--out", "data/shapes"
+    )
     assert done.returncode == 0, done.stderr
-    small = [f"--model.init_args.drift.{key}={value}" for key, value in {"width": 16, "depth": 1}.items()]
+    small = [
+        f"--model.init_args.drift.{key}={value}" for key, value in {"width": 16, "depth": 1}.items()
+    ]
     for verb, options in {
         "encode": [],
-        "fit": [*small, "--data.init_args.batch_size=30", "--trainer.max_steps=2", "--trainer.val_check_interval=2"],
+        "fit": [
+            *small,
+            "--data.init_args.batch_size=30",
+            "--trainer.max_steps=2",
+            "--trainer.val_check_interval=2",
+        ],
         "test": [
             *small,
             "--data.init_args.batch_size=30",
@@ -175,8 +206,19 @@ def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
         done = outside(verb, "--config", "recipes/shapes.yaml", *options)
         assert done.returncode == 0, f"{verb}\n{done.stderr}"
         own = outside.folder / "site/flowbind/recipes/shapes.yaml"
-        assert f"recipes/shapes.yaml: no such file here; flowbind's own is taken, {own}" in done.stderr
-    done = outside("generate", "runs/shapes/model", "--from", "text=a red torus", "--to", "image", "--out", "made")
+        assert (
+            f"recipes/shapes.yaml: no such file here; flowbind's own is taken, {own}" in done.stderr
+        )
+    done = outside(
+        "generate",
+        "runs/shapes/model",
+        "--from",
+        "text=a red torus",
+        "--to",
+        "image",
+        "--out",
+        "made",
+    )
     assert done.returncode == 0, done.stderr
     assert list((outside.folder / "work/made").glob("*.png"))
     done = outside("modalities")

@@ -29,7 +29,13 @@ def test_the_whole_thread(world, command):
     assert code == 0, err
     assert f"fit: {STEPS}/{STEPS} steps done in" in err
     run = world / "run"
-    assert {p.name for p in run.iterdir()} >= {"config.yaml", "checkpoints", "model", "curves", "run.json"}
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml",
+        "checkpoints",
+        "model",
+        "curves",
+        "run.json",
+    }
 
     code, out, err = command("test", "--config", recipe)
     assert code == 0, err
@@ -37,13 +43,24 @@ def test_the_whole_thread(world, command):
     metrics = json.loads((run / "metrics.json").read_text())
     n = metrics["meta"]["samples"]
     for direction in ("word->vector", "vector->word"):
-        assert metrics["directions"][direction][f"accuracy/joint[probe,n={n}]"] > 0.9, metrics["directions"]
+        assert metrics["directions"][direction][f"accuracy/joint[probe,n={n}]"] > 0.9, metrics[
+            "directions"
+        ]
     assert (run / "metrics.md").is_file()
     assert (run / "gallery.png").is_file()
 
     # The command and Python give the same.
     code, out, err = command(
-        "generate", run / "model", "--from", "word=302", "--from", "word=113", "--to", "vector", "--out", world / "made"
+        "generate",
+        run / "model",
+        "--from",
+        "word=302",
+        "--from",
+        "word=113",
+        "--to",
+        "vector",
+        "--out",
+        world / "made",
     )
     assert code == 0, err
     files = [world / "made" / name for name in ("0-302.vector.vec", "1-113.vector.vec")]
@@ -51,7 +68,9 @@ def test_the_whole_thread(world, command):
     model = flowbind.load(run / "model")
     again = model.generate({"word": ["302", "113"]}, to=["vector"])["vector"]
     assert torch.equal(model.encode("vector", files), model.encode("vector", again))
-    torch.testing.assert_close(torch.stack(again), torch.tensor([[3.0, 0, 2], [1, 1, 3]]), atol=0.4, rtol=0)
+    torch.testing.assert_close(
+        torch.stack(again), torch.tensor([[3.0, 0, 2], [1, 1, 3]]), atol=0.4, rtol=0
+    )
 
     # Nothing is done twice.
     before = {p: p.stat().st_mtime_ns for p in world.rglob("*.safetensors")}
@@ -72,7 +91,9 @@ def test_files_without_labels(tmp_path, toys, command):
     ):
         code, _, err = command(*arguments)
         assert code == 0, err
-    direction = json.loads((tmp_path / "run/metrics.json").read_text())["directions"]["word->vector"]
+    direction = json.loads((tmp_path / "run/metrics.json").read_text())["directions"][
+        "word->vector"
+    ]
     measured = {name.split("[")[0] for name in direction if "[" in name}
     assert measured == {"frechet", "recall@1", "cycle"}
 
@@ -80,16 +101,32 @@ def test_files_without_labels(tmp_path, toys, command):
 def test_a_run_goes_on_where_it_stopped(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    short = ["fit", "--config", recipe, "--trainer.val_check_interval=6", "--training.decay=constant"]
-    assert command(*short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/whole")[0] == 0
-    assert command(*short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts")[0] == 0
+    short = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.val_check_interval=6",
+        "--training.decay=constant",
+    ]
+    assert (
+        command(*short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/whole")[0]
+        == 0
+    )
+    assert (
+        command(*short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts")[0]
+        == 0
+    )
     checkpoint = world / "parts/checkpoints/step=6.ckpt"
     code, _, err = command(
-        *short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/parts", f"--ckpt_path={checkpoint}"
+        *short,
+        "--trainer.max_steps=12",
+        f"--trainer.default_root_dir={world}/parts",
+        f"--ckpt_path={checkpoint}",
     )
     assert code == 0, err
     whole, parts = (
-        torch.load(world / name / "checkpoints/step=12.ckpt", weights_only=True) for name in ("whole", "parts")
+        torch.load(world / name / "checkpoints/step=12.ckpt", weights_only=True)
+        for name in ("whole", "parts")
     )
     assert whole["global_step"] == parts["global_step"] == 12
     for name, tensor in whole["state_dict"].items():
@@ -103,20 +140,32 @@ def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
     assert command("fit", "--config", recipe, *short)[0] == 0
     checkpoint = torch.load(world / "run/checkpoints/step=20.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 20
-    assert sorted(path.name for path in (world / "run/checkpoints").glob("*.ckpt")) == ["step=16.ckpt", "step=20.ckpt"]
+    assert sorted(path.name for path in (world / "run/checkpoints").glob("*.ckpt")) == [
+        "step=16.ckpt",
+        "step=20.ckpt",
+    ]
     released = flowbind.load(world / "run/model").networks.state_dict()
-    assert all(torch.equal(checkpoint["state_dict"][f"ema.{name}"], tensor) for name, tensor in released.items())
+    assert all(
+        torch.equal(checkpoint["state_dict"][f"ema.{name}"], tensor)
+        for name, tensor in released.items()
+    )
 
 
 def test_signals_while_training_lose_nothing(world, command, monkeypatch):
     """Three in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
-    monkeypatch.setattr("flowbind.train.ema.EACH", 4)  # so that the average waits where the signals come
+    monkeypatch.setattr(
+        "flowbind.train.ema.EACH", 4
+    )  # so that the average waits where the signals come
     monkeypatch.setattr("flowbind.train.ema.EVERY", 4)
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
     step = flowbind.Training.training_step
     fit = ["fit", "--config", recipe, "--trainer.max_steps=12", "--trainer.val_check_interval=12"]
-    for number, at, kept in ((signal.SIGINT, 3, {4}), (signal.SIGTERM, 4, {4, 5}), (signal.SIGUSR1, 8, {5, 9})):
+    for number, at, kept in (
+        (signal.SIGINT, 3, {4}),
+        (signal.SIGTERM, 4, {4, 5}),
+        (signal.SIGUSR1, 8, {5, 9}),
+    ):
 
         def interrupted(module, batch, index, number=number, at=at):
             if module.global_step == at:
@@ -131,7 +180,9 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
         assert "interrupted; run the same command again to go on" in err
         assert signal.getsignal(number) == handler
         assert not (world / "run/model").exists()
-        assert {path.name for path in (world / "run/checkpoints").glob("*.ckpt")} == {f"step={n}.ckpt" for n in kept}
+        assert {path.name for path in (world / "run/checkpoints").glob("*.ckpt")} == {
+            f"step={n}.ckpt" for n in kept
+        }
     code, _, err = command(*fit)
     assert code == 0, err
     assert "going on from" in err
@@ -141,10 +192,16 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
 
 def same_weights(run, other, step):
     """Weights, their average, and the optimiser's state, bit for bit."""
-    mine, others = (torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True) for folder in (run, other))
+    mine, others = (
+        torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True)
+        for folder in (run, other)
+    )
     assert any(name.startswith("ema.") for name in mine["state_dict"])
     assert mine["state_dict"].keys() == others["state_dict"].keys()
-    assert all(torch.equal(tensor, mine["state_dict"][name]) for name, tensor in others["state_dict"].items())
+    assert all(
+        torch.equal(tensor, mine["state_dict"][name])
+        for name, tensor in others["state_dict"].items()
+    )
     for one, two in zip(mine["optimizer_states"], others["optimizer_states"], strict=True):
         for key, state in one["state"].items():
             assert all(torch.equal(value, two["state"][key][name]) for name, value in state.items())
@@ -184,7 +241,12 @@ def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monk
 def test_no_place_to_write(world, command):
     (world / "taken").write_text("a file")
     for arguments in (
-        ["encode", "--config", world / "recipe.yaml", f"--data.init_args.store={world}/taken/store"],
+        [
+            "encode",
+            "--config",
+            world / "recipe.yaml",
+            f"--data.init_args.store={world}/taken/store",
+        ],
         ["prepare", "folder", "--source", world / "files", "--out", world / "taken/data"],
     ):
         code, _, err = command(*arguments)
@@ -194,8 +256,15 @@ def test_no_place_to_write(world, command):
 def test_another_recipe_keeps_the_old_run(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    assert command("fit", "--config", recipe, "--trainer.max_steps=5", "--trainer.val_check_interval=5")[0] == 0
-    code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6")
+    assert (
+        command(
+            "fit", "--config", recipe, "--trainer.max_steps=5", "--trainer.val_check_interval=5"
+        )[0]
+        == 0
+    )
+    code, _, err = command(
+        "fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6"
+    )
     assert code == 0
     assert "the run that was here is kept in" in err
     assert (world / "run/earlier.1/checkpoints/step=5.ckpt").is_file()
@@ -254,13 +323,23 @@ def test_mistakes_in_a_recipe(world, command):
             assert part in err, err
         assert not (world / "run").exists()
 
-    mistake("learning_rate", "learning_rat", "unknown key 'learning_rat'", "did you mean 'learning_rate'?")
+    mistake(
+        "learning_rate",
+        "learning_rat",
+        "unknown key 'learning_rat'",
+        "did you mean 'learning_rate'?",
+    )
     mistake("class_path: word", "class_path: wrod", "no class 'wrod'", "did you mean 'word'?")
     mistake("trainer:", "trianer:", "unknown key 'trianer'", "did you mean 'trainer'?")
     mistake("depth: 2", "detph: 2", "unknown key 'detph'", "did you mean 'depth'?")
     mistake("max_steps", "max_step", "did you mean 'max_steps'?")
     mistake("devices: 1", "devices: [", "line", "not YAML")
-    mistake("class_path: flowbind\n", "class_path: flowbnid\n", "no class 'flowbnid'", "did you mean 'flowbind'?")
+    mistake(
+        "class_path: flowbind\n",
+        "class_path: flowbnid\n",
+        "no class 'flowbnid'",
+        "did you mean 'flowbind'?",
+    )
     mistake("class_path: flowbind\n", "class_path: flowbind.FlowBnid\n", "FlowBnid", "FlowBind")
     mistake("batch_size: 64", "batch_size: many", "batch_size")
     mistake(
@@ -325,8 +404,26 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
 def test_nothing_is_replaced_without_a_word(world, command):
     recipe, model, out = world / "recipe.yaml", world / "run/model", world / "made"
     assert command("encode", "--config", recipe)[0] == 0
-    assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
-    again = ("generate", model, "--from", "word=123", "--from", "word=321", "--to", "vector", "--to", "word", "--out", out)
+    assert (
+        command(
+            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+        )[0]
+        == 0
+    )
+    again = (
+        "generate",
+        model,
+        "--from",
+        "word=123",
+        "--from",
+        "word=321",
+        "--to",
+        "vector",
+        "--to",
+        "word",
+        "--out",
+        out,
+    )
     code, first, err = command(*again)
     assert code == 0, err
     files = {path: path.stat().st_mtime_ns for path in map(Path, first.split())}
@@ -334,7 +431,10 @@ def test_nothing_is_replaced_without_a_word(world, command):
 
     code, printed, err = command(*again)
     assert (code, printed) == (2, "")
-    assert err == f"flowbind: {out}/0-123.vector.vec, and 3 more, is there already; --overwrite replaces it, or give another --out\n"
+    assert (
+        err
+        == f"flowbind: {out}/0-123.vector.vec, and 3 more, is there already; --overwrite replaces it, or give another --out\n"
+    )
     assert files == {path: path.stat().st_mtime_ns for path in files}
 
     code, printed, _ = command(*again, "--overwrite")
@@ -345,7 +445,12 @@ def test_nothing_is_replaced_without_a_word(world, command):
 def test_mistakes_of_generate(world, command):
     recipe, model = world / "recipe.yaml", world / "run/model"
     assert command("encode", "--config", recipe)[0] == 0
-    assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
+    assert (
+        command(
+            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+        )[0]
+        == 0
+    )
 
     def mistake(arguments, *said):
         code, out, err = command("generate", *arguments, "--out", world / "made")
@@ -358,15 +463,28 @@ def test_mistakes_of_generate(world, command):
 
     mistake([world / "none", "--from", "word=123", "--to", "vector"], "no such folder")
     mistake([world / "data", "--from", "word=123", "--to", "vector"], "not a released model")
-    mistake([model, "--from", "word=123", "--to", "vectro"], "no modality 'vectro'", "did you mean 'vector'?")
-    mistake([model, "--from", "wrod=123", "--to", "vector"], "no modality 'wrod'", "did you mean 'word'?")
+    mistake(
+        [model, "--from", "word=123", "--to", "vectro"],
+        "no modality 'vectro'",
+        "did you mean 'vector'?",
+    )
+    mistake(
+        [model, "--from", "wrod=123", "--to", "vector"],
+        "no modality 'wrod'",
+        "did you mean 'word'?",
+    )
     mistake([model, "--from", "vector=none.vec", "--to", "word"], "no such file")
     mistake([model, "--from", "word", "--to", "vector"], "--from takes NAME=VALUE")
     mistake([model, "--from", "word=12", "--to", "vector"], "'12' is no word of three digits")
     mistake([model, "--from", "word=123", "--to", "vector", "--solver", "eule"], "no solver 'eule'")
-    mistake([model, "--from", "word=123", "--to", "vector", "--steps", "0"], "steps must be a whole number, at least 1, not 0")
     mistake(
-        [model, "--from", "word=123", "--to", "vector", "--stpes", "3"], "no option --stpes; did you mean --steps?", "--help"
+        [model, "--from", "word=123", "--to", "vector", "--steps", "0"],
+        "steps must be a whole number, at least 1, not 0",
+    )
+    mistake(
+        [model, "--from", "word=123", "--to", "vector", "--stpes", "3"],
+        "no option --stpes; did you mean --steps?",
+        "--help",
     )
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
@@ -385,7 +503,9 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
     code, _, err = command(*args[:-1], tmp_path / "mine")
     assert (code, "not empty, and not written by" in err) == (2, True)
     assert (tmp_path / "mine/thesis.tex").read_text() == "x"
-    code, _, err = command("prepare", "folder", "--source", tmp_path / "none", "--out", tmp_path / "other")
+    code, _, err = command(
+        "prepare", "folder", "--source", tmp_path / "none", "--out", tmp_path / "other"
+    )
     assert (code, "no such folder" in err, (tmp_path / "other").exists()) == (2, True, False)
     code, _, err = command("prepare", "fodler", "--out", tmp_path / "other")
     assert (code, "did you mean 'folder'?" in err) == (2, True)
@@ -395,12 +515,25 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
 def test_every_precision_that_trains_is_tested(world, command, precision):
     """Networks are judged in their own precision, by measures that are not."""
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
-    short = ["--trainer.max_steps=20", "--trainer.val_check_interval=20", f"--trainer.precision={precision}"]
+    short = [
+        "--trainer.max_steps=20",
+        "--trainer.val_check_interval=20",
+        f"--trainer.precision={precision}",
+    ]
     assert command("fit", "--config", world / "recipe.yaml", *short)[0] == 0
     code, _, err = command("test", "--config", world / "recipe.yaml", *short)
     assert code == 0, err
     code, out, err = command(
-        "generate", world / "run/model", "--from", "word=203", "--to", "vector", "--to", "word", "--out", world / "out"
+        "generate",
+        world / "run/model",
+        "--from",
+        "word=203",
+        "--to",
+        "vector",
+        "--to",
+        "word",
+        "--out",
+        world / "out",
     )
     assert code == 0, err
     assert len(out.splitlines()) == 2
@@ -411,6 +544,8 @@ def test_training_where_no_signal_is_heard(world, command):
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     short = ("--trainer.max_steps=4", "--trainer.val_check_interval=4")
     with ThreadPoolExecutor(1) as pool:
-        code, _, err = pool.submit(command, "fit", "--config", world / "recipe.yaml", *short).result()
+        code, _, err = pool.submit(
+            command, "fit", "--config", world / "recipe.yaml", *short
+        ).result()
     assert code == 0, err
     assert (world / "run/checkpoints/step=4.ckpt").is_file()

@@ -28,7 +28,10 @@ def solid(count: int = 128, seed: int = 0, colour: float = 0.4) -> Tensor:
     """Points on a stretched ball somewhere in the world, with shape (count, 6)."""
     generator = torch.Generator().manual_seed(seed)
     axes, middle = 1 + 4 * torch.rand(2, 3, generator=generator)
-    place = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * axes + middle
+    place = (
+        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * axes
+        + middle
+    )
     return torch.cat([place, torch.full((count, 3), colour)], dim=1)
 
 
@@ -71,7 +74,10 @@ def test_the_size_of_record():
     with torch.device("meta"):
         net = codec.build()
         clouds = torch.empty(2, 2048, 3)
-    points = sum(below * above + 3 * above for below, above in ((3, 128), (128, 256), (256, 512), (512, 1024)))
+    points = sum(
+        below * above + 3 * above
+        for below, above in ((3, 128), (128, 256), (256, 512), (512, 1024))
+    )
     dense = (1024, 1024), (1024, 768), (768, 1024), (1024, 2048), (2048, 3 * 2048)
     expected = points + sum(below * above + above for below, above in dense)
     assert sum(p.numel() for p in net.parameters()) == expected == 18_006_784
@@ -109,8 +115,12 @@ def test_place_and_size_do_not_matter(codec):
     moved = [torch.cat([raw[:, :3] * 1000 + 1e5, raw[:, 3:] / 2], dim=1) for raw in raws]
     torch.testing.assert_close(codec.encode(moved), codec.encode(raws), atol=1e-4, rtol=0)
     prepared = codec.prepare(raws).double()
-    torch.testing.assert_close(prepared.mean(1), torch.zeros_like(prepared[:, 0]), atol=1e-7, rtol=0)
-    torch.testing.assert_close(prepared.norm(dim=2).amax(1), torch.ones(5, dtype=torch.double), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        prepared.mean(1), torch.zeros_like(prepared[:, 0]), atol=1e-7, rtol=0
+    )
+    torch.testing.assert_close(
+        prepared.norm(dim=2).amax(1), torch.ones(5, dtype=torch.double), atol=1e-6, rtol=0
+    )
 
 
 @pytest.mark.parametrize("count", [1, 32, 64, 500])
@@ -119,13 +129,17 @@ def test_any_number_of_points(codec, count):
     assert codec.prepare([raw]).shape == (1, 128, 3)
     assert codec.encode([raw]).isfinite().all()
     if 128 % count == 0:  # points that repeat evenly change nothing
-        torch.testing.assert_close(codec.encode([raw]), codec.encode([raw.repeat(128 // count, 1)]), atol=2e-6, rtol=0)
+        torch.testing.assert_close(
+            codec.encode([raw]), codec.encode([raw.repeat(128 // count, 1)]), atol=2e-6, rtol=0
+        )
 
 
 def test_a_far_small_cloud_keeps_its_shape():
     cloud = solid()[None]
     far = cloud.double() * 1e-2 + 50
-    torch.testing.assert_close(to_unit_sphere(far.float())[..., :3], to_unit_sphere(cloud)[..., :3], atol=3e-4, rtol=0)
+    torch.testing.assert_close(
+        to_unit_sphere(far.float())[..., :3], to_unit_sphere(cloud)[..., :3], atol=3e-4, rtol=0
+    )
     assert torch.equal(to_unit_sphere(cloud)[..., 3:], cloud[..., 3:])
 
 
@@ -138,16 +152,22 @@ def test_a_cloud_in_one_place_stays_in_one_place(count):
 def test_colours_are_encoded_where_they_are_asked_for(codec, tmp_path):
     coloured = untrained(tmp_path, colours=True)
     raws = [solid(colour=0.1), solid(colour=0.9)]
-    apart, alike = ((one.encode(raws)[0] - one.encode(raws)[1]).abs().max() for one in (coloured, codec))
+    apart, alike = (
+        (one.encode(raws)[0] - one.encode(raws)[1]).abs().max() for one in (coloured, codec)
+    )
     assert apart > 1e-3
     assert alike == 0
     decoded = coloured.decode(1e3 * coloured.encode(raws))
-    assert all(raw.shape == (128, 6) and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded)
+    assert all(
+        raw.shape == (128, 6) and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded
+    )
     assert torch.stack(decoded)[..., 3:].std() > 0
 
 
 def test_the_laws_of_a_modality(codec, tmp_path):
-    names = {"flowbind.codecs": {"point-autoencoder": "flowbind_points.autoencoder:PointAutoencoder"}}
+    names = {
+        "flowbind.codecs": {"point-autoencoder": "flowbind_points.autoencoder:PointAutoencoder"}
+    }
     with distribution(tmp_path / "site", "point-autoencoder", names):
         check_modality(Points(codec), [solid(seed=seed) for seed in range(3)], tmp_path)
 
@@ -158,7 +178,10 @@ def test_the_laws_of_a_modality(codec, tmp_path):
 def test_without_weights_it_says_how_to_train_them():
     codec = PointAutoencoder()
     for use in (lambda: codec.encode([solid(2048)]), codec.fingerprint):
-        with pytest.raises(ValueError, match=r"without weights: train them with recipes/codecs/point_autoencoder.yaml"):
+        with pytest.raises(
+            ValueError,
+            match=r"without weights: train them with recipes/codecs/point_autoencoder.yaml",
+        ):
             use()
     with pytest.raises(FileNotFoundError, match=r"none.safetensors: no such weights"):
         PointAutoencoder(weights="none.safetensors").encode([solid(2048)])
@@ -181,10 +204,14 @@ def test_impossible_sizes_are_refused(sizes):
 
 def test_the_loss_is_the_squared_chamfer_distance_and_colours(codec):
     for colours in (False, True):
-        training = PointAutoencoderTraining(PointAutoencoder(**TINY, colours=colours), "unused.safetensors")
+        training = PointAutoencoderTraining(
+            PointAutoencoder(**TINY, colours=colours), "unused.safetensors"
+        )
         training.configure_model()
         latents = torch.randn(3, 16, generator=torch.Generator().manual_seed(0))
-        clouds = torch.randn(3, 100, 6, generator=torch.Generator().manual_seed(1))[..., : 6 if colours else 3]
+        clouds = torch.randn(3, 100, 6, generator=torch.Generator().manual_seed(1))[
+            ..., : 6 if colours else 3
+        ]
         made = training.net.decode(latents)
         distances = torch.cdist(made[..., :3].double(), clouds[..., :3].double())
         expected = squared_chamfer(made[..., :3], clouds[..., :3]).mean()
@@ -196,13 +223,18 @@ def test_the_loss_is_the_squared_chamfer_distance_and_colours(codec):
 
 
 def test_a_latent_in_training_is_of_half_the_points(codec):
-    training, clouds = PointAutoencoderTraining(codec, "unused.safetensors"), codec.prepare([solid()])
+    training, clouds = (
+        PointAutoencoderTraining(codec, "unused.safetensors"),
+        codec.prepare([solid()]),
+    )
     training.configure_model()
     streams = draws.streams(0, torch.arange(4))
     trained = training.encode(clouds.expand(4, -1, -1), streams=streams)
     assert trained.std(0).min() > 0
     torch.testing.assert_close(training.encode(clouds, streams=streams[2:3]), trained[2:3])
-    assert torch.equal(training.eval().encode(clouds, streams=streams[:1]), training.net.encode(clouds))
+    assert torch.equal(
+        training.eval().encode(clouds, streams=streams[:1]), training.net.encode(clouds)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 5, 64, 127, 128])
@@ -236,13 +268,19 @@ def test_training_lowers_the_distance_and_exports(tmp_path):
     before = distance(training.net.eval())
     training.net.train()
     loader = DataLoader([RawBatch.of([clouds], step=step) for step in range(150)], batch_size=None)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(max_steps=150, accelerator="cpu", limit_val_batches=1, **quiet).fit(training, loader, loader)
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    Trainer(max_steps=150, accelerator="cpu", limit_val_batches=1, **quiet).fit(
+        training, loader, loader
+    )
     after = distance(training.net.eval())
     assert after < before / 5
     made = torch.stack(codec.decode(codec.encode(raws)))[..., :3]
     assert squared_chamfer(made, clouds).mean().item() == pytest.approx(after, rel=0.05)  # float16
-    of_every_solid = torch.stack([squared_chamfer(cloud.expand_as(clouds), clouds) for cloud in made])
+    of_every_solid = torch.stack(
+        [squared_chamfer(cloud.expand_as(clouds), clouds) for cloud in made]
+    )
     assert torch.equal(of_every_solid.argmin(1), torch.arange(len(clouds)))
 
 
@@ -261,7 +299,18 @@ def folder(tmp_path) -> Path:
 
 
 def test_from_a_folder_of_meshes_to_weights(folder, capsys):
-    main(["prepare", "folder", "--source", f"{folder}/meshes", "--out", f"{folder}/data", "--val", "0.25"])
+    main(
+        [
+            "prepare",
+            "folder",
+            "--source",
+            f"{folder}/meshes",
+            "--out",
+            f"{folder}/data",
+            "--val",
+            "0.25",
+        ]
+    )
     codec = "--model.init_args.codec.init_args"
     fit = [
         *("fit", "--config", str(RECIPE)),

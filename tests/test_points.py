@@ -18,7 +18,9 @@ from flowbind.data.raw import RawBatch
 def cloud(count: int = POINTS, seed: int = 0, radius: float = 0.8) -> Tensor:
     """Points on a sphere, each with a colour that 8 bits hold exactly."""
     generator = torch.Generator().manual_seed(seed)
-    place = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * radius
+    place = (
+        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * radius
+    )
     colour = torch.randint(256, (count, 3), generator=generator) / 255
     return torch.cat([place, colour], dim=1)
 
@@ -39,7 +41,9 @@ def ply(encoding: str, rows: list[tuple], properties: str, count: int | None = N
     ]
     head = "\n".join([*header, *lines, "end_header", ""]).encode()
     if encoding == "ascii":
-        return head + "\n".join(" ".join(str(value) for value in row) for row in rows).encode() + b"\n"
+        return (
+            head + "\n".join(" ".join(str(value) for value in row) for row in rows).encode() + b"\n"
+        )
     codes = {"float": "f4", "double": "f8", "uchar": "u1", "ushort": "u2"}
     order = "<" if "little" in encoding else ">"
     kinds = [(part.split()[1], order + codes[part.split()[0]]) for part in properties.split(", ")]
@@ -56,7 +60,9 @@ def test_what_was_written_is_read(points, tmp_path):
     read = points.read(tmp_path / "a.ply")
     assert read.dtype == torch.float32
     assert torch.equal(read, raw)
-    points.write(raw[:, :] + torch.tensor([0, 0, 0, 0.3 / 255, 5, -5]), tmp_path / "a.ply")  # between and beyond 8 bits
+    points.write(
+        raw[:, :] + torch.tensor([0, 0, 0, 0.3 / 255, 5, -5]), tmp_path / "a.ply"
+    )  # between and beyond 8 bits
     assert torch.equal(points.read(str(tmp_path / "a.ply"))[:, 3], raw[:, 3])
     assert torch.equal(points.read(tmp_path / "a.ply")[:, 4:].unique(), torch.tensor([0.0, 1.0]))
 
@@ -75,7 +81,11 @@ def test_a_written_file_is_what_others_read(points, tmp_path):
     ("properties", "rows", "colour"),
     [
         ("float x, float y, float z", [(1.5, -2, 3)], (0.5, 0.5, 0.5)),
-        ("double z, double y, double x, uchar red, uchar green, uchar blue", [(3, -2, 1.5, 255, 0, 51)], (1, 0, 0.2)),
+        (
+            "double z, double y, double x, uchar red, uchar green, uchar blue",
+            [(3, -2, 1.5, 255, 0, 51)],
+            (1, 0, 0.2),
+        ),
         (
             "float x, float y, float z, ushort red, ushort green, ushort blue",
             [(1.5, -2, 3, 65535, 0, 13107)],
@@ -103,7 +113,9 @@ def test_a_mesh_is_sampled_on_its_surface(points, tmp_path, suffix):
     assert torch.equal(read, points.read(file))
     assert (read[:, 3:] == 0.5).all()
     assert torch.allclose(
-        (read[:, :3].abs() - torch.tensor([1, 1, 2])).abs().amin(1), torch.zeros(len(read)), atol=1e-6
+        (read[:, :3].abs() - torch.tensor([1, 1, 2])).abs().amin(1),
+        torch.zeros(len(read)),
+        atol=1e-6,
     )
     ends = ((read[:, 2].abs() - 2).abs() < 1e-6).float().mean()
     assert ends == pytest.approx(8 / 40, abs=0.03)  # by area
@@ -214,7 +226,9 @@ def test_shapes_and_ranges(codec):
     assert latents.dtype == codec.dtype
     decoded = codec.decode(latents)
     assert [raw.shape for raw in decoded] == [(POINTS, 6)] * 3
-    assert all(raw.isfinite().all() and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded)
+    assert all(
+        raw.isfinite().all() and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded
+    )
     assert codec.encode(decoded).isfinite().all()
 
 
@@ -237,7 +251,9 @@ def test_any_number_of_points(codec, count):
     assert codec.prepare([cloud(count)]).shape == (1, POINTS, 6)
     assert codec.encode([cloud(count)]).isfinite().all()
     few = cloud(512)
-    assert torch.allclose(codec.encode([few]), codec.encode([few.repeat_interleave(2, 0)]), atol=1e-5)
+    assert torch.allclose(
+        codec.encode([few]), codec.encode([few.repeat_interleave(2, 0)]), atol=1e-5
+    )
 
 
 def test_scale_is_of_the_world(codec):
@@ -246,7 +262,9 @@ def test_scale_is_of_the_world(codec):
     millimetres = SmallPoints(scale=1000)
     latents = millimetres.encode([raw * metric])
     assert torch.allclose(latents, codec.encode([raw]), atol=1e-4)
-    assert torch.allclose(millimetres.decode(latents)[0], codec.decode(latents)[0] * metric, rtol=1e-5)
+    assert torch.allclose(
+        millimetres.decode(latents)[0], codec.decode(latents)[0] * metric, rtol=1e-5
+    )
     with pytest.raises(ValueError, match="scale is 0"):
         SmallPoints(scale=0)
 
@@ -272,9 +290,14 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
 
     generator = np.random.default_rng(5)
     scenes = draw(100, generator)
-    vertices = [sample(SOLIDS[SHAPES[k]], scenes.take(np.array([i])), generator)[0] for i, k in enumerate(scenes.shape)]
+    vertices = [
+        sample(SOLIDS[SHAPES[k]], scenes.take(np.array([i])), generator)[0]
+        for i, k in enumerate(scenes.shape)
+    ]
     raws = [
-        torch.tensor(np.stack([v["x"], v["y"], v["z"], v["red"] / 255, v["green"] / 255, v["blue"] / 255], 1)).float()
+        torch.tensor(
+            np.stack([v["x"], v["y"], v["z"], v["red"] / 255, v["green"] / 255, v["blue"] / 255], 1)
+        ).float()
         for v in vertices
     ]
     decoded = codec.decode(codec.encode(raws))
@@ -312,8 +335,12 @@ def trained(raws, tmp_path_factory):
         training = PointsCodecTraining(codec, weights, learning_rate=3e-3, compared=64, cycle=cycle)
         inputs = codec.training_inputs(raws)
         loader = DataLoader([RawBatch.of(inputs, step=step) for step in range(90)], batch_size=None)
-        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-        Trainer(max_steps=90, accelerator="cpu", limit_val_batches=1, **quiet).fit(training, loader, loader)
+        quiet = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        Trainer(max_steps=90, accelerator="cpu", limit_val_batches=1, **quiet).fit(
+            training, loader, loader
+        )
         return training.eval()
 
     return train
@@ -359,11 +386,15 @@ def test_preview(points):
 
 def test_preview_shows_what_is_nearest(points):
     place = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) - 0.5
-    red = torch.cat([place, torch.full((400, 1), 0.5), torch.tensor([[1.0, 0, 0]]).expand(400, 3)], 1)
+    red = torch.cat(
+        [place, torch.full((400, 1), 0.5), torch.tensor([[1.0, 0, 0]]).expand(400, 3)], 1
+    )
     blue = red * torch.tensor([1, 1, -1, 0, 0, 0]) + torch.tensor([0, 0, 0, 0, 0, 1])
     picture = np.asarray(points.preview(torch.cat([red, blue]))).astype(int)
     middle = picture[30:50, 54:74]
-    assert (middle[..., 0] > middle[..., 2]).mean() > 0.95  # the upper sheet covers the lower one from above
+    assert (
+        middle[..., 0] > middle[..., 2]
+    ).mean() > 0.95  # the upper sheet covers the lower one from above
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -384,6 +415,8 @@ def test_preview_of_clouds_of_any_size(points, scale):
 
 
 def test_preview_of_a_large_cloud_is_that_of_a_part(points):
-    large, part = (np.asarray(points.preview(cloud(count))).astype(float) for count in (100_000, 4096))
+    large, part = (
+        np.asarray(points.preview(cloud(count))).astype(float) for count in (100_000, 4096)
+    )
     ink = [(picture != 255).any(-1) for picture in (large, part)]
     assert ink[0].sum() / ink[1].sum() == pytest.approx(1, abs=0.03)

@@ -79,7 +79,9 @@ def test_latents_are_the_encoder_s_embeddings(models):
     expected = SentenceTransformer(str(models / "encoder"), device="cpu").encode(CAPTIONS)
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-5)
     assert (found.norm(dim=1) - 1).abs().min() > 0.01
-    assert torch.allclose(codec_of(models, normalize=True).encode(CAPTIONS), F.normalize(found), atol=1e-5)
+    assert torch.allclose(
+        codec_of(models, normalize=True).encode(CAPTIONS), F.normalize(found), atol=1e-5
+    )
 
 
 def test_the_wrong_width_is_refused(models):
@@ -89,7 +91,10 @@ def test_the_wrong_width_is_refused(models):
 
 def test_the_fingerprint_is_the_encoder_s(models, tmp_path):
     held = codec_of(models).fingerprint()
-    assert codec_of(models, "gpt2", prefix=5, weights="x.safetensors", temperature=1.0).fingerprint() == held
+    assert (
+        codec_of(models, "gpt2", prefix=5, weights="x.safetensors", temperature=1.0).fingerprint()
+        == held
+    )
     assert codec_of(models, normalize=True).fingerprint() != held
     moved = tmp_path / "moved"
     shutil.copytree(models / "encoder", moved)
@@ -113,7 +118,9 @@ def test_a_released_model_needs_no_other_folder(models, random_codec, tmp_path):
         shutil.copytree(place, tmp_path / "mine" / Path(place).name)
     shutil.copy(random_codec.file, tmp_path / "mine/trained.safetensors")
     language_model = str(tmp_path / "mine" / Path(random_codec.language_model).name)
-    codec = codec_of(tmp_path / "mine", language_model, weights=str(tmp_path / "mine/trained.safetensors"))
+    codec = codec_of(
+        tmp_path / "mine", language_model, weights=str(tmp_path / "mine/trained.safetensors")
+    )
     received = as_received(Text(codec), "text", tmp_path / "mine")
     assert received.fingerprint() == random_codec.fingerprint()
     assert torch.equal(received.encode(CAPTIONS), random_codec.encode(CAPTIONS))
@@ -129,7 +136,9 @@ def test_the_projector_is_the_published_one():
     state, x = projector.state_dict(), latents(4).double()
     hidden = (x @ state["net.0.weight"].T + state["net.0.bias"]).tanh()
     out = (hidden @ state["net.2.weight"].T + state["net.2.bias"]).reshape(4, 3, WIDTH)
-    normed = (out - out.mean(2, keepdim=True)) / (out.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    normed = (out - out.mean(2, keepdim=True)) / (
+        out.var(2, unbiased=False, keepdim=True) + 1e-5
+    ).sqrt()
     assert torch.allclose(projector(x), normed * state["ln.weight"] + state["ln.bias"], atol=1e-12)
     with torch.device("meta"):
         sizes = {name: tuple(p.shape) for name, p in Projector(768, 1152, 3).named_parameters()}
@@ -148,7 +157,9 @@ def slowly(codec: SentencePrefixLM, latent: torch.Tensor) -> list[int]:
     while len(pieces) <= codec.longest and pieces[1:][-1:] != [end]:
         embedded = codec.net.lm.get_input_embeddings()(torch.tensor([pieces]))
         read = torch.cat([codec.net.projector(latent[None]), embedded], dim=1)
-        pieces.append(codec.net.lm(inputs_embeds=read, use_cache=False).logits[0, -1].argmax().item())
+        pieces.append(
+            codec.net.lm(inputs_embeds=read, use_cache=False).logits[0, -1].argmax().item()
+        )
     return pieces[1:]
 
 
@@ -165,7 +176,10 @@ def test_what_is_written_is_the_likeliest_at_each_step(random_codec):
 
 def test_it_writes_as_transformers_does(random_codec):
     x, (beginning, end) = latents(6), random_codec.ends
-    prefix = torch.cat([random_codec.net.projector(x), random_codec.net.embed(torch.full((6, 1), beginning))], dim=1)
+    prefix = torch.cat(
+        [random_codec.net.projector(x), random_codec.net.embed(torch.full((6, 1), beginning))],
+        dim=1,
+    )
     theirs = random_codec.net.lm.generate(
         inputs_embeds=prefix,
         attention_mask=torch.ones(prefix.shape[:2], dtype=torch.long),
@@ -174,7 +188,9 @@ def test_it_writes_as_transformers_does(random_codec):
         eos_token_id=end,
         pad_token_id=end,
     )
-    assert torch.equal(random_codec.net.write(x, beginning, end, random_codec.longest, 0.0, None), theirs)
+    assert torch.equal(
+        random_codec.net.write(x, beginning, end, random_codec.longest, 0.0, None), theirs
+    )
 
 
 def test_a_caption_ends_where_its_end_is_drawn():
@@ -188,7 +204,9 @@ def test_a_caption_ends_where_its_end_is_drawn():
 
         def forward(self, inputs_embeds, past_key_values=None, use_cache=True):
             following = (inputs_embeds.argmax(2) - torch.tensor([[1], [2]])) % 8
-            return type("Out", (), {"logits": F.one_hot(following, 8).float(), "past_key_values": None})
+            return type(
+                "Out", (), {"logits": F.one_hot(following, 8).float(), "past_key_values": None}
+            )
 
     net = PrefixNet(Counting(), EMBEDDED, 3)
     assert net.write(latents(2), 4, 0, 9, 0.0, None).tolist() == [[3, 2, 1, 0], [2, 0, 0, 0]]
@@ -209,7 +227,10 @@ def test_sampling_obeys_its_generator(random_codec):
     kept = random_codec.temperature
     random_codec.temperature = 1.0
     try:
-        seeded = [random_codec.decode(latents(6), torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+        seeded = [
+            random_codec.decode(latents(6), torch.Generator().manual_seed(seed))
+            for seed in (0, 0, 1)
+        ]
         assert seeded[0] == seeded[1] != seeded[2]
     finally:
         random_codec.temperature = kept
@@ -241,7 +262,11 @@ def training_of(codec: SentencePrefixLM, export: Path, **more) -> PrefixTraining
 @pytest.mark.parametrize("kind", ["gemma", "gpt2"])
 def test_the_loss_is_the_mean_over_pieces(models, tmp_path, kind):
     codec = codec_of(models, kind)
-    training, x, pieces = training_of(codec, tmp_path / "x"), latents(len(CAPTIONS)), codec.cut(CAPTIONS)
+    training, x, pieces = (
+        training_of(codec, tmp_path / "x"),
+        latents(len(CAPTIONS)),
+        codec.cut(CAPTIONS),
+    )
     spent = []
     with torch.no_grad():
         for latent, row in zip(x, pieces, strict=True):  # one by one, so without any padding
@@ -250,7 +275,9 @@ def test_the_loss_is_the_mean_over_pieces(models, tmp_path, kind):
             read = torch.cat([training.net.projector(latent[None]), read], dim=1)
             logits = training.net.lm(inputs_embeds=read).logits[0, codec.prefix :]
             spent += (-logits.log_softmax(1).gather(1, row[:, None])).flatten().tolist()
-        errors = training.reconstruction(x, x, F.pad(pieces, (0, 5), value=PAST), streams=torch.arange(len(x)))
+        errors = training.reconstruction(
+            x, x, F.pad(pieces, (0, 5), value=PAST), streams=torch.arange(len(x))
+        )
         assert errors.tolist() == pytest.approx(spent, rel=1e-4)
 
 
@@ -264,15 +291,24 @@ def test_noise_is_a_share_of_each_feature_s_spread(models, tmp_path):
     assert torch.equal(training.errors(batch, 0.0)["reconstruction"], x)
 
 
-def fit(training: PrefixTraining, folder: Path, steps: int, ckpt_path: Path | None = None, **trainer) -> None:
+def fit(
+    training: PrefixTraining, folder: Path, steps: int, ckpt_path: Path | None = None, **trainer
+) -> None:
     from lightning.pytorch import Trainer
 
     write_manifest(folder / "all.jsonl", ({"text": caption} for caption in CAPTIONS))
     data = RawDataModule(Text(), *[str(folder / "all.jsonl")] * 2, batch_size=len(CAPTIONS))
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False, "num_sanity_val_steps": 0}
+    quiet = {
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": False,
+        "num_sanity_val_steps": 0,
+    }
     quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "default_root_dir": folder}
     quiet |= {"val_check_interval": steps, "check_val_every_n_epoch": None}
-    Trainer(max_steps=steps, **(quiet | trainer)).fit(training, datamodule=data, ckpt_path=ckpt_path)
+    Trainer(max_steps=steps, **(quiet | trainer)).fit(
+        training, datamodule=data, ckpt_path=ckpt_path
+    )
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +343,11 @@ def loss_of(codec: SentencePrefixLM, net: PrefixNet) -> float:
     training = PrefixTraining(codec, "")
     training.net = net
     with torch.no_grad():
-        return training.errors(RawBatch.of(codec.training_inputs(CAPTIONS)), 0.0)["reconstruction"].mean().item()
+        return (
+            training.errors(RawBatch.of(codec.training_inputs(CAPTIONS)), 0.0)["reconstruction"]
+            .mean()
+            .item()
+        )
 
 
 def test_a_projector_alone_learns(models, tmp_path):
@@ -316,9 +356,13 @@ def test_a_projector_alone_learns(models, tmp_path):
     before = loss_of(codec, training.net)
     fit(training, tmp_path, 30)
     assert loss_of(codec, codec.net) < before - 0.3
-    assert set(load_file(codec.file)) == {f"projector.{name}" for name in Projector(2, 2, 2).state_dict()}
+    assert set(load_file(codec.file)) == {
+        f"projector.{name}" for name in Projector(2, 2, 2).state_dict()
+    }
     held = codec.build().lm.state_dict()
-    assert all(torch.equal(tensor, held[name]) for name, tensor in training.net.lm.state_dict().items())
+    assert all(
+        torch.equal(tensor, held[name]) for name, tensor in training.net.lm.state_dict().items()
+    )
 
 
 def test_low_rank_changes_are_exported(models, tmp_path):
@@ -332,9 +376,13 @@ def test_low_rank_changes_are_exported(models, tmp_path):
         plain = PrefixNet(codec.build().lm, EMBEDDED, 3)
         plain.projector = codec.net.projector
         assert torch.allclose(found, expected, atol=1e-4)
-        assert (plain(latents(4), pieces) - expected).abs().max() > 0.01  # the language model did change
+        assert (
+            plain(latents(4), pieces) - expected
+        ).abs().max() > 0.01  # the language model did change
     assert loss_of(codec, codec.net) < before - 0.3
-    ranks = {tensor.shape[0] for name, tensor in load_file(codec.file).items() if name.endswith(".down")}
+    ranks = {
+        tensor.shape[0] for name, tensor in load_file(codec.file).items() if name.endswith(".down")
+    }
     assert ranks == {4}
     with pytest.raises(ValueError, match="no linear layers"):
         training_of(codec_of(models, "gpt2"), tmp_path / "x", tune="lora")
@@ -344,11 +392,15 @@ def test_low_rank_changes_are_exported(models, tmp_path):
 def test_what_learns_is_in_float32(models, tmp_path, tune):
     codec = codec_of(models, "half", weights=str(tmp_path / "h.safetensors"))
     training = training_of(codec, codec.file, tune=tune)
-    training.errors(RawBatch.of([latents(len(CAPTIONS)), codec.cut(CAPTIONS)]), 0.0)["reconstruction"].mean().backward()
+    training.errors(RawBatch.of([latents(len(CAPTIONS)), codec.cut(CAPTIONS)]), 0.0)[
+        "reconstruction"
+    ].mean().backward()
     learning = [parameter for parameter in training.parameters() if parameter.requires_grad]
     assert {parameter.dtype for parameter in learning} == {torch.float32}
     assert all(parameter.grad.isfinite().all() for parameter in learning)
-    assert not any(part.training for part in training.net.lm.modules() if isinstance(part, torch.nn.Dropout))
+    assert not any(
+        part.training for part in training.net.lm.modules() if isinstance(part, torch.nn.Dropout)
+    )
     save_file(trained(training.net), codec.file)
     assert {parameter.dtype for parameter in codec.net.lm.parameters()} == {torch.bfloat16}
     assert len(codec.decode(latents(2))) == 2
@@ -369,7 +421,9 @@ def test_a_checkpoint_holds_what_is_trained_and_resumes(models, tmp_path, tune):
     fit(again, tmp_path, 4, ckpt_path=first)
     expected = trained(through.net)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in trained(again.net).items())
-    assert not torch.allclose(state["net.projector.ln.bias"], expected["projector.ln.bias"], atol=1e-5)
+    assert not torch.allclose(
+        state["net.projector.ln.bias"], expected["projector.ln.bias"], atol=1e-5
+    )
 
 
 # Mistakes
@@ -387,7 +441,12 @@ def test_an_untrained_decoder_says_what_to_do(models, tmp_path):
     codec = codec_of(models)
     refused(lambda: codec.decode(latents(1)), "recipes/codecs/text_decoder.yaml", "`weights`")
     codec = codec_of(models, weights=str(tmp_path / "none.safetensors"))
-    refused(lambda: codec.decode(latents(1)), "none.safetensors", "text_decoder.yaml", error=FileNotFoundError)
+    refused(
+        lambda: codec.decode(latents(1)),
+        "none.safetensors",
+        "text_decoder.yaml",
+        error=FileNotFoundError,
+    )
 
 
 def test_other_weights_are_refused(models, random_codec, tmp_path):
@@ -397,9 +456,12 @@ def test_other_weights_are_refused(models, random_codec, tmp_path):
         "projector.ln.bias": without,
         "lm.something": state | {"lm.something": torch.zeros(1)},
         "projector.net.2": state | {"projector.net.2.weight": torch.zeros(2, 2)},
-        "nowhere": state | {"lora.nowhere.up": torch.zeros(1, 1), "lora.nowhere.down": torch.zeros(1, 1)},
+        "nowhere": state
+        | {"lora.nowhere.up": torch.zeros(1, 1), "lora.nowhere.down": torch.zeros(1, 1)},
     }
-    codec = codec_of(models, Path(random_codec.language_model).name, weights=str(tmp_path / "other.safetensors"))
+    codec = codec_of(
+        models, Path(random_codec.language_model).name, weights=str(tmp_path / "other.safetensors")
+    )
     for said, damaged in damages.items():
         save_file(damaged, codec.file)
         refused(lambda: codec.net, "other.safetensors", said)
@@ -409,8 +471,20 @@ def test_other_weights_are_refused(models, random_codec, tmp_path):
 
 def test_models_that_cannot_be_had_say_what_to_do(models, random_codec, tmp_path, monkeypatch):
     hub = SentencePrefixLM(weights=random_codec.weights)
-    refused(lambda: hub.encode(CAPTIONS), "google/embeddinggemma-300m", "`hf auth login`", "`encoder`", "folder")
-    refused(lambda: hub.decode(latents(1)), "google/gemma-3-1b-pt", "`hf auth login`", "`language_model`", "folder")
+    refused(
+        lambda: hub.encode(CAPTIONS),
+        "google/embeddinggemma-300m",
+        "`hf auth login`",
+        "`encoder`",
+        "folder",
+    )
+    refused(
+        lambda: hub.decode(latents(1)),
+        "google/gemma-3-1b-pt",
+        "`hf auth login`",
+        "`language_model`",
+        "folder",
+    )
     partial = tmp_path / "partial"
     shutil.copytree(models / "gemma", partial)
     state = load_file(partial / "model.safetensors")
@@ -418,7 +492,9 @@ def test_models_that_cannot_be_had_say_what_to_do(models, random_codec, tmp_path
     save_file(state, partial / "model.safetensors", metadata={"format": "pt"})
     refused(codec_of(models, language_model=str(partial)).build, "partial", "lacks")
     (partial / "model.safetensors").unlink()
-    refused(codec_of(models, language_model=str(partial)).build, "partial", "no causal language model")
+    refused(
+        codec_of(models, language_model=str(partial)).build, "partial", "no causal language model"
+    )
     for file in partial.glob("token*"):
         file.unlink()
     refused(lambda: codec_of(models, language_model=str(partial)).tokenizer, "partial", "token")

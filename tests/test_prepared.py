@@ -17,7 +17,15 @@ def prepare(tmp_path, toys, command):
     """Runs `flowbind prepare folder` on the toy world."""
 
     def run(*options, out="data", code=0):
-        arguments = ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / out, *options]
+        arguments = [
+            "prepare",
+            "folder",
+            "--source",
+            tmp_path / "files",
+            "--out",
+            tmp_path / out,
+            *options,
+        ]
         ended, _, err = command(*arguments)
         assert ended == code, err
         return err.splitlines()[-1]
@@ -33,12 +41,21 @@ def world(tmp_path):
 
 def content(folder):
     """All files; the recipe without the folder's own name, and without its digest, which hangs on that."""
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
     if "recipe.yaml" not in files:
         return files
     state = json.loads(files["prepared.json"])
     del state["files"]["recipe.yaml"]
-    recipe = files["recipe.yaml"].decode().replace(str(folder), "HERE").replace(f"runs/{folder.name}", "RUN")
+    recipe = (
+        files["recipe.yaml"]
+        .decode()
+        .replace(str(folder), "HERE")
+        .replace(f"runs/{folder.name}", "RUN")
+    )
     return files | {"prepared.json": json.dumps(state), "recipe.yaml": recipe}
 
 
@@ -54,7 +71,9 @@ def test_files_that_come_and_go_are_told(prepare, world):
         (train / f"train0002{suffix}").unlink()
         (train / f"train0005{suffix}").rename(world / f"files/val/train0005{suffix}")
     (train / "train0003.vec").unlink()
-    assert prepare().endswith("data: prepared anew; samples: 1 added, 1 gone, 1 moved to another split, 1 changed")
+    assert prepare().endswith(
+        "data: prepared anew; samples: 1 added, 1 gone, 1 moved to another split, 1 changed"
+    )
     assert prepare().endswith("sources have not changed")
     prepare(out="fresh")
     assert content(world / "data") == content(world / "fresh")
@@ -63,7 +82,9 @@ def test_files_that_come_and_go_are_told(prepare, world):
 def test_other_options_and_splits_that_are_no_more(prepare, world):
     prepare()
     shutil.rmtree(world / "files/val")
-    assert prepare("--labels", world / "files/labels.csv").endswith("data: prepared anew; samples: 4 gone, 20 changed")
+    assert prepare("--labels", world / "files/labels.csv").endswith(
+        "data: prepared anew; samples: 4 gone, 20 changed"
+    )
     left = ["prepared.json", "recipe.yaml", "test.jsonl", "train.jsonl"]
     assert sorted(path.name for path in (world / "data").iterdir()) == left
     assert sorted(path.name for path in world.iterdir()) == ["data", "files"]
@@ -89,8 +110,13 @@ def test_what_was_edited_stays(prepare, world, command):
     assert prepare().endswith("sources have not changed")
     assert manifest.read_bytes() == edited
     (world / "files/train/train0001.vec").unlink()
-    code, _, err = command("prepare", "folder", "--source", world / "files", "--out", world / "data")
-    assert (code, "train.jsonl: was edited, so it stays; the new one is train.jsonl.new" in err) == (0, True), err
+    code, _, err = command(
+        "prepare", "folder", "--source", world / "files", "--out", world / "data"
+    )
+    assert (
+        code,
+        "train.jsonl: was edited, so it stays; the new one is train.jsonl.new" in err,
+    ) == (0, True), err
     assert manifest.read_bytes() == edited
     assert len((world / "data/train.jsonl.new").read_bytes().splitlines()) == 16
     assert prepare().endswith("sources have not changed")
@@ -158,7 +184,9 @@ def rendered(out, samples: int = 1):
     (out / "things").mkdir()
     for number in range(samples):
         (out / f"things/{number}.word").write_text("123")
-    write_manifest(out / "train.jsonl", [{"id": str(n), "word": f"things/{n}.word"} for n in range(samples)])
+    write_manifest(
+        out / "train.jsonl", [{"id": str(n), "word": f"things/{n}.word"} for n in range(samples)]
+    )
     CALLS.append(samples)
 
 
@@ -215,7 +243,9 @@ def test_two_at_once(tmp_path, monkeypatch):
     (tmp_path / "data.partial/train.jsonl").write_text("so far")
     handle = os.open(tmp_path / "data.partial", os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
-    with pytest.raises(ValueError, match=r"data\.partial: another process is preparing a dataset in it"):
+    with pytest.raises(
+        ValueError, match=r"data\.partial: another process is preparing a dataset in it"
+    ):
         prepare_into(tmp_path / "data", "rendered", rendered, {"samples": 2})
     assert content(tmp_path) == {"data.partial/train.jsonl": b"so far"}
     os.close(handle)

@@ -32,7 +32,11 @@ def folder(tmp_path_factory):
     for kind in (SmallImage, SmallAudio):
         own[kind] = kind(str(shutil.copy(kind.shipped, place / f"{kind.__name__}.safetensors")))
     return release(
-        place / "model", text=Text(), image=Image(own[SmallImage]), audio=Audio(own[SmallAudio]), points=Points()
+        place / "model",
+        text=Text(),
+        image=Image(own[SmallImage]),
+        audio=Audio(own[SmallAudio]),
+        points=Points(),
     )
 
 
@@ -155,9 +159,14 @@ def test_a_codec_that_was_replaced_before_its_first_use_is_refused(folder, tmp_p
     content = weights.read_bytes()
     weights.unlink()
     weights.write_bytes(content[:-1] + b"\1")
-    with pytest.raises(ValueError, match=r"image/weights\.safetensors: replaced since the model was loaded; load it again"):
+    with pytest.raises(
+        ValueError,
+        match=r"image/weights\.safetensors: replaced since the model was loaded; load it again",
+    ):
         run()
-    with pytest.raises(ValueError, match=r"image/weights\.safetensors: damaged, or changed since it was written"):
+    with pytest.raises(
+        ValueError, match=r"image/weights\.safetensors: damaged, or changed since it was written"
+    ):
         flowbind.load(copy)
 
 

@@ -32,9 +32,18 @@ def strangers(name):
     """Samples of a kind that no codec that ships was trained on."""
     generator = torch.Generator().manual_seed(0)
     if name == "text":
-        return ["two dogs bark in the rain", "she opened a letter", "prices fell again", "a quick song", "hello there"]
+        return [
+            "two dogs bark in the rain",
+            "she opened a letter",
+            "prices fell again",
+            "a quick song",
+            "hello there",
+        ]
     if name == "image":
-        return [torch.randint(256, (3, 48, 80), generator=generator, dtype=torch.uint8) for _ in range(6)]
+        return [
+            torch.randint(256, (3, 48, 80), generator=generator, dtype=torch.uint8)
+            for _ in range(6)
+        ]
     if name == "audio":
         return [0.1 * torch.randn(16_000, generator=generator) for _ in range(6)]
     boxes = torch.rand(6, 1024, 6, generator=generator)
@@ -51,7 +60,9 @@ def test_codecs_that_ship_keep_their_promise_on_their_world_alone(name, embedded
 
     others = strangers(name)
     line = Promises().look(name, codec, others, codec.encode(others))
-    assert line.startswith(f"'{name}': the codec {type(codec).__name__} was made for other samples than these")
+    assert line.startswith(
+        f"'{name}': the codec {type(codec).__name__} was made for other samples than these"
+    )
     assert "\n" not in line
 
 
@@ -69,7 +80,9 @@ def test_errors_are_one_number_a_sample_and_nothing_where_nothing_is_lost(name, 
 class Promising(ToyCodec):
     """A plugin's codec in closed form: it promises to lose 0.1, and loses what its samples have beyond `bound`."""
 
-    def __init__(self, width: int = 8, seed: int = 0, promised: float = 0.1, bound: float = 10.0) -> None:
+    def __init__(
+        self, width: int = 8, seed: int = 0, promised: float = 0.1, bound: float = 10.0
+    ) -> None:
         super().__init__(width, seed)
         self.promised, self.bound = promised, bound
 
@@ -90,7 +103,10 @@ def test_a_line_is_said_beyond_twice_the_promise(lost):
     line = Promises().look("vector", codec, raws, codec.encode(raws))
     assert (line is not None) == (lost > FACTOR * codec.promised)
     if line:
-        assert f"it loses {lost:.3g} of them (the median of {FEWEST}), of its own kind less than 0.1 (of 95%)" in line
+        assert (
+            f"it loses {lost:.3g} of them (the median of {FEWEST}), of its own kind less than 0.1 (of 95%)"
+            in line
+        )
 
 
 @pytest.mark.parametrize(("far", "told"), [(16, False), (33, True), (64, True)])
@@ -98,12 +114,18 @@ def test_a_glance_is_enough_where_the_promise_is_kept(far, told, monkeypatch):
     """Of 64 samples, some of them far: the first ones are, so the median of all decides."""
     codec, decoded = Promising(bound=1.0), []
     decode = codec.decode
-    monkeypatch.setattr(codec, "decode", lambda latents, *more: decoded.append(len(latents)) or decode(latents, *more))
+    monkeypatch.setattr(
+        codec,
+        "decode",
+        lambda latents, *more: decoded.append(len(latents)) or decode(latents, *more),
+    )
     raws = [torch.full((3,), 9.0)] * far + [torch.full((3,), 1.0)] * (64 - far)
     line = Promises().look("vector", codec, raws, codec.encode(raws))
     assert (line is not None, sum(decoded)) == (told, 64)
     decoded.clear()
-    assert Promises().look("vector", codec, raws[::-1], codec.encode(raws[::-1])) is None or far == 64
+    assert (
+        Promises().look("vector", codec, raws[::-1], codec.encode(raws[::-1])) is None or far == 64
+    )
     assert sum(decoded) == (64 if far == 64 else 16)
 
 
@@ -118,7 +140,12 @@ def test_few_samples_and_codecs_that_promise_nothing_are_left_alone():
 
 def test_encode_says_it_once(own_world, command, monkeypatch):
     monkeypatch.setitem(TOYS["codecs"], "promising", f"{__name__}:Promising")
-    encode = ["encode", "--config", own_world / "recipe.yaml", "--model.modalities.vector.codec=promising"]
+    encode = [
+        "encode",
+        "--config",
+        own_world / "recipe.yaml",
+        "--model.modalities.vector.codec=promising",
+    ]
     code, _, err = command(*encode, "--model.modalities.vector.codec.bound=0.5")
     assert code == 0, err
     (line,) = [line for line in err.splitlines() if "was made for other samples" in line]
@@ -135,7 +162,10 @@ def test_what_is_written_is_what_was_measured(tmp_path):
     assert measure(codec, raws) == pytest.approx(0.95)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", f'{{"{PROMISED}": "a"}}', f'{{"{PROMISED}": -1}}', f'{{"{PROMISED}": NaN}}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", f'{{"{PROMISED}": "a"}}', f'{{"{PROMISED}": -1}}', f'{{"{PROMISED}": NaN}}'],
+)
 def test_a_promise_that_is_none_is_an_error_that_names_the_file(content, tmp_path):
     codec = load("codecs", "small-image")(weights=str(tmp_path / "own.safetensors"))
     assert codec.promise() is None
@@ -155,5 +185,7 @@ def test_training_writes_what_its_weights_promise(tmp_path, command, monkeypatch
     modality = load("modalities", "image")()
     manifest = Manifest.read("data/shapes/val.jsonl", NAMES)
     raws = [manifest.read_raw(sample, "image", modality) for sample in manifest.samples]
-    assert codec.promise() == pytest.approx(np.quantile(round_trip(codec, raws).double(), 0.95), rel=1e-3)
+    assert codec.promise() == pytest.approx(
+        np.quantile(round_trip(codec, raws).double(), 0.95), rel=1e-3
+    )
     assert Promises().look("image", codec, raws, codec.encode(raws)) is None

@@ -64,7 +64,9 @@ def data(tmp_path, toys, monkeypatch):
     module = RawDataModule(CountedVector(), *[str(tmp_path / "all.jsonl")] * 2, batch_size=SAMPLES)
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     training = SimpleNamespace(codec=CountedCodec(), least_batch=2)
-    module.trainer = SimpleNamespace(lightning_module=training, strategy=strategy, world_size=1, global_rank=0)
+    module.trainer = SimpleNamespace(
+        lightning_module=training, strategy=strategy, world_size=1, global_rank=0
+    )
     return module
 
 

@@ -17,7 +17,10 @@ from flowbind.files import digest
 ROOT = Path(__file__).parents[1]
 MODELS = sorted((ROOT / "recipes").glob("*.yaml"))
 CODECS = sorted((ROOT / "recipes/codecs").glob("*.yaml"))
-BASES = {"pix3d_bind": "flowbind_normalized", "shapes_bind": "shapes_base"}  # what a recipe builds on
+BASES = {
+    "pix3d_bind": "flowbind_normalized",
+    "shapes_bind": "shapes_base",
+}  # what a recipe builds on
 VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
 ROWS = 16
 SMALL = [
@@ -42,7 +45,13 @@ def prepare(recipe: Path) -> None:
     for weights in re.findall(r"weights: (\S+\.safetensors)", recipe.read_text()):
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
         save_file({"made": torch.tensor([len(weights)])}, weights)
-    arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1", *SMALL]
+    arguments = [
+        "--config",
+        str(recipe),
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+        *SMALL,
+    ]
     cli = build(arguments)
     modalities = cli.model.modalities
     for split, path in told["data"]["init_args"]["manifests"].items():
@@ -51,14 +60,20 @@ def prepare(recipe: Path) -> None:
         Path(path).write_text((json.dumps(sample) + "\n") * ROWS)
         store = cli.datamodule.folder(split)
         store.mkdir(parents=True, exist_ok=True)
-        latents = {name: torch.randn(ROWS, *modality.codec.shape) for name, modality in modalities.items()}
+        latents = {
+            name: torch.randn(ROWS, *modality.codec.shape) for name, modality in modalities.items()
+        }
         write_shard(store / "0.safetensors", latents | {LINE: torch.arange(ROWS)}, {})
         prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
-        finish_store(store, [(list(modalities), ["0.safetensors"])], prints, path, digest(Path(path)))
+        finish_store(
+            store, [(list(modalities), ["0.safetensors"])], prints, path, digest(Path(path))
+        )
 
 
 @pytest.mark.parametrize(
-    "recipe", [path for path in MODELS if path.stem not in BASES.values()], ids=lambda path: path.stem
+    "recipe",
+    [path for path in MODELS if path.stem not in BASES.values()],
+    ids=lambda path: path.stem,
 )
 def test_a_model_s_recipe_trains(recipe, folder, command):
     """Those that others are bound to are trained with these."""

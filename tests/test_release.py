@@ -27,7 +27,9 @@ def test_weights_come_along(weights, capsys):
     assert f"has a copy of {weights}" in capsys.readouterr().err
     assert codec.file.read_bytes() == SmallImage.shipped.read_bytes()
     assert codec.fingerprint() == SmallImage().fingerprint()
-    again = release(codec.file.parents[3] / "again", image=Image(codec))  # what was received can be given away
+    again = release(
+        codec.file.parents[3] / "again", image=Image(codec)
+    )  # what was received can be given away
     assert flowbind.load(again).modality("image").codec.file.is_relative_to(again)
 
 
@@ -43,7 +45,11 @@ def test_names_on_a_hub_stay_names(tmp_path):
         image=Image(ClipUnclip(revision="89abcde")),
     )
     text, image = (flowbind.load(made).modality(name).codec for name in ("text", "image"))
-    assert (text.encoder, text.revision, text.language_revision) == ("google/embeddinggemma-300m", "1234567", "v1")
+    assert (text.encoder, text.revision, text.language_revision) == (
+        "google/embeddinggemma-300m",
+        "1234567",
+        "v1",
+    )
     assert (image.pretrained, image.revision) == ("openai", "89abcde")
     assert not (made / "codecs").exists()
 
@@ -69,7 +75,8 @@ def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch
     codec[place]["weights"] = path.format(outside=weights)
     (made / "model.json").write_text(json.dumps(description))
     with pytest.raises(
-        ValueError, match=r"model.json: not a released model's description .*allowed are model.safetensors"
+        ValueError,
+        match=r"model.json: not a released model's description .*allowed are model.safetensors",
     ):
         flowbind.load(made)
 

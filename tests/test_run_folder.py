@@ -390,7 +390,11 @@ def test_a_checkpoint_that_another_strategy_spread_over_files_is_refused(
     here = "--config", recipe, f"--trainer.default_root_dir={run}"
     answers = [fit(), *(command(verb, *here)[::2] for verb in ("validate", "test"))]
     for code, said in answers:
-        assert (code, f"{path}: spread over files" in said, "flowbind export" in said) == (2, True, True), said
+        assert (code, f"{path}: spread over files" in said, "flowbind export" in said) == (
+            2,
+            True,
+            True,
+        ), said
     assert listing(run) == before
 
 
@@ -408,11 +412,16 @@ def test_a_record_of_an_earlier_version_is_not_taken_for_another_run(fit, traine
 
 
 def test_a_record_of_a_later_version_is_not_taken_for_another_run(fit, trained, run):
-    (run / "run.json").write_text((run / "run.json").read_text().replace('"format": 3', '"format": 4'))
+    (run / "run.json").write_text(
+        (run / "run.json").read_text().replace('"format": 3', '"format": 4')
+    )
     before = listing(run)
     code, said = fit()
     assert (code, listing(run) == before) == (2, True)
-    assert "run.json: of format 4, this flowbind reads 2 and 3; go on with the version that wrote it" in said
+    assert (
+        "run.json: of format 4, this flowbind reads 2 and 3; go on with the version that wrote it"
+        in said
+    )
 
 
 def test_differences_are_told_by_their_keys():
@@ -695,7 +704,11 @@ def test_rates_follow_their_closed_form():
     [
         ["--trainer.max_steps=20"],
         pytest.param(
-            ["--trainer.max_steps=20", "--training.learning_rate=1e-5", "--training.decay=constant"],
+            [
+                "--trainer.max_steps=20",
+                "--training.learning_rate=1e-5",
+                "--training.decay=constant",
+            ],
             marks=slow,
         ),
         pytest.param(["--training.warmup_steps=6"], marks=slow),

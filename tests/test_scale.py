@@ -39,11 +39,16 @@ def matrices(net):
     return sum(parameter.numel() for parameter in net.parameters() if parameter.ndim == 2)
 
 
-@pytest.mark.parametrize("size", [*SIZES, {"d": plan.D, "w": plan.W, "depth": plan.DEPTH, "ratio": plan.RATIO}])
+@pytest.mark.parametrize(
+    "size", [*SIZES, {"d": plan.D, "w": plan.W, "depth": plan.DEPTH, "ratio": plan.RATIO}]
+)
 def test_parameters_of_a_drift_net(size):
     with torch.device("meta"):
         net = drift(**size)
-    assert (matrices(net), count(net)) == (plan.drift_weights(**size), plan.drift_parameters(**size))
+    assert (matrices(net), count(net)) == (
+        plan.drift_weights(**size),
+        plan.drift_parameters(**size),
+    )
 
 
 @pytest.mark.parametrize("size", [(6, 16, 1), (10, 24, 4), (plan.D, plan.W, plan.HEAD_DEPTH)])
@@ -65,7 +70,9 @@ def test_operations_of_a_step(size):
     heads = {name: Head(size["d"], width=size["w"], depth=2) for name in names}
     batch = Batch.of({name: torch.randn(len(r), size["d"]) for name, r in rows.items()}, rows)
     with FlopCounterMode(display=False) as counter:
-        found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig(times="mixture"))
+        found = losses(
+            drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig(times="mixture")
+        )
         torch.stack(list(found.values())).sum().backward()
     assert counter.get_total_flops() == plan.step_flops(11, **size, head=2)
 
@@ -117,7 +124,9 @@ def test_bytes_that_a_ring_sends(ranks):
             sent += 1  # part of each rank
     torch.testing.assert_close(values, wanted.expand(ranks, ranks))
     assert plan.reduced(ranks, ranks) == pytest.approx(sent)
-    assert plan.sharded(ranks, 0, ranks) == pytest.approx(sent / 2)  # a half of it scatters, the other gathers
+    assert plan.sharded(ranks, 0, ranks) == pytest.approx(
+        sent / 2
+    )  # a half of it scatters, the other gathers
 
 
 def test_bytes_of_a_row_in_a_store(tmp_path):
@@ -125,7 +134,9 @@ def test_bytes_of_a_row_in_a_store(tmp_path):
         latents = {name: torch.zeros(rows, 6, dtype=torch.float16) for name in ("a", "b")}
         write_shard(tmp_path / f"{rows}.safetensors", latents | {LINE: torch.arange(rows)}, {})
     sizes = [(tmp_path / f"{rows}.safetensors").stat().st_size for rows in (1000, 3000)]
-    assert sizes[1] - sizes[0] == pytest.approx(2000 * plan.row_bytes(modalities=2, d=6), abs=16)  # of the header
+    assert sizes[1] - sizes[0] == pytest.approx(
+        2000 * plan.row_bytes(modalities=2, d=6), abs=16
+    )  # of the header
 
 
 def marked(name):
@@ -140,5 +151,7 @@ def test_the_page_shows_what_the_formulas_give(name):
 if __name__ == "__main__":
     page = PAGE.read_text()
     for name in TABLES:
-        page = marked(name).sub(lambda match, name=name: match[1] + getattr(plan, name)() + match[3], page)
+        page = marked(name).sub(
+            lambda match, name=name: match[1] + getattr(plan, name)() + match[3], page
+        )
     PAGE.write_text(page)

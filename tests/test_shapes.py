@@ -27,12 +27,18 @@ def world(tmp_path_factory):
 
 
 def manifest(world, split):
-    return [json.loads(line) for line in (world / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (world / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def digests(world):
     files = sorted(path for path in world.rglob("*") if path.is_file())
-    return {str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(world)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
 
 
 def scenes_of(shape):
@@ -46,7 +52,11 @@ def scenes_of(shape):
 
 def test_training_samples_are_pairs_a_third_each_and_the_others_have_everything(world):
     present = [tuple(m for m in MODALITIES if m in line) for line in manifest(world, "train")]
-    assert Counter(present) == {("text", "image"): 16, ("text", "audio"): 16, ("image", "points"): 16}
+    assert Counter(present) == {
+        ("text", "image"): 16,
+        ("text", "audio"): 16,
+        ("image", "points"): 16,
+    }
     for split in ("val", "test"):
         lines = manifest(world, split)
         assert len(lines) == TEST_SAMPLES
@@ -57,7 +67,9 @@ def test_every_file_belongs_to_exactly_one_sample(world):
     lines = [line for split in ("train", "val", "test") for line in manifest(world, split)]
     assert len({line["id"] for line in lines}) == SAMPLES + 2 * TEST_SAMPLES
     named = [line[m] for line in lines for m in MODALITIES[1:] if m in line]
-    written = [path.relative_to(world).as_posix() for m in MODALITIES[1:] for path in (world / m).iterdir()]
+    written = [
+        path.relative_to(world).as_posix() for m in MODALITIES[1:] for path in (world / m).iterdir()
+    ]
     assert sorted(named) == sorted(written)
 
 
@@ -87,7 +99,12 @@ def test_files_have_the_stated_formats(world):
     with Image.open(world / line["image"]) as picture:
         assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (64, 64))
     about = soundfile.info(world / line["audio"])
-    assert (about.format, about.subtype, about.samplerate, about.channels) == ("WAV", "PCM_16", 16_000, 1)
+    assert (about.format, about.subtype, about.samplerate, about.channels) == (
+        "WAV",
+        "PCM_16",
+        16_000,
+        1,
+    )
     assert about.frames == 16_000
     header, _, body = (world / line["points"]).read_bytes().partition(b"end_header\n")
     assert header.decode().splitlines() == [
@@ -102,7 +119,9 @@ def test_files_have_the_stated_formats(world):
 
 @pytest.mark.parametrize("wrong", [{"samples": 2}, {"test_samples": 0}, {"seed": -1}])
 def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, wrong):
-    with pytest.raises(ValueError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}, allowed"):
+    with pytest.raises(
+        ValueError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}, allowed"
+    ):
         prepare(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
 
@@ -121,8 +140,12 @@ def test_factors_are_uniform_and_independent():
 
 def test_no_word_means_two_things():
     vocabularies = (caption.SHAPE_WORDS, caption.COLOUR_WORDS, caption.SIZE_WORDS)
-    words = [word for words_of in vocabularies for synonyms in words_of.values() for word in synonyms]
-    plain = re.findall(r"[a-z]+", " ".join(re.sub(r"{\w+}", "", form) for form in caption.TEMPLATES))
+    words = [
+        word for words_of in vocabularies for synonyms in words_of.values() for word in synonyms
+    ]
+    plain = re.findall(
+        r"[a-z]+", " ".join(re.sub(r"{\w+}", "", form) for form in caption.TEMPLATES)
+    )
     assert len(set(words)) == len(words)
     assert not set(words) & set(plain)
     assert len(set(words) | set(plain)) < 250
@@ -131,8 +154,17 @@ def test_no_word_means_two_things():
 def test_a_caption_tells_each_factor_once_and_never_only_the_labels():
     scenes = draw(2000, np.random.default_rng(1))
     captions = caption.describe(scenes, np.random.default_rng(2))
-    vocabularies = {"shape": caption.SHAPE_WORDS, "colour": caption.COLOUR_WORDS, "size": caption.SIZE_WORDS}
-    meaning = {w: (f, name) for f, words_of in vocabularies.items() for name, ws in words_of.items() for w in ws}
+    vocabularies = {
+        "shape": caption.SHAPE_WORDS,
+        "colour": caption.COLOUR_WORDS,
+        "size": caption.SIZE_WORDS,
+    }
+    meaning = {
+        w: (f, name)
+        for f, words_of in vocabularies.items()
+        for name, ws in words_of.items()
+        for w in ws
+    }
     for text, labels in zip(captions, scenes.labels(), strict=True):
         assert re.fullmatch(r"[a-z]+(,? [a-z]+)*\.?", text), text
         assert not re.search(r"\ba [aeiou]|\ban [^aeiou]", text), text
@@ -174,7 +206,17 @@ def test_surface_is_uniform_by_area(shape):
 
     def moments(p):
         across = np.hypot(p[:, 0], p[:, 1])
-        return [f.mean() for f in (*p.T, *(p**2).T, across, across * p[:, 2], across**2 * p[:, 2] ** 2, across**4)]
+        return [
+            f.mean()
+            for f in (
+                *p.T,
+                *(p**2).T,
+                across,
+                across * p[:, 2],
+                across**2 * p[:, 2] ** 2,
+                across**4,
+            )
+        ]
 
     np.testing.assert_allclose(moments(surface), moments(shell), atol=0.015)
 
@@ -211,7 +253,9 @@ def test_a_cloud_shows_the_size_as_scale_and_the_colour(shape):
     large = radius[scenes.size == 2].mean()
     np.testing.assert_allclose(radius, large * RADIUS[scenes.size], rtol=0.04)
     colour = np.stack([cloud[c].mean(axis=1) for c in ("red", "green", "blue")], axis=-1) / 255
-    assert (np.linalg.norm(colour[:, None] - PALETTE, axis=-1).argmin(axis=1) == scenes.colour).all()
+    assert (
+        np.linalg.norm(colour[:, None] - PALETTE, axis=-1).argmin(axis=1) == scenes.colour
+    ).all()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -226,4 +270,6 @@ def test_a_sound_plays_the_colours_note_in_the_sizes_octave(shape):
     frequency = np.arange(spectrum.shape[1])  # one second: bins are Hz
     around = np.abs(frequency - note[:, None]) < 0.5 * note[:, None]  # the first partial alone
     heard = np.where(around, spectrum, 0).argmax(axis=1)
-    np.testing.assert_array_less(np.abs(12 * np.log2(heard / note)), 0.4)  # semitones; notes lie 1.5 apart
+    np.testing.assert_array_less(
+        np.abs(12 * np.log2(heard / note)), 0.4
+    )  # semitones; notes lie 1.5 apart

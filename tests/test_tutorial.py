@@ -51,7 +51,9 @@ def test_it_is_short():
 def test_the_cosines_are_orthogonal(ink):
     for samples in (22, 128, 1001):
         waves = ink.waves(samples).double()
-        torch.testing.assert_close(waves @ waves.T / samples, torch.eye(22).double(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            waves @ waves.T / samples, torch.eye(22).double(), rtol=0, atol=1e-5
+        )
 
 
 def test_latents_are_those_of_the_curve_whatever_its_sampling(ink):
@@ -87,7 +89,9 @@ def test_every_stroke_stays_on_the_page(ink):
         assert (stroke[:, :2].abs() + stroke[:, 2:]).max() < ink.SIDE / 2
 
 
-@pytest.mark.parametrize("circles", ["", '<circle cx="1" cy="2"/>', '<circle cx="nan" cy="2" r="1"/>'])
+@pytest.mark.parametrize(
+    "circles", ["", '<circle cx="1" cy="2"/>', '<circle cx="nan" cy="2" r="1"/>']
+)
 def test_what_is_no_stroke_is_refused(ink, tmp_path, circles):
     path = tmp_path / "a.svg"
     path.write_text(f'<svg xmlns="{ink.SVG}">{circles}</svg>')
@@ -98,11 +102,18 @@ def test_what_is_no_stroke_is_refused(ink, tmp_path, circles):
 def test_the_page_shows_the_package_whole():
     """What it cuts before a marker it goes on with at the same marker."""
     shown = {}
-    for path, options in re.findall(r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)", PAGE.read_text(), re.MULTILINE):
+    for path, options in re.findall(
+        r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)", PAGE.read_text(), re.MULTILINE
+    ):
         shown.setdefault((PAGE.parent / path).resolve(), []).append(options)
-    assert {path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".toml", ".yaml")} <= shown.keys()
+    assert {
+        path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".toml", ".yaml")
+    } <= shown.keys()
     for path, parts in shown.items():
-        markers = [re.findall(rf":{option}: (.*)", "".join(parts)) for option in ("end-before", "start-at", "pyobject")]
+        markers = [
+            re.findall(rf":{option}: (.*)", "".join(parts))
+            for option in ("end-before", "start-at", "pyobject")
+        ]
         assert markers[0] == markers[1]
         assert all(marker in path.read_text() for marker in chain(*markers))
 
@@ -119,7 +130,11 @@ def test_it_is_built_installed_and_trained_against(tmp_path):
     project, site = tmp_path / "project", tmp_path / "site"
     shutil.copytree(PACKAGE, project, ignore=shutil.ignore_patterns("__pycache__"))
 
-    environment = os.environ | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": str(site),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
     def python(*arguments):
         command = [sys.executable, *map(str, arguments)]
@@ -140,7 +155,9 @@ def test_it_is_built_installed_and_trained_against(tmp_path):
     few = ("--trainer.max_steps=4", "--trainer.val_check_interval=4", "--trainer.accelerator=cpu")
     flowbind("fit", "--config", "recipe.yaml", "--data.init_args.batch_size=24", *few)
     captions = ["--from", "text=a large red torus", "--from", "text=a small blue star"]
-    written = flowbind("generate", "runs/ink/model", *captions, "--to", "ink", "--out", "out").splitlines()
+    written = flowbind(
+        "generate", "runs/ink/model", *captions, "--to", "ink", "--out", "out"
+    ).splitlines()
     assert len(written) == 2
     for path in written:
         content = (project / path).read_text()

@@ -24,8 +24,16 @@ SIZE = 32  # pixels a side of what the tiny decoder draws
 
 def write_tiny_unclip(folder: Path, width: int = WIDTH) -> Path:
     """A `StableUnCLIPImg2ImgPipeline` with random weights, as it lies on the hub."""
-    from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, StableUnCLIPImg2ImgPipeline, UNet2DConditionModel
-    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import StableUnCLIPImageNormalizer
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        DDPMScheduler,
+        StableUnCLIPImg2ImgPipeline,
+        UNet2DConditionModel,
+    )
+    from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+        StableUnCLIPImageNormalizer,
+    )
     from transformers import (
         CLIPImageProcessor,
         CLIPTextConfig,
@@ -36,7 +44,12 @@ def write_tiny_unclip(folder: Path, width: int = WIDTH) -> Path:
     )
 
     words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "b</w>"]
-    small = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    small = {
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         StableUnCLIPImg2ImgPipeline(
@@ -46,9 +59,13 @@ def write_tiny_unclip(folder: Path, width: int = WIDTH) -> Path:
             ),
             image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=width),
             image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
-            tokenizer=CLIPTokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=7),
+            tokenizer=CLIPTokenizer(
+                vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=7
+            ),
             text_encoder=CLIPTextModel(
-                CLIPTextConfig(**small, vocab_size=4, bos_token_id=0, eos_token_id=1, max_position_embeddings=7)
+                CLIPTextConfig(
+                    **small, vocab_size=4, bos_token_id=0, eos_token_id=1, max_position_embeddings=7
+                )
             ),
             unet=UNet2DConditionModel(
                 sample_size=SIZE // 8,
@@ -63,7 +80,9 @@ def write_tiny_unclip(folder: Path, width: int = WIDTH) -> Path:
                 class_embed_type="projection",
                 projection_class_embeddings_input_dim=2 * width,
             ),
-            scheduler=DDIMScheduler(prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1),
+            scheduler=DDIMScheduler(
+                prediction_type="v_prediction", set_alpha_to_one=False, steps_offset=1
+            ),
             vae=AutoencoderKL(
                 block_out_channels=(4, 4, 4, 4),
                 down_block_types=("DownEncoderBlock2D",) * 4,
@@ -91,7 +110,9 @@ def codec(weights, decoder) -> ClipUnclip:
 
 def tiny(weights, decoder="", **changed) -> ClipUnclip:
     return ClipUnclip(
-        NAME, **{"pretrained": str(weights), "width": WIDTH, "decoder": str(decoder), "steps": 2} | changed
+        NAME,
+        **{"pretrained": str(weights), "width": WIDTH, "decoder": str(decoder), "steps": 2}
+        | changed,
     )
 
 
@@ -119,7 +140,9 @@ def refusal(call) -> str:
 
 def test_laws(codec, tmp_path):
     with distribution(
-        tmp_path / "site", "tiny-unclip", {"flowbind.codecs": {"tiny": "flowbind_image.unclip:ClipUnclip"}}
+        tmp_path / "site",
+        "tiny-unclip",
+        {"flowbind.codecs": {"tiny": "flowbind_image.unclip:ClipUnclip"}},
     ):
         check_modality(Image(codec), pictures(3), tmp_path)
 
@@ -133,7 +156,9 @@ def test_a_released_model_needs_no_other_folder(codec, weights, decoder, tmp_pat
     raws = pictures(1)
     latents = codec.encode(raws)
     assert torch.equal(received.encode(raws), latents)
-    drawn, expected = (c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec))
+    drawn, expected = (
+        c.decode(latents, torch.Generator().manual_seed(0)) for c in (received, codec)
+    )
     assert_alike(drawn[0], expected[0])
 
 
@@ -170,8 +195,12 @@ def test_a_tag_brings_its_activation_and_its_preprocessing(weights, monkeypatch)
     tag = {"file": str(weights), "quick_gelu": True, "mean": mean, "interpolation": "bilinear"}
     monkeypatch.setitem(pretrained._PRETRAINED, NAME, {"official": tag})
     codec, raws = tiny("official"), pictures(3)
-    net = open_clip.create_model(NAME, str(weights), force_quick_gelu=True, force_preprocess_cfg=tag).eval()
-    preprocess = open_clip.image_transform(SIDE, is_train=False, mean=mean, interpolation="bilinear")
+    net = open_clip.create_model(
+        NAME, str(weights), force_quick_gelu=True, force_preprocess_cfg=tag
+    ).eval()
+    preprocess = open_clip.image_transform(
+        SIDE, is_train=False, mean=mean, interpolation="bilinear"
+    )
     with torch.no_grad():
         expected = net.encode_image(torch.stack([preprocess(pil(raw)) for raw in raws]))
     assert torch.allclose(codec.encode(raws), expected, atol=1e-5)
@@ -218,7 +247,8 @@ def test_pictures_are_stable_unclip_s(codec, decoder):
 def test_a_picture_depends_on_its_latent_and_noise_alone(weights, decoder):
     latents = tiny(weights).encode(pictures(5))
     made = [
-        tiny(weights, decoder, batch_size=size).decode(latents, torch.Generator().manual_seed(3)) for size in (2, 8)
+        tiny(weights, decoder, batch_size=size).decode(latents, torch.Generator().manual_seed(3))
+        for size in (2, 8)
     ]
     for one, other in zip(*made, strict=True):
         assert_alike(one, other)
@@ -231,12 +261,17 @@ def test_a_picture_depends_on_its_latent_and_noise_alone(weights, decoder):
 @pytest.mark.parametrize("changed", [{"steps": 4}, {"guidance": 1.0}, {"noise_level": 900}])
 def test_settings_reach_the_decoder(codec, weights, decoder, changed):
     latents = codec.encode(pictures(1))
-    drawn = [c.decode(latents, torch.Generator().manual_seed(0))[0] for c in (codec, tiny(weights, decoder, **changed))]
+    drawn = [
+        c.decode(latents, torch.Generator().manual_seed(0))[0]
+        for c in (codec, tiny(weights, decoder, **changed))
+    ]
     assert not torch.equal(*drawn)
 
 
 def test_the_decoder_is_frozen(codec):
-    pipeline = codec.pipeline  # the normaliser apart, which makes itself new parameters whenever it is moved
+    pipeline = (
+        codec.pipeline
+    )  # the normaliser apart, which makes itself new parameters whenever it is moved
     for net in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.image_encoder):
         assert not net.training
         assert not any(parameter.requires_grad for parameter in net.parameters())
@@ -275,7 +310,9 @@ def test_the_fingerprint_is_the_encoder_s(weights, tmp_path):
 
 def test_describing_it_loads_nothing():
     code = "from flowbind_image.unclip import ClipUnclip; ClipUnclip().to('cuda').fingerprint(); import sys; print(*sys.modules)"
-    modules = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    modules = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
     assert not {"open_clip", "diffusers", "transformers", "torchvision"} & set(modules)
 
 
@@ -284,10 +321,14 @@ def test_describing_it_loads_nothing():
 
 def test_unknown_models_and_weights(weights, tmp_path):
     assert "did you mean 'ViT-L-14'" in refusal(lambda: ClipUnclip("ViT-L14").encode(pictures(1)))
-    assert "did you mean 'openai'" in refusal(lambda: ClipUnclip(pretrained="openal").encode(pictures(1)))
+    assert "did you mean 'openai'" in refusal(
+        lambda: ClipUnclip(pretrained="openal").encode(pictures(1))
+    )
     damaged = tmp_path / "damaged.pt"
     damaged.write_bytes(b"no weights")
-    assert "damaged.pt: not weights of open_clip's tiny-clip" in refusal(lambda: tiny(damaged).encode(pictures(1)))
+    assert "damaged.pt: not weights of open_clip's tiny-clip" in refusal(
+        lambda: tiny(damaged).encode(pictures(1))
+    )
     other = ClipUnclip("ViT-B-32", str(weights), 512)
     assert "not weights of open_clip's ViT-B-32" in refusal(lambda: other.encode(pictures(1)))
     assert f"set `width` to {WIDTH}" in refusal(lambda: tiny(weights, width=20).encode(pictures(1)))
@@ -335,7 +376,9 @@ def test_settings_out_of_range(wrong, said):
 
 
 @pytest.mark.parametrize(("package", "does"), [("open_clip", "encode"), ("diffusers", "decode")])
-def test_a_missing_package_says_how_to_install_it(codec, weights, decoder, monkeypatch, package, does):
+def test_a_missing_package_says_how_to_install_it(
+    codec, weights, decoder, monkeypatch, package, does
+):
     monkeypatch.setitem(sys.modules, package, None)
     given = pictures(1) if does == "encode" else torch.zeros(1, WIDTH)
     said = refusal(lambda: getattr(tiny(weights, decoder), does)(given))

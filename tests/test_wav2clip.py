@@ -39,7 +39,9 @@ def reference_state(seed: int = 0) -> dict[str, Tensor]:
     def norm(name: str, width: int) -> None:
         around_one = 0.5 + torch.rand(2, width, generator=generator)
         state[f"{name}.weight"], state[f"{name}.running_var"] = around_one
-        state[f"{name}.bias"], state[f"{name}.running_mean"] = torch.randn(2, width, generator=generator) / 5
+        state[f"{name}.bias"], state[f"{name}.running_mean"] = (
+            torch.randn(2, width, generator=generator) / 5
+        )
         state[f"{name}.num_batches_tracked"] = torch.tensor(7)
 
     state["audio_encoder.spectrogram.window"] = torch.hann_window(512)
@@ -57,8 +59,13 @@ def reference_state(seed: int = 0) -> dict[str, Tensor]:
                 norm(f"{name}.downsample.1", after)
     for place in (0, 3):
         draw(f"audio_transform.sequential.{place}.weight", 512, 512)
-        state[f"audio_transform.sequential.{place}.bias"] = torch.randn(512, generator=generator) / 5
-    return state | {"image_transform.sequential.0.weight": torch.ones(2, 2), "loss_fn_i.logit_scale": torch.tensor(2.6)}
+        state[f"audio_transform.sequential.{place}.bias"] = (
+            torch.randn(512, generator=generator) / 5
+        )
+    return state | {
+        "image_transform.sequential.0.weight": torch.ones(2, 2),
+        "loss_fn_i.logit_scale": torch.tensor(2.6),
+    }
 
 
 def embedding(wave: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -68,24 +75,40 @@ def embedding(wave: Tensor, state: dict[str, Tensor]) -> Tensor:
     samples = np.pad(samples, 256, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
     frames = [samples[start : start + 512] * hann for start in range(0, len(samples) - 511, 353)]
-    levels = np.log(np.abs(np.stack([np.fft.fft(frame)[:257] for frame in frames], axis=1)) ** 2 + 1e-7)
+    levels = np.log(
+        np.abs(np.stack([np.fft.fft(frame)[:257] for frame in frames], axis=1)) ** 2 + 1e-7
+    )
     levels = (levels - levels.mean()) / (levels.std(ddof=1) + 1e-9)
 
     def norm(x: Tensor, name: str) -> Tensor:
         mean, var, scale, bias = (
-            state[f"{name}.{of}"][:, None, None] for of in ("running_mean", "running_var", "weight", "bias")
+            state[f"{name}.{of}"][:, None, None]
+            for of in ("running_mean", "running_var", "weight", "bias")
         )
         return (x - mean) / (var + 1e-5).sqrt() * scale + bias
 
-    x = F.conv2d(torch.from_numpy(levels)[None, None], state["audio_encoder.conv1.weight"], stride=2, padding=3)
+    x = F.conv2d(
+        torch.from_numpy(levels)[None, None],
+        state["audio_encoder.conv1.weight"],
+        stride=2,
+        padding=3,
+    )
     x = F.max_pool2d(norm(x, "audio_encoder.bn1").clamp(min=0), 3, stride=2, padding=1)
     for layer in LAYERS:
         for block in (0, 1):
-            name, stride = f"audio_encoder.layer{layer}.{block}", 2 if layer > 1 and not block else 1
+            name, stride = (
+                f"audio_encoder.layer{layer}.{block}",
+                2 if layer > 1 and not block else 1,
+            )
             y = F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1)
-            y = F.conv2d(norm(y, f"{name}.bn1").clamp(min=0), state[f"{name}.conv2.weight"], padding=1)
+            y = F.conv2d(
+                norm(y, f"{name}.bn1").clamp(min=0), state[f"{name}.conv2.weight"], padding=1
+            )
             if f"{name}.downsample.0.weight" in state:
-                x = norm(F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride), f"{name}.downsample.1")
+                x = norm(
+                    F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride),
+                    f"{name}.downsample.1",
+                )
             x = (norm(y, f"{name}.bn2") + x).clamp(min=0)
     first, last = (f"audio_transform.sequential.{place}" for place in (0, 3))
     hidden = (state[f"{first}.weight"] @ x.mean((0, 2, 3)) + state[f"{first}.bias"]).clamp(min=0)
@@ -135,7 +158,9 @@ def refusal(call) -> str:
 @pytest.mark.parametrize("samples", [1, 256, 257, 705, 706, 9000])
 def test_embeddings_are_those_of_the_definition(codec, state, samples):
     found = codec.encode([noise(samples), tone(samples, 440)]).double()
-    expected = torch.stack([embedding(wave, state) for wave in (noise(samples), tone(samples, 440))])
+    expected = torch.stack(
+        [embedding(wave, state) for wave in (noise(samples), tone(samples, 440))]
+    )
     assert expected.std() > 0.3
     assert torch.allclose(found, expected, atol=1e-4)
 
@@ -147,7 +172,14 @@ def test_a_silence_is_standardised_to_nothing(codec, state):
 
 
 def test_a_sound_s_neighbours_and_place_change_nothing(codec, state, monkeypatch):
-    raws = [noise(4000), noise(300), 1e-3 * noise(4000, seed=1), tone(300, 90), tone(4000, 440), noise(20)]
+    raws = [
+        noise(4000),
+        noise(300),
+        1e-3 * noise(4000, seed=1),
+        tone(300, 90),
+        tone(4000, 440),
+        noise(20),
+    ]
     expected = torch.stack([embedding(raw, state) for raw in raws])
     assert torch.pdist(expected).min() > 0.1
     assert torch.allclose(codec.encode(raws).double(), expected, atol=1e-4)
@@ -160,13 +192,17 @@ def test_a_sound_s_neighbours_and_place_change_nothing(codec, state, monkeypatch
 def test_sounds_of_one_length_are_embedded_at_once(codec, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        wav2clip, "spectrograms", lambda waves, of=wav2clip.spectrograms: seen.append(waves) or of(waves)
+        wav2clip,
+        "spectrograms",
+        lambda waves, of=wav2clip.spectrograms: seen.append(waves) or of(waves),
     )
     codec.encode([noise(400), noise(500), noise(400), noise(100), noise(257), noise(400)])
     assert sorted(tuple(waves.shape) for waves in seen) == [(1, 500), (2, 257), (3, 400)]
 
 
-@pytest.mark.parametrize("law", [law for law in LAWS if law not in DECODING], ids=lambda law: law.__name__)
+@pytest.mark.parametrize(
+    "law", [law for law in LAWS if law not in DECODING], ids=lambda law: law.__name__
+)
 def test_the_laws_of_a_modality_but_of_decoding(codec, law, tmp_path):
     law(Subject(Audio(codec), SOUNDS, tmp_path))
 
@@ -216,7 +252,9 @@ def test_loading_draws_nothing_and_learns_nothing(weights):
 LAST = "audio_transform.sequential.3.weight"
 OTHERS = {
     "others": lambda state: {"layer.weight": torch.zeros(2)},
-    "a missing weight": lambda state: {name: tensor for name, tensor in state.items() if name != LAST},
+    "a missing weight": lambda state: {
+        name: tensor for name, tensor in state.items() if name != LAST
+    },
     "a weight of another shape": lambda state: state | {LAST: torch.zeros(512, 256)},
     "a weight too many": lambda state: state | {"audio_encoder.fc.weight": torch.zeros(309, 512)},
 }
@@ -235,9 +273,17 @@ def test_damaged_files_are_refused(weights, tmp_path):
     for content in (b"", b"noise" * 99, whole[: len(whole) // 2]):
         file.write_bytes(content)
         assert str(file) in refusal(lambda: Wav2Clip(str(file)).encode(SOUNDS))
-    for held in (torch.zeros(2), [torch.zeros(2)], {0: torch.zeros(2)}, {"state_dict": torch.zeros(2)}):
+    for held in (
+        torch.zeros(2),
+        [torch.zeros(2)],
+        {0: torch.zeros(2)},
+        {"state_dict": torch.zeros(2)},
+    ):
         torch.save(held, file)
-        assert refusal(lambda: Wav2Clip(str(file)).encode(SOUNDS)) == f"{file}: holds no weights by name"
+        assert (
+            refusal(lambda: Wav2Clip(str(file)).encode(SOUNDS))
+            == f"{file}: holds no weights by name"
+        )
 
 
 @pytest.mark.parametrize("missing", [None, "nowhere.pt", "."])
@@ -269,24 +315,38 @@ def test_ais_of_sounds_and_pictures(codec, judges, tmp_path):
         "audio": [noise(600, seed=i) if i % 2 else tone(900, 90 * i + 80) for i in range(12)],
         "image": pictures(12),
     }
-    made, reference = (metric.features(kind, raws[kind]) for kind in (metric.judges, metric.against))
-    g, c = (F.normalize(metric.embedders[kind].encode(raws[kind]).double()) for kind in (metric.judges, metric.against))
+    made, reference = (
+        metric.features(kind, raws[kind]) for kind in (metric.judges, metric.against)
+    )
+    g, c = (
+        F.normalize(metric.embedders[kind].encode(raws[kind]).double())
+        for kind in (metric.judges, metric.against)
+    )
     below = [bool(g[i] @ c[r] < g[i] @ c[i]) for i in range(12) for r in range(12) if r != i]
     ((name, found),) = metric.compute(made, reference).items()
     assert 0 < found < 100
     assert found == pytest.approx(
         100 * sum(below) / len(below), abs=1.5
     )  # two of 132 comparisons, should they be close
-    heard, seen = (part.split("-") for part in name.removeprefix("ais[").removesuffix("]").split(","))
+    heard, seen = (
+        part.split("-") for part in name.removeprefix("ais[").removesuffix("]").split(",")
+    )
     assert (heard[0], seen[0]) == ("Wav2Clip", "ClipUnclip")
     assert metric.fingerprint()["embedder of audio"].startswith(heard[1])
 
 
 def test_ais_refuses_a_clip_of_another_width(codec, tmp_path):
     metric = AIS(
-        {"audio": codec, "image": ClipUnclip(model="tiny-clip", pretrained=str(write_tiny_clip(tmp_path)), width=16)}
+        {
+            "audio": codec,
+            "image": ClipUnclip(
+                model="tiny-clip", pretrained=str(write_tiny_clip(tmp_path)), width=16
+            ),
+        }
     )
     said = refusal(
-        lambda: metric.compute(metric.features("image", pictures(2)), metric.features("audio", [noise(300)] * 2))
+        lambda: metric.compute(
+            metric.features("image", pictures(2)), metric.features("audio", [noise(300)] * 2)
+        )
     )
     assert "share no space: 16 numbers for image, 512 for audio" in said

@@ -13,7 +13,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "your-own-files.md"
-COMMANDS = "\n".join(re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL))
+COMMANDS = "\n".join(
+    re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+)
 
 
 @pytest.fixture
@@ -51,23 +53,32 @@ def test_a_scan_is_a_page_with_ink(collect):
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.skipif(not shutil.which("espeak-ng"), reason="needs espeak-ng (Debian: apt-get install espeak-ng)")
+@pytest.mark.skipif(
+    not shutil.which("espeak-ng"), reason="needs espeak-ng (Debian: apt-get install espeak-ng)"
+)
 def test_every_direction_keeps_the_digit(tmp_path):
     """The commands of the page, one after the other, in an empty folder beside the repository's docs and recipes."""
     for name in ("docs", "recipes"):
         (tmp_path / name).symlink_to(ROOT / name)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(["sh", "-ec", COMMANDS], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        ["sh", "-ec", COMMANDS], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
 
     found = json.loads((tmp_path / "runs/digits/metrics.json").read_text())
     assert found["meta"]["trained_on"].keys() == {"text+image", "text+audio"}
-    kept = {said: measures["accuracy/digit[probe,n=300]"] for said, measures in found["directions"].items()}
+    kept = {
+        said: measures["accuracy/digit[probe,n=300]"]
+        for said, measures in found["directions"].items()
+    }
     assert len(kept) == 12
     assert min(kept.values()) >= 0.9, kept
     assert all(not found["directions"][said]["paired"] for said in ("image->audio", "audio->image"))
 
-    written = [tmp_path / line for line in done.stdout.splitlines() if line.startswith("runs/digits/made")]
+    written = [
+        tmp_path / line for line in done.stdout.splitlines() if line.startswith("runs/digits/made")
+    ]
     assert written
     assert all(made.stat().st_size for made in written)

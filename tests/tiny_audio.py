@@ -7,7 +7,12 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-TEXT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 SOUND = {
     "patch_embeds_hidden_size": 8,
     "hidden_size": 16,
@@ -26,14 +31,18 @@ def scatter(net: nn.Module, deviation: float) -> None:
             nn.init.normal_(parameter, std=deviation)
 
 
-def save_clap(folder: Path, change: Callable[[nn.Module], None] = lambda model: None, seed: int = 0, **sound) -> Path:
+def save_clap(
+    folder: Path, change: Callable[[nn.Module], None] = lambda model: None, seed: int = 0, **sound
+) -> Path:
     """Writes a tiny `ClapModel` with its tokenizer, of single bytes, and its feature extractor, both of real size."""
     from tokenizers import pre_tokenizers
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
     from transformers.utils import logging
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -101,10 +110,16 @@ def save_audioldm(folder: Path, clap: Path, **vocoder) -> Path:
         scatter(unet.class_embedding, 1.0)
         scatter(sound, 0.3)
     scheduler = DDIMScheduler(
-        beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False
+        beta_start=0.0015,
+        beta_end=0.0195,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
     )
     tower = ClapTextModelWithProjection(ClapConfig.from_pretrained(clap).text_config)
-    tower.load_state_dict({k: v for k, v in load_file(clap / "model.safetensors").items() if k.startswith("text_")})
+    tower.load_state_dict(
+        {k: v for k, v in load_file(clap / "model.safetensors").items() if k.startswith("text_")}
+    )
     pipeline = AudioLDMPipeline(
         vae=vae,
         text_encoder=tower,

@@ -9,8 +9,20 @@ SIDE = 32  # pixels of what the image tower sees
 CONTEXT = 12  # tokens
 CONFIG = {
     "embed_dim": WIDTH,
-    "vision_cfg": {"image_size": SIDE, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
-    "text_cfg": {"context_length": CONTEXT, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    "vision_cfg": {
+        "image_size": SIDE,
+        "layers": 2,
+        "width": 32,
+        "head_width": 16,
+        "patch_size": 16,
+    },
+    "text_cfg": {
+        "context_length": CONTEXT,
+        "vocab_size": 49408,
+        "width": 16,
+        "heads": 2,
+        "layers": 1,
+    },
 }
 
 
@@ -38,6 +50,8 @@ def pictures(count: int, height: int = 40, width: int = 48, seed: int = 0) -> li
     made = torch.randint(100, (count, 3, height, width), generator=generator, dtype=torch.uint8)
     for picture in made:
         colour = torch.randint(100, 256, (3, 1, 1), generator=generator, dtype=torch.uint8)
-        top, left = (int(torch.randint(side // 2, (), generator=generator)) for side in (height, width))
+        top, left = (
+            int(torch.randint(side // 2, (), generator=generator)) for side in (height, width)
+        )
         picture[:, top : top + height // 2, left : left + width // 2] = colour
     return list(made)

@@ -10,7 +10,9 @@ def register_means(name: str) -> str:
     class Means(FeatureExtractorBase):
         def __init__(self, name, features_list, feature_extractor_weights_path=None, **_):
             super().__init__(name, features_list)
-            self.register_buffer("map", torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) / 50)
+            self.register_buffer(
+                "map", torch.randn(12, 5, generator=torch.Generator().manual_seed(0)) / 50
+            )
 
         def forward(self, pictures):
             assert pictures.dtype == torch.uint8

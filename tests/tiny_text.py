@@ -19,7 +19,12 @@ def gemma_tokenizer():
     from transformers import GemmaTokenizer
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
-    known = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *"abcdefghijklmnopqrstuvwxyz"]
+    known = [
+        *special,
+        *(f"<0x{byte:02X}>" for byte in range(256)),
+        "▁",
+        *"abcdefghijklmnopqrstuvwxyz",
+    ]
     return GemmaTokenizer(vocab={piece: number for number, piece in enumerate(known)}, merges=[])
 
 
@@ -31,7 +36,11 @@ def save_encoder(folder: Path, parts: Path, width: int = EMBEDDED) -> None:
 
     tokenizer = gemma_tokenizer()
     config = Gemma3TextConfig(
-        vocab_size=len(tokenizer), intermediate_size=64, use_bidirectional_attention=True, sliding_window=16, **SIZES
+        vocab_size=len(tokenizer),
+        intermediate_size=64,
+        use_bidirectional_attention=True,
+        sliding_window=16,
+        **SIZES,
     )
     Gemma3TextModel(config).save_pretrained(parts)
     tokenizer.save_pretrained(parts)
@@ -39,7 +48,9 @@ def save_encoder(folder: Path, parts: Path, width: int = EMBEDDED) -> None:
         Dense(WIDTH, 64, bias=False, activation_function=None),
         Dense(64, width, bias=False, activation_function=None),
     ]
-    SentenceTransformer(modules=[Transformer(str(parts)), Pooling(WIDTH), *dense], device="cpu").save(str(folder))
+    SentenceTransformer(
+        modules=[Transformer(str(parts)), Pooling(WIDTH), *dense], device="cpu"
+    ).save(str(folder))
 
 
 def save_gemma(folder: Path, dtype: torch.dtype = torch.float32) -> None:
@@ -64,6 +75,8 @@ def save_gpt2(folder: Path) -> None:
 
     tokenizer = gemma_tokenizer()
     tokenizer.bos_token = None
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=WIDTH, n_layer=2, n_head=2, initializer_range=0.2)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_embd=WIDTH, n_layer=2, n_head=2, initializer_range=0.2
+    )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

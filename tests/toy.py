@@ -31,7 +31,9 @@ class ToyCodec(Codec):
 
     @property
     def basis(self) -> torch.Tensor:
-        return torch.linalg.qr(torch.randn(self.width, 3, generator=torch.Generator().manual_seed(self.seed)))[0]
+        return torch.linalg.qr(
+            torch.randn(self.width, 3, generator=torch.Generator().manual_seed(self.seed))
+        )[0]
 
     def numbers(self, raws) -> torch.Tensor:
         return torch.stack(list(raws))
@@ -57,7 +59,9 @@ class WordCodec(ToyCodec):
 class SlowWordCodec(WordCodec):
     """The same at leisure, with a line in a file for each batch."""
 
-    def __init__(self, width: int = 8, seed: int = 0, seconds: float = 0.0, log: str = os.devnull) -> None:
+    def __init__(
+        self, width: int = 8, seed: int = 0, seconds: float = 0.0, log: str = os.devnull
+    ) -> None:
         super().__init__(width, seed)
         self.seconds, self.log = seconds, log
 
@@ -133,7 +137,9 @@ class Word(Modality):
     suffixes = (".word",)
     literal = True
 
-    def __init__(self, codec: Codec | None = None, drift=None, head=None, reads: str | None = None) -> None:
+    def __init__(
+        self, codec: Codec | None = None, drift=None, head=None, reads: str | None = None
+    ) -> None:
         super().__init__(codec or WordCodec(seed=1), drift, head, reads)
 
     def read(self, source):
@@ -175,7 +181,13 @@ class WordMatch(Metric):
 
     def compute(self, made, reference, sample):
         equal = (made[sample] == reference).all(1)
-        return {"word-match[toy]": torch.zeros(len(made)).index_add(0, sample, equal.float()).clamp(max=1).mean().item()}
+        return {
+            "word-match[toy]": torch.zeros(len(made))
+            .index_add(0, sample, equal.float())
+            .clamp(max=1)
+            .mean()
+            .item()
+        }
 
 
 def write_world(folder: Path, samples: int, seed: int = 0) -> None:

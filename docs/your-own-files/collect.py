@@ -31,15 +31,35 @@ SIDE = 64  # pixels
 RATE = 16_000  # Hz
 QUIET = 0.01  # of a sound's peak; what is quieter at its ends is cut off
 
-ACCENTS = ("en", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-us", "en-us-nyc", "en-029")
+ACCENTS = (
+    "en",
+    "en-gb-scotland",
+    "en-gb-x-rp",
+    "en-gb-x-gbclan",
+    "en-gb-x-gbcwmd",
+    "en-us",
+    "en-us-nyc",
+    "en-029",
+)
 SPEAKERS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "f1", "f2", "f3", "f4")
 SPEEDS = range(130, 211, 8)  # words a minute
 PITCHES = range(20, 81, 4)  # espeak-ng's own scale, 0 to 99
-VOICES = list(product(SPEAKERS, SPEEDS, PITCHES))  # in any accent: some accents say some words alike
+VOICES = list(
+    product(SPEAKERS, SPEEDS, PITCHES)
+)  # in any accent: some accents say some words alike
 
 KINDS = ("digit", "number", "figure", "numeral")
 MANNERS = ("plain", "single", "lone", "simple", "neat", "little", "big")
-THE = ("the", "this is the", "that is the", "here is the", "it was the", "I mean the", "we want the", "remember the")
+THE = (
+    "the",
+    "this is the",
+    "that is the",
+    "here is the",
+    "it was the",
+    "I mean the",
+    "we want the",
+    "remember the",
+)
 A = ("a", "just a", "only a", "here is a", "that is a", "this is a", "give me a", "I wanted a")
 ENDS = ("", " again", ", please", " once more", " today", " for you", " and no other")
 
@@ -65,9 +85,13 @@ def collect(out: Path, seed: int) -> None:
         if scan is not None:
             draw(scan).save(path.with_suffix(".png"))
         if voice is not None:
-            soundfile.write(path.with_suffix(".wav"), speak(DIGITS[digit], *voice), RATE, subtype="PCM_16")
+            soundfile.write(
+                path.with_suffix(".wav"), speak(DIGITS[digit], *voice), RATE, subtype="PCM_16"
+            )
     with (partial / "labels.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("id", "digit"), *((stem, DIGITS[digit]) for _, stem, digit, *_ in samples)])
+        csv.writer(file).writerows(
+            [("id", "digit"), *((stem, DIGITS[digit]) for _, stem, digit, *_ in samples)]
+        )
     partial.rename(out)
 
 
@@ -100,20 +124,26 @@ def phrases_of(digit: int) -> list[str]:
 def draw(scan: np.ndarray) -> Image.Image:
     """A scan of 8 x 8 levels of ink, from 0 to 16, as dark ink on a white page."""
     page = np.pad(255 - scan.reshape(8, 8) * (255 / 16), 1, constant_values=255)
-    return Image.fromarray(page.round().astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return Image.fromarray(page.round().astype(np.uint8)).resize(
+        (SIDE, SIDE), Image.Resampling.BICUBIC
+    )
 
 
 def speak(word: str, accent: str, speaker: str, speed: int, pitch: int) -> np.ndarray:
     """A spoken word at 16 kHz, without the silence around it."""
     options = ["-v", f"{accent}+{speaker}", "-s", str(speed), "-p", str(pitch)]
-    spoken = subprocess.run(["espeak-ng", *options, "--stdout", word], capture_output=True, check=True).stdout
+    spoken = subprocess.run(
+        ["espeak-ng", *options, "--stdout", word], capture_output=True, check=True
+    ).stdout
     sound, rate = soundfile.read(BytesIO(spoken), dtype="float32")
     heard = np.flatnonzero(abs(sound) > QUIET * abs(sound).max())
     return resample_poly(sound[heard[0] : heard[-1] + 1], RATE, rate)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Collects scanned, spoken and written digits into a folder.")
+    parser = argparse.ArgumentParser(
+        description="Collects scanned, spoken and written digits into a folder."
+    )
     parser.add_argument("out", type=Path, help="folder to write; must not be there yet")
     parser.add_argument("--seed", type=int, default=0, help="of what goes with what")
     options = parser.parse_args()

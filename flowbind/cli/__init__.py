@@ -11,14 +11,26 @@ from typing import NoReturn
 from flowbind.progress import is_first_process
 
 VERBS = {
-    "prepare": ("flowbind.cli.prepare", "a dataset on disk (or the embedded world) -> manifest and files"),
-    "encode": ("flowbind.cli.encode", "manifest -> latent store, on any number of devices, resumable"),
+    "prepare": (
+        "flowbind.cli.prepare",
+        "a dataset on disk (or the embedded world) -> manifest and files",
+    ),
+    "encode": (
+        "flowbind.cli.encode",
+        "manifest -> latent store, on any number of devices, resumable",
+    ),
     "fit": ("flowbind.cli.fit", "train what a recipe describes: a model, or a codec"),
     "export": ("flowbind.cli.export", "what a run has trained so far -> a released model"),
     "validate": ("flowbind.cli.fit", "the validation loss of a trained model"),
-    "test": ("flowbind.cli.fit", "measure every direction; writes metrics.json, metrics.md and a gallery"),
+    "test": (
+        "flowbind.cli.fit",
+        "measure every direction; writes metrics.json, metrics.md and a gallery",
+    ),
     "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
-    "import-official": ("flowbind.cli.import_official", "the authors' released checkpoint -> a released model"),
+    "import-official": (
+        "flowbind.cli.import_official",
+        "the authors' released checkpoint -> a released model",
+    ),
     "verify": ("flowbind.cli.verify", "latent stores and released models, byte for byte"),
     "modalities": ("flowbind.cli.modalities", "what is installed, from which package"),
 }
@@ -39,7 +51,9 @@ Start with:
 `flowbind VERB --help` tells more.
 """
 
-INSTEAD = {"predict": "to generate with a trained model, use `flowbind generate`"}  # of verbs that Lightning has
+INSTEAD = {
+    "predict": "to generate with a trained model, use `flowbind generate`"
+}  # of verbs that Lightning has
 
 # Exit codes; those of signals are 128 and the signal's number.
 FAULT = 1  # of flowbind: a traceback, to be reported
@@ -56,7 +70,11 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         width = max(map(len, VERBS))
-        print(HELP.format(verbs="\n".join(f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items())))
+        print(
+            HELP.format(
+                verbs="\n".join(f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items())
+            )
+        )
         return
     if arguments[0] == "--version":
         from importlib.metadata import version
@@ -89,7 +107,10 @@ def main(arguments: list[str] | None = None) -> None:
 PARENT = os.getppid()  # of several processes on one machine, the first started the others
 PATIENCE = 50  # tenths of a second that the others leave it
 NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
-ALLOCATORS = ("out of memory", "can't allocate memory")  # what torch's say, in errors of no class of their own
+ALLOCATORS = (
+    "out of memory",
+    "can't allocate memory",
+)  # what torch's say, in errors of no class of their own
 FAULTY = (
     "{kind}: an error that flowbind should not make; please report it, with the lines above and the command. What was "
     "written before it is whole"
@@ -103,13 +124,17 @@ def _run(arguments: list[str]) -> None:
 
         close = difflib.get_close_matches(verb, VERBS, n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(f"no verb '{verb}'; {INSTEAD.get(verb) or f'{guess}allowed: ' + ', '.join(VERBS)}")
+        raise ValueError(
+            f"no verb '{verb}'; {INSTEAD.get(verb) or f'{guess}allowed: ' + ', '.join(VERBS)}"
+        )
     import_module(VERBS[verb][0]).run(verb, rest)
 
 
 def _leave_quietly() -> NoReturn:
     """Ends as a program does that SIGPIPE ends: whoever read the output went away."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains on its way out
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # or Python complains on its way out
     raise SystemExit(SIGNALLED + signal.SIGPIPE)
 
 

@@ -57,14 +57,18 @@ def refuse_bombs(stream: str) -> None:
         ValueError: more than `MOST_NODES` keys and values, deeper than `DEEPEST`, or something that holds itself.
     """
     sizes: dict[str, int] = {}  # of what has an anchor
-    open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor and number of nodes so far, from the outside in
+    open_nodes: list[tuple[str | None, int]] = [
+        (None, 0)
+    ]  # anchor and number of nodes so far, from the outside in
     for event in yaml.parse(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         anchor, size = getattr(event, "anchor", None), 0
         if isinstance(event, yaml.CollectionStartEvent):
             open_nodes.append((anchor, 1))
         elif isinstance(event, yaml.AliasEvent):
             if anchor not in sizes:
-                raise ValueError(f"the alias *{anchor} stands for nothing, or for what it stands in")
+                raise ValueError(
+                    f"the alias *{anchor} stands for nothing, or for what it stands in"
+                )
             size = sizes[anchor]
         elif isinstance(event, yaml.ScalarEvent):
             size = 1
@@ -74,7 +78,9 @@ def refuse_bombs(stream: str) -> None:
             sizes[anchor] = size
         open_nodes[-1] = (open_nodes[-1][0], open_nodes[-1][1] + size)
         if open_nodes[-1][1] > MOST_NODES or len(open_nodes) > DEEPEST:
-            raise ValueError(f"more than {MOST_NODES} values, aliases unfolded, or deeper than {DEEPEST}")
+            raise ValueError(
+                f"more than {MOST_NODES} values, aliases unfolded, or deeper than {DEEPEST}"
+            )
 
 
 def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dict[str, Any]:
@@ -132,11 +138,17 @@ def find_class(name: Any, where: str) -> type:
         raise ValueError(f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path")
     try:
         found = getattr(import_module(module), attribute)
-    except (ImportError, ValueError, TypeError) as error:  # the last two of names that are dots alone
+    except (
+        ImportError,
+        ValueError,
+        TypeError,
+    ) as error:  # the last two of names that are dots alone
         raise ValueError(f"{where}: class '{name}' cannot be imported ({error})") from None
     except AttributeError:
         public = [key for key in dir(import_module(module)) if key[0].isupper()]
-        raise ValueError(f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}") from None
+        raise ValueError(
+            f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}"
+        ) from None
     if not isinstance(found, type):
         raise ValueError(f"{where}: {name} is no class")
     return found
@@ -146,13 +158,18 @@ def _check(node: Any, where: str, annotation: Any) -> None:
     if isinstance(node, Mapping) and "class_path" in node:
         for key in node:
             if key not in ("class_path", "init_args", "dict_kwargs"):
-                raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), ('class_path', 'init_args'))}")
+                raise ValueError(
+                    f"{where}: unknown key '{key}'; {nearest(str(key), ('class_path', 'init_args'))}"
+                )
         _check_arguments(node.get("init_args") or {}, find_class(node["class_path"], where), where)
     elif isinstance(node, list):
         for number, item in enumerate(node):
             _check(item, f"{where}[{number}]", None)
     elif isinstance(node, Mapping):
-        config = next((a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)), None)
+        config = next(
+            (a for a in (annotation, *typing.get_args(annotation)) if dataclasses.is_dataclass(a)),
+            None,
+        )
         if config is not None:
             _check_arguments(node, config, where)
         else:
@@ -163,7 +180,9 @@ def _check(node: Any, where: str, annotation: Any) -> None:
 
 def _check_arguments(given: Any, cls: type, where: str) -> None:
     if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r:.60}")
+        raise ValueError(
+            f"{where}: the arguments of {cls.__name__} are a mapping, not {given!r:.60}"
+        )
     allowed = parameters(cls)
     for key, value in given.items():
         if key not in allowed:

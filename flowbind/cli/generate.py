@@ -7,7 +7,9 @@ from flowbind.cli.parser import Parser, check_folder, named, path, whole
 
 def run(verb: str, arguments: list[str]) -> None:
     """Generates files with a released model."""
-    parser = Parser(verb, "Generates every target from all sources together, and prints the files it wrote.")
+    parser = Parser(
+        verb, "Generates every target from all sources together, and prints the files it wrote."
+    )
     parser.add_argument("model", help="folder of a released model, as `flowbind fit` writes it")
     parser.add_argument(
         "--from", action="append", required=True, dest="sources", metavar="NAME=VALUE",
@@ -16,16 +18,24 @@ def run(verb: str, arguments: list[str]) -> None:
         "batch, several NAMEs are used together",
     )  # fmt: skip
     parser.add_argument(
-        "--to", action="append", required=True, metavar="NAME", help="a target; may be given several times"
+        "--to",
+        action="append",
+        required=True,
+        metavar="NAME",
+        help="a target; may be given several times",
     )
     parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files that are there already"
+    )
     parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     model_folder = next((word for word in arguments if (Path(word) / "model.json").is_file()), None)
     if model_folder is None:
-        parser.epilog = "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
+        parser.epilog = (
+            "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
+        )
         options, _ = parser.parse_known_args(arguments)  # there is no model: that is told below
     else:
         from flowbind.cli.sampling import add_choices, chosen
@@ -53,7 +63,9 @@ def run(verb: str, arguments: list[str]) -> None:
     lists: dict[str, list[str | Path]] = {}
     for name, value in given:
         modality = model.modality(name)
-        lists.setdefault(name, []).extend(expand(value, modality, name, {*model.modalities, *installed("modalities")}))
+        lists.setdefault(name, []).extend(
+            expand(value, modality, name, {*model.modalities, *installed("modalities")})
+        )
     targets = {name: model.modality(name) for name in options.to}
     for name in {**lists, **targets}:
         model.modality(name).check_libraries()

@@ -7,8 +7,13 @@ from flowbind.cli.parser import Parser, named, path
 
 def run(verb: str, arguments: list[str]) -> None:
     """Turns the authors' files into a released model's folder."""
-    parser = Parser(verb, "Turns the checkpoint that FlowBind's authors released into a folder that `flowbind` loads.")
-    parser.add_argument("--checkpoint", required=True, type=path, help="their model.pth; read with weights only")
+    parser = Parser(
+        verb,
+        "Turns the checkpoint that FlowBind's authors released into a folder that `flowbind` loads.",
+    )
+    parser.add_argument(
+        "--checkpoint", required=True, type=path, help="their model.pth; read with weights only"
+    )
     parser.add_argument("--config", required=True, type=path, help="their config.json")
     for statistic, what in (("mean", "mean"), ("std", "standard deviation")):
         parser.add_argument(
@@ -16,7 +21,9 @@ def run(verb: str, arguments: list[str]) -> None:
             help=f"{what} of a modality's latents (.npy, .pt or .safetensors); once for each modality",
         )  # fmt: skip
     parser.add_argument(
-        "--recipe", default="recipes/flowbind_paper.yaml", help="the recipe that names the modalities and their codecs"
+        "--recipe",
+        default="recipes/flowbind_paper.yaml",
+        help="the recipe that names the modalities and their codecs",
     )
     parser.add_argument("--out", required=True, type=path, help="folder that receives the model")
     options = parser.parse_args(arguments)
@@ -37,5 +44,7 @@ def run(verb: str, arguments: list[str]) -> None:
             "model"
         )
     statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
-    save(read_official(options.checkpoint, options.config, model.modalities, statistics), options.out)
+    save(
+        read_official(options.checkpoint, options.config, model.modalities, statistics), options.out
+    )
     say(f"wrote the released model {options.out}")

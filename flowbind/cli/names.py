@@ -5,8 +5,15 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PART, WHOLE = 60, 150  # bytes of one source's words, and of all of them; a file's name has at most 255
-LETTERS = ("L", "M", "N")  # Unicode categories that words are made of: letters, their marks, numbers
+PART, WHOLE = (
+    60,
+    150,
+)  # bytes of one source's words, and of all of them; a file's name has at most 255
+LETTERS = (
+    "L",
+    "M",
+    "N",
+)  # Unicode categories that words are made of: letters, their marks, numbers
 
 
 def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
@@ -24,12 +31,17 @@ def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
 
 def _words(row: Sequence[str | Path]) -> str:
     given = [source.stem if isinstance(source, Path) else source for source in row]
-    return shortened("+".join(shortened(_plain(words), words, PART) for words in given), "+".join(given), WHOLE)
+    return shortened(
+        "+".join(shortened(_plain(words), words, PART) for words in given), "+".join(given), WHOLE
+    )
 
 
 def _plain(words: str) -> str:
     """The words joined by hyphens, in one of the ways in which Unicode spells them."""
-    kept = (c if unicodedata.category(c)[0] in LETTERS else " " for c in unicodedata.normalize("NFC", words))
+    kept = (
+        c if unicodedata.category(c)[0] in LETTERS else " "
+        for c in unicodedata.normalize("NFC", words)
+    )
     return "-".join("".join(kept).split())
 
 
@@ -51,4 +63,6 @@ def refuse_existing(paths: Sequence[Path]) -> None:
     there = [path for path in paths if path.exists() or path.is_symlink()]
     if there:
         others = f", and {len(there) - 1} more," if len(there) > 1 else ""
-        raise ValueError(f"{there[0]}{others} is there already; --overwrite replaces it, or give another --out")
+        raise ValueError(
+            f"{there[0]}{others} is there already; --overwrite replaces it, or give another --out"
+        )

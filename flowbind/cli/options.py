@@ -66,7 +66,9 @@ def _recipe(name: str) -> Path:
     if path.exists():
         return path
     own = shipped_recipes()
-    close = [recipe for recipe in own if Path(recipe).name == path.name] or get_close_matches(name, own, n=1)
+    close = [recipe for recipe in own if Path(recipe).name == path.name] or get_close_matches(
+        name, own, n=1
+    )
     guess = f"did you mean '{close[0]}'? " if close else ""
     raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {', '.join(own)}")
 

@@ -30,7 +30,13 @@ from flowbind.modality import Modality
 from flowbind.registry import installed, load, nearest
 from flowbind.train.training import TrainingConfig
 
-PARTS = ("model", "training", "evaluation", "data", "trainer")  # of a recipe; its other keys have no classes
+PARTS = (
+    "model",
+    "training",
+    "evaluation",
+    "data",
+    "trainer",
+)  # of a recipe; its other keys have no classes
 CONFIGS = {"training": TrainingConfig, "evaluation": EvaluationConfig}
 KINDS = {Method: "methods", Modality: "modalities", Codec: "codecs", Metric: "metrics"}
 # Modules of types that are values, not classes of a recipe.
@@ -54,7 +60,9 @@ def merge(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for recipe in recipes:
-        other_class = {"class_path"} <= merged.keys() & recipe.keys() and merged["class_path"] != recipe["class_path"]
+        other_class = {"class_path"} <= merged.keys() & recipe.keys() and merged[
+            "class_path"
+        ] != recipe["class_path"]
         if other_class:
             merged = {key: value for key, value in merged.items() if key != "init_args"}
         for key, value in recipe.items():

@@ -22,12 +22,16 @@ def run(verb: str, arguments: list[str]) -> None:
     name, *rest = arguments
     prepare = load("datasets", name)
     parser = Parser(f"{verb} {name}", inspect.cleandoc(prepare.__doc__ or "").split("\n\nArgs:")[0])
-    parser.add_argument("--out", required=True, type=path, help="folder that receives files and manifests")
+    parser.add_argument(
+        "--out", required=True, type=path, help="folder that receives files and manifests"
+    )
     for option, (kind, default, help) in options_of(prepare).items():
         flag, needed = "--" + option.replace("_", "-"), default is inspect.Parameter.empty
         default = None if needed else default
         kind = whole(0) if option == "seed" else {float: real(), Path: path}.get(kind, kind)
-        parser.add_argument(flag, dest=option, type=kind, default=default, required=needed, help=help)
+        parser.add_argument(
+            flag, dest=option, type=kind, default=default, required=needed, help=help
+        )
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")
     prepare_into(out, name, prepare, chosen)
@@ -37,7 +41,12 @@ def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]
     """Type, default and help of each argument of a dataset's function but the folder, from signature and docstring."""
     helps: dict[str, str] = {}
     name = ""
-    for line in inspect.cleandoc(prepare.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0].splitlines():
+    for line in (
+        inspect.cleandoc(prepare.__doc__ or "")
+        .partition("Args:\n")[2]
+        .partition("\n\n")[0]
+        .splitlines()
+    ):
         if line.startswith("    ") and not line.startswith("     ") and ":" in line:
             name, _, line = line.strip().partition(":")
             helps[name] = ""

@@ -20,20 +20,30 @@ from flowbind.files import digest_now, read_json, replacing
 from flowbind.lock import alone_in
 from flowbind.progress import say
 
-SOURCES = ("source", "sources")  # arguments of a dataset's function that name what others may change
+SOURCES = (
+    "source",
+    "sources",
+)  # arguments of a dataset's function that name what others may change
 MANIFESTS, LISTS = "*.jsonl", "missing.txt"
 
 
-def prepare_into(out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]) -> None:
+def prepare_into(
+    out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]
+) -> None:
     """Runs a dataset's function on an empty folder beside `out`, and puts what it writes in its place when all is there.
 
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
     folder = Path(os.path.realpath(out))  # where a link leads, so that all is on one disk
-    made: dict[str, Any] = {"dataset": name, "options": {key: str(value) for key, value in options.items()}}
+    made: dict[str, Any] = {
+        "dataset": name,
+        "options": {key: str(value) for key, value in options.items()},
+    }
     before = read_state(folder, out)
-    is_again = before is not None and before.items() >= made.items() and not before.get("unfinished")
+    is_again = (
+        before is not None and before.items() >= made.items() and not before.get("unfinished")
+    )
     if is_again and not set(inspect.signature(prepare).parameters) & set(SOURCES):
         say(f"{out}: prepared already")
         return
@@ -80,7 +90,9 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
     path = folder / PREPARED
     if not path.is_file():
         if folder.exists() and any(folder.iterdir()):
-            raise ValueError(f"{out}: not empty, and not written by `flowbind prepare`; choose another folder")
+            raise ValueError(
+                f"{out}: not empty, and not written by `flowbind prepare`; choose another folder"
+            )
         return None
     state = read_json(path)
     if not isinstance(state, dict):
@@ -94,11 +106,17 @@ def digest_of(path: Path) -> str:
     return "" if path.is_dir() else digest_now(path)
 
 
-def is_same(partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]) -> bool:
+def is_same(
+    partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]
+) -> bool:
     """Whether the dataset's function wrote what it wrote before; what was edited since counts for nothing."""
     there = all((folder / name).exists() for name in files)
     folders = [name for name, digests in files.items() if digests == [""]]
-    return there and files == before and all(is_same_tree(partial / name, folder / name) for name in folders)
+    return (
+        there
+        and files == before
+        and all(is_same_tree(partial / name, folder / name) for name in folders)
+    )
 
 
 def is_same_tree(one: Path, other: Path) -> bool:
@@ -107,10 +125,16 @@ def is_same_tree(one: Path, other: Path) -> bool:
     if compared.left_only or compared.right_only or compared.common_funny:
         return False
     _, different, unread = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
-    return not different and not unread and all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
+    return (
+        not different
+        and not unread
+        and all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
+    )
 
 
-def install(partial: Path, folder: Path, made: Mapping[str, Any], before: Mapping[str, list[str]]) -> None:
+def install(
+    partial: Path, folder: Path, made: Mapping[str, Any], before: Mapping[str, list[str]]
+) -> None:
     """Puts each new file in the place of the old one, and takes away those that the dataset's function writes no more.
 
     Until all of this is done, the folder is marked as unfinished, so that the same command does it again.
@@ -154,7 +178,9 @@ def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:
     return samples
 
 
-def describe_changes(before: Mapping[tuple[str, str], Any], after: Mapping[tuple[str, str], Any]) -> str:
+def describe_changes(
+    before: Mapping[tuple[str, str], Any], after: Mapping[tuple[str, str], Any]
+) -> str:
     """How many samples were added, are gone, have moved from one split to another, or changed."""
     added, gone = after.keys() - before.keys(), before.keys() - after.keys()
     moved = {id for _, id in added} & {id for _, id in gone}

@@ -31,7 +31,13 @@ from flowbind.lock import alone_in
 from flowbind.method import Method
 from flowbind.progress import say
 from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
-from flowbind.train.checkpoints import Checkpoints, check_checkpoint, newest, read_checkpoint, step_of
+from flowbind.train.checkpoints import (
+    Checkpoints,
+    check_checkpoint,
+    newest,
+    read_checkpoint,
+    step_of,
+)
 from flowbind.train.curves import Curves
 from flowbind.train.deciding import settings_of
 from flowbind.train.run_folder import CHECKPOINTS, CURVES, MODEL, RunFolder, Start
@@ -54,12 +60,20 @@ MODE = "flowbind"
 LARGEST_SEED = 2**32 - 1  # of numpy
 CHOSEN_PARTS = tuple(
     f"lightning.{part}"
-    for part in ("pytorch.callbacks", "pytorch.loggers", "pytorch.profilers", "pytorch.plugins", "fabric.plugins")
+    for part in (
+        "pytorch.callbacks",
+        "pytorch.loggers",
+        "pytorch.profilers",
+        "pytorch.plugins",
+        "fabric.plugins",
+    )
 )
 CHOSEN = "FLOWBIND_CHECKPOINT"  # tells the processes that the first one starts which checkpoint it begins from
 
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less in a step.
-StrategyRegistry.register("ddp", DDPStrategy, override=True, start_method="popen", gradient_as_bucket_view=True)
+StrategyRegistry.register(
+    "ddp", DDPStrategy, override=True, start_method="popen", gradient_as_bucket_view=True
+)
 
 set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 
@@ -74,11 +88,14 @@ class RecipeParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> None:
         if message.startswith("unrecognized arguments"):
             names = [*self.others, *self._option_string_actions]
-            raise ValueError(f"{unknown(message, names)}; `flowbind fit --config RECIPE --print_config` lists a recipe's keys")
+            raise ValueError(
+                f"{unknown(message, names)}; `flowbind fit --config RECIPE --print_config` lists a recipe's keys"
+            )
         raise ValueError(explain(message))
 
-
-    def add_lightning_class_args(self, lightning_class: Any, nested_key: str, *args: Any, **named: Any) -> Any:
+    def add_lightning_class_args(
+        self, lightning_class: Any, nested_key: str, *args: Any, **named: Any
+    ) -> Any:
         """Takes a method as the model, too: `Training` is made of it."""
         if nested_key == "model":
             kinds = (Method, LightningModule)
@@ -118,7 +135,11 @@ class RecipeCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=RecipeParser,
-            parser_kwargs={"parser_mode": MODE, "prog": "flowbind", "others": [*others, *names_below(merged)]},
+            parser_kwargs={
+                "parser_mode": MODE,
+                "prog": "flowbind",
+                "others": [*others, *names_below(merged)],
+            },
             save_config_callback=None,  # the run folder keeps it
             seed_everything_default=0,
             load_from_checkpoint_support=False,
@@ -132,7 +153,11 @@ class RecipeCLI(LightningCLI):
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one that runs: with a parser for each of the four, the command line would take twice as long to read."""
-        return {verb: skipped for verb, skipped in LightningCLI.subcommands().items() if verb == self.verb}
+        return {
+            verb: skipped
+            for verb, skipped in LightningCLI.subcommands().items()
+            if verb == self.verb
+        }
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
         for verb, own in getattr(self, "_subcommand_parsers", {}).items():
@@ -173,14 +198,20 @@ class RecipeCLI(LightningCLI):
             help="auto: go on from the run folder's newest whole checkpoint of this very recipe, and do nothing if it is "
             "trained already; never: train from the beginning.",
         )
-        parser.add_argument("--checkpoints.every", type=int, default=500, help="steps between two checkpoints")
+        parser.add_argument(
+            "--checkpoints.every", type=int, default=500, help="steps between two checkpoints"
+        )
         parser.add_argument(
             "--checkpoints.minutes",
             type=float | None,
             help="minutes between two checkpoints, instead of `every` steps",
         )
-        parser.add_argument("--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least")
-        if self.verb is None:  # a run's config.yaml is a recipe for every verb, also for those that run nothing
+        parser.add_argument(
+            "--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least"
+        )
+        if (
+            self.verb is None
+        ):  # a run's config.yaml is a recipe for every verb, also for those that run nothing
             for key in ("ckpt_path", "weights_only", "verbose"):
                 parser.add_argument(f"--{key}", help=SUPPRESS)
 
@@ -200,7 +231,9 @@ class RecipeCLI(LightningCLI):
         first: list[Callback] = []
         last: list[Callback] = []
 
-        if self.subcommand == "fit" and not trainer.get("fast_dev_run"):  # a smoke run keeps nothing
+        if self.subcommand == "fit" and not trainer.get(
+            "fast_dev_run"
+        ):  # a smoke run keeps nothing
             first.append(Begin(self._claim))
             if trainer.get("enable_checkpointing") is not False:
                 last.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
@@ -208,7 +241,9 @@ class RecipeCLI(LightningCLI):
             trainer["logger"] = Curves(folder, name=CURVES) if self.subcommand == "fit" else False
 
         callbacks = trainer.get("callbacks") or []
-        own = [callbacks] if isinstance(callbacks, Callback) else callbacks  # one may stand without a list
+        own = (
+            [callbacks] if isinstance(callbacks, Callback) else callbacks
+        )  # one may stand without a list
         trainer["callbacks"] = [*first, *own, *last]
         return super().instantiate_trainer(**kwargs)
 
@@ -216,7 +251,9 @@ class RecipeCLI(LightningCLI):
         check_trainer(config)
         own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
         shown = config.get("enable_progress_bar") is not False
-        return super()._instantiate_trainer(config, [*callbacks, *([Steps()] if shown and not own else [])])
+        return super()._instantiate_trainer(
+            config, [*callbacks, *([Steps()] if shown and not own else [])]
+        )
 
     @property
     def run_folder(self) -> RunFolder:
@@ -284,7 +321,9 @@ class RecipeCLI(LightningCLI):
         if hasattr(self.model, "export_checkpoint"):
             self.model.export_checkpoint(read_checkpoint(start.checkpoint), self._export)
         self.run_folder.finish()
-        say(f"{self.folder}: no step is left of {self.trainer.max_steps}; wrote {self._export} from {start.checkpoint}")
+        say(
+            f"{self.folder}: no step is left of {self.trainer.max_steps}; wrote {self._export} from {start.checkpoint}"
+        )
         raise SystemExit(0)
 
     def _claim(self) -> None:
@@ -306,7 +345,10 @@ class RecipeCLI(LightningCLI):
         self.folder.mkdir(parents=True, exist_ok=True)
         self._keep_folder()
         config = self.settings.clone()
-        config.ckpt_path, config.resume = None, "auto"  # how it began stands in the record, and is not done again
+        config.ckpt_path, config.resume = (
+            None,
+            "auto",
+        )  # how it began stands in the record, and is not done again
         parser = self._parser(self.subcommand)
         recipe = parser.dump(config, format="yaml", skip_none=False, skip_validation=True)
         return self.run_folder.claim(start, self.decides, recipe)
@@ -346,13 +388,17 @@ class RecipeCLI(LightningCLI):
             self.run_folder.finish()
         else:
             step, steps = trainer.global_step, trainer.max_steps
-            kept = step > 0 and any(isinstance(callback, Checkpoints) for callback in trainer.callbacks)
+            kept = step > 0 and any(
+                isinstance(callback, Checkpoints) for callback in trainer.callbacks
+            )
             ways = (
                 f"the same command goes on from there, `flowbind export {self.folder} --out DIR` releases the model as it is"
                 if kept
                 else "no checkpoint of them is kept"
             )
-            say(f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {ways}")
+            say(
+                f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {ways}"
+            )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -360,7 +406,11 @@ class RecipeCLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except SystemExit:  # how Lightning ends on Ctrl-C
             if self.trainer.interrupted:
-                numbers = [c.signal for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)]
+                numbers = [
+                    c.signal
+                    for c in self.trainer.checkpoint_callbacks
+                    if isinstance(c, Checkpoints)
+                ]
                 raise KeyboardInterrupt(*filter(None, numbers)) from None
             raise
 
@@ -403,7 +453,10 @@ def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
     """
     quiet()
     recipes, options = split("encode", arguments)
-    nothing = [Option("--trainer.logger", "false"), Option("--trainer.enable_checkpointing", "false")]
+    nothing = [
+        Option("--trainer.logger", "false"),
+        Option("--trainer.enable_checkpointing", "false"),
+    ]
     with _mistakes():
         return RecipeCLI(recipes, [*options, *nothing], others=others)
 
@@ -434,6 +487,8 @@ def chosen_part(error: Exception) -> str | None:
 
     A callback that watches a metric which nobody logs is a mistake in a recipe, not a fault of whoever runs it.
     """
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [
+        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
+    ]
     own = [module for module in modules if module.startswith(("flowbind", "lightning."))]
     return own[-1] if own and own[-1].startswith(CHOSEN_PARTS) else None

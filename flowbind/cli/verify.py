@@ -8,7 +8,8 @@ from flowbind.cli.parser import Parser, path
 def run(verb: str, arguments: list[str]) -> None:
     """Reads everything in stores and models, and prints a line for each that is whole."""
     parser = Parser(
-        verb, "Reads every byte of latent stores and released models, and compares checksums. Damage is exit code 2."
+        verb,
+        "Reads every byte of latent stores and released models, and compares checksums. Damage is exit code 2.",
     )
     parser.add_argument(
         "folders", nargs="+", type=path, metavar="FOLDER",
@@ -23,7 +24,11 @@ def run(verb: str, arguments: list[str]) -> None:
         if (folder / CONFIG).is_file():
             print(_model(folder), flush=True)
             continue
-        splits = [] if (folder / MANIFEST).is_file() else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+        splits = (
+            []
+            if (folder / MANIFEST).is_file()
+            else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+        )
         for store in splits or [folder]:
             print(_store(store), flush=True)
 

@@ -52,7 +52,8 @@ class Steps(IterableDataset):
         rows = self.mixture.batch(step, self.rank, self.world)
         lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
         return {
-            name: torch.cat([lines[i] for i in parts] or [lines[0][:0]]) for name, parts in self.frame.parts.items()
+            name: torch.cat([lines[i] for i in parts] or [lines[0][:0]])
+            for name, parts in self.frame.parts.items()
         }
 
     def numbers(self, step: int) -> RowNumbers:
@@ -136,11 +137,14 @@ class Frame:
         absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
         self.parts = {
-            name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities] for name in names
+            name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities]
+            for name in names
         }
         starts = np.cumsum([0, *shares])
         held = {
-            name: torch.cat([torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)])
+            name: torch.cat(
+                [torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)]
+            )
             for name, parts in self.parts.items()
         }
         samples, links = torch.cat(list(held.values())), find_links(torch.cat(list(held.values())))
@@ -152,8 +156,12 @@ class Frame:
         self.place = None if world == 1 else Place(
             row.nonzero().flatten(), link.nonzero().flatten(), {name: len(ids) / world for name, ids in held.items()}
         )  # fmt: skip
-        self.held = [[name for name in stratum.modalities if name in self.parts] for stratum in store.strata]
-        self.sizes = [int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())]
+        self.held = [
+            [name for name in stratum.modalities if name in self.parts] for stratum in store.strata
+        ]
+        self.sizes = [
+            int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())
+        ]
         self.none = {
             name: store.fields[name].empty if name in store.fields else absent[name]
             for name, parts in self.parts.items()
@@ -170,7 +178,9 @@ class Frame:
         frame.place = moved.place
         return frame
 
-    def fill(self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0) -> Batch:
+    def fill(
+        self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0
+    ) -> Batch:
         """The batch of these rows of each stratum."""
         found = [source.gather(i, r, self.held[i]) for i, r in enumerate(rows)]
         latents = {

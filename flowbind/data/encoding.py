@@ -60,7 +60,11 @@ class Chunks(Dataset):
         self.manifest, self.modalities, self.rank = manifest, modalities, rank
         parts = [
             [
-                (plan, plan.samples[start : start + BATCH_ROWS], start + BATCH_ROWS >= len(plan.samples))
+                (
+                    plan,
+                    plan.samples[start : start + BATCH_ROWS],
+                    start + BATCH_ROWS >= len(plan.samples),
+                )
                 for plan in share
                 for start in range(0, len(plan.samples), BATCH_ROWS)
             ]
@@ -90,7 +94,15 @@ class Chunks(Dataset):
                 beside[index] = self._located(stamps)
             for name, raw in read.items():
                 raws[name].append(raw)
-        return Chunk(plan, good, raws, bad, last, sum(len(indices) for _, indices, _ in self.rounds[number]), beside)
+        return Chunk(
+            plan,
+            good,
+            raws,
+            bad,
+            last,
+            sum(len(indices) for _, indices, _ in self.rounds[number]),
+            beside,
+        )
 
     def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
         return {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in names}
@@ -149,7 +161,12 @@ class Encoding(LightningModule):
         promises: Promises,
     ) -> None:
         super().__init__()
-        self.modalities, self.manifest, self.plans, self.folder = modalities, manifest, plans, folder
+        self.modalities, self.manifest, self.plans, self.folder = (
+            modalities,
+            manifest,
+            plans,
+            folder,
+        )
         self.kept = ExitStack()  # holds the folder for this process
         self.skip_bad, self.workers, self.promises = skip_bad, workers, promises
         self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
@@ -215,7 +232,9 @@ class Encoding(LightningModule):
 
         (self.folder / MANIFEST).unlink(missing_ok=True)
         shards = {file for files in strata.values() for file in files}
-        for stale in self.folder.glob("*.safetensors*"):  # shards of another plan, and what a killed run began
+        for stale in self.folder.glob(
+            "*.safetensors*"
+        ):  # shards of another plan, and what a killed run began
             if stale.name not in shards:
                 shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
         prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
@@ -262,9 +281,13 @@ class Encoding(LightningModule):
         return [made for made, _ in found]
 
     def _stop(self, mistake: Exception) -> NoReturn:
-        raise mistake if self.trainer.is_global_zero else SystemExit(0)  # any other code, and Lightning kills the first
+        raise (
+            mistake if self.trainer.is_global_zero else SystemExit(0)
+        )  # any other code, and Lightning kills the first
 
-    def transfer_batch_to_device(self, batch: Chunk, device: torch.device, dataloader_idx: int) -> Chunk:
+    def transfer_batch_to_device(
+        self, batch: Chunk, device: torch.device, dataloader_idx: int
+    ) -> Chunk:
         return batch  # raw samples: codecs move what they need
 
     def predict_step(self, chunk: Chunk, index: int) -> int:
@@ -302,7 +325,9 @@ class Encoding(LightningModule):
             self._write(chunk.plan)
             self._begin()
 
-        samples = [(self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()]
+        samples = [
+            (self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()
+        ]
         bad = chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
         return Done(bad, faults, encoded)
 
@@ -310,13 +335,19 @@ class Encoding(LightningModule):
         codec = self.modalities[name].codec
         for index, raw in zip(chunk.indices, raws, strict=True):
             if caveat := codec.caveat(raw):
-                self.caveats.setdefault(name, []).append(f"{self._name(self.manifest.samples[index])} {caveat}")
+                self.caveats.setdefault(name, []).append(
+                    f"{self._name(self.manifest.samples[index])} {caveat}"
+                )
 
-    def _look(self, name: str, raws: Sequence[Any], latents: Tensor, errors: Mapping[int, str]) -> None:
+    def _look(
+        self, name: str, raws: Sequence[Any], latents: Tensor, errors: Mapping[int, str]
+    ) -> None:
         """Says where a codec was made for other samples. Only the first device looks, and only at those that it encodes."""
         if self.trainer.is_global_zero:
             good = [row for row in range(len(raws)) if row not in errors]
-            line = self.promises.look(name, self.modalities[name].codec, [raws[row] for row in good], latents[good])
+            line = self.promises.look(
+                name, self.modalities[name].codec, [raws[row] for row in good], latents[good]
+            )
             if line:
                 say(f"{self.manifest.path}: {line}")
 
@@ -358,7 +389,9 @@ class Encoding(LightningModule):
         write_shard(path, tensors, {"key": plan.key} | made)
 
 
-def encode_rows(name: str, modality: Modality, raws: Sequence[Any]) -> tuple[Tensor, dict[int, str]]:
+def encode_rows(
+    name: str, modality: Modality, raws: Sequence[Any]
+) -> tuple[Tensor, dict[int, str]]:
     """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that have none.
 
     Where a batch fails, its samples are encoded one by one.
@@ -437,7 +470,9 @@ def encode(
             if name in plan.modalities:
                 files += [manifest.samples[line].values[name] for line in todo[plan.file]]
         check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
-    encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises or Promises())
+    encoding = Encoding(
+        modalities, manifest, plans, folder, skip_bad, workers, promises or Promises()
+    )
     try:
         with encoding.kept:
             trainer.predict(encoding, return_predictions=False)
@@ -458,4 +493,6 @@ class _Shown:
         return len(self.loader)
 
     def __iter__(self):
-        return track(self.loader, self.description, self.samples, "samples", lambda chunk: chunk.of_all)
+        return track(
+            self.loader, self.description, self.samples, "samples", lambda chunk: chunk.of_all
+        )

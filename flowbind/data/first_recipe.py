@@ -18,15 +18,21 @@ from flowbind.registry import name_of
 
 RECIPE = "recipe.yaml"
 BATCH = 256  # samples in a step, at most
-PASSES = 55  # through the samples, which two thousand scans and sounds needed (docs/your-own-files.md)
+PASSES = (
+    55  # through the samples, which two thousand scans and sounds needed (docs/your-own-files.md)
+)
 FEWEST_STEPS, MOST_STEPS = 200, 20_000
 GALLERY = 9  # test samples in the gallery, at most
-PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")  # a path that needs no quotes, neither in YAML nor in a shell
+PLAIN = re.compile(
+    r"[A-Za-z_./][\w./-]*"
+)  # a path that needs no quotes, neither in YAML nor in a shell
 
 Kinds = Counter[tuple[str, ...]]  # samples by the modalities that they have
 
 
-def write_recipe(out: Path, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]) -> None:
+def write_recipe(
+    out: Path, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]
+) -> None:
     """Writes a recipe for a folder that is being prepared, and says where it will be.
 
     Args:
@@ -37,7 +43,9 @@ def write_recipe(out: Path, kinds: Mapping[str, Kinds], modalities: Mapping[str,
     names = sorted({name for kind in kinds.get("train", ()) for name in kind})
     if len(names) < 2:
         had = f"nothing but '{names[0]}'" if names else "nothing"
-        say(f"training samples have {had}: a model ties two modalities or more together, so no recipe is written")
+        say(
+            f"training samples have {had}: a model ties two modalities or more together, so no recipe is written"
+        )
         return
     place = shown_path(out.with_name(out.name.removesuffix(PARTIAL)))
     head = _head(place, kinds, names)
@@ -65,7 +73,11 @@ def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
     for split, own in kinds.items():
         counts = ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(own.items()))
         lines.append(f"  {split}: {own.total()} samples ({counts})")
-    lines += ["", *(f"  flowbind {verb:6} --config {quoted(f'{place}/{RECIPE}')}" for verb in verbs), ""]
+    lines += [
+        "",
+        *(f"  flowbind {verb:6} --config {quoted(f'{place}/{RECIPE}')}" for verb in verbs),
+        "",
+    ]
     if "test" not in verbs:
         lines.append("`flowbind test` needs test samples that have every modality; here is none.")
     lines += [

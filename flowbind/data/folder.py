@@ -42,7 +42,12 @@ class File(NamedTuple):
 
 
 def prepare(
-    out: Path, source: Path, labels: Path | None = None, val: float = 0.1, test: float = 0.1, seed: int = 0
+    out: Path,
+    source: Path,
+    labels: Path | None = None,
+    val: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
 ) -> None:
     """Pairs the files of a folder by stem: `a/17.png` and `a/17.wav` are one sample, and so are `image/17.png` and `audio/17.wav`.
 
@@ -66,7 +71,9 @@ def prepare(
     if not source.is_dir():
         raise ValueError(f"{source}: no such folder")
     if not (val >= 0 and test >= 0 and val + test < 1):
-        raise ValueError(f"val and test are shares of the samples and leave some for training, not {val} and {test}")
+        raise ValueError(
+            f"val and test are shares of the samples and leave some for training, not {val} and {test}"
+        )
     table = read_labels(labels) if labels else None
 
     modalities = {name: load("modalities", name) for name in installed("modalities")}
@@ -83,10 +90,15 @@ def prepare(
     if table:
         suffixes = {suffix for modality in modalities.values() for suffix in modality.suffixes}
         add_labels(table, entries, drawn, source, suffixes)
-    kinds = {split: Counter(tuple(sorted(files)) for files in samples.values()) for split, samples in drawn.items()}
+    kinds = {
+        split: Counter(tuple(sorted(files)) for files in samples.values())
+        for split, samples in drawn.items()
+    }
     for split, samples in drawn.items():
         write_manifest(out / f"{split}.jsonl", entries[split])
-        counts = ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds[split].items()))
+        counts = ", ".join(
+            f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds[split].items())
+        )
         say(f"{split}: {len(samples)} samples ({counts})")
     write_recipe(out, kinds, modalities)
 
@@ -104,13 +116,19 @@ def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[
     parts = part_by_split(files, source, left_out)
     left_out.tell(source)
     if not files:
-        suffixes = ", ".join(sorted({suffix for modality in modalities.values() for suffix in modality.suffixes}))
+        suffixes = ", ".join(
+            sorted({suffix for modality in modalities.values() for suffix in modality.suffixes})
+        )
         packages = ", ".join(sorted({package(entry) for entry in installed("modalities").values()}))
-        raise ValueError(f"{source}: no file that an installed modality reads ({suffixes}; from {packages})")
+        raise ValueError(
+            f"{source}: no file that an installed modality reads ({suffixes}; from {packages})"
+        )
     return {split: pair(part, source) for split, part in parts.items()}
 
 
-def find_files(source: Path, modalities: Mapping[str, type[Modality]], left_out: LeftOut) -> list[File]:
+def find_files(
+    source: Path, modalities: Mapping[str, type[Modality]], left_out: LeftOut
+) -> list[File]:
     """All files below a folder that a modality reads, in the order of the scan.
 
     Raises:
@@ -125,12 +143,17 @@ def find_files(source: Path, modalities: Mapping[str, type[Modality]], left_out:
     files, top = [], root_of(source)
     for path in scan([source], tuple(readers), left_out, others=True):
         *folders, name = path[len(top) :].strip(os.sep).split(os.sep)
-        suffix = next((suffix for suffix in long if name.lower().endswith(suffix)), os.path.splitext(name)[1].lower())
+        suffix = next(
+            (suffix for suffix in long if name.lower().endswith(suffix)),
+            os.path.splitext(name)[1].lower(),
+        )
         names = readers[suffix]
         if len(names) > 1:
             names = [reader for reader in names if reader in folders[:2]] or names
         if len(names) > 1:
-            raise ValueError(f"{path}: read by {', '.join(names)}; put it in a folder named after one of them")
+            raise ValueError(
+                f"{path}: read by {', '.join(names)}; put it in a folder named after one of them"
+            )
         files.append(File(path, names[0], tuple(folders), name[: -len(suffix)]))
     return files
 
@@ -166,7 +189,8 @@ def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
     return {
         folder
         for folder in named
-        if kinds_in[folder] == {folder} or any(kinds_in[other] != kinds_in[folder] for other in named)
+        if kinds_in[folder] == {folder}
+        or any(kinds_in[other] != kinds_in[folder] for other in named)
     }
 
 
@@ -212,7 +236,10 @@ def pair(files: Iterable[File], source: Path) -> Samples:
         if other != file.path:
             doubles.append((file, other))
     if doubles:
-        (file, other), more = doubles[0], f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else ""
+        (file, other), more = (
+            doubles[0],
+            f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else "",
+        )
         raise ValueError(
             f"{readable(file.path)}: sample '{file.stem}' has another {file.modality} file already, {readable(other)}{more}; keep one of them"
         )

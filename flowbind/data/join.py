@@ -31,7 +31,11 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
         if not any((folder / f"{split}.jsonl").is_file() for split in splits.split(",")):
             raise ValueError(f"{folder}: no manifest of {splits}; `flowbind prepare` writes them")
     for split in splits.split(","):
-        parts = {folder: folder / f"{split}.jsonl" for folder in folders if (folder / f"{split}.jsonl").is_file()}
+        parts = {
+            folder: folder / f"{split}.jsonl"
+            for folder in folders
+            if (folder / f"{split}.jsonl").is_file()
+        }
         if parts:
             write_manifest(out / f"{split}.jsonl", _samples(parts, out))
             say(f"{split}: {', '.join(folder.name for folder in parts)}")

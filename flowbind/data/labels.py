@@ -39,7 +39,9 @@ def read_labels(path: Path) -> Labels:
             raise ValueError(f"{path}, line {line}: no id; it is the stem or the path of a file")
         values = {name: value for name, value in cells.items() if value}
         if labels.setdefault(id, values) != values:
-            raise ValueError(f"{path}, line {line}: '{id}' has other labels than in line {lines[id]}; keep one of them")
+            raise ValueError(
+                f"{path}, line {line}: '{id}' has other labels than in line {lines[id]}; keep one of them"
+            )
         lines.setdefault(id, line)
     if not any(labels.values()):
         raise ValueError(
@@ -91,9 +93,13 @@ def add_labels(
             f"an id is a file's path below {source}, with its suffix or without"
         )
     if unused:
-        say(f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such as {_some(unused)}")
+        say(
+            f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such as {_some(unused)}"
+        )
     if unlabelled:
-        say(f"{table.path}: {len(unlabelled)} samples have no label there, such as {_some(unlabelled)}")
+        say(
+            f"{table.path}: {len(unlabelled)} samples have no label there, such as {_some(unlabelled)}"
+        )
 
 
 def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:

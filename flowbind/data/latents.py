@@ -39,7 +39,12 @@ class LatentDataModule(LightningDataModule):
             GPU that has room for them.
     """
 
-    decides_nothing: ClassVar = ("manifests", "store", "workers", "device_resident")  # `inputs` do, by their content
+    decides_nothing: ClassVar = (
+        "manifests",
+        "store",
+        "workers",
+        "device_resident",
+    )  # `inputs` do, by their content
 
     def __init__(
         self,
@@ -75,7 +80,9 @@ class LatentDataModule(LightningDataModule):
         self.open("train", module.method.modalities, module.method.learnt)
         return [self.folder("train") / MANIFEST, *module.inputs]
 
-    def open(self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()) -> LatentStore:
+    def open(
+        self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()
+    ) -> LatentStore:
         """Opens a split's store and compares it with the codecs of these modalities, and with its manifest.
 
         Args:
@@ -88,9 +95,13 @@ class LatentDataModule(LightningDataModule):
             ValueError: it was made by other codecs or from another manifest.
         """
         if split not in self.manifests:
-            raise ValueError(f"the recipe has no manifest of the split '{split}'; add it to data.manifests")
+            raise ValueError(
+                f"the recipe has no manifest of the split '{split}'; add it to data.manifests"
+            )
         store = LatentStore(self.folder(split))
-        absent = self._absent(split, modalities, [name for name in needed if name not in store.fields])
+        absent = self._absent(
+            split, modalities, [name for name in needed if name not in store.fields]
+        )
         if absent:
             raise ValueError(take_out(self.manifests[split], absent))
         asked = [name for name in modalities if name in store.fields or name in needed]
@@ -98,13 +109,17 @@ class LatentDataModule(LightningDataModule):
         store.check_source(self.manifests[split])
         return store
 
-    def _absent(self, split: str, modalities: Mapping[str, Modality], names: Sequence[str]) -> list[str]:
+    def _absent(
+        self, split: str, modalities: Mapping[str, Modality], names: Sequence[str]
+    ) -> list[str]:
         """Those of the names that no sample of a split's manifest has, whatever was encoded of it."""
         path = self.manifests[split]
         if not names or not path.is_file():
             return []
         manifest = Manifest.read_for(path, modalities)
-        return [name for name in names if not any(name in sample.values for sample in manifest.samples)]
+        return [
+            name for name in names if not any(name in sample.values for sample in manifest.samples)
+        ]
 
     def mixture(self, store: LatentStore, method: Method) -> Mixture:
         """The sampler over a store's strata; those that teach the method nothing get no rows.
@@ -113,8 +128,15 @@ class LatentDataModule(LightningDataModule):
             ValueError: a weight for a kind of samples that the store does not have, or a batch too small.
         """
         teaching = [method.trains_on(stratum.modalities) for stratum in store.strata]
-        rows = {"+".join(s.modalities): s.rows for s, teaches in zip(store.strata, teaching, strict=True) if teaches}
-        wanted = {"+".join(sorted(kind.split("+"))): weight for kind, weight in (self.weights or {}).items()}
+        rows = {
+            "+".join(s.modalities): s.rows
+            for s, teaches in zip(store.strata, teaching, strict=True)
+            if teaches
+        }
+        wanted = {
+            "+".join(sorted(kind.split("+"))): weight
+            for kind, weight in (self.weights or {}).items()
+        }
         found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
         for kind in wanted:
             if kind not in found:
@@ -124,7 +146,9 @@ class LatentDataModule(LightningDataModule):
         weights = [wanted.get(kind, 1.0) if self.weights else rows[found[kind]] for kind in found]
         shares = iter(apportion(self.batch_size, weights))
         rows_of_all = [stratum.rows for stratum in store.strata]
-        return Mixture(rows_of_all, [next(shares) if teaches else 0 for teaches in teaching], self.seed)
+        return Mixture(
+            rows_of_all, [next(shares) if teaches else 0 for teaches in teaching], self.seed
+        )
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -139,9 +163,19 @@ class LatentDataModule(LightningDataModule):
         method = self.trainer.lightning_module.method
         store = self.open("train", self._modalities, method.learnt)
         names, device = list(self._modalities), self.trainer.strategy.root_device
-        self.steps = Steps(store, names, self.mixture(store, method), 0, *self._share, self.trainer.overfit_batches, self._absent_from(store))
+        self.steps = Steps(
+            store,
+            names,
+            self.mixture(store, method),
+            0,
+            *self._share,
+            self.trainer.overfit_batches,
+            self._absent_from(store),
+        )
         self.begin_at(self.trainer.global_step)
-        resident = fits(store, names, device) if self.device_resident == "auto" else self.device_resident
+        resident = (
+            fits(store, names, device) if self.device_resident == "auto" else self.device_resident
+        )
         if resident:
             self.resident, self.frame = Resident(store, names, device), self.steps.frame.to(device)
         return DataLoader(
@@ -161,7 +195,9 @@ class LatentDataModule(LightningDataModule):
         """Where the next pass over the training batches begins: where `trainer.limit_train_batches` ends one, the next goes on."""
         self.steps.first = step * self.trainer.accumulate_grad_batches
 
-    def on_after_batch_transfer(self, batch: Batch | RowNumbers | int, dataloader_idx: int) -> Batch | int:
+    def on_after_batch_transfer(
+        self, batch: Batch | RowNumbers | int, dataloader_idx: int
+    ) -> Batch | int:
         if isinstance(batch, RowNumbers):
             return self.frame.fill(self.resident, batch.rows.split(self.frame.sizes), batch.step)
         return batch
@@ -177,12 +213,23 @@ class LatentDataModule(LightningDataModule):
                 f"{self.manifests['val']}: no sample has the modalities that the method trains on; add "
                 "some, or take the split out of data.manifests"
             )
-        rows = Rows(store, list(self._modalities), self.batch_size, *self._share, strata, self._absent_from(store))
-        return DataLoader(rows, batch_size=None, generator=torch.Generator())  # nothing is drawn from torch's own
+        rows = Rows(
+            store,
+            list(self._modalities),
+            self.batch_size,
+            *self._share,
+            strata,
+            self._absent_from(store),
+        )
+        return DataLoader(
+            rows, batch_size=None, generator=torch.Generator()
+        )  # nothing is drawn from torch's own
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
-        return DataLoader([0], batch_size=None)  # one step on each device, which evaluates its share
+        return DataLoader(
+            [0], batch_size=None
+        )  # one step on each device, which evaluates its share
 
 
 def take_out(manifest: Path, names: Sequence[str]) -> str:

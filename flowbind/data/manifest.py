@@ -74,13 +74,19 @@ class Manifest:
         try:
             check_regular(path, sys.maxsize)
         except FileNotFoundError:
-            raise FileNotFoundError(f"{path}: no such manifest; make one with `flowbind prepare`") from None
+            raise FileNotFoundError(
+                f"{path}: no such manifest; make one with `flowbind prepare`"
+            ) from None
 
-        samples = {number: _parse(line, f"{path}, line {number}", known) for number, line in _lines(path)}
+        samples = {
+            number: _parse(line, f"{path}, line {number}", known) for number, line in _lines(path)
+        }
         if not samples:
             raise ValueError(f"{path}: an empty manifest; it needs at least one sample")
         if not any(sample.values for sample in samples.values()):
-            raise ValueError(f"{path}: no sample has any of {', '.join(sorted(known))}; there is nothing in it")
+            raise ValueError(
+                f"{path}: no sample has any of {', '.join(sorted(known))}; there is nothing in it"
+            )
 
         return cls(path, _with_ids(samples, path))
 
@@ -107,7 +113,9 @@ class Manifest:
     def locate(self, value: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a value, as `source` has it for a sample's own."""
         path = self.path.parent / value
-        if modality.literal and not (value.lower().endswith(modality.suffixes) and _names_file(value, path)):
+        if modality.literal and not (
+            value.lower().endswith(modality.suffixes) and _names_file(value, path)
+        ):
             return value
         return path
 
@@ -134,17 +142,19 @@ class Manifest:
             raise _unreadable(f"{value!r}: {mistake}", what)
         if not source.name.lower().endswith(modality.suffixes):
             allowed = ", ".join(modality.suffixes)
-            raise _unreadable(f"{source}: not named like a file of '{name}'; allowed: {allowed}", what)
+            raise _unreadable(
+                f"{source}: not named like a file of '{name}'; allowed: {allowed}", what
+            )
         return read_raw(modality, source, what)
 
 
 def _with_borrowed(sample: Sample, borrowed: Mapping[str, str]) -> Sample:
     """A sample whose values, and references, under some names are those of other keys."""
     values = {name: sample.values[key] for name, key in borrowed.items() if key in sample.values}
-    references = {n: sample.references[key] for n, key in borrowed.items() if key in sample.references}
-    return replace(
-        sample, values=sample.values | values, references=sample.references | references
-    )
+    references = {
+        n: sample.references[key] for n, key in borrowed.items() if key in sample.references
+    }
+    return replace(sample, values=sample.values | values, references=sample.references | references)
 
 
 def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
@@ -164,7 +174,9 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     """
     try:
         if isinstance(source, Path):
-            check_regular(source, sys.maxsize)  # whatever the plugin does: a pipe would keep it waiting
+            check_regular(
+                source, sys.maxsize
+            )  # whatever the plugin does: a pipe would keep it waiting
         with one_sample():
             return _accepted(modality, modality.read(source), f"{source}: ")
     except MemoryError:
@@ -175,10 +187,16 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
 
 def _verdict(error: Exception, source: str | Path) -> str:
     """Why a sample cannot be read, with its name."""
-    if isinstance(error, FileNotFoundError) and isinstance(source, Path) and not os.path.lexists(source):
+    if (
+        isinstance(error, FileNotFoundError)
+        and isinstance(source, Path)
+        and not os.path.lexists(source)
+    ):
         return f"{source}: no such file"
     if isinstance(error, OSError):
-        other = f": {error.filename}" if error.filename and str(error.filename) != str(source) else ""
+        other = (
+            f": {error.filename}" if error.filename and str(error.filename) != str(source) else ""
+        )
         return f"{_shown(source)}: cannot be read: {error.strerror or error}{other}"
     if isinstance(error, ValueError) and str(error):
         is_named = not isinstance(source, Path) or source.name in str(error)
@@ -224,7 +242,9 @@ def mistake_in(value: str) -> str:
         return "an empty path; leave the key out, or give null, where a sample lacks it"
     scheme, colon, _ = value.partition("://")
     if colon and scheme.isalnum():
-        return "an address; give the path of a file on this machine" + " without file://" * (scheme == "file")
+        return "an address; give the path of a file on this machine" + " without file://" * (
+            scheme == "file"
+        )
     if value.startswith("~"):
         return "~ stands for no folder in a manifest; write it out"
     if "\\" in value:
@@ -316,7 +336,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if line.strip():
                     yield number, line
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is JSON Lines") from None
+        raise ValueError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is JSON Lines"
+        ) from None
 
 
 def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
@@ -343,10 +365,15 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
         if key not in known and key not in RESERVED:
             raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
 
-    values = {key: value for key, value in entry.items() if key not in RESERVED and not _absent(value)}
+    values = {
+        key: value for key, value in entry.items() if key not in RESERVED and not _absent(value)
+    }
     for key, value in values.items():
         if not isinstance(value, str):
-            hint = f'; further ones to compare with go into "references": {{"{key}": [...]}}' * isinstance(value, list)
+            hint = (
+                f'; further ones to compare with go into "references": {{"{key}": [...]}}'
+                * isinstance(value, list)
+            )
             raise ValueError(
                 f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}{hint}"
             )
@@ -369,9 +396,13 @@ def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
     try:
         entry = _DECODER.decode(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON ({_guess(content, known) or error}); a manifest has one JSON object a line") from None
+        raise ValueError(
+            f"{where}: not JSON ({_guess(content, known) or error}); a manifest has one JSON object a line"
+        ) from None
     if isinstance(entry, list):
-        raise ValueError(f"{where}: a JSON list; a manifest has one JSON object a line, without brackets and commas around")
+        raise ValueError(
+            f"{where}: a JSON list; a manifest has one JSON object a line, without brackets and commas around"
+        )
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
     return entry
@@ -402,7 +433,9 @@ def _guess(content: str, known: Collection[str]) -> str:
         return "a list, or an object that is spread over lines"
     if content.endswith(("},", "} ,")):
         return "a comma after the object"
-    cells = {cell.strip(' "').casefold() for separator in ",;\t" for cell in content.split(separator)}
+    cells = {
+        cell.strip(' "').casefold() for separator in ",;\t" for cell in content.split(separator)
+    }
     if not content.startswith("{") and not cells.isdisjoint({*known, "id"}):
         return "the header of a table, by its look; write each row as an object, such as by pandas' to_json(orient='records', lines=True)"
     return ""
@@ -434,7 +467,9 @@ def _plain(value: Any, what: str) -> str:
     return str(value) if str(value).strip() else ""
 
 
-def _parse_references(entry: Mapping[str, Any], where: str, values: Mapping[str, str]) -> dict[str, list[str]]:
+def _parse_references(
+    entry: Mapping[str, Any], where: str, values: Mapping[str, str]
+) -> dict[str, list[str]]:
     """All values to compare with per modality, the sample's own first, which may stand among them or not."""
     references = {}
     for key, others in entry.items():
@@ -444,7 +479,9 @@ def _parse_references(entry: Mapping[str, Any], where: str, values: Mapping[str,
             raise ValueError(
                 f"{where}: 'references' of '{key}', which the sample does not have; {nearest(key, values)}"
             )
-        if not isinstance(others, list) or not all(isinstance(other, str) and other.strip() for other in others):
+        if not isinstance(others, list) or not all(
+            isinstance(other, str) and other.strip() for other in others
+        ):
             raise ValueError(
                 f"{where}: 'references' of '{key}' must be a list of strings, not {json.dumps(others)[:60]}"
             )

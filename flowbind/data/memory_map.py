@@ -33,19 +33,27 @@ class Mapped:
         held = []
         for path, size in files:
             try:
-                held.append(torch.UntypedStorage.from_file(str(path), False, size))  # private, and never written to
+                held.append(
+                    torch.UntypedStorage.from_file(str(path), False, size)
+                )  # private, and never written to
             except RuntimeError as error:
                 raise OSError(
                     f"{path}: cannot be mapped into memory after {len(held)} other files ({first_line(error)}); "
                     "if that is the system's limit (Linux: vm.max_map_count), raise it or encode into larger shards"
                 ) from None
         self._held = held  # they unmap themselves when they go
-        self.addresses = np.array([storage.data_ptr() for storage in held])  # of each file's first byte
+        self.addresses = np.array(
+            [storage.data_ptr() for storage in held]
+        )  # of each file's first byte
         first = held[self.addresses.argmin()]
         self._base = torch.empty(0, dtype=torch.uint8).set_(first).numpy()
-        self._span = max(storage.data_ptr() + storage.nbytes() for storage in held) - first.data_ptr()
+        self._span = (
+            max(storage.data_ptr() + storage.nbytes() for storage in held) - first.data_ptr()
+        )
         if scattered is None:
-            scattered = hasattr(mmap, "MADV_RANDOM") and sum(s.nbytes() for s in held) > _memory() / 2
+            scattered = (
+                hasattr(mmap, "MADV_RANDOM") and sum(s.nbytes() for s in held) > _memory() / 2
+            )
         self.scattered = scattered
         if scattered:
             for storage in held:
@@ -58,8 +66,12 @@ class Mapped:
         """
         if self.scattered:
             pages = addresses - addresses % mmap.PAGESIZE
-            for page, length in zip(pages.tolist(), (addresses + size - pages).tolist(), strict=True):
-                _advise(page, length, mmap.MADV_WILLNEED)  # returns at once: the disk reads them side by side
+            for page, length in zip(
+                pages.tolist(), (addresses + size - pages).tolist(), strict=True
+            ):
+                _advise(
+                    page, length, mmap.MADV_WILLNEED
+                )  # returns at once: the disk reads them side by side
         # Windows at every byte from the first file on; only those asked for are ever looked at.
         shape = (self._span - size + 1, size)
         windows = np.lib.stride_tricks.as_strided(self._base, shape, (1, 1), writeable=False)
@@ -72,7 +84,9 @@ def _memory() -> int:
 
 
 def _advise(address: int, size: int, advice: int) -> None:
-    _LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice)  # advice alone: nothing to do if refused
+    _LIBC.madvise(
+        ctypes.c_void_p(address), ctypes.c_size_t(size), advice
+    )  # advice alone: nothing to do if refused
 
 
 _LIBC = ctypes.CDLL(None) if os.name == "posix" else None

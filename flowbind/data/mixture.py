@@ -12,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 4  # of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988)
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))  # splitmix64
+_MIX = (
+    np.uint64(0x9E3779B97F4A7C15),
+    np.uint64(0xBF58476D1CE4E5B9),
+    np.uint64(0x94D049BB133111EB),
+)  # splitmix64
 
 
 def step_numbers(first: int, stride: int = 1, period: float = 0) -> Iterator[int]:
@@ -52,7 +56,9 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     keyed = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
     out = positions.astype(np.uint64)
     walking = np.arange(len(out))
-    while len(walking):  # a value outside the range walks on along its cycle, which must lead back in
+    while len(
+        walking
+    ):  # a value outside the range walks on along its cycle, which must lead back in
         left, right, at = out[walking] >> half, out[walking] & mask, which[walking]
         for number in range(ROUNDS):
             left, right = right, left ^ (hashed(right + keyed[number][at]) & mask)

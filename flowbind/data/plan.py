@@ -37,10 +37,14 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(manifest.samples):
-        groups.setdefault(tuple(name for name in modalities if name in sample.values), []).append(index)
+        groups.setdefault(tuple(name for name in modalities if name in sample.values), []).append(
+            index
+        )
     unused = groups.pop((), [])
     if not groups:
-        raise ValueError(f"{manifest.path}: no sample has any of {', '.join(modalities)}; nothing to encode")
+        raise ValueError(
+            f"{manifest.path}: no sample has any of {', '.join(modalities)}; nothing to encode"
+        )
     if unused:
         say(
             f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of {', '.join(modalities)} and are left out"
@@ -60,8 +64,12 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[
                     source = manifest.source(sample, name, modalities[name])
                     own = stamp(source) if isinstance(source, Path) else ""
                     entry = f"{index} {sample.values[name]} {own}\n"
-                    key.update(entry.encode(errors="backslashreplace"))  # JSON can hold halves of characters
-            plans.append(ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest()))
+                    key.update(
+                        entry.encode(errors="backslashreplace")
+                    )  # JSON can hold halves of characters
+            plans.append(
+                ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest())
+            )
     return plans
 
 
@@ -73,7 +81,11 @@ def unencoded(folder: Path, plans: Sequence[ShardPlan], root: Path) -> dict[str,
     todo = {}
     for plan in plans:
         rows = rows_of(folder / plan.file, plan.key)
-        lines = {line for line, stamps in rows.items() if all(stamp(root / path) == stamps[path] for path in stamps)}
+        lines = {
+            line
+            for line, stamps in rows.items()
+            if all(stamp(root / path) == stamps[path] for path in stamps)
+        }
         todo[plan.file] = [index for index in plan.samples if index not in lines]
     return todo
 

@@ -48,7 +48,9 @@ def write_promise(codec: Codec, raws: Sequence[Any], path: Path) -> None:
     error = measure(codec, raws)
     if math.isfinite(error):
         with replacing(path) as partial:
-            partial.write_text(json.dumps({PROMISED: float(f"{error:.4g}"), "samples": len(raws)}) + "\n")
+            partial.write_text(
+                json.dumps({PROMISED: float(f"{error:.4g}"), "samples": len(raws)}) + "\n"
+            )
 
 
 def can_decode(codec: Codec) -> bool:

@@ -34,11 +34,15 @@ class Resident:
         for number, stratum in enumerate(store.strata):
             for name in filter(names.__contains__, stratum.modalities):
                 chunks = (
-                    store.gather(number, np.arange(start, min(start + CHUNK_ROWS, stratum.rows)), [name])[name]
+                    store.gather(
+                        number, np.arange(start, min(start + CHUNK_ROWS, stratum.rows)), [name]
+                    )[name]
                     for start in range(0, stratum.rows, CHUNK_ROWS)
                 )
                 first = next(chunks)
-                whole = torch.empty(stratum.rows, *first.shape[1:], dtype=first.dtype, device=device)
+                whole = torch.empty(
+                    stratum.rows, *first.shape[1:], dtype=first.dtype, device=device
+                )
                 whole[: len(first)], filled = first, len(first)
                 for chunk in chunks:
                     whole[filled : filled + len(chunk)] = chunk

@@ -45,7 +45,9 @@ def readable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def scan(folders: Iterable[Path], suffixes: Sequence[str], left_out: LeftOut, others: bool = False) -> Iterator[str]:
+def scan(
+    folders: Iterable[Path], suffixes: Sequence[str], left_out: LeftOut, others: bool = False
+) -> Iterator[str]:
     """Paths of the files below folders that end in one of these suffixes, whatever their case.
 
     Paths begin with what `root_of` gives for the folder. A folder that is reached twice, by links or because one of `folders` lies in
@@ -75,14 +77,23 @@ def root_of(folder: Path) -> str:
     Where the path goes up behind a link, it is the real path, for that is the only one that keeps its meaning.
     """
     path = os.path.abspath(folder)
-    return path if os.path.exists(path) and os.path.samefile(path, folder) else os.path.realpath(folder)
+    return (
+        path
+        if os.path.exists(path) and os.path.samefile(path, folder)
+        else os.path.realpath(folder)
+    )
 
 
 class _Walk:
     """One folder's walk; `seen` has device and number of each folder that was gone through."""
 
     def __init__(
-        self, top: str, suffixes: tuple[str, ...], left_out: LeftOut, others: bool, seen: set[tuple[int, int]]
+        self,
+        top: str,
+        suffixes: tuple[str, ...],
+        left_out: LeftOut,
+        others: bool,
+        seen: set[tuple[int, int]],
     ) -> None:
         self.top = top
         self.real = os.path.realpath(top)
@@ -142,7 +153,9 @@ class _Walk:
         try:
             if entry.is_dir():
                 return self._folder(entry)
-            if entry.is_symlink() and not os.path.exists(entry.path):  # maybe to a folder, so whatever its suffix
+            if entry.is_symlink() and not os.path.exists(
+                entry.path
+            ):  # maybe to a folder, so whatever its suffix
                 self._leave("links that lead nowhere", entry.path)
                 return None
             if not entry.name.lower().endswith(self.suffixes):
@@ -171,7 +184,9 @@ class _Walk:
         if entry.name.casefold() in SYSTEM:
             self._leave("folders of the system (trash, thumbnails, snapshots)", entry.path)
             return None
-        if entry.is_symlink() and not (os.path.realpath(entry.path) + os.sep).startswith(self.real + os.sep):
+        if entry.is_symlink() and not (os.path.realpath(entry.path) + os.sep).startswith(
+            self.real + os.sep
+        ):
             self.outside.append(entry.path)
         return "folder"
 

@@ -88,7 +88,11 @@ def layout(
         if name == "__metadata__":
             continue
         try:
-            dtype, (count, *shape), (start, stop) = DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+            dtype, (count, *shape), (start, stop) = (
+                DTYPES[entry["dtype"]],
+                entry["shape"],
+                entry["data_offsets"],
+            )
             if (
                 count != rows
                 or not 0 <= start <= stop <= size
@@ -120,7 +124,9 @@ def shard_metadata(path: Path) -> dict[str, Any] | None:
         return None
     try:
         raw, header, size = read_header(path)
-        ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
+        ]
         return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == size else None
     except (ValueError, KeyError, TypeError, IndexError):
         return None

@@ -97,7 +97,9 @@ class LatentStore:
         path = self.folder / MANIFEST
         if not path.is_file():
             state = "an unfinished latent store" if self.folder.is_dir() else "no such latent store"
-            raise FileNotFoundError(f"{self.folder}: {state}; run `flowbind encode` with the same recipe")
+            raise FileNotFoundError(
+                f"{self.folder}: {state}; run `flowbind encode` with the same recipe"
+            )
         try:
             manifest = read_json(path)
             if manifest["format"] != FORMAT:
@@ -119,7 +121,9 @@ class LatentStore:
                 f"{path}: not a latent store's manifest ({why}); delete it and run `flowbind encode` again, which keeps "
                 "the shards that are whole"
             ) from None
-        self._layouts = [[self._layout(stratum, shard) for shard in stratum.shards] for stratum in self.strata]
+        self._layouts = [
+            [self._layout(stratum, shard) for shard in stratum.shards] for stratum in self.strata
+        ]
 
     def _shards(self) -> list[Shard]:
         return [shard for stratum in self.strata for shard in stratum.shards]
@@ -146,20 +150,30 @@ class LatentStore:
             joined = [group for group in groups if not group.isdisjoint(linked)]
             groups = [group for group in groups if group.isdisjoint(linked)]
             groups += [set().union(*joined)] if joined else []
-        return [[name for name in names if name in group] for group in sorted(groups, key=lambda group: min(map(list(names).index, group)))]
+        return [
+            [name for name in names if name in group]
+            for group in sorted(groups, key=lambda group: min(map(list(names).index, group)))
+        ]
 
     def bytes_of(self, names: Collection[str]) -> int:
         """Bytes of all latents of these modalities."""
         wide = {
-            name: torch.Size(field.shape).numel() * DTYPES[field.dtype].itemsize for name, field in self.fields.items()
+            name: torch.Size(field.shape).numel() * DTYPES[field.dtype].itemsize
+            for name, field in self.fields.items()
         }
-        return sum(s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata)
+        return sum(
+            s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata
+        )
 
     def _layout(self, stratum: Stratum, shard: Shard) -> dict[str, int]:
         """Where each tensor of a shard begins in its file, once size, header and tensors are what the manifest tells."""
-        path = os.path.join(self.folder, shard.file)  # there may be many: nothing slow is done for one
+        path = os.path.join(
+            self.folder, shard.file
+        )  # there may be many: nothing slow is done for one
         if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
-            raise ValueError(f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store")
+            raise ValueError(
+                f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store"
+            )
         try:
             raw, header, size = read_header(path)
         except FileNotFoundError:
@@ -221,7 +235,9 @@ class LatentStore:
             )
 
     def __reduce__(self):
-        return LatentStore, (self.folder,)  # another process opens it anew: memory maps do not travel
+        return LatentStore, (
+            self.folder,
+        )  # another process opens it anew: memory maps do not travel
 
     @cached_property
     def _files(self) -> Mapped:
@@ -229,14 +245,23 @@ class LatentStore:
 
     def _entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
         """Dtype and shape of a row of a tensor."""
-        return (torch.int64, ()) if name == LINE else (DTYPES[self.fields[name].dtype], tuple(self.fields[name].shape))
+        return (
+            (torch.int64, ())
+            if name == LINE
+            else (DTYPES[self.fields[name].dtype], tuple(self.fields[name].shape))
+        )
 
     @cached_property
     def _begins(self) -> list[dict[str, np.ndarray]]:
         """Per stratum and tensor name, the address of each shard's first row."""
         addresses, begins = iter(self._files.addresses), []
         for stratum, layouts in zip(self.strata, self._layouts, strict=True):
-            begins.append({name: np.empty(len(stratum.shards), np.int64) for name in [*stratum.modalities, LINE]})
+            begins.append(
+                {
+                    name: np.empty(len(stratum.shards), np.int64)
+                    for name in [*stratum.modalities, LINE]
+                }
+            )
             for number, (held, address) in enumerate(zip(layouts, addresses)):  # noqa: B905 - strata share it
                 for name, begin in held.items():
                     begins[-1][name][number] = address + begin
@@ -245,9 +270,13 @@ class LatentStore:
     @cached_property
     def _starts(self) -> list[np.ndarray]:
         """Per stratum, the first row of each shard, and the number of rows."""
-        return [np.cumsum([0] + [shard.rows for shard in stratum.shards]) for stratum in self.strata]
+        return [
+            np.cumsum([0] + [shard.rows for shard in stratum.shards]) for stratum in self.strata
+        ]
 
-    def gather(self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def gather(
+        self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """Copies rows of one stratum: per name (default: its modalities) a tensor with shape (len(rows), *shape).
 
         Raises:
@@ -271,13 +300,21 @@ class LatentStore:
     def all(self, name: str) -> Tensor:
         """Every latent of a modality, with shape (rows, *shape), stratum after stratum."""
         return torch.cat(
-            [self.gather(i, np.arange(s.rows), [name])[name] for i, s in enumerate(self.strata) if name in s.modalities]
+            [
+                self.gather(i, np.arange(s.rows), [name])[name]
+                for i, s in enumerate(self.strata)
+                if name in s.modalities
+            ]
         )
 
     def lines(self, name: str) -> Tensor:
         """The manifest line index (from 0, samples only) of each row of `all(name)`."""
         return torch.cat(
-            [self.gather(i, np.arange(s.rows), [LINE])[LINE] for i, s in enumerate(self.strata) if name in s.modalities]
+            [
+                self.gather(i, np.arange(s.rows), [LINE])[LINE]
+                for i, s in enumerate(self.strata)
+                if name in s.modalities
+            ]
         )
 
 
@@ -312,16 +349,21 @@ def finish_store(
             # Once, for statistics and checksums: memory holds one shard at a time.
             content = bytearray(path.read_bytes())
             tensors = {
-                name: torch.frombuffer(content, dtype=dtype, count=rows * math.prod(shape), offset=begin).reshape(
-                    rows, *shape
-                )
+                name: torch.frombuffer(
+                    content, dtype=dtype, count=rows * math.prod(shape), offset=begin
+                ).reshape(rows, *shape)
                 for name, (dtype, shape, begin) in layout(path, raw, header, size, rows).items()
             }
-            if (shard_metadata(path) or {}).get(DATA) not in (None, _sha256(tensors)):  # None: an older shard
+            if (shard_metadata(path) or {}).get(DATA) not in (
+                None,
+                _sha256(tensors),
+            ):  # None: an older shard
                 raise _unusable(path, "is corrupted (data: checksum)")
             for name in modalities:
                 shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
-                moments[name] = _merge(moments.get(name), tensors[name].to(torch.float64, copy=True))
+                moments[name] = _merge(
+                    moments.get(name), tensors[name].to(torch.float64, copy=True)
+                )
             whole = hashlib.sha256(content).hexdigest()
             shards.append(Shard(file, rows, len(content), hashlib.sha256(raw).hexdigest(), whole))
         found.append(Stratum(list(modalities), shards))
@@ -330,7 +372,13 @@ def finish_store(
         if name in shapes:
             count, mean, squares = moments[name]
             std = (squares / count).sqrt()
-            fields[name] = Field(list(shapes[name][0]), shapes[name][1], mean.tolist(), std.tolist(), dict(fingerprint))
+            fields[name] = Field(
+                list(shapes[name][0]),
+                shapes[name][1],
+                mean.tolist(),
+                std.tolist(),
+                dict(fingerprint),
+            )
     manifest = {
         "format": FORMAT,
         "source": source,

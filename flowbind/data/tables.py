@@ -120,17 +120,26 @@ def _named(columns: Sequence[str], wanted: Sequence[tuple[str, ...]], path: Path
         if name is None:
             asked = ", ".join(map(_any_of, wanted))
             found = ", ".join(filter(None, columns)) or "none"
-            raise ValueError(f"{path}: needs the columns {asked}; found {found}, not {_any_of(names)}")
+            raise ValueError(
+                f"{path}: needs the columns {asked}; found {found}, not {_any_of(names)}"
+            )
         named[places[_plain(name)][0]] = names[0]
 
     for column, of_it in places.items():
         if len(of_it) > 1:
-            raise ValueError(f"{path}: {len(of_it)} columns are called '{column}'; rename or remove all but one")
+            raise ValueError(
+                f"{path}: {len(of_it)} columns are called '{column}'; rename or remove all but one"
+            )
     return named
 
 
 def _rows(
-    path: Path, lines: Iterator[tuple[int, str]], names: Sequence[str], separator: str, quoted: bool, ragged: bool
+    path: Path,
+    lines: Iterator[tuple[int, str]],
+    names: Sequence[str],
+    separator: str,
+    quoted: bool,
+    ragged: bool,
 ) -> Iterator[Row]:
     number = 0
 

@@ -73,7 +73,9 @@ class EvaluationConfig:
             object.__setattr__(self, "metrics", [self.metrics])
         for name, least in (("limit", 2), ("gallery", 0), ("repeats", 1)):
             if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ValueError(f"evaluation.{name} must be at least {least}, not {getattr(self, name)}")
+                raise ValueError(
+                    f"evaluation.{name} must be at least {least}, not {getattr(self, name)}"
+                )
 
 
 def _plainly(method: Callable) -> Callable:
@@ -135,7 +137,9 @@ class Evaluation:
     ) -> None:
         self.model, self.config = model.to(model.device), config
         self.sampling = model.sampling
-        self.standard = copy.deepcopy(model.networks.standard).float()  # what judges is exact, whatever the networks' precision
+        self.standard = copy.deepcopy(
+            model.networks.standard
+        ).float()  # what judges is exact, whatever the networks' precision
         self.first_draw = config.seed + repeat * len(test_manifest.samples)
         self.train_store, self.train_manifest = train_store, train_manifest
         self.test_store, self.test_manifest = test_store, test_manifest
@@ -149,14 +153,18 @@ class Evaluation:
             if name in train_store.fields and model.modalities[name].codec.vocabulary is None
         ]
         rows = {name: lines_with(train_store, [name]) for name in self.probed}
-        factors = measurable_factors(train_manifest, rows, test_manifest, lines_with(test_store, self.names))
+        factors = measurable_factors(
+            train_manifest, rows, test_manifest, lines_with(test_store, self.names)
+        )
         self.values = factors.values
         if repeat == 0 and is_first_process():
             for remark in factors.remarks:
                 say(f"{test_store.source}: {remark}")
         labels = classes_of(test_manifest, self.values)
         complete = (labels >= 0).all(1)
-        self.real, self.lines = draw_rows(test_store, self.names, complete, config.limit, config.seed)
+        self.real, self.lines = draw_rows(
+            test_store, self.names, complete, config.limit, config.seed
+        )
         self.labels, self.count = labels[self.lines], len(self.lines)
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
         self.seconds: dict[str, float] = {}
@@ -237,7 +245,9 @@ class Evaluation:
             self._judge_made(name, {}, rows, generator, trip=True)
         self.seen[rows] += 1
 
-    def _step_to(self, targets: tuple[str, ...], states: Mapping[str, State], rows: Tensor) -> dict["Way", Tensor]:
+    def _step_to(
+        self, targets: tuple[str, ...], states: Mapping[str, State], rows: Tensor
+    ) -> dict["Way", Tensor]:
         """Codec latents of all directions to the same targets, by one call for all."""
         method, here = self.model.method, [d for d in self.directions if d.targets == targets]
         streams = self._streams(rows)
@@ -246,7 +256,9 @@ class Evaluation:
         ]
         made = self._finish(concatenate(fused), targets, streams.repeat(len(here)))
         parts = {target: made[target].split(len(rows)) for target in targets}
-        by_way = {Way(d, target): parts[target][i] for i, d in enumerate(here) for target in targets}
+        by_way = {
+            Way(d, target): parts[target][i] for i, d in enumerate(here) for target in targets
+        }
         for way, x in by_way.items():
             if not x.isfinite().all():
                 raise ValueError(
@@ -255,7 +267,12 @@ class Evaluation:
         return by_way
 
     def _judge_made(
-        self, target: str, made: Mapping["Way", Tensor], rows: Tensor, generator: torch.Generator, trip: bool
+        self,
+        target: str,
+        made: Mapping["Way", Tensor],
+        rows: Tensor,
+        generator: torch.Generator,
+        trip: bool,
     ) -> None:
         """Decodes what was made in one modality, and encodes it again; with `trip` the real latents beside it."""
         codec = self.model.modalities[target].codec
@@ -268,13 +285,17 @@ class Evaluation:
             again = codec.encode(raws).cpu().split(len(rows))
         with self._timed("features"):
             for number, way in enumerate(here):
-                self.metrics.update(str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows)
+                self.metrics.update(
+                    str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows
+                )
         for way, x in zip(here, again, strict=False):
             self.made[way][rows] = x.to(self.made[way].dtype)
         if trip:
             self.trips[target][rows] = again[-1].to(self.trips[target].dtype)
 
-    def _step_back(self, targets: tuple[str, ...], made: Mapping["Way", Tensor], rows: Tensor) -> None:
+    def _step_back(
+        self, targets: tuple[str, ...], made: Mapping["Way", Tensor], rows: Tensor
+    ) -> None:
         """The way back from what was made to its source, without the codecs, and how far off it ends."""
         there = {way.direction: x for way, x in made.items() if way.direction in self.cycles}
         if not there:
@@ -291,7 +312,9 @@ class Evaluation:
             self.cycles[direction][rows] = error.flatten(1).square().mean(1)
 
     @_plainly
-    def finish(self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True) -> dict[str, Any]:
+    def finish(
+        self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True
+    ) -> dict[str, Any]:
         """Computes every measure, after the last step.
 
         Args:
@@ -326,7 +349,10 @@ class Evaluation:
                         **self._accuracies(name, self._standard(name, self.real[name]), probes),
                     }
         with self._timed("measures"):
-            found = {str(way): self._judge_way(way, probes) | judged.get(str(way), {}) for way in self.ways}
+            found = {
+                str(way): self._judge_way(way, probes) | judged.get(str(way), {})
+                for way in self.ways
+            }
             codecs = {name: self._judge(name, trip, probes) for name, trip in self.trips.items()}
             aligned = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
         return {
@@ -345,14 +371,20 @@ class Evaluation:
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
         per = max(self.config.gallery // len(self.names), 1)
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.config.seed))
+        order = torch.randperm(
+            self.count, generator=torch.Generator().manual_seed(self.config.seed)
+        )
         generator = torch.Generator(self.model.device).manual_seed(self.config.seed)
         rows = []
         for source, picked in zip(self.names, order.split(per), strict=False):
-            targets = [name for name in self.names if Direction((source,), (name,)) in self.directions]
+            targets = [
+                name for name in self.names if Direction((source,), (name,)) in self.directions
+            ]
             if not targets:
                 continue
-            made = self.model.translate({source: self.real[source][picked]}, targets, seed=self.config.seed)
+            made = self.model.translate(
+                {source: self.real[source][picked]}, targets, seed=self.config.seed
+            )
             shown = {
                 name: [
                     self.model.modalities[name].preview(raw)
@@ -360,13 +392,26 @@ class Evaluation:
                 ]
                 for name, x in made.items()
             }
-            unpaired = {name for name in targets if not self.paired(Way(Direction((source,), (name,)), name))}
+            unpaired = {
+                name
+                for name in targets
+                if not self.paired(Way(Direction((source,), (name,)), name))
+            }
             for i, line in enumerate(self.lines[picked].tolist()):
                 sample, modality = self.test_manifest.samples[line], self.model.modalities[source]
                 raw = self.test_manifest.read_raw(sample, source, modality)
                 said = [sample.labels[factor] for factor in self.values]
                 made_here = {name: previews[i] for name, previews in shown.items()}
-                rows.append(Row(source, sample.id, " ".join(said), modality.preview(raw), made_here, unpaired))
+                rows.append(
+                    Row(
+                        source,
+                        sample.id,
+                        " ".join(said),
+                        modality.preview(raw),
+                        made_here,
+                        unpaired,
+                    )
+                )
         return compose(rows, self.names)
 
     def paired(self, way: "Way") -> bool:
@@ -402,9 +447,13 @@ class Evaluation:
 
     def _probe(self, name: str) -> tuple[Probe, int]:
         labels = classes_of(self.train_manifest, self.values)
-        latents, lines = draw_rows(self.train_store, [name], (labels >= 0).any(1), PROBE_ROWS, self.config.seed)
+        latents, lines = draw_rows(
+            self.train_store, [name], (labels >= 0).any(1), PROBE_ROWS, self.config.seed
+        )
         classes = [len(values) for values in self.values.values()]
-        return fit_probe(self._standard(name, latents[name]), labels[lines], classes, self.config.seed), len(lines)
+        return fit_probe(
+            self._standard(name, latents[name]), labels[lines], classes, self.config.seed
+        ), len(lines)
 
     def _accuracies(self, name: str, x: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
         return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}

@@ -52,18 +52,24 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
         width: of the picture, in pixels.
     """
     columns = len(names) + 1
-    cell = (width - 2 * MARGIN - GAP * columns) // columns  # the gap after the first column is twice as wide
+    cell = (
+        width - 2 * MARGIN - GAP * columns
+    ) // columns  # the gap after the first column is twice as wide
     height = round(cell * SHAPE)
     step = STRIP + height + GAP
     picture = Image.new("RGB", (width, HEAD + step * len(rows) + FOOT), PAPER)
     draw = ImageDraw.Draw(picture)
     lefts = [MARGIN] + [MARGIN + cell + 2 * GAP + i * (cell + GAP) for i in range(len(names))]
     for left, title in zip(lefts, ["source", *(f"to {name}" for name in names)], strict=True):
-        draw.text((left, HEAD - MARGIN // 2), title, fill=INK, font=_font(LARGE, title), anchor="ls")
+        draw.text(
+            (left, HEAD - MARGIN // 2), title, fill=INK, font=_font(LARGE, title), anchor="ls"
+        )
     for number, row in enumerate(rows):
         top = HEAD + number * step
         words = " · ".join(filter(None, [row.source, row.labels, row.id]))
-        draw.text((MARGIN, top + STRIP // 2), words, fill=FAINT, font=_font(SMALL, words), anchor="lm")
+        draw.text(
+            (MARGIN, top + STRIP // 2), words, fill=FAINT, font=_font(SMALL, words), anchor="lm"
+        )
         for left, name in zip(lefts, [None, *names], strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
             _put(picture, box, row.real if name is None else row.made.get(name, ""))
@@ -71,7 +77,9 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
             draw.rounded_rectangle(box, radius=6, outline=frame, width=weight)
     if any(row.unpaired for row in rows):
         base = picture.height - FOOT // 2
-        draw.rounded_rectangle((MARGIN, base - 9, MARGIN + 26, base + 9), radius=4, outline=UNSEEN, width=3)
+        draw.rounded_rectangle(
+            (MARGIN, base - 9, MARGIN + 26, base + 9), radius=4, outline=UNSEEN, width=3
+        )
         words = "never seen together with the source in training"
         draw.text((MARGIN + 36, base), words, fill=INK, font=_font(PLAIN, words), anchor="lm")
     return picture
@@ -91,10 +99,14 @@ def _put(picture: Image.Image, box: tuple[int, int, int, int], shown: Preview) -
     if isinstance(shown, str):
         middle = (left + right) // 2, (top + bottom) // 2
         size, words = _fit(shown, right - left - 2 * PAD, bottom - top - 2 * PAD)
-        draw.text(middle, words, fill=INK, font=_font(size, words), anchor="mm", align="center", spacing=5)
+        draw.text(
+            middle, words, fill=INK, font=_font(size, words), anchor="mm", align="center", spacing=5
+        )
         return
     shown = shown.convert("RGB")
-    scale = min((right - left - 2 * BORDER) / shown.width, (bottom - top - 2 * BORDER) / shown.height)
+    scale = min(
+        (right - left - 2 * BORDER) / shown.width, (bottom - top - 2 * BORDER) / shown.height
+    )
     size = max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)
     shown = shown.resize(size, Image.Resampling.LANCZOS)
     picture.paste(shown, ((left + right - size[0]) // 2, (top + bottom - size[1]) // 2))

@@ -11,9 +11,7 @@ from flowbind.data.manifest import Manifest
 from flowbind.data.shard import LINE
 from flowbind.data.store import LatentStore
 
-FEWEST = (
-    2  # values of a factor in each modality, and test samples: with fewer a probe learns nothing, or nothing is told
-)
+FEWEST = 2  # values of a factor in each modality, and test samples: with fewer a probe learns nothing, or nothing is told
 SHOWN = 3  # values that a line gives
 
 
@@ -42,7 +40,8 @@ def measurable_factors(
     train_classes, test_classes = classes_of(train, values), classes_of(test, values)
     labelled = {factor for sample in test.samples for factor in sample.labels}
     remarks = [
-        f"label '{name}' is not measured: no training sample has it" for name in sorted(labelled - values.keys())
+        f"label '{name}' is not measured: no training sample has it"
+        for name in sorted(labelled - values.keys())
     ]
     kept = {}
     for column, (factor, known) in enumerate(values.items()):
@@ -74,7 +73,9 @@ def _left_out(test: Manifest, lines: Tensor, values: Mapping[str, Sequence[str]]
         own = [test.samples[line].labels.get(factor) for line in lines.tolist()]
         strange = [value for value in own if value is not None and value not in known]
         if lacking := own.count(None):
-            remarks.append(f"{lacking} of {len(own)} test samples are left out, for they have no label '{factor}'")
+            remarks.append(
+                f"{lacking} of {len(own)} test samples are left out, for they have no label '{factor}'"
+            )
         if strange:
             remarks.append(
                 f"{len(strange)} of {len(own)} test samples are left out, for no training sample has their '{factor}' ({_some(strange)})"
@@ -110,8 +111,13 @@ def label_values(manifest: Manifest, names: Sequence[str]) -> dict[str, list[str
 
 def classes_of(manifest: Manifest, values: Mapping[str, Sequence[str]]) -> Tensor:
     """The class of each factor of each sample, with shape (samples, F): -1 where it has none of those in `values`."""
-    index = {factor: {value: i for i, value in enumerate(known)} for factor, known in values.items()}
-    rows = [[index[factor].get(sample.labels.get(factor, ""), -1) for factor in index] for sample in manifest.samples]
+    index = {
+        factor: {value: i for i, value in enumerate(known)} for factor, known in values.items()
+    }
+    rows = [
+        [index[factor].get(sample.labels.get(factor, ""), -1) for factor in index]
+        for sample in manifest.samples
+    ]
     return torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(index))
 
 
@@ -146,10 +152,19 @@ def draw_rows(
     drawn = usable[lines].nonzero().flatten()  # among the rows of all these strata
     if len(drawn) < 2:
         wanted = ", ".join(names)
-        raise ValueError(f"{store.source}: {len(drawn)} samples have all of {wanted} and the labels; testing needs 2")
+        raise ValueError(
+            f"{store.source}: {len(drawn)} samples have all of {wanted} and the labels; testing needs 2"
+        )
     if limit is not None and limit < len(drawn):
-        drawn = drawn[torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))[:limit].sort().values]
+        drawn = drawn[
+            torch.randperm(len(drawn), generator=torch.Generator().manual_seed(seed))[:limit]
+            .sort()
+            .values
+        ]
     starts = sizes.cumsum(0) - sizes
     owner = torch.bucketize(drawn, starts, right=True) - 1
-    parts = [store.gather(i, (drawn[owner == k] - starts[k]).numpy(), names) for k, i in enumerate(strata)]
+    parts = [
+        store.gather(i, (drawn[owner == k] - starts[k]).numpy(), names)
+        for k, i in enumerate(strata)
+    ]
     return {name: torch.cat([part[name] for part in parts]) for name in names}, lines[drawn]

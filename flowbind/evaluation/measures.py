@@ -47,9 +47,7 @@ def cycle(errors: Tensor) -> dict[str, float]:
     return {f"cycle[rms,n={len(errors)}]": errors.mean().sqrt().item()}
 
 
-def alignment(
-    states: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor]
-) -> dict[str, float]:
+def alignment(states: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor]) -> dict[str, float]:
     """How well two modalities' spaces agree on nearest neighbours.
 
     Args:

@@ -51,28 +51,43 @@ class MetricSuite:
         self.modalities, self.manifest, self.lines, self.store = modalities, manifest, lines, store
         self.metrics = list(metrics)
         count = len(lines)
-        self.kinds = {name: name_of("modalities", type(m)) for name, m in modalities.items()} if self.metrics else {}
-        self.against: dict[tuple[Any, int], str] = {}  # per direction and metric, the modality to compare with
+        self.kinds = (
+            {name: name_of("modalities", type(m)) for name, m in modalities.items()}
+            if self.metrics
+            else {}
+        )
+        self.against: dict[
+            tuple[Any, int], str
+        ] = {}  # per direction and metric, the modality to compare with
         for direction, (sources, target) in directions.items():
             for number, metric in enumerate(self.metrics):
                 if self.kinds[target] == metric.judges:
                     same = metric.against == metric.judges
-                    found = [target] if same else [name for name in sources if self.kinds[name] == metric.against]
+                    found = (
+                        [target]
+                        if same
+                        else [name for name in sources if self.kinds[name] == metric.against]
+                    )
                     if found:
                         self.against[direction, number] = found[0]
-        for metric in [self.metrics[number] for number in sorted({number for _, number in self.against})]:
+        for metric in [
+            self.metrics[number] for number in sorted({number for _, number in self.against})
+        ]:
             if count < metric.minimum:
                 raise ValueError(
                     f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
                     "raise evaluation.limit, or leave the metric out"
                 )
         wanted = sorted({(number, name) for (_, number), name in self.against.items()})
-        self.references = {key: self._count_references(*key) for key in wanted}  # per real sample, shape (n,)
+        self.references = {
+            key: self._count_references(*key) for key in wanted
+        }  # per real sample, shape (n,)
         # One sample tells the shape of the features, and shows what is missing before hours of work.
         found = {key: self._load(*key) for key in wanted}
         self.kept = {key for key, features in found.items() if features is not None}
         self.real = {
-            key: self._room(*key, len(self._sample(key))) if held is None else held for key, held in found.items()
+            key: self._room(*key, len(self._sample(key))) if held is None else held
+            for key, held in found.items()
         }
         targets = {key: (key[1], directions[key[0]][1]) for key in self.against}
         rooms = {kind: self._room(*kind, count) for kind in set(targets.values())}
@@ -88,7 +103,11 @@ class MetricSuite:
         for number, name in self.missing:
             counts = self.references[number, name]
             places = ranges(counts.cumsum(0) - counts, counts, rows)
-            raws = self._references(name, rows) if self.metrics[number].multi_reference else self._raws(name, rows)
+            raws = (
+                self._references(name, rows)
+                if self.metrics[number].multi_reference
+                else self._raws(name, rows)
+            )
             self.real[number, name][places] = self._features(number, name, raws)
 
     def update(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
@@ -97,7 +116,9 @@ class MetricSuite:
             if (direction, number) in self.made:
                 self.made[direction, number][rows] = self._features(number, target, raws)
 
-    def compute(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> dict[Any, dict[str, float]]:
+    def compute(
+        self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool
+    ) -> dict[Any, dict[str, float]]:
         """The figures of every direction, after the last step.
 
         Args:
@@ -129,7 +150,11 @@ class MetricSuite:
     def _references(self, name: str, rows: Tensor) -> list[Any]:
         samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
         modality = self.modalities[name]
-        return [raw for sample in samples for raw in self.manifest.read_references(sample, name, modality)]
+        return [
+            raw
+            for sample in samples
+            for raw in self.manifest.read_references(sample, name, modality)
+        ]
 
     def _count_references(self, number: int, name: str) -> Tensor:
         if not self.metrics[number].multi_reference:
@@ -152,7 +177,12 @@ class MetricSuite:
 
     def _file(self, number: int, name: str) -> Path:
         chosen = [self.manifest.samples[line].id for line in self.lines.tolist()]
-        decides = [self.metrics[number].fingerprint(), name, digest(self.store.folder / MANIFEST), chosen]
+        decides = [
+            self.metrics[number].fingerprint(),
+            name,
+            digest(self.store.folder / MANIFEST),
+            chosen,
+        ]
         name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
         return self.store.folder / "features" / f"{name}.safetensors"
 
@@ -166,5 +196,8 @@ class MetricSuite:
 
 def ranges(starts: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
     """The numbers `starts[row]` to `starts[row] + counts[row] - 1` of each row, one row after the other."""
-    parts = [torch.arange(start, start + count) for start, count in zip(starts[rows], counts[rows], strict=True)]
+    parts = [
+        torch.arange(start, start + count)
+        for start, count in zip(starts[rows], counts[rows], strict=True)
+    ]
     return torch.cat(parts)

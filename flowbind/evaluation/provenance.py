@@ -55,7 +55,9 @@ def describe_machine(device: torch.device, seconds: Mapping[str, float]) -> dict
     on_gpu = device.type == "cuda"
     versions = {name: version(name) for name in LIBRARIES}
     return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device)
+        if on_gpu
+        else f"{device.type} {platform.machine()}",
         "threads": torch.get_num_threads(),
         "versions": {"python": platform.python_version(), **versions},
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},

@@ -25,7 +25,9 @@ def read_published(path: Path) -> list[dict[str, Any]]:
         tables = read_json(locate(path))
         for table in tables:
             columns, rows = table["columns"], table["rows"]
-            whole = all(set(column) == COLUMN for column in columns) and all(set(row) == ROW for row in rows)
+            whole = all(set(column) == COLUMN for column in columns) and all(
+                set(row) == ROW for row in rows
+            )
             if not whole or any(len(row["values"]) != len(columns) for row in rows):
                 raise ValueError(f"'{table['title']}': every row needs a value for every column")
     except (ValueError, KeyError, TypeError) as error:
@@ -33,11 +35,18 @@ def read_published(path: Path) -> list[dict[str, Any]]:
     return tables
 
 
-def beside(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> list[list[Any]]:
+def beside(
+    table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]
+) -> list[list[Any]]:
     """Rows of a published table, and last this run's: a name, then a value for each column, None where there is none."""
     own = [
         next(
-            (v * c["scale"] for key, v in directions.get(c["direction"], {}).items() if key.startswith(c["ours"])), None
+            (
+                v * c["scale"]
+                for key, v in directions.get(c["direction"], {}).items()
+                if key.startswith(c["ours"])
+            ),
+            None,
         )
         for c in table["columns"]
     ]

@@ -41,12 +41,22 @@ def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     found = {}
     for name, members in kinds.items():
         lowest = min(members, key=joint.__getitem__)
-        found[name] = {"directions": len(members), "lowest_joint_accuracy": joint[lowest], "in": lowest}
+        found[name] = {
+            "directions": len(members),
+            "lowest_joint_accuracy": joint[lowest],
+            "in": lowest,
+        }
     gains = {
         said: joint[said]
-        - max(joint[f"{source}->{directions[said]['target']}"] for source in directions[said]["sources"])
+        - max(
+            joint[f"{source}->{directions[said]['target']}"]
+            for source in directions[said]["sources"]
+        )
         for said in kinds.get("two_sources", [])
-        if all(f"{source}->{directions[said]['target']}" in joint for source in directions[said]["sources"])
+        if all(
+            f"{source}->{directions[said]['target']}" in joint
+            for source in directions[said]["sources"]
+        )
     }
     if gains:
         worst = min(gains, key=gains.__getitem__)
@@ -65,9 +75,14 @@ def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         results["directions"], results["spread"] = {}, {}
         for said, found in repeats[0]["directions"].items():
             figures = {
-                key: [repeat["directions"][said][key] for repeat in repeats] for key in found if key not in DESCRIBED
+                key: [repeat["directions"][said][key] for repeat in repeats]
+                for key in found
+                if key not in DESCRIBED
             }
-            results["directions"][said] = {**found, **{key: mean(values) for key, values in figures.items()}}
+            results["directions"][said] = {
+                **found,
+                **{key: mean(values) for key, values in figures.items()},
+            }
             results["spread"][said] = {key: stdev(values) for key, values in figures.items()}
         results["summary"] = summarise(results["directions"])
         results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
@@ -113,13 +128,27 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     summary = summarise(results["directions"])
     made = [_summary(summary)] if summary else []
     made += [
-        _measures(TITLES[name], "direction", members, results["spread"]) for name, members in grouped.items() if members
+        _measures(TITLES[name], "direction", members, results["spread"])
+        for name, members in grouped.items()
+        if members
     ]
     if results["probes"]:
-        made.append(_measures("Ceilings: what the probes read from real test latents", "modality", results["probes"]))
-    made.append(_measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"]))
+        made.append(
+            _measures(
+                "Ceilings: what the probes read from real test latents",
+                "modality",
+                results["probes"],
+            )
+        )
+    made.append(
+        _measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"])
+    )
     if results["alignment"]:
-        made.append(_measures("Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]))
+        made.append(
+            _measures(
+                "Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]
+            )
+        )
     measures = results.get("measures", {})  # of versions before them there are none
     if measures:
         rows = [[name, _figure(value)] for name, value in measures.items()]
@@ -139,7 +168,12 @@ def _published(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, A
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     head = ["directions", "number", "lowest joint accuracy", "in"]
     rows = [
-        [name.replace("_", " "), str(found["directions"]), _figure(found["lowest_joint_accuracy"]), found["in"]]
+        [
+            name.replace("_", " "),
+            str(found["directions"]),
+            _figure(found["lowest_joint_accuracy"]),
+            found["in"],
+        ]
         for name, found in summary.items()
     ]
     two = summary.get("two_sources")
@@ -151,15 +185,24 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _measures(
-    title: str, first: str, found: Mapping[str, Mapping[str, Any]], spread: Mapping[str, Mapping[str, float]] = {}
+    title: str,
+    first: str,
+    found: Mapping[str, Mapping[str, Any]],
+    spread: Mapping[str, Mapping[str, float]] = {},
 ) -> Table:
-    keys = list(dict.fromkeys(key for measures in found.values() for key in measures if key not in DESCRIBED))
+    keys = list(
+        dict.fromkeys(
+            key for measures in found.values() for key in measures if key not in DESCRIBED
+        )
+    )
 
     def cell(said: str, key: str) -> str:
         if key not in found[said]:
             return ""
         deviation = spread.get(said.removesuffix(NEVER), {}).get(key)
-        return _figure(found[said][key]) + (f" ± {_figure(deviation)}" if deviation is not None else "")
+        return _figure(found[said][key]) + (
+            f" ± {_figure(deviation)}" if deviation is not None else ""
+        )
 
     rows = [[said, *(cell(said, key) for key in keys)] for said in found]
     return Table(title, [first, *_heads(keys)], rows)
@@ -188,7 +231,10 @@ def _figure(value: float | int) -> str:
 
 def terminal(results: Mapping[str, Any]) -> str:
     """The tables as aligned text."""
-    return "\n\n".join([headline(results), *("\n".join(_aligned(table)) for table in tables(results))]) + "\n"
+    return (
+        "\n\n".join([headline(results), *("\n".join(_aligned(table)) for table in tables(results))])
+        + "\n"
+    )
 
 
 def _aligned(table: Table) -> Iterable[str]:
@@ -208,7 +254,12 @@ def _aligned(table: Table) -> Iterable[str]:
 
 
 def _numeric(cells: Iterable[str]) -> bool:
-    return all(part.lstrip("+-").replace(".", "", 1).isdigit() for cell in cells for part in cell.split(" ± ") if cell)
+    return all(
+        part.lstrip("+-").replace(".", "", 1).isdigit()
+        for cell in cells
+        for part in cell.split(" ± ")
+        if cell
+    )
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -216,8 +267,16 @@ def markdown(results: Mapping[str, Any]) -> str:
     meta = results["meta"]
     parts = ["# Evaluation", "", f"{headline(results)}.", ""]
     for table in tables(results):
-        rule = ["---:" if _numeric(cells[1:]) else "---" for cells in zip(table.head, *table.rows, strict=True)]
-        parts += [f"## {table.title}", "", *(f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)), ""]
+        rule = [
+            "---:" if _numeric(cells[1:]) else "---"
+            for cells in zip(table.head, *table.rows, strict=True)
+        ]
+        parts += [
+            f"## {table.title}",
+            "",
+            *(f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)),
+            "",
+        ]
         parts += [table.note, ""] if table.note else []
     versions = ", ".join(f"{name} {number}" for name, number in meta["versions"].items())
     seen = ", ".join(f"{name} {rows:,}" for name, rows in meta["trained_on"].items())
@@ -255,7 +314,10 @@ def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
         What was written.
     """
     end = suffix(results["meta"].get("quick_look", {}))
-    contents = {f"metrics{end}.json": json.dumps(results, indent=1) + "\n", f"metrics{end}.md": markdown(results)}
+    contents = {
+        f"metrics{end}.json": json.dumps(results, indent=1) + "\n",
+        f"metrics{end}.md": markdown(results),
+    }
     for name, content in contents.items():
         with replacing(folder / name) as partial:
             partial.write_text(content, encoding="utf-8")
@@ -271,7 +333,9 @@ def suffix(quick_look: Mapping[str, Any]) -> str:
     Args:
         quick_look: what was done otherwise than the run's own recipe does it, by setting.
     """
-    end = ",".join(f"{name.rpartition('.')[2]}={_word(value)}" for name, value in quick_look.items())
+    end = ",".join(
+        f"{name.rpartition('.')[2]}={_word(value)}" for name, value in quick_look.items()
+    )
     if len(end) > LONGEST:
         end = f"{end[:LONGEST]}~{_hash(end)}"
     return f"-{end}" if end else ""
@@ -283,7 +347,9 @@ def _word(value: Any) -> str:
         return "+".join(map(_word, value)) or "none"
     if isinstance(value, Mapping):  # a class and its arguments
         name = str(value.get("class_path", "")).rpartition(".")[2]
-        return name + f"~{_hash(json.dumps(value, sort_keys=True))}" * bool(value.get("init_args") or not name)
+        return name + f"~{_hash(json.dumps(value, sort_keys=True))}" * bool(
+            value.get("init_args") or not name
+        )
     return re.sub(r"[^\w.+-]+", "_", "none" if value is None else str(value)).strip("._") or "none"
 
 

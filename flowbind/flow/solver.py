@@ -75,7 +75,9 @@ def integrate(
     return _fixed(drift, x, start, stop, steps, solver)
 
 
-def _fixed(drift: Drift, x: Tensor, start: float, stop: float, steps: int, solver: Solver) -> Tensor:
+def _fixed(
+    drift: Drift, x: Tensor, start: float, stop: float, steps: int, solver: Solver
+) -> Tensor:
     """Equal steps, all rows at one time: the drift is given that as a view of stride 0."""
     with torch.inference_mode(
         False
@@ -88,7 +90,9 @@ def _fixed(drift: Drift, x: Tensor, start: float, stop: float, steps: int, solve
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
     ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
     grid = torch.linspace(start, stop, steps + 1, dtype=torch.float64, device=x.device)
-    return odeint(velocity, x, ends, method=solver, options={"grid_constructor": lambda *_: grid})[-1]
+    return odeint(velocity, x, ends, method=solver, options={"grid_constructor": lambda *_: grid})[
+        -1
+    ]
 
 
 def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
@@ -118,14 +122,18 @@ def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, toleranc
         arrived = (accepted & (step == left)) | ~finite
         t = torch.where(arrived, stop, torch.where(accepted, t + step * way, t))
         x = torch.where(_column(accepted, x), y, x)
-        first = torch.where(_column(accepted, x), slopes[-1], first)  # the last slope is the first of the next step
+        first = torch.where(
+            _column(accepted, x), slopes[-1], first
+        )  # the last slope is the first of the next step
 
         factor = (SAFETY * error ** (-1 / 5)).clamp(SHRINK, GROW)
         step = (step * torch.where(finite, factor, 1.0)).clamp(min=SHORTEST)
     return x
 
 
-def _first_step(velocity: Drift, x: Tensor, t: Tensor, first: Tensor, way: float, tolerance: float) -> Tensor:
+def _first_step(
+    velocity: Drift, x: Tensor, t: Tensor, first: Tensor, way: float, tolerance: float
+) -> Tensor:
     """Each row's first step, as a share of the way (Hairer, Norsett and Wanner, II.4), float64 with shape (n,)."""
     scale = tolerance * (1 + x.abs())
     size, slope = _norm(x / scale), _norm(first / scale)
@@ -136,7 +144,9 @@ def _first_step(velocity: Drift, x: Tensor, t: Tensor, first: Tensor, way: float
     ahead = velocity(x + _column(direction, x) * first, t + direction)
     curvature = _norm((ahead - first) / scale) / trial
     steepest = torch.maximum(slope, curvature)
-    step = torch.where(steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5))
+    step = torch.where(
+        steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5)
+    )
     step = torch.minimum(100 * trial, step).detach() / abs(way)
     return step.nan_to_num(1.0, 1.0, 1.0).clamp(SHORTEST, 1.0)
 

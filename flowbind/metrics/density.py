@@ -23,11 +23,15 @@ def density_and_coverage(made: Tensor, real: Tensor, k: int) -> tuple[float, flo
         ValueError: no more than k real samples.
     """
     if len(real) <= k:
-        raise ValueError(f"density and coverage by {k} neighbours need more than {k} real samples, not {len(real)}")
+        raise ValueError(
+            f"density and coverage by {k} neighbours need more than {k} real samples, not {len(real)}"
+        )
     made, real = made.double(), real.double()
     inside = reached = 0
     for block in real.split(ROWS):
-        radius = torch.cdist(block, real).kthvalue(k + 1).values  # the nearest of all is the sample itself
+        radius = (
+            torch.cdist(block, real).kthvalue(k + 1).values
+        )  # the nearest of all is the sample itself
         within = torch.cdist(block, made) < radius[:, None]
         inside += within.sum().item()
         reached += within.any(1).sum().item()

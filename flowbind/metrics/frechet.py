@@ -17,7 +17,10 @@ def frechet(a: Tensor, b: Tensor) -> float:
     """
     a, b = a.flatten(1).double(), b.flatten(1).double()
     roots = _root(a.T.cov().reshape(a.shape[1], -1)), _root(b.T.cov().reshape(b.shape[1], -1))
-    spread = sum(root.square().sum() for root in roots) - 2 * torch.linalg.svdvals(roots[0] @ roots[1]).sum()
+    spread = (
+        sum(root.square().sum() for root in roots)
+        - 2 * torch.linalg.svdvals(roots[0] @ roots[1]).sum()
+    )
     return ((a.mean(0) - b.mean(0)).square().sum() + spread).clamp(min=0).item()
 
 

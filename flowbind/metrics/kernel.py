@@ -25,7 +25,9 @@ def kernel_distance(made: Tensor, real: Tensor) -> float:
     step = -(-len(real) // MEDIAN_ROWS)
     width = torch.pdist(real[::step]).median()
     if not width > 0:
-        raise ValueError("most real samples are the same, so there is no scale to measure a kernel distance on")
+        raise ValueError(
+            "most real samples are the same, so there is no scale to measure a kernel distance on"
+        )
     within = [_mean_kernel(x, x, width, len(x)) for x in (made, real)]
     return sum(within) - 2 * _mean_kernel(made, real, width, 0)
 

@@ -38,7 +38,9 @@ class Probe:
         return torch.stack([part.argmax(1) for part in logits], dim=1)
 
 
-def fit_probe(x: Tensor, labels: Tensor, classes: Sequence[int], seed: int = 0, steps: int = STEPS) -> Probe:
+def fit_probe(
+    x: Tensor, labels: Tensor, classes: Sequence[int], seed: int = 0, steps: int = STEPS
+) -> Probe:
     """Fits a probe by cross-entropy, summed over factors.
 
     Args:
@@ -54,10 +56,15 @@ def fit_probe(x: Tensor, labels: Tensor, classes: Sequence[int], seed: int = 0, 
         # Copies: tensors that were made in inference mode cannot be trained on.
         x, labels = x.flatten(1).to("cpu", torch.float32, copy=True), labels.to("cpu", copy=True)
         net = nn.Sequential(
-            nn.Linear(x.shape[1], HIDDEN), nn.ReLU(), nn.Dropout(DROPOUT), nn.Linear(HIDDEN, sum(classes))
+            nn.Linear(x.shape[1], HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(DROPOUT),
+            nn.Linear(HIDDEN, sum(classes)),
         )
         optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.1)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, RATE, total_steps=steps, pct_start=0.1
+        )
         for _ in range(steps):
             rows = torch.randint(len(x), (BATCH,))
             logits = net(x[rows]).split(classes, dim=1)

@@ -12,5 +12,10 @@ def recall_at_1(made: Tensor, real: Tensor) -> float:
         made: standardised latents, with shape (n, *).
         real: standardised latents of the same samples, with shape (n, *).
     """
-    similarity = F.normalize(made.flatten(1).double(), dim=1) @ F.normalize(real.flatten(1).double(), dim=1).T
-    return (similarity.argmax(1) == torch.arange(len(made), device=made.device)).double().mean().item()
+    similarity = (
+        F.normalize(made.flatten(1).double(), dim=1)
+        @ F.normalize(real.flatten(1).double(), dim=1).T
+    )
+    return (
+        (similarity.argmax(1) == torch.arange(len(made), device=made.device)).double().mean().item()
+    )

@@ -58,7 +58,10 @@ class HeadConfig:
 def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
     """Refuses sizes that no network has, before anything is built: they may come from a file that somebody else wrote."""
     for name, largest in most.items():
-        value, least = getattr(config, name), int(name != "depth")  # a net without blocks is one still
+        value, least = (
+            getattr(config, name),
+            int(name != "depth"),
+        )  # a net without blocks is one still
         if type(value) is not int or not least <= value <= largest:
             raise ValueError(
                 f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers from {least} to {largest}"
@@ -71,7 +74,9 @@ class DriftBlock(nn.Module):
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 3 * width)
-        self.mlp = nn.Sequential(nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width))
+        self.mlp = nn.Sequential(
+            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+        )
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -156,7 +161,9 @@ class Head(nn.Module):
         ValueError: the latent has more than one axis; such a modality builds its own net.
     """
 
-    def __init__(self, *shape: int, width: int = 1152, depth: int = 3, dropout: float = 0.0) -> None:
+    def __init__(
+        self, *shape: int, width: int = 1152, depth: int = 3, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         features = _vector(shape)
         blocks = (HeadBlock(width, dropout) for _ in range(depth))

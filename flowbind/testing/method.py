@@ -195,7 +195,9 @@ def losses_are_of_rows(subject: Subject) -> None:
             _demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
             expected = (len(batch.latents[term.of]),)
             shape = tuple(term.errors.shape)
-            _demand(shape == expected, f"'{name}' has the shape {shape}, its rows are {expected[0]}")
+            _demand(
+                shape == expected, f"'{name}' has the shape {shape}, its rows are {expected[0]}"
+            )
             _demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
 
 
@@ -207,7 +209,9 @@ def every_parameter_has_a_gradient(subject: Subject) -> None:
         batch = subject.batch(*kinds)
         terms = subject.terms(networks, batch)
         sum(term.mean(batch) for term in terms.values()).backward()
-        left = [name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None]
+        left = [
+            name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None
+        ]
         where = "+".join(kinds[0]) if kinds else "no rows"
         _demand(not left, f"from {where} there is none for {', '.join(left[:3])}")
 
@@ -272,7 +276,8 @@ def directions_are_of_its_modalities(subject: Subject) -> None:
         strange = {*direction.sources, *direction.targets} - set(subject.method.modalities)
         _demand(not strange and direction.targets, f"{direction} has no target, or {strange}")
         _demand(
-            subject.method.offers(direction.sources, direction.targets), f"{direction} is not offered"
+            subject.method.offers(direction.sources, direction.targets),
+            f"{direction} is not offered",
         )
 
 
@@ -286,12 +291,15 @@ def every_direction_gives_latents(subject: Subject) -> None:
             made = _generate(subject, batch, direction, streams)
             torch.manual_seed(7)
             alone = [
-                _generate(subject, batch, direction, streams, slice(i, i + 1)) for i in (0, ROWS - 1)
+                _generate(subject, batch, direction, streams, slice(i, i + 1))
+                for i in (0, ROWS - 1)
             ]
         for target in direction.targets:
             codec, x = subject.method.modalities[target].codec, made[target]
             expected = (ROWS, *codec.shape)
-            _demand(tuple(x.shape) == expected, f"{direction} gives {tuple(x.shape)}, not {expected}")
+            _demand(
+                tuple(x.shape) == expected, f"{direction} gives {tuple(x.shape)}, not {expected}"
+            )
             _demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
             few = torch.cat([one[target] for one in alone])
             off = (few - x[[0, ROWS - 1]]).abs().max().item()

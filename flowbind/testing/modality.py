@@ -29,8 +29,12 @@ from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 
-SAME = 1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
-ROUNDING = 0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it
+SAME = (
+    1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
+)
+ROUNDING = (
+    0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it
+)
 DISTURBANCE = 0.5  # of the latents' spread: how far off a flow that is half trained may be
 DRIFT, HEAD = DriftConfig(width=32, depth=2), HeadConfig(width=32, depth=2)
 ROWS = 3
@@ -103,7 +107,9 @@ def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
     return named
 
 
-def check_modality(modality: Modality, raws: Sequence[Any], folder: Path, tolerance: float = ROUNDING) -> None:
+def check_modality(
+    modality: Modality, raws: Sequence[Any], folder: Path, tolerance: float = ROUNDING
+) -> None:
     """Tries every law on a modality.
 
     Args:
@@ -118,7 +124,9 @@ def check_modality(modality: Modality, raws: Sequence[Any], folder: Path, tolera
     """
     subject = Subject(modality, raws, folder, tolerance)
     if len(raws) < 2:
-        raise ValueError(f"the laws are tried on at least two raw samples that differ, not on {len(raws)}")
+        raise ValueError(
+            f"the laws are tried on at least two raw samples that differ, not on {len(raws)}"
+        )
     for each in LAWS:
         each(subject)
 
@@ -128,9 +136,14 @@ def _demand(held: Any, otherwise: str) -> None:
         raise AssertionError(otherwise)
 
 
-def _demand_same(subject: Subject, latents: Tensor, expected: Tensor, when: str, tolerance: float = SAME) -> None:
+def _demand_same(
+    subject: Subject, latents: Tensor, expected: Tensor, when: str, tolerance: float = SAME
+) -> None:
     moved = subject.moved(latents, expected)
-    _demand(moved <= tolerance, f"{when} moves latents by {moved:.2g} of their spread; {tolerance:g} is allowed")
+    _demand(
+        moved <= tolerance,
+        f"{when} moves latents by {moved:.2g} of their spread; {tolerance:g} is allowed",
+    )
 
 
 @law
@@ -140,16 +153,23 @@ def latents_are_as_promised(subject: Subject) -> None:
     wanted = (len(subject.raws), *codec.shape)
     _demand(tuple(latents.shape) == wanted, f"the shape is {tuple(latents.shape)}, not {wanted}")
     _demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
-    _demand(latents.device.type == codec.device.type, f"the device is {latents.device}, not {codec.device}")
+    _demand(
+        latents.device.type == codec.device.type,
+        f"the device is {latents.device}, not {codec.device}",
+    )
     _demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
     _demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
     _demand(not latents.requires_grad, "they require a gradient")
     if codec.vocabulary is not None:
-        ids = latents.dtype == torch.int64 and bool(((latents >= 0) & (latents < codec.vocabulary)).all())
+        ids = latents.dtype == torch.int64 and bool(
+            ((latents >= 0) & (latents < codec.vocabulary)).all()
+        )
         _demand(ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
     if codec.masked:
         there = latents[..., -1:]
-        _demand(((there == 0) | (there == 1)).all(), "the last feature is neither 0 nor 1 somewhere")
+        _demand(
+            ((there == 0) | (there == 1)).all(), "the last feature is neither 0 nor 1 somewhere"
+        )
         _demand((latents == latents * there).all(), "padding is not 0")
 
 
@@ -158,7 +178,10 @@ def files_keep_samples(subject: Subject) -> None:
     """What is written to a file with the first suffix reads as the same sample, and nothing is left beside it."""
     suffixes = subject.modality.suffixes
     proper = all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    _demand(suffixes and proper, f"the suffixes are {suffixes}; they are in lower case and begin with a dot")
+    _demand(
+        suffixes and proper,
+        f"the suffixes are {suffixes}; they are in lower case and begin with a dot",
+    )
     folder = subject.new_folder()
     paths = [subject.write(raw, folder, str(number)) for number, raw in enumerate(subject.raws)]
     found = {path.name for path in folder.iterdir()}
@@ -174,20 +197,40 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
     """What is given, read or decoded is a sample already: `accept` gives the same, and changes nothing in place."""
     modality = subject.modality
     folder = subject.new_folder()
-    read = [modality.read(subject.write(raw, folder, str(number))) for number, raw in enumerate(subject.raws)]
-    for kind, raws in {"given": subject.raws, "read": read, "decoded": modality.codec.decode(subject.latents)}.items():
+    read = [
+        modality.read(subject.write(raw, folder, str(number)))
+        for number, raw in enumerate(subject.raws)
+    ]
+    for kind, raws in {
+        "given": subject.raws,
+        "read": read,
+        "decoded": modality.codec.decode(subject.latents),
+    }.items():
         for raw in raws:
             before = copy.deepcopy(raw)
             accepted = modality.accept(raw)
             _demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
-            _demand(not _is_array(raw) or _is_same(raw, before), f"a sample that was {kind} is changed in place")
+            _demand(
+                not _is_array(raw) or _is_same(raw, before),
+                f"a sample that was {kind} is changed in place",
+            )
 
 
 @law
 def what_is_no_sample_is_refused(subject: Subject) -> None:
     """Of None, a number, a list of strings, an empty array or a missing number `accept` raises ValueError, with one line."""
     raw = subject.raws[0]
-    nonsense = [None, 3, 0.5, float("nan"), ["a", "b"], [], np.zeros((0, 3)), np.full((4, 3), np.nan), np.array(["a", "b"])]
+    nonsense = [
+        None,
+        3,
+        0.5,
+        float("nan"),
+        ["a", "b"],
+        [],
+        np.zeros((0, 3)),
+        np.full((4, 3), np.nan),
+        np.array(["a", "b"]),
+    ]
     nonsense = [value for value in nonsense if type(value) is not type(raw) or _is_array(raw)]
     nonsense += [torch.zeros(0), torch.full((4, 3), torch.nan)]
     if _is_array(raw):
@@ -243,7 +286,10 @@ def damaged_files_are_refused(subject: Subject) -> None:
     """A file that is empty, noise or cut in half raises ValueError with one line that names it."""
     path = subject.write(subject.raws[0], subject.new_folder())
     whole = path.read_bytes()
-    damages = {"an empty file": b"", "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(whole))}
+    damages = {
+        "an empty file": b"",
+        "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(whole)),
+    }
     if not subject.modality.literal:  # a literal cut in half is another literal
         damages["a file cut in half"] = whole[: len(whole) // 2]
     for damage, content in damages.items():
@@ -251,7 +297,9 @@ def damaged_files_are_refused(subject: Subject) -> None:
         try:
             subject.modality.read(path)
         except ValueError as error:
-            _demand(path.name in str(error), f"of {damage} it says '{error}', which does not name it")
+            _demand(
+                path.name in str(error), f"of {damage} it says '{error}', which does not name it"
+            )
             _demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
         else:
             _demand(False, f"{damage} is read as a sample")
@@ -290,11 +338,19 @@ def decoding_gives_samples(subject: Subject) -> None:
         _demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
         _demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
         again = subject.encode(raws)
-        _demand(again.shape == latents.shape, f"the samples encode to latents of shape {tuple(again.shape)}")
+        _demand(
+            again.shape == latents.shape,
+            f"the samples encode to latents of shape {tuple(again.shape)}",
+        )
         _demand(again.isfinite().all(), "the samples encode to latents that are not finite")
         folder = subject.new_folder()
-        back = [subject.modality.read(subject.write(raw, folder, str(number))) for number, raw in enumerate(raws)]
-        _demand_same(subject, subject.encode(back), again, "a file of what is decoded", subject.tolerance)
+        back = [
+            subject.modality.read(subject.write(raw, folder, str(number)))
+            for number, raw in enumerate(raws)
+        ]
+        _demand_same(
+            subject, subject.encode(back), again, "a file of what is decoded", subject.tolerance
+        )
         for raw in raws:
             subject.modality.preview(raw)
 
@@ -331,9 +387,15 @@ def what_is_promised_is_measured(subject: Subject) -> None:
     _demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
     nothing = codec.errors(raws, raws)
     _demand(nothing.shape == (len(raws),), f"the errors have the shape {tuple(nothing.shape)}")
-    _demand(nothing.abs().max() <= ROUNDING, f"where nothing was lost the errors are {nothing.tolist()[:9]}")
+    _demand(
+        nothing.abs().max() <= ROUNDING,
+        f"where nothing was lost the errors are {nothing.tolist()[:9]}",
+    )
     lost = codec.errors(raws, codec.decode(subject.latents))
-    _demand(lost.isfinite().all() and (lost >= 0).all(), f"the errors of a round trip are {lost.tolist()[:9]}")
+    _demand(
+        lost.isfinite().all() and (lost >= 0).all(),
+        f"the errors of a round trip are {lost.tolist()[:9]}",
+    )
 
 
 @law
@@ -346,7 +408,10 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
     nested = [key for key, value in fingerprint.items() if isinstance(value, dict)]
     _demand(not nested, f"{nested} hold objects")
     codec.decode(subject.encode(subject.raws))
-    _demand(codec.fingerprint() == fingerprint, f"after use it is {codec.fingerprint()}, before {fingerprint}")
+    _demand(
+        codec.fingerprint() == fingerprint,
+        f"after use it is {codec.fingerprint()}, before {fingerprint}",
+    )
 
 
 @law
@@ -356,7 +421,9 @@ def the_description_makes_it_again(subject: Subject) -> None:
     description = modality.describe()
     again = Modality.rebuild(json.loads(json.dumps(description)))
     _demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
-    _demand(again.describe() == description, f"what is made is {again.describe()}, not {description}")
+    _demand(
+        again.describe() == description, f"what is made is {again.describe()}, not {description}"
+    )
     held, made = modality.codec.fingerprint(), again.codec.fingerprint()
     _demand(made == held, f"the fingerprint of what is made is {made}, not {held}")
 
@@ -365,7 +432,10 @@ def the_description_makes_it_again(subject: Subject) -> None:
 def copies_encode_alike(subject: Subject) -> None:
     """A modality can be pickled and copied, also after its codec was used."""
     latents = subject.latents[:1]  # before the copies are made, so that the codec was used
-    for way, duplicate in {"pickled": lambda part: pickle.loads(pickle.dumps(part)), "copied": copy.deepcopy}.items():
+    for way, duplicate in {
+        "pickled": lambda part: pickle.loads(pickle.dumps(part)),
+        "copied": copy.deepcopy,
+    }.items():
         codec = duplicate(subject.modality).codec
         _demand_same(subject, codec.encode(subject.raws[:1]), latents, f"being {way}")
 
@@ -376,8 +446,15 @@ def the_codec_is_frozen(subject: Subject) -> None:
     for part in (subject.modality, subject.modality.codec):
         _demand(not isinstance(part, nn.Module), f"{type(part).__name__} is a torch module")
         nets = [value for value in vars(part).values() if isinstance(value, nn.Module)]
-        learning = [name for net in nets for name, parameter in net.named_parameters() if parameter.requires_grad]
-        _demand(not learning, f"{', '.join(learning[:3])} of {type(part).__name__} require gradients")
+        learning = [
+            name
+            for net in nets
+            for name, parameter in net.named_parameters()
+            if parameter.requires_grad
+        ]
+        _demand(
+            not learning, f"{', '.join(learning[:3])} of {type(part).__name__} require gradients"
+        )
 
 
 @law
@@ -397,7 +474,9 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
             work()
             drawn = [name for name, state in _generators().items() if state != before[name]]
         generators = ", ".join(drawn)
-        _demand(not drawn, f"its {way} draws from the generator of {generators}, as nn.Dropout does")
+        _demand(
+            not drawn, f"its {way} draws from the generator of {generators}, as nn.Dropout does"
+        )
 
 
 def _generators() -> dict[str, bytes]:
@@ -416,7 +495,10 @@ def networks_fit_the_latents(subject: Subject) -> None:
         torch.manual_seed(0)
         x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
         rows = streams(0, torch.arange(ROWS))
-        networks = {"drift net": (_build_drift(subject), (x, t)), "head": (_build_head(subject), (x, rows))}
+        networks = {
+            "drift net": (_build_drift(subject), (x, t)),
+            "head": (_build_head(subject), (x, rows)),
+        }
     for name, (net, inputs) in networks.items():
         for rows in (ROWS, 0):
             net.zero_grad(set_to_none=True)
@@ -429,7 +511,10 @@ def networks_fit_the_latents(subject: Subject) -> None:
                 _demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
         net.eval()
         one, many = net(*(part[:1] for part in inputs)), net(*inputs)
-        _demand(torch.allclose(one, many[:1], atol=1e-4), f"a row of the {name} depends on the other rows")
+        _demand(
+            torch.allclose(one, many[:1], atol=1e-4),
+            f"a row of the {name} depends on the other rows",
+        )
 
 
 @law
@@ -438,13 +523,21 @@ def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
-        networks = {"drift net": (_build_drift(subject), t), "head": (_build_head(subject), streams(0, torch.arange(ROWS)))}
+        networks = {
+            "drift net": (_build_drift(subject), t),
+            "head": (_build_head(subject), streams(0, torch.arange(ROWS))),
+        }
         for name, (net, argument) in networks.items():
             with torch.no_grad():
-                for parameter in net.parameters():  # gates that start at 0 would hide what is behind them
+                for (
+                    parameter
+                ) in net.parameters():  # gates that start at 0 would hide what is behind them
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
                 first, again = net(x, argument), net(x, argument)
-            _demand(torch.equal(first, again), f"the {name} draws from torch's global generator, as nn.Dropout does")
+            _demand(
+                torch.equal(first, again),
+                f"the {name} draws from torch's global generator, as nn.Dropout does",
+            )
 
 
 @law
@@ -456,8 +549,13 @@ def networks_are_their_weights(subject: Subject) -> None:
         with torch.device("meta"):
             net = build(subject)
         net.load_state_dict(weights, assign=True)
-        left = [key for key, part in (*net.named_parameters(), *net.named_buffers()) if part.is_meta]
-        _demand(not left, f"{', '.join(left)} of the {name} is no part of its state_dict; register it as persistent")
+        left = [
+            key for key, part in (*net.named_parameters(), *net.named_buffers()) if part.is_meta
+        ]
+        _demand(
+            not left,
+            f"{', '.join(left)} of the {name} is no part of its state_dict; register it as persistent",
+        )
 
 
 def _build_drift(subject: Subject) -> nn.Module:

@@ -58,7 +58,9 @@ class Steps(ProgressBar):
         elif self.work:
             self.work.advance(0, "validating")
 
-    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, *_: object
+    ) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING and self.work:
             self.work.advance()
 
@@ -85,7 +87,9 @@ class Steps(ProgressBar):
     ) -> None:
         self._close()
 
-    def _open(self, trainer: Trainer, about: str, total: int | None, unit: str, done: int = 0) -> None:
+    def _open(
+        self, trainer: Trainer, about: str, total: int | None, unit: str, done: int = 0
+    ) -> None:
         if trainer.is_global_zero:
             self.work = Progress(about, total, unit, done)
 

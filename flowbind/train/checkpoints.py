@@ -270,7 +270,9 @@ class Checkpoints(Checkpoint):
         )
         self.saved = trainer.global_step if begun_here else None
         self.heartbeat, self.last = Heartbeat(), time.monotonic()
-        if threading.current_thread() is threading.main_thread():  # no other may, and none is then heard
+        if (
+            threading.current_thread() is threading.main_thread()
+        ):  # no other may, and none is then heard
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

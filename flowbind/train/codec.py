@@ -115,7 +115,9 @@ class CodecTraining(Watched):
         if self.semantic:
             features = torch.Size(self.codec.shape).numel()
             classes = self.trainer.datamodule.classes
-            self.classifiers.update({factor: nn.Linear(features, len(values)) for factor, values in classes.items()})
+            self.classifiers.update(
+                {factor: nn.Linear(features, len(values)) for factor, values in classes.items()}
+            )
 
     def errors(self, batch: RawBatch, noise: float, *position: int) -> dict[str, Tensor]:
         """The errors of a batch: of the reconstruction, and of each factor's classifier on the samples that have a label.
@@ -142,7 +144,9 @@ class CodecTraining(Watched):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The loss: that of the reconstruction, and those of the classifiers by their weight."""
-        return losses["reconstruction"] + self.semantic * sum(losses[factor] for factor in self.classifiers)
+        return losses["reconstruction"] + self.semantic * sum(
+            losses[factor] for factor in self.classifiers
+        )
 
     @property
     def statistics(self) -> list[Tensor]:
@@ -154,7 +158,9 @@ class CodecTraining(Watched):
 
     def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
         for buffer, before in zip(self.statistics, self.before, strict=True):
-            buffer.copy_(torch.where(buffer.isfinite(), buffer, before))  # what is not finite would stay so
+            buffer.copy_(
+                torch.where(buffer.isfinite(), buffer, before)
+            )  # what is not finite would stay so
         super().on_train_batch_end(outputs, batch, index)
 
     def training_step(self, batch: RawBatch, index: int) -> Tensor:
@@ -170,8 +176,12 @@ class CodecTraining(Watched):
     def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
         """Logs the losses of the global batch, or of all samples, and their weighted sum."""
         losses = dict(zip(names, values.unbind(), strict=True))
-        everywhere = part == "val"  # what Lightning keeps over an epoch, though it is the same on all ranks
-        self.log_dict({f"{part}/{name}": value for name, value in losses.items()}, sync_dist=everywhere)
+        everywhere = (
+            part == "val"
+        )  # what Lightning keeps over an epoch, though it is the same on all ranks
+        self.log_dict(
+            {f"{part}/{name}": value for name, value in losses.items()}, sync_dist=everywhere
+        )
         self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=everywhere)
 
     def trouble_at(self, step: int) -> list[str]:
@@ -199,7 +209,9 @@ class CodecTraining(Watched):
             return
         for name, errors in self.errors(batch, 0.0, VALIDATION).items():
             count = torch.tensor(errors.numel(), dtype=torch.float64, device=self.device)
-            self.totals[name] = self.totals.get(name, 0) + torch.stack([errors.sum(dtype=torch.float64), count])
+            self.totals[name] = self.totals.get(name, 0) + torch.stack(
+                [errors.sum(dtype=torch.float64), count]
+            )
 
     def on_validation_epoch_end(self) -> None:
         names = ["reconstruction", *self.classifiers]
@@ -216,7 +228,9 @@ class CodecTraining(Watched):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
         decay = self.weight_decay
-        return torch.optim.AdamW(learning, lr=self.rate_at(0), betas=BETAS, weight_decay=decay, fused=True)
+        return torch.optim.AdamW(
+            learning, lr=self.rate_at(0), betas=BETAS, weight_decay=decay, fused=True
+        )
 
     def on_train_epoch_start(self) -> None:
         if self.trainer.datamodule is not None:
@@ -244,8 +258,14 @@ class CodecTraining(Watched):
     def _promise(self, path: Path) -> None:
         """Measures the round trip on samples to validate on, as whoever uses these weights will make it."""
         data = getattr(self.trainer, "datamodule", None)
-        if self.promised_on and isinstance(data, RawDataModule) and isinstance(self.codec, NeuralCodec):
-            codec = type(self.codec)(**self.codec.arguments() | {"weights": str(path)}).to(self.device)
+        if (
+            self.promised_on
+            and isinstance(data, RawDataModule)
+            and isinstance(self.codec, NeuralCodec)
+        ):
+            codec = type(self.codec)(**self.codec.arguments() | {"weights": str(path)}).to(
+                self.device
+            )
             write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
 
     def check_export(self, run_folder: Path) -> None:
@@ -264,14 +284,18 @@ class CodecTraining(Watched):
         """
         check_place(path)
         own = "net."
-        state = {k.removeprefix(own): t for k, t in checkpoint["state_dict"].items() if k.startswith(own)}
+        state = {
+            k.removeprefix(own): t for k, t in checkpoint["state_dict"].items() if k.startswith(own)
+        }
         self.net = self.build()
         try:
             unknown = self.net.load_state_dict(state, strict=self.strict_loading).unexpected_keys
         except RuntimeError as error:
             raise ValueError(f"the checkpoint is of another codec ({last_line(error)})") from None
         if unknown or not state:
-            raise ValueError(f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})")
+            raise ValueError(
+                f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})"
+            )
         promise_file(path).unlink(missing_ok=True)
         self.write_weights(path)
 
@@ -283,4 +307,6 @@ class CodecTraining(Watched):
 def export_weights(net: nn.Module, path: Path) -> None:
     """Writes a network's weights as float16 safetensors, beside and then renamed."""
     state = net.state_dict()
-    save_tensors({name: x.half() if x.is_floating_point() else x for name, x in state.items()}, path)
+    save_tensors(
+        {name: x.half() if x.is_floating_point() else x for name, x in state.items()}, path
+    )

@@ -65,7 +65,10 @@ class Watched(LightningModule):
 
     def on_train_batch_end(self, outputs: object, batch: Any, index: int) -> None:
         # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and then.
-        if self.device.type == "cpu" or self.trainer.global_step % self.trainer.log_every_n_steps == 0:
+        if (
+            self.device.type == "cpu"
+            or self.trainer.global_step % self.trainer.log_every_n_steps == 0
+        ):
             step = self.health.look()
             if step is not None:
                 raise Diverged(self._diagnose(step))
@@ -73,14 +76,18 @@ class Watched(LightningModule):
     def _diagnose(self, step: int) -> str:
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             parts = all_gather(self.trouble_at(step))
-        trouble = [line for part in parts for line in part] or ["the gradient, though every loss is finite"]
+        trouble = [line for part in parts for line in part] or [
+            "the gradient, though every loss is finite"
+        ]
         saved = "look" if self.trainer.fast_dev_run else "the weights before it are saved. Look"
         return (
             f"step {step}: not finite: {'; '.join(trouble)}; {saved} at these samples, or lower the learning rate or "
             "gradient_clip_val"
         )
 
-    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+    def configure_gradient_clipping(
+        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+    ) -> None:
         by_norm = gradient_clip_algorithm in (None, "norm")
         norm = self._clip(gradient_clip_val if by_norm and gradient_clip_val else math.inf)
         if not by_norm:
@@ -117,4 +124,6 @@ def bad_rows(name: str, lines: Sequence[int], rank: int) -> str:
         rank: whose rows they are.
     """
     shown = ", ".join(str(line + 1) for line in lines[:SHOWN]) + ", ..." * (len(lines) > SHOWN)
-    return f"the loss of '{name}' in {len(lines)} rows of rank {rank} (lines of the manifest {shown})"
+    return (
+        f"the loss of '{name}' in {len(lines)} rows of rank {rank} (lines of the manifest {shown})"
+    )

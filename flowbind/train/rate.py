@@ -49,6 +49,12 @@ def go_on(trainer: Trainer, rate: float) -> None:
     set_rate(optimizer, rate)
 
     if trainer.global_step and trainer.is_global_zero:
-        before = "" if math.isclose(left, rate, rel_tol=1e-6) else f", which the recipe has there; it was {left:.3g}"
+        before = (
+            ""
+            if math.isclose(left, rate, rel_tol=1e-6)
+            else f", which the recipe has there; it was {left:.3g}"
+        )
         remain = trainer.max_steps - trainer.global_step
-        say(f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate goes on at {rate:.3g}{before}")
+        say(
+            f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate goes on at {rate:.3g}{before}"
+        )

@@ -23,12 +23,18 @@ class Agreement(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         copies = trainer.world_size > 1 and not is_sharded(module, trainer.strategy.model)
         self.group = dist.new_group(backend="gloo") if copies else None
-        self.next, self.begin, self.first = trainer.global_step + 1, time.monotonic(), trainer.global_step
+        self.next, self.begin, self.first = (
+            trainer.global_step + 1,
+            time.monotonic(),
+            trainer.global_step,
+        )
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if self.group is not None and trainer.global_step >= self.next:
             rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
-            self.next = trainer.global_step + self._compare(trainer, module, max(int(INTERVAL * rate), 1))
+            self.next = trainer.global_step + self._compare(
+                trainer, module, max(int(INTERVAL * rate), 1)
+            )
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.group is not None and not trainer.interrupted:
@@ -53,5 +59,7 @@ class Agreement(Callback):
 def checksum(module: torch.nn.Module) -> int:
     """One number of all weights and buffers: equal where every bit is equal."""
     tensors = [*local(module.parameters()), *module.buffers()]
-    sums = torch.stack([t.detach().view(WORDS[t.element_size()]).sum(dtype=torch.int64) for t in tensors])
+    sums = torch.stack(
+        [t.detach().view(WORDS[t.element_size()]).sum(dtype=torch.int64) for t in tensors]
+    )
     return int((sums * torch.arange(1, len(sums) + 1, device=sums.device)).sum())

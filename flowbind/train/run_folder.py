@@ -124,7 +124,9 @@ class RunFolder:
                     f"{path}: of format {held['format']!r:.20}, this flowbind reads 2 and {FORMAT}; go on with the "
                     f"version that wrote it, or {ways} PATH"
                 )
-            settings = held["settings"] if held["format"] == FORMAT else earlier.settings(held["settings"])
+            settings = (
+                held["settings"] if held["format"] == FORMAT else earlier.settings(held["settings"])
+            )
             return Record(settings, held["state"], held["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(

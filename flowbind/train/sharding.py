@@ -12,7 +12,9 @@ from flowbind.method import Networks, callable_networks
 def shard(networks: Networks, mesh: DeviceMesh) -> None:
     """Splits every block, and what is left of every net, over the devices of a mesh."""
     for net in callable_networks(networks.nets):
-        for blocks in (part for part in net.children() if isinstance(part, nn.ModuleList | nn.Sequential)):
+        for blocks in (
+            part for part in net.children() if isinstance(part, nn.ModuleList | nn.Sequential)
+        ):
             for block in blocks:
                 if any(True for _ in block.children()):
                     fully_shard(block, mesh=mesh)
@@ -21,10 +23,14 @@ def shard(networks: Networks, mesh: DeviceMesh) -> None:
 
 def is_sharded(module: nn.Module, wrapped: nn.Module | None) -> bool:
     """Whether a module's weights are spread over devices; `wrapped` is what the strategy made of it."""
-    return isinstance(wrapped, FullyShardedDataParallel) or any(isinstance(p, DTensor) for p in module.parameters())
+    return isinstance(wrapped, FullyShardedDataParallel) or any(
+        isinstance(p, DTensor) for p in module.parameters()
+    )
 
 
-def gather(module: nn.Module, wrapped: nn.Module | None, prefix: str, whole: nn.Module) -> nn.Module:
+def gather(
+    module: nn.Module, wrapped: nn.Module | None, prefix: str, whole: nn.Module
+) -> nn.Module:
     """A whole copy of a module that is spread over devices; every device takes part and gets one.
 
     Args:
@@ -36,7 +42,11 @@ def gather(module: nn.Module, wrapped: nn.Module | None, prefix: str, whole: nn.
     options = StateDictOptions(full_state_dict=True)
     if isinstance(wrapped, FullyShardedDataParallel):
         state = get_model_state_dict(wrapped, options=options)
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+        state = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
     else:
         state = get_model_state_dict(module, options=options)
     whole.load_state_dict(state, assign=True)

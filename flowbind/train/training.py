@@ -110,7 +110,9 @@ class Training(Watched):
         self.ema: Networks | None = None  # the average of the networks' weights
         self.adopted: Collection[str] = ()  # modalities whose standardisation is that of the base
         self.steps_made = 0  # by the checkpoint that was loaded
-        self.quick_look: dict[str, Any] = {}  # what `test` does otherwise than the run's own recipe, which names its files
+        self.quick_look: dict[
+            str, Any
+        ] = {}  # what `test` does otherwise than the run's own recipe, which names its files
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -122,7 +124,9 @@ class Training(Watched):
             return
         config = self.training_config
         self.networks = Networks(self.method)
-        if config.base and self.trainer.state.fn == "fit":  # a trained model has all weights in its checkpoint
+        if (
+            config.base and self.trainer.state.fn == "fit"
+        ):  # a trained model has all weights in its checkpoint
             self._build_on(release.load(config.base))
         if config.ema_decay:
             self.ema = copy.deepcopy(self.networks).requires_grad_(False).eval()
@@ -273,7 +277,9 @@ class Training(Watched):
                 modality.codec.check_libraries(use)
 
         stores = [data.open(split, self.modalities) for split in ("train", "test")]
-        manifests = [Manifest.read_for(data.manifests[split], self.modalities) for split in ("train", "test")]
+        manifests = [
+            Manifest.read_for(data.manifests[split], self.modalities) for split in ("train", "test")
+        ]
         for name, modality in self.modalities.items():
             lines = stores[1].lines(name).tolist() if name in stores[1].fields else []
             files = [manifests[1].samples[line].values[name] for line in lines]
@@ -285,7 +291,9 @@ class Training(Watched):
 
         repeats = []
         for repeat in range(config.repeats):
-            evaluation = Evaluation(model, stores[0], manifests[0], stores[1], manifests[1], config, repeat)
+            evaluation = Evaluation(
+                model, stores[0], manifests[0], stores[1], manifests[1], config, repeat
+            )
             mine = evaluation.batches[self.global_rank :: self.trainer.world_size]
             for rows in track(mine, "generating every direction"):
                 evaluation.step(rows)
@@ -294,7 +302,10 @@ class Training(Watched):
         if not self.trainer.is_global_zero:
             return
 
-        results["meta"]["model"] |= {"sha256": digest_tensors(model.networks.state_dict()), "step": self.steps_made}
+        results["meta"]["model"] |= {
+            "sha256": digest_tensors(model.networks.state_dict()),
+            "step": self.steps_made,
+        }
         results["meta"]["quick_look"] = self.quick_look
         print(terminal(results))
         if self.trainer.fast_dev_run:
@@ -304,7 +315,9 @@ class Training(Watched):
         if config.gallery:
             written.append(folder / f"gallery{suffix(self.quick_look)}.png")
             save(evaluation.gallery(), written[-1])
-        quick = "; metrics.json is for the run's last checkpoint and own evaluation" * bool(self.quick_look)
+        quick = "; metrics.json is for the run's last checkpoint and own evaluation" * bool(
+            self.quick_look
+        )
         say(f"wrote {', '.join(path.name for path in written)} into {folder}{quick}")
 
     def _sum_over_devices(self, tensor: Tensor) -> Tensor:
@@ -335,7 +348,11 @@ class Training(Watched):
         checkpoint = dict(checkpoint)
         self.on_load_checkpoint(checkpoint)
         prefix = "ema." if self.training_config.ema_decay else "networks."
-        state = {k.removeprefix(prefix): t for k, t in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        state = {
+            k.removeprefix(prefix): t
+            for k, t in checkpoint["state_dict"].items()
+            if k.startswith(prefix)
+        }
 
         with torch.device("meta"):
             networks = Networks(self.method)
@@ -361,7 +378,10 @@ class Training(Watched):
     def describe_base(self) -> dict[str, Any]:
         """What training that goes on must agree with besides: the weights of a base stay in the checkpoint as they were."""
         base = self.training_config.base
-        return {"base": digest(release.files(Path(base))[1]) if base else None, "learnt": self.method.learnt}
+        return {
+            "base": digest(release.files(Path(base))[1]) if base else None,
+            "learnt": self.method.learnt,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()
@@ -374,7 +394,9 @@ class Training(Watched):
                 "the checkpoint is not one of a method's training; give one that `flowbind fit` wrote with this recipe"
             )
         expected = self.describe()
-        if self._trainer and self.trainer.state.fn == "fit" and "base" in described:  # older ones do not say
+        if (
+            self._trainer and self.trainer.state.fn == "fit" and "base" in described
+        ):  # older ones do not say
             expected |= self.describe_base()
         theirs = {key: described.get(key) for key in expected}
         for key, before, now in differences(theirs, expected):

@@ -11,7 +11,16 @@ from flowbind.libraries import Extra, absent, require
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import GREY, Scan, to_unit
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, by_corner, by_face, loose, plain
+from flowbind_points.surface import (
+    FACES,
+    Geometry,
+    Paint,
+    Surface,
+    by_corner,
+    by_face,
+    loose,
+    plain,
+)
 from flowbind_points.texture import PIXELS, textured
 
 INSTALL = Extra("points")

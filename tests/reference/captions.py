@@ -24,7 +24,13 @@ SCENES = [
         ["passes", "is rolling by", "blows", "can't be seen", "goes by at 3.5 m/s"],
     ),
     (
-        ["a man", "an old man", "the man (in a red hat)", "a 60-year-old man", "someone's grandfather"],
+        [
+            "a man",
+            "an old man",
+            "the man (in a red hat)",
+            "a 60-year-old man",
+            "someone's grandfather",
+        ],
         ["speaks", "is talking", 'says "hello"', "cannot be heard", "tells them he'd rather wait"],
     ),
     (
@@ -33,15 +39,33 @@ SCENES = [
     ),
     (
         ["rain", "heavy rain", "the rain", "50% of the rain", "rain & wind"],
-        ["falls", "is pouring down", "drips on a roof", "isn't over yet", "falls, and falls... and falls"],
+        [
+            "falls",
+            "is pouring down",
+            "drips on a roof",
+            "isn't over yet",
+            "falls, and falls... and falls",
+        ],
     ),
     (
-        ["a café", "the café’s door", "a crowded coffee shop", "a bar & café", "the café of 1,000 cups"],
+        [
+            "a café",
+            "the café’s door",
+            "a crowded coffee shop",
+            "a bar & café",
+            "the café of 1,000 cups",
+        ],
         ["is loud", "hums", "isn’t empty", "is full of “regulars”", "closes at 5 p.m."],
     ),
     (
         ["a boy", "the little boy", "a boy in a t-shirt", "a child", "a kid that's gonna be late"],
-        ["rides a bike", "is riding his bicycle", "cycles", "rides -- no hands!", "goes for a ride; it's fun"],
+        [
+            "rides a bike",
+            "is riding his bicycle",
+            "cycles",
+            "rides -- no hands!",
+            "goes for a ride; it's fun",
+        ],
     ),
     (
         ["an engine", "a car engine", "the motor", "a V8 engine", "the engine of a $500 car"],
@@ -176,7 +200,12 @@ def captions() -> list[dict]:
     for _ in range(SAMPLES):
         scene = draw(len(SCENES))
         references = [caption(draw, scene) for _ in range(draw.of(REFERENCES))]
-        samples.append({"made": caption(draw, scene if draw(8) else draw(len(SCENES))), "references": references})
+        samples.append(
+            {
+                "made": caption(draw, scene if draw(8) else draw(len(SCENES))),
+                "references": references,
+            }
+        )
     return samples
 
 
@@ -200,7 +229,12 @@ def main(path: Path) -> None:
     samples = captions()
     tokenise = PTBTokenizer().tokenize
     made = tokenise({number: [{"caption": s["made"]}] for number, s in enumerate(samples)})
-    several = tokenise({number: [{"caption": text} for text in s["references"]] for number, s in enumerate(samples)})
+    several = tokenise(
+        {
+            number: [{"caption": text} for text in s["references"]]
+            for number, s in enumerate(samples)
+        }
+    )
     first = {number: texts[:1] for number, texts in several.items()}
     odd = tokenise({number: [{"caption": text}] for number, text in enumerate(ODD)})
     content = {

@@ -24,8 +24,13 @@ def features() -> tuple[np.ndarray, np.ndarray]:
     """Real samples in three clusters, and generated ones that leave a cluster out and spread too far."""
     draw = np.random.default_rng(0)
     centres, shape = 3 * draw.normal(size=(CLUSTERS, WIDTH)), draw.normal(size=(WIDTH, WIDTH))
-    real = centres[draw.integers(CLUSTERS, size=SAMPLES)] + draw.normal(size=(SAMPLES, WIDTH)) @ shape
-    made = centres[draw.integers(CLUSTERS - 1, size=SAMPLES)] + 1.2 * draw.normal(size=(SAMPLES, WIDTH)) @ shape
+    real = (
+        centres[draw.integers(CLUSTERS, size=SAMPLES)] + draw.normal(size=(SAMPLES, WIDTH)) @ shape
+    )
+    made = (
+        centres[draw.integers(CLUSTERS - 1, size=SAMPLES)]
+        + 1.2 * draw.normal(size=(SAMPLES, WIDTH)) @ shape
+    )
     return made.round(3), real.round(3)
 
 
@@ -39,7 +44,9 @@ def frechet_by_scipy(made: np.ndarray, real: np.ndarray) -> float:
 
 
 def main(path: Path) -> None:
-    sys.modules["laion_clap"] = ModuleType("laion_clap")  # asks a hub for a tokeniser when it is imported
+    sys.modules["laion_clap"] = ModuleType(
+        "laion_clap"
+    )  # asks a hub for a tokeniser when it is imported
     import torch
     from cleanfid.fid import frechet_distance, kernel_distance
     from frechet_audio_distance import FrechetAudioDistance
@@ -48,21 +55,28 @@ def main(path: Path) -> None:
 
     made, real = features()
     statistics = [x for part in (made, real) for x in (part.mean(0), np.cov(part, rowvar=False))]
-    fad = FrechetAudioDistance.calculate_frechet_distance(SimpleNamespace(verbose=False), *statistics)
+    fad = FrechetAudioDistance.calculate_frechet_distance(
+        SimpleNamespace(verbose=False), *statistics
+    )
     # Its kernel is as wide as the second set's median distance; its documentation says that this is the real one's.
     precisely = {"cache_dirs": (None, None), "device": "cpu", "precision": torch.float64}
     kad = calc_kernel_audio_distance(torch.tensor(made), torch.tensor(real), **precisely)
     names = ("clean-fid", "prdc", "frechet-audio-distance", "kadtk", "scipy")
     content = {
-        "by": ", ".join(f"{name} {version(name)}" for name in names) + ", by tests/reference/features.py",
+        "by": ", ".join(f"{name} {version(name)}" for name in names)
+        + ", by tests/reference/features.py",
         "frechet": {
             "scipy": frechet_by_scipy(made, real),
             "clean-fid": float(frechet_distance(*statistics)),
             "frechet-audio-distance": float(fad),
         },
         "kid": float(kernel_distance(made, real)),
-        "prdc k=3": {name: float(value) for name, value in compute_prdc(real, made, nearest_k=3).items()},
-        "prdc k=5": {name: float(value) for name, value in compute_prdc(real, made, nearest_k=5).items()},
+        "prdc k=3": {
+            name: float(value) for name, value in compute_prdc(real, made, nearest_k=3).items()
+        },
+        "prdc k=5": {
+            name: float(value) for name, value in compute_prdc(real, made, nearest_k=5).items()
+        },
         "kad": float(kad),
         "made": made.tolist(),
         "real": real.tolist(),

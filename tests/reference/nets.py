@@ -34,9 +34,13 @@ def drift(weights: Mapping[str, Tensor], x: Tensor, t: float, depth: int) -> Ten
     x = linear(weights, "input_proj", x)
     for n in range(depth):
         block = f"res_blocks.{n}"
-        shift, scale, gate = linear(weights, f"{block}.adaLN_modulation.1", silu(time)).split(len(x))
+        shift, scale, gate = linear(weights, f"{block}.adaLN_modulation.1", silu(time)).split(
+            len(x)
+        )
         inner = standardised(x, eps=1e-6) * (1 + scale) + shift
-        x = x + gate * linear(weights, f"{block}.mlp.fc2", gelu(linear(weights, f"{block}.mlp.fc1", inner)))
+        x = x + gate * linear(
+            weights, f"{block}.mlp.fc2", gelu(linear(weights, f"{block}.mlp.fc1", inner))
+        )
     return linear(weights, "out", x)
 
 
@@ -48,7 +52,10 @@ def head(weights: Mapping[str, Tensor], x: Tensor, depth: int) -> Tensor:
         block = f"logvar.{n}"
         inner = x
         for norm, layer in (("in_layers.0", "in_layers.2"), ("out_layers.0", "out_layers.3")):
-            inner = standardised(inner, eps=1e-5) * weights[f"{block}.{norm}.weight"] + weights[f"{block}.{norm}.bias"]
+            inner = (
+                standardised(inner, eps=1e-5) * weights[f"{block}.{norm}.weight"]
+                + weights[f"{block}.{norm}.bias"]
+            )
             inner = linear(weights, f"{block}.{layer}", silu(inner))
         x = x + inner
     return linear(weights, f"logvar.{depth + 1}", x)[:width]

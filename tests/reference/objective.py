@@ -81,7 +81,11 @@ def times_of(row: Row, random: Randomness, settings: Settings) -> list[float]:
         return [1.0 if random.choice[row] < settings.endpoint else inside, 0.0]
     if random.choice[row] < settings.alpha:
         return [0.0]
-    return [1.0 if random.choice[row] < settings.alpha + (1 - settings.alpha) * settings.endpoint else inside]
+    return [
+        1.0
+        if random.choice[row] < settings.alpha + (1 - settings.alpha) * settings.endpoint
+        else inside
+    ]
 
 
 def losses(
@@ -101,7 +105,9 @@ def losses(
             x = sample[name]
             latent = shared_latent(heads, sample, row, random, settings)
             for t in times_of(row, random, settings):
-                z = latent if t == 0 else torch.tensor(latent.tolist(), dtype=torch.float64)  # a constant: no gradient
+                z = (
+                    latent if t == 0 else torch.tensor(latent.tolist(), dtype=torch.float64)
+                )  # a constant: no gradient
                 x_t = (1 - t) * z + t * x
                 velocity = x - z
                 v = drift(x_t[None], torch.tensor([t], dtype=torch.float64))[0]

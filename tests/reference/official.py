@@ -31,9 +31,13 @@ def drift(state, x, t, layers):
     time = linear(state, "time_embed.2", silu(linear(state, "time_embed.0", time)))
     h = linear(state, "input_proj", x)
     for n in range(layers):
-        shift, scale, gate = linear(state, f"res_blocks.{n}.adaLN_modulation.1", silu(time)).chunk(3, dim=1)
+        shift, scale, gate = linear(state, f"res_blocks.{n}.adaLN_modulation.1", silu(time)).chunk(
+            3, dim=1
+        )
         inner = norm(h, 1e-6) * (1 + scale) + shift
-        h = h + gate * linear(state, f"res_blocks.{n}.mlp.fc2", gelu(linear(state, f"res_blocks.{n}.mlp.fc1", inner)))
+        h = h + gate * linear(
+            state, f"res_blocks.{n}.mlp.fc2", gelu(linear(state, f"res_blocks.{n}.mlp.fc1", inner))
+        )
     return linear(state, "out", h)
 
 
@@ -42,9 +46,14 @@ def head(state, x):
     h = linear(state, "logvar.0", x)
     for n in (1, 2, 3):
         name = f"logvar.{n}"
-        inner = norm(h, 1e-5) * state[f"{name}.in_layers.0.weight"] + state[f"{name}.in_layers.0.bias"]
+        inner = (
+            norm(h, 1e-5) * state[f"{name}.in_layers.0.weight"] + state[f"{name}.in_layers.0.bias"]
+        )
         inner = linear(state, f"{name}.in_layers.2", silu(inner))
-        inner = norm(inner, 1e-5) * state[f"{name}.out_layers.0.weight"] + state[f"{name}.out_layers.0.bias"]
+        inner = (
+            norm(inner, 1e-5) * state[f"{name}.out_layers.0.weight"]
+            + state[f"{name}.out_layers.0.bias"]
+        )
         h = h + linear(state, f"{name}.out_layers.3", silu(inner))
     return linear(state, "logvar.4", h)[:, : x.shape[1]]
 

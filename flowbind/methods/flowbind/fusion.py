@@ -20,7 +20,9 @@ class Fused(NamedTuple):
     count: Tensor
 
 
-def keep(links: Links, rows: int, drop: Tensor, leave: Tensor, head_dropout: float, leave_own_out: float) -> Tensor:
+def keep(
+    links: Links, rows: int, drop: Tensor, leave: Tensor, head_dropout: float, leave_own_out: float
+) -> Tensor:
     """Which links are kept.
 
     A row's own estimate is left out with probability `leave_own_out` whenever its sample has another; of the rest each
@@ -56,7 +58,12 @@ def fuse(estimates: Tensor, links: Links, kept: Tensor, rows: int) -> Fused:
     """
     count = _sum(kept.to(estimates.dtype), links, rows)
     share = kept.to(estimates.dtype) / count[links.target]
-    return Fused(_sum(estimates[links.estimate] * share.reshape(-1, *[1] * (estimates.ndim - 1)), links, rows), count)
+    return Fused(
+        _sum(
+            estimates[links.estimate] * share.reshape(-1, *[1] * (estimates.ndim - 1)), links, rows
+        ),
+        count,
+    )
 
 
 def normalize(z: Tensor) -> Tensor:

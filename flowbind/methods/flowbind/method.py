@@ -121,9 +121,7 @@ class FlowBind(Method):
         steps = sampling.source_steps or sampling.steps
         return flow(nets, name, x, 1.0, 0.0, steps, sampling.solver)
 
-    def fuse(
-        self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor
-    ) -> Tensor:
+    def fuse(self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor) -> Tensor:
         """The mean of what the sources tell, with shape (B, *), and fresh noise if that is chosen."""
         z = torch.stack(list(states)).mean(0) if len(states) > 1 else states[0]
         if not sampling.variety:
@@ -150,7 +148,9 @@ class FlowBind(Method):
         """From each modality to each, itself included, then from every two to each other one."""
         names = list(self.modalities)
         one = [Direction((a,), (b,)) for a in names for b in names]
-        two = [Direction(pair, (b,)) for pair in combinations(names, 2) for b in names if b not in pair]
+        two = [
+            Direction(pair, (b,)) for pair in combinations(names, 2) for b in names if b not in pair
+        ]
         return one + two
 
     def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
@@ -160,7 +160,9 @@ class FlowBind(Method):
     def adopt(self, networks: Networks, base: Method, base_networks: Networks) -> list[str]:
         """Takes over the flows of all modalities but those to bind, which are frozen; without these, all flows."""
         if not isinstance(base, FlowBind):
-            raise ValueError(f"it is of the method {type(base).__name__}, not {type(self).__name__}")
+            raise ValueError(
+                f"it is of the method {type(base).__name__}, not {type(self).__name__}"
+            )
         if base.objective.normalize != self.objective.normalize:
             raise ValueError(
                 f"its latents have normalize: {base.objective.normalize}; "

@@ -97,18 +97,28 @@ class Draws(NamedTuple):
 
 
 def shared_latents(
-    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]], batch: Batch, draws: Draws, config: ObjectiveConfig
+    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    batch: Batch,
+    draws: Draws,
+    config: ObjectiveConfig,
 ) -> Tensor:
     """The shared latent of every row, with shape (N, *): a sample's rows each draw their own mask and noise."""
     rows = sum(batch.rows)
     # Autocast may run the heads in bfloat16; means and noise keep the latents' own precision.
     streams = draws.heads.split(batch.rows)
     estimates = torch.cat(
-        [heads[name](x, own).to(x.dtype) for (name, x), own in zip(batch.latents.items(), streams, strict=True)]
+        [
+            heads[name](x, own).to(x.dtype)
+            for (name, x), own in zip(batch.latents.items(), streams, strict=True)
+        ]
     )
-    kept = keep(batch.links, rows, draws.drop, draws.leave, config.head_dropout, config.leave_own_out)
+    kept = keep(
+        batch.links, rows, draws.drop, draws.leave, config.head_dropout, config.leave_own_out
+    )
     mean, count = fuse(estimates, batch.links, kept, rows)
-    return add_noise(normalize(mean) if config.normalize else mean, count, draws.noise, config.noise_variance)
+    return add_noise(
+        normalize(mean) if config.normalize else mean, count, draws.noise, config.noise_variance
+    )
 
 
 def errors(

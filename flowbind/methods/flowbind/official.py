@@ -38,7 +38,11 @@ HEAD = {
     r"logvar\.(\d)\.out_layers\.0": r"layers.\1.layers.3",
     r"logvar\.(\d)\.out_layers\.3": r"layers.\1.layers.6",
 }
-SETTING = {"prior": "explicit_residual", "t_cond": "adaln", "feat_scale": 1.0}  # what this reader knows
+SETTING = {
+    "prior": "explicit_residual",
+    "t_cond": "adaln",
+    "feat_scale": 1.0,
+}  # what this reader knows
 LAST = "logvar.4."  # of the head: a linear layer behind three blocks
 SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
@@ -46,7 +50,10 @@ OBJECTIVE = ObjectiveConfig(times="both", normalize=False, noise_variance=10.0, 
 
 
 def read_official(
-    checkpoint: Path, config: Path, modalities: Mapping[str, Modality], statistics: Mapping[str, tuple[Path, Path]]
+    checkpoint: Path,
+    config: Path,
+    modalities: Mapping[str, Modality],
+    statistics: Mapping[str, tuple[Path, Path]],
 ) -> Model:
     """Reads the authors' released files.
 
@@ -63,7 +70,9 @@ def read_official(
     settings = _json(config)
     for key, known in SETTING.items():
         if settings.get(key, known) != known:
-            raise ValueError(f"{config}: {key} is {settings[key]!r}, allowed is {known!r}: a layout that is not known")
+            raise ValueError(
+                f"{config}: {key} is {settings[key]!r}, allowed is {known!r}: a layout that is not known"
+            )
     states = _states(checkpoint)
     if states.keys() != modalities.keys():
         raise ValueError(
@@ -71,7 +80,9 @@ def read_official(
         )
     for name in states:
         if name not in statistics:
-            raise ValueError(f"no statistics of '{name}': give --mean {name}=FILE and --std {name}=FILE")
+            raise ValueError(
+                f"no statistics of '{name}': give --mean {name}=FILE and --std {name}=FILE"
+            )
     sizes = (
         DriftConfig(width=settings["hidden_dim"], depth=settings["num_layers"]),
         HeadConfig(width=settings["hidden_dim"], dropout=DROPOUT),
@@ -86,16 +97,22 @@ def read_official(
     for name, state in states.items():
         width = modalities[name].codec.shape[0]
         # The head's last layer gives twice the width, of which the first half is the estimate.
-        state = {key: tensor[:width] if key.startswith(LAST) else tensor for key, tensor in state.items()}
+        state = {
+            key: tensor[:width] if key.startswith(LAST) else tensor for key, tensor in state.items()
+        }
         try:
             flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
             flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
         except RuntimeError as error:
             why = last_line(error)
-            raise ValueError(f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})") from None
+            raise ValueError(
+                f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})"
+            ) from None
         unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
         if unknown:
-            raise ValueError(f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}")
+            raise ValueError(
+                f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}"
+            )
         mean, std = (_statistic(path, width) for path in statistics[name])
         networks.standard[name].set(mean, std)
     return Model(method, networks.eval().requires_grad_(False))
@@ -106,7 +123,9 @@ def _json(path: Path) -> dict[str, Any]:
         settings = read_json(path, SETTINGS)
         return settings | {key: int(settings[key]) for key in ("hidden_dim", "num_layers")}
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})") from None
+        raise ValueError(
+            f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})"
+        ) from None
 
 
 def _states(path: Path) -> dict[str, dict[str, Tensor]]:
@@ -115,7 +134,9 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         found = {str(name): dict(state.items()) for name, state in states.items()}
-        if any(not isinstance(tensor, Tensor) for state in found.values() for tensor in state.values()):
+        if any(
+            not isinstance(tensor, Tensor) for state in found.values() for tensor in state.values()
+        ):
             raise TypeError("something else than tensors among the weights")
         return found
     except Exception as error:  # whatever the reader of archives and pickles says
@@ -154,4 +175,6 @@ def _statistic(path: Path, width: int) -> Tensor:
         raise
     except Exception as error:  # whatever the three readers say
         why = first_line(error)
-        raise ValueError(f"{path}: not {width} numbers in .npy, .pt or .safetensors ({why})") from None
+        raise ValueError(
+            f"{path}: not {width} numbers in .npy, .pt or .safetensors ({why})"
+        ) from None
