@@ -1,10 +1,11 @@
 """How the code reads, in figures that a stranger notices on the first screen.
 
-    python benchmarks/style.py [FOLDER ...]        default: flowbind and modalities
+    python benchmarks/style.py [--by-file] [FOLDER or FILE ...]        default: flowbind and modalities
 
 The same script may be given any other project's source. No line of it is a rule: numbers that move tell where to look.
 """
 
+import argparse
 import ast
 import sys
 import tokenize
@@ -141,17 +142,44 @@ def _packs_attributes(node: ast.Assign) -> bool:
     )
 
 
-def measure(folders: list[Path]) -> Figures:
-    """The figures of all Python files below some folders."""
+def python_files(paths: list[Path]) -> list[Path]:
+    """Files as they are, and the Python files below folders."""
+    files = []
+    for path in paths:
+        files += [path] if path.is_file() else sorted(path.rglob("*.py"))
+    return files
+
+
+def measure(paths: list[Path]) -> Figures:
+    """The figures of some files, and of all Python files below some folders."""
     figures = Figures()
-    for folder in folders:
-        for path in sorted(folder.rglob("*.py")):
-            figures.add(path)
+    for path in python_files(paths):
+        figures.add(path)
     return figures
 
 
+def print_by_file(paths: list[Path]) -> None:
+    """A line for each file, its values in the order of the heading, which numbers them."""
+    for number, (name, _) in enumerate(measure(paths).rows(), start=1):
+        print(f"{number:2}  {name}")
+    print()
+
+    for path in python_files(paths):
+        figures = measure([path])
+        if figures.lengths:
+            print("".join(f"{value:>8}" for _, value in figures.rows()), f" {path}")
+
+
 if __name__ == "__main__":
-    for name, value in measure(
-        [Path(given) for given in sys.argv[1:]] or [Path("flowbind"), Path("modalities")]
-    ).rows():
-        print(f"{name:40} {value}")
+    parser = argparse.ArgumentParser(description="How the code reads, in figures.")
+    parser.add_argument(
+        "paths", nargs="*", type=Path, default=[Path("flowbind"), Path("modalities")]
+    )
+    parser.add_argument("--by-file", action="store_true", help="a line for each file")
+    arguments = parser.parse_args()
+
+    if arguments.by_file:
+        print_by_file(arguments.paths)
+    else:
+        for name, value in measure(arguments.paths).rows():
+            print(f"{name:40} {value}")
