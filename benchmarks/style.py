@@ -7,7 +7,6 @@ The same script may be given any other project's source. No line of it is a rule
 
 import argparse
 import ast
-import sys
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path

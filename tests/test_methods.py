@@ -1,12 +1,16 @@
 """The laws of methods, on every one that is installed, and that each law fails where it is broken."""
 
-import pytest
+from dataclasses import dataclass, replace
 
+import pytest
+import torch
+
+from flowbind import Direction, Loss, Modality
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.testing.method import LAWS, Subject
-from tests.toy import ToyCodec, Vector, Word
+from tests.toy import ToyCodec, Vector, Word, WordCodec
 
 SIZES = DriftConfig(width=16, depth=2), HeadConfig(width=16, depth=1, dropout=0.1)
 
@@ -27,3 +31,104 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_laws(name, each, toys):
     each(Subject(METHODS[name]()))
+
+
+# Each law, on a method that breaks it and no other.
+
+
+class Forgetful(FlowBind):
+    def __init__(self, modalities: dict[str, Modality], extra: int = 1) -> None:
+        super().__init__(modalities, *SIZES)
+        self.extra = extra + 1
+
+
+class Sizes(FlowBind):
+    """FlowBind of small networks, whose description is its own."""
+
+    def __init__(self, modalities: dict[str, Modality]) -> None:
+        super().__init__(modalities, *SIZES)
+
+
+class HiddenBuffer(Sizes):
+    def build(self):
+        nets = super().build()
+        nets.register_buffer("scale", torch.ones(1), persistent=False)
+        return nets
+
+
+class Keeping(Sizes):
+    def build(self):
+        self.nets = super().build()
+        return self.nets
+
+
+class Rolling(Sizes):
+    def losses(self, nets, batch, draws):
+        terms = super().losses(nets, batch, draws)
+        return {name: Loss(of, errors + torch.rand(1)) for name, (of, errors) in terms.items()}
+
+
+class Summing(Sizes):
+    def losses(self, nets, batch, draws):
+        terms = super().losses(nets, batch, draws)
+        return {name: Loss(of, errors.sum()[None]) for name, (of, errors) in terms.items()}
+
+
+class Idle(Sizes):
+    def build(self):
+        nets = super().build()
+        nets.idle = torch.nn.Parameter(torch.zeros(1))
+        return nets
+
+
+class Placeless(Sizes):
+    """Draws by a row's place on its own rank."""
+
+    def draw(self, batch, key):
+        return super().draw(replace(batch, place=None), key)
+
+
+class Demanding(Sizes):
+    @dataclass(frozen=True)
+    class Sampling:
+        steps: int
+
+
+class Elsewhere(Sizes):
+    def directions(self):
+        return [Direction(("word",), ("nowhere",))]
+
+
+class Leaning(Sizes):
+    """What is generated leans on the other samples of its batch."""
+
+    def finish(self, nets, state, targets, sampling, streams):
+        return super().finish(nets, state + state.mean(0), targets, sampling, streams)
+
+
+BROKEN = {
+    "a_description_makes_it_again": Forgetful,
+    "networks_take_their_weights_on_the_meta_device": HiddenBuffer,
+    "building_keeps_nothing": Keeping,
+    "losses_depend_on_networks_batch_and_draws_alone": Rolling,
+    "losses_are_of_rows": Summing,
+    "every_parameter_has_a_gradient": Idle,
+    "two_ranks_average_to_one": Placeless,
+    "choices_are_a_dataclass": Demanding,
+    "directions_are_of_its_modalities": Elsewhere,
+    "every_direction_gives_latents": Leaning,
+}
+
+
+@pytest.mark.parametrize("each", LAWS, ids=lambda each: each.__name__)
+def test_a_broken_law_is_named(each, toys, monkeypatch):
+    method = BROKEN[each.__name__](modalities())
+    monkeypatch.setattr("flowbind.registry.name_of", lambda kind, cls: cls.__name__)
+    monkeypatch.setattr("flowbind.registry.load", lambda kind, name: NAMED[name])
+    with pytest.raises(
+        AssertionError, match=f"{type(method).__name__} breaks the law '{each.__name__}'"
+    ):
+        each(Subject(method))
+
+
+NAMED = {cls.__name__: cls for cls in (*BROKEN.values(), Word, Vector, WordCodec, ToyCodec)}
