@@ -535,6 +535,7 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
         "\ufeffid;digit\r\na;1\r\nb;2\r\n",
         "digit\t ID \n1\ta\n2\tb\n",
         'sep=;\n"Id";"digit"\n"a";"1"\nb;2\n',
+        "\n \r\nid,digit\n\na,1\nb,2\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -596,6 +597,8 @@ def test_ids_that_fit_nothing_are_a_mistake(prepare, source, tmp_path):
         (b"id,n\na,1\nb,1\na,2\n", r"line 4: 'a' has other labels than in line 2"),
         (b"id,n\n,1\n", r"line 2: no id"),
         (b"id,n\na,\xe9\n", r"not UTF-8"),
+        (b'id,n\na,"1\nb,2\n', r"line 2: a quote that is not closed, so that the row goes on to line 3"),
+        (b'id,n\nc,"1\na,2\nb,"3"\n', r"line 2: a quote that is not closed, so that the row goes on to line 4"),
         (b'id,n\na,"' + b"x" * 200_000, r"not a table \(field larger"),
     ],
 )
@@ -607,6 +610,13 @@ def test_tables_that_are_none_are_one_line(prepare, source, tmp_path, content, m
     said = prepare("--labels", tmp_path / "labels.csv", code=2)[1]
     assert re.search(message, said.splitlines()[-1]), said
     assert "labels.csv" in said.splitlines()[-1]
+
+
+def test_cells_may_hold_lines_and_quotes(prepare, source, tmp_path):
+    pair_of(source, "a", "b")
+    (tmp_path / "labels.csv").write_text('id,n\na,"one\n""two"""\nb,5" pipe\n')
+    prepare(*ALL, "--labels", tmp_path / "labels.csv")
+    assert labels_of(tmp_path) == {"a": {"n": 'one\n"two"'}, "b": {"n": '5" pipe'}}
 
 
 def test_columns_without_a_name_are_no_labels(prepare, source, tmp_path):

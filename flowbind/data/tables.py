@@ -59,7 +59,7 @@ def read_table(
     wanted = [(names,) if isinstance(names, str) else names for names in needed]
     lines = _lines(path)
     if header is None:
-        _, first = next(lines, (0, ""))
+        first = next((line for _, line in lines if line.strip()), "")
         if first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1:
             separator = first.strip()[len(MARK) :] or separator
             _, first = next(lines, (0, ""))
@@ -142,16 +142,25 @@ def _rows(
     ragged: bool,
 ) -> Iterator[Row]:
     number = 0
+    of_row: list[str] = []  # its lines
 
     def content() -> Iterator[str]:
         nonlocal number
         for number, line in lines:  # noqa: B007 - the number of the line that was read last
+            of_row.append(line)
             yield line
 
     quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
     try:
         for cells in csv.reader(content(), delimiter=separator, quoting=quoting):
             cells = [cell.strip() for cell in cells]
+            if quoted and len(of_row) > 1 and sum(line.count('"') for line in of_row) % 2:
+                begin = number - len(of_row) + 1
+                raise ValueError(
+                    f"{path}, line {begin}: a quote that is not closed, so that the row goes on to "
+                    f"line {number}; close it, or double it inside a cell"
+                )
+            of_row.clear()
             if not any(cells):
                 continue
             while len(cells) > len(names) and not cells[-1]:  # separators at the line's end
