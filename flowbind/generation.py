@@ -1,6 +1,7 @@
 """Generation, any sources to any targets: read, encode, start each flow, fuse, finish, decode."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,7 @@ class Model:
         for use, names in (("encode", sources), ("decode", to)):
             for name in names:
                 self.modality(name).codec.check_libraries(use)
+        seed, first = whole_number(seed, "seed"), whole_number(first, "first")
 
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
         made = self.translate(latents, to, seed=seed, first=first, **choices)
@@ -263,6 +265,17 @@ def stamp(codec: Codec) -> list[tuple]:
         (str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns)
         for part in sorted(parts)
     ]
+
+
+def whole_number(value: Any, name: str) -> int:
+    """An integer, numpy's among them, as Python's own, which has no end.
+
+    Raises:
+        ValueError: it is something else; one line with its name.
+    """
+    if not isinstance(value, Integral):
+        raise ValueError(f"{name} must be an integer, not {value!r:.60}")
+    return int(value)
 
 
 def find_device(name: str) -> torch.device:

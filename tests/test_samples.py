@@ -152,6 +152,10 @@ def test_one_sample_may_stand_alone(folder, tmp_path):
         ({"method": "euler"}, "no sampling choice 'method'"),
         ({"variety": float("nan")}, "variety must be a number, at least 0, not nan"),
         ({"variety": -1.0}, "variety must be"),
+        ({"variety": "0.5"}, "variety must be a number"),
+        ({"seed": 1.5}, "seed must be an integer, not 1.5"),
+        ({"seed": "1"}, "seed must be an integer, not '1'"),
+        ({"first": None}, "first must be an integer, not None"),
     ],
     ids=str,
 )
@@ -159,6 +163,23 @@ def test_arguments_of_generate(changed, said, folder):
     arguments = {"sources": {"word": ["302"]}, "to": ["vector"]} | changed
     with pytest.raises(ValueError, match=said):
         flowbind.load(folder).generate(**arguments)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint8])
+def test_numpy_s_integers_are_integers(kind, folder):
+    model = flowbind.load(folder)
+    arguments = ({"word": ["302"]}, ["vector"])
+    (wanted,) = model.generate(*arguments, steps=3, seed=7, variety=1.0)["vector"]
+    given = model.generate(*arguments, steps=kind(3), seed=kind(7), first=kind(0), variety=np.float32(1))
+    torch.testing.assert_close(given["vector"][0], wanted, rtol=0, atol=0)
+
+
+def test_a_folder_is_its_files_that_people_see(tmp_path):
+    for name in ("b.vec", "a.VEC", "._a.vec", ".b.vec", "a.word"):
+        (tmp_path / name).write_text("1 2 3")
+    (tmp_path / "c.vec").mkdir()
+    paths = expand(str(tmp_path), Vector(), "vector", ["vector"])
+    assert [path.name for path in paths] == ["a.VEC", "b.vec"]
 
 
 # Lists in files.
@@ -172,6 +193,8 @@ LISTS = {
     "spreadsheet.csv": "\ufeffid;Word\n1;302\n2;113\n",
     "quoted.csv": 'word,"a, b"\n"302",1\n"113","1,2"\n\n',
     "table.tsv": "word\tid\n302\t1\n113\t2\n",
+    "utf16.csv": "id;word\r\n1;302\r\n2;113\r\n".encode("utf-16"),
+    "utf16.txt": "302\r\n113\r\n".encode("utf-16"),
     "column.csv": "caption\n302\n113\n",
 }
 NOT_LISTS = {
@@ -195,7 +218,8 @@ NOT_LISTS = {
 
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_is_read_as_what_it_is(name, tmp_path, toys):
-    (tmp_path / name).write_bytes(LISTS[name].encode())
+    content = LISTS[name]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
     assert expand(f"@{tmp_path / name}", Word(), "word", ["word", "vector"]) == WORDS
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flowbind.data.manifest import Manifest, Sample
 from flowbind.data.tables import read_table
-from flowbind.files import read_regular
+from flowbind.files import encoding_of, read_regular
 from flowbind.modality import Modality
 from flowbind.progress import say
 
@@ -38,7 +38,7 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
 
     option, path = f"--from {name}={value}", Path(value)
     if os.path.isdir(value):  # unlike pathlib, at peace with words that no file can be named after
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in modality.suffixes)
+        files = _files_in(path, modality)
         if modality.literal:
             say(f"{option}: taken for the folder of that name, not for words")
     elif os.path.isfile(value):
@@ -55,6 +55,12 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
             f"{option}: no such file; give a file, a folder or a pattern with {suffixes}"
         )
     return files
+
+
+def _files_in(folder: Path, modality: Modality) -> list[Path]:
+    """The files of a folder that a modality reads, hidden ones aside, as file managers leave them."""
+    files = [file for file in folder.iterdir() if file.suffix.lower() in modality.suffixes]
+    return sorted(file for file in files if not file.name.startswith(".") and not file.is_dir())
 
 
 def read_list(
@@ -123,7 +129,7 @@ def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Pa
 
 def _content(path: Path) -> str:
     try:
-        return read_regular(path).decode("utf-8-sig")  # spreadsheets begin with a mark of their own
+        return read_regular(path).decode(encoding_of(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{path}: no such list; @ stands before a file with one sample a line, a table, or a manifest"
