@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
@@ -42,11 +43,12 @@ class FlowBindSampling:
     def __post_init__(self) -> None:
         for name in ("steps", "source_steps"):
             value = getattr(self, name)
-            if value is not None and (type(value) is not int or value < 1):
+            is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if value is not None and not (is_whole and value >= 1):
                 raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
         if self.solver not in SOLVERS:
             raise ValueError(f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}")
-        if not 0 <= self.variety < math.inf:
+        if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
             raise ValueError(f"variety must be a number, at least 0, not {self.variety}")
 
 
