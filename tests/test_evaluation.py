@@ -323,14 +323,14 @@ def test_results_do_not_depend_on_who_takes_which_step(world, exact):
 
 def kept_of(evaluation):
     """Tensors in the order in which `finish` merges them."""
-    found = (
-        evaluation.made,
+    parts = (
+        evaluation.generated,
         evaluation.trips,
         evaluation.states,
         evaluation.cycles,
         evaluation.measures,
     )
-    return [evaluation.seen, *(tensor for kept in found for tensor in kept.values())]
+    return [evaluation.seen, *(tensor for part in parts for tensor in part.values())]
 
 
 def test_the_trainer_s_precision_changes_nothing(world, exact):

@@ -1,13 +1,13 @@
 """Evaluation: what `flowbind test` measures on samples that have every modality.
 
-Every direction is generated from codec latents, decoded to raw samples and encoded again, so that what is judged is
-what a user gets. Judged are the labels that probes read, the Frechet distance, retrieval, the way there and back, and
-how well the modalities' shared latents agree.
+Every direction is generated from codec latents, decoded to raw samples and encoded again, so that
+what is judged is what a user gets. Judged are the labels that probes read, the Frechet distance,
+retrieval, the way there and back, and how well the modalities' shared latents agree.
 """
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
@@ -46,17 +46,20 @@ class EvaluationConfig:
     """What `flowbind test` does.
 
     Args:
-        sampling: Sampling choices of the method (`flowbind generate MODEL --help` lists them), other
-            than its defaults. The released model keeps them as its own.
+        sampling: Sampling choices of the method (`flowbind generate MODEL --help` lists them),
+            other than its defaults. The released model keeps them as its own.
         seed: Seed of what is drawn, of the probes, and of which samples are taken.
         limit: Test samples at most, drawn at random; all of them if None.
-        gallery: Rows of the gallery picture, shared out among the modalities as sources; 0 for no picture.
-        between: Modalities that are judged, for test samples that have these alone; all of the model's if None.
-        metrics: Published metrics, such as FID, one or several; each judges the directions that it can (`flowbind
-            modalities` lists them).
-        repeats: Times that everything is generated again, from other random draws on the same samples; figures are then
-            means, with their spread beside them.
-        published: JSON file of published figures that the report puts beside these (recipes/published.json).
+        gallery: Rows of the gallery picture, shared out among the modalities as sources; 0 for no
+            picture.
+        between: Modalities that are judged, for test samples that have these alone; all of the
+            model's if None.
+        metrics: Published metrics, such as FID, one or several; each judges the directions that it
+            can (`flowbind modalities` lists them).
+        repeats: Times that everything is generated again, from other random draws on the same
+            samples; results are then means, with their spread beside them.
+        published: JSON file of published results that the report puts beside these
+            (recipes/published.json).
     """
 
     sampling: dict[str, Any] = field(default_factory=dict)
@@ -71,15 +74,15 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if isinstance(self.metrics, Metric):
             object.__setattr__(self, "metrics", [self.metrics])
+
         for name, least in (("limit", 2), ("gallery", 0), ("repeats", 1)):
-            if getattr(self, name) is not None and getattr(self, name) < least:
-                raise ValueError(
-                    f"evaluation.{name} must be at least {least}, not {getattr(self, name)}"
-                )
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"evaluation.{name} must be at least {least}, not {value}")
 
 
 def _plainly(method: Callable) -> Callable:
-    """In the networks' own precision and with torch's defaults, as `flowbind generate` does it, whatever the Trainer's are."""
+    """In the networks' own precision, with torch's defaults, as `generate`; not the Trainer's."""
 
     @wraps(method)
     def plainly(self: "Evaluation", *args: Any, **named: Any) -> Any:
@@ -105,21 +108,39 @@ class Way(NamedTuple):
         return str(self.direction) if alone else f"{self.direction}: {self.target}"
 
 
+def _ways_of(directions: Iterable[Direction]) -> Iterator[Way]:
+    """Every target of every direction."""
+    for direction in directions:
+        for target in direction.targets:
+            yield Way(direction, target)
+
+
 class Evaluation:
-    """One run over the test samples: `step` for each of `batches`, in any order and on any device, then `finish`.
+    """One run over the test samples: `step` for each of `batches`, then `finish`.
+
+    The steps may come in any order and be shared out among devices.
 
     Args:
-        model: what is judged.
-        train_store: latents the probes are fitted on, and which modalities were seen together.
-        train_manifest: what that store was made from.
-        test_store: latents of samples with every modality of the model.
-        test_manifest: what that store was made from.
-        config: what to do.
-        repeat: which of the repetitions this is, from 0; decides what decoders draw.
+        model: Released or trained model that is judged.
+        train_store: Latents the probes are fitted on, and which modalities were seen together.
+        train_manifest: Samples that store was encoded from.
+        test_store: Latents of samples with every modality of the model.
+        test_manifest: Samples that store was encoded from.
+        config: What to measure, and on how much.
+        repeat: Number of this repetition, from 0; decides what decoders draw.
 
     Attributes:
         count: n, the test samples that enter: those with every modality and every labelled factor.
-        batches: positions in [0, n), one tensor for each step.
+        batches: Positions in [0, n), one tensor for each step.
+        generated: Per way, codec latents of what was generated, decoded and encoded again, with
+            shape (n, *shape).
+        trips: Per modality, codec latents of the real samples, decoded and encoded again, with
+            shape (n, *shape).
+        states: Per source, what its flow begins from, with shape (n, *); empty where methods do not
+            compare them.
+        cycles: Per direction with a way back, mean squared errors of the way there and back, with
+            shape (n,).
+        measures: The method's own measures on real latents, with shape (n,) each.
 
     Raises:
         ValueError: fewer than two test samples have every modality and label.
@@ -135,63 +156,84 @@ class Evaluation:
         config: EvaluationConfig,
         repeat: int = 0,
     ) -> None:
-        self.model, self.config = model.to(model.device), config
+        self.model = model.to(model.device)
+        self.config = config
         self.sampling = model.sampling
-        self.standard = copy.deepcopy(
-            model.networks.standard
-        ).float()  # what judges is exact, whatever the networks' precision
+        # What judges is exact, whatever the networks' precision.
+        self.standard = copy.deepcopy(model.networks.standard).float()
         self.first_draw = config.seed + repeat * len(test_manifest.samples)
-        self.train_store, self.train_manifest = train_store, train_manifest
-        self.test_store, self.test_manifest = test_store, test_manifest
+        self.seconds: dict[str, float] = {}
+
+        self.train_store = train_store
+        self.train_manifest = train_manifest
+        self.test_store = test_store
+        self.test_manifest = test_manifest
+
         self.names = list(model.modalities) if config.between is None else config.between
         for name in self.names:
-            model.modality(name)
-        # A bound model's data may lack some; of ids a probe reads nothing.
-        self.probed = [
-            name
-            for name in self.names
-            if name in train_store.fields and model.modalities[name].codec.vocabulary is None
-        ]
-        rows = {name: lines_with(train_store, [name]) for name in self.probed}
-        factors = measurable_factors(
-            train_manifest, rows, test_manifest, lines_with(test_store, self.names)
-        )
-        self.values = factors.values
-        if repeat == 0 and is_first_process():
-            for remark in factors.remarks:
-                say(f"{test_store.source}: {remark}")
+            model.modality(name)  # raises if the model has no such modality
+        self.probed = [name for name in self.names if self._can_be_probed(name)]
+        self.values = self._measurable_values(tells=repeat == 0 and is_first_process())
+
         labels = classes_of(test_manifest, self.values)
         complete = (labels >= 0).all(1)
-        self.real, self.lines = draw_rows(
-            test_store, self.names, complete, config.limit, config.seed
-        )
-        self.labels, self.count = labels[self.lines], len(self.lines)
+        real, lines = draw_rows(test_store, self.names, complete, config.limit, config.seed)
+        self.real = real
+        self.lines = lines
+        self.labels = labels[lines]
+        self.count = len(lines)
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
-        self.seconds: dict[str, float] = {}
-        self.directions = [
-            d for d in model.method.directions() if {*d.sources, *d.targets} <= set(self.names)
-        ]
-        self.published = read_published(Path(config.published)) if config.published else []
-        self.ways = [Way(d, target) for d in self.directions for target in d.targets]
-        self.metrics = MetricSuite(
-            [metric.to(model.device) for metric in config.metrics],
-            model.modalities, {str(w): (w.sources, w.target) for w in self.ways}, test_manifest, self.lines, test_store,
-        )  # fmt: skip
 
-        # What the steps find, each row at its sample's position; a row no step has reached is 0.
-        self.seen = torch.zeros(self.count, dtype=torch.float32)
-        self.made = {way: torch.zeros_like(self.real[way.target]) for way in self.ways}
+        self.directions = [d for d in model.method.directions() if self._is_between(d)]
+        self.ways = list(_ways_of(self.directions))
+        self.published = read_published(Path(config.published)) if config.published else []
+        self.metrics = self._metric_suite()
+
+        # What the steps compute, each row at its sample's position; a row no step has reached is 0.
+        self.seen = self._zeros()
+        self.generated = {way: torch.zeros_like(self.real[way.target]) for way in self.ways}
         self.trips = {name: torch.zeros_like(x) for name, x in self.real.items()}
         self.states = self._room_for_states()
-        self.cycles = {
-            d: torch.zeros(self.count, dtype=torch.float32)
-            for d in self.directions
-            if self._returns(d)
-        }
-        self.measures = {
-            name: torch.zeros(self.count, dtype=torch.float32)
-            for name in self._measure(torch.tensor([0]))
-        }
+        self.cycles = {d: self._zeros() for d in self.directions if self._returns(d)}
+        self.measures = {name: self._zeros() for name in self._measure(torch.tensor([0]))}
+
+    def _can_be_probed(self, name: str) -> bool:
+        """Whether a probe reads it: a bound model's data may lack it, and of ids nothing is read."""
+        is_trained_on = name in self.train_store.fields
+        return is_trained_on and self.model.modalities[name].codec.vocabulary is None
+
+    def _measurable_values(self, tells: bool) -> dict[str, list[str]]:
+        """The factors to judge by and their values; with `tells`, a line for each that cannot be."""
+        train_lines = {name: lines_with(self.train_store, [name]) for name in self.probed}
+        test_lines = lines_with(self.test_store, self.names)
+        factors = measurable_factors(
+            self.train_manifest, train_lines, self.test_manifest, test_lines
+        )
+
+        if tells:
+            for remark in factors.remarks:
+                say(f"{self.test_store.source}: {remark}")
+        return factors.values
+
+    def _is_between(self, direction: Direction) -> bool:
+        """Whether all modalities of a direction are judged."""
+        return {*direction.sources, *direction.targets} <= set(self.names)
+
+    def _metric_suite(self) -> MetricSuite:
+        metrics = [metric.to(self.model.device) for metric in self.config.metrics]
+        directions = {str(way): (way.sources, way.target) for way in self.ways}
+        return MetricSuite(
+            metrics,
+            self.model.modalities,
+            directions,
+            self.test_manifest,
+            self.lines,
+            self.test_store,
+        )
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Room for one value of each test sample, with shape (n, *shape)."""
+        return torch.zeros(self.count, *shape, dtype=torch.float32)
 
     def _returns(self, direction: Direction) -> bool:
         """Whether there is a way back from a direction's target to its source."""
@@ -199,115 +241,141 @@ class Evaluation:
         one_each = len(direction.sources) == len(direction.targets) == 1
         return one_each and direction != back and back in self.directions
 
+    def _sources(self) -> list[str]:
+        """The modalities that are a source of some direction, in the model's order."""
+        sources: set[str] = set()
+        for direction in self.directions:
+            sources.update(direction.sources)
+        return [name for name in self.names if name in sources]
+
     @_plainly
     def _room_for_states(self) -> dict[str, Tensor]:
-        """Zeros for what flows begin from, of the modalities that are sources, where that can be compared."""
-        sources = [name for name in self.names if any(name in d.sources for d in self.directions)]
+        """Zeros for what flows begin from, of each source, where that can be compared."""
         if not self.model.method.linear:
             return {}
-        one = torch.tensor([0])
-        shapes = {name: self._start(name, self.real[name][one], one).shape[1:] for name in sources}
-        return {
-            name: torch.zeros(self.count, *shape, dtype=torch.float32)
-            for name, shape in shapes.items()
-        }
+
+        first = torch.tensor([0])
+        states = {}
+        for name in self._sources():
+            start = self._start(name, self.real[name][first], first)
+            states[name] = self._zeros(*start.shape[1:])
+        return states
 
     @_plainly
     @torch.no_grad()
     def step(self, rows: Tensor) -> None:
-        """Generates every direction from the test samples at these positions and keeps what came out, encoded again.
+        """Generates every direction from some test samples, and keeps what came out, encoded again.
+
+        Args:
+            rows: Positions of the samples, in [0, n), with shape (B,).
 
         Raises:
             ValueError: a generated latent is not finite.
         """
         generator = torch.Generator(self.model.device).manual_seed(self.first_draw + int(rows[0]))
-        sources = {name for d in self.directions for name in d.sources}
-        states = {
-            name: self._start(name, self.real[name][rows], rows)
-            for name in self.names
-            if name in sources
-        }
+        states = {name: self._start(name, self.real[name][rows], rows) for name in self._sources()}
+
+        # Of the real samples: features for metrics, what flows begin from, and the method's own
+        # measures.
         with self._timed("features"):
             self.metrics.update_real(rows)
-        for name, kept in self.states.items():
-            kept[rows] = states[name].to("cpu", torch.float32)
+        for name, accumulated in self.states.items():
+            accumulated[rows] = states[name].to("cpu", torch.float32)
         for name, values in self._measure(rows).items():
             self.measures[name][rows] = values.to("cpu", torch.float32)
 
-        left = list(self.names)  # whose codec's own round trip is still to be made
+        # Each codec's own round trip is made once, beside the first that is generated in its
+        # modality.
+        with_trip = set()
         for targets in dict.fromkeys(d.targets for d in self.directions):
-            made = self._step_to(targets, states, rows)
+            latents = self._generate(targets, states, rows)
             for target in targets:
-                self._judge_made(target, made, rows, generator, trip=target in left)
-                left = [name for name in left if name != target]
-            self._step_back(targets, made, rows)
-        for name in left:
-            self._judge_made(name, {}, rows, generator, trip=True)
+                self._reencode(target, latents, rows, generator, trip=target not in with_trip)
+                with_trip.add(target)
+            self._step_back(targets, latents, rows)
+
+        for name in self.names:
+            if name not in with_trip:
+                self._reencode(name, {}, rows, generator, trip=True)
         self.seen[rows] += 1
 
-    def _step_to(
+    def _generate(
         self, targets: tuple[str, ...], states: Mapping[str, State], rows: Tensor
     ) -> dict["Way", Tensor]:
         """Codec latents of all directions to the same targets, by one call for all."""
-        method, here = self.model.method, [d for d in self.directions if d.targets == targets]
+        directions = [d for d in self.directions if d.targets == targets]
         streams = self._streams(rows)
-        fused = [
-            method.fuse([states[name] for name in d.sources], self.sampling, streams) for d in here
-        ]
-        made = self._finish(concatenate(fused), targets, streams.repeat(len(here)))
-        parts = {target: made[target].split(len(rows)) for target in targets}
-        by_way = {
-            Way(d, target): parts[target][i] for i, d in enumerate(here) for target in targets
-        }
+
+        fused = []
+        for direction in directions:
+            parts = [states[name] for name in direction.sources]
+            fused.append(self.model.method.fuse(parts, self.sampling, streams))
+        latents = self._finish(concatenate(fused), targets, streams.repeat(len(directions)))
+
+        # One direction's rows after another's.
+        split = {target: latents[target].split(len(rows)) for target in targets}
+        by_way = {}
+        for number, direction in enumerate(directions):
+            for target in targets:
+                by_way[Way(direction, target)] = split[target][number]
+
         for way, x in by_way.items():
             if not x.isfinite().all():
                 raise ValueError(
-                    f"{way}: generated latents are not finite, so training diverged; lower the learning rate"
+                    f"{way}: generated latents are not finite, so training diverged; "
+                    "lower the learning rate"
                 )
         return by_way
 
-    def _judge_made(
+    def _reencode(
         self,
         target: str,
-        made: Mapping["Way", Tensor],
+        generated: Mapping["Way", Tensor],
         rows: Tensor,
         generator: torch.Generator,
         trip: bool,
     ) -> None:
-        """Decodes what was made in one modality, and encodes it again; with `trip` the real latents beside it."""
+        """Decodes what was generated in a modality and encodes it again; with `trip` real latents too."""
         codec = self.model.modalities[target].codec
-        here = {way: x for way, x in made.items() if way.target == target}
+        latents = {way: x for way, x in generated.items() if way.target == target}
         real = self.real[target][rows].to(self.model.device, codec.dtype)
-        latents = [*here.values(), *([real] if trip else [])]
-        with self._timed(f"decode {target}"):
-            raws = codec.decode(torch.cat(latents), generator)
-        with self._timed(f"encode {target}"):
-            again = codec.encode(raws).cpu().split(len(rows))
-        with self._timed("features"):
-            for number, way in enumerate(here):
-                self.metrics.update(
-                    str(way), target, raws[number * len(rows) : (number + 1) * len(rows)], rows
-                )
-        for way, x in zip(here, again, strict=False):
-            self.made[way][rows] = x.to(self.made[way].dtype)
+
+        parts = list(latents.values())
         if trip:
-            self.trips[target][rows] = again[-1].to(self.trips[target].dtype)
+            parts.append(real)
+        with self._timed(f"decode {target}"):
+            raws = codec.decode(torch.cat(parts), generator)
+        with self._timed(f"encode {target}"):
+            encoded = codec.encode(raws).cpu().split(len(rows))
+
+        with self._timed("features"):
+            for number, way in enumerate(latents):
+                raws_of_way = raws[number * len(rows) : (number + 1) * len(rows)]
+                self.metrics.update(str(way), target, raws_of_way, rows)
+
+        for way, x in zip(latents, encoded, strict=False):
+            self.generated[way][rows] = x.to(self.generated[way].dtype)
+        if trip:
+            self.trips[target][rows] = encoded[-1].to(self.trips[target].dtype)
 
     def _step_back(
-        self, targets: tuple[str, ...], made: Mapping["Way", Tensor], rows: Tensor
+        self, targets: tuple[str, ...], generated: Mapping["Way", Tensor], rows: Tensor
     ) -> None:
-        """The way back from what was made to its source, without the codecs, and how far off it ends."""
-        there = {way.direction: x for way, x in made.items() if way.direction in self.cycles}
+        """The way back from what was generated to its source, without codecs; how far off it ends."""
+        there = {way.direction: x for way, x in generated.items() if way.direction in self.cycles}
         if not there:
             return
+
         (target,) = targets
         streams = self._streams(rows)
-        begun = self._start(target, torch.cat(list(there.values())), rows.repeat(len(there)))
+        states = self._start(target, torch.cat(list(there.values())), rows.repeat(len(there)))
+
         for number, direction in enumerate(there):
             (source,) = direction.sources
-            part = select(begun, slice(number * len(rows), (number + 1) * len(rows)))
+            part = select(states, slice(number * len(rows), (number + 1) * len(rows)))
             state = self.model.method.fuse([part], self.sampling, streams)
             end = self._finish(state, (source,), streams)[source]
+
             error = self._standard(source, end) - self._standard(source, self.real[source][rows])
             self.cycles[direction][rows] = error.flatten(1).square().mean(1)
 
@@ -318,9 +386,9 @@ class Evaluation:
         """Computes every measure, after the last step.
 
         Args:
-            merge: sums a tensor on the model's device over all devices, where several took steps. A row that several
-                took is averaged.
-            first: whether this device is the one that writes.
+            merge: Function that sums a tensor on the model's device over all devices, where several
+                took steps. A row that several took is averaged.
+            first: Whether this device is the one that writes.
 
         Returns:
             What `metrics.json` holds.
@@ -332,32 +400,27 @@ class Evaluation:
         def together(tensor: Tensor, sample: Tensor) -> Tensor:
             """What all devices have seen: row by row, with the sample of each."""
             merged = merge(tensor.to(device)).cpu()
-            return (merged / seen[sample].reshape(-1, *[1] * (tensor.ndim - 1))).to(tensor.dtype)
+            times = seen[sample].reshape(-1, *[1] * (tensor.ndim - 1))
+            return (merged / times).to(tensor.dtype)
 
-        for kept in (self.made, self.trips, self.states, self.cycles, self.measures):
-            for key, tensor in kept.items():
-                kept[key] = together(tensor, torch.arange(self.count))
+        parts = (self.generated, self.trips, self.states, self.cycles, self.measures)
+        for accumulated in parts:
+            for key, tensor in accumulated.items():
+                accumulated[key] = together(tensor, torch.arange(self.count))
+
         with self._timed("metrics"):
-            judged = self.metrics.compute(together, keep=first)
-        probes, ceilings = {}, {}
-        if self.values:
-            with self._timed("probes"):
-                for name in track(self.probed, "fitting probes"):
-                    probes[name], rows = self._probe(name)
-                    ceilings[name] = {
-                        "rows": rows,
-                        **self._accuracies(name, self._standard(name, self.real[name]), probes),
-                    }
+            by_metrics = self.metrics.compute(together, keep=first)
+        probes, ceilings = self._fit_probes()
         with self._timed("measures"):
-            found = {
-                str(way): self._judge_way(way, probes) | judged.get(str(way), {})
-                for way in self.ways
-            }
-            codecs = {name: self._judge(name, trip, probes) for name, trip in self.trips.items()}
+            directions = {}
+            for way in self.ways:
+                directions[str(way)] = self._judge_way(way, probes) | by_metrics.get(str(way), {})
+            codecs = {name: self._judge(name, x, probes) for name, x in self.trips.items()}
             aligned = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
+
         return {
-            "summary": summarise(found),
-            "directions": found,
+            "summary": summarise(directions),
+            "directions": directions,
             "alignment": aligned,
             "measures": means(self.measures),
             "probes": ceilings,
@@ -370,54 +433,51 @@ class Evaluation:
     @_plainly
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
-        per = max(self.config.gallery // len(self.names), 1)
-        order = torch.randperm(
-            self.count, generator=torch.Generator().manual_seed(self.config.seed)
-        )
-        generator = torch.Generator(self.model.device).manual_seed(self.config.seed)
-        rows = []
-        for source, picked in zip(self.names, order.split(per), strict=False):
-            targets = [
-                name for name in self.names if Direction((source,), (name,)) in self.directions
-            ]
-            if not targets:
-                continue
-            made = self.model.translate(
-                {source: self.real[source][picked]}, targets, seed=self.config.seed
-            )
-            shown = {
-                name: [
-                    self.model.modalities[name].preview(raw)
-                    for raw in self.model.modalities[name].codec.decode(x, generator)
-                ]
-                for name, x in made.items()
-            }
-            unpaired = {
-                name
-                for name in targets
-                if not self.paired(Way(Direction((source,), (name,)), name))
-            }
-            for i, line in enumerate(self.lines[picked].tolist()):
-                sample, modality = self.test_manifest.samples[line], self.model.modalities[source]
-                raw = self.test_manifest.read_raw(sample, source, modality)
-                said = [sample.labels[factor] for factor in self.values]
-                made_here = {name: previews[i] for name, previews in shown.items()}
-                rows.append(
-                    Row(
-                        source,
-                        sample.id,
-                        " ".join(said),
-                        modality.preview(raw),
-                        made_here,
-                        unpaired,
-                    )
-                )
+        seed = self.config.seed
+        rows_each = max(self.config.gallery // len(self.names), 1)
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
+        generator = torch.Generator(self.model.device).manual_seed(seed)
+
+        rows: list[Row] = []
+        for source, positions in zip(self.names, order.split(rows_each), strict=False):
+            rows += self._gallery_rows(source, positions, generator)
         return compose(rows, self.names)
+
+    def _gallery_rows(
+        self, source: str, positions: Tensor, generator: torch.Generator
+    ) -> Iterator[Row]:
+        """The gallery's rows with one modality as source; none if nothing is generated from it."""
+        ways = [Way(Direction((source,), (name,)), name) for name in self.names]
+        ways = [way for way in ways if way.direction in self.directions]
+        if not ways:
+            return
+        targets = [way.target for way in ways]
+        unpaired = {way.target for way in ways if not self.paired(way)}
+
+        latents = self.model.translate(
+            {source: self.real[source][positions]}, targets, seed=self.config.seed
+        )
+        previews = {}
+        for name, x in latents.items():
+            modality = self.model.modalities[name]
+            raws = modality.codec.decode(x, generator)
+            previews[name] = [modality.preview(raw) for raw in raws]
+
+        modality = self.model.modalities[source]
+        for number, line in enumerate(self.lines[positions].tolist()):
+            sample = self.test_manifest.samples[line]
+            raw = self.test_manifest.read_raw(sample, source, modality)
+            labels = " ".join(sample.labels[factor] for factor in self.values)
+            generated = {name: of_name[number] for name, of_name in previews.items()}
+            yield Row(source, sample.id, labels, modality.preview(raw), generated, unpaired)
 
     def paired(self, way: "Way") -> bool:
         """Whether some training samples have a source together with the target."""
-        held = [set(stratum.modalities) for stratum in self.train_store.strata]
-        return any({source, way.target} <= names for source in way.sources for names in held)
+        for stratum in self.train_store.strata:
+            has_source = any(source in stratum.modalities for source in way.sources)
+            if has_source and way.target in stratum.modalities:
+                return True
+        return False
 
     def _streams(self, rows: Tensor) -> Tensor:
         """A random stream for each of these test samples, with shape (len(rows),)."""
@@ -434,41 +494,65 @@ class Evaluation:
     @_plainly
     @torch.no_grad()
     def _measure(self, rows: Tensor) -> dict[str, Tensor]:
-        """The method's own figures on real samples, row by row."""
+        """The method's own measures on real samples, row by row."""
+        device = self.model.device
         networks = self.model.networks
-        x = {n: networks.standard[n](self.real[n][rows].to(self.model.device)) for n in self.names}
-        batch = Batch.of(x, {name: torch.arange(len(rows), device=self.model.device) for name in x})
+
+        latents = {}
+        samples = {}
+        for name in self.names:
+            latents[name] = networks.standard[name](self.real[name][rows].to(device))
+            samples[name] = torch.arange(len(rows), device=device)
+
         key = draws.key(self.first_draw, int(rows[0]))
-        return self.model.method.measures(networks.nets, batch, key)
+        return self.model.method.measures(networks.nets, Batch.of(latents, samples), key)
 
     @torch.no_grad()
     def _standard(self, name: str, latents: Tensor) -> Tensor:
+        """Standardised latents, on the CPU."""
         return self.standard[name](latents.to(self.model.device)).cpu()
 
-    def _probe(self, name: str) -> tuple[Probe, int]:
+    def _fit_probes(self) -> tuple[dict[str, Probe], dict[str, dict[str, float]]]:
+        """Probes by modality, and what each reads from real test latents; none without labels."""
+        probes: dict[str, Probe] = {}
+        ceilings: dict[str, dict[str, float]] = {}
+        if not self.values:
+            return probes, ceilings
+
+        with self._timed("probes"):
+            for name in track(self.probed, "fitting probes"):
+                probes[name], rows = self._fit_probe(name)
+                x = self._standard(name, self.real[name])
+                ceilings[name] = {"rows": rows, **self._accuracies(name, x, probes)}
+        return probes, ceilings
+
+    def _fit_probe(self, name: str) -> tuple[Probe, int]:
+        """A probe of one modality's training latents, and the number of rows it was fitted on."""
         labels = classes_of(self.train_manifest, self.values)
-        latents, lines = draw_rows(
-            self.train_store, [name], (labels >= 0).any(1), PROBE_ROWS, self.config.seed
-        )
+        usable = (labels >= 0).any(1)
+        seed = self.config.seed
+        latents, lines = draw_rows(self.train_store, [name], usable, PROBE_ROWS, seed)
+
+        x = self._standard(name, latents[name])
         classes = [len(values) for values in self.values.values()]
-        return fit_probe(
-            self._standard(name, latents[name]), labels[lines], classes, self.config.seed
-        ), len(lines)
+        return fit_probe(x, labels[lines], classes, seed), len(lines)
 
     def _accuracies(self, name: str, x: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
         return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}
 
     def _judge(self, name: str, latents: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
-        """Latents of what was generated in one modality, against those of the same samples' real ones."""
-        x, real = self._standard(name, latents), self._standard(name, self.real[name])
+        """Latents generated in one modality, against those of the same samples' real ones."""
+        x = self._standard(name, latents)
+        real = self._standard(name, self.real[name])
         if self.model.modalities[name].codec.vocabulary is not None:
             return same_ids(x, real)
         return self._accuracies(name, x, probes) | likeness(x, real)
 
     def _judge_way(self, way: "Way", probes: Mapping[str, Probe]) -> dict[str, Any]:
         described = {"sources": list(way.sources), "target": way.target, "paired": self.paired(way)}
+        measures = self._judge(way.target, self.generated[way], probes)
         back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
-        return described | self._judge(way.target, self.made[way], probes) | back
+        return described | measures | back
 
     def _align(self, a: str, b: str) -> dict[str, float]:
         latents = self._standard(a, self.real[a]), self._standard(b, self.real[b])
@@ -487,6 +571,7 @@ class Evaluation:
 
     @contextmanager
     def _timed(self, part: str) -> Iterator[None]:
+        """Adds the seconds of a block to those of a part."""
         begin = time.perf_counter()
         yield
         self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
