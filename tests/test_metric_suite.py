@@ -66,7 +66,7 @@ def test_features_of_real_samples_are_computed_once(judged, monkeypatch, world):
     again.update_real(torch.arange(20))
     assert len(asked) == 1  # the one that tells the shape of what is generated
     assert torch.equal(again.real[0, "vector"], first_real(world))
-    assert judged(DigitError(), rows=19).kept == set()
+    assert judged(DigitError(), rows=19).stored == set()
     assert first["vector->vector"]
 
 
@@ -111,14 +111,14 @@ def test_a_metric_of_several_references_sees_them_all(judged, world):
     figures = judging.compute(lambda tensor, sample: tensor, keep=True)["vector->word"]
     share = sum("000" in every for every in expected[:20]) / 20
     assert figures == {"word-match[toy,n=20]": pytest.approx(share)}
-    assert judged(WordMatch()).kept
+    assert judged(WordMatch()).stored
 
 
 def test_other_latents_are_other_samples(judged, world):
     walk(judged(DigitError()))
     path = world / "data/latents/test/manifest.json"
     path.write_text(path.read_text() + "\n")
-    assert judged(DigitError()).kept == set()
+    assert judged(DigitError()).stored == set()
 
 
 def test_too_few_samples_are_refused(judged):

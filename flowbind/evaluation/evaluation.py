@@ -198,12 +198,12 @@ class Evaluation:
         self.measures = {name: self._zeros() for name in self._measure(torch.tensor([0]))}
 
     def _can_be_probed(self, name: str) -> bool:
-        """Whether a probe reads it: a bound model's data may lack it, and of ids nothing is read."""
+        """Whether a probe reads it: a bound model's data may lack it, and ids tell it nothing."""
         is_trained_on = name in self.train_store.fields
         return is_trained_on and self.model.modalities[name].codec.vocabulary is None
 
     def _measurable_values(self, tells: bool) -> dict[str, list[str]]:
-        """The factors to judge by and their values; with `tells`, a line for each that cannot be."""
+        """The factors to judge by and their values; with `tells`, a line for each other one."""
         train_lines = {name: lines_with(self.train_store, [name]) for name in self.probed}
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
@@ -335,7 +335,10 @@ class Evaluation:
         generator: torch.Generator,
         trip: bool,
     ) -> None:
-        """Decodes what was generated in a modality and encodes it again; with `trip` real latents too."""
+        """Decodes what was generated in a modality, and encodes it again.
+
+        With `trip` the real latents of the same samples take the same way beside it.
+        """
         codec = self.model.modalities[target].codec
         latents = {way: x for way, x in generated.items() if way.target == target}
         real = self.real[target][rows].to(self.model.device, codec.dtype)
@@ -361,7 +364,7 @@ class Evaluation:
     def _step_back(
         self, targets: tuple[str, ...], generated: Mapping["Way", Tensor], rows: Tensor
     ) -> None:
-        """The way back from what was generated to its source, without codecs; how far off it ends."""
+        """The way back from what was generated to its source, without codecs, and its error."""
         there = {way.direction: x for way, x in generated.items() if way.direction in self.cycles}
         if not there:
             return

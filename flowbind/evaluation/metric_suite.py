@@ -1,7 +1,7 @@
-"""Metrics of record on generations: the features of what was made and of what it is compared with, then the figures.
+"""Published metrics on generations: features of generated and of real samples, then the values.
 
-Features of real samples do not depend on the model: they are computed once and kept beside the latent store, in a file
-named by a hash of the metric, the data and which samples.
+Features of real samples do not depend on the model: they are computed once and kept beside the
+latent store, in a file named by a hash of the metric, the data and which samples.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from flowbind.data.manifest import Manifest
+from flowbind.data.manifest import Manifest, Sample
 from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.files import digest
 from flowbind.metric import Metric, counted
@@ -22,21 +22,30 @@ from flowbind.modality import Modality
 from flowbind.registry import name_of
 from flowbind.tensors import save_tensors
 
+Key = tuple[int, str]  # number of a metric, and the modality whose features it takes
+
 
 class MetricSuite:
-    """Metrics over all directions of one evaluation.
+    """Metrics over all directions of one evaluation: `update_real` and `update`, then `compute`.
 
     Args:
-        metrics: what judges.
-        modalities: of the model, by name.
-        directions: per direction, its sources and its target.
-        manifest: of the test samples.
-        lines: sample in the manifest of each of the n rows, with shape (n,).
-        store: of their latents; features of real samples are kept in it, for as long as it stays the same.
+        metrics: Metrics that judge.
+        modalities: The model's modalities, by name.
+        directions: Per direction, its sources and its target.
+        manifest: Manifest of the test samples.
+        lines: Sample in the manifest of each of the n rows, with shape (n,).
+        store: Store of their latents; features of real samples are kept in it, for as long as it
+            stays the same.
+
+    Attributes:
+        against: Per direction and metric that judges it, the modality it is compared with.
+        stored: Keys of real features that the store has already.
+        real: Per key, features of real samples, with shape (references, *).
+        generated: Per direction and metric, features of generations, with shape (n, *).
 
     Raises:
-        ValueError: fewer samples than a metric needs, or a metric that cannot be built: its weights or a package that
-            it needs are not there.
+        ValueError: fewer samples than a metric needs, or a metric that cannot be built: its weights
+            or a package that it needs are not there.
     """
 
     def __init__(
@@ -48,122 +57,160 @@ class MetricSuite:
         lines: Tensor,
         store: LatentStore,
     ) -> None:
-        self.modalities, self.manifest, self.lines, self.store = modalities, manifest, lines, store
         self.metrics = list(metrics)
-        count = len(lines)
-        self.kinds = (
-            {name: name_of("modalities", type(m)) for name, m in modalities.items()}
-            if self.metrics
-            else {}
-        )
-        self.against: dict[
-            tuple[Any, int], str
-        ] = {}  # per direction and metric, the modality to compare with
+        self.modalities = modalities
+        self.manifest = manifest
+        self.lines = lines
+        self.store = store
+
+        self.kinds: dict[str, str] = {}
+        if self.metrics:
+            for name, modality in modalities.items():
+                self.kinds[name] = name_of("modalities", type(modality))
+        self.against = self._modalities_against(directions)
+        self._check_count()
+
+        keys = sorted({(number, name) for (_, number), name in self.against.items()})
+        self.references = {key: self._count_references(*key) for key in keys}
+
+        # One sample tells the shape of the features, and shows what is missing before hours of
+        # work.
+        self.stored: set[Key] = set()
+        self.real: dict[Key, Tensor] = {}
+        features_of = {key: self._load(*key) for key in keys}
+        for key, features in features_of.items():
+            if features is None:
+                self.real[key] = self._room(*key, len(self._sample(key)))
+            else:
+                self.stored.add(key)
+                self.real[key] = features
+
+        self.generated: dict[tuple[Any, int], Tensor] = {}
+        rooms: dict[Key, Tensor] = {}
+        for direction, number in self.against:
+            _, target = directions[direction]
+            if (number, target) not in rooms:
+                rooms[number, target] = self._room(number, target, len(lines))
+            self.generated[direction, number] = rooms[number, target].clone()
+
+    def _modalities_against(
+        self, directions: Mapping[Any, tuple[Sequence[str], str]]
+    ) -> dict[tuple[Any, int], str]:
+        """Per direction and metric that can judge it, the modality to compare with."""
+        against = {}
         for direction, (sources, target) in directions.items():
             for number, metric in enumerate(self.metrics):
-                if self.kinds[target] == metric.judges:
-                    same = metric.against == metric.judges
-                    found = (
-                        [target]
-                        if same
-                        else [name for name in sources if self.kinds[name] == metric.against]
-                    )
-                    if found:
-                        self.against[direction, number] = found[0]
-        for metric in [
-            self.metrics[number] for number in sorted({number for _, number in self.against})
-        ]:
+                if self.kinds[target] != metric.judges:
+                    continue
+                if metric.against == metric.judges:
+                    against[direction, number] = target
+                    continue
+                candidates = [name for name in sources if self.kinds[name] == metric.against]
+                if candidates:
+                    against[direction, number] = candidates[0]
+        return against
+
+    def _check_count(self) -> None:
+        """Refuses fewer samples than the metrics that judge anything need."""
+        count = len(self.lines)
+        for number in sorted({number for _, number in self.against}):
+            metric = self.metrics[number]
             if count < metric.minimum:
                 raise ValueError(
-                    f"{type(metric).__name__} needs at least {metric.minimum} test samples, there are {count}; "
-                    "raise evaluation.limit, or leave the metric out"
+                    f"{type(metric).__name__} needs at least {metric.minimum} test samples, "
+                    f"there are {count}; raise evaluation.limit, or leave the metric out"
                 )
-        wanted = sorted({(number, name) for (_, number), name in self.against.items()})
-        self.references = {
-            key: self._count_references(*key) for key in wanted
-        }  # per real sample, shape (n,)
-        # One sample tells the shape of the features, and shows what is missing before hours of work.
-        found = {key: self._load(*key) for key in wanted}
-        self.kept = {key for key, features in found.items() if features is not None}
-        self.real = {
-            key: self._room(*key, len(self._sample(key))) if held is None else held
-            for key, held in found.items()
-        }
-        targets = {key: (key[1], directions[key[0]][1]) for key in self.against}
-        rooms = {kind: self._room(*kind, count) for kind in set(targets.values())}
-        self.made = {key: rooms[kind].clone() for key, kind in targets.items()}
 
     @property
-    def missing(self) -> list[tuple[int, str]]:
-        """Metric and modality of the real samples whose features are not kept yet."""
-        return [key for key in self.real if key not in self.kept]
+    def missing(self) -> list[Key]:
+        """Metric and modality of the real samples whose features are not stored yet."""
+        return [key for key in self.real if key not in self.stored]
 
     def update_real(self, rows: Tensor) -> None:
-        """Computes the features of the real samples of these rows, where they are not kept already."""
+        """Computes the features of the real samples of these rows, where they are not stored."""
         for number, name in self.missing:
+            if self.metrics[number].multi_reference:
+                raws = self._references(name, rows)
+            else:
+                raws = self._raws(name, rows)
+
             counts = self.references[number, name]
-            places = ranges(counts.cumsum(0) - counts, counts, rows)
-            raws = (
-                self._references(name, rows)
-                if self.metrics[number].multi_reference
-                else self._raws(name, rows)
-            )
-            self.real[number, name][places] = self._features(number, name, raws)
+            positions = ranges(counts.cumsum(0) - counts, counts, rows)
+            self.real[number, name][positions] = self._features(number, name, raws)
 
     def update(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
-        """Computes the features of what was generated for these rows."""
+        """Computes the features of what was generated for these rows.
+
+        Args:
+            direction: Direction that generated them.
+            target: Modality that they are of.
+            raws: Raw samples, one for each row.
+            rows: Positions of the samples, in [0, n), with shape (B,).
+        """
         for number in range(len(self.metrics)):
-            if (direction, number) in self.made:
-                self.made[direction, number][rows] = self._features(number, target, raws)
+            if (direction, number) in self.generated:
+                features = self._features(number, target, raws)
+                self.generated[direction, number][rows] = features
 
     def compute(
         self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool
     ) -> dict[Any, dict[str, float]]:
-        """The figures of every direction, after the last step.
+        """The values of every direction, after the last step.
 
         Args:
-            merge: makes one tensor of what all devices have seen; its second argument is the sample of each row.
-            keep: whether this process writes the features of real samples down.
+            merge: Function that makes one tensor of what all devices have seen; its second argument
+                is the sample of each row.
+            keep: Whether this process writes the features of real samples down.
         """
-        for key in self.missing:  # in the same order on all devices
+        # In the same order on all devices.
+        for key in self.missing:
             self.real[key] = merge(self.real[key], self._sample(key))
             if keep:
                 self._save(*key)
-        found: dict[Any, dict[str, float]] = {}
-        for (direction, number), made in self.made.items():
-            metric, key = self.metrics[number], (number, self.against[direction, number])
+
+        results: dict[Any, dict[str, float]] = {}
+        for (direction, number), features in self.generated.items():
+            metric = self.metrics[number]
+            key = number, self.against[direction, number]
             sample = [self._sample(key)] if metric.multi_reference else []
-            figures = metric.compute(merge(made, torch.arange(len(made))), self.real[key], *sample)
-            found.setdefault(direction, {}).update(
-                {counted(name, len(self.lines)): value for name, value in figures.items()}
-            )
-        return found
+
+            generated = merge(features, torch.arange(len(features)))
+            values = metric.compute(generated, self.real[key], *sample)
+            result = results.setdefault(direction, {})
+            for name, value in values.items():
+                result[counted(name, len(self.lines))] = value
+        return results
 
     def describe(self) -> list[dict[str, Any]]:
         """The metrics, as JSON."""
         return [metric.fingerprint() for metric in self.metrics]
 
+    def _samples(self, lines: Tensor) -> list[Sample]:
+        return [self.manifest.samples[line] for line in lines.tolist()]
+
     def _raws(self, name: str, rows: Tensor) -> list[Any]:
-        samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
-        return [self.manifest.read_raw(sample, name, self.modalities[name]) for sample in samples]
+        """Real samples of a modality, one for each row."""
+        modality = self.modalities[name]
+        samples = self._samples(self.lines[rows])
+        return [self.manifest.read_raw(sample, name, modality) for sample in samples]
 
     def _references(self, name: str, rows: Tensor) -> list[Any]:
-        samples = [self.manifest.samples[line] for line in self.lines[rows].tolist()]
+        """All references of these rows' samples, one sample's after another's."""
         modality = self.modalities[name]
-        return [
-            raw
-            for sample in samples
-            for raw in self.manifest.read_references(sample, name, modality)
-        ]
+        raws = []
+        for sample in self._samples(self.lines[rows]):
+            raws += self.manifest.read_references(sample, name, modality)
+        return raws
 
     def _count_references(self, number: int, name: str) -> Tensor:
+        """The number of real samples that each row is compared with, with shape (n,)."""
         if not self.metrics[number].multi_reference:
             return torch.ones(len(self.lines), dtype=torch.long)
-        samples = [self.manifest.samples[line] for line in self.lines.tolist()]
+        samples = self._samples(self.lines)
         return torch.tensor([len(sample.all_references(name)) for sample in samples])
 
-    def _sample(self, key: tuple[int, str]) -> Tensor:
-        """The sample that each row of real features belongs to."""
+    def _sample(self, key: Key) -> Tensor:
+        """The row that each real sample's features belong to, with shape (references,)."""
         return torch.arange(len(self.lines)).repeat_interleave(self.references[key])
 
     @torch.no_grad()
@@ -172,19 +219,21 @@ class MetricSuite:
 
     def _room(self, number: int, name: str, rows: int) -> Tensor:
         """Zeros for the features of all rows."""
-        one = self._features(number, name, self._raws(name, torch.tensor([0])))
-        return torch.zeros(rows, *one.shape[1:], dtype=one.dtype)
+        first = self._raws(name, torch.tensor([0]))
+        features = self._features(number, name, first)
+        return torch.zeros(rows, *features.shape[1:], dtype=features.dtype)
 
     def _file(self, number: int, name: str) -> Path:
-        chosen = [self.manifest.samples[line].id for line in self.lines.tolist()]
-        decides = [
+        """Where features of real samples are stored: a file named by all that decides them."""
+        decisive = [
             self.metrics[number].fingerprint(),
             name,
             digest(self.store.folder / MANIFEST),
-            chosen,
+            [sample.id for sample in self._samples(self.lines)],
         ]
-        name = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:32]
-        return self.store.folder / "features" / f"{name}.safetensors"
+        content = json.dumps(decisive, sort_keys=True)
+        stem = hashlib.sha256(content.encode()).hexdigest()[:32]
+        return self.store.folder / "features" / f"{stem}.safetensors"
 
     def _load(self, number: int, name: str) -> Tensor | None:
         path = self._file(number, name)
@@ -195,9 +244,14 @@ class MetricSuite:
 
 
 def ranges(starts: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
-    """The numbers `starts[row]` to `starts[row] + counts[row] - 1` of each row, one row after the other."""
-    parts = [
-        torch.arange(start, start + count)
-        for start, count in zip(starts[rows], counts[rows], strict=True)
-    ]
+    """The numbers `starts[row]` to `starts[row] + counts[row] - 1` of each row, one after another.
+
+    Args:
+        starts: First number of each row, with shape (n,).
+        counts: Numbers of each row, with shape (n,).
+        rows: Rows to list, with shape (B,).
+    """
+    parts = []
+    for start, count in zip(starts[rows], counts[rows], strict=True):
+        parts.append(torch.arange(start, start + count))
     return torch.cat(parts)
