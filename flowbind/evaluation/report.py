@@ -1,7 +1,7 @@
-"""What evaluation found, for people: tables for a terminal and for Markdown, and the files of a run.
+"""Results of an evaluation, for people: tables for a terminal and Markdown, and a run's files.
 
-Every figure's full name, with implementation and sample count, is its key in `metrics.json`; a table's head has the
-short name.
+Every measure's full name, with implementation and sample count, is its key in `metrics.json`; a
+table's head has the short name.
 """
 
 import hashlib
@@ -28,64 +28,83 @@ class Table(NamedTuple):
 
 
 def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The lowest joint accuracy of each kind of direction, and what a second source adds; empty without labels."""
-    joint = {
-        said: value
-        for said, found in directions.items()
-        for key, value in found.items()
-        if key.startswith("accuracy/joint[")
-    }
+    """The lowest joint accuracy of each kind of direction, and what a second source adds.
+
+    Args:
+        directions: Per direction, its sources, its target and its measures.
+
+    Returns:
+        Per kind of direction, what `metrics.json` says of it; empty without labels.
+    """
+    joint = _joint_accuracies(directions)
     kinds: dict[str, list[str]] = {}
-    for said in joint:
-        kinds.setdefault(kind(directions[said]), []).append(said)
-    found = {}
-    for name, members in kinds.items():
-        lowest = min(members, key=joint.__getitem__)
-        found[name] = {
-            "directions": len(members),
+    for name in joint:
+        kinds.setdefault(kind(directions[name]), []).append(name)
+
+    summary: dict[str, dict[str, Any]] = {}
+    for kind_name, names in kinds.items():
+        lowest = min(names, key=joint.__getitem__)
+        summary[kind_name] = {
+            "directions": len(names),
             "lowest_joint_accuracy": joint[lowest],
             "in": lowest,
         }
-    gains = {
-        said: joint[said]
-        - max(
-            joint[f"{source}->{directions[said]['target']}"]
-            for source in directions[said]["sources"]
-        )
-        for said in kinds.get("two_sources", [])
-        if all(
-            f"{source}->{directions[said]['target']}" in joint
-            for source in directions[said]["sources"]
-        )
-    }
+
+    gains = {}
+    for name in kinds.get("two_sources", []):
+        target = directions[name]["target"]
+        singles = [f"{source}->{target}" for source in directions[name]["sources"]]
+        if all(single in joint for single in singles):
+            gains[name] = joint[name] - max(joint[single] for single in singles)
+
     if gains:
         worst = min(gains, key=gains.__getitem__)
-        found["two_sources"] |= {
+        summary["two_sources"] |= {
             "least_gain_over_the_better_source": gains[worst],
             "least_gain_in": worst,
-            "below_the_better_source": sum(g < 0 for g in gains.values()),
+            "below_the_better_source": sum(gain < 0 for gain in gains.values()),
         }
-    return found
+    return summary
+
+
+def _joint_accuracies(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    joint = {}
+    for name, measures in directions.items():
+        for key, value in measures.items():
+            if key.startswith("accuracy/joint["):
+                joint[name] = value
+    return joint
 
 
 def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The results of repetitions as one: the figures of directions are means, `spread` their standard deviations."""
+    """The results of repetitions as one.
+
+    Args:
+        repeats: Results of each repetition, as `metrics.json` holds them.
+
+    Returns:
+        The first's results, in which the measures of directions are means over all, and `spread`
+        holds their standard deviations.
+    """
     results = dict(repeats[0])
-    if len(repeats) > 1:
-        results["directions"], results["spread"] = {}, {}
-        for said, found in repeats[0]["directions"].items():
-            figures = {
-                key: [repeat["directions"][said][key] for repeat in repeats]
-                for key in found
-                if key not in DESCRIBED
-            }
-            results["directions"][said] = {
-                **found,
-                **{key: mean(values) for key, values in figures.items()},
-            }
-            results["spread"][said] = {key: stdev(values) for key, values in figures.items()}
-        results["summary"] = summarise(results["directions"])
-        results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
+    if len(repeats) == 1:
+        return results
+
+    results["directions"] = {}
+    results["spread"] = {}
+    for name, first in repeats[0]["directions"].items():
+        means = dict(first)
+        deviations = {}
+        for key in first:
+            if key not in DESCRIBED:
+                values = [repeat["directions"][name][key] for repeat in repeats]
+                means[key] = mean(values)
+                deviations[key] = stdev(values)
+        results["directions"][name] = means
+        results["spread"][name] = deviations
+
+    results["summary"] = summarise(results["directions"])
+    results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
     return results
 
 
@@ -113,211 +132,262 @@ TITLES = {
 def headline(results: Mapping[str, Any]) -> str:
     """On what and how it was measured, in a line."""
     meta = results["meta"]
-    choices = [f"{name} {value}" for name, value in meta["sampling"].items() if value is not None]
-    repeats = f", mean ± spread of {meta['repeats']} repetitions" if "repeats" in meta else ""
-    samples = f"{meta['samples']} test samples, seed {meta['seed']}"
-    return ", ".join([samples, *choices]) + repeats
+    parts = [f"{meta['samples']} test samples, seed {meta['seed']}"]
+    for name, value in meta["sampling"].items():
+        if value is not None:
+            parts.append(f"{name} {value}")
+
+    if "repeats" in meta:
+        parts.append(f"mean ± spread of {meta['repeats']} repetitions")
+    return ", ".join(parts)
 
 
 def tables(results: Mapping[str, Any]) -> list[Table]:
     """The tables of a run's results."""
-    grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
-    for said, found in results["directions"].items():
-        never = kind(found) == "two_sources" and not found["paired"]
-        grouped[kind(found)][said + NEVER * never] = found
+    parts = []
     summary = summarise(results["directions"])
-    made = [_summary(summary)] if summary else []
-    made += [
-        _measures(TITLES[name], "direction", members, results["spread"])
-        for name, members in grouped.items()
-        if members
-    ]
+    if summary:
+        parts.append(_summary(summary))
+
+    # A table for each kind of direction, in the order of the titles.
+    grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
+    for name, measures in results["directions"].items():
+        never = kind(measures) == "two_sources" and not measures["paired"]
+        grouped[kind(measures)][name + NEVER * never] = measures
+    for name, members in grouped.items():
+        if members:
+            parts.append(_measures(TITLES[name], "direction", members, results["spread"]))
+
     if results["probes"]:
-        made.append(
-            _measures(
-                "Ceilings: what the probes read from real test latents",
-                "modality",
-                results["probes"],
-            )
-        )
-    made.append(
-        _measures("Codecs alone: real samples, encoded and decoded", "modality", results["codecs"])
-    )
+        title = "Ceilings: what the probes read from real test latents"
+        parts.append(_measures(title, "modality", results["probes"]))
+
+    title = "Codecs alone: real samples, encoded and decoded"
+    parts.append(_measures(title, "modality", results["codecs"]))
+
     if results["alignment"]:
-        made.append(
-            _measures(
-                "Alignment of two modalities' latents (CKNNA)", "modalities", results["alignment"]
-            )
-        )
-    measures = results.get("measures", {})  # of versions before them there are none
+        title = "Alignment of two modalities' latents (CKNNA)"
+        parts.append(_measures(title, "modalities", results["alignment"]))
+
+    # Results of earlier versions have no measures of the method's own.
+    measures = results.get("measures", {})
     if measures:
-        rows = [[name, _figure(value)] for name, value in measures.items()]
-        made.append(Table("On real latents", ["measure", "mean"], rows))
-    return made + [_published(table, results["directions"]) for table in results["published"]]
+        rows = [[name, _number(value)] for name, value in measures.items()]
+        parts.append(Table("On real latents", ["measure", "mean"], rows))
+
+    for table in results["published"]:
+        parts.append(_published(table, results["directions"]))
+    return parts
 
 
 def _published(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> Table:
-    head = ["", *(f"{column['direction']} {column['measure']}" for column in table["columns"])]
-    rows = [
-        [name, *("" if value is None else f"{value:.2f}" for value in values)]
-        for name, *values in beside(table, directions)
-    ]
+    head = [""]
+    for column in table["columns"]:
+        head.append(f"{column['direction']} {column['measure']}")
+
+    rows = []
+    for name, *values in beside(table, directions):
+        cells = ["" if value is None else f"{value:.2f}" for value in values]
+        rows.append([name, *cells])
     return Table(table["title"], head, rows, table.get("note", ""))
 
 
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     head = ["directions", "number", "lowest joint accuracy", "in"]
-    rows = [
-        [
-            name.replace("_", " "),
-            str(found["directions"]),
-            _figure(found["lowest_joint_accuracy"]),
-            found["in"],
-        ]
-        for name, found in summary.items()
-    ]
+    rows = []
+    for name, entry in summary.items():
+        count = str(entry["directions"])
+        lowest = _number(entry["lowest_joint_accuracy"])
+        rows.append([name.replace("_", " "), count, lowest, entry["in"]])
+
+    note = ""
     two = summary.get("two_sources")
-    note = two and (
-        f"Two sources are below the better of them in {two['below_the_better_source']} of {two['directions']} directions; "
-        f"the least gain is {two['least_gain_over_the_better_source']:+.3f} ({two['least_gain_in']})."
-    )
-    return Table("Summary", head, rows, note or "")
+    if two:
+        note = (
+            f"Two sources are below the better of them in {two['below_the_better_source']} of "
+            f"{two['directions']} directions; the least gain is "
+            f"{two['least_gain_over_the_better_source']:+.3f} ({two['least_gain_in']})."
+        )
+    return Table("Summary", head, rows, note)
 
 
 def _measures(
     title: str,
     first: str,
-    found: Mapping[str, Mapping[str, Any]],
+    entries: Mapping[str, Mapping[str, Any]],
     spread: Mapping[str, Mapping[str, float]] = {},
 ) -> Table:
-    keys = list(
-        dict.fromkeys(
-            key for measures in found.values() for key in measures if key not in DESCRIBED
-        )
-    )
+    """A table with a row for each entry and a column for each measure that some entry has.
 
-    def cell(said: str, key: str) -> str:
-        if key not in found[said]:
-            return ""
-        deviation = spread.get(said.removesuffix(NEVER), {}).get(key)
-        return _figure(found[said][key]) + (
-            f" ± {_figure(deviation)}" if deviation is not None else ""
-        )
+    Args:
+        title: Title of the table.
+        first: Head of the first column, which names the entries.
+        entries: Per entry, its measures by full name.
+        spread: Per entry, the standard deviations of measures that are means.
+    """
+    keys: dict[str, None] = {}  # in order
+    for measures in entries.values():
+        keys |= dict.fromkeys(measures)
+    columns = [key for key in keys if key not in DESCRIBED]
 
-    rows = [[said, *(cell(said, key) for key in keys)] for said in found]
-    return Table(title, [first, *_heads(keys)], rows)
+    rows = []
+    for name, measures in entries.items():
+        deviations = spread.get(name.removesuffix(NEVER), {})
+        cells = [_cell(measures.get(key), deviations.get(key)) for key in columns]
+        rows.append([name, *cells])
+    return Table(title, [first, *_heads(columns)], rows)
+
+
+def _cell(value: float | None, deviation: float | None) -> str:
+    if value is None:
+        return ""
+    return _number(value) if deviation is None else f"{_number(value)} ± {_number(deviation)}"
 
 
 def _heads(keys: Sequence[str]) -> list[str]:
-    """Short names; those that measures share get the part of the full name that tells them apart."""
+    """Short names; those that measures share get the part of the name that tells them apart."""
     parts = {key: key.partition("[")[2].rstrip("]").split(",") for key in keys}
     heads = []
     for key in keys:
+        words = [_short(key)]
         alike = [set(parts[other]) for other in keys if _short(other) == _short(key)]
-        own = [part for part in parts[key] if part not in set.intersection(*alike)]
-        heads.append(" ".join([_short(key), *(own if len(alike) > 1 else [])]))
+        if len(alike) > 1:
+            shared = set.intersection(*alike)
+            words += [part for part in parts[key] if part not in shared]
+        heads.append(" ".join(words))
     return heads
 
 
 def _short(key: str) -> str:
-    """A measure's name in a table's head: `accuracy/joint[probe,n=9]` is joint, `cknna[shared,k=9,n=9]` is shared."""
+    """A measure's name in a table's head.
+
+    `accuracy/joint[probe,n=9]` is joint, `cknna[shared,k=9,n=9]` is shared.
+    """
     name, _, how = key.partition("[")
     return how.partition(",")[0] if name == "cknna" else name.removeprefix("accuracy/")
 
 
-def _figure(value: float | int) -> str:
+def _number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
 def terminal(results: Mapping[str, Any]) -> str:
     """The tables as aligned text."""
-    return (
-        "\n\n".join([headline(results), *("\n".join(_aligned(table)) for table in tables(results))])
-        + "\n"
-    )
+    paragraphs = [headline(results)]
+    for table in tables(results):
+        paragraphs.append("\n".join(_aligned(table)))
+    return "\n\n".join(paragraphs) + "\n"
 
 
 def _aligned(table: Table) -> Iterable[str]:
-    columns = list(zip(table.head, *table.rows, strict=True))
-    widths = [max(map(len, cells)) for cells in columns]
-    padded = [
-        [
-            cell.rjust(width) if _numeric(cells[1:]) else cell.ljust(width)
-            for cell in (cells[0], "-" * width, *cells[1:])
-        ]
-        for cells, width in zip(columns, widths, strict=True)
-    ]
+    """Lines of a table with columns of one width each, numbers to the right."""
+    padded = []
+    for head, *cells in zip(table.head, *table.rows, strict=True):
+        width = max(map(len, [head, *cells]))
+        pad = str.rjust if _numeric(cells) else str.ljust
+        padded.append([pad(cell, width) for cell in (head, "-" * width, *cells)])
+
     yield table.title
-    yield from (("  " + "  ".join(line)).rstrip() for line in zip(*padded, strict=True))
+    for line in zip(*padded, strict=True):
+        yield ("  " + "  ".join(line)).rstrip()
     if table.note:
         yield f"  {table.note}"
 
 
 def _numeric(cells: Iterable[str]) -> bool:
-    return all(
-        part.lstrip("+-").replace(".", "", 1).isdigit()
-        for cell in cells
-        for part in cell.split(" ± ")
-        if cell
-    )
+    """Whether all cells are numbers, with or without their spread, or empty."""
+    for cell in filter(None, cells):
+        for part in cell.split(" ± "):
+            if not part.lstrip("+-").replace(".", "", 1).isdigit():
+                return False
+    return True
 
 
 def markdown(results: Mapping[str, Any]) -> str:
     """The tables and where they come from, as Markdown."""
-    meta = results["meta"]
-    parts = ["# Evaluation", "", f"{headline(results)}.", ""]
+    lines = ["# Evaluation", "", f"{headline(results)}.", ""]
     for table in tables(results):
-        rule = [
-            "---:" if _numeric(cells[1:]) else "---"
-            for cells in zip(table.head, *table.rows, strict=True)
-        ]
-        parts += [
-            f"## {table.title}",
-            "",
-            *(f"| {' | '.join(row)} |" for row in (table.head, rule, *table.rows)),
-            "",
-        ]
-        parts += [table.note, ""] if table.note else []
-    versions = ", ".join(f"{name} {number}" for name, number in meta["versions"].items())
-    seen = ", ".join(f"{name} {rows:,}" for name, rows in meta["trained_on"].items())
-    parts += [
-        "## How it was measured",
-        "",
-        "Generated latents are decoded and encoded again before they are judged. Factors are read by probes fitted on",
-        "real training latents; `joint` is the share of samples with every factor right. The Frechet distance and",
-        "recall@1 are against the same samples' real latents, in the target codec's standardised space; `cycle` is the",
-        "root mean square error of source to target and back, in standard deviations of the source's latents. The full",
-        "names of the measures, with implementation and sample count, are in `metrics.json`.",
-        "",
-        f"- test: {meta['samples']} of the {meta['samples'] + meta['left_out']} samples of",
-        f"  `{meta['data']['test']['manifest']}`: those with every modality and label, up to the limit",
-        f"- training: {seen}",
-        f"- model: {', '.join(meta['model']['modalities'])}; {meta['model']['parameters']:,} parameters{_identity(meta)}",
-        f"- on: {meta['device']}, {meta['threads']} threads; {versions}",
-        f"- seconds: {', '.join(f'{part} {spent:.1f}' for part, spent in meta['seconds'].items())}",
-        "",
-    ]
-    return "\n".join(parts)
+        lines += [f"## {table.title}", ""]
+        lines += _markdown_table(table)
+        lines.append("")
+        if table.note:
+            lines += [table.note, ""]
+    return "\n".join([*lines, *_provenance(results["meta"])])
+
+
+def _markdown_table(table: Table) -> Iterable[str]:
+    rule = []
+    for _, *cells in zip(table.head, *table.rows, strict=True):
+        rule.append("---:" if _numeric(cells) else "---")
+    for row in (table.head, rule, *table.rows):
+        yield f"| {' | '.join(row)} |"
+
+
+HOW = """\
+## How it was measured
+
+Generated latents are decoded and encoded again before they are judged. Factors are read by probes fitted on
+real training latents; `joint` is the share of samples with every factor right. The Frechet distance and
+recall@1 are against the same samples' real latents, in the target codec's standardised space; `cycle` is the
+root mean square error of source to target and back, in standard deviations of the source's latents. The full
+names of the measures, with implementation and sample count, are in `metrics.json`.
+"""
+
+
+def _provenance(meta: Mapping[str, Any]) -> Iterable[str]:
+    """How and on what it was measured, in lines of Markdown."""
+    yield HOW
+
+    test = meta["data"]["test"]
+    yield f"- test: {meta['samples']} of the {meta['samples'] + meta['left_out']} samples of"
+    yield f"  `{test['manifest']}`: those with every modality and label, up to the limit"
+
+    trained_on = [f"{name} {rows:,}" for name, rows in meta["trained_on"].items()]
+    yield f"- training: {', '.join(trained_on)}"
+
+    model = meta["model"]
+    parameters = f"{model['parameters']:,} parameters"
+    yield f"- model: {', '.join(model['modalities'])}; {parameters}{_identity(meta)}"
+
+    versions = [f"{name} {number}" for name, number in meta["versions"].items()]
+    yield f"- on: {meta['device']}, {meta['threads']} threads; {', '.join(versions)}"
+
+    seconds = [f"{part} {spent:.1f}" for part, spent in meta["seconds"].items()]
+    yield f"- seconds: {', '.join(seconds)}"
+    yield ""
 
 
 def _identity(meta: Mapping[str, Any]) -> str:
-    """Which weights were measured; and, of a quick look, what was done otherwise than the run's recipe does it."""
-    model, quick_look = meta["model"], meta.get("quick_look")
-    weights = f"; step {model['step']}, weights {model['sha256']}" if "sha256" in model else ""
-    return weights + (f"\n- a quick look: {json.dumps(quick_look)}" if quick_look else "")
+    """Which weights were measured; of a quick look also the settings that differ from the run's."""
+    model = meta["model"]
+    identity = ""
+    if "sha256" in model:
+        identity += f"; step {model['step']}, weights {model['sha256']}"
+
+    quick_look = meta.get("quick_look")
+    if quick_look:
+        identity += f"\n- a quick look: {json.dumps(quick_look)}"
+    return identity
 
 
 def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Writes `metrics.json` and `metrics.md`, each beside and then renamed; a quick look has names of its own.
+    """Writes `metrics.json` and `metrics.md`, each beside and then renamed.
+
+    A quick look has names of its own.
+
+    Args:
+        results: Results of an evaluation, as `metrics.json` holds them.
+        folder: Folder of the run.
 
     Returns:
-        What was written.
+        Paths of both files.
     """
     end = suffix(results["meta"].get("quick_look", {}))
     contents = {
         f"metrics{end}.json": json.dumps(results, indent=1) + "\n",
         f"metrics{end}.md": markdown(results),
     }
+
     for name, content in contents.items():
         with replacing(folder / name) as partial:
             partial.write_text(content, encoding="utf-8")
@@ -328,14 +398,17 @@ LONGEST = 100  # characters of what tells a quick look's files from others
 
 
 def suffix(quick_look: Mapping[str, Any]) -> str:
-    """What the names of a quick look's files end in, such as `-limit=20,steps=4`; nothing for the evaluation of a run.
+    """What the names of a quick look's files end in, such as `-limit=20,steps=4`.
 
     Args:
-        quick_look: what was done otherwise than the run's own recipe does it, by setting.
+        quick_look: Settings that differ from those of the run's own recipe; empty for the
+            evaluation of a run, whose names end in nothing.
     """
-    end = ",".join(
-        f"{name.rpartition('.')[2]}={_word(value)}" for name, value in quick_look.items()
-    )
+    settings = []
+    for name, value in quick_look.items():
+        settings.append(f"{name.rpartition('.')[2]}={_word(value)}")
+
+    end = ",".join(settings)
     if len(end) > LONGEST:
         end = f"{end[:LONGEST]}~{_hash(end)}"
     return f"-{end}" if end else ""
@@ -347,10 +420,12 @@ def _word(value: Any) -> str:
         return "+".join(map(_word, value)) or "none"
     if isinstance(value, Mapping):  # a class and its arguments
         name = str(value.get("class_path", "")).rpartition(".")[2]
-        return name + f"~{_hash(json.dumps(value, sort_keys=True))}" * bool(
-            value.get("init_args") or not name
-        )
-    return re.sub(r"[^\w.+-]+", "_", "none" if value is None else str(value)).strip("._") or "none"
+        if name and not value.get("init_args"):
+            return name
+        return f"{name}~{_hash(json.dumps(value, sort_keys=True))}"
+
+    word = "none" if value is None else str(value)
+    return re.sub(r"[^\w.+-]+", "_", word).strip("._") or "none"
 
 
 def _hash(words: str) -> str:
