@@ -1,4 +1,4 @@
-"""The gallery: a picture whose rows are source samples and whose columns are what was generated from each of them."""
+"""The gallery: a picture with a row for each source sample, a column for each target."""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,14 +12,20 @@ from flowbind.files import replacing
 Preview = Image.Image | str  # a picture, or words that stand for themselves
 
 WIDTH = 1200  # pixels: a README's width on a dense screen
-MARGIN, GAP = 24, 12
-PAD, BORDER = 12, 4  # around words, and around a picture
-HEAD, FOOT = 58, 52  # height of the head and of the legend
+MARGIN = 24
+GAP = 12
+PAD = 12  # around words
+BORDER = 4  # around a picture
+HEAD = 58  # height of the head
+FOOT = 52  # height of the legend
 SHAPE = 0.72  # height of a cell, as a share of its width
 STRIP = 24  # height of a row's line of words
 SMALL, PLAIN, LARGE = 14, 17, 20  # sizes of type
 PAPER, CARD, INK, FAINT = "#ffffff", "#f4f5f7", "#1c2026", "#6b7480"
+FRAME = "#d5d9de"
 UNSEEN = "#e0761b"  # frame of what was never seen together in training
+
+Box = tuple[int, int, int, int]  # left, top, right and bottom, in pixels
 
 
 @dataclass(frozen=True)
@@ -27,19 +33,19 @@ class Row:
     """One source sample.
 
     Attributes:
-        source: the modality it is given in.
-        id: of the sample.
-        labels: of the sample, in words; may be empty.
-        real: the source itself.
-        made: what was generated, per modality; a cell without it stays empty.
-        unpaired: modalities never seen together with the source in training.
+        source: Modality it is given in.
+        id: Identifier of the sample.
+        labels: The sample's labels, in words; may be empty.
+        real: The source itself.
+        generated: What was generated, per modality; a cell without it stays empty.
+        unpaired: Modalities never seen together with the source in training.
     """
 
     source: str
     id: str
     labels: str
     real: Preview
-    made: Mapping[str, Preview]
+    generated: Mapping[str, Preview]
     unpaired: AbstractSet[str]
 
 
@@ -47,41 +53,43 @@ def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Im
     """Draws the gallery: the sources in the first column, then one column for each of `names`.
 
     Args:
-        rows: from top to bottom.
-        names: modalities, from left to right.
-        width: of the picture, in pixels.
+        rows: Rows from top to bottom.
+        names: Modalities from left to right.
+        width: Width of the picture, in pixels.
     """
+    # The gap after the first column is twice as wide.
     columns = len(names) + 1
-    cell = (
-        width - 2 * MARGIN - GAP * columns
-    ) // columns  # the gap after the first column is twice as wide
+    cell = (width - 2 * MARGIN - GAP * columns) // columns
     height = round(cell * SHAPE)
     step = STRIP + height + GAP
+    lefts = [MARGIN]
+    for number in range(len(names)):
+        lefts.append(MARGIN + cell + 2 * GAP + number * (cell + GAP))
+
     picture = Image.new("RGB", (width, HEAD + step * len(rows) + FOOT), PAPER)
     draw = ImageDraw.Draw(picture)
-    lefts = [MARGIN] + [MARGIN + cell + 2 * GAP + i * (cell + GAP) for i in range(len(names))]
-    for left, title in zip(lefts, ["source", *(f"to {name}" for name in names)], strict=True):
-        draw.text(
-            (left, HEAD - MARGIN // 2), title, fill=INK, font=_font(LARGE, title), anchor="ls"
-        )
+    titles = ["source", *(f"to {name}" for name in names)]
+    for left, title in zip(lefts, titles, strict=True):
+        _write(draw, (left, HEAD - MARGIN // 2), title, INK, LARGE, anchor="ls")
+
     for number, row in enumerate(rows):
         top = HEAD + number * step
         words = " · ".join(filter(None, [row.source, row.labels, row.id]))
-        draw.text(
-            (MARGIN, top + STRIP // 2), words, fill=FAINT, font=_font(SMALL, words), anchor="lm"
-        )
-        for left, name in zip(lefts, [None, *names], strict=True):
+        _write(draw, (MARGIN, top + STRIP // 2), words, FAINT, SMALL)
+
+        previews = [row.real, *(row.generated.get(name, "") for name in names)]
+        for left, name, preview in zip(lefts, [None, *names], previews, strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
-            _put(picture, box, row.real if name is None else row.made.get(name, ""))
-            frame, weight = (UNSEEN, 3) if name in row.unpaired else ("#d5d9de", 1)
+            _put(picture, box, preview)
+            frame, weight = (UNSEEN, 3) if name in row.unpaired else (FRAME, 1)
             draw.rounded_rectangle(box, radius=6, outline=frame, width=weight)
+
     if any(row.unpaired for row in rows):
-        base = picture.height - FOOT // 2
-        draw.rounded_rectangle(
-            (MARGIN, base - 9, MARGIN + 26, base + 9), radius=4, outline=UNSEEN, width=3
-        )
+        middle = picture.height - FOOT // 2
+        sample = (MARGIN, middle - 9, MARGIN + 26, middle + 9)
+        draw.rounded_rectangle(sample, radius=4, outline=UNSEEN, width=3)
         words = "never seen together with the source in training"
-        draw.text((MARGIN + 36, base), words, fill=INK, font=_font(PLAIN, words), anchor="lm")
+        _write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
     return picture
 
 
@@ -91,35 +99,70 @@ def save(picture: Image.Image, path: Path) -> None:
         picture.save(partial, format="PNG", optimize=True)
 
 
-def _put(picture: Image.Image, box: tuple[int, int, int, int], shown: Preview) -> None:
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[int, int],
+    words: str,
+    fill: str,
+    size: int,
+    anchor: str = "lm",
+) -> None:
+    draw.text(place, words, fill=fill, font=_font(size, words), anchor=anchor)
+
+
+def _put(picture: Image.Image, box: Box, preview: Preview) -> None:
     """Fills a cell: a picture as large as it fits, words wrapped and centred."""
-    left, top, right, bottom = box
     draw = ImageDraw.Draw(picture)
     draw.rounded_rectangle(box, radius=6, fill=CARD)
-    if isinstance(shown, str):
-        middle = (left + right) // 2, (top + bottom) // 2
-        size, words = _fit(shown, right - left - 2 * PAD, bottom - top - 2 * PAD)
-        draw.text(
-            middle, words, fill=INK, font=_font(size, words), anchor="mm", align="center", spacing=5
-        )
-        return
-    shown = shown.convert("RGB")
-    scale = min(
-        (right - left - 2 * BORDER) / shown.width, (bottom - top - 2 * BORDER) / shown.height
+    if isinstance(preview, str):
+        _put_words(draw, box, preview)
+    else:
+        _put_picture(picture, box, preview.convert("RGB"))
+
+
+def _put_words(draw: ImageDraw.ImageDraw, box: Box, words: str) -> None:
+    left, top, right, bottom = box
+    size, wrapped = _fit(words, right - left - 2 * PAD, bottom - top - 2 * PAD)
+    draw.text(
+        ((left + right) // 2, (top + bottom) // 2),
+        wrapped,
+        fill=INK,
+        font=_font(size, wrapped),
+        anchor="mm",
+        align="center",
+        spacing=5,
     )
-    size = max(round(shown.width * scale), 1), max(round(shown.height * scale), 1)
-    shown = shown.resize(size, Image.Resampling.LANCZOS)
-    picture.paste(shown, ((left + right - size[0]) // 2, (top + bottom - size[1]) // 2))
+
+
+def _put_picture(picture: Image.Image, box: Box, preview: Image.Image) -> None:
+    left, top, right, bottom = box
+    across = (right - left - 2 * BORDER) / preview.width
+    down = (bottom - top - 2 * BORDER) / preview.height
+    scale = min(across, down)
+
+    width = max(round(preview.width * scale), 1)
+    height = max(round(preview.height * scale), 1)
+    resized = preview.resize((width, height), Image.Resampling.LANCZOS)
+    picture.paste(resized, ((left + right - width) // 2, (top + bottom - height) // 2))
 
 
 def _fit(words: str, width: int, height: int) -> tuple[int, str]:
-    """The largest size of type at which words fit, and the words with line breaks; cut short at the smallest size."""
+    """The largest size of type at which words fit a cell, and the words with line breaks.
+
+    At the smallest size they are cut short.
+
+    Args:
+        words: Words to fit.
+        width: Width of the room for them, in pixels.
+        height: Height of the room for them, in pixels.
+    """
     for size in range(LARGE, SMALL - 1, -1):
         font = _font(size, words)
         lines = _wrap(words, font, width)
         room = height // (size + 5)
         if len(lines) <= room:
             return size, "\n".join(lines)
+
     return size, "\n".join([*lines[: room - 1], lines[room - 1][:-1] + "..."])
 
 
@@ -131,6 +174,7 @@ def _wrap(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
         if font.getlength(longer) <= width:
             lines[-1] = longer
             continue
+
         if lines[-1]:
             lines.append("")
         for letter in word:
@@ -141,7 +185,7 @@ def _wrap(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
 
 
 def _font(size: int, words: str) -> ImageFont.FreeTypeFont:
-    """Pillow's own font; for what it has no letters for, a system's DejaVu Sans where there is one."""
+    """Pillow's own font; for letters that it lacks, a system's DejaVu Sans where there is one."""
     if not words.replace("·", "").isascii():
         try:
             return ImageFont.truetype("DejaVuSans.ttf", size)

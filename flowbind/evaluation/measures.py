@@ -1,6 +1,6 @@
-"""The measures of an evaluation, by full name: how each was computed, and over how many samples. Pure functions.
+"""The measures of an evaluation, by full name: how each was computed, over how many samples.
 
-Shapes: n test samples, F labelled factors, * the axes of a latent.
+Pure functions. Shapes: n test samples, F labelled factors, * the axes of a latent.
 """
 
 from collections.abc import Collection
@@ -14,23 +14,32 @@ from flowbind.metrics.retrieval import recall_at_1
 
 
 def accuracies(
-    probe: Probe, x: Tensor, labels: Tensor, factors: Collection[str]
+    probe: Probe,
+    x: Tensor,
+    labels: Tensor,
+    factors: Collection[str],
 ) -> dict[str, float]:
-    """The share of samples whose factors a probe reads rightly: of each factor, and of all together.
+    """Shares of samples, in [0, 1], whose factors a probe reads rightly: of each, and of all.
 
     Args:
-        probe: fitted on real latents of the modality.
-        x: standardised latents, with shape (n, *).
-        labels: classes, with shape (n, F).
-        factors: their names.
+        probe: Probe fitted on real latents of the modality.
+        x: Standardised latents, with shape (n, *).
+        labels: Classes, with shape (n, F).
+        factors: Names of the factors, F of them.
     """
     each, joint = accuracy(probe(x), labels)
-    named = {**dict(zip(factors, each.tolist(), strict=True)), "joint": joint}
-    return {f"accuracy/{factor}[probe,n={len(x)}]": value for factor, value in named.items()}
+    shares = dict(zip(factors, each.tolist(), strict=True))
+    shares["joint"] = joint
+    return {f"accuracy/{factor}[probe,n={len(x)}]": share for factor, share in shares.items()}
 
 
 def likeness(x: Tensor, real: Tensor) -> dict[str, float]:
-    """How standardised latents of what was generated compare with the same samples' real ones, with shape (n, *) each."""
+    """How latents of what was generated compare with the same samples' real ones.
+
+    Args:
+        x: Standardised latents of what was generated, with shape (n, *).
+        real: Standardised latents of the same samples, with shape (n, *).
+    """
     return {
         f"frechet[codec,n={len(x)}]": frechet(x, real),
         f"recall@1[codec,n={len(x)}]": recall_at_1(x, real),
@@ -38,21 +47,35 @@ def likeness(x: Tensor, real: Tensor) -> dict[str, float]:
 
 
 def same_ids(x: Tensor, real: Tensor) -> dict[str, float]:
-    """The share of positions at which ids are those of the same samples' real ones, with shape (n, L) each."""
-    return {f"same[ids,n={len(x)}]": (x == real).double().mean().item()}
+    """The share of positions, in [0, 1], at which ids are those of the same samples' real ones.
+
+    Args:
+        x: Ids of what was generated, with shape (n, L).
+        real: Ids of the same samples, with shape (n, L).
+    """
+    same = (x == real).double()
+    return {f"same[ids,n={len(x)}]": same.mean().item()}
 
 
 def cycle(errors: Tensor) -> dict[str, float]:
-    """The way there and back: root mean square of each sample's squared errors, with shape (n,)."""
-    return {f"cycle[rms,n={len(errors)}]": errors.mean().sqrt().item()}
+    """The root mean square error of the way there and back.
+
+    Args:
+        errors: Mean squared error of each sample, with shape (n,).
+    """
+    mean = errors.mean()
+    return {f"cycle[rms,n={len(errors)}]": mean.sqrt().item()}
 
 
-def alignment(states: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor]) -> dict[str, float]:
+def alignment(
+    states: tuple[Tensor, Tensor],
+    latents: tuple[Tensor, Tensor],
+) -> dict[str, float]:
     """How well two modalities' spaces agree on nearest neighbours.
 
     Args:
-        states: where the flows of both begin, with shape (n, *) each.
-        latents: the codecs' standardised ones, with shape (n, *) each.
+        states: Where the flows of both begin, with shape (n, *) each.
+        latents: Standardised codec latents of both, with shape (n, *) each.
     """
     count = len(latents[0])
     k = min(NEIGHBOURS, count - 1)
@@ -63,5 +86,9 @@ def alignment(states: tuple[Tensor, Tensor], latents: tuple[Tensor, Tensor]) -> 
 
 
 def means(values: dict[str, Tensor]) -> dict[str, float]:
-    """A method's own figures on real latents: the mean of each over its samples, with shape (n,)."""
+    """Means of a method's own measures on real latents.
+
+    Args:
+        values: Per measure, its value on each sample, with shape (n,).
+    """
     return {f"{name}[n={len(x)}]": x.mean().item() for name, x in values.items()}

@@ -19,16 +19,20 @@ def describe_model(model: Model, names: Sequence[str]) -> dict[str, Any]:
     """What was judged.
 
     Args:
-        model: whose it is.
-        names: of the modalities that were judged.
+        model: Model that was judged.
+        names: Modalities that were judged.
     """
-    settings = {key: x for key, x in model.method.arguments().items() if key != "modalities"}
+    settings = {}
+    for name, value in model.method.arguments().items():
+        if name != "modalities":
+            settings[name] = as_json(value)
+
     return {
         "sampling": asdict(model.sampling),
         "model": {
             "modalities": list(names),
             "method": type(model.method).__name__,
-            "settings": {key: as_json(value) for key, value in settings.items()},
+            "settings": settings,
             "parameters": sum(p.numel() for p in model.networks.parameters()),
         },
         "codecs": {name: m.codec.fingerprint() for name, m in model.modalities.items()},
@@ -36,29 +40,48 @@ def describe_model(model: Model, names: Sequence[str]) -> dict[str, Any]:
 
 
 def describe_data(train: LatentStore, test: LatentStore) -> dict[str, Any]:
-    """What it was trained and tested on."""
+    """What it was trained and tested on.
+
+    Args:
+        train: Latents of the training samples.
+        test: Latents of the test samples.
+    """
     return {
         "data": {
-            split: {
-                "manifest": store.source,
-                "sha256": store.source_sha256,
-                "samples": store.rows,
-            }
-            for split, store in (("train", train), ("test", test))
+            "train": _describe_store(train),
+            "test": _describe_store(test),
         },
         "trained_on": {"+".join(stratum.modalities): stratum.rows for stratum in train.strata},
     }
 
 
-def describe_machine(device: torch.device, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Where it was measured, with what, and how long each part took."""
-    on_gpu = device.type == "cuda"
-    versions = {name: version(name) for name in LIBRARIES}
+def _describe_store(store: LatentStore) -> dict[str, Any]:
     return {
-        "device": torch.cuda.get_device_name(device)
-        if on_gpu
-        else f"{device.type} {platform.machine()}",
+        "manifest": store.source,
+        "sha256": store.source_sha256,
+        "samples": store.rows,
+    }
+
+
+def describe_machine(device: torch.device, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """Where it was measured, with what, and how long each part took.
+
+    Args:
+        device: Device that the model ran on.
+        seconds: Seconds of each part.
+    """
+    if device.type == "cuda":
+        device_name = torch.cuda.get_device_name(device)
+    else:
+        device_name = f"{device.type} {platform.machine()}"
+
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        versions[library] = version(library)
+
+    return {
+        "device": device_name,
         "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": versions,
         "seconds": {part: round(spent, 2) for part, spent in seconds.items()},
     }
