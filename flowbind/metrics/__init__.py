@@ -1,1 +1,4 @@
-"""What a model is judged by, one measure a file: pure functions on tensors, a seed for what is random."""
+"""What a model is judged by, one measure a file: pure functions on tensors.
+
+What is random takes a seed.
+"""

@@ -5,26 +5,36 @@ from torch import Tensor
 
 
 def frechet(a: Tensor, b: Tensor) -> float:
-    """Squared Frechet (2-Wasserstein) distance of the Gaussians with the samples' means and covariances.
+    """Squared Frechet (2-Wasserstein) distance of Gaussians with the sets' means and covariances.
 
-    `|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))` (Dowson and Landau, 1982; on features of generated samples:
-    Heusel et al., 2017). The trace of the root is the sum of the singular values of `C_a^(1/2) C_b^(1/2)`, which is
-    real and exact however few the samples. The estimate falls with the number of samples, so a figure must name it.
+        |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+    (Dowson and Landau, 1982; on features of generated samples: Heusel et al., 2017). The trace of
+    the root is the sum of the singular values of `C_a^(1/2) C_b^(1/2)`, which is real and exact
+    however few the samples. The estimate falls with the number of samples, so a result must name
+    it.
 
     Args:
-        a: with shape (n, *), n at least 2.
-        b: with shape (m, *), m at least 2.
+        a: Samples of one set, with shape (n, *), n at least 2.
+        b: Samples of the other set, with shape (m, *), m at least 2.
+
+    Returns:
+        The squared distance, at least 0, in the unit of the samples squared.
     """
-    a, b = a.flatten(1).double(), b.flatten(1).double()
-    roots = _root(a.T.cov().reshape(a.shape[1], -1)), _root(b.T.cov().reshape(b.shape[1], -1))
-    spread = (
-        sum(root.square().sum() for root in roots)
-        - 2 * torch.linalg.svdvals(roots[0] @ roots[1]).sum()
-    )
-    return ((a.mean(0) - b.mean(0)).square().sum() + spread).clamp(min=0).item()
+    a = a.flatten(1).double()
+    b = b.flatten(1).double()
+    root_a = _root_of_covariance(a)
+    root_b = _root_of_covariance(b)
+
+    means = (a.mean(0) - b.mean(0)).square().sum()
+    traces = root_a.square().sum() + root_b.square().sum()
+    joint = torch.linalg.svdvals(root_a @ root_b).sum()
+    return (means + (traces - 2 * joint)).clamp(min=0).item()
 
 
-def _root(covariance: Tensor) -> Tensor:
-    """The symmetric root of a covariance; rounding may have left eigenvalues a little below 0."""
+def _root_of_covariance(x: Tensor) -> Tensor:
+    """The symmetric root of the covariance of samples with shape (n, F), with shape (F, F)."""
+    covariance = x.T.cov().reshape(x.shape[1], -1)  # of a single feature cov is a scalar
     values, vectors = torch.linalg.eigh(covariance)
+    # Rounding may have left eigenvalues a little below 0.
     return vectors * values.clamp(min=0).sqrt() @ vectors.T

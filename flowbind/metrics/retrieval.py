@@ -5,17 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def recall_at_1(made: Tensor, real: Tensor) -> float:
-    """Share of rows i whose cosine similarity `<made_i, real_j> / (|made_i| |real_j|)` is greatest at j = i.
+def recall_at_1(generated: Tensor, real: Tensor) -> float:
+    """Share of rows i, in [0, 1], whose generated latent is nearest to the real one at j = i.
+
+    Nearest is where the cosine `<x_i, real_j> / (|x_i| |real_j|)` is greatest, with generated x.
 
     Args:
-        made: standardised latents, with shape (n, *).
-        real: standardised latents of the same samples, with shape (n, *).
+        generated: Standardised latents, with shape (n, *).
+        real: Standardised latents of the same samples, with shape (n, *).
     """
-    similarity = (
-        F.normalize(made.flatten(1).double(), dim=1)
-        @ F.normalize(real.flatten(1).double(), dim=1).T
-    )
-    return (
-        (similarity.argmax(1) == torch.arange(len(made), device=made.device)).double().mean().item()
-    )
+    x = F.normalize(generated.flatten(1).double(), dim=1)
+    y = F.normalize(real.flatten(1).double(), dim=1)
+    nearest = (x @ y.T).argmax(1)
+
+    is_own = nearest == torch.arange(len(x), device=x.device)
+    return is_own.double().mean().item()
