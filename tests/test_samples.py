@@ -153,6 +153,7 @@ def test_one_sample_may_stand_alone(folder, tmp_path):
         ({"variety": float("nan")}, "variety must be a number, at least 0, not nan"),
         ({"variety": -1.0}, "variety must be"),
         ({"variety": "0.5"}, "variety must be a number"),
+        ({"steps": None}, "steps must be a whole number"),
         ({"seed": 1.5}, "seed must be an integer, not 1.5"),
         ({"seed": "1"}, "seed must be an integer, not '1'"),
         ({"first": None}, "first must be an integer, not None"),

@@ -44,7 +44,8 @@ class FlowBindSampling:
         for name in ("steps", "source_steps"):
             value = getattr(self, name)
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-            if value is not None and not (is_whole and value >= 1):
+            is_left_open = value is None and name == "source_steps"
+            if not is_left_open and not (is_whole and value >= 1):
                 raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
         if self.solver not in SOLVERS:
             raise ValueError(f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}")
