@@ -23,7 +23,7 @@ from flowbind.component import Component, move
 from flowbind.errors import last_line
 from flowbind.files import WEIGHTS, check_regular, digest, read_json
 from flowbind.libraries import require
-from flowbind.padding import padded
+from flowbind.padding import in_blocks
 
 CHUNK = 256  # raw samples held while training inputs are made of them
 PROMISED = "reconstruction_error_p95"  # key of the file that tells what weights promise
@@ -189,11 +189,13 @@ class NeuralCodec(Codec):
                 f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
             )
         check_regular(self.file, WEIGHTS)
-        with torch.device("meta"), _Undrawn():
-            net = self.build()
         try:
-            state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
-            net.load_state_dict(state, assign=True)
+            # Weights made in inference mode, in which a codec works, could not be moved and used.
+            with torch.inference_mode(False):
+                with torch.device("meta"), _Undrawn():
+                    net = self.build()
+                state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
+                net.load_state_dict(state, assign=True)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(
                 f"{self.file}: these are not weights of the codec {type(self).__name__} ({last_line(error)})"
@@ -207,13 +209,11 @@ class NeuralCodec(Codec):
 
     @torch.inference_mode()
     def encode(self, raws: Sequence[Any]) -> Tensor:
-        inputs = self.prepare(raws).to(self.device)
-        return self.net.encode(padded(inputs))[: len(inputs)]
+        return in_blocks(self.net.encode, self.prepare(raws).to(self.device))
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
-        outputs = self.net.decode(padded(latents.to(self.device, torch.float32)))
-        return self.finish(outputs[: len(latents)])
+        return self.finish(in_blocks(self.net.decode, latents.to(self.device, torch.float32)))
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}

@@ -1,18 +1,38 @@
-"""Rows padded to whole blocks, so that a sample comes out the same alone and in a batch.
+"""Rows computed in whole blocks, so that a sample comes out the same alone and in a batch.
 
-Libraries multiply a few rows by other kernels than many, which add in another order: float32 results then differ by some
-1e-6, and a flow makes that ten times as much. From a block on, rows are computed alike whatever their number.
+Libraries multiply a few rows by other kernels than many, which add in another order: float32
+results then differ by some 1e-6, and a flow makes that ten times as much. On a processor rows are
+computed alike from a block on, whatever their number; on a GPU only where their number is the same.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-BLOCK = 16  # rows; 4 a thread are enough for MKL on two threads, and 16 cost no more than reading the weights does
+BLOCK = 16  # rows; 4 a thread are enough for MKL, and 16 cost no more than reading the weights does
+GPU_BLOCK = 256  # more make one sample slow, fewer make many slow (docs/performance.md)
 
 
-def padded(x: Tensor) -> Tensor:
-    """Rows, with shape (n, *), and the last one again, up to a multiple of `BLOCK`; no row stays none."""
-    missing = -len(x) % BLOCK
+def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What a function makes of rows: of all at once on a processor, else of `GPU_BLOCK` at once.
+
+    Args:
+        compute: a function of any number of rows, row by row: (n, *) -> (n, *).
+        x: with shape (n, *).
+    """
+    if x.device.type == "cpu":
+        return compute(padded(x))[: len(x)]
+
+    # Convolutions of float32 are rounded to TF32 by default, unlike products of matrices.
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        parts = [compute(padded(part, GPU_BLOCK)) for part in x.split(GPU_BLOCK)]
+    return torch.cat(parts)[: len(x)]
+
+
+def padded(x: Tensor, block: int = BLOCK) -> Tensor:
+    """Rows, with shape (n, *), and the last again, up to a multiple of `block`; none stays none."""
+    missing = -len(x) % block
     if missing == 0:  # which is so for no row
         return x
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])

@@ -138,12 +138,32 @@ def test_generation_averages_the_sources_latents():
     """Three sources of B requests: estimate s * B + b is source s's latent of request b, and all are kept."""
     sources, requests = 3, 4
     ends = torch.randn(sources, requests, 5)
-    links = Links(torch.arange(requests).repeat(sources), torch.arange(sources * requests))
+    order = torch.arange(sources * requests).reshape(sources, requests).T.flatten()
+    links = Links(torch.arange(requests).repeat_interleave(sources), order)
     mean, count = fuse(
         ends.flatten(0, 1), links, torch.ones(sources * requests, dtype=torch.bool), requests
     )
     torch.testing.assert_close(mean, ends.mean(dim=0))
     assert (count == sources).all()
+
+
+def test_a_sum_has_one_order_however_many_threads():
+    """Samples of four modalities: forward and backward give the same bits again."""
+    links, rows = linked(list(range(500)) * 4)
+    kept = keep(links, rows, *draws(links, rows), 0.5, 0.5)
+    estimates, weights = torch.randn(2, rows, 64).unbind()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = []
+        for _ in range(5):
+            learnt = estimates.clone().requires_grad_()
+            mean = fuse(learnt, links, kept, rows).mean
+            (mean * weights).sum().backward()
+            found.append(torch.cat([mean.detach(), learnt.grad]))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(again, found[0]) for again in found)
 
 
 def test_one_source_is_passed_on_unchanged():

@@ -512,6 +512,13 @@ def test_a_neural_codec_takes_its_weights_on_first_use(weights):
     assert not any(parameter.requires_grad for parameter in codec.net.parameters())
 
 
+def test_a_neural_codec_that_was_used_can_be_moved(weights):
+    """Weights made in the inference mode of encoding would be of no use on another device."""
+    codec = LinearCodec(str(weights))
+    codec.encode([torch.ones(3)])
+    assert not any(tensor.is_inference() for tensor in codec.net.state_dict().values())
+
+
 WRONG = {
     "another shape": safetensors({"map.weight": torch.eye(3)}),
     "other names": safetensors({"map.bias": torch.eye(2)}),

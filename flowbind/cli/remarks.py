@@ -26,6 +26,7 @@ CHATTY = (
     "call",
     "callback_connector",
     "checkpoint_connector",
+    "cuda",
     "distributed",
     "fit_loop",
     "logger_connector",

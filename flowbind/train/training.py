@@ -218,8 +218,9 @@ class Training(Watched):
 
     def on_validation_epoch_end(self) -> None:
         totals = self._sum_over_devices(torch.stack(list(self.totals.values()))).cpu()
+        # Logging reduces them over devices once more, and NCCL takes tensors of a GPU alone.
         means = {
-            name: (total / rows).float()
+            name: (total / rows).float().to(self.device)
             for name, (total, rows) in zip(self.totals, totals, strict=True)
             if rows
         }

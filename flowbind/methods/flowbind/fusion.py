@@ -58,12 +58,9 @@ def fuse(estimates: Tensor, links: Links, kept: Tensor, rows: int) -> Fused:
     """
     count = _sum(kept.to(estimates.dtype), links, rows)
     share = kept.to(estimates.dtype) / count[links.target]
-    return Fused(
-        _sum(
-            estimates[links.estimate] * share.reshape(-1, *[1] * (estimates.ndim - 1)), links, rows
-        ),
-        count,
-    )
+    # Its gradient is summed in one order, unlike that of plain indexing.
+    linked = F.embedding(links.estimate, estimates.flatten(1)) * share[:, None]
+    return Fused(_sum(linked, links, rows).reshape(rows, *estimates.shape[1:]), count)
 
 
 def normalize(z: Tensor) -> Tensor:
@@ -77,6 +74,7 @@ def add_noise(mean: Tensor, count: Tensor, noise: Tensor, variance: float) -> Te
 
 
 def _sum(values: Tensor, links: Links, rows: int) -> Tensor:
-    return torch.zeros(rows, *values.shape[1:], dtype=values.dtype, device=values.device).index_add(
-        0, links.target, values
-    )
+    """The sum of each row's links, in their order: `index_add` takes any order on a GPU."""
+    ones = torch.ones_like(links.target)
+    lengths = ones.new_zeros(rows).index_add(0, links.target, ones)
+    return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)

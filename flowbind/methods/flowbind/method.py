@@ -19,7 +19,7 @@ from flowbind.methods.flowbind.fusion import add_noise
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
-from flowbind.padding import padded
+from flowbind.padding import in_blocks
 from flowbind.registry import nearest
 
 
@@ -202,8 +202,9 @@ def flow(
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return drift(x.to(precision), t.to(precision)).to(exact)
 
-    rows = integrate(velocity, padded(x.to(exact)), start, stop, steps, solver)
-    return rows[: len(x)]
+    return in_blocks(
+        lambda rows: integrate(velocity, rows, start, stop, steps, solver), x.to(exact)
+    )
 
 
 def check_shapes(modalities: Mapping[str, Modality]) -> None:
