@@ -5,7 +5,8 @@ results then differ by some 1e-6, and a flow makes that ten times as much. On a 
 computed alike from a block on, whatever their number; on a GPU only where their number is the same.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -24,10 +25,24 @@ def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if x.device.type == "cpu":
         return compute(padded(x))[: len(x)]
 
-    # Convolutions of float32 are rounded to TF32 by default, unlike products of matrices.
-    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+    with _exact_convolutions():
         parts = [compute(padded(part, GPU_BLOCK)) for part in x.split(GPU_BLOCK)]
     return torch.cat(parts)[: len(x)]
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """A block in which cuDNN rounds convolutions of float32 as it should, and the same every time.
+
+    By default it rounds them to TF32, unlike products of matrices.
+    """
+    cudnn = torch.backends.cudnn
+    before = cudnn.conv.fp32_precision, cudnn.deterministic
+    cudnn.conv.fp32_precision, cudnn.deterministic = "ieee", True
+    try:
+        yield
+    finally:
+        cudnn.conv.fp32_precision, cudnn.deterministic = before
 
 
 def padded(x: Tensor, block: int = BLOCK) -> Tensor:

@@ -11,6 +11,7 @@ from flowbind_text import Text
 from flowbind.data.manifest import Manifest
 from flowbind.flow.solver import SOLVERS
 from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.padding import GPU_BLOCK, in_blocks
 from tests.released import make_model
 
 ONES = (0, 7, 39)
@@ -84,6 +85,26 @@ def test_decoding(model, latents):
                 torch.testing.assert_close(
                     alone, together[one], rtol=0, atol=1e-6 * together[one].abs().max().item()
                 )
+
+
+@pytest.mark.parametrize("precision", ["tf32", "ieee"])
+def test_blocks_leave_the_precision_of_convolutions_as_it_was(precision):
+    """Blocks are a GPU's, for which any device but a processor may stand."""
+    conv = torch.backends.cudnn.conv
+    before, conv.fp32_precision = conv.fp32_precision, precision
+    seen = []
+
+    def compute(rows):
+        seen.append((len(rows), conv.fp32_precision))
+        return rows
+
+    x = torch.empty(GPU_BLOCK + 1, 3, device="meta")
+    try:
+        assert in_blocks(compute, x).shape == x.shape
+        assert seen == [(GPU_BLOCK, "ieee")] * 2
+        assert conv.fp32_precision == precision
+    finally:
+        conv.fp32_precision = before
 
 
 def test_parts_of_a_list_are_the_list(model, sources):
