@@ -23,11 +23,12 @@ from plan import FREQUENCIES, W, drift_weights, optimizer_bytes, step_flops
 from torch import nn
 
 from flowbind.batch import Batch
-from flowbind.flows import Flows
 from flowbind.generation import Model
-from flowbind.nets import DriftConfig, HeadConfig
-from flowbind.objective import Draws, ObjectiveConfig, losses
-from flowbind.train.average import EVERY, follow
+from flowbind.method import Networks
+from flowbind.methods.flowbind import FlowBind
+from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
+from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.train.ema import EVERY, follow
 
 NAMES, SAMPLES, STEPS = ("a", "b", "c"), 1024, 200_000
 PAIRS = {"a": (0, 1), "b": (0, 2), "c": (1, 2)}  # which of the three pairings have each modality
@@ -116,7 +117,7 @@ class Training:
         self.device, self.variant, self.count = device, variant, 0
         modalities = {name: Noise(NoiseCodec(width)) for name in NAMES}
         with device:
-            self.flows = Flows(modalities, drift, head)
+            self.flows = FlowBind(modalities, drift, head).build()
         self.average = copy.deepcopy(self.flows).requires_grad_(False)
         self.optimizer = torch.optim.Adam(self.flows.parameters(), lr=1e-4, fused=True)
         self.config = ObjectiveConfig(times=variant.times)
@@ -194,15 +195,16 @@ def measure_generation(
     """Prints a table: translation from one source to one target by the flows alone."""
     modalities = {name: Noise(NoiseCodec(width)) for name in NAMES}
     with device:
-        flows = Flows(modalities, drift, head).eval().requires_grad_(False)
-    model = Model(modalities, flows, drift, head, ObjectiveConfig())
+        method = FlowBind(modalities, drift, head)
+        networks = Networks(method).eval().requires_grad_(False)
+    model = Model(method, networks)
     print(
         "| generation, 10 Euler steps a leg | batch | ms | samples/s |\n|---|---|---|---|",
         flush=True,
     )
     for name, allowed in (("float32", False), ("TF32", True), ("bfloat16", False)):
         if name == "bfloat16":
-            flows.bfloat16()
+            networks.bfloat16()
         for rows in (1, 16, 1024):
             x = {"a": torch.randn(rows, width, device=device)}
             with tf32(allowed):

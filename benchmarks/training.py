@@ -22,7 +22,8 @@ import torch
 from lightning.pytorch.profilers import Profiler
 from noise import NoiseCodec
 
-from flowbind.store import LINE, finish_store, write_shard
+from flowbind.data.shard import LINE, write_shard
+from flowbind.data.store import finish_store
 
 ROOT = Path(__file__).parents[1]
 # Of arXiv 2512.15420: LAION-COCO and Flickr30k, VGGSound, AudioCaps.
@@ -37,7 +38,7 @@ model:
       text: {{class_path: noise.Noise}}
       image: {{class_path: noise.Noise}}
       audio: {{class_path: noise.Noise}}
-    evaluation: {{metrics: []}}
+evaluation: {{metrics: []}}
 data:
   init_args:
     manifests: {{train: {folder}/train.jsonl, val: {folder}/val.jsonl, test: {folder}/val.jsonl}}
