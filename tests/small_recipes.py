@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from lightning.pytorch import Callback
 from safetensors.torch import save_file
 
@@ -20,16 +19,10 @@ from flowbind.cli.recipe import build
 from flowbind.data.shard import LINE, write_shard
 from flowbind.data.store import finish_store
 from flowbind.files import digest
+from tests import recipes
+from tests.recipes import BASES, CODECS, MODELS, RECIPES
 from tests.tiny_audio import save_clap
 from tests.tiny_text import save_encoder, save_gemma
-
-RECIPES = Path(__file__).parents[1] / "recipes"
-MODELS = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-CODECS = sorted(f"codecs/{path.stem}" for path in (RECIPES / "codecs").glob("*.yaml"))
-BASES = {
-    "pix3d_bind": "flowbind_normalized",
-    "shapes_bind": "shapes_base",
-}  # what a recipe builds on
 
 STEPS, EVERY = 4, 2  # of a run, and between two of its checkpoints
 KILLED = 3  # the step in the midst of which a run is killed
@@ -52,8 +45,9 @@ MODEL = (
 BY_CLOCK = ("--checkpoints.minutes=1e-9",)  # where a recipe saves by the clock
 CODEC = "--model.init_args.codec.init_args"
 OWN = {
-    "flowbind_normalized": BY_CLOCK,
-    "flowbind_paper": BY_CLOCK,
+    "flowbind/normalized": BY_CLOCK,
+    "flowbind/pix3d_bind": BY_CLOCK,
+    "flowbind/published": BY_CLOCK,
     "codecs/audio_adapter": (f"{CODEC}.clap=models/clap",),
     "codecs/point_autoencoder": (f"{CODEC}.points=64", f"{CODEC}.width=16"),
     "codecs/text_decoder": (
@@ -86,8 +80,7 @@ def options(
     small = MODEL if name in MODELS else ()
     return [
         "fit",
-        "--config",
-        f"recipes/{name}.yaml",
+        *recipes.options(name),
         *RUN,
         *run,
         *small,
@@ -104,9 +97,7 @@ def prepare(name: str, command) -> None:
     for model in filter(None, (BASES.get(name), name if name in MODELS else None)):
         _prepare_latents(model)
     if name in BASES:
-        run_folder = yaml.safe_load(Path(f"recipes/{BASES[name]}.yaml").read_text())["trainer"][
-            "default_root_dir"
-        ]
+        run_folder = recipes.merged(BASES[name])["trainer"]["default_root_dir"]
         code, _, err = command(*options(BASES[name], run_folder))
         assert code == 0, err
 
@@ -134,13 +125,13 @@ def _prepare_samples(command) -> None:
 
 def _prepare_latents(name: str) -> None:
     """Random latents: pairs of neighbouring modalities and the first alone, in unequal numbers."""
-    recipe = RECIPES / f"{name}.yaml"
-    for weights in map(Path, re.findall(r"weights: (\S+\.safetensors)", recipe.read_text())):
+    written = "".join(Path(path).read_text() for path in recipes.configs(name))
+    for weights in map(Path, re.findall(r"weights: (\S+\.safetensors)", written)):
         weights.parent.mkdir(parents=True, exist_ok=True)
         save_file({"stand-in": torch.tensor([len(weights.name)])}, weights)
 
     cli = build(
-        ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+        [*recipes.options(name), "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
     )
     modalities = cli.model.modalities
     names = list(modalities)

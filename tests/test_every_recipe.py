@@ -15,9 +15,10 @@ import torch
 
 from flowbind.cli.recipe import quiet
 from tests.processes import environment
-from tests.small_recipes import CODECS, MODELS, STEPS, options, prepare
+from tests.recipes import CODECS, MODELS
+from tests.small_recipes import STEPS, options, prepare
 
-QUICK = ("paper", "codecs/audio", "codecs/image", "codecs/point_autoencoder", "codecs/points")
+QUICK = ("flowbind/paper", "codecs/audio", "codecs/image", "codecs/point_autoencoder", "codecs/points")
 NAMES = [*MODELS, *CODECS]
 CLOSE = 1e-9  # of weights in float64
 

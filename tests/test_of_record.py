@@ -18,6 +18,7 @@ from flowbind_audio.vggish import Vggish
 from flowbind_image.fidelity import Fidelity
 
 import flowbind
+from flowbind.cli.overrides import merge
 from flowbind.metrics.probe import fit_probe
 from tests.layouts import WRITERS
 from tests.test_unclip import write_tiny_unclip
@@ -85,9 +86,10 @@ def run(models, tmp_path, monkeypatch, command):
         for option, value in pairwise(tuple(arguments)):
             if option == "--source" and not Path(value := value.partition("/")[0]).exists():
                 WRITERS[value](Path(value))
-            if option == "--config":
-                place = arguments.index(value) + 1
-                arguments[place:place] = ["--config", write_small(value)]
+        configs = [value for option, value in pairwise(arguments) if option == "--config"]
+        if configs:
+            place = len(arguments) - arguments[::-1].index(configs[-1])
+            arguments[place:place] = ["--config", write_small(configs)]
         code, _, err = command(*arguments)
         assert code == 0, f"{line}\n{err}"
 
@@ -107,18 +109,18 @@ def follow(run):
     return followed
 
 
-def write_small(recipe: str) -> str:
-    """A recipe made small, as a file that is given after it and before what the command line says."""
-    told = shrink(yaml.safe_load(Path(recipe).read_text()))
+def write_small(configs: list[str]) -> str:
+    """Recipes made small, as a file that is given after them and before what the command line says."""
+    told = shrink(merge([yaml.safe_load(Path(path).read_text()) for path in configs]))
     told["trainer"] |= TRAINER
     model, data = told["model"]["init_args"], told["data"]["init_args"]
     if "modalities" in model:
         told["trainer"]["val_check_interval"] = TRAINER["max_steps"]
         model["drift"] |= NETS
         model["head"] |= NETS
-        model["evaluation"] |= {"steps": 2, "gallery": 3}
+        told["evaluation"] |= {"sampling": {"steps": 2}, "gallery": 3}
     data["batch_size"] = 8
-    small = Path("small") / recipe
+    small = Path("small") / configs[-1]
     small.parent.mkdir(parents=True, exist_ok=True)
     small.write_text(yaml.safe_dump(told))
     return str(small)
@@ -158,7 +160,7 @@ FIDELITY = {"fid", "kid", "precision", "recall", "density", "coverage"}
 
 @pytest.mark.slow
 def test_audiocaps(follow):
-    follow("recipes/audiocaps.yaml")
+    follow("recipes/flowbind/audiocaps.yaml")
     found = measured("runs/audiocaps", 12)
     assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
@@ -170,7 +172,7 @@ def test_audiocaps(follow):
 
 @pytest.mark.slow
 def test_flickr30k(follow):
-    follow("recipes/flickr30k.yaml")
+    follow("recipes/flowbind/flickr30k.yaml")
     found = measured("runs/flickr30k", 12)
     assert found["text->image"] == EVERY | {"clip-score", "cut-captions"}
     assert found["image->text"] >= EVERY | CAPTIONS | {"clip-score"}
@@ -185,8 +187,8 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     monkeypatch.setattr(
         "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
     )  # what they read is not asked
-    for name in ("flowbind_paper", "flowbind_normalized"):
-        follow(f"recipes/{name}.yaml")
+    for name in ("published", "normalized"):
+        follow(f"recipes/flowbind/{name}.yaml")
         found = measured(f"runs/{name}", 20)
         assert found["text->image"] == EVERY | FIDELITY | {"clip-score", "cut-captions"}
         assert found["image->text"] >= EVERY | CAPTIONS | {"clip-score"}
@@ -199,20 +201,21 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
         )
 
     # The other pairings of the protocol, on test samples that were prepared with the rest.
-    test = "flowbind test --config recipes/flowbind_normalized.yaml --evaluation.between"
+    both = "--config recipes/flowbind/published.yaml --config recipes/flowbind/normalized.yaml"
+    test = f"flowbind test {both} --evaluation.between"
     run(f"{test} [text,audio]")
-    found = measured("runs/flowbind_normalized", 12)
+    found = measured("runs/normalized", 12)
     assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
     run(f"{test} [image,audio]")
-    found = measured("runs/flowbind_normalized", 12)
+    found = measured("runs/normalized", 12)
     assert found["image->audio"] == EVERY | CLASSES | {"fad", "kad", "ais"}
     assert found["audio->image"] == EVERY | CLASSES | FIDELITY | {"ais"}
 
-    follow("recipes/pix3d_bind.yaml")
+    follow("recipes/flowbind/pix3d_bind.yaml")
     assert "chamfer" in measured("runs/pix3d_bind", 4)["image->points"]
     old, new = (
-        flowbind.load("runs/flowbind_normalized/model"),
+        flowbind.load("runs/normalized/model"),
         flowbind.load("runs/pix3d_bind/model"),
     )
     held = new.networks.state_dict()

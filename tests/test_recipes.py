@@ -6,21 +6,19 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import save_file
 
+from flowbind.cli.check import load_yaml
+from flowbind.cli.overrides import merge
 from flowbind.cli.recipe import build, quiet
+from flowbind.component import flatten
 from flowbind.data.shard import LINE, write_shard
 from flowbind.data.store import finish_store
 from flowbind.files import digest
+from tests import recipes
+from tests.recipes import BASES, CODECS, MODELS
 
 ROOT = Path(__file__).parents[1]
-MODELS = sorted((ROOT / "recipes").glob("*.yaml"))
-CODECS = sorted((ROOT / "recipes/codecs").glob("*.yaml"))
-BASES = {
-    "pix3d_bind": "flowbind_normalized",
-    "shapes_bind": "shapes_base",
-}  # what a recipe builds on
 VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
 ROWS = 16
 SMALL = [
@@ -39,15 +37,15 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def prepare(recipe: Path) -> None:
-    """Manifests, weights of codecs and latent stores of random latents, as the recipe names them."""
-    told = yaml.safe_load(recipe.read_text())
-    for weights in re.findall(r"weights: (\S+\.safetensors)", recipe.read_text()):
+def prepare(name: str) -> None:
+    """Manifests, weights of codecs and latent stores of random latents, as a recipe names them."""
+    told = recipes.merged(name)
+    written = "".join((ROOT / path).read_text() for path in recipes.configs(name))
+    for weights in re.findall(r"weights: (\S+\.safetensors)", written):
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
         save_file({"made": torch.tensor([len(weights)])}, weights)
     arguments = [
-        "--config",
-        str(recipe),
+        *recipes.options(name),
         "--trainer.accelerator=cpu",
         "--trainer.devices=1",
         *SMALL,
@@ -70,34 +68,41 @@ def prepare(recipe: Path) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "recipe",
-    [path for path in MODELS if path.stem not in BASES.values()],
-    ids=lambda path: path.stem,
-)
-def test_a_model_s_recipe_trains(recipe, folder, command):
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in BASES.values()])
+def test_a_model_s_recipe_trains(name, folder, command):
     """Those that others are bound to are trained with these."""
-    for name in filter(None, (BASES.get(recipe.stem), recipe.stem)):
-        path = ROOT / f"recipes/{name}.yaml"
-        prepare(path)
-        code, _, err = command("fit", "--config", path, *SMALL)
+    for each in filter(None, (BASES.get(name), name)):
+        prepare(each)
+        code, _, err = command("fit", *recipes.options(each), *SMALL)
         assert code == 0, err
-        run = yaml.safe_load(path.read_text())["trainer"]["default_root_dir"]
+        run = recipes.merged(each)["trainer"]["default_root_dir"]
         assert (folder / run / "model/model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("recipe", CODECS, ids=lambda path: path.stem)
-def test_a_codec_s_recipe_builds_its_training(recipe, folder):
-    arguments = ["--config", str(recipe), "--trainer.accelerator=cpu", "--trainer.devices=1"]
+@pytest.mark.parametrize("name", CODECS)
+def test_a_codec_s_recipe_builds_its_training(name, folder):
+    arguments = [*recipes.options(name), "--trainer.accelerator=cpu", "--trainer.devices=1"]
     cli = build([*arguments, "--trainer.precision=32-true"])
     assert cli.model.codec.shape
     assert Path(cli.model.export).parts[:2] == ("runs", "codecs")
 
 
-@pytest.mark.parametrize("recipe", [*MODELS, *CODECS], ids=lambda path: path.stem)
-def test_a_recipe_s_head_tells_command_and_hardware(recipe):
-    head = recipe.read_text().partition("seed_everything")[0]
-    assert f"recipes/{recipe.relative_to(ROOT / 'recipes')}" in head
-    if recipe.stem not in ("shapes", "shapes_base", "shapes_bind", "digits", "paper"):
+@pytest.mark.parametrize("name", [*MODELS, *CODECS])
+def test_a_recipe_s_head_tells_command_and_hardware(name):
+    text = (ROOT / f"recipes/{name}.yaml").read_text()
+    head = re.match(r"(#.*\n)+", text)[0]
+    assert f"recipes/{name}.yaml" in head
+    if Path(name).stem not in ("shapes", "shapes_base", "shapes_bind", "digits", "paper"):
         assert re.search(r"Hardware|Time", head)
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", head), "a placeholder was left"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_recipe_over_another_says_nothing_that_this_says_already(name):
+    """A variant names what differs, and nothing else."""
+    *below, own = (load_yaml((ROOT / path).read_text()) for path in recipes.configs(name))
+    if not below:
+        return
+    base = dict(flatten(merge(below)))
+    again = {key for key, value in flatten(own) if key in base and base[key] == value}
+    assert not again

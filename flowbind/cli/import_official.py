@@ -22,7 +22,7 @@ def run(verb: str, arguments: list[str]) -> None:
         )  # fmt: skip
     parser.add_argument(
         "--recipe",
-        default="recipes/flowbind_paper.yaml",
+        default="recipes/flowbind/published.yaml",
         help="the recipe that names the modalities and their codecs",
     )
     parser.add_argument("--out", required=True, type=path, help="folder that receives the model")

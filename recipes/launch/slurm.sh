@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Training on several nodes by SLURM:
 #
-#   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 recipes/launch/slurm.sh recipes/flowbind_paper.yaml
+#   sbatch --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 recipes/launch/slurm.sh recipes/flowbind/published.yaml
 #
 # Three minutes before the time limit SLURM sends SIGUSR1: training saves at the next step boundary, ends with code 138, and
 # the job is put back in the queue, to go on from there.
@@ -11,7 +11,7 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 set -uo pipefail
-recipe=$1
+recipe=$1 # further ones over it are options: --config FILE
 shift
 # When one process has ended the others have a minute: after a signal they all end by themselves, with the code asked for below.
 srun --kill-on-bad-exit=0 --wait=60 flowbind fit --config "$recipe" \
