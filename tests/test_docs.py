@@ -29,7 +29,7 @@ TREE = re.compile(r"^## Files\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LISTED_WHOLE = {
     "flowbind": 9,
     "modalities": 2,
-    "recipes": 2,
+    "recipes": 3,
 }  # folders of the tree, and how deep it goes there
 RELEASED = ROOT / "tests/formats/2/run/model"  # of the same method, for the help that hangs on it
 LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
