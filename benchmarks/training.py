@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--recipe", default="recipes/flowbind_paper.yaml")
+    parser.add_argument("--recipe", default="recipes/flowbind/published.yaml")
     parser.add_argument("--pairs", type=int, default=PAIRS)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--warm", type=int, default=100)
