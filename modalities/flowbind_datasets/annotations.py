@@ -21,7 +21,9 @@ def read_rows(
         ValueError: no such file, not a table in UTF-8, a column is missing, or a row has too many cells.
     """
     _check_there(path)
-    return (row.cells for row in read_table(path, needed, header, separator, ragged=header is None).rows)
+    return (
+        row.cells for row in read_table(path, needed, header, separator, ragged=header is None).rows
+    )
 
 
 def columns_of(path: Path) -> list[str]:
@@ -55,7 +57,9 @@ def records(found: Any, needed: Mapping[str, type], what: str) -> list[dict[str,
             raise ValueError(f"{wanted}; number {number} has {keys or 'none'}")
         for key, kind in needed.items():
             if not isinstance(entry[key], kind):
-                raise ValueError(f"{wanted}; '{key}' of number {number} is {json.dumps(entry[key])[:60]}")
+                raise ValueError(
+                    f"{wanted}; '{key}' of number {number} is {json.dumps(entry[key])[:60]}"
+                )
     return found
 
 

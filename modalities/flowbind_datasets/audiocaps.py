@@ -16,7 +16,11 @@ LAYOUT = (
 
 
 def prepare(
-    out: Path, source: Path, annotations: Path | None = None, captions: str = "first", images: Path | None = None
+    out: Path,
+    source: Path,
+    annotations: Path | None = None,
+    captions: str = "first",
+    images: Path | None = None,
 ) -> None:
     """AudioCaps: text and audio, from its CSV files and a folder of sounds, with its published splits.
 
@@ -41,7 +45,9 @@ def prepare(
     tables = {split: (annotations or source) / f"{split}.csv" for split in SPLITS}
     there = {split: path for split, path in tables.items() if path.is_file()}
     if not there:
-        raise ValueError(f"{annotations or source}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}")
+        raise ValueError(
+            f"{annotations or source}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}"
+        )
     clips = {split: _clips(path) for split, path in there.items()}
     for split in (split for split in SPLITS if split not in there):
         say(f"{tables[split]}: no such file, so there will be no {split}.jsonl")
@@ -61,7 +67,9 @@ def prepare(
             splits.leave(split, len(rows) - len(taken))
             captions = [row["caption"] for row in rows]
             for row in taken:
-                splits.add(split, row["audiocap_id"], captions=captions, text=row["caption"], **files)
+                splits.add(
+                    split, row["audiocap_id"], captions=captions, text=row["caption"], **files
+                )
     splits.write(source, LAYOUT)
 
 

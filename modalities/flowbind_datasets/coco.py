@@ -67,14 +67,18 @@ def prepare(
     if found := _part(source, f"val{year}"):
         named, files = found
         if len(named) < test_samples:
-            say(f"val{year} has {len(named)} captions, so all of them are taken for testing, not {test_samples}")
+            say(
+                f"val{year} has {len(named)} captions, so all of them are taken for testing, not {test_samples}"
+            )
         _add(splits, "test", _spread(named, test_samples, seed), _by_image(named), files)
     splits.write(source, LAYOUT)
 
 
 def _part(source: Path, part: str) -> tuple[list[Caption], Files] | None:
     """The captions and images of one half of the dataset, or None where its images are not there."""
-    folder = next((top / part for top in (source, source / "images") if (top / part).is_dir()), None)
+    folder = next(
+        (top / part for top in (source, source / "images") if (top / part).is_dir()), None
+    )
     if folder is None:
         say(f"{source / part}: no such folder, so it is left out")
         return None
@@ -87,7 +91,10 @@ def _part(source: Path, part: str) -> tuple[list[Caption], Files] | None:
     names = {image["id"]: checked(image["file_name"], path) for image in images}
     if unknown := [caption["id"] for caption in captions if caption["image_id"] not in names]:
         raise ValueError(f"{path}: the image of caption {unknown[0]} is not among its images")
-    named = [Caption(names[caption["image_id"]], caption["id"], caption["caption"]) for caption in captions]
+    named = [
+        Caption(names[caption["image_id"]], caption["id"], caption["caption"])
+        for caption in captions
+    ]
     return named, Files([folder], image=IMAGES)
 
 
@@ -110,7 +117,13 @@ def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
     return [caption for _, caption in drawn[:count]]
 
 
-def _add(splits: Splits, split: str, captions: list[Caption], images: dict[str, list[Caption]], files: Files) -> None:
+def _add(
+    splits: Splits,
+    split: str,
+    captions: list[Caption],
+    images: dict[str, list[Caption]],
+    files: Files,
+) -> None:
     for caption in captions:
         stem = PurePosixPath(caption.image).stem
         image = files.find("image", stem)

@@ -11,7 +11,9 @@ from flowbind.files import replacing
 PROGRAMS = ("ffmpeg", "ffprobe")
 RATE = 16_000  # Hz
 QUIET = ("-nostdin", "-v", "error", "-y")
-CONTAINERS = "mov,matroska"  # of .mp4, .mkv and .webm; a playlist by such a name would have other files read
+CONTAINERS = (
+    "mov,matroska"  # of .mp4, .mkv and .webm; a playlist by such a name would have other files read
+)
 
 
 def installed() -> bool:
@@ -26,11 +28,30 @@ def take_frame(video: Path, picture: Path) -> None:
         ValueError: there is none; says why.
     """
     said = _run(
-        "ffprobe", "-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1", *_source(video)
+        "ffprobe",
+        "-v",
+        "error",
+        "-show_entries",
+        "format=duration",
+        "-of",
+        "default=nw=1:nk=1",
+        *_source(video),
     )
     middle = float(said) / 2 if said.replace(".", "", 1).isdigit() else 0.0
     with replacing(picture) as partial:
-        frame = ("-frames:v", "1", "-q:v", "2", "-f", "image2", "-update", "1", "-c:v", "mjpeg", _url(partial))
+        frame = (
+            "-frames:v",
+            "1",
+            "-q:v",
+            "2",
+            "-f",
+            "image2",
+            "-update",
+            "1",
+            "-c:v",
+            "mjpeg",
+            _url(partial),
+        )
         _run("ffmpeg", *QUIET, "-threads", "1", "-ss", f"{middle:.3f}", *_source(video), *frame)
         _refuse_empty(partial, "no frame")
 
@@ -42,7 +63,18 @@ def take_sound(video: Path, sound: Path) -> None:
         ValueError: there is none; says why.
     """
     with replacing(sound) as partial:
-        form = ("-vn", "-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav", _url(partial))
+        form = (
+            "-vn",
+            "-ac",
+            "1",
+            "-ar",
+            str(RATE),
+            "-c:a",
+            "pcm_s16le",
+            "-f",
+            "wav",
+            _url(partial),
+        )
         _run("ffmpeg", *QUIET, "-threads", "1", *_source(video), *form)
         _refuse_empty(partial, "no sound")
 
@@ -62,7 +94,9 @@ def _run(*command: str) -> str:
         OSError: the disk is full.
         ValueError: it fails otherwise; its last line.
     """
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
     full = os.strerror(errno.ENOSPC)
     if full in done.stderr:
         raise OSError(errno.ENOSPC, full, command[-1].removeprefix("file:"))

@@ -35,9 +35,20 @@ class Files:
     def __init__(self, folders: Iterable[Path], **kinds: tuple[str, ...]) -> None:
         self.kinds = kinds
         self.paths: dict[tuple[str, str], str] = {}
-        self.doubles: dict[tuple[str, str], list[str]] = {}  # further files of the same kind and stem
-        readable = {kind: load("modalities", kind).suffixes for kind in kinds if kind in installed("modalities")}
-        kind_of = {suffix: kind for part in (readable, kinds) for kind, suffixes in part.items() for suffix in suffixes}
+        self.doubles: dict[
+            tuple[str, str], list[str]
+        ] = {}  # further files of the same kind and stem
+        readable = {
+            kind: load("modalities", kind).suffixes
+            for kind in kinds
+            if kind in installed("modalities")
+        }
+        kind_of = {
+            suffix: kind
+            for part in (readable, kinds)
+            for kind, suffixes in part.items()
+            for suffix in suffixes
+        }
         folders, left_out = list(folders), LeftOut()
         for path in scan(folders, tuple(kind_of), left_out):
             stem, suffix = os.path.splitext(os.path.basename(path))
@@ -48,7 +59,9 @@ class Files:
 
     def each(self, kind: str) -> list[Path]:
         """All files of a kind."""
-        paths = [[path, *self.doubles.get(key, ())] for key, path in self.paths.items() if key[0] == kind]
+        paths = [
+            [path, *self.doubles.get(key, ())] for key, path in self.paths.items() if key[0] == kind
+        ]
         return [Path(path) for group in paths for path in group]
 
     def find(self, kind: str, *stems: str) -> File:
@@ -76,5 +89,7 @@ def checked(name: str, annotations: Path) -> str:
     """
     path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
     if path.anchor or ".." in path.parts:
-        raise ValueError(f"{annotations}: the file name '{name}' leads out of the dataset's folder, which is refused")
+        raise ValueError(
+            f"{annotations}: the file name '{name}' leads out of the dataset's folder, which is refused"
+        )
     return name

@@ -18,7 +18,9 @@ NAMES = (
     "results.csv",
     "captions.txt",
 )
-LAYOUT = f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
+LAYOUT = (
+    f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
+)
 
 
 class Photograph(NamedTuple):
@@ -80,7 +82,9 @@ def prepare(
     splits = Splits(out)
     for name, texts, split in photographs:
         if split not in SPLITS:
-            raise ValueError(f"{path}: image '{name}' is in the split '{split}'; allowed: {', '.join(SPLITS)}")
+            raise ValueError(
+                f"{path}: image '{name}' is in the split '{split}'; allowed: {', '.join(SPLITS)}"
+            )
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
         splits.leave(split, len(texts) - len(texts[kept]))
@@ -96,16 +100,26 @@ def _read(path: Path) -> Iterator[Photograph]:
         images = content.get("images") if isinstance(content, dict) else content
         needed = {"filename": str, "split": str, "sentences": list}
         for image in records(images, needed, f"{path}: images"):
-            sentences = records(image["sentences"], {"raw": str}, f"{path}: sentences of {image['filename']}")
-            yield Photograph(image["filename"], [sentence["raw"] for sentence in sentences], image["split"])
+            sentences = records(
+                image["sentences"], {"raw": str}, f"{path}: sentences of {image['filename']}"
+            )
+            yield Photograph(
+                image["filename"], [sentence["raw"] for sentence in sentences], image["split"]
+            )
         return
     if path.suffix == ".token":
         rows = read_rows(path, (), ("image#number", "caption"), "\t")
-        yield from _grouped((row["image#number"].rpartition("#")[0], row["caption"]) for row in rows)
+        yield from _grouped(
+            (row["image#number"].rpartition("#")[0], row["caption"]) for row in rows
+        )
         return
     if {"filename", "raw"} <= set(columns_of(path)):
         for row in read_rows(path, ("filename", "split", "raw")):
-            yield Photograph(row["filename"], _strings(row["raw"], f"{path}: 'raw' of {row['filename']}"), row["split"])
+            yield Photograph(
+                row["filename"],
+                _strings(row["raw"], f"{path}: 'raw' of {row['filename']}"),
+                row["split"],
+            )
         return
     rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
     yield from _grouped((row["image"], row["caption"]) for row in rows)

@@ -27,7 +27,9 @@ def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: 
         ValueError: no such file, one in another layout, or no image or mesh.
     """
     if val < 0 or test < 0 or val + test >= 1:
-        raise ValueError(f"val and test are shares of the models and leave some for training, not {val} and {test}")
+        raise ValueError(
+            f"val and test are shares of the models and leave some for training, not {val} and {test}"
+        )
     path = source / "pix3d.json"
     entries = records(read_json(path), {"img": str, "model": str, "category": str}, str(path))
     models = shuffled(sorted({entry["model"] for entry in entries}), seed)
@@ -48,5 +50,11 @@ def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: 
     for entry in entries:
         image, model = entry["img"], entry["model"]
         id = Path(image).with_suffix("").as_posix().removeprefix("img/")
-        splits.add(split_of[model], id, labels={"category": entry["category"]}, image=find(image), points=find(model))
+        splits.add(
+            split_of[model],
+            id,
+            labels={"category": entry["category"]},
+            image=find(image),
+            points=find(model),
+        )
     splits.write(source, LAYOUT)

@@ -26,7 +26,9 @@ class Splits:
     """
 
     def __init__(self, out: Path) -> None:
-        self.out = os.path.realpath(out)  # a path that goes up does so from where the folder really is
+        self.out = os.path.realpath(
+            out
+        )  # a path that goes up does so from where the folder really is
         self.samples: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
         self.missing: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
         self.aside: Counter[str] = Counter()
@@ -66,7 +68,9 @@ class Splits:
                 sample["references"] = {"text": references}
                 self.references[split].append(len(references))
             self.ids[split][id] += 1
-            again = f"#{count}" if (count := self.ids[split][id]) > 1 else ""  # annotations may name a file twice
+            again = (
+                f"#{count}" if (count := self.ids[split][id]) > 1 else ""
+            )  # annotations may name a file twice
             self.samples[split].append({"id": id + again} | sample)
 
     def miss(self, split: str, name: str) -> None:
@@ -88,26 +92,42 @@ class Splits:
             ValueError: there is no sample at all.
         """
         if not any(self.samples.values()):
-            first = next((f", such as {name}" for names in self.missing.values() for name in names), "")
+            first = next(
+                (f", such as {name}" for names in self.missing.values() for name in names), ""
+            )
             count = sum(map(len, self.missing.values()))
-            raise ValueError(f"{source}: no sample found, {count} files are missing{first}; the layout is: {layout}")
+            raise ValueError(
+                f"{source}: no sample found, {count} files are missing{first}; the layout is: {layout}"
+            )
         for split, samples in self.samples.items():
             if samples:
                 write_manifest(Path(self.out, f"{split}.jsonl"), samples)
             if samples or self.missing[split]:
-                aside = f", {self.aside[split]} further captions left aside" if self.aside[split] else ""
+                aside = (
+                    f", {self.aside[split]} further captions left aside"
+                    if self.aside[split]
+                    else ""
+                )
                 counts = self.references[split]
                 compared = (
-                    f", {len(counts)} of them with up to {max(counts)} captions to compare with" if counts else ""
+                    f", {len(counts)} of them with up to {max(counts)} captions to compare with"
+                    if counts
+                    else ""
                 )
-                say(f"{split}: {len(samples)} samples, {len(self.missing[split])} missing{aside}{compared}")
+                say(
+                    f"{split}: {len(samples)} samples, {len(self.missing[split])} missing{aside}{compared}"
+                )
         lines = [f"{split}\t{name}\n" for split, names in self.missing.items() for name in names]
         if lines:
             Path(self.out, LIST).write_text("".join(lines), encoding="utf-8")
             say(f"what is missing is listed in {LIST}, beside the manifests")
 
     def _entry(self, value: str | File) -> str:
-        return os.path.relpath(value.path, self.out) if isinstance(value, File) else " ".join(value.split())
+        return (
+            os.path.relpath(value.path, self.out)
+            if isinstance(value, File)
+            else " ".join(value.split())
+        )
 
 
 def shuffled(things: Sequence[T], *seed: int) -> list[T]:

@@ -63,7 +63,10 @@ def prepare(
     held = held_out(training, val_samples, seed)
     folders = [source, *([extracted] if extracted.is_dir() else [])]
     files = Files(folders, image=IMAGES, audio=SOUNDS, video=VIDEOS)
-    pairs = {clip.id: {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")} for clip in clips}
+    pairs = {
+        clip.id: {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")}
+        for clip in clips
+    }
     lacking = [clip for clip in clips if not all(file.path for file in pairs[clip.id].values())]
     videos = {clip.id: files.find("video", *clip.stems).path for clip in lacking}
     _extract(pairs, {id: video for id, video in videos.items() if video}, extracted)
@@ -81,7 +84,9 @@ def _read(path: Path) -> list[Clip]:
         name, start, label, split = (row[column] for column in COLUMNS)
         seconds = youtube.start_of(name, start, path)
         if split not in ("train", "test"):
-            raise ValueError(f"{path}: clip '{name}' is in the split '{split}'; allowed: train, test")
+            raise ValueError(
+                f"{path}: clip '{name}' is in the split '{split}'; allowed: train, test"
+            )
         clip = Clip(f"{name}_{seconds:06d}", youtube.stems(name, seconds), label, split)
         other = clips.setdefault(clip.id, clip)
         if other != clip:
@@ -125,4 +130,6 @@ def _extract(pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder:
         for (id, kind), file in zip(jobs, done, strict=True):
             pairs[id][kind] = file
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C what is not begun is not taken
+        pool.shutdown(
+            cancel_futures=True
+        )  # after an error or Ctrl-C what is not begun is not taken

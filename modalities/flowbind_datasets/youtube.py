@@ -17,7 +17,9 @@ def start_of(clip: str, start: str, annotations: Path) -> int:
     try:
         return int(float(start))
     except (ValueError, OverflowError):
-        raise ValueError(f"{annotations}: clip '{clip}' starts at '{start}', which is no number of seconds") from None
+        raise ValueError(
+            f"{annotations}: clip '{clip}' starts at '{start}', which is no number of seconds"
+        ) from None
 
 
 def stems(clip: str, start: int) -> tuple[str, ...]:

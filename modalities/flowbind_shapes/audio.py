@@ -39,21 +39,33 @@ INSTRUMENTS = {
     # a pure tone that swells
     "sphere": Instrument(partials=((1, 1.0, 0.0), (2, 0.03, 0.0)), attack=0.22),
     # a plucked string stopped in its middle: odd partials only, gone within half a second
-    "cube": Instrument(partials=tuple((k, 1 / k, 4.0 + 0.8 * k) for k in (1, 3, 5, 7, 9)), attack=0.003),
+    "cube": Instrument(
+        partials=tuple((k, 1 / k, 4.0 + 0.8 * k) for k in (1, 3, 5, 7, 9)), attack=0.003
+    ),
     # a breathy pipe
-    "cylinder": Instrument(partials=((1, 1.0, 0.0), (2, 0.35, 0.0), (3, 0.12, 0.0)), attack=0.06, breath=0.5),
+    "cylinder": Instrument(
+        partials=((1, 1.0, 0.0), (2, 0.35, 0.0), (3, 0.12, 0.0)), attack=0.06, breath=0.5
+    ),
     # brass: every partial, the higher the later
-    "cone": Instrument(partials=tuple((k, k**-0.8, 0.0) for k in range(1, 13)), attack=0.03, growth=0.02),
+    "cone": Instrument(
+        partials=tuple((k, k**-0.8, 0.0) for k in range(1, 13)), attack=0.03, growth=0.02
+    ),
     # a bell: partials that are no multiples of the note
-    "torus": Instrument(partials=((1, 1.0, 2.0), (2.76, 0.7, 3.0), (5.40, 0.5, 4.5), (8.93, 0.3, 7.0)), attack=0.002),
+    "torus": Instrument(
+        partials=((1, 1.0, 2.0), (2.76, 0.7, 3.0), (5.40, 0.5, 4.5), (8.93, 0.3, 7.0)), attack=0.002
+    ),
     # a shimmering reed: tremolo over an octave and a fifth
     "star": Instrument(
-        partials=((1, 1.0, 0.0), (2, 0.8, 0.0), (4, 0.6, 0.0), (6, 0.3, 0.0)), attack=0.02, tremolo=0.85
+        partials=((1, 1.0, 0.0), (2, 0.8, 0.0), (4, 0.6, 0.0), (6, 0.3, 0.0)),
+        attack=0.02,
+        tremolo=0.85,
     ),
 }
 
 
-def synthesise(instrument: Instrument, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
+def synthesise(
+    instrument: Instrument, scenes: Scenes, generator: np.random.Generator
+) -> np.ndarray:
     """Sounds of n scenes on one instrument: float32 in [-1, 1] of shape (n, 16000)."""
     n = len(scenes)
 
@@ -63,20 +75,30 @@ def synthesise(instrument: Instrument, scenes: Scenes, generator: np.random.Gene
     note = LOWEST * 2 ** (OCTAVE[scenes.size] + scenes.colour / len(COLOURS))[:, None]
     note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)  # out of tune by at most a tenth of a semitone
     since = np.arange(RATE) / RATE - uniform(0.02, 0.10)  # s since the onset
-    vibrato, depth = uniform(4.5, 6.5), uniform(0.0, 0.12) * np.log(2) / 12  # Hz; at most 0.12 semitones
-    turns = note * (since + depth / (2 * np.pi * vibrato) * np.sin(2 * np.pi * (vibrato * since + uniform(0, 1))))
+    vibrato, depth = (
+        uniform(4.5, 6.5),
+        uniform(0.0, 0.12) * np.log(2) / 12,
+    )  # Hz; at most 0.12 semitones
+    turns = note * (
+        since
+        + depth / (2 * np.pi * vibrato) * np.sin(2 * np.pi * (vibrato * since + uniform(0, 1)))
+    )
     sounding = np.maximum(since, 0).astype(np.float32)
 
     tone = np.zeros((n, RATE), dtype=np.float32)
     for order, (ratio, amplitude, decay) in enumerate(instrument.partials):
         phase = turns * ratio + uniform(0, 1)
         wave = np.sin((2 * np.pi * (phase - np.floor(phase))).astype(np.float32))
-        heard = np.float32(amplitude) * (ratio * note < 0.45 * RATE)  # none above the Nyquist frequency
+        heard = np.float32(amplitude) * (
+            ratio * note < 0.45 * RATE
+        )  # none above the Nyquist frequency
         rise = 1 - np.exp(-np.maximum(sounding - instrument.growth * order, 0) / instrument.attack)
         tone += heard.astype(np.float32) * wave * rise * np.exp(-np.float32(decay) * sounding)
     beat = np.cos(2 * np.pi * TREMOLO * since)  # faint at the onset
     tone *= (1 - instrument.tremolo * (0.5 + 0.5 * beat)).astype(np.float32)
-    tone += instrument.breath * _breath(generator, note) * (1 - np.exp(-sounding / instrument.attack))
+    tone += (
+        instrument.breath * _breath(generator, note) * (1 - np.exp(-sounding / instrument.attack))
+    )
     tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)  # faded out at the end: no click
     tone /= np.abs(tone).max(axis=1, keepdims=True)
     loudness = 10 ** (uniform(-9, -2) / 20)

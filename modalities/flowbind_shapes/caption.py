@@ -86,15 +86,22 @@ def describe(scenes: Scenes, generator: np.random.Generator) -> list[str]:
     stops = generator.random(len(scenes)) < FULL_STOP
     return [
         _article(TEMPLATES[form].format(shape=shape, colour=colour, size=size)) + "." * bool(stop)
-        for form, shape, colour, size, stop in zip(forms, shapes, colours, sizes, stops, strict=True)
+        for form, shape, colour, size, stop in zip(
+            forms, shapes, colours, sizes, stops, strict=True
+        )
     ]
 
 
 def _words(
-    factor: np.ndarray, names: tuple[str, ...], words: dict[str, tuple[str, ...]], generator: np.random.Generator
+    factor: np.ndarray,
+    names: tuple[str, ...],
+    words: dict[str, tuple[str, ...]],
+    generator: np.random.Generator,
 ) -> list[str]:
     choice = generator.random(len(factor))
-    return [words[names[k]][int(u * len(words[names[k]]))] for k, u in zip(factor, choice, strict=True)]
+    return [
+        words[names[k]][int(u * len(words[names[k]]))] for k, u in zip(factor, choice, strict=True)
+    ]
 
 
 def _article(sentence: str) -> str:

@@ -24,7 +24,9 @@ CHUNK = 8  # scenes made at once; part of what the seed decides
 SUFFIX = {"image": "png", "audio": "wav", "points": "ply"}
 MAKE: dict[str, Callable[[str, Scenes, np.random.Generator], np.ndarray]] = {
     "image": lambda shape, scenes, generator: image.render(SOLIDS[shape], scenes, generator),
-    "audio": lambda shape, scenes, generator: audio.synthesise(audio.INSTRUMENTS[shape], scenes, generator),
+    "audio": lambda shape, scenes, generator: audio.synthesise(
+        audio.INSTRUMENTS[shape], scenes, generator
+    ),
     "points": lambda shape, scenes, generator: points.sample(SOLIDS[shape], scenes, generator),
 }
 WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
@@ -45,7 +47,11 @@ def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int 
     Raises:
         ValueError: A number is below what is allowed, or the library that writes sounds is not installed.
     """
-    for name, given, least in (("samples", samples, 3), ("test_samples", test_samples, 1), ("seed", seed, 0)):
+    for name, given, least in (
+        ("samples", samples, 3),
+        ("test_samples", test_samples, 1),
+        ("seed", seed, 0),
+    ):
         if given < least:
             raise ValueError(f"{name} is {given}, allowed is {least} or more: give a larger one")
     require("soundfile", "the embedded world", audio.INSTALL)
@@ -81,9 +87,13 @@ def _lines(
     split: str, scenes: Scenes, modalities: list[tuple[str, ...]], captions: list[str]
 ) -> Iterator[dict[str, object]]:
     """The manifest's lines."""
-    for k, (has, labels, text) in enumerate(zip(modalities, scenes.labels(), captions, strict=True)):
+    for k, (has, labels, text) in enumerate(
+        zip(modalities, scenes.labels(), captions, strict=True)
+    ):
         name = f"{split}-{k:06d}"
-        values = {"text": text} | {kind: f"{kind}/{name}.{suffix}" for kind, suffix in SUFFIX.items()}
+        values = {"text": text} | {
+            kind: f"{kind}/{name}.{suffix}" for kind, suffix in SUFFIX.items()
+        }
         yield {"id": name} | {kind: values[kind] for kind in has} | {"labels": labels}
 
 
@@ -94,7 +104,9 @@ def _chunks(rows: np.ndarray, shape: np.ndarray) -> Iterator[np.ndarray]:
         yield from (alike[first : first + CHUNK] for first in range(0, len(alike), CHUNK))
 
 
-def _write_chunk(kind: str, scenes: Scenes, paths: list[Path], generator: np.random.Generator) -> list[Path]:
+def _write_chunk(
+    kind: str, scenes: Scenes, paths: list[Path], generator: np.random.Generator
+) -> list[Path]:
     """Makes scenes of one shape in one modality and writes each to its path."""
     made = MAKE[kind](SHAPES[scenes.shape[0]], scenes, generator)
     for one, path in zip(made, paths, strict=True):

@@ -37,7 +37,9 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
     azimuth = uniform(0, 2 * np.pi)
     camera = _camera(azimuth=azimuth, elevation=np.radians(uniform(25, 55)))
     # The lamp stands up to 110 degrees left or right of the camera: never quite behind the solid.
-    lamp = _camera(azimuth=azimuth + np.radians(uniform(-110, 110)), elevation=np.radians(uniform(35, 70)))[:, 2]
+    lamp = _camera(
+        azimuth=azimuth + np.radians(uniform(-110, 110)), elevation=np.radians(uniform(35, 70))
+    )[:, 2]
     power, sky = uniform(0.75, 1.05), uniform(0.30, 0.45)
     shift = uniform(-0.06, 0.06, 2)
     albedo = (tint(scenes.colour, generator) ** GAMMA).astype(np.float32)
@@ -69,7 +71,12 @@ def write(picture: np.ndarray, path: Path) -> None:
 
 def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     """Cameras' axes (n, 3, 3): to the right, up, and from the solid to the eye."""
-    cos_a, sin_a, cos_e, sin_e = np.cos(azimuth), np.sin(azimuth), np.cos(elevation), np.sin(elevation)
+    cos_a, sin_a, cos_e, sin_e = (
+        np.cos(azimuth),
+        np.sin(azimuth),
+        np.cos(elevation),
+        np.sin(elevation),
+    )
     right = np.stack([-sin_a, cos_a, np.zeros_like(cos_a)], axis=-1)
     up = np.stack([-sin_e * cos_a, -sin_e * sin_a, cos_e], axis=-1)
     back = np.stack([cos_e * cos_a, cos_e * sin_a, sin_e], axis=-1)
@@ -89,9 +96,13 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
     return _unit(rays) @ camera
 
 
-def _trace(solid: Solid, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _trace(
+    solid: Solid, eye: np.ndarray, rays: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where rays (n, r, 3) from eyes (n, 3) meet the solid: scene (h,), ray (h,) and position (h, 3) of each hit."""
-    closest = -np.einsum("nc,nrc->nr", eye, rays)  # the ray's length where it passes nearest to the origin
+    closest = -np.einsum(
+        "nc,nrc->nr", eye, rays
+    )  # the ray's length where it passes nearest to the origin
     within = BOUND**2 - np.einsum("nc,nc->n", eye, eye)[:, None] + closest**2
     owner, ray = np.nonzero(within > 0)
     half = np.sqrt(within[owner, ray])
@@ -106,7 +117,9 @@ def _trace(solid: Solid, eye: np.ndarray, rays: np.ndarray) -> tuple[np.ndarray,
         hits.append((alive[met], np.stack([x[met], y[met], z[met]], axis=-1)))
         left -= distance
         keep = ~met & (left > 0)
-        alive, left, distance, x, y, z, dx, dy, dz = (v[keep] for v in (alive, left, distance, x, y, z, dx, dy, dz))
+        alive, left, distance, x, y, z, dx, dy, dz = (
+            v[keep] for v in (alive, left, distance, x, y, z, dx, dy, dz)
+        )
         x, y, z = x + distance * dx, y + distance * dy, z + distance * dz
     hit = np.concatenate([index for index, _ in hits])
     return owner[hit], ray[hit], np.concatenate([position for _, position in hits])
@@ -123,7 +136,9 @@ def _lit(
 ) -> np.ndarray:
     """Linear RGB (h, 3) at these positions: Lambert's lamp, a sky brighter above, Blinn and Phong's highlight."""
     normal = np.zeros_like(position)
-    for corner in np.float32([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]):  # of a tetrahedron
+    for corner in np.float32(
+        [[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]
+    ):  # of a tetrahedron
         normal += corner * solid.distance(*(position + 0.01 * corner).T.copy())[:, None]
     normal = _unit(normal)
     openness = np.clip(solid.distance(*(position + 0.2 * normal).T.copy()) / 0.2, 0, 1)
@@ -146,7 +161,9 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
 
 def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
     """Linear RGB (n, 64, 64, 3) of the empty studio: a grey with a breath of tint, brighter on one side."""
-    grey = generator.uniform(0.45, 0.92, size=(n, 1)) + generator.uniform(-0.025, 0.025, size=(n, 3))
+    grey = generator.uniform(0.45, 0.92, size=(n, 1)) + generator.uniform(
+        -0.025, 0.025, size=(n, 3)
+    )
     grid = np.linspace(-1, 1, PIXELS)
     slope = generator.uniform(-0.10, 0.10, size=(n, 2))
     light = 1 + slope[:, :1, None] * grid + slope[:, 1:, None] * grid[:, None]
@@ -162,7 +179,9 @@ def _shadow(solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray) -
     clear = np.ones_like(near)
     for height in np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4]):
         towards = [axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))]
-        clear = np.minimum(clear, np.clip(0.5 + 3 * solid.distance(*towards) / (0.3 + height), 0, 1))
+        clear = np.minimum(
+            clear, np.clip(0.5 + 3 * solid.distance(*towards) / (0.3 + height), 0, 1)
+        )
     shade = (0.6 + 0.4 * near) * (0.55 + 0.45 * clear)
     return shade.reshape(len(eye), PIXELS, PIXELS)
 

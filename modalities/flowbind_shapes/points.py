@@ -11,7 +11,9 @@ from flowbind_shapes.scene import Scenes
 from flowbind_shapes.solids import RADIUS, Solid
 
 POINTS = 1024
-VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+VERTEX = np.dtype(
+    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+)
 _KINDS = {"f": "float", "u": "uchar"}
 HEADER = "\n".join(
     [
@@ -34,10 +36,14 @@ def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
         tilt=np.radians(generator.uniform(0, 25, size=n)),
     )
     place += generator.normal(scale=0.006, size=place.shape)
-    colour = tint(scenes.colour, generator)[:, None] + generator.normal(scale=0.03, size=place.shape)
+    colour = tint(scenes.colour, generator)[:, None] + generator.normal(
+        scale=0.03, size=place.shape
+    )
     cloud = np.empty((n, POINTS), dtype=VERTEX)
     cloud["x"], cloud["y"], cloud["z"] = np.moveaxis(place, -1, 0)
-    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(np.round(255 * np.clip(colour, 0, 1)), -1, 0)
+    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(
+        np.round(255 * np.clip(colour, 0, 1)), -1, 0
+    )
     return cloud
 
 

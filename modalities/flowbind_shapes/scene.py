@@ -34,5 +34,7 @@ class Scenes:
 
 def draw(count: int, generator: np.random.Generator) -> Scenes:
     """Draws `count` scenes, every factor uniform and independent of the others."""
-    shape, colour, size = (generator.integers(len(names), size=count) for names in (SHAPES, COLOURS, SIZES))
+    shape, colour, size = (
+        generator.integers(len(names), size=count) for names in (SHAPES, COLOURS, SIZES)
+    )
     return Scenes(shape=shape, colour=colour, size=size)

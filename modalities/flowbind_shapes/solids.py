@@ -61,7 +61,10 @@ def _cylinder_distance(x: Array, y: Array, z: Array) -> Array:
 
 
 def _cylinder_surface(u: Array) -> Array:
-    part = _part(u[..., 2], [2 * CYLINDER_RADIUS * CYLINDER_HALF, CYLINDER_RADIUS**2 / 2, CYLINDER_RADIUS**2 / 2])
+    part = _part(
+        u[..., 2],
+        [2 * CYLINDER_RADIUS * CYLINDER_HALF, CYLINDER_RADIUS**2 / 2, CYLINDER_RADIUS**2 / 2],
+    )
     height = CYLINDER_HALF * np.choose(part, [2 * u[..., 0] - 1, -1.0, 1.0])
     radius = CYLINDER_RADIUS * np.where(part == 0, 1.0, np.sqrt(u[..., 0]))
     return _turn(radius, height, u[..., 1])
@@ -79,7 +82,9 @@ def _cone_distance(x: Array, y: Array, z: Array) -> Array:
 
 def _cone_surface(u: Array) -> Array:
     part = _part(u[..., 2], [_CONE_SLANT, CONE_RADIUS])
-    share = np.sqrt(u[..., 0])  # of the radius: on the base and on the mantle area grows with its square
+    share = np.sqrt(
+        u[..., 0]
+    )  # of the radius: on the base and on the mantle area grows with its square
     height = np.where(part == 0, CONE_TOP - share * _CONE_HEIGHT, CONE_BOTTOM)
     return _turn(share * CONE_RADIUS, height, u[..., 1])
 
@@ -93,7 +98,9 @@ def _torus_surface(u: Array) -> Array:
     # Around the tube the area density is 1 + k cos(angle), k = tube / ring: reflect a uniform angle with the chance
     # that turns the uniform density into this one.
     angle = 2 * np.pi * u[..., 0]
-    angle = np.where(2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle), np.pi - angle, angle)
+    angle = np.where(
+        2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle), np.pi - angle, angle
+    )
     return _turn(TORUS_RING + TORUS_TUBE * np.cos(angle), TORUS_TUBE * np.sin(angle), u[..., 1])
 
 
@@ -102,7 +109,9 @@ _TIP = np.array([0.0, STAR_OUTER])
 _NOTCH = STAR_INNER * np.array([np.sin(np.pi / 5), np.cos(np.pi / 5)])
 _EDGE = float(np.hypot(*(_NOTCH - _TIP)))
 _ALONG = tuple(((_NOTCH - _TIP) / _EDGE).tolist())
-_MIRRORS = [(math.cos(a), -math.sin(a)) for a in (math.pi / 5, math.pi * 4 / 5)]  # normals of two mirror lines
+_MIRRORS = [
+    (math.cos(a), -math.sin(a)) for a in (math.pi / 5, math.pi * 4 / 5)
+]  # normals of two mirror lines
 
 
 def _star_distance(x: Array, y: Array, z: Array) -> Array:
@@ -139,7 +148,9 @@ def _capped(across: Array, along: Array) -> Array:
 def _turn(radius: Array, height: Array, turn: Array) -> Array:
     """Points (..., 3) at this distance from the z axis, this height and this share of a full turn."""
     angle = 2 * np.pi * turn
-    return np.stack(np.broadcast_arrays(radius * np.cos(angle), radius * np.sin(angle), height), axis=-1)
+    return np.stack(
+        np.broadcast_arrays(radius * np.cos(angle), radius * np.sin(angle), height), axis=-1
+    )
 
 
 def _part(u: Array, areas: list[float]) -> Array:
@@ -150,7 +161,9 @@ def _part(u: Array, areas: list[float]) -> Array:
 SOLIDS = {
     "sphere": Solid(distance=_sphere_distance, surface=_sphere_surface, bottom=-SPHERE_RADIUS),
     "cube": Solid(distance=_cube_distance, surface=_cube_surface, bottom=-CUBE_HALF),
-    "cylinder": Solid(distance=_cylinder_distance, surface=_cylinder_surface, bottom=-CYLINDER_HALF),
+    "cylinder": Solid(
+        distance=_cylinder_distance, surface=_cylinder_surface, bottom=-CYLINDER_HALF
+    ),
     "cone": Solid(distance=_cone_distance, surface=_cone_surface, bottom=CONE_BOTTOM),
     "torus": Solid(distance=_torus_distance, surface=_torus_surface, bottom=-TORUS_TUBE),
     "star": Solid(distance=_star_distance, surface=_star_surface, bottom=-STAR_HALF),

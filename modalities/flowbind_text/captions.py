@@ -47,7 +47,9 @@ def words(caption: str) -> Words:
     As with the COCO evaluation, brackets, `?!` and signs such as % and $ are words of their own.
     """
     cut = WORD.findall(caption.lower().translate(TYPOGRAPHY))
-    return tuple(word for word in cut if word not in PUNCTUATION and word < "\U00010000")  # no pictures
+    return tuple(
+        word for word in cut if word not in PUNCTUATION and word < "\U00010000"
+    )  # no pictures
 
 
 class Captions(Metric):
@@ -91,7 +93,9 @@ class Captions(Metric):
 
         own = [captions[:1] for captions in references]
         if len({caption for (caption,) in own}) < 2:
-            raise ValueError("CIDEr weighs words by how few references have them; all references are the same here")
+            raise ValueError(
+                "CIDEr weighs words by how few references have them; all references are the same here"
+            )
         figures = score(candidates, own, "1-reference")
 
         counts = sorted(map(len, references))
@@ -106,7 +110,9 @@ def words_of(features: Tensor) -> list[Words]:
     return [words(row.tobytes().rstrip(b"\0").decode()) for row in features.cpu().numpy()]
 
 
-def score(candidates: Sequence[Words], references: Sequence[Sequence[Words]], label: str) -> dict[str, float]:
+def score(
+    candidates: Sequence[Words], references: Sequence[Sequence[Words]], label: str
+) -> dict[str, float]:
     """All figures of N captions, each with its references; `label` says how many those are."""
     corpus = zip(ORDERS, bleu(candidates, references), strict=True)
     return {
@@ -145,7 +151,8 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
     def weigh(caption: Words, n: int) -> dict[Words, float]:
         return {
-            gram: count * math.log(len(references) / max(spread[gram], 1)) for gram, count in grams(caption, n).items()
+            gram: count * math.log(len(references) / max(spread[gram], 1))
+            for gram, count in grams(caption, n).items()
         }
 
     scores = []
@@ -163,7 +170,9 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> float:
     """Cosine of two sparse vectors, the first one's entries clipped to the second's; 0 if one is zero."""
     product = math.fsum(
-        min(weight, reference[gram]) * reference[gram] for gram, weight in candidate.items() if gram in reference
+        min(weight, reference[gram]) * reference[gram]
+        for gram, weight in candidate.items()
+        if gram in reference
     )
     norms = math.hypot(*candidate.values()) * math.hypot(*reference.values())
     return product / norms if norms else 0.0
@@ -209,7 +218,11 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     if not any(common):
         return 0.0
     precision = max(common) / len(candidate)
-    recall = max(length / len(reference) for length, reference in zip(common, references, strict=True) if length)
+    recall = max(
+        length / len(reference)
+        for length, reference in zip(common, references, strict=True)
+        if length
+    )
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 

@@ -33,7 +33,9 @@ class Text(Modality):
             OSError: the file cannot be opened.
             ValueError: it is not text in UTF-8, longer than a mebibyte, or has no words.
         """
-        if isinstance(source, Path) or (source.lower().endswith(self.suffixes) and _names_file(source)):
+        if isinstance(source, Path) or (
+            source.lower().endswith(self.suffixes) and _names_file(source)
+        ):
             return _caption(_decode(source), f"{source}: ")
         return _caption(source, "")
 
@@ -44,7 +46,9 @@ class Text(Modality):
             ValueError: it is something else, such as bytes or a missing value, or has no words; one line.
         """
         if not isinstance(raw, str):
-            raise ValueError(f"{describe(raw)} is no caption; allowed: a string of at least one word, or a file's path")
+            raise ValueError(
+                f"{describe(raw)} is no caption; allowed: a string of at least one word, or a file's path"
+            )
         return _caption(str(raw), "")
 
     def write(self, raw: str, path: Path) -> None:
@@ -68,12 +72,16 @@ def _decode(path: str | Path) -> str:
             return content.decode("utf-16")
         return content.decode("utf-8-sig")  # a byte-order mark is no part of the caption
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+        raise ValueError(
+            f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from None
 
 
 def _caption(content: str, where: str) -> str:
     if found := NO_TEXT.search(content):
-        raise ValueError(f"{where}not text, it has the character U+{ord(found[0]):04X}; a caption is plain text")
+        raise ValueError(
+            f"{where}not text, it has the character U+{ord(found[0]):04X}; a caption is plain text"
+        )
     words = content.split()
     if all(category(character) in INVISIBLE for word in words for character in word):
         raise ValueError(f"{where}an empty caption; it needs at least one word")

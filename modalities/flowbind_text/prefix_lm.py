@@ -42,7 +42,9 @@ class Projector(nn.Module):
     def __init__(self, features: int, width: int, prefix: int) -> None:
         super().__init__()
         hidden = max(features, width)
-        self.net = nn.Sequential(nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, prefix * width))
+        self.net = nn.Sequential(
+            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, prefix * width)
+        )
         self.ln = nn.LayerNorm(width)
         self.shape = (prefix, width)
 
@@ -72,7 +74,9 @@ class PrefixNet(nn.Module):
         """What follows each piece: ids that begin with the beginning, with shape (B, T), to logits, with shape (B, T, V)."""
         pieces = self.embed(pieces)
         prefix = self.projector(latents).to(pieces.dtype)
-        return self.lm(inputs_embeds=torch.cat([prefix, pieces], dim=1), use_cache=False).logits[:, prefix.shape[1] :]
+        return self.lm(inputs_embeds=torch.cat([prefix, pieces], dim=1), use_cache=False).logits[
+            :, prefix.shape[1] :
+        ]
 
     def write(
         self,
@@ -110,7 +114,9 @@ class PrefixNet(nn.Module):
             AttributeError: a change of a module that the language model has not.
             RuntimeError: other names or shapes than this network's.
         """
-        modules = {name.split(".", 1)[1].rsplit(".", 1)[0] for name in trained if name.startswith("lora.")}
+        modules = {
+            name.split(".", 1)[1].rsplit(".", 1)[0] for name in trained if name.startswith("lora.")
+        }
         for module in sorted(modules):
             weight = self.lm.get_submodule(module).weight
             change = trained[f"lora.{module}.up"].float() @ trained[f"lora.{module}.down"].float()
@@ -164,10 +170,22 @@ class SentencePrefixLM(Codec):
         weights: str | None = None,
     ) -> None:
         if temperature < 0:
-            raise ValueError(f"temperature is {temperature}; 0 writes greedily, above 0 draws pieces")
-        self.encoder, self.revision, self.width, self.normalize = encoder, revision, width, normalize
+            raise ValueError(
+                f"temperature is {temperature}; 0 writes greedily, above 0 draws pieces"
+            )
+        self.encoder, self.revision, self.width, self.normalize = (
+            encoder,
+            revision,
+            width,
+            normalize,
+        )
         self.language_model, self.language_revision = language_model, language_revision
-        self.prefix, self.longest, self.temperature, self.weights = prefix, longest, temperature, weights
+        self.prefix, self.longest, self.temperature, self.weights = (
+            prefix,
+            longest,
+            temperature,
+            weights,
+        )
         self.shape = (width,)
 
     @property
@@ -212,12 +230,16 @@ class SentencePrefixLM(Codec):
         Raises:
             ValueError: transformers is not installed, or the folder holds no whole tokenizer, or one without an end.
         """
-        with importing("transformers", needing=f"the language model '{self.language_model}'", install=INSTALL):
+        with importing(
+            "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
+        ):
             from transformers import AutoTokenizer
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})") from None
+            raise ValueError(
+                f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})"
+            ) from None
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
             raise ValueError(
                 f"{self.language_folder}: a tokenizer without words or without an end of text; are all its files there?"
@@ -236,7 +258,9 @@ class SentencePrefixLM(Codec):
         Raises:
             ValueError: transformers is not installed, or the folder holds no whole causal language model.
         """
-        with importing("transformers", needing=f"the language model '{self.language_model}'", install=INSTALL):
+        with importing(
+            "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
+        ):
             from transformers import AutoModelForCausalLM
         try:
             with without_bars():
@@ -248,10 +272,14 @@ class SentencePrefixLM(Codec):
                     output_loading_info=True,
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(f"{self.language_folder}: no causal language model ({first_line(error)})") from None
+            raise ValueError(
+                f"{self.language_folder}: no causal language model ({first_line(error)})"
+            ) from None
         if loaded["missing_keys"]:
             absent = sorted(loaded["missing_keys"])[0]
-            raise ValueError(f"{self.language_folder}: no whole causal language model; it lacks {absent}")
+            raise ValueError(
+                f"{self.language_folder}: no whole causal language model; it lacks {absent}"
+            )
         return PrefixNet(lm.eval().requires_grad_(False), self.width, self.prefix)
 
     @cached_property
@@ -266,7 +294,9 @@ class SentencePrefixLM(Codec):
         from safetensors.torch import load_file
 
         if not self.file.is_file():
-            raise FileNotFoundError(f"{self.file}: no such weights for {type(self).__name__}; train them with {RECIPE}")
+            raise FileNotFoundError(
+                f"{self.file}: no such weights for {type(self).__name__}; train them with {RECIPE}"
+            )
         net = self.build()
         try:
             net.restore(load_file(self.file))
@@ -308,7 +338,9 @@ class SentencePrefixLM(Codec):
 
     def spell(self, pieces: Tensor) -> list[str]:
         """The texts of B rows of pieces."""
-        return self.tokenizer.batch_decode(pieces, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.batch_decode(
+            pieces, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Latents, with shape (B, D), and pieces as `cut` gives them, both on the CPU."""

@@ -64,7 +64,9 @@ class PrefixTraining(CodecTraining):
     def encode(self, latents: Tensor, pieces: Tensor, streams: Tensor) -> Tensor:
         return latents  # the encoder is frozen, and was asked once
 
-    def reconstruction(self, disturbed: Tensor, latents: Tensor, pieces: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, disturbed: Tensor, latents: Tensor, pieces: Tensor, streams: Tensor
+    ) -> Tensor:
         """The cross-entropy of every piece of n captions, given latents with shape (n, D).
 
         Args:
@@ -76,7 +78,9 @@ class PrefixTraining(CodecTraining):
         beginning, end = self.codec.ends
         pieces = pieces[:, (pieces != PAST).any(0)]  # to the end of the longest caption
         # What is read after an end is left out of the loss, and no earlier piece sees it: the language model is causal.
-        before = F.pad(pieces[:, :-1], (1, 0), value=beginning).masked_fill(F.pad(pieces[:, :-1], (1, 0)) == PAST, end)
+        before = F.pad(pieces[:, :-1], (1, 0), value=beginning).masked_fill(
+            F.pad(pieces[:, :-1], (1, 0)) == PAST, end
+        )
         logits = self.net(disturbed, before)[pieces != PAST]
         exact = torch.promote_types(logits.dtype, torch.float32)
         return F.cross_entropy(logits.to(exact), pieces[pieces != PAST], reduction="none")
@@ -100,12 +104,20 @@ def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
         net.lm.float().requires_grad_(True)
     elif tune == "lora":
         last = net.lm.get_output_embeddings()
-        linear = [name for name, part in net.lm.named_modules() if isinstance(part, nn.Linear) and part is not last]
+        linear = [
+            name
+            for name, part in net.lm.named_modules()
+            if isinstance(part, nn.Linear) and part is not last
+        ]
         if not linear:
-            raise ValueError("the language model has no linear layers for `tune: lora`; set `tune: language_model`")
+            raise ValueError(
+                "the language model has no linear layers for `tune: lora`; set `tune: language_model`"
+            )
         with importing("peft", needing="`tune: lora`", install=Extra("lora")):
             from peft import LoraConfig, inject_adapter_in_model
-        inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), net.lm)
+        inject_adapter_in_model(
+            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), net.lm
+        )
         for parameter in net.lm.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()  # small steps are lost in bfloat16
@@ -122,5 +134,9 @@ def trained(net: PrefixNet) -> dict[str, Tensor]:
             state[f"lora.{name}.down"] = part.lora_A[kind].weight
             state[f"lora.{name}.up"] = part.scaling[kind] * part.lora_B[kind].weight
     else:
-        state |= {f"lm.{name}": parameter for name, parameter in net.lm.named_parameters() if parameter.requires_grad}
+        state |= {
+            f"lm.{name}": parameter
+            for name, parameter in net.lm.named_parameters()
+            if parameter.requires_grad
+        }
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

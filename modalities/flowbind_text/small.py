@@ -31,7 +31,9 @@ class SmallText(NeuralCodec):
     shape = (64,)
     shipped = Path(__file__).parent / "weights" / "small.safetensors"
 
-    def __init__(self, encoder: str = MINILM, embedding: int = 384, weights: str | None = None) -> None:
+    def __init__(
+        self, encoder: str = MINILM, embedding: int = 384, weights: str | None = None
+    ) -> None:
         super().__init__(weights)
         self.encoder = encoder
         self.embedding = embedding
@@ -71,8 +73,13 @@ class SmallText(NeuralCodec):
         chunks = np.array_split(order, -(-len(raws) // BATCH))
         watched = track(chunks, "embedding captions", len(raws), "samples", len)
         embeddings = torch.cat([self.prepare([raws[i] for i in chunk]) for chunk in watched])
-        spelled = [torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8) for raw in raws]
-        return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(spelled, batch_first=True)
+        spelled = [
+            torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8)
+            for raw in raws
+        ]
+        return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(
+            spelled, batch_first=True
+        )
 
     def finish(self, outputs: Tensor) -> list[str]:
         """Reads the bytes of B captions; one without a word, which no caption is, becomes a question mark."""
@@ -80,7 +87,9 @@ class SmallText(NeuralCodec):
 
     def fingerprint(self) -> dict[str, str | int]:
         made = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
-        return {name: value for name, value in made.items() if name not in local(encoder=self.encoder)}  # not its place
+        return {
+            name: value for name, value in made.items() if name not in local(encoder=self.encoder)
+        }  # not its place
 
 
 def _text(row: np.ndarray) -> str:

@@ -24,7 +24,9 @@ class TextCodecTraining(CodecTraining):
         self.net.table.copy_(table)
         self.cutter = Cutter(table)
 
-    def reconstruction(self, latents: Tensor, embeddings: Tensor, captions: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, embeddings: Tensor, captions: Tensor, streams: Tensor
+    ) -> Tensor:
         ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
         ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
         logits, _ = self.net.step(latents, ids[:, :-1], self.net.first(latents))

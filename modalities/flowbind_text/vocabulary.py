@@ -23,9 +23,14 @@ WORD = re.compile(r" ?\w+| ?[^\w ]+")
 def learn(captions: Iterable[str]) -> Tensor:
     """The table with the most frequent words of some captions, uint8 with shape (PIECES, LONGEST)."""
     counts = Counter(word for caption in captions for word in _words(caption))
-    frequent = sorted((word for word in counts if 1 < len(word) <= LONGEST), key=lambda word: (-counts[word], word))
+    frequent = sorted(
+        (word for word in counts if 1 < len(word) <= LONGEST),
+        key=lambda word: (-counts[word], word),
+    )
     pieces = [b"", *(bytes([value]) for value in range(1, BYTES)), *frequent][:PIECES]
-    padded = b"".join(piece.ljust(LONGEST, b"\0") for piece in pieces).ljust(PIECES * LONGEST, b"\0")
+    padded = b"".join(piece.ljust(LONGEST, b"\0") for piece in pieces).ljust(
+        PIECES * LONGEST, b"\0"
+    )
     return torch.frombuffer(bytearray(padded), dtype=torch.uint8).view(PIECES, LONGEST)
 
 
@@ -38,8 +43,13 @@ class Cutter:
 
     def __call__(self, captions: Sequence[str], longest: int) -> Tensor:
         """The ids of B captions, with shape (B, T), at most `longest` of each; ends fill up the shorter ones."""
-        cut = ([id for word in _words(caption) for id in self.words.get(word, word)] for caption in captions)
-        return pad_sequence([torch.tensor(ids[:longest]) for ids in cut], batch_first=True, padding_value=END)
+        cut = (
+            [id for word in _words(caption) for id in self.words.get(word, word)]
+            for caption in captions
+        )
+        return pad_sequence(
+            [torch.tensor(ids[:longest]) for ids in cut], batch_first=True, padding_value=END
+        )
 
 
 def spell(ids: Tensor, table: Tensor) -> Tensor:

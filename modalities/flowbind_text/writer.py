@@ -30,7 +30,9 @@ class CaptionNet(nn.Module):
     def __init__(self, embedding: int, features: int) -> None:
         super().__init__()
         self.project = nn.Sequential(nn.Linear(embedding, 192), nn.GELU(), nn.Linear(192, features))
-        self.standard = nn.BatchNorm1d(features, affine=False)  # so that every feature carries variance
+        self.standard = nn.BatchNorm1d(
+            features, affine=False
+        )  # so that every feature carries variance
         self.pieces = nn.Embedding(PIECES, PIECE)
         self.start = nn.Linear(features, HIDDEN)
         self.writer = nn.GRU(PIECE + features, HIDDEN, batch_first=True)
@@ -40,7 +42,9 @@ class CaptionNet(nn.Module):
         nn.init.normal_(self.pieces.weight, std=PIECE**-0.5)
 
     def encode(self, embeddings: Tensor) -> Tensor:
-        return self.standard(self.project(embeddings * math.sqrt(embeddings.shape[1])))  # from norm 1 to mean square 1
+        return self.standard(
+            self.project(embeddings * math.sqrt(embeddings.shape[1]))
+        )  # from norm 1 to mean square 1
 
     def decode(self, latents: Tensor) -> Tensor:
         """Writes the likeliest piece at each step: bytes, uint8 with shape (B, T * LONGEST) and zeros in between."""
