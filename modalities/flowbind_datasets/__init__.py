@@ -1,4 +1,5 @@
-"""Datasets of record, from the layouts in which they are distributed to manifests: `flowbind prepare NAME`.
+"""Published datasets, from the layouts in which they are distributed to manifests.
 
-A module per dataset; each has a function `prepare` that is registered under the dataset's name.
+`flowbind prepare NAME`: a module per dataset; each has a function `prepare` that is registered
+under the dataset's name.
 """

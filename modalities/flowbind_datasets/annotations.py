@@ -1,4 +1,7 @@
-"""Annotation files, CSV and JSON, with one-line errors that say what they hold and what is needed."""
+"""Annotation files, CSV and JSON.
+
+One-line errors say what they hold and what is needed.
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +18,18 @@ def read_rows(
     header: Sequence[str] | None = None,
     separator: str | None = None,
 ) -> Iterator[dict[str, str]]:
-    """Rows of a table, cells by column; one under a header may end early, its other cells are empty. Arguments as of `read_table`.
+    """Rows of a table, cells by column.
+
+    A row under a header may end early, its other cells are empty. Arguments as of `read_table`.
 
     Raises:
-        ValueError: no such file, not a table in UTF-8, a column is missing, or a row has too many cells.
+        ValueError: no such file, not a table in UTF-8, a column is missing, or a row has too many
+            cells.
     """
     _check_there(path)
-    return (
-        row.cells for row in read_table(path, needed, header, separator, ragged=header is None).rows
-    )
+
+    table = read_table(path, needed, header, separator, ragged=header is None)
+    return (row.cells for row in table.rows)
 
 
 def columns_of(path: Path) -> list[str]:
@@ -33,7 +39,7 @@ def columns_of(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file.
 
     Raises:
         ValueError: no such file, or not JSON.
@@ -42,25 +48,32 @@ def read_json(path: Path) -> Any:
     return files.read_json(path)
 
 
-def records(found: Any, needed: Mapping[str, type], what: str) -> list[dict[str, Any]]:
-    """A list of JSON objects, all of which have the keys that are needed, with values of these types.
+def records(content: Any, needed: Mapping[str, type], what: str) -> list[dict[str, Any]]:
+    """A list of JSON objects that have the keys that are needed, with values of the given types.
+
+    Args:
+        content: Value that was read from a JSON file.
+        needed: Type of the value of each key that every object must have.
+        what: Name of the list, for messages.
 
     Raises:
         ValueError: it is anything else; `what` says what it should be.
     """
-    wanted = f"{what} must be a list of objects with the keys {', '.join(needed)}"
-    if not isinstance(found, list):
-        raise ValueError(f"{wanted}, not {type(found).__name__}")
-    for number, entry in enumerate(found):
+    requirement = f"{what} must be a list of objects with the keys {', '.join(needed)}"
+    if not isinstance(content, list):
+        raise ValueError(f"{requirement}, not {type(content).__name__}")
+
+    for number, entry in enumerate(content):
         if not isinstance(entry, dict) or not needed.keys() <= entry.keys():
             keys = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-            raise ValueError(f"{wanted}; number {number} has {keys or 'none'}")
+            raise ValueError(f"{requirement}; number {number} has {keys or 'none'}")
+
         for key, kind in needed.items():
             if not isinstance(entry[key], kind):
-                raise ValueError(
-                    f"{wanted}; '{key}' of number {number} is {json.dumps(entry[key])[:60]}"
-                )
-    return found
+                value = json.dumps(entry[key])[:60]
+                raise ValueError(f"{requirement}; '{key}' of number {number} is {value}")
+
+    return content
 
 
 def _check_there(path: Path) -> None:

@@ -14,6 +14,8 @@ LAYOUT = (
     "YOUTUBEID_START, YOUTUBEID_START_END, YYOUTUBEID, YOUTUBEID or AUDIOCAPID, .wav, .flac or .ogg"
 )
 
+Clip = tuple[str, int]  # its name at YouTube, and where it begins, in s
+
 
 def prepare(
     out: Path,
@@ -22,61 +24,81 @@ def prepare(
     captions: str = "first",
     images: Path | None = None,
 ) -> None:
-    """AudioCaps: text and audio, from its CSV files and a folder of sounds, with its published splits.
+    """AudioCaps: text and audio, from its CSV files and a folder of sounds, in published splits.
 
-    The CSV files are those of https://github.com/cdjkim/audiocaps, `dataset` (49,838 training captions) or `dataset2.0`
-    (91,256); 495 clips for validation and 975 for testing have five captions each. "Free to use for academic purposes
-    only", as its README says. The sounds, ten seconds each, are YouTube's and not distributed with it. A sound is found by
-    its stem, in any sub-folder: YOUTUBEID_START, YOUTUBEID_START_END (in seconds or milliseconds), YOUTUBEID, YYOUTUBEID or
-    AUDIOCAPID.
+    The CSV files are those of https://github.com/cdjkim/audiocaps, `dataset` (49,838 training
+    captions) or `dataset2.0` (91,256); 495 clips for validation and 975 for testing have five
+    captions each. "Free to use for academic purposes only", as its README says. The sounds, ten
+    seconds each, are YouTube's and not distributed with it. A sound is found by its stem, in any
+    sub-folder: YOUTUBEID_START, YOUTUBEID_START_END (in seconds or milliseconds), YOUTUBEID,
+    YYOUTUBEID or AUDIOCAPID.
 
     Args:
-        source: Folder of the sounds, and of train.csv, val.csv and test.csv if `annotations` does not say otherwise.
+        source: Folder of the sounds, and of train.csv, val.csv and test.csv if `annotations` does
+            not say otherwise.
         annotations: Folder of the three CSV files.
-        captions: Of validation and test clips: `first`, one sample a clip, or `all`, a sample for each caption, which
-            share the sound. Training always takes the first. Either way, captions that are generated are compared with
-            all of the clip's.
+        captions: Choice among those of a validation or test clip: `first`, one sample a clip, or
+            `all`, a sample for each caption, which share the sound. Training always takes the
+            first. Either way, captions that are generated are compared with all of the clip's.
         images: Folder of pictures of the clips, named as the sounds are; they make triplets.
 
     Raises:
         ValueError: no CSV file, one with other columns, or no sound.
     """
-    kept = captions_kept(captions)
-    tables = {split: (annotations or source) / f"{split}.csv" for split in SPLITS}
-    there = {split: path for split, path in tables.items() if path.is_file()}
-    if not there:
-        raise ValueError(
-            f"{annotations or source}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}"
-        )
-    clips = {split: _clips(path) for split, path in there.items()}
-    for split in (split for split in SPLITS if split not in there):
-        say(f"{tables[split]}: no such file, so there will be no {split}.jsonl")
+    chosen = captions_kept(captions)
+    clips = _read(annotations or source)
     sounds = Files([source], audio=SOUNDS)
     pictures = Files([images], image=IMAGES) if images else None
+
     splits = Splits(out)
-    for split, found in clips.items():
-        for (clip, start), rows in found.items():
+    for split, rows_of_clip in clips.items():
+        for (clip, start), rows in rows_of_clip.items():
             stems = *youtube.stems(clip, start), *(row["audiocap_id"] for row in rows)
             files = {"audio": sounds.find("audio", *stems)}
+
+            # A clip without its picture is still a pair.
             if pictures:
                 picture = pictures.find("image", *stems)
-                files |= {"image": picture} if picture.path else {}
-                if not picture.path:
+                if picture.path:
+                    files["image"] = picture
+                else:
                     splits.miss(split, picture.name)
-            taken = rows[:1] if split == "train" else rows[kept]
-            splits.leave(split, len(rows) - len(taken))
-            captions = [row["caption"] for row in rows]
-            for row in taken:
-                splits.add(
-                    split, row["audiocap_id"], captions=captions, text=row["caption"], **files
-                )
+
+            samples = rows[:1] if split == "train" else rows[chosen]
+            splits.leave(split, len(rows) - len(samples))
+            texts = [row["caption"] for row in rows]
+            for row in samples:
+                id, text = row["audiocap_id"], row["caption"]
+                splits.add(split, id, captions=texts, text=text, **files)
+
     splits.write(source, LAYOUT)
 
 
-def _clips(path: Path) -> dict[tuple[str, int], list[dict[str, str]]]:
+def _read(folder: Path) -> dict[str, dict[Clip, list[dict[str, str]]]]:
+    """By split, the rows of each clip, of the splits whose table is there.
+
+    Raises:
+        ValueError: no table is there, or one has other columns.
+    """
+    tables = {split: folder / f"{split}.csv" for split in SPLITS}
+    existing = {split: path for split, path in tables.items() if path.is_file()}
+    if not existing:
+        raise ValueError(f"{folder}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}")
+
+    clips = {split: _clips(path) for split, path in existing.items()}
+    for split, path in tables.items():
+        if split not in existing:
+            say(f"{path}: no such file, so there will be no {split}.jsonl")
+
+    return clips
+
+
+def _clips(path: Path) -> dict[Clip, list[dict[str, str]]]:
     """Rows of each clip, in the file's order."""
-    clips: dict[tuple[str, int], list[dict[str, str]]] = {}
+    clips: dict[Clip, list[dict[str, str]]] = {}
     for row in read_rows(path, COLUMNS):
-        clip = row["youtube_id"]
-        clips.setdefault((clip, youtube.start_of(clip, row["start_time"], path)), []).append(row)
+        name = row["youtube_id"]
+        start = youtube.start_of(name, row["start_time"], path)
+        clips.setdefault((name, start), []).append(row)
+
     return clips

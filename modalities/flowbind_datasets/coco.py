@@ -10,7 +10,10 @@ from flowbind_datasets.files import IMAGES, Files, checked
 from flowbind_datasets.splits import Splits, captions_kept, held_out, shuffled
 
 YEARS = (2014, 2017)
-LAYOUT = "annotations/captions_val2014.json, val2014/COCO_val2014_000000000042.jpg, and the same for train; or 2017"
+LAYOUT = (
+    "annotations/captions_val2014.json, val2014/COCO_val2014_000000000042.jpg, "
+    "and the same for train; or 2017"
+)
 
 
 class Caption(NamedTuple):
@@ -19,6 +22,13 @@ class Caption(NamedTuple):
     image: str
     id: int
     text: str
+
+
+class Part(NamedTuple):
+    """One half of the dataset: its captions, in the file's order, and its images."""
+
+    captions: list[Caption]
+    files: Files
 
 
 def prepare(
@@ -32,70 +42,96 @@ def prepare(
 ) -> None:
     """COCO captions: text and image, from its annotations and folders of images.
 
-    https://cocodataset.org: 82,783 training and 40,504 validation images of 2014, or 118,287 and 5,000 of 2017, five
-    captions or more each. Annotations are CC BY 4.0, the images are Flickr's. Testing is on the published validation set,
-    by captions drawn at random, 30,000 of them as papers do it with 2014 (2017 has 25,014): no image has a second one
-    before every image has one. For validation, images are held out of training. An image folder that is not there is left
+    https://cocodataset.org: 82,783 training and 40,504 validation images of 2014, or 118,287 and
+    5,000 of 2017, five captions or more each. Annotations are CC BY 4.0, the images are Flickr's.
+    Testing is on the published validation set, by captions drawn at random, 30,000 of them as
+    papers do it with 2014 (2017 has 25,014): no image has a second one before every image has one.
+    For validation, images are held out of training. An image folder that is not there is left
     out: val2014 alone makes the test split.
 
     Args:
-        source: Folder with annotations/, train2014/ and val2014/ (or images/train2014/), or the same of 2017.
+        source: Folder with annotations/, train2014/ and val2014/ (or images/train2014/), or the
+            same of 2017.
         year: 2014 or 2017.
-        captions: Of training and validation images: `first`, one sample an image, or `all`, a sample for each caption. In
-            validation and testing, captions that are generated are compared with all of the image's either way.
+        captions: Choice among those of a training or validation image: `first`, one sample an
+            image, or `all`, a sample for each caption. In validation and testing, captions that are
+            generated are compared with all of the image's either way.
         test_samples: Captions of the published validation set that are drawn for testing.
         val_samples: Images of training that are held out for validation.
-        seed: Of both draws.
+        seed: Seed of both draws.
 
     Raises:
         ValueError: no annotations, other ones than captions, or no image.
     """
-    kept = captions_kept(captions)
+    chosen = captions_kept(captions)
+    _check(year, test_samples)
+
+    splits = Splits(out)
+    training = _part(source, f"train{year}")
+    if training:
+        images = _by_image(training.captions)
+        validation = held_out(list(images), val_samples, seed, 0)
+        for image, all_captions in images.items():
+            split = "val" if image in validation else "train"
+            samples = all_captions[chosen]
+            splits.leave(split, len(all_captions) - len(samples))
+            _add(splits, split, samples, images, training.files)
+
+    testing = _part(source, f"val{year}")
+    if testing:
+        count = len(testing.captions)
+        if count < test_samples:
+            say(
+                f"val{year} has {count} captions, so all of them are taken for testing, "
+                f"not {test_samples}"
+            )
+        samples = _spread(testing.captions, test_samples, seed)
+        _add(splits, "test", samples, _by_image(testing.captions), testing.files)
+
+    splits.write(source, LAYOUT)
+
+
+def _check(year: int, test_samples: int) -> None:
     if year not in YEARS:
         raise ValueError(f"year is {year}, allowed are {' and '.join(map(str, YEARS))}")
     if test_samples < 0:
         raise ValueError(f"test_samples is {test_samples}, allowed is 0 or more")
-    splits = Splits(out)
-    if found := _part(source, f"train{year}"):
-        named, files = found
-        images = _by_image(named)
-        held = held_out(list(images), val_samples, seed, 0)
-        for image, all_captions in images.items():
-            split = "val" if image in held else "train"
-            splits.leave(split, len(all_captions) - len(all_captions[kept]))
-            _add(splits, split, all_captions[kept], images, files)
-    if found := _part(source, f"val{year}"):
-        named, files = found
-        if len(named) < test_samples:
-            say(
-                f"val{year} has {len(named)} captions, so all of them are taken for testing, not {test_samples}"
-            )
-        _add(splits, "test", _spread(named, test_samples, seed), _by_image(named), files)
-    splits.write(source, LAYOUT)
 
 
-def _part(source: Path, part: str) -> tuple[list[Caption], Files] | None:
-    """The captions and images of one half of the dataset, or None where its images are not there."""
-    folder = next(
-        (top / part for top in (source, source / "images") if (top / part).is_dir()), None
-    )
-    if folder is None:
-        say(f"{source / part}: no such folder, so it is left out")
+def _part(source: Path, part: str) -> Part | None:
+    """The captions and images of one half of the dataset, or None if its images are not there."""
+    folders = [source / part, source / "images" / part]
+    existing = [folder for folder in folders if folder.is_dir()]
+    if not existing:
+        say(f"{folders[0]}: no such folder, so it is left out")
         return None
+
     path = source / "annotations" / f"captions_{part}.json"
+    captions = _read(path)
+    return Part(captions, Files(existing[:1], image=IMAGES))
+
+
+def _read(path: Path) -> list[Caption]:
+    """The captions of an annotation file, in its order.
+
+    Raises:
+        ValueError: no such file, one of other annotations, or a caption of an unknown image.
+    """
     content = read_json(path)
     content = content if isinstance(content, dict) else {}
     images = records(content.get("images"), {"id": int, "file_name": str}, f"{path}: images")
     needed = {"id": int, "image_id": int, "caption": str}
-    captions = records(content.get("annotations"), needed, f"{path}: annotations")
+    annotations = records(content.get("annotations"), needed, f"{path}: annotations")
+
     names = {image["id"]: checked(image["file_name"], path) for image in images}
-    if unknown := [caption["id"] for caption in captions if caption["image_id"] not in names]:
-        raise ValueError(f"{path}: the image of caption {unknown[0]} is not among its images")
-    named = [
-        Caption(names[caption["image_id"]], caption["id"], caption["caption"])
-        for caption in captions
-    ]
-    return named, Files([folder], image=IMAGES)
+    captions = []
+    for annotation in annotations:
+        id, image = annotation["id"], annotation["image_id"]
+        if image not in names:
+            raise ValueError(f"{path}: the image of caption {id} is not among its images")
+        captions.append(Caption(names[image], id, annotation["caption"]))
+
+    return captions
 
 
 def _by_image(captions: list[Caption]) -> dict[str, list[Caption]]:
@@ -108,11 +144,13 @@ def _by_image(captions: list[Caption]) -> dict[str, list[Caption]]:
 
 def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
     """Draws captions so that no image has one more than another that still has some."""
+    # The n-th caption of each image has its turn when all have had their n-1st.
     turns: Counter[str] = Counter()
     drawn = []
     for caption in shuffled(captions, seed, 1):
         drawn.append((turns[caption.image], caption))
         turns[caption.image] += 1
+
     drawn.sort(key=lambda entry: entry[0])  # stable: within a turn the order stays random
     return [caption for _, caption in drawn[:count]]
 
@@ -124,6 +162,7 @@ def _add(
     images: dict[str, list[Caption]],
     files: Files,
 ) -> None:
+    """Adds a sample for each of these captions; `images` has all captions, by image."""
     for caption in captions:
         stem = PurePosixPath(caption.image).stem
         image = files.find("image", stem)

@@ -14,7 +14,10 @@ SOUNDS = (".wav", ".flac", ".ogg")
 
 
 class File(NamedTuple):
-    """A file that a dataset should have: the name it is missed by, and where it is, or None if it is not there."""
+    """A file that a dataset should have.
+
+    Its name, for messages and the list of what is missing, and its path, or None if it is missing.
+    """
 
     name: str
     path: Path | None
@@ -24,9 +27,10 @@ class Files:
     """Files below some folders, by kind and stem. What the scan leaves out is said.
 
     Args:
-        folders: that are scanned.
-        kinds: suffixes of each kind, in lower case with the dot, those first that the dataset is distributed with; for a
-            kind that is the name of an installed modality, all that this reads count, too.
+        folders: Folders to scan.
+        kinds: Suffixes of each kind, in lower case with the dot, those first that the dataset is
+            distributed with; for a kind that is the name of an installed modality, all that this
+            reads count, too.
 
     Raises:
         ValueError: there is no such folder.
@@ -35,34 +39,29 @@ class Files:
     def __init__(self, folders: Iterable[Path], **kinds: tuple[str, ...]) -> None:
         self.kinds = kinds
         self.paths: dict[tuple[str, str], str] = {}
-        self.doubles: dict[
-            tuple[str, str], list[str]
-        ] = {}  # further files of the same kind and stem
-        readable = {
-            kind: load("modalities", kind).suffixes
-            for kind in kinds
-            if kind in installed("modalities")
-        }
-        kind_of = {
-            suffix: kind
-            for part in (readable, kinds)
-            for kind, suffixes in part.items()
-            for suffix in suffixes
-        }
-        folders, left_out = list(folders), LeftOut()
+        # Further files of the same kind and stem.
+        self.doubles: dict[tuple[str, str], list[str]] = {}
+
+        folders = list(folders)
+        kind_of = _kinds_by_suffix(kinds)
+        left_out = LeftOut()
         for path in scan(folders, tuple(kind_of), left_out):
             stem, suffix = os.path.splitext(os.path.basename(path))
             key = kind_of[suffix.lower()], normalize("NFC", stem)
             if self.paths.setdefault(key, path) != path:
                 self.doubles.setdefault(key, []).append(path)
+
         left_out.tell(folders[0])
 
     def each(self, kind: str) -> list[Path]:
         """All files of a kind."""
-        paths = [
-            [path, *self.doubles.get(key, ())] for key, path in self.paths.items() if key[0] == kind
-        ]
-        return [Path(path) for group in paths for path in group]
+        paths = []
+        for key, path in self.paths.items():
+            if key[0] == kind:
+                paths.append(Path(path))
+                paths.extend(Path(double) for double in self.doubles.get(key, ()))
+
+        return paths
 
     def find(self, kind: str, *stems: str) -> File:
         """The file of a kind with the first of these stems that is there.
@@ -74,15 +73,30 @@ class Files:
             key = kind, normalize("NFC", stem)
             if key in self.doubles:
                 raise ValueError(
-                    f"two files for '{stem}', {self.paths[key]} and {self.doubles[key][0]}; keep one below the folder that is searched"
+                    f"two files for '{stem}', {self.paths[key]} and {self.doubles[key][0]}; "
+                    "keep one below the folder that is searched"
                 )
             if key in self.paths:
                 return File(stem, Path(self.paths[key]))
+
         return File(stems[0] + self.kinds[kind][0], None)
 
 
+def _kinds_by_suffix(kinds: dict[str, tuple[str, ...]]) -> dict[str, str]:
+    """The kind that each suffix tells; where two have it, one that `kinds` gives counts."""
+    kind_of: dict[str, str] = {}
+    for kind in kinds:
+        if kind in installed("modalities"):
+            kind_of |= dict.fromkeys(load("modalities", kind).suffixes, kind)
+
+    for kind, suffixes in kinds.items():
+        kind_of |= dict.fromkeys(suffixes, kind)
+
+    return kind_of
+
+
 def checked(name: str, annotations: Path) -> str:
-    """A file's name as annotations give it.
+    """A file's name as annotations give it, relative to the dataset's folder.
 
     Raises:
         ValueError: it leads out of the dataset's folder.
@@ -90,6 +104,8 @@ def checked(name: str, annotations: Path) -> str:
     path = PureWindowsPath(name)  # knows both kinds of slashes, and drives
     if path.anchor or ".." in path.parts:
         raise ValueError(
-            f"{annotations}: the file name '{name}' leads out of the dataset's folder, which is refused"
+            f"{annotations}: the file name '{name}' leads out of the dataset's folder, "
+            "which is refused"
         )
+
     return name

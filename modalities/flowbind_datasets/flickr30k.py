@@ -43,41 +43,39 @@ def prepare(
     """Flickr30k: text and image, from its captions and a folder of images.
 
     31,783 photographs of Flickr with five captions each (Young et al., 2014), on request from
-    https://shannon.cs.illinois.edu/DenotationGraph, for research and education that are not commercial. Karpathy's splits
-    (29,000 training images, 1,014 for validation, 1,000 for testing) are in dataset_flickr30k.json and in
-    flickr_annotations_30k.csv. The other files have no splits: results_20130124.token, and tables with the columns image
-    and caption, or image_name and comment, between commas or bars. Then as many images are drawn at random.
+    https://shannon.cs.illinois.edu/DenotationGraph, for research and education that are not
+    commercial. Karpathy's splits (29,000 training images, 1,014 for validation, 1,000 for testing)
+    are in dataset_flickr30k.json and in flickr_annotations_30k.csv. The other files have no splits:
+    results_20130124.token, and tables with the columns image and caption, or image_name and
+    comment, between commas or bars. Then as many images are drawn at random.
 
     Args:
-        source: Folder of the images, at any depth, and of the captions if `annotations` does not say otherwise.
+        source: Folder of the images, at any depth, and of the captions if `annotations` does not
+            say otherwise.
         annotations: File of the captions.
-        captions: `first`, one sample an image, or `all`, a sample for each caption. In validation and testing, captions
-            that are generated are compared with all of the image's either way.
-        val_samples: Images drawn for validation where the captions come without splits; 1,014 if it is not given.
+        captions: `first`, one sample an image, or `all`, a sample for each caption. In validation
+            and testing, captions that are generated are compared with all of the image's either
+            way.
+        val_samples: Images drawn for validation where the captions come without splits; 1,014 if it
+            is not given.
         test_samples: Images drawn for testing, likewise; 1,000 if it is not given.
-        seed: Of that draw.
+        seed: Seed of that draw.
 
     Raises:
         ValueError: no file of captions, one in another layout, or no image.
     """
-    kept = captions_kept(captions)
-    path = annotations or next((source / name for name in NAMES if (source / name).is_file()), None)
-    if path is None:
-        raise ValueError(f"{source}: no captions; the layout is: {LAYOUT}")
+    chosen = captions_kept(captions)
+    path = annotations or _captions_in(source)
     photographs = list(_read(path))
-    published = any(photograph.split for photograph in photographs)
-    if published and (val_samples, test_samples) != (None, None):
-        raise ValueError(
-            f"{path}: has the published splits, so nothing is drawn; leave out val_samples and test_samples"
-        )
-    if not published:
-        photographs = _draw(
-            photographs,
-            VAL if val_samples is None else val_samples,
-            TEST if test_samples is None else test_samples,
-            seed,
-        )
+    if not any(photograph.split for photograph in photographs):
+        photographs = _draw(photographs, val_samples, test_samples, seed)
         say(f"{path}: has no splits, so images were drawn into them with the seed {seed}")
+    elif (val_samples, test_samples) != (None, None):
+        raise ValueError(
+            f"{path}: has the published splits, so nothing is drawn; "
+            "leave out val_samples and test_samples"
+        )
+
     files = Files([source], image=IMAGES)
     splits = Splits(out)
     for name, texts, split in photographs:
@@ -85,44 +83,66 @@ def prepare(
             raise ValueError(
                 f"{path}: image '{name}' is in the split '{split}'; allowed: {', '.join(SPLITS)}"
             )
+
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
-        splits.leave(split, len(texts) - len(texts[kept]))
-        for number, text in enumerate(texts[kept]):
+        splits.leave(split, len(texts) - len(texts[chosen]))
+        for number, text in enumerate(texts[chosen]):
             splits.add(split, f"{stem}#{number}", captions=texts, text=text, image=image)
+
     splits.write(source, LAYOUT)
+
+
+def _captions_in(folder: Path) -> Path:
+    """The file of captions in a folder.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name in NAMES:
+        path = folder / name
+        if path.is_file():
+            return path
+
+    raise ValueError(f"{folder}: no captions; the layout is: {LAYOUT}")
 
 
 def _read(path: Path) -> Iterator[Photograph]:
     """Every photograph once, by the layout that the file's suffix and columns tell."""
     if path.suffix == ".json":
-        content = read_json(path)
-        images = content.get("images") if isinstance(content, dict) else content
-        needed = {"filename": str, "split": str, "sentences": list}
-        for image in records(images, needed, f"{path}: images"):
-            sentences = records(
-                image["sentences"], {"raw": str}, f"{path}: sentences of {image['filename']}"
-            )
-            yield Photograph(
-                image["filename"], [sentence["raw"] for sentence in sentences], image["split"]
-            )
-        return
-    if path.suffix == ".token":
+        yield from _published_json(path)
+    elif path.suffix == ".token":
         rows = read_rows(path, (), ("image#number", "caption"), "\t")
-        yield from _grouped(
-            (row["image#number"].rpartition("#")[0], row["caption"]) for row in rows
-        )
-        return
-    if {"filename", "raw"} <= set(columns_of(path)):
-        for row in read_rows(path, ("filename", "split", "raw")):
-            yield Photograph(
-                row["filename"],
-                _strings(row["raw"], f"{path}: 'raw' of {row['filename']}"),
-                row["split"],
-            )
-        return
-    rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
-    yield from _grouped((row["image"], row["caption"]) for row in rows)
+        yield from _grouped((_name(row["image#number"]), row["caption"]) for row in rows)
+    elif {"filename", "raw"} <= set(columns_of(path)):
+        yield from _published_table(path)
+    else:
+        rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
+        yield from _grouped((row["image"], row["caption"]) for row in rows)
+
+
+def _published_json(path: Path) -> Iterator[Photograph]:
+    """Photographs of dataset_flickr30k.json, with Karpathy's splits."""
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, dict) else content
+    needed = {"filename": str, "split": str, "sentences": list}
+    for image in records(images, needed, f"{path}: images"):
+        name = image["filename"]
+        sentences = records(image["sentences"], {"raw": str}, f"{path}: sentences of {name}")
+        yield Photograph(name, [sentence["raw"] for sentence in sentences], image["split"])
+
+
+def _published_table(path: Path) -> Iterator[Photograph]:
+    """Photographs of flickr_annotations_30k.csv, whose cells hold lists of captions in JSON."""
+    for row in read_rows(path, ("filename", "split", "raw")):
+        name = row["filename"]
+        captions = _strings(row["raw"], f"{path}: 'raw' of {name}")
+        yield Photograph(name, captions, row["split"])
+
+
+def _name(numbered: str) -> str:
+    """The image of a caption's address, NAME#NUMBER."""
+    return numbered.rpartition("#")[0]
 
 
 def _grouped(pairs: Iterator[tuple[str, str]]) -> Iterator[Photograph]:
@@ -130,27 +150,42 @@ def _grouped(pairs: Iterator[tuple[str, str]]) -> Iterator[Photograph]:
     images: dict[str, list[str]] = {}
     for name, caption in pairs:
         images.setdefault(name, []).append(caption)
+
     return (Photograph(name, captions) for name, captions in images.items())
 
 
 def _strings(text: str, what: str) -> list[str]:
+    """A list of strings in JSON.
+
+    Raises:
+        ValueError: it is anything else; `what` says what it should be.
+    """
     try:
-        found = json.loads(text)
+        captions = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, list) or not all(isinstance(caption, str) for caption in found):
+        captions = None
+
+    if not isinstance(captions, list) or not all(isinstance(entry, str) for entry in captions):
         raise ValueError(f"{what} must be a list of captions in JSON, not {text[:60]}")
-    return found
+
+    return captions
 
 
-def _draw(photographs: list[Photograph], val: int, test: int, seed: int) -> list[Photograph]:
-    """Images drawn into splits, all captions of one together."""
+def _draw(
+    photographs: list[Photograph], val: int | None, test: int | None, seed: int
+) -> list[Photograph]:
+    """Images drawn into splits, all captions of one together; as many as published by default."""
+    val = VAL if val is None else val
+    test = TEST if test is None else test
     names = [photograph.name for photograph in photographs]
     if val < 0 or test < 0 or val + test >= len(names):
         raise ValueError(
-            f"val_samples {val} and test_samples {test} of {len(names)} images leave none for training; give smaller ones"
+            f"val_samples {val} and test_samples {test} of {len(names)} images "
+            "leave none for training; give smaller ones"
         )
+
     order = shuffled(names, seed)
-    split = dict.fromkeys(names, "train") | dict.fromkeys(order[:test], "test")
-    split |= dict.fromkeys(order[test : test + val], "val")
-    return [photograph._replace(split=split[photograph.name]) for photograph in photographs]
+    split_of = dict.fromkeys(names, "train")
+    split_of |= dict.fromkeys(order[:test], "test")
+    split_of |= dict.fromkeys(order[test : test + val], "val")
+    return [photograph._replace(split=split_of[photograph.name]) for photograph in photographs]

@@ -12,9 +12,11 @@ from flowbind_datasets.splits import Splits, shuffled
 
 CAPTIONS = ("top_caption", "caption")  # the first that a table has
 LAYOUT = (
-    "what img2dataset writes with output_format=files: folders 00000, 00001, ... of 000000000.jpg and 000000000.txt, "
-    "with 00000.parquet beside them; or one folder of images and tables with the columns key and top_caption or caption"
+    "what img2dataset writes with output_format=files: folders 00000, 00001, ... "
+    "of 000000000.jpg and 000000000.txt, with 00000.parquet beside them; "
+    "or one folder of images and tables with the columns key and top_caption or caption"
 )
+UNPACKING = 'for f in *.tar; do mkdir "${f%.tar}" && tar -xf "$f" -C "${f%.tar}"; done'
 LONGEST = 2**20  # bytes of a caption's file
 ROWS = 65_536  # of a table, read at a time
 
@@ -22,15 +24,16 @@ ROWS = 65_536  # of a table, read at a time
 def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) -> None:
     """LAION-COCO: text and image, from what img2dataset downloaded; all of it is training data.
 
-    600 million images of the web with captions by BLIP (https://laion.ai/blog/laion-coco); LAION publishes addresses and
-    captions, in parquet files with the columns URL and top_caption. img2dataset downloads the images and numbers them.
-    Captions come from the tables it writes, top_caption before caption, or from the .txt files if there is no table.
+    600 million images of the web with captions by BLIP (https://laion.ai/blog/laion-coco); LAION
+    publishes addresses and captions, in parquet files with the columns URL and top_caption.
+    img2dataset downloads the images and numbers them. Captions come from the tables it writes,
+    top_caption before caption, or from the .txt files if there is no table.
 
     Args:
         source: Folder of images, at any depth, with .parquet or .txt files.
-        limit: Samples at most, drawn at random among those whose image is there; all if it is not given. FlowBind was
-            trained on 241,873.
-        seed: Of that draw.
+        limit: Samples at most, drawn at random among those whose image is there; all if it is not
+            given. FlowBind was trained on 241,873.
+        seed: Seed of that draw.
 
     Raises:
         ValueError: no captions, a table without the columns that are needed, or no image.
@@ -38,30 +41,35 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, allowed is 1 or more")
     files = Files([source], image=IMAGES, text=(".txt",), table=(".parquet",), tar=(".tar",))
-    images = len(files.each("image"))
-    if not images and files.each("tar"):
-        raise ValueError(
-            f"""{source}: holds .tar files; unpack each to a folder: for f in *.tar; do mkdir "${{f%.tar}}" && tar -xf "$f" -C "${{f%.tar}}"; done"""
-        )
+    image_count = len(files.each("image"))
+    if not image_count and files.each("tar"):
+        raise ValueError(f"{source}: holds .tar files; unpack each to a folder: {UNPACKING}")
+
+    # The caption and the image of each key; tables may overlap, but not differ.
     splits = Splits(out)
-    found: dict[str, tuple[str, File]] = {}
+    pairs: dict[str, tuple[str, File]] = {}
     for key, caption in _captions(files):
         image = files.find("image", key)
         if not image.path:
             splits.miss("train", image.name)
-        elif found.setdefault(key, (caption, image))[0] != caption:
+        elif pairs.setdefault(key, (caption, image))[0] != caption:
             raise ValueError(
-                f"{source}: two captions for the key {key}; keep tables of one download alone in the folder"
+                f"{source}: two captions for the key {key}; "
+                "keep tables of one download alone in the folder"
             )
-    if images > len(found):
-        say(f"{source}: images without a caption, left aside: {images - len(found)}")
-    usable = [key for key, (caption, _) in found.items() if caption.strip()]
+
+    if image_count > len(pairs):
+        say(f"{source}: images without a caption, left aside: {image_count - len(pairs)}")
+
+    usable = [key for key, (caption, _) in pairs.items() if caption.strip()]
     left = set() if limit is None else set(shuffled(usable, seed)[limit:])
     if left:
         say(f"{source}: {limit} of {len(usable)} samples were drawn with the seed {seed}")
-    for key, (caption, image) in found.items():
+
+    for key, (caption, image) in pairs.items():
         if key not in left:
             splits.add("train", key, text=caption, image=image)
+
     splits.write(source, LAYOUT)
 
 
@@ -84,17 +92,22 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
     with importing("pyarrow", needing=f"{path}: reading it", install=Extra("datasets")):
         import pyarrow
         from pyarrow import parquet
+
     try:
         with parquet.ParquetFile(path) as table:
             names = table.schema_arrow.names
-            caption = next((name for name in CAPTIONS if name in names), None)
-            if caption is None or "key" not in names:
+            columns = [name for name in CAPTIONS if name in names]
+            if not columns or "key" not in names:
                 raise ValueError(
-                    f"{path}: needs the columns key and {' or '.join(CAPTIONS)}; found {', '.join(names)}; "
-                    "download the images with img2dataset, which adds the keys, and keep its input out of this folder"
+                    f"{path}: needs the columns key and {' or '.join(CAPTIONS)}; "
+                    f"found {', '.join(names)}; download the images with img2dataset, "
+                    "which adds the keys, and keep its input out of this folder"
                 )
-            for batch in table.iter_batches(ROWS, columns=["key", caption]):
+
+            column = columns[0]
+            for batch in table.iter_batches(ROWS, columns=["key", column]):
                 for row in batch.to_pylist():
-                    yield str(row["key"]), str(row[caption] or "")
+                    yield str(row["key"]), str(row[column] or "")
+
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{path}: not a whole parquet file ({first_line(error)})") from None

@@ -18,7 +18,8 @@ COLUMNS = ("youtube id", "start", "label", "split")
 VIDEOS = (".mp4", ".mkv", ".webm")
 LAYOUT = (
     "vggsound.csv, and anywhere below the folder a video for each clip, or a picture and a sound, "
-    "named YOUTUBEID_START, such as ---g-f_I2yQ_000001.mp4, or ---g-f_I2yQ_000001.jpg and ---g-f_I2yQ_000001.wav"
+    "named YOUTUBEID_START, such as ---g-f_I2yQ_000001.mp4, "
+    "or ---g-f_I2yQ_000001.jpg and ---g-f_I2yQ_000001.wav"
 )
 
 
@@ -39,41 +40,53 @@ def prepare(
     val_samples: int = 1_000,
     seed: int = 0,
 ) -> None:
-    """VGGSound: image and audio, from vggsound.csv and videos, or their frames and sounds, with its published split.
+    """VGGSound: image and audio, from vggsound.csv and videos or their frames and sounds.
 
-    https://www.robots.ox.ac.uk/~vgg/data/vggsound: about 200,000 clips of ten seconds in 309 classes, CC BY 4.0, while the
-    videos are YouTube's. A file is found by its stem, in any sub-folder: YOUTUBEID_START (six digits or not),
-    YOUTUBEID_START_END (in seconds or milliseconds), YOUTUBEID or YYOUTUBEID. Where a clip has a video but no picture or
-    no sound, ffmpeg takes the frame in the middle and the sound in mono at 16 kHz; what it took is kept, and not taken
-    again. The class becomes the label `class`. For validation, clips are held out of training.
+    Its published split is kept.
+
+    https://www.robots.ox.ac.uk/~vgg/data/vggsound: about 200,000 clips of ten seconds in 309
+    classes, CC BY 4.0, while the videos are YouTube's. A file is found by its stem, in any
+    sub-folder: YOUTUBEID_START (six digits or not), YOUTUBEID_START_END (in seconds or
+    milliseconds), YOUTUBEID or YYOUTUBEID. Where a clip has a video but no picture or no sound,
+    ffmpeg takes the frame in the middle and the sound in mono at 16 kHz; what it took is kept, and
+    not taken again. The class becomes the label `class`. For validation, clips are held out of
+    training.
 
     Args:
         source: Folder of the files.
         annotations: vggsound.csv, if it is not in `source`.
-        extracted: Folder that receives frames and sounds taken from videos; `extracted` in `source` if it is not given.
+        extracted: Folder that receives frames and sounds taken from videos; `extracted` in `source`
+            if it is not given.
         val_samples: Clips of training that are held out for validation.
-        seed: Of that draw.
+        seed: Seed of that draw.
 
     Raises:
         ValueError: no such table, no clip, or videos alone where ffmpeg is not installed.
     """
-    path, extracted = annotations or source / "vggsound.csv", extracted or source / "extracted"
-    clips = _read(path)
+    clips = _read(annotations or source / "vggsound.csv")
     training = [clip.id for clip in clips if clip.split == "train"]
-    held = held_out(training, val_samples, seed)
-    folders = [source, *([extracted] if extracted.is_dir() else [])]
+    validation = held_out(training, val_samples, seed)
+
+    extracted = extracted or source / "extracted"
+    folders = [source, extracted] if extracted.is_dir() else [source]
     files = Files(folders, image=IMAGES, audio=SOUNDS, video=VIDEOS)
-    pairs = {
-        clip.id: {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")}
-        for clip in clips
-    }
-    lacking = [clip for clip in clips if not all(file.path for file in pairs[clip.id].values())]
-    videos = {clip.id: files.find("video", *clip.stems).path for clip in lacking}
-    _extract(pairs, {id: video for id, video in videos.items() if video}, extracted)
+    pairs = {clip.id: _pair(files, clip) for clip in clips}
+
+    # Videos only of clips that lack a picture or a sound.
+    videos = {}
+    for clip in clips:
+        if not all(file.path for file in pairs[clip.id].values()):
+            video = files.find("video", *clip.stems)
+            if video.path:
+                videos[clip.id] = video.path
+
+    _extract(pairs, videos, extracted)
+
     splits = Splits(out)
     for clip in clips:
-        split = "val" if clip.id in held else clip.split
+        split = "val" if clip.id in validation else clip.split
         splits.add(split, clip.id, labels={"class": clip.label}, **pairs[clip.id])
+
     splits.write(source, LAYOUT)
 
 
@@ -87,49 +100,81 @@ def _read(path: Path) -> list[Clip]:
             raise ValueError(
                 f"{path}: clip '{name}' is in the split '{split}'; allowed: train, test"
             )
+
         clip = Clip(f"{name}_{seconds:06d}", youtube.stems(name, seconds), label, split)
         other = clips.setdefault(clip.id, clip)
         if other != clip:
             raise ValueError(
-                f"{path}: clip '{clip.id}' is there twice, as {other.label}, {other.split} and {label}, {split}"
+                f"{path}: clip '{clip.id}' is there twice, "
+                f"as {other.label}, {other.split} and {label}, {split}"
             )
+
     return list(clips.values())
 
 
+def _pair(files: Files, clip: Clip) -> dict[str, File]:
+    """The picture and the sound of a clip."""
+    return {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")}
+
+
 def _extract(pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder: Path) -> None:
-    """Takes what `pairs` lacks from videos into a folder, and puts it there; what cannot be taken is named with the reason.
+    """Takes what `pairs` lacks from videos into a folder, and puts it into `pairs`.
+
+    What cannot be taken is named with the reason.
 
     Raises:
         ValueError: something is to be taken and ffmpeg is not installed.
     """
-    jobs = [(id, kind) for id in videos for kind, file in pairs[id].items() if not file.path]
+    jobs = []
+    for id in videos:
+        jobs.extend((id, kind) for kind, file in pairs[id].items() if not file.path)
+
     if not jobs:
         return
+
     if not ffmpeg.installed():
+        first = videos[jobs[0][0]]
         raise ValueError(
-            f"{videos[jobs[0][0]]} and others need ffmpeg, which is not installed; install it (Debian: apt-get install ffmpeg), "
-            "or extract a picture and a sound of each video yourself, with its name and the suffixes .jpg and .wav"
+            f"{first} and others need ffmpeg, which is not installed; "
+            "install it (Debian: apt-get install ffmpeg), "
+            "or extract a picture and a sound of each video yourself, "
+            "with its name and the suffixes .jpg and .wav"
         )
-    take = {"image": (ffmpeg.take_frame, ".jpg"), "audio": (ffmpeg.take_sound, ".wav")}
 
     def work(job: tuple[str, str]) -> File:
         id, kind = job
-        taking, suffix = take[kind]
-        target = folder / (id + suffix)
-        try:
-            check_regular(videos[id], sys.maxsize)  # ffmpeg would wait for a pipe
-            taking(videos[id], target)
-        except ValueError as error:
-            return File(f"{target.name}, from {videos[id]}: {error}", None)
-        return File(target.name, Path(os.path.realpath(target)))
+        return _take(kind, videos[id], folder / id)
 
     say(f"{folder}: receives frames and sounds; if this is stopped, what is there is kept")
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        done = track(pool.map(work, jobs), "taking frames and sounds from videos", total=len(jobs))
-        for (id, kind), file in zip(jobs, done, strict=True):
+        taken = pool.map(work, jobs)
+        taken = track(taken, "taking frames and sounds from videos", total=len(jobs))
+        for (id, kind), file in zip(jobs, taken, strict=True):
             pairs[id][kind] = file
     finally:
-        pool.shutdown(
-            cancel_futures=True
-        )  # after an error or Ctrl-C what is not begun is not taken
+        # After an error or Ctrl-C what is not begun is not taken.
+        pool.shutdown(cancel_futures=True)
+
+
+def _take(kind: str, video: Path, place: Path) -> File:
+    """Takes a picture or a sound from a video.
+
+    Args:
+        kind: `image` or `audio`.
+        video: File of the video.
+        place: Path of the file to write, without its suffix.
+    """
+    take, suffix = {
+        "image": (ffmpeg.take_frame, ".jpg"),
+        "audio": (ffmpeg.take_sound, ".wav"),
+    }[kind]
+    target = place.with_name(place.name + suffix)
+
+    try:
+        check_regular(video, sys.maxsize)  # ffmpeg would wait for a pipe
+        take(video, target)
+    except ValueError as error:
+        return File(f"{target.name}, from {video}: {error}", None)
+
+    return File(target.name, Path(os.path.realpath(target)))

@@ -14,6 +14,7 @@ def start_of(clip: str, start: str, annotations: Path) -> int:
         ValueError: it is no number, or the clip's name leads out of the dataset's folder.
     """
     checked(clip, annotations)
+
     try:
         return int(float(start))
     except (ValueError, OverflowError):
@@ -23,7 +24,14 @@ def start_of(clip: str, start: str, annotations: Path) -> int:
 
 
 def stems(clip: str, start: int) -> tuple[str, ...]:
-    """Stems of a clip's files, as the releases and the common downloaders name them; the first one names what is missing."""
+    """Stems of a clip's files, as the releases and the common downloaders name them.
+
+    The first one names what is missing.
+
+    Args:
+        clip: Name of the video at YouTube.
+        start: Seconds from the video's beginning to the clip's.
+    """
     end = start + SECONDS
     return (
         f"{clip}_{start}",
