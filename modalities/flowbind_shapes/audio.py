@@ -1,4 +1,5 @@
-"""Sounds: one note. The shape is the instrument, the colour the note, the size the octave (large is low).
+"""Sounds: one note. The shape is the instrument, the colour the note, the size the octave (large is
+low).
 
 Private to a sound: phase, onset, tuning, vibrato, loudness and noise.
 """
@@ -24,8 +25,9 @@ OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 class Instrument:
     """A timbre and an envelope. Each partial is (ratio to the note, amplitude, decay in 1/s).
 
-    `attack` is the time constant of the rise in s, `tremolo` the depth of a swell and fade at 9 Hz, `breath` the
-    loudness of noise beside the tone, `growth` how much later the n-th partial sets in, in s per partial.
+    `attack` is the time constant of the rise in s, `tremolo` the depth of a swell and fade at 9 Hz,
+    `breath` the loudness of noise beside the tone, `growth` how much later the n-th partial sets
+    in, in s per partial.
     """
 
     partials: tuple[tuple[float, float, float], ...]

@@ -1,4 +1,6 @@
-"""Captions: a sentence form and one word for each factor, both at random. Every word means one class only."""
+"""Captions: a sentence form and one word for each factor, both at random. Every word means one
+class only.
+"""
 
 from __future__ import annotations
 

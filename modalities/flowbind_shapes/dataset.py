@@ -35,8 +35,8 @@ WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
 def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int = 0) -> None:
     """Writes the embedded world `shapes`: solids as captions, pictures, sounds and point clouds.
 
-    Training samples are pairs, a third each: text and image, text and audio, image and points. Validation and test
-    samples have all four. The same seed gives the same bytes.
+    Training samples are pairs, a third each: text and image, text and audio, image and points.
+    Validation and test samples have all four. The same seed gives the same bytes.
 
     Args:
         out: The existing, empty folder to write to.
@@ -45,7 +45,8 @@ def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int 
         seed: Decides everything that is random, at least 0.
 
     Raises:
-        ValueError: A number is below what is allowed, or the library that writes sounds is not installed.
+        ValueError: A number is below what is allowed, or the library that writes sounds is not
+            installed.
     """
     for name, given, least in (
         ("samples", samples, 3),

@@ -1,4 +1,5 @@
-"""Pictures: the solid on a studio floor, sphere traced, lit by one lamp and the sky, with a soft shadow.
+"""Pictures: the solid on a studio floor, sphere traced, lit by one lamp and the sky, with a soft
+shadow.
 
 Private to a picture: the view, the place in the frame, the lamp, the exposure, the background.
 """
@@ -84,7 +85,8 @@ def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
 
 
 def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Unit directions of rays (n, k * 64 * 64, 3): for each of k offsets a picture, row by row from the top left.
+    """Unit directions of rays (n, k * 64 * 64, 3): for each of k offsets a picture, row by row from
+    the top left.
 
     `offsets` (k, 2) are in pixels, `shift` (n, 2) is the place in the frame, in half frames.
     """
@@ -99,7 +101,9 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
 def _trace(
     solid: Solid, eye: np.ndarray, rays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where rays (n, r, 3) from eyes (n, 3) meet the solid: scene (h,), ray (h,) and position (h, 3) of each hit."""
+    """Where rays (n, r, 3) from eyes (n, 3) meet the solid: scene (h,), ray (h,) and position (h,
+    3) of each hit.
+    """
     closest = -np.einsum(
         "nc,nrc->nr", eye, rays
     )  # the ray's length where it passes nearest to the origin
@@ -134,7 +138,9 @@ def _lit(
     sky: np.ndarray,
     towards_eye: np.ndarray,
 ) -> np.ndarray:
-    """Linear RGB (h, 3) at these positions: Lambert's lamp, a sky brighter above, Blinn and Phong's highlight."""
+    """Linear RGB (h, 3) at these positions: Lambert's lamp, a sky brighter above, Blinn and Phong's
+    highlight.
+    """
     normal = np.zeros_like(position)
     for corner in np.float32(
         [[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]
@@ -149,7 +155,9 @@ def _lit(
 
 
 def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """The picture (n, 64, 64, 3) with hits' colours (h, 3) over it; `pixel` (h,) counts through all its pixels."""
+    """The picture (n, 64, 64, 3) with hits' colours (h, 3) over it; `pixel` (h,) counts through all
+    its pixels.
+    """
 
     def gather(weights: np.ndarray | None = None) -> np.ndarray:
         share = np.bincount(pixel, weights, minlength=picture[..., 0].size) / len(TURNED)
@@ -160,7 +168,9 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
 
 
 def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
-    """Linear RGB (n, 64, 64, 3) of the empty studio: a grey with a breath of tint, brighter on one side."""
+    """Linear RGB (n, 64, 64, 3) of the empty studio: a grey with a breath of tint, brighter on one
+    side.
+    """
     grey = generator.uniform(0.45, 0.92, size=(n, 1)) + generator.uniform(
         -0.025, 0.025, size=(n, 3)
     )
@@ -171,7 +181,9 @@ def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _shadow(solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray) -> np.ndarray:
-    """The floor's brightness (n, 64, 64) in (0, 1]: dark where the solid stands close or hides the lamp."""
+    """The floor's brightness (n, 64, 64) in (0, 1]: dark where the solid stands close or hides the
+    lamp.
+    """
     length = (solid.bottom - eye[:, 2:]) / rays[..., 2]
     floor = eye[:, None] + length[..., None] * rays
     x, y, z = floor[..., 0], floor[..., 1], floor[..., 2]

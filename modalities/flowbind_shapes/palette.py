@@ -1,4 +1,6 @@
-"""The eight colours: as distinct in hue as eight can be, so that neither light nor shade turns one into another."""
+"""The eight colours: as distinct in hue as eight can be, so that neither light nor shade turns one
+into another.
+"""
 
 from __future__ import annotations
 

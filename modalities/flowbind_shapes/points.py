@@ -1,4 +1,6 @@
-"""Point clouds: the solid's surface sampled uniformly by area, turned, tilted and a little blurred, in colour."""
+"""Point clouds: the solid's surface sampled uniformly by area, turned, tilted and a little blurred,
+in colour.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def write(cloud: np.ndarray, path: Path) -> None:
 
 
 def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """Matrices (n, 3, 3): turned about z by `yaw`, then tilted by `tilt` about a horizontal axis at angle `axis`."""
+    """Matrices (n, 3, 3): turned about z by `yaw`, then tilted by `tilt` about a horizontal axis at
+    angle `axis`.
+    """
     return _about_z(yaw) @ _about_z(-axis) @ _about_x(tilt) @ _about_z(axis)
 
 

@@ -1,4 +1,6 @@
-"""A scene: one solid of one shape, one colour and one size. These three factors are all that the modalities share."""
+"""A scene: one solid of one shape, one colour and one size. These three factors are all that the
+modalities share.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Scenes:
-    """n scenes; each factor is an integer array of shape (n,) that indexes SHAPES, COLOURS or SIZES."""
+    """n scenes; each factor is an integer array of shape (n,) that indexes SHAPES, COLOURS or
+    SIZES.
+    """
 
     shape: np.ndarray
     colour: np.ndarray

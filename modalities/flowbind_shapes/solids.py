@@ -1,7 +1,9 @@
-"""The six solids at unit size (within about 1 of the origin, z up): what each needs to be seen and to be sampled.
+"""The six solids at unit size (within about 1 of the origin, z up): what each needs to be seen and
+to be sampled.
 
-`distance` is the signed distance to the surface or, near some edges, a lower bound of it: enough for sphere tracing,
-soft shadows and normals. `surface` maps uniform numbers to points that are uniform by area.
+`distance` is the signed distance to the surface or, near some edges, a lower bound of it: enough
+for sphere tracing, soft shadows and normals. `surface` maps uniform numbers to points that are
+uniform by area.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class Solid:
-    """A solid: `distance(x, y, z)` of any shape, `surface(u)` from (..., 4) in [0, 1) to points (..., 3), and the
-    height `bottom` of the plane it stands on."""
+    """A solid: `distance(x, y, z)` of any shape, `surface(u)` from (..., 4) in [0, 1) to points
+    (..., 3), and the height `bottom` of the plane it stands on.
+    """
 
     distance: Callable[[Array, Array, Array], Array]
     surface: Callable[[Array], Array]

@@ -1,8 +1,9 @@
 """Scores of captions by their words: CIDEr-D, BLEU and ROUGE-L, with one reference each or several.
 
-Definitions are those of the code of the COCO caption evaluation. Its words come from the Stanford tokeniser, a Java
-program; here they are cut by one regular expression (`words`), after that program's rules as captions need them. On
-`tests/reference/captions.json` both give the same words, and the same scores to a millionth.
+Definitions are those of the code of the COCO caption evaluation. Its words come from the Stanford
+tokeniser, a Java program; here they are cut by one regular expression (`words`), after that
+program's rules as captions need them. On `tests/reference/captions.json` both give the same words,
+and the same scores to a millionth.
 """
 
 import math
@@ -42,7 +43,8 @@ Words = tuple[str, ...]
 
 
 def words(caption: str) -> Words:
-    """The words of a caption: in lower case, clitics apart as the Penn Treebank has them, without punctuation.
+    """The words of a caption: in lower case, clitics apart as the Penn Treebank has them, without
+    punctuation.
 
     As with the COCO evaluation, brackets, `?!` and signs such as % and $ are words of their own.
     """
@@ -61,7 +63,8 @@ class Captions(Metric):
     | `bleu-1[corpus,1-reference]` to `bleu-4` | `bleu`, 0 to 1 |
     | `rouge-l[beta=1.2,1-reference]` | mean of `rouge_l`, 0 to 1 |
 
-    These are by the sample's own caption. Where the manifest gives further references, the same follow with all of
+    These are by the sample's own caption. Where the manifest gives further references, the same
+    follow with all of
     them: `cider[cider-d,5-references]`, or `3-to-6-references` where samples differ.
     """
 
@@ -135,9 +138,10 @@ def all_grams(caption: Words) -> set[Words]:
 def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
     """CIDEr-D of N captions, 0 to 10 (Vedantam et al., arXiv 1411.5726).
 
-    An n-gram weighs its count times `log(N / number of samples with a reference that has it)`, those that none has as
-    if one had. With one reference a caption's score is 10 times the mean over n = 1 to 4 of the cosine of weights,
-    clipped to the reference's, times `exp(-(difference of lengths)^2 / (2 SIGMA^2))`; with several it is their mean.
+    An n-gram weighs its count times `log(N / number of samples with a reference that has it)`,
+    those that none has as if one had. With one reference a caption's score is 10 times the mean
+    over n = 1 to 4 of the cosine of weights, clipped to the reference's, times `exp(-(difference of
+    lengths)^2 / (2 SIGMA^2))`; with several it is their mean.
 
     Captions shorter than n words have no n-gram, so even equal ones get 0 for that n.
 
@@ -168,7 +172,9 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
 
 def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> float:
-    """Cosine of two sparse vectors, the first one's entries clipped to the second's; 0 if one is zero."""
+    """Cosine of two sparse vectors, the first one's entries clipped to the second's; 0 if one is
+    zero.
+    """
     product = math.fsum(
         min(weight, reference[gram]) * reference[gram]
         for gram, weight in candidate.items()
@@ -181,9 +187,10 @@ def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> 
 def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> tuple[float, ...]:
     """BLEU-1 to BLEU-4 of a corpus, 0 to 1 (Papineni et al., ACL 2002, section 2.3).
 
-    `min(1, exp(1 - r / c)) (p_1 ... p_n)^(1/n)`: lengths `c` of all captions and `r` of the references that are nearest
-    in length (the shorter of two), and the share `p_n` of the captions' n-grams that stand in a reference, each as often
-    as in the one that has it most. No smoothing: without a match of some order it is 0.
+    `min(1, exp(1 - r / c)) (p_1 ... p_n)^(1/n)`: lengths `c` of all captions and `r` of the
+    references that are nearest in length (the shorter of two), and the share `p_n` of the captions'
+    n-grams that stand in a reference, each as often as in the one that has it most. No smoothing:
+    without a match of some order it is 0.
     """
     c = sum(map(len, candidates))
     r = sum(map(nearest_length, candidates, references))
@@ -211,8 +218,8 @@ def nearest_length(candidate: Words, captions: Sequence[Words]) -> int:
 def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     """ROUGE-L of a caption, 0 to 1 (Lin, 2004, equation 4): `(1 + BETA^2) P R / (R + BETA^2 P)`.
 
-    `P` and `R` are the longest common subsequence as a share of the caption and of the reference; of several references
-    the largest of each, as in the COCO evaluation, be they two references'.
+    `P` and `R` are the longest common subsequence as a share of the caption and of the reference;
+    of several references the largest of each, as in the COCO evaluation, be they two references'.
     """
     common = [common_subsequence(candidate, reference) for reference in references]
     if not any(common):

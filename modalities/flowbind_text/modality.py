@@ -1,4 +1,6 @@
-"""The modality of texts: a raw sample is a string of one line, not empty, its words separated by single spaces."""
+"""The modality of texts: a raw sample is a string of one line, not empty, its words separated by
+single spaces.
+"""
 
 import codecs
 import os
@@ -25,7 +27,8 @@ class Text(Modality):
     literal = True
 
     def read(self, source: str | Path) -> str:
-        """Reads one caption: the whole of a UTF-8 file, or a string itself. All white space becomes single spaces.
+        """Reads one caption: the whole of a UTF-8 file, or a string itself. All white space becomes
+        single spaces.
 
         A string that ends in `.txt` is a file's path if it is one word or that file is there.
 
@@ -40,10 +43,12 @@ class Text(Modality):
         return _caption(source, "")
 
     def accept(self, raw: Any) -> str:
-        """One caption of a string, numpy's strings among them, as `read` makes it of a file's content.
+        """One caption of a string, numpy's strings among them, as `read` makes it of a file's
+        content.
 
         Raises:
-            ValueError: it is something else, such as bytes or a missing value, or has no words; one line.
+            ValueError: it is something else, such as bytes or a missing value, or has no words; one
+                line.
         """
         if not isinstance(raw, str):
             raise ValueError(

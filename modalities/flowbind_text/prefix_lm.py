@@ -1,9 +1,12 @@
-"""The codec of record for texts: a sentence encoder, and a language model that writes after a prefix made of the latent.
+"""The codec of record for texts: a sentence encoder, and a language model that writes after a
+prefix made of the latent.
 
-The latent is the encoder's embedding itself. A projector turns it into K embeddings of the language model's width W, and
-the language model goes on from there: `[prefix 1 .. K] [beginning] [piece 1 .. T] [end]`.
+The latent is the encoder's embedding itself. A projector turns it into K embeddings of the language
+model's width W, and the language model goes on from there: `[prefix 1 .. K] [beginning] [piece 1 ..
+T] [end]`.
 
-Shapes: B captions, D features of a latent, K embeddings of a prefix, T pieces of V in the vocabulary.
+Shapes: B captions, D features of a latent, K embeddings of a prefix, T pieces of V in the
+    vocabulary.
 Source: the text codec of FlowBind (arXiv 2512.15420), after ClipCap (arXiv 2111.09734).
 """
 
@@ -36,7 +39,8 @@ RECIPE = "recipes/codecs/text_decoder.yaml"
 class Projector(nn.Module):
     """Latents, with shape (B, D), to prefixes, with shape (B, K, W).
 
-    `LayerNorm(Linear(tanh(Linear(x))))`, as in the authors' code; parameters have the names that they have there.
+    `LayerNorm(Linear(tanh(Linear(x))))`, as in the authors' code; parameters have the names that
+    they have there.
     """
 
     def __init__(self, features: int, width: int, prefix: int) -> None:
@@ -71,7 +75,9 @@ class PrefixNet(nn.Module):
         return self.lm.get_input_embeddings()(pieces)
 
     def forward(self, latents: Tensor, pieces: Tensor) -> Tensor:
-        """What follows each piece: ids that begin with the beginning, with shape (B, T), to logits, with shape (B, T, V)."""
+        """What follows each piece: ids that begin with the beginning, with shape (B, T), to logits,
+        with shape (B, T, V).
+        """
         pieces = self.embed(pieces)
         prefix = self.projector(latents).to(pieces.dtype)
         return self.lm(inputs_embeds=torch.cat([prefix, pieces], dim=1), use_cache=False).logits[
@@ -87,7 +93,9 @@ class PrefixNet(nn.Module):
         temperature: float,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Writes piece after piece: ids, with shape (B, at most `longest`); ends fill up the shorter captions."""
+        """Writes piece after piece: ids, with shape (B, at most `longest`); ends fill up the
+        shorter captions.
+        """
         seen = self.embed(torch.full((len(latents), 1), beginning, device=latents.device))
         seen = torch.cat([self.projector(latents).to(seen.dtype), seen], dim=1)
         ended = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
@@ -107,8 +115,8 @@ class PrefixNet(nn.Module):
         """Takes over what training changed, as `flowbind_text.prefix_training` exports it.
 
         Args:
-            trained: `projector.*`; `lm.*` where the language model was trained; `lora.MODULE.down` and `lora.MODULE.up`
-                where low-rank changes `up @ down` of its weights were.
+            trained: `projector.*`; `lm.*` where the language model was trained; `lora.MODULE.down`
+                and `lora.MODULE.up` where low-rank changes `up @ down` of its weights were.
 
         Raises:
             AttributeError: a change of a module that the language model has not.
@@ -129,31 +137,36 @@ class PrefixNet(nn.Module):
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """One piece for each row of logits, with shape (B, V): the likeliest at temperature 0, else drawn from the softmax."""
+    """One piece for each row of logits, with shape (B, V): the likeliest at temperature 0, else
+    drawn from the softmax.
+    """
     if temperature == 0:
         return logits.argmax(1)
     return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
 
 
 class SentencePrefixLM(Codec):
-    """A sentence encoder, whose embeddings are the latents, and a language model that writes captions from them.
+    """A sentence encoder, whose embeddings are the latents, and a language model that writes
+    captions from them.
 
-    Encoding needs the encoder alone, decoding the language model alone; each is fetched and loaded on first use. The
-    language model runs in the precision that its weights are stored in.
+    Encoding needs the encoder alone, decoding the language model alone; each is fetched and loaded
+    on first use. The language model runs in the precision that its weights are stored in.
 
     Args:
         encoder: a sentence-transformers model: a folder, or a name on the hub.
-        revision: of the encoder on the hub: branch, tag or commit. A commit keeps latents the same for good.
+        revision: of the encoder on the hub: branch, tag or commit. A commit keeps latents the same
+            for good.
         width: D, of the encoder's embeddings.
-        normalize: divide each embedding by its norm. Some encoders, the default among them, give norm 1 by themselves.
+        normalize: divide each embedding by its norm. Some encoders, the default among them, give
+            norm 1 by themselves.
         language_model: a causal language model of transformers: a folder, or a name on the hub.
         language_revision: of the language model on the hub.
         prefix: K, embeddings that stand for the latent.
         longest: most pieces in a caption.
-        temperature: 0 writes the likeliest piece at each step; above, pieces are drawn, from the softmax of the logits
-            divided by it.
-        weights: a safetensors file of the trained projector and, if they were trained too, of the language model's
-            weights or their low-rank changes. Without one the codec encodes only.
+        temperature: 0 writes the likeliest piece at each step; above, pieces are drawn, from the
+            softmax of the logits divided by it.
+        weights: a safetensors file of the trained projector and, if they were trained too, of the
+            language model's weights or their low-rank changes. Without one the codec encodes only.
     """
 
     def __init__(
@@ -228,7 +241,8 @@ class SentencePrefixLM(Codec):
         """Cuts captions into the language model's pieces.
 
         Raises:
-            ValueError: transformers is not installed, or the folder holds no whole tokenizer, or one without an end.
+            ValueError: transformers is not installed, or the folder holds no whole tokenizer, or
+                one without an end.
         """
         with importing(
             "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
@@ -248,15 +262,19 @@ class SentencePrefixLM(Codec):
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The pieces before and after a caption; a tokenizer without a beginning begins with the end."""
+        """The pieces before and after a caption; a tokenizer without a beginning begins with the
+        end.
+        """
         beginning, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
         return (end if beginning is None else beginning), end
 
     def build(self) -> PrefixNet:
-        """The language model as it is distributed, frozen, and a fresh projector, drawn from torch's global generator.
+        """The language model as it is distributed, frozen, and a fresh projector, drawn from
+        torch's global generator.
 
         Raises:
-            ValueError: transformers is not installed, or the folder holds no whole causal language model.
+            ValueError: transformers is not installed, or the folder holds no whole causal language
+                model.
         """
         with importing(
             "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
@@ -313,7 +331,8 @@ class SentencePrefixLM(Codec):
         """Embeds B captions: float32, with shape (B, D).
 
         Raises:
-            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec was told.
+            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec
+                was told.
         """
         latents = self.sentences.embed(raws, self.device)
         if latents.shape[1] != self.width:
@@ -324,14 +343,18 @@ class SentencePrefixLM(Codec):
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[str]:
-        """Writes B captions, each of one line; one without a word, which no caption is, becomes a question mark."""
+        """Writes B captions, each of one line; one without a word, which no caption is, becomes a
+        question mark.
+        """
         net, how = self.net, (*self.ends, self.longest, self.temperature, generator)
         chunks = latents.to(self.device, torch.float32).split(BATCH)
         written = [text for chunk in chunks for text in self.spell(net.write(chunk, *how))]
         return [" ".join(NO_CAPTION.sub(" ", text).split()) or "?" for text in written]
 
     def cut(self, captions: Sequence[str]) -> Tensor:
-        """The pieces of B captions, ends included and no more than `longest` of each: (B, T), then `PAST`."""
+        """The pieces of B captions, ends included and no more than `longest` of each: (B, T), then
+        `PAST`.
+        """
         end = self.ends[1]
         cut = self.tokenizer(list(captions), add_special_tokens=False)["input_ids"]
         return pad_sequence([torch.tensor([*ids, end][: self.longest]) for ids in cut], True, PAST)

@@ -1,7 +1,9 @@
-"""Training what writes captions from sentence embeddings: a projector, alone or with the language model behind it.
+"""Training what writes captions from sentence embeddings: a projector, alone or with the language
+model behind it.
 
-The authors of FlowBind released a trained decoder, not the code that trained it; this is ClipCap's way (arXiv
-2111.09734): the language model predicts each piece of a caption from the prefix and the pieces before it.
+The authors of FlowBind released a trained decoder, not the code that trained it; this is ClipCap's
+way (arXiv 2111.09734): the language model predicts each piece of a caption from the prefix and the
+pieces before it.
 """
 
 from pathlib import Path
@@ -18,23 +20,28 @@ from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
 
 
 class PrefixTraining(CodecTraining):
-    """Trains the decoder of `SentencePrefixLM` on captions, from a fresh projector and the language model as distributed.
+    """Trains the decoder of `SentencePrefixLM` on captions, from a fresh projector and the language
+    model as distributed.
 
-    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it: the mean over all
-    pieces of the batch, ends included. The language model is read without dropout, whatever it was trained with.
+    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it:
+    the mean over all pieces of the batch, ends included. The language model is read without
+    dropout, whatever it was trained with.
 
     Args:
         codec: the codec whose decoder is trained.
-        export: safetensors file that receives what was trained when fitting ends, for the codec's `weights`.
-        tune: what is trained: the `projector` alone; with `lora` also low-rank changes of every linear layer of the
-            language model but its last (arXiv 2106.09685, through peft); with `language_model` the whole of it, in
-            float32.
+        export: safetensors file that receives what was trained when fitting ends, for the codec's
+            `weights`.
+        tune: what is trained: the `projector` alone; with `lora` also low-rank changes of every
+            linear layer of the language model but its last (arXiv 2106.09685, through peft); with
+            `language_model` the whole of it, in float32.
         rank: of the low-rank changes.
-        learning_rate: highest rate of AdamW, reached after 5% of the steps, then a cosine down to 0.
+        learning_rate: highest rate of AdamW, reached after 5% of the steps, then a cosine down to
+            0.
         weight_decay: of AdamW.
-        noise: standard deviation of the noise added to a latent before it is decoded, as a share of each feature's own
-            spread in the batch. At 0 the decoder only ever sees latents of real captions; some noise makes it forgive
-            the small errors of a flow, at the price of exact wording.
+        noise: standard deviation of the noise added to a latent before it is decoded, as a share of
+            each feature's own spread in the batch. At 0 the decoder only ever sees latents of real
+            captions; some noise makes it forgive the small errors of a flow, at the price of exact
+            wording.
         seed: of the noise; with the step it decides every draw.
     """
 
@@ -95,10 +102,12 @@ class PrefixTraining(CodecTraining):
 
 
 def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
-    """Makes those parameters learn that `tune` says; the language model comes frozen and in evaluation mode, and stays in it.
+    """Makes those parameters learn that `tune` says; the language model comes frozen and in
+    evaluation mode, and stays in it.
 
     Raises:
-        ValueError: low-rank changes are wanted, and peft is not installed or the language model has no linear layer.
+        ValueError: low-rank changes are wanted, and peft is not installed or the language model has
+            no linear layer.
     """
     if tune == "language_model":
         net.lm.float().requires_grad_(True)

@@ -40,10 +40,12 @@ class SentenceEncoder:
 
     @cached_property
     def folder(self) -> Path:
-        """The model's folder: the name itself, that of an installed package, or the hub's in the local cache.
+        """The model's folder: the name itself, that of an installed package, or the hub's in the
+        local cache.
 
         Raises:
-            ValueError: there is none, and the hub is needed but missing, unreachable, or does not know the name.
+            ValueError: there is none, and the hub is needed but missing, unreachable, or does not
+                know the name.
         """
         package = PACKAGED.get(self.name)
         if package and (spec := find_spec(package)):
@@ -63,7 +65,8 @@ class SentenceEncoder:
         """The loaded `SentenceTransformer`, on the CPU until it embeds elsewhere.
 
         Raises:
-            ValueError: sentence-transformers is not installed, or the folder holds no complete model.
+            ValueError: sentence-transformers is not installed, or the folder holds no complete
+                model.
         """
         folder = str(self.folder)
         with importing(
@@ -91,7 +94,8 @@ class SentenceEncoder:
     def embed(self, captions: Sequence[str], device: torch.device) -> Tensor:
         """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E).
 
-        Captions of as many tokens are embedded together, so that none is padded and each is embedded as it would be alone.
+        Captions of as many tokens are embedded together, so that none is padded and each is
+        embedded as it would be alone.
         """
         options = {
             "batch_size": BATCH,
@@ -123,7 +127,9 @@ class SentenceEncoder:
         return digest_all(files)
 
     def identity(self) -> dict[str, str | bool]:
-        """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision, without fetching them."""
+        """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision,
+        without fetching them.
+        """
         local = Path(self.name).is_dir()
         which = (
             {"encoder_weights": self.digest()}

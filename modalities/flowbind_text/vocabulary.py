@@ -1,8 +1,10 @@
-"""How a caption is cut into pieces: a frequent word is one piece, any other is spelled in bytes of UTF-8.
+"""How a caption is cut into pieces: a frequent word is one piece, any other is spelled in bytes of
+UTF-8.
 
-So a small table is enough to write anything. Ids: 0 ends a caption, 1 to 255 are single bytes, those from 256 on are
-words, each with the space before it. The table, a uint8 tensor with zeros after each piece, is learnt from captions
-and travels with the weights of the network that writes them; its shape is always (PIECES, LONGEST).
+So a small table is enough to write anything. Ids: 0 ends a caption, 1 to 255 are single bytes,
+those from 256 on are words, each with the space before it. The table, a uint8 tensor with zeros
+after each piece, is learnt from captions and travels with the weights of the network that writes
+them; its shape is always (PIECES, LONGEST).
 """
 
 import re
@@ -42,7 +44,9 @@ class Cutter:
         self.words = {bytes(row).rstrip(b"\0"): [id] for id, row in enumerate(rows, start=BYTES)}
 
     def __call__(self, captions: Sequence[str], longest: int) -> Tensor:
-        """The ids of B captions, with shape (B, T), at most `longest` of each; ends fill up the shorter ones."""
+        """The ids of B captions, with shape (B, T), at most `longest` of each; ends fill up the
+        shorter ones.
+        """
         cut = (
             [id for word in _words(caption) for id in self.words.get(word, word)]
             for caption in captions
@@ -53,7 +57,9 @@ class Cutter:
 
 
 def spell(ids: Tensor, table: Tensor) -> Tensor:
-    """The bytes of captions, with shape (B, T * LONGEST) and zeros in between, from ids, with shape (B, T)."""
+    """The bytes of captions, with shape (B, T * LONGEST) and zeros in between, from ids, with shape
+    (B, T).
+    """
     return table[ids].flatten(1).to(torch.uint8)
 
 

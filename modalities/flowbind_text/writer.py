@@ -1,6 +1,8 @@
-"""The network of the small codec of texts: a projection of sentence embeddings, and a recurrent net that writes.
+"""The network of the small codec of texts: a projection of sentence embeddings, and a recurrent net
+that writes.
 
-Shapes: B captions, T pieces (`flowbind_text.vocabulary`) of V in the table, E features of an embedding, D of a latent.
+Shapes: B captions, T pieces (`flowbind_text.vocabulary`) of V in the table, E features of an
+    embedding, D of a latent.
 """
 
 import math
@@ -17,10 +19,11 @@ LENGTH = 64  # most pieces in a caption
 
 
 class CaptionNet(nn.Module):
-    """Sentence embeddings of norm 1, with shape (B, E), to latents, with shape (B, D), and those to captions.
+    """Sentence embeddings of norm 1, with shape (B, E), to latents, with shape (B, D), and those to
+    captions.
 
-    The writer is a gated recurrent net that sees the latent at every step. The features of the pieces serve twice:
-    they are what it reads, and what its output is compared with.
+    The writer is a gated recurrent net that sees the latent at every step. The features of the
+    pieces serve twice: they are what it reads, and what its output is compared with.
 
     Args:
         embedding: E.
@@ -47,7 +50,9 @@ class CaptionNet(nn.Module):
         )  # from norm 1 to mean square 1
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Writes the likeliest piece at each step: bytes, uint8 with shape (B, T * LONGEST) and zeros in between."""
+        """Writes the likeliest piece at each step: bytes, uint8 with shape (B, T * LONGEST) and
+        zeros in between.
+        """
         state = self.first(latents)
         piece = torch.full((len(latents),), END, device=latents.device)
         written = []
@@ -66,7 +71,9 @@ class CaptionNet(nn.Module):
         return self.start(latents).tanh()[None]
 
     def step(self, latents: Tensor, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """What follows each piece, ids with shape (B, T): logits, with shape (B, T, V), and the state at the end."""
+        """What follows each piece, ids with shape (B, T): logits, with shape (B, T, V), and the
+        state at the end.
+        """
         seen = torch.cat([self.pieces(ids), latents[:, None].expand(-1, ids.shape[1], -1)], dim=2)
         hidden, state = self.writer(seen, state)
         return F.linear(self.out(hidden), self.pieces.weight, self.bias), state
