@@ -1,8 +1,7 @@
-"""The embedded world `shapes`: small scenes told as text, image, audio and points, made on the
-spot.
+"""The embedded world `shapes`: small scenes as text, image, audio and points, made on the spot.
 
 A scene is one solid with a shape (6), a colour (8) and a size (3), each uniform. Every modality
-tells all three in its own way and adds what is private to it: a caption chooses its words, a
+shows all three in its own way and adds what is private to it: a caption chooses its words, a
 picture its view, light and background, a cloud its rotation and jitter, a sound its phase, onset,
 vibrato, loudness and noise.
 

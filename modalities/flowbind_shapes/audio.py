@@ -1,11 +1,12 @@
-"""Sounds: one note. The shape is the instrument, the colour the note, the size the octave (large is
-low).
+"""Sounds: one note.
 
-Private to a sound: phase, onset, tuning, vibrato, loudness and noise.
+The shape is the instrument, the colour the note, the size the octave (large is low). Private to a
+sound: phase, onset, tuning, vibrato, loudness and noise.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,19 @@ TREMOLO = 9.0  # Hz
 INSTALL = Extra("audio")
 OCTAVE = np.array([2, 1, 0])  # of small, medium, large
 
+Uniform = Callable[[float, float], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Instrument:
-    """A timbre and an envelope. Each partial is (ratio to the note, amplitude, decay in 1/s).
+    """A timbre and an envelope.
 
-    `attack` is the time constant of the rise in s, `tremolo` the depth of a swell and fade at 9 Hz,
-    `breath` the loudness of noise beside the tone, `growth` how much later the n-th partial sets
-    in, in s per partial.
+    Args:
+        partials: For each partial its ratio to the note, amplitude, and decay in 1/s.
+        attack: Time constant of the rise in s.
+        tremolo: Depth of a swell and fade at 9 Hz.
+        breath: Loudness of noise beside the tone.
+        growth: Delay of each partial after the one before, in s.
     """
 
     partials: tuple[tuple[float, float, float], ...]
@@ -77,32 +83,20 @@ def synthesise(
     note = LOWEST * 2 ** (OCTAVE[scenes.size] + scenes.colour / len(COLOURS))[:, None]
     note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)  # out of tune by at most a tenth of a semitone
     since = np.arange(RATE) / RATE - uniform(0.02, 0.10)  # s since the onset
-    vibrato, depth = (
-        uniform(4.5, 6.5),
-        uniform(0.0, 0.12) * np.log(2) / 12,
-    )  # Hz; at most 0.12 semitones
-    turns = note * (
-        since
-        + depth / (2 * np.pi * vibrato) * np.sin(2 * np.pi * (vibrato * since + uniform(0, 1)))
-    )
     sounding = np.maximum(since, 0).astype(np.float32)
 
-    tone = np.zeros((n, RATE), dtype=np.float32)
-    for order, (ratio, amplitude, decay) in enumerate(instrument.partials):
-        phase = turns * ratio + uniform(0, 1)
-        wave = np.sin((2 * np.pi * (phase - np.floor(phase))).astype(np.float32))
-        heard = np.float32(amplitude) * (
-            ratio * note < 0.45 * RATE
-        )  # none above the Nyquist frequency
-        rise = 1 - np.exp(-np.maximum(sounding - instrument.growth * order, 0) / instrument.attack)
-        tone += heard.astype(np.float32) * wave * rise * np.exp(-np.float32(decay) * sounding)
-    beat = np.cos(2 * np.pi * TREMOLO * since)  # faint at the onset
+    turns = _turns(note, since, uniform)
+    tone = _partials(instrument, note, turns, sounding, uniform)
+
+    # The swell of a reed, faint at the onset, and the breath of a pipe.
+    beat = np.cos(2 * np.pi * TREMOLO * since)
     tone *= (1 - instrument.tremolo * (0.5 + 0.5 * beat)).astype(np.float32)
-    tone += (
-        instrument.breath * _breath(generator, note) * (1 - np.exp(-sounding / instrument.attack))
-    )
+    breath = instrument.breath * _breath(generator, note)
+    tone += breath * (1 - np.exp(-sounding / instrument.attack))
+
     tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)  # faded out at the end: no click
     tone /= np.abs(tone).max(axis=1, keepdims=True)
+
     loudness = 10 ** (uniform(-9, -2) / 20)
     hiss = 10 ** (uniform(-60, -46) / 20) * generator.standard_normal((n, RATE), dtype=np.float32)
     return np.clip(loudness * tone + hiss, -1, 1).astype(np.float32)
@@ -112,6 +106,44 @@ def write(sound: np.ndarray, path: Path) -> None:
     """Writes one sound, float32 of shape (16000,), as a 16-bit WAV."""
     soundfile = require("soundfile", "a sound", INSTALL)
     soundfile.write(path, sound, RATE, format="WAV", subtype="PCM_16")
+
+
+def _turns(note: np.ndarray, since: np.ndarray, uniform: Uniform) -> np.ndarray:
+    """The phase (n, 16000) of notes with vibrato, in turns since the onset."""
+    vibrato = uniform(4.5, 6.5)  # Hz
+    depth = uniform(0.0, 0.12) * np.log(2) / 12  # at most 0.12 semitones
+    swing = np.sin(2 * np.pi * (vibrato * since + uniform(0, 1)))
+    return note * (since + depth / (2 * np.pi * vibrato) * swing)
+
+
+def _partials(
+    instrument: Instrument,
+    note: np.ndarray,
+    turns: np.ndarray,
+    sounding: np.ndarray,
+    uniform: Uniform,
+) -> np.ndarray:
+    """The sum of an instrument's partials, float32 (n, 16000).
+
+    Args:
+        instrument: Timbre and envelope.
+        note: Notes (n, 1) in Hz.
+        turns: Phases (n, 16000) of the notes, in turns.
+        sounding: Seconds since the onset (n, 16000), 0 before it.
+        uniform: Draws numbers (n, 1) between two bounds.
+    """
+    tone = np.zeros(sounding.shape, dtype=np.float32)
+    for order, (ratio, amplitude, decay) in enumerate(instrument.partials):
+        phase = turns * ratio + uniform(0, 1)
+        wave = np.sin((2 * np.pi * (phase - np.floor(phase))).astype(np.float32))
+
+        is_heard = ratio * note < 0.45 * RATE  # none above the Nyquist frequency
+        loudness = (np.float32(amplitude) * is_heard).astype(np.float32)
+        lasting = np.maximum(sounding - instrument.growth * order, 0)
+        rise = 1 - np.exp(-lasting / instrument.attack)
+        tone += loudness * wave * rise * np.exp(-np.float32(decay) * sounding)
+
+    return tone
 
 
 def _breath(generator: np.random.Generator, note: np.ndarray) -> np.ndarray:

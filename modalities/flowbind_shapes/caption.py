@@ -1,5 +1,6 @@
-"""Captions: a sentence form and one word for each factor, both at random. Every word means one
-class only.
+"""Captions: a sentence form and one word for each factor, both at random.
+
+Every word means one class only.
 """
 
 from __future__ import annotations
@@ -76,22 +77,19 @@ FULL_STOP = 0.25  # the share of captions that end in one
 
 def describe(scenes: Scenes, generator: np.random.Generator) -> list[str]:
     """One caption for each scene, in lower case."""
-    shapes, colours, sizes = (
-        _words(factor, names, words, generator)
-        for factor, names, words in (
-            (scenes.shape, SHAPES, SHAPE_WORDS),
-            (scenes.colour, COLOURS, COLOUR_WORDS),
-            (scenes.size, SIZES, SIZE_WORDS),
-        )
-    )
-    forms = generator.integers(len(TEMPLATES), size=len(scenes))
+    shapes = _words(scenes.shape, SHAPES, SHAPE_WORDS, generator)
+    colours = _words(scenes.colour, COLOURS, COLOUR_WORDS, generator)
+    sizes = _words(scenes.size, SIZES, SIZE_WORDS, generator)
+    templates = generator.integers(len(TEMPLATES), size=len(scenes))
     stops = generator.random(len(scenes)) < FULL_STOP
-    return [
-        _article(TEMPLATES[form].format(shape=shape, colour=colour, size=size)) + "." * bool(stop)
-        for form, shape, colour, size, stop in zip(
-            forms, shapes, colours, sizes, stops, strict=True
-        )
-    ]
+
+    captions = []
+    for k, (shape, colour, size) in enumerate(zip(shapes, colours, sizes, strict=True)):
+        sentence = TEMPLATES[templates[k]].format(shape=shape, colour=colour, size=size)
+        stop = "." if stops[k] else ""
+        captions.append(_article(sentence) + stop)
+
+    return captions
 
 
 def _words(
@@ -100,10 +98,20 @@ def _words(
     words: dict[str, tuple[str, ...]],
     generator: np.random.Generator,
 ) -> list[str]:
-    choice = generator.random(len(factor))
-    return [
-        words[names[k]][int(u * len(words[names[k]]))] for k, u in zip(factor, choice, strict=True)
-    ]
+    """A word for each scene, drawn among those that mean its class.
+
+    Args:
+        factor: Index of each scene's class, with shape (n,).
+        names: Names of the classes.
+        words: Words of each class.
+        generator: Source of the draws, one a scene.
+    """
+    chosen = []
+    for index, u in zip(factor, generator.random(len(factor)), strict=True):
+        synonyms = words[names[index]]
+        chosen.append(synonyms[int(u * len(synonyms))])
+
+    return chosen
 
 
 def _article(sentence: str) -> str:

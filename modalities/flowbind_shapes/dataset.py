@@ -1,4 +1,4 @@
-"""From scenes to files: training pairs, and validation and test samples that have every modality."""
+"""From scenes to files: training pairs, and samples that have every modality for the rest."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,9 @@ EVERYTHING = ("text", "image", "audio", "points")
 CHUNK = 8  # scenes made at once; part of what the seed decides
 SUFFIX = {"image": "png", "audio": "wav", "points": "ply"}
 MAKE: dict[str, Callable[[str, Scenes, np.random.Generator], np.ndarray]] = {
-    "image": lambda shape, scenes, generator: image.render(SOLIDS[shape], scenes, generator),
-    "audio": lambda shape, scenes, generator: audio.synthesise(
-        audio.INSTRUMENTS[shape], scenes, generator
-    ),
-    "points": lambda shape, scenes, generator: points.sample(SOLIDS[shape], scenes, generator),
+    "image": lambda shape, *rest: image.render(SOLIDS[shape], *rest),
+    "audio": lambda shape, *rest: audio.synthesise(audio.INSTRUMENTS[shape], *rest),
+    "points": lambda shape, *rest: points.sample(SOLIDS[shape], *rest),
 }
 WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
 
@@ -40,62 +38,74 @@ def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int 
 
     Args:
         out: The existing, empty folder to write to.
-        samples: How many training samples, at least 3.
-        test_samples: How many test samples, and as many for validation, at least 1.
-        seed: Decides everything that is random, at least 0.
+        samples: Number of training samples, at least 3.
+        test_samples: Number of test samples, and of validation samples, at least 1.
+        seed: Seed of everything that is random, at least 0.
 
     Raises:
         ValueError: A number is below what is allowed, or the library that writes sounds is not
             installed.
     """
-    for name, given, least in (
-        ("samples", samples, 3),
-        ("test_samples", test_samples, 1),
-        ("seed", seed, 0),
-    ):
-        if given < least:
-            raise ValueError(f"{name} is {given}, allowed is {least} or more: give a larger one")
+    _check_least("samples", samples, 3)
+    _check_least("test_samples", test_samples, 1)
+    _check_least("seed", seed, 0)
     require("soundfile", "the embedded world", audio.INSTALL)
+
     for folder in SUFFIX:
         (out / folder).mkdir()
+
     sizes = {"train": samples, "val": test_samples, "test": test_samples}
-    manifests, jobs, total = {}, [], 0
+    manifests: dict[str, list[dict[str, object]]] = {}
+    jobs: list[Job] = []
     for stream, (split, count) in enumerate(sizes.items()):
         scenes = draw(count, np.random.default_rng([seed, stream, 0]))
-        pairs = [PAIRS[k % len(PAIRS)] if split == "train" else EVERYTHING for k in range(count)]
         captions = caption.describe(scenes, np.random.default_rng([seed, stream, 1]))
-        manifests[split] = list(_lines(split, scenes, pairs, captions))
+        manifests[split] = list(_lines(split, scenes, captions))
         for number, kind in enumerate(SUFFIX, start=2):
-            rows = np.array([k for k, has in enumerate(pairs) if kind in has])
-            for chunk, part in enumerate(_chunks(rows, scenes.shape)):
-                paths = [out / manifests[split][k][kind] for k in part]
-                generator = np.random.default_rng([seed, stream, number, chunk])
-                total += len(paths)
-                jobs.append(partial(_write_chunk, kind, scenes.take(part), paths, generator))
-    pool = ThreadPoolExecutor(os.cpu_count())
-    try:
-        files = chain.from_iterable(pool.map(lambda job: job(), jobs))
-        for _ in track(files, "writing shapes", total=total):
-            pass
-    finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C what is not begun is not made
+            jobs += _jobs(out, kind, scenes, manifests[split], [seed, stream, number])
+
+    _run(jobs)
+
     for split, lines in manifests.items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
         (out / f"{split}.jsonl").write_text(text, encoding="utf-8", newline="\n")
 
 
-def _lines(
-    split: str, scenes: Scenes, modalities: list[tuple[str, ...]], captions: list[str]
-) -> Iterator[dict[str, object]]:
-    """The manifest's lines."""
-    for k, (has, labels, text) in enumerate(
-        zip(modalities, scenes.labels(), captions, strict=True)
-    ):
+class Job(NamedTuple):
+    """Scenes of one shape, to be made in one modality and written to their paths."""
+
+    kind: str
+    scenes: Scenes
+    paths: list[Path]
+    generator: np.random.Generator
+
+
+def _check_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} is {value}, allowed is {least} or more: give a larger one")
+
+
+def _lines(split: str, scenes: Scenes, captions: list[str]) -> Iterator[dict[str, object]]:
+    """The manifest's lines: pairs in turn for training, samples with everything otherwise."""
+    subsets = PAIRS if split == "train" else (EVERYTHING,)
+    for k, (labels, text) in enumerate(zip(scenes.labels(), captions, strict=True)):
         name = f"{split}-{k:06d}"
-        values = {"text": text} | {
-            kind: f"{kind}/{name}.{suffix}" for kind, suffix in SUFFIX.items()
-        }
-        yield {"id": name} | {kind: values[kind] for kind in has} | {"labels": labels}
+        values = {"text": text}
+        for kind, suffix in SUFFIX.items():
+            values[kind] = f"{kind}/{name}.{suffix}"
+
+        subset = subsets[k % len(subsets)]
+        yield {"id": name} | {kind: values[kind] for kind in subset} | {"labels": labels}
+
+
+def _jobs(
+    out: Path, kind: str, scenes: Scenes, lines: list[dict[str, object]], seed: list[int]
+) -> Iterator[Job]:
+    """The jobs that make one modality of a split, chunk by chunk, each with its own generator."""
+    rows = np.array([k for k, line in enumerate(lines) if kind in line])
+    for number, chunk in enumerate(_chunks(rows, scenes.shape)):
+        paths = [out / lines[k][kind] for k in chunk]
+        yield Job(kind, scenes.take(chunk), paths, np.random.default_rng([*seed, number]))
 
 
 def _chunks(rows: np.ndarray, shape: np.ndarray) -> Iterator[np.ndarray]:
@@ -105,11 +115,23 @@ def _chunks(rows: np.ndarray, shape: np.ndarray) -> Iterator[np.ndarray]:
         yield from (alike[first : first + CHUNK] for first in range(0, len(alike), CHUNK))
 
 
-def _write_chunk(
-    kind: str, scenes: Scenes, paths: list[Path], generator: np.random.Generator
-) -> list[Path]:
-    """Makes scenes of one shape in one modality and writes each to its path."""
-    made = MAKE[kind](SHAPES[scenes.shape[0]], scenes, generator)
-    for one, path in zip(made, paths, strict=True):
-        WRITE[kind](one, path)
-    return paths
+def _run(jobs: list[Job]) -> None:
+    """Does all jobs, on all processors."""
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        files = chain.from_iterable(pool.map(_write, jobs))
+        for _ in track(files, "writing shapes", total=sum(len(job.paths) for job in jobs)):
+            pass
+    finally:
+        # After an error or Ctrl-C what is not begun is not made.
+        pool.shutdown(cancel_futures=True)
+
+
+def _write(job: Job) -> list[Path]:
+    """Makes a job's scenes and writes each to its path."""
+    shape = SHAPES[job.scenes.shape[0]]
+    samples = MAKE[job.kind](shape, job.scenes, job.generator)
+    for sample, path in zip(samples, job.paths, strict=True):
+        WRITE[job.kind](sample, path)
+
+    return job.paths
