@@ -1,7 +1,7 @@
-"""Pictures: the solid on a studio floor, sphere traced, lit by one lamp and the sky, with a soft
-shadow.
+"""Pictures: the solid on a studio floor, sphere traced, with a soft shadow.
 
-Private to a picture: the view, the place in the frame, the lamp, the exposure, the background.
+One lamp and the sky give the light. Private to a picture: the view, the place in the frame, the
+lamp, the exposure, the background.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from flowbind_shapes.scene import Scenes
 from flowbind_shapes.solids import RADIUS, Solid
 
 PIXELS = 64
-# Rays per pixel, (x, y) in pixels from its centre: on a turned grid no two share a row or a column, so that edges near
-# the horizontal and the vertical are smooth with four.
+# Rays per pixel, (x, y) in pixels from its centre: on a turned grid no two share a row or a column,
+# so that edges near the horizontal and the vertical are smooth with four.
 CENTRE = np.float32([[0, 0]])
 TURNED = np.float32([[-1, -3], [3, -1], [1, 3], [-3, 1]]) / 8
 CAMERA = 5.0  # distance to the solid; a large one fills 0.85 of the frame
@@ -26,6 +26,8 @@ BOUND = 1.05  # no solid of unit size reaches beyond this
 STEPS = 30  # of sphere tracing
 TOUCH = 4e-3  # a ray this near has met the solid
 GAMMA = 2.2
+TETRAHEDRON = np.float32([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
+HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])  # on the way from the floor to the lamp
 
 
 def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
@@ -37,11 +39,13 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
 
     azimuth = uniform(0, 2 * np.pi)
     camera = _camera(azimuth=azimuth, elevation=np.radians(uniform(25, 55)))
+
     # The lamp stands up to 110 degrees left or right of the camera: never quite behind the solid.
-    lamp = _camera(
-        azimuth=azimuth + np.radians(uniform(-110, 110)), elevation=np.radians(uniform(35, 70))
-    )[:, 2]
-    power, sky = uniform(0.75, 1.05), uniform(0.30, 0.45)
+    lamp_azimuth = azimuth + np.radians(uniform(-110, 110))
+    lamp = _camera(azimuth=lamp_azimuth, elevation=np.radians(uniform(35, 70)))[:, 2]
+    power = uniform(0.75, 1.05)
+    sky = uniform(0.30, 0.45)
+
     shift = uniform(-0.06, 0.06, 2)
     albedo = (tint(scenes.colour, generator) ** GAMMA).astype(np.float32)
     radius = RADIUS[scenes.size].astype(np.float32)
@@ -62,6 +66,7 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
         towards_eye=-rays[owner, ray],
     )
     picture = _over(colour, owner * PIXELS**2 + ray % PIXELS**2, picture)
+
     return np.round(255 * np.clip(picture, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
 
 
@@ -72,12 +77,9 @@ def write(picture: np.ndarray, path: Path) -> None:
 
 def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     """Cameras' axes (n, 3, 3): to the right, up, and from the solid to the eye."""
-    cos_a, sin_a, cos_e, sin_e = (
-        np.cos(azimuth),
-        np.sin(azimuth),
-        np.cos(elevation),
-        np.sin(elevation),
-    )
+    cos_a, sin_a = np.cos(azimuth), np.sin(azimuth)
+    cos_e, sin_e = np.cos(elevation), np.sin(elevation)
+
     right = np.stack([-sin_a, cos_a, np.zeros_like(cos_a)], axis=-1)
     up = np.stack([-sin_e * cos_a, -sin_e * sin_a, cos_e], axis=-1)
     back = np.stack([cos_e * cos_a, cos_e * sin_a, sin_e], axis=-1)
@@ -85,15 +87,21 @@ def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
 
 
 def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Unit directions of rays (n, k * 64 * 64, 3): for each of k offsets a picture, row by row from
-    the top left.
+    """Unit directions of rays (n, k * 64 * 64, 3).
 
-    `offsets` (k, 2) are in pixels, `shift` (n, 2) is the place in the frame, in half frames.
+    For each of k offsets a picture, row by row from the top left.
+
+    Args:
+        camera: Axes (n, 3, 3), as `_camera` gives them.
+        shift: Place in the frame (n, 2), in half frames.
+        offsets: Offsets (k, 2) from a pixel's centre, in pixels.
     """
     centre = np.arange(PIXELS, dtype=np.float32) + 0.5
     columns, rows = (2 / PIXELS * (centre + offset[:, None]) - 1 for offset in offsets.T)
     x, y = np.broadcast_arrays(columns[:, None], -rows[..., None])
-    x, y = x.reshape(1, -1) + shift[:, :1], y.reshape(1, -1) + shift[:, 1:]
+    x = x.reshape(1, -1) + shift[:, :1]
+    y = y.reshape(1, -1) + shift[:, 1:]
+
     rays = np.stack([FRAME * x, FRAME * y, np.full_like(x, -1)], axis=-1)
     return _unit(rays) @ camera
 
@@ -101,32 +109,40 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
 def _trace(
     solid: Solid, eye: np.ndarray, rays: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where rays (n, r, 3) from eyes (n, 3) meet the solid: scene (h,), ray (h,) and position (h,
-    3) of each hit.
+    """Where rays (n, r, 3) from eyes (n, 3) meet the solid.
+
+    Returns scene (h,), ray (h,) and position (h, 3) of each hit.
     """
-    closest = -np.einsum(
-        "nc,nrc->nr", eye, rays
-    )  # the ray's length where it passes nearest to the origin
+    # Rays that pass through the ball around the solid: where they enter it, and how far it reaches.
+    # `closest` is a ray's length where it passes nearest to the origin.
+    closest = -np.einsum("nc,nrc->nr", eye, rays)
     within = BOUND**2 - np.einsum("nc,nc->n", eye, eye)[:, None] + closest**2
     owner, ray = np.nonzero(within > 0)
     half = np.sqrt(within[owner, ray])
     step = rays[owner, ray]
-    x, y, z = (eye[owner] + (closest[owner, ray] - half)[:, None] * step).T.copy()
-    dx, dy, dz = step.T.copy()
-    left, alive = 2 * half, np.arange(len(owner))
+    position = eye[owner] + (closest[owner, ray] - half)[:, None] * step
+
+    # Each ray goes forward by the distance to the solid, until it touches it or leaves the ball.
+    axes = list(position.T.copy())
+    steps = list(step.T.copy())
+    left = 2 * half
+    alive = np.arange(len(owner))
     hits = []
     for _ in range(STEPS):
-        distance = solid.distance(x, y, z)
-        met = distance < TOUCH
-        hits.append((alive[met], np.stack([x[met], y[met], z[met]], axis=-1)))
+        distance = solid.distance(*axes)
+        touches = distance < TOUCH
+        hits.append((alive[touches], np.stack([axis[touches] for axis in axes], axis=-1)))
+
         left -= distance
-        keep = ~met & (left > 0)
-        alive, left, distance, x, y, z, dx, dy, dz = (
-            v[keep] for v in (alive, left, distance, x, y, z, dx, dy, dz)
-        )
-        x, y, z = x + distance * dx, y + distance * dy, z + distance * dz
+        goes_on = ~touches & (left > 0)
+        alive = alive[goes_on]
+        left = left[goes_on]
+        distance = distance[goes_on]
+        steps = [step[goes_on] for step in steps]
+        axes = [axis[goes_on] + distance * step for axis, step in zip(axes, steps, strict=True)]
+
     hit = np.concatenate([index for index, _ in hits])
-    return owner[hit], ray[hit], np.concatenate([position for _, position in hits])
+    return owner[hit], ray[hit], np.concatenate([place for _, place in hits])
 
 
 def _lit(
@@ -138,25 +154,45 @@ def _lit(
     sky: np.ndarray,
     towards_eye: np.ndarray,
 ) -> np.ndarray:
-    """Linear RGB (h, 3) at these positions: Lambert's lamp, a sky brighter above, Blinn and Phong's
-    highlight.
+    """Linear RGB (h, 3): Lambert's lamp, a sky brighter above, Blinn and Phong's highlight.
+
+    Args:
+        solid: Solid that is seen.
+        position: Positions (h, 3) on its surface.
+        albedo: Linear RGB (h, 3) of the surface.
+        lamp: Unit directions (h, 3) to the lamp.
+        power: Brightness (h,) of the lamp.
+        sky: Brightness (h,) of the sky.
+        towards_eye: Unit directions (h, 3) to the eye.
     """
+    # The gradient of the distance, from its values at four corners close by.
     normal = np.zeros_like(position)
-    for corner in np.float32(
-        [[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]]
-    ):  # of a tetrahedron
-        normal += corner * solid.distance(*(position + 0.01 * corner).T.copy())[:, None]
+    for corner in TETRAHEDRON:
+        normal += corner * _distance(solid, position + 0.01 * corner)[:, None]
     normal = _unit(normal)
-    openness = np.clip(solid.distance(*(position + 0.2 * normal).T.copy()) / 0.2, 0, 1)
+
+    # Less of the sky is seen where the surface bends inwards.
+    openness = np.clip(_distance(solid, position + 0.2 * normal) / 0.2, 0, 1)
+
     diffuse = power * np.maximum(_dot(normal, lamp), 0)
     ambient = sky * (0.65 + 0.35 * normal[:, 2]) * (0.5 + 0.5 * openness)
     highlight = 0.25 * power * np.maximum(_dot(normal, _unit(lamp + towards_eye)), 0) ** 40
     return albedo * (diffuse + ambient)[:, None] + highlight[:, None]
 
 
+def _distance(solid: Solid, position: np.ndarray) -> np.ndarray:
+    """The distance (h,) of positions (h, 3) to a solid; its arithmetic runs along whole axes."""
+    x, y, z = position.T.copy()
+    return solid.distance(x, y, z)
+
+
 def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """The picture (n, 64, 64, 3) with hits' colours (h, 3) over it; `pixel` (h,) counts through all
-    its pixels.
+    """The picture (n, 64, 64, 3) with hits over it.
+
+    Args:
+        colour: Linear RGB (h, 3) of the hits.
+        pixel: Number (h,) of each hit's pixel among all pixels of the picture.
+        picture: Linear RGB of what is behind them.
     """
 
     def gather(weights: np.ndarray | None = None) -> np.ndarray:
@@ -168,32 +204,35 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
 
 
 def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
-    """Linear RGB (n, 64, 64, 3) of the empty studio: a grey with a breath of tint, brighter on one
-    side.
-    """
-    grey = generator.uniform(0.45, 0.92, size=(n, 1)) + generator.uniform(
-        -0.025, 0.025, size=(n, 3)
-    )
-    grid = np.linspace(-1, 1, PIXELS)
+    """Linear RGB (n, 64, 64, 3) of the empty studio: a tinted grey, brighter on one side."""
+    brightness = generator.uniform(0.45, 0.92, size=(n, 1))
+    grey = brightness + generator.uniform(-0.025, 0.025, size=(n, 3))
     slope = generator.uniform(-0.10, 0.10, size=(n, 2))
+
+    grid = np.linspace(-1, 1, PIXELS)
     light = 1 + slope[:, :1, None] * grid + slope[:, 1:, None] * grid[:, None]
-    return (np.clip(grey[:, None, None] * light[..., None], 0, 1) ** GAMMA).astype(np.float32)
+    floor = np.clip(grey[:, None, None] * light[..., None], 0, 1)
+    return (floor**GAMMA).astype(np.float32)
 
 
 def _shadow(solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray) -> np.ndarray:
-    """The floor's brightness (n, 64, 64) in (0, 1]: dark where the solid stands close or hides the
-    lamp.
+    """The floor's brightness (n, 64, 64) in (0, 1].
+
+    Dark where the solid stands close or hides the lamp. `rays` (n, 64 * 64, 3) are those through
+    the pixels' centres.
     """
     length = (solid.bottom - eye[:, 2:]) / rays[..., 2]
     floor = eye[:, None] + length[..., None] * rays
     x, y, z = floor[..., 0], floor[..., 1], floor[..., 2]
     near = np.clip(solid.distance(x, y, z) / 0.5, 0, 1)
+
+    # A place is as bright as the narrowest gap on its way to the lamp.
     clear = np.ones_like(near)
-    for height in np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4]):
-        towards = [axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))]
-        clear = np.minimum(
-            clear, np.clip(0.5 + 3 * solid.distance(*towards) / (0.3 + height), 0, 1)
-        )
+    for height in HEIGHTS:
+        towards_lamp = [axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))]
+        gap = 3 * solid.distance(*towards_lamp) / (0.3 + height)
+        clear = np.minimum(clear, np.clip(0.5 + gap, 0, 1))
+
     shade = (0.6 + 0.4 * near) * (0.55 + 0.45 * clear)
     return shade.reshape(len(eye), PIXELS, PIXELS)
 

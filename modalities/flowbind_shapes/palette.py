@@ -1,5 +1,6 @@
-"""The eight colours: as distinct in hue as eight can be, so that neither light nor shade turns one
-into another.
+"""The eight colours: as distinct in hue as eight can be.
+
+So neither light nor shade turns one into another.
 """
 
 from __future__ import annotations
@@ -23,4 +24,5 @@ PALETTE = np.array(
 
 def tint(colour: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """sRGB of shape (n, 3) for the colours' indices (n,), each a little off its palette entry."""
-    return np.clip(PALETTE[colour] + generator.normal(scale=0.02, size=(len(colour), 3)), 0, 1)
+    deviation = generator.normal(scale=0.02, size=(len(colour), 3))
+    return np.clip(PALETTE[colour] + deviation, 0, 1)

@@ -1,5 +1,6 @@
-"""Point clouds: the solid's surface sampled uniformly by area, turned, tilted and a little blurred,
-in colour.
+"""Point clouds: the solid's surface sampled uniformly by area, in colour.
+
+Private to a cloud: a turn, a tilt, and a little blur of places and colours.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
         tilt=np.radians(generator.uniform(0, 25, size=n)),
     )
     place += generator.normal(scale=0.006, size=place.shape)
-    colour = tint(scenes.colour, generator)[:, None] + generator.normal(
-        scale=0.03, size=place.shape
-    )
+
+    colour = tint(scenes.colour, generator)[:, None]
+    colour = colour + generator.normal(scale=0.03, size=place.shape)
+    levels = np.round(255 * np.clip(colour, 0, 1))
+
     cloud = np.empty((n, POINTS), dtype=VERTEX)
     cloud["x"], cloud["y"], cloud["z"] = np.moveaxis(place, -1, 0)
-    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(
-        np.round(255 * np.clip(colour, 0, 1)), -1, 0
-    )
+    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(levels, -1, 0)
     return cloud
 
 
@@ -55,17 +56,22 @@ def write(cloud: np.ndarray, path: Path) -> None:
 
 
 def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray:
-    """Matrices (n, 3, 3): turned about z by `yaw`, then tilted by `tilt` about a horizontal axis at
-    angle `axis`.
+    """Matrices (n, 3, 3) of a turn about z by `yaw`, then a tilt; angles (n,) in radians.
+
+    The tilt is by `tilt`, about a horizontal axis that stands at the angle `axis`.
     """
     return _about_z(yaw) @ _about_z(-axis) @ _about_x(tilt) @ _about_z(axis)
 
 
 def _about_z(angle: np.ndarray) -> np.ndarray:
-    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
-    return np.stack([cos, sin, zero, -sin, cos, zero, zero, zero, one], axis=-1).reshape(-1, 3, 3)
+    cos, sin = np.cos(angle), np.sin(angle)
+    zero, one = np.zeros_like(angle), np.ones_like(angle)
+    entries = [cos, sin, zero, -sin, cos, zero, zero, zero, one]
+    return np.stack(entries, axis=-1).reshape(-1, 3, 3)
 
 
 def _about_x(angle: np.ndarray) -> np.ndarray:
-    cos, sin, zero, one = np.cos(angle), np.sin(angle), np.zeros_like(angle), np.ones_like(angle)
-    return np.stack([one, zero, zero, zero, cos, sin, zero, -sin, cos], axis=-1).reshape(-1, 3, 3)
+    cos, sin = np.cos(angle), np.sin(angle)
+    zero, one = np.zeros_like(angle), np.ones_like(angle)
+    entries = [one, zero, zero, zero, cos, sin, zero, -sin, cos]
+    return np.stack(entries, axis=-1).reshape(-1, 3, 3)

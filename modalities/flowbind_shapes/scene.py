@@ -1,5 +1,6 @@
-"""A scene: one solid of one shape, one colour and one size. These three factors are all that the
-modalities share.
+"""A scene: one solid of one shape, one colour and one size.
+
+These three factors are all that the modalities share.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ SIZES = ("small", "medium", "large")
 
 @dataclass(frozen=True)
 class Scenes:
-    """n scenes; each factor is an integer array of shape (n,) that indexes SHAPES, COLOURS or
-    SIZES.
+    """n scenes, by their factors.
+
+    Each is an integer array of shape (n,) that indexes SHAPES, COLOURS or SIZES.
     """
 
     shape: np.ndarray
@@ -32,13 +34,16 @@ class Scenes:
 
     def labels(self) -> list[dict[str, str]]:
         """The factors by name, one dictionary for each scene, as manifests hold them."""
-        factors = zip(self.shape, self.colour, self.size, strict=True)
-        return [{"shape": SHAPES[s], "colour": COLOURS[c], "size": SIZES[z]} for s, c, z in factors]
+        labels = []
+        for shape, colour, size in zip(self.shape, self.colour, self.size, strict=True):
+            labels.append({"shape": SHAPES[shape], "colour": COLOURS[colour], "size": SIZES[size]})
+
+        return labels
 
 
 def draw(count: int, generator: np.random.Generator) -> Scenes:
     """Draws `count` scenes, every factor uniform and independent of the others."""
-    shape, colour, size = (
-        generator.integers(len(names), size=count) for names in (SHAPES, COLOURS, SIZES)
-    )
+    shape = generator.integers(len(SHAPES), size=count)
+    colour = generator.integers(len(COLOURS), size=count)
+    size = generator.integers(len(SIZES), size=count)
     return Scenes(shape=shape, colour=colour, size=size)

@@ -1,9 +1,8 @@
-"""The six solids at unit size (within about 1 of the origin, z up): what each needs to be seen and
-to be sampled.
+"""The six solids at unit size: what each needs to be seen and to be sampled.
 
-`distance` is the signed distance to the surface or, near some edges, a lower bound of it: enough
-for sphere tracing, soft shadows and normals. `surface` maps uniform numbers to points that are
-uniform by area.
+They lie within about 1 of the origin, z up. `distance` is the signed distance to the surface or,
+near some edges, a lower bound of it: enough for sphere tracing, soft shadows and normals. `surface`
+maps uniform numbers to points that are uniform by area.
 """
 
 from __future__ import annotations
@@ -17,18 +16,28 @@ import numpy as np
 RADIUS = np.array([0.45, 0.67, 1.0])  # what a solid of unit size is scaled by: small, medium, large
 SPHERE_RADIUS = 0.85
 CUBE_HALF = 0.58
-CYLINDER_RADIUS, CYLINDER_HALF = 0.55, 0.75
-CONE_RADIUS, CONE_BOTTOM, CONE_TOP = 0.75, -0.65, 0.95
-TORUS_RING, TORUS_TUBE = 0.68, 0.27
-STAR_OUTER, STAR_INNER, STAR_HALF = 1.0, 0.45, 0.22
+CYLINDER_RADIUS = 0.55
+CYLINDER_HALF = 0.75  # of its height
+CONE_RADIUS = 0.75
+CONE_BOTTOM = -0.65
+CONE_TOP = 0.95
+TORUS_RING = 0.68  # from the centre to that of the tube
+TORUS_TUBE = 0.27
+STAR_OUTER = 1.0
+STAR_INNER = 0.45
+STAR_HALF = 0.22  # of its height
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
 class Solid:
-    """A solid: `distance(x, y, z)` of any shape, `surface(u)` from (..., 4) in [0, 1) to points
-    (..., 3), and the height `bottom` of the plane it stands on.
+    """A solid.
+
+    Args:
+        distance: Signed distance of places x, y, z, arrays of any one shape.
+        surface: Points (..., 3) of its surface from numbers (..., 4) in [0, 1).
+        bottom: Height of the plane it stands on.
     """
 
     distance: Callable[[Array, Array, Array], Array]
@@ -64,10 +73,9 @@ def _cylinder_distance(x: Array, y: Array, z: Array) -> Array:
 
 
 def _cylinder_surface(u: Array) -> Array:
-    part = _part(
-        u[..., 2],
-        [2 * CYLINDER_RADIUS * CYLINDER_HALF, CYLINDER_RADIUS**2 / 2, CYLINDER_RADIUS**2 / 2],
-    )
+    mantle = 2 * CYLINDER_RADIUS * CYLINDER_HALF  # areas, in units of 2 pi
+    end = CYLINDER_RADIUS**2 / 2
+    part = _part(u[..., 2], [mantle, end, end])
     height = CYLINDER_HALF * np.choose(part, [2 * u[..., 0] - 1, -1.0, 1.0])
     radius = CYLINDER_RADIUS * np.where(part == 0, 1.0, np.sqrt(u[..., 0]))
     return _turn(radius, height, u[..., 1])
@@ -85,9 +93,8 @@ def _cone_distance(x: Array, y: Array, z: Array) -> Array:
 
 def _cone_surface(u: Array) -> Array:
     part = _part(u[..., 2], [_CONE_SLANT, CONE_RADIUS])
-    share = np.sqrt(
-        u[..., 0]
-    )  # of the radius: on the base and on the mantle area grows with its square
+    # The share of the radius: on the base and on the mantle area grows with its square.
+    share = np.sqrt(u[..., 0])
     height = np.where(part == 0, CONE_TOP - share * _CONE_HEIGHT, CONE_BOTTOM)
     return _turn(share * CONE_RADIUS, height, u[..., 1])
 
@@ -98,12 +105,11 @@ def _torus_distance(x: Array, y: Array, z: Array) -> Array:
 
 
 def _torus_surface(u: Array) -> Array:
-    # Around the tube the area density is 1 + k cos(angle), k = tube / ring: reflect a uniform angle with the chance
-    # that turns the uniform density into this one.
+    # Around the tube the area density is 1 + k cos(angle), k = tube / ring: reflect a uniform angle
+    # with the chance that turns the uniform density into this one.
     angle = 2 * np.pi * u[..., 0]
-    angle = np.where(
-        2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle), np.pi - angle, angle
-    )
+    reflects = 2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle)
+    angle = np.where(reflects, np.pi - angle, angle)
     return _turn(TORUS_RING + TORUS_TUBE * np.cos(angle), TORUS_TUBE * np.sin(angle), u[..., 1])
 
 
@@ -112,18 +118,21 @@ _TIP = np.array([0.0, STAR_OUTER])
 _NOTCH = STAR_INNER * np.array([np.sin(np.pi / 5), np.cos(np.pi / 5)])
 _EDGE = float(np.hypot(*(_NOTCH - _TIP)))
 _ALONG = tuple(((_NOTCH - _TIP) / _EDGE).tolist())
-_MIRRORS = [
-    (math.cos(a), -math.sin(a)) for a in (math.pi / 5, math.pi * 4 / 5)
-]  # normals of two mirror lines
+# Normals of two mirror lines.
+_MIRRORS = [(math.cos(a), -math.sin(a)) for a in (math.pi / 5, math.pi * 4 / 5)]
 
 
 def _star_distance(x: Array, y: Array, z: Array) -> Array:
+    # Every place is mirrored to the one edge, and measured from its tip.
     x = np.abs(x)
     for normal_x, normal_y in _MIRRORS:
         beyond = 2 * np.maximum(x * normal_x + y * normal_y, 0)
-        x, y = x - beyond * normal_x, y - beyond * normal_y
-    x, y = np.abs(x), y - STAR_OUTER
-    nearest = np.clip(x * _ALONG[0] + y * _ALONG[1], 0, _EDGE)  # on the edge, from the tip
+        x = x - beyond * normal_x
+        y = y - beyond * normal_y
+    x = np.abs(x)
+    y = y - STAR_OUTER
+
+    nearest = np.clip(x * _ALONG[0] + y * _ALONG[1], 0, _EDGE)  # along the edge
     across = x * -_ALONG[1] + y * _ALONG[0]
     edge = np.copysign(np.hypot(x - nearest * _ALONG[0], y - nearest * _ALONG[1]), across)
     return _capped(edge, np.abs(z) - STAR_HALF)
@@ -132,13 +141,18 @@ def _star_distance(x: Array, y: Array, z: Array) -> Array:
 def _star_surface(u: Array) -> Array:
     triangle = float(_TIP[1] * _NOTCH[0]) / 2  # centre, tip, notch
     part = _part(u[..., 2], [2 * STAR_HALF * _EDGE, triangle, triangle])
+
+    # On the one edge's side, or in the triangle between it and the centre.
     outwards = np.where(part == 0, 1.0, np.sqrt(u[..., 3]))
     flat = outwards[..., None] * (_TIP + u[..., :1] * (_NOTCH - _TIP))
     height = STAR_HALF * np.choose(part, [2 * u[..., 3] - 1, -1.0, 1.0])
-    ten = 10 * u[..., 1]
-    angle = 2 * np.pi / 5 * np.floor(ten / 2)
-    x, y = np.where(ten.astype(int) % 2 == 0, 1, -1) * flat[..., 0], flat[..., 1]
+
+    # Then on one of all ten: five turns, each with a mirror image.
+    tenth = 10 * u[..., 1]
+    angle = 2 * np.pi / 5 * np.floor(tenth / 2)
     cos, sin = np.cos(angle), np.sin(angle)
+    x = np.where(tenth.astype(int) % 2 == 0, 1, -1) * flat[..., 0]
+    y = flat[..., 1]
     return np.stack([cos * x - sin * y, sin * x + cos * y, height], axis=-1)
 
 
@@ -149,11 +163,16 @@ def _capped(across: Array, along: Array) -> Array:
 
 
 def _turn(radius: Array, height: Array, turn: Array) -> Array:
-    """Points (..., 3) at this distance from the z axis, this height and this share of a full turn."""
+    """Points (..., 3) on circles about the z axis.
+
+    Args:
+        radius: Distance from the axis.
+        height: Height above the origin.
+        turn: Share of a full turn, in [0, 1).
+    """
     angle = 2 * np.pi * turn
-    return np.stack(
-        np.broadcast_arrays(radius * np.cos(angle), radius * np.sin(angle), height), axis=-1
-    )
+    axes = np.broadcast_arrays(radius * np.cos(angle), radius * np.sin(angle), height)
+    return np.stack(axes, axis=-1)
 
 
 def _part(u: Array, areas: list[float]) -> Array:
