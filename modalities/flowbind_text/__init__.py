@@ -1,4 +1,4 @@
-"""Texts: captions of a line, in a manifest or in files, and a small codec that needs no download."""
+"""Texts: captions of a line, in a manifest or in files; a small codec that needs no download."""
 
 from flowbind_text.modality import Text
 

@@ -9,7 +9,7 @@ and the same scores to a millionth.
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import torch
@@ -28,30 +28,31 @@ SHORTENED = "mr|mrs|ms|dr|st|jr|sr|prof|vs|etc|inc|ltd|co|ft|ave|blvd|ph\\.d"
 WORD = re.compile(
     r"\w+?(?=n't\b)|n't\b"  # don't: do n't
     r"|'(?:s|m|d|re|ve|ll)\b"  # it's: it 's
-    r"|'\d\ds\b|'(?:em|til)\b|'n'(?!\w)|'t(?=is\b|was\b)"  # '90s, 'em, 'til, rock 'n' roll; 'tis: 't is
+    r"|'\d\ds\b|'(?:em|til)\b|'n'(?!\w)"  # '90s, 'em, 'til, rock 'n' roll
+    r"|'t(?=is\b|was\b)"  # 'tis: 't is
     r"|\b(?:can(?=not\b)|go[nt](?=[nt]a\b)|wan(?=na\b)|lem(?=me\b)|gim(?=me\b))"  # cannot: can not
     rf"|(?:[^\W\d_]\.){{2,}}|\b(?:{SHORTENED})\.(?!\w)|\bno\.(?=\s*\d)"  # p.m. and Mr.; no. 7
     r"|[^\W\d_]+'(?!(?:s|m|d|re|ve|ll)\b)[^\W\d_]+"  # o'clock
-    r"|(?:(?<!\S)[-+])?(?:\d+(?:[.,:]\d+)+|\.\d+)(?:-\w+)*"  # 3.5, -0.5 and 10,000-seat; 1.5l: 1.5 l
-    r"|(?:(?<!\S)[-+](?=\d)|[#@](?=[^\W\d_]))?\w+(?:[-/&.!?]\w+)*"  # also black-and-white, and/or, runs.Then
+    r"|(?:(?<!\S)[-+])?(?:\d+(?:[.,:]\d+)+|\.\d+)(?:-\w+)*"  # 3.5, -0.5, 10,000-seat; 1.5l: 1.5 l
+    r"|(?:(?<!\S)[-+](?=\d)|[#@](?=[^\W\d_]))?\w+"  # any word; black-and-white, and/or, runs.Then
+    r"(?:[-/&.!?]\w+)*"
     r"|[?!]{2,}"
     r"|[^\w\s]"
 )
 PUNCTUATION = frozenset("'\"`.,:;?!-…–—“”«»")
+PICTURES = "\U00010000"  # the first of Unicode's further planes, where they are
 
 Words = tuple[str, ...]
 
 
 def words(caption: str) -> Words:
-    """The words of a caption: in lower case, clitics apart as the Penn Treebank has them, without
-    punctuation.
+    """The words of a caption, in lower case and without punctuation.
 
-    As with the COCO evaluation, brackets, `?!` and signs such as % and $ are words of their own.
+    Clitics are apart, as the Penn Treebank has them. As with the COCO evaluation, brackets, `?!`
+    and signs such as % and $ are words of their own.
     """
-    cut = WORD.findall(caption.lower().translate(TYPOGRAPHY))
-    return tuple(
-        word for word in cut if word not in PUNCTUATION and word < "\U00010000"
-    )  # no pictures
+    tokens = WORD.findall(caption.lower().translate(TYPOGRAPHY))
+    return tuple(token for token in tokens if token not in PUNCTUATION and token < PICTURES)
 
 
 class Captions(Metric):
@@ -64,8 +65,8 @@ class Captions(Metric):
     | `rouge-l[beta=1.2,1-reference]` | mean of `rouge_l`, 0 to 1 |
 
     These are by the sample's own caption. Where the manifest gives further references, the same
-    follow with all of
-    them: `cider[cider-d,5-references]`, or `3-to-6-references` where samples differ.
+    follow with all of them: `cider[cider-d,5-references]`, or `3-to-6-references` where samples
+    differ.
     """
 
     judges = "text"
@@ -83,8 +84,10 @@ class Captions(Metric):
         longest = max(map(len, spelled))
         if longest > BYTES:
             raise ValueError(
-                f"a caption of {longest:,} bytes; caption scores take at most {BYTES:,}, that is a paragraph"
+                f"a caption of {longest:,} bytes; caption scores take at most {BYTES:,}, "
+                "that is a paragraph"
             )
+
         padded = bytearray(b"".join(caption.ljust(BYTES, b"\0") for caption in spelled))
         return torch.frombuffer(padded, dtype=torch.uint8).view(-1, BYTES).to(self.device)
 
@@ -94,18 +97,20 @@ class Captions(Metric):
         for number, caption in zip(sample.tolist(), words_of(reference), strict=True):
             references[number].append(caption)
 
-        own = [captions[:1] for captions in references]
-        if len({caption for (caption,) in own}) < 2:
+        first = [captions[:1] for captions in references]
+        if len({caption for (caption,) in first}) < 2:
             raise ValueError(
-                "CIDEr weighs words by how few references have them; all references are the same here"
+                "CIDEr weighs words by how few references have them; "
+                "all references are the same here"
             )
-        figures = score(candidates, own, "1-reference")
+        scores = score(candidates, first, "1-reference")
 
         counts = sorted(map(len, references))
         if counts[-1] > 1:
             least = "" if counts[0] == counts[-1] else f"{counts[0]}-to-"
-            figures |= score(candidates, references, f"{least}{counts[-1]}-references")
-        return figures
+            scores |= score(candidates, references, f"{least}{counts[-1]}-references")
+
+        return scores
 
 
 def words_of(features: Tensor) -> list[Words]:
@@ -116,13 +121,13 @@ def words_of(features: Tensor) -> list[Words]:
 def score(
     candidates: Sequence[Words], references: Sequence[Sequence[Words]], label: str
 ) -> dict[str, float]:
-    """All figures of N captions, each with its references; `label` says how many those are."""
-    corpus = zip(ORDERS, bleu(candidates, references), strict=True)
-    return {
-        f"cider[cider-d,{label}]": cider_d(candidates, references),
-        **{f"bleu-{n}[corpus,{label}]": value for n, value in corpus},
-        f"rouge-l[beta={BETA},{label}]": mean(map(rouge_l, candidates, references)),
-    }
+    """All scores of N captions, each with its references; `label` says how many those are."""
+    scores = {f"cider[cider-d,{label}]": cider_d(candidates, references)}
+    for n, value in zip(ORDERS, bleu(candidates, references), strict=True):
+        scores[f"bleu-{n}[corpus,{label}]"] = value
+
+    scores[f"rouge-l[beta={BETA},{label}]"] = mean(map(rouge_l, candidates, references))
+    return scores
 
 
 def grams(caption: Words, n: int) -> Counter[Words]:
@@ -132,7 +137,7 @@ def grams(caption: Words, n: int) -> Counter[Words]:
 
 def all_grams(caption: Words) -> set[Words]:
     """The n-grams of every order that stand in a caption."""
-    return {gram for n in ORDERS for gram in grams(caption, n)}
+    return set().union(*(grams(caption, n) for n in ORDERS))
 
 
 def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
@@ -146,42 +151,53 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
     Captions shorter than n words have no n-gram, so even equal ones get 0 for that n.
 
     Args:
-        candidates: of N samples, the words of what was generated.
-        references: per sample, the words of at least one reference.
+        candidates: Words of what was generated, for each of N samples.
+        references: Words of at least one reference, for each of N samples.
     """
-    spread: Counter[Words] = Counter()
+    samples_with: Counter[Words] = Counter()
     for captions in references:
-        spread.update({gram for caption in captions for gram in all_grams(caption)})
+        samples_with.update(set().union(*map(all_grams, captions)))
 
-    def weigh(caption: Words, n: int) -> dict[Words, float]:
-        return {
-            gram: count * math.log(len(references) / max(spread[gram], 1))
-            for gram, count in grams(caption, n).items()
-        }
+    def weigh(caption: Words) -> list[dict[Words, float]]:
+        """The weights of a caption's n-grams, by n."""
+        return [_weights(grams(caption, n), samples_with, len(references)) for n in ORDERS]
 
     scores = []
     for candidate, captions in zip(candidates, references, strict=True):
-        weights = [weigh(candidate, n) for n in ORDERS]
+        weights = weigh(candidate)
         agreements = []
         for caption in captions:
-            cosines = map(similarity, weights, [weigh(caption, n) for n in ORDERS])
+            cosines = map(similarity, weights, weigh(caption))
             penalty = math.exp(-((len(candidate) - len(caption)) ** 2) / (2 * SIGMA**2))
             agreements.append(10 * penalty * mean(cosines))
         scores.append(mean(agreements))
+
     return mean(scores)
 
 
+def _weights(
+    counts: Counter[Words], samples_with: Counter[Words], samples: int
+) -> dict[Words, float]:
+    """Counts of n-grams times the logarithm of how rare each is."""
+    weights = {}
+    for gram, count in counts.items():
+        weights[gram] = count * math.log(samples / max(samples_with[gram], 1))
+
+    return weights
+
+
 def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> float:
-    """Cosine of two sparse vectors, the first one's entries clipped to the second's; 0 if one is
-    zero.
+    """Cosine of two sparse vectors, the first one's entries clipped to the second's.
+
+    0 if one is zero.
     """
-    product = math.fsum(
-        min(weight, reference[gram]) * reference[gram]
-        for gram, weight in candidate.items()
-        if gram in reference
-    )
+    products = []
+    for gram, weight in candidate.items():
+        if gram in reference:
+            products.append(min(weight, reference[gram]) * reference[gram])
+
     norms = math.hypot(*candidate.values()) * math.hypot(*reference.values())
-    return product / norms if norms else 0.0
+    return math.fsum(products) / norms if norms else 0.0
 
 
 def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> tuple[float, ...]:
@@ -194,24 +210,28 @@ def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
     """
     c = sum(map(len, candidates))
     r = sum(map(nearest_length, candidates, references))
-    brevity = min(0.0, 1 - r / c) if c else -math.inf
+    log_penalty = min(0.0, 1 - r / c) if c else -math.inf
 
-    scores, product = [], 0.0  # logarithms: of the penalty, and of the precisions' product
+    scores = []
+    log_product = 0.0  # of the precisions
     for n in ORDERS:
         total = matched = 0
         for candidate, captions in zip(candidates, references, strict=True):
-            ours, theirs = grams(candidate, n), Counter()
+            counts = grams(candidate, n)
+            allowed: Counter[Words] = Counter()
             for caption in captions:
-                theirs |= grams(caption, n)
-            total += ours.total()
-            matched += (ours & theirs).total()
-        product += math.log(matched / total) if matched else -math.inf
-        scores.append(math.exp(brevity + product / n))
+                allowed |= grams(caption, n)
+            total += counts.total()
+            matched += (counts & allowed).total()
+
+        log_product += math.log(matched / total) if matched else -math.inf
+        scores.append(math.exp(log_penalty + log_product / n))
+
     return tuple(scores)
 
 
 def nearest_length(candidate: Words, captions: Sequence[Words]) -> int:
-    """The length, of those of some captions, that is nearest to a candidate's; the shorter of two."""
+    """The length of the caption that is nearest to a candidate's; the shorter of two."""
     return min(map(len, captions), key=lambda length: (abs(length - len(candidate)), length))
 
 
@@ -221,30 +241,31 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     `P` and `R` are the longest common subsequence as a share of the caption and of the reference;
     of several references the largest of each, as in the COCO evaluation, be they two references'.
     """
-    common = [common_subsequence(candidate, reference) for reference in references]
-    if not any(common):
+    precision = recall = 0.0
+    for reference in references:
+        common = common_subsequence(candidate, reference)
+        if common:
+            precision = max(precision, common / len(candidate))
+            recall = max(recall, common / len(reference))
+
+    if not precision:
         return 0.0
-    precision = max(common) / len(candidate)
-    recall = max(
-        length / len(reference)
-        for length, reference in zip(common, references, strict=True)
-        if length
-    )
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
 
 
 def common_subsequence(one: Words, other: Words) -> int:
     """Length of the longest common subsequence."""
-    best = [0] * (len(other) + 1)  # of what was seen of `one`, with each beginning of `other`
+    best = [0] * (len(other) + 1)  # of the words of `one` so far, with each beginning of `other`
     for word in one:
         row = [0]
-        for seen, (diagonal, above) in zip(other, pairwise(best), strict=True):
-            row.append(diagonal + 1 if word == seen else max(above, row[-1]))
+        for partner, (diagonal, above) in zip(other, pairwise(best), strict=True):
+            row.append(diagonal + 1 if word == partner else max(above, row[-1]))
         best = row
+
     return best[-1]
 
 
-def mean(values) -> float:
+def mean(values: Iterable[float]) -> float:
     """The arithmetic mean of some numbers."""
     values = list(values)
     return math.fsum(values) / len(values)

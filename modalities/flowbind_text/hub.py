@@ -14,10 +14,10 @@ def without_bars() -> Iterator[None]:
     """Leaves out transformers' progress bars, for weights that load in seconds."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    were_enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if were_enabled:
             logging.enable_progress_bar()

@@ -1,5 +1,6 @@
-"""The modality of texts: a raw sample is a string of one line, not empty, its words separated by
-single spaces.
+"""The modality of texts.
+
+A raw sample is a string of one line, not empty, its words separated by single spaces.
 """
 
 import codecs
@@ -27,8 +28,7 @@ class Text(Modality):
     literal = True
 
     def read(self, source: str | Path) -> str:
-        """Reads one caption: the whole of a UTF-8 file, or a string itself. All white space becomes
-        single spaces.
+        """Reads one caption: a UTF-8 file, or a string itself; white space becomes single spaces.
 
         A string that ends in `.txt` is a file's path if it is one word or that file is there.
 
@@ -36,15 +36,16 @@ class Text(Modality):
             OSError: the file cannot be opened.
             ValueError: it is not text in UTF-8, longer than a mebibyte, or has no words.
         """
-        if isinstance(source, Path) or (
-            source.lower().endswith(self.suffixes) and _names_file(source)
-        ):
+        if isinstance(source, Path) or self._names_file(source):
             return _caption(_decode(source), f"{source}: ")
+
         return _caption(source, "")
 
     def accept(self, raw: Any) -> str:
-        """One caption of a string, numpy's strings among them, as `read` makes it of a file's
-        content.
+        """One caption, as `read` makes it of a file's content.
+
+        Args:
+            raw: A string, numpy's among them.
 
         Raises:
             ValueError: it is something else, such as bytes or a missing value, or has no words; one
@@ -52,8 +53,10 @@ class Text(Modality):
         """
         if not isinstance(raw, str):
             raise ValueError(
-                f"{describe(raw)} is no caption; allowed: a string of at least one word, or a file's path"
+                f"{describe(raw)} is no caption; "
+                "allowed: a string of at least one word, or a file's path"
             )
+
         return _caption(str(raw), "")
 
     def write(self, raw: str, path: Path) -> None:
@@ -65,17 +68,20 @@ class Text(Modality):
         """The caption itself."""
         return raw
 
+    def _names_file(self, source: str) -> bool:
+        if not source.lower().endswith(self.suffixes):
+            return False
 
-def _names_file(source: str) -> bool:
-    return len(source.split()) == 1 or os.path.isfile(source)
+        return len(source.split()) == 1 or os.path.isfile(source)
 
 
 def _decode(path: str | Path) -> str:
+    """The text of a file, in UTF-8 or, as Windows may save it, in UTF-16."""
     content = read_regular(path, LONGEST)
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as Windows may save it
-            return content.decode("utf-16")
-        return content.decode("utf-8-sig")  # a byte-order mark is no part of the caption
+        # A byte-order mark is no part of the caption.
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8"
@@ -83,11 +89,20 @@ def _decode(path: str | Path) -> str:
 
 
 def _caption(content: str, where: str) -> str:
-    if found := NO_TEXT.search(content):
+    """A text as one line.
+
+    Raises:
+        ValueError: it is no plain text, or has nothing that is seen; begins with `where`.
+    """
+    match = NO_TEXT.search(content)
+    if match:
+        code = ord(match[0])
         raise ValueError(
-            f"{where}not text, it has the character U+{ord(found[0]):04X}; a caption is plain text"
+            f"{where}not text, it has the character U+{code:04X}; a caption is plain text"
         )
+
     words = content.split()
-    if all(category(character) in INVISIBLE for word in words for character in word):
+    if all(category(character) in INVISIBLE for character in "".join(words)):
         raise ValueError(f"{where}an empty caption; it needs at least one word")
+
     return " ".join(words)
