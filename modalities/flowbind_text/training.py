@@ -1,5 +1,6 @@
-"""Training the small codec of texts: the vocabulary from the captions, then the likelihood of every
-piece.
+"""Training the small codec of texts.
+
+The vocabulary comes from the captions, the loss is the likelihood of every piece.
 """
 
 import torch.nn.functional as F
@@ -31,9 +32,11 @@ class TextCodecTraining(CodecTraining):
     ) -> Tensor:
         ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
         ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
-        logits, _ = self.net.step(latents, ids[:, :-1], self.net.first(latents))
-        written = F.pad(ids[:, 1:-1] != END, (1, 0), value=True)  # everything up to the first end
-        return F.cross_entropy(logits[written], ids[:, 1:][written], reduction="none")
+        before, target = ids[:, :-1], ids[:, 1:]
+
+        logits, _ = self.net.step(latents, before, self.net.first(latents))
+        counts = F.pad(target[:, :-1] != END, (1, 0), value=True)  # everything up to the first end
+        return F.cross_entropy(logits[counts], target[counts], reduction="none")
 
 
 def _texts(captions: Tensor) -> list[str]:
