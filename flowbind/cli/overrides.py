@@ -1,9 +1,10 @@
-"""Where in a recipe an option leads: its dotted name is followed through the recipe's classes before anything is built.
+"""Where in a recipe an option leads: its dotted name is followed through the recipe's classes.
 
-`--model.modalities.image.codec.weights=...` leads through the class of the model, the mapping of modalities, the class of
-one and that of its codec. A part that leads nowhere is told with the nearest name that would. Registered names stand for
-classes as they do in a recipe, and a codec that a recipe leaves to its modality is named first, so that options may go
-into it.
+That is done before anything is built. `--model.modalities.image.codec.weights=...` leads through
+the class of the model, the mapping of modalities, the class of one and that of its codec. A part
+that leads nowhere is an error, which names the nearest one that would. Registered names stand for
+classes as they do in a recipe, and a codec that a recipe leaves to its modality is named first, so
+that options may go into it.
 """
 
 import copy
@@ -19,7 +20,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from flowbind import earlier
-from flowbind.cli.check import find_class, load_yaml
+from flowbind.cli.check import configuration_in, find_class, load_yaml
 from flowbind.cli.options import Option
 from flowbind.codec import Codec
 from flowbind.component import parameters
@@ -30,13 +31,8 @@ from flowbind.modality import Modality
 from flowbind.registry import installed, load, nearest
 from flowbind.train.training import TrainingConfig
 
-PARTS = (
-    "model",
-    "training",
-    "evaluation",
-    "data",
-    "trainer",
-)  # of a recipe; its other keys have no classes
+# Keys of a recipe that have classes.
+PARTS = ("model", "training", "evaluation", "data", "trainer")
 CONFIGS = {"training": TrainingConfig, "evaluation": EvaluationConfig}
 KINDS = {Method: "methods", Modality: "modalities", Codec: "codecs", Metric: "metrics"}
 # Modules of types that are values, not classes of a recipe.
@@ -46,7 +42,7 @@ DOTTED = re.compile(r"[A-Za-z]\w*(\.\w+)+")
 
 
 class Place(NamedTuple):
-    """Where a value stands in a recipe: the mapping that has it or is to have it, the key there, and its type."""
+    """Where a value stands in a recipe: the mapping that has it or will, the key, and its type."""
 
     holder: dict[str, Any]
     key: str
@@ -54,33 +50,40 @@ class Place(NamedTuple):
 
 
 def merge(recipes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What several recipes say together: a later one changes what it names in the earlier ones, and nothing else.
+    """What several recipes say together.
 
-    So it is in every mapping. Where it names another class, the arguments are those of the other one and go.
+    A later one changes what it names in the earlier ones, and nothing else; so it is in every
+    mapping. Where it names another class, the earlier class's arguments go.
+
+    Args:
+        recipes: Mappings, a later one over the earlier ones.
     """
     merged: dict[str, Any] = {}
     for recipe in recipes:
-        other_class = {"class_path"} <= merged.keys() & recipe.keys() and merged[
-            "class_path"
-        ] != recipe["class_path"]
-        if other_class:
-            merged = {key: value for key, value in merged.items() if key != "init_args"}
+        name_both = "class_path" in merged and "class_path" in recipe
+        if name_both and merged["class_path"] != recipe["class_path"]:
+            merged.pop("init_args", None)
+
         for key, value in recipe.items():
-            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-            merged[key] = merge([merged[key], value]) if both else copy.deepcopy(value)
+            if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+                merged[key] = merge([merged[key], value])
+            else:
+                merged[key] = copy.deepcopy(value)
     return merged
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes strings in quotes, so that none of them comes back as a number, and everything in full."""
+    """Writes strings in quotes, so that none comes back as a number, and everything in full."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
 
-_Dumper.add_representer(
-    str, lambda dumper, words: dumper.represent_scalar("tag:yaml.org,2002:str", words, style='"')
-)
+def _quoted(dumper: yaml.SafeDumper, words: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", words, style='"')
+
+
+_Dumper.add_representer(str, _quoted)
 
 
 def dump(recipe: Mapping[str, Any]) -> str:
@@ -91,20 +94,25 @@ def dump(recipe: Mapping[str, Any]) -> str:
 def check_overrides(
     options: Sequence[Option], recipe: Mapping[str, Any], trainer: type
 ) -> list[Option]:
-    """Follows every option into the recipe. Returns them as LightningCLI is to have them, names of classes resolved.
+    """Follows every option into the recipe.
 
     Args:
-        options: in their order.
-        recipe: merged, its registered names resolved.
-        trainer: whose arguments `--trainer` takes.
+        options: Options in their order.
+        recipe: Merged recipe, its registered names resolved.
+        trainer: Class whose arguments `--trainer` takes.
+
+    Returns:
+        The options as LightningCLI is to have them, names of classes resolved.
 
     Raises:
-        ValueError: an option that leads nowhere, or a class that does not exist; the nearest name is told.
+        ValueError: an option that leads nowhere, or a class that does not exist; the message has
+            the nearest name.
     """
     recipe = merge([recipe])
     checked: list[Option] = []
     for option in options:
-        if option.name.removeprefix("--").split(".")[0] in PARTS and not option.asks_for_help:
+        key = option.name.removeprefix("--").split(".")[0]
+        if key in PARTS and not option.asks_for_help:
             place, defaults = _follow(option.name, recipe, trainer)
             option = _put(option, place) if place else option
             checked += defaults
@@ -113,50 +121,55 @@ def check_overrides(
 
 
 def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | None, list[Option]]:
-    """The place that an option leads to, None where the classes do not tell; and options that name defaults on the way."""
+    """Where an option leads.
+
+    Args:
+        name: Dotted name of the option.
+        recipe: Recipe that it leads into; mappings on the way that are not there are put into it.
+        trainer: Class whose arguments `--trainer` takes.
+
+    Returns:
+        The option's place, None where the classes do not tell, and options that name the defaults
+        on the way.
+    """
     first, *path = name.removeprefix("--").removesuffix("+").split(".")
     if path and path[-1] == "init_args":
         return None, []
 
-    place, owner, led = (
-        Place(recipe, first, {"trainer": trainer, **CONFIGS}.get(first)),
-        None,
-        f"--{first}",
-    )
+    place = Place(recipe, first, {"trainer": trainer, **CONFIGS}.get(first))
+    owner: type | None = None  # class that has the place's key as an argument
+    led = f"--{first}"
     defaults: list[Option] = []
+
     for part in path:
-        value = place.holder.get(place.key)
-        value = (
-            value[-1] if isinstance(value, list) and value else value
-        )  # options mean the last element
+        value = _value_at(place)
         default = getattr(owner, f"default_{place.key}", None)
         if value is None and default:
             value = place.holder[place.key] = {"class_path": _path(default)}
             defaults.append(Option(led, _path(default)))
 
+        config = trainer if place.type is trainer else configuration_in(place.type)
         if isinstance(value, dict) and "class_path" in value:
             if part == "class_path":
                 place = Place(value, part, place.type)
             if part in ("class_path", "init_args"):
                 continue
-            if part == "dict_kwargs" or "." not in str(
-                value["class_path"]
-            ):  # Lightning's parser knows its own by name
+            # Lightning's parser knows its own classes by name.
+            if part == "dict_kwargs" or "." not in str(value["class_path"]):
                 return None, defaults
-            owner, holder = find_class(value["class_path"], led), _mapping(value, "init_args")
-        elif config := _configuration(place.type) or (trainer if place.type is trainer else None):
-            owner, holder = config, _mapping(place.holder, place.key)
+            owner = find_class(value["class_path"], led)
+            holder = _mapping(value, "init_args")
+        elif config:
+            owner = config
+            holder = _mapping(place.holder, place.key)
         elif typing.get_origin(place.type) is dict:
             entries = _mapping(place.holder, place.key)
             if part not in entries and part != path[-1]:
-                raise ValueError(
-                    f"{name}: the recipe has no '{part}' there; {nearest(part, entries)}"
-                )
-            owner, led, place = (
-                None,
-                f"{led}.{part}",
-                Place(entries, part, typing.get_args(place.type)[1]),
-            )
+                hint = nearest(part, entries)
+                raise ValueError(f"{name}: the recipe has no '{part}' there; {hint}")
+            owner = None
+            led = f"{led}.{part}"
+            place = Place(entries, part, typing.get_args(place.type)[1])
             continue
         else:
             classes = _classes(place.type)
@@ -164,32 +177,61 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
                 raise ValueError(f"{name}: {led} has no class yet; name it first, by {led}=NAME")
             return None, defaults
 
-        allowed = parameters(owner)
-        if part not in allowed:
-            now = earlier.place_now(f"{led}.{part}".removeprefix("--"))
-            near = f"it is --{now} now" if now else _near(part, allowed, led)
-            raise ValueError(f"no option {led}.{part}; {near}")
-        place, led = Place(holder, part, allowed[part].annotation), f"{led}.{part}"
+        place = Place(holder, part, _type_of(part, owner, led))
+        led = f"{led}.{part}"
     return place, defaults
 
 
+def _value_at(place: Place) -> Any:
+    """The value that stands at a place; of a list the last element, which options mean."""
+    value = place.holder.get(place.key)
+    return value[-1] if isinstance(value, list) and value else value
+
+
+def _type_of(argument: str, owner: type, led: str) -> Any:
+    """The type of a class's argument.
+
+    Args:
+        argument: Name of the argument.
+        owner: Class that is to have it.
+        led: Option that leads to the class.
+
+    Raises:
+        ValueError: the class has no such argument.
+    """
+    allowed = parameters(owner)
+    if argument in allowed:
+        return allowed[argument].annotation
+
+    now = earlier.place_now(f"{led}.{argument}".removeprefix("--"))
+    hint = f"it is --{now} now" if now else _near(argument, allowed, led)
+    raise ValueError(f"no option {led}.{argument}; {hint}")
+
+
 def _put(option: Option, place: Place) -> Option:
-    """Puts an option's value into the recipe, so that later ones may go deeper. Returns it with its class resolved.
+    """Puts an option's value into the recipe, so that later ones may go deeper.
+
+    Args:
+        option: Option that leads to the place.
+        place: Place of its value.
+
+    Returns:
+        The option with its class resolved.
 
     Raises:
         ValueError: a class that does not exist.
     """
-    value, classes = option.value or "", _classes(place.type)
+    value = option.value or ""
+    classes = _classes(place.type)
     if Path(value).is_file():  # a part of a recipe, which the parser reads
         return option
 
-    kinds = [kind for base, kind in KINDS.items() if any(issubclass(cls, base) for cls in classes)]
-    if kinds and BARE.fullmatch(value) and value != "null":
-        if value not in installed(kinds[0]):
-            raise ValueError(
-                f"{option.name}: no {kinds[0]} named '{value}'; {nearest(value, installed(kinds[0]))}"
-            )
-        option = Option(option.name, _path(load(kinds[0], value)))
+    kind = _kind_of(classes)
+    if kind and BARE.fullmatch(value) and value != "null":
+        if value not in installed(kind):
+            hint = nearest(value, installed(kind))
+            raise ValueError(f"{option.name}: no {kind} named '{value}'; {hint}")
+        option = Option(option.name, _path(load(kind, value)))
     elif (classes or place.type is None) and DOTTED.fullmatch(value):
         find_class(value, option.name)
 
@@ -203,50 +245,51 @@ def _put(option: Option, place: Place) -> Option:
     return option
 
 
+def _kind_of(classes: Sequence[type]) -> str | None:
+    """What classes are registered as, such as `codecs`; None if they are not."""
+    for base, kind in KINDS.items():
+        if any(issubclass(cls, base) for cls in classes):
+            return kind
+    return None
+
+
 def _classes(annotation: Any) -> list[type]:
-    """The classes whose instances an argument takes, alone or in a list; not plain values, nor configurations."""
+    """The classes whose instances an argument takes, alone or in a list.
+
+    Plain values and configurations are none.
+    """
     parts = typing.get_args(annotation)
     if parts:
-        return [cls for part in parts for cls in _classes(part)]
-    is_plain = (
-        not isinstance(annotation, type)
-        or annotation.__module__ in PLAIN
-        or dataclasses.is_dataclass(annotation)
-    )
-    return [] if is_plain else [annotation]
+        classes = []
+        for part in parts:
+            classes += _classes(part)
+        return classes
 
-
-def _configuration(annotation: Any) -> type | None:
-    """The dataclass that an argument takes, if it takes one."""
-    return next(
-        (
-            kind
-            for kind in (annotation, *typing.get_args(annotation))
-            if dataclasses.is_dataclass(kind)
-        ),
-        None,
-    )
+    if not isinstance(annotation, type) or annotation.__module__ in PLAIN:
+        return []
+    return [] if dataclasses.is_dataclass(annotation) else [annotation]
 
 
 def names_below(recipe: Mapping[str, Any]) -> list[str]:
     """The options that lead to an argument of a recipe's model and data."""
-    names: list[str] = []
+    classes: list[tuple[str, type]] = []
     for part in ("model", "data"):
         path = (recipe.get(part) or {}).get("class_path")
-        names += [f"--{part}.{name}" for name in parameters(find_class(path, part))] if path else []
-    for part, config in CONFIGS.items():
-        names += [f"--{part}.{name}" for name in parameters(config)]
+        if path:
+            classes.append((part, find_class(path, part)))
+
+    names: list[str] = []
+    for part, cls in [*classes, *CONFIGS.items()]:
+        names += [f"--{part}.{name}" for name in parameters(cls)]
     return names
 
 
 def _near(name: str, allowed: Collection[str], led: str) -> str:
     """The option meant by a name that leads nowhere, or all that lead on from there."""
     close = difflib.get_close_matches(name, allowed, n=1)
-    return (
-        f"did you mean {led}.{close[0]}?"
-        if close
-        else f"{led} has {', '.join(sorted(allowed)) or 'none'}"
-    )
+    if close:
+        return f"did you mean {led}.{close[0]}?"
+    return f"{led} has {', '.join(sorted(allowed)) or 'none'}"
 
 
 def _path(cls: type) -> str:

@@ -1,4 +1,4 @@
-"""Density and coverage: how generations lie among real samples, and how many of these they reach."""
+"""Density and coverage: how close generations keep to real samples, and how many they reach."""
 
 import torch
 from torch import Tensor
