@@ -1,4 +1,4 @@
-"""`flowbind fit | validate | test`: LightningCLI on a recipe, with a run folder that can be resumed."""
+"""`flowbind fit | validate | test`: LightningCLI on a recipe, with a run folder to resume from."""
 
 import json
 import os
@@ -57,20 +57,22 @@ KEYS = (
     "checkpoints",
 )
 MODE = "flowbind"
-LARGEST_SEED = 2**32 - 1  # of numpy
-CHOSEN_PARTS = tuple(
-    f"lightning.{part}"
-    for part in (
-        "pytorch.callbacks",
-        "pytorch.loggers",
-        "pytorch.profilers",
-        "pytorch.plugins",
-        "fabric.plugins",
-    )
-)
-CHOSEN = "FLOWBIND_CHECKPOINT"  # tells the processes that the first one starts which checkpoint it begins from
+LARGEST_SEED = 2**32 - 1  # that numpy takes
 
-# Gradients are summed where they lie: a copy of them less in memory, and two passes over it less in a step.
+# Parts of Lightning that a recipe chooses.
+CHOSEN_PARTS = (
+    "lightning.pytorch.callbacks",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.profilers",
+    "lightning.pytorch.plugins",
+    "lightning.fabric.plugins",
+)
+
+# Variable by which the first process tells those that it starts which checkpoint it begins from.
+CHOSEN = "FLOWBIND_CHECKPOINT"
+
+# Gradients are summed where they lie: a copy of them less in memory, and two passes over it less
+# in a step.
 StrategyRegistry.register(
     "ddp", DDPStrategy, override=True, start_method="popen", gradient_as_bucket_view=True
 )
@@ -89,14 +91,15 @@ class RecipeParser(LightningArgumentParser):
         if message.startswith("unrecognized arguments"):
             names = [*self.others, *self._option_string_actions]
             raise ValueError(
-                f"{unknown(message, names)}; `flowbind fit --config RECIPE --print_config` lists a recipe's keys"
+                f"{unknown(message, names)}; `flowbind fit --config RECIPE --print_config` lists a "
+                "recipe's keys"
             )
         raise ValueError(explain(message))
 
     def add_lightning_class_args(
         self, lightning_class: Any, nested_key: str, *args: Any, **named: Any
     ) -> Any:
-        """Takes a method as the model, too: `Training` is made of it."""
+        """Takes a method as the model, too: `Training` is built with it."""
         if nested_key == "model":
             kinds = (Method, LightningModule)
             return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=True)
@@ -104,7 +107,10 @@ class RecipeParser(LightningArgumentParser):
 
 
 class RecipeCLI(LightningCLI):
-    """LightningCLI with flowbind's run folder: `trainer.default_root_dir` holds config, curves, checkpoints and the model."""
+    """LightningCLI with flowbind's run folder.
+
+    `trainer.default_root_dir` holds config, curves, checkpoints and the model.
+    """
 
     def __init__(
         self,
@@ -115,22 +121,27 @@ class RecipeCLI(LightningCLI):
     ) -> None:
         """
         Args:
-            recipes: files, a later one over the earlier ones.
-            options: that override them.
-            verb: that runs; None builds model, data and trainer and runs nothing.
-            others: options that the command has besides a recipe's keys.
+            recipes: Files, a later one over the earlier ones.
+            options: Options that override them.
+            verb: Verb that runs; None builds model, data and trainer and runs nothing.
+            others: Options that the command has besides a recipe's keys.
 
         Raises:
-            ValueError: a mistake in a recipe or an option; one line that says what is allowed.
+            ValueError: an error in a recipe or an option; one line that says what is allowed.
         """
         self.verb = verb
-        self.kept = ExitStack()  # holds the run folder for this process
+        self.locks = ExitStack()  # on the run folder, for as long as this process has it
+
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
         name = (merged.get("model") or {}).get("class_path")
         self.is_method = name is None or issubclass(find_class(name, "model"), Method)
+
+        arguments = [f"--config={dump(merged)}", *map(str, options)]
+        if verb:
+            arguments.insert(0, verb)
         super().__init__(
-            args=[*filter(None, [verb]), f"--config={dump(merged)}", *map(str, options)],
+            args=arguments,
             run=verb is not None,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -152,16 +163,17 @@ class RecipeCLI(LightningCLI):
         )
 
     def subcommands(self) -> dict[str, set[str]]:
-        """The one that runs: with a parser for each of the four, the command line would take twice as long to read."""
-        return {
-            verb: skipped
-            for verb, skipped in LightningCLI.subcommands().items()
-            if verb == self.verb
-        }
+        """The one that runs.
+
+        With a parser for each of the four, the command line would take twice as long to read.
+        """
+        subcommands = LightningCLI.subcommands()
+        return {verb: subcommands[verb] for verb in subcommands if verb == self.verb}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
-        for verb, own in getattr(self, "_subcommand_parsers", {}).items():
-            own.prog, own.others = f"flowbind {verb}", parser.others
+        for verb, subparser in getattr(self, "_subcommand_parsers", {}).items():
+            subparser.prog = f"flowbind {verb}"
+            subparser.others = parser.others
         self.config = parser.parse_args(args)
 
     def _set_seed(self) -> None:
@@ -177,26 +189,28 @@ class RecipeCLI(LightningCLI):
         try:
             super().instantiate_classes()
             if isinstance(self.model, Method):
-                own = self.config_init[self.subcommand] if self.subcommand else self.config_init
-                self.model = Training(self.model, own.training, own.evaluation)
+                config = self.config_init
+                settings = config[self.subcommand] if self.subcommand else config
+                self.model = Training(self.model, settings.training, settings.evaluation)
         except ImportError as error:  # of a logger, say, whose package is not there
             raise ValueError(plain(error)) from error
         except ValueError as error:
             raise ValueError(explain(str(error))) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Leaves the checkpoint alone: the recipe says what the model is, and the checkpoint is compared with it."""
+        """Leaves the checkpoint alone: it is compared with the recipe, which says the model."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         if self.is_method:
             parser.add_class_arguments(TrainingConfig, "training")
             parser.add_class_arguments(EvaluationConfig, "evaluation")
+
         parser.add_argument(
             "--resume",
             choices=["auto", "never"],
             default="auto",
-            help="auto: go on from the run folder's newest whole checkpoint of this very recipe, and do nothing if it is "
-            "trained already; never: train from the beginning.",
+            help="auto: resume from the run folder's newest intact checkpoint of this very recipe, "
+            "and do nothing if it is trained already; never: train from the beginning.",
         )
         parser.add_argument(
             "--checkpoints.every", type=int, default=500, help="steps between two checkpoints"
@@ -209,9 +223,9 @@ class RecipeCLI(LightningCLI):
         parser.add_argument(
             "--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least"
         )
-        if (
-            self.verb is None
-        ):  # a run's config.yaml is a recipe for every verb, also for those that run nothing
+
+        # A run's config.yaml is a recipe for every verb, also for those that run nothing.
+        if self.verb is None:
             for key in ("ckpt_path", "weights_only", "verbose"):
                 parser.add_argument(f"--{key}", help=SUPPRESS)
 
@@ -228,32 +242,31 @@ class RecipeCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         trainer = self._get(self.config_init, "trainer")
         folder = Path(trainer.get("default_root_dir") or ".")
+        is_fit = self.subcommand == "fit"
+
+        # A smoke run keeps nothing.
         first: list[Callback] = []
         last: list[Callback] = []
-
-        if self.subcommand == "fit" and not trainer.get(
-            "fast_dev_run"
-        ):  # a smoke run keeps nothing
+        if is_fit and not trainer.get("fast_dev_run"):
             first.append(Begin(self._claim))
             if trainer.get("enable_checkpointing") is not False:
                 last.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
         if trainer.get("logger") is None:
-            trainer["logger"] = Curves(folder, name=CURVES) if self.subcommand == "fit" else False
+            trainer["logger"] = Curves(folder, name=CURVES) if is_fit else False
 
         callbacks = trainer.get("callbacks") or []
-        own = (
-            [callbacks] if isinstance(callbacks, Callback) else callbacks
-        )  # one may stand without a list
-        trainer["callbacks"] = [*first, *own, *last]
+        if isinstance(callbacks, Callback):  # one may stand without a list
+            callbacks = [callbacks]
+        trainer["callbacks"] = [*first, *callbacks, *last]
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         check_trainer(config)
-        own = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
-        shown = config.get("enable_progress_bar") is not False
-        return super()._instantiate_trainer(
-            config, [*callbacks, *([Steps()] if shown and not own else [])]
-        )
+        has_bar = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
+        shows_bar = config.get("enable_progress_bar") is not False
+        if shows_bar and not has_bar:
+            callbacks = [*callbacks, Steps()]
+        return super()._instantiate_trainer(config, callbacks)
 
     @property
     def run_folder(self) -> RunFolder:
@@ -268,42 +281,52 @@ class RecipeCLI(LightningCLI):
     def before_fit(self) -> None:
         if self.trainer.max_steps < 1:
             raise ValueError(NO_STEPS)
-        given = self.settings.ckpt_path
+
+        ckpt_path = self.settings.ckpt_path
         if self.trainer.fast_dev_run:
-            if given is not None:
-                check_checkpoint(Path(given))
+            if ckpt_path is not None:
+                check_checkpoint(Path(ckpt_path))
             return
 
         self.start = self._together(self._begin)
-        self.config_init.fit.ckpt_path = self.start.checkpoint and str(self.start.checkpoint)
+        checkpoint = self.start.checkpoint
+        self.config_init.fit.ckpt_path = checkpoint and str(checkpoint)
 
     def _begin(self) -> Start:
-        """How the run begins; nothing in its folder changes before the first step. On the first process alone.
+        """How the run begins; nothing in its folder changes before the first step.
+
+        On the first process alone.
 
         Raises:
             SystemExit: no step is left to make.
             ValueError, OSError: the folder, or what it holds, does not allow it.
         """
-        folder, given = self.run_folder, self.settings.ckpt_path
+        folder = self.run_folder
         folder.check()
-        self._keep_folder()
+        self._lock_folder()
         if hasattr(self.model, "check_export"):
             self.model.check_export(self.folder)
+
+        ckpt_path = self.settings.ckpt_path
+        resumes = self.settings.resume == "auto"
         self.decides = settings_of(self.resolved(), self.model, self.datamodule)
-        start = folder.plan(self.decides, self.settings.resume == "auto", given and Path(given))
+        start = folder.plan(self.decides, resumes, ckpt_path and Path(ckpt_path))
 
         if start.trained:
             if self._export.exists():
                 say(f"{self.folder}: trained already; `--resume never` trains again")
                 raise SystemExit(0)
             start = start._replace(checkpoint=newest(folder.checkpoints))
+
         if start.checkpoint:
-            made, steps = step_of(start.checkpoint), self.trainer.max_steps
-            if made > steps:
+            step = step_of(start.checkpoint)
+            steps = self.trainer.max_steps
+            if step > steps:
                 raise ValueError(
-                    f"{start.checkpoint}: has made {made} steps, more than trainer.max_steps, which is {steps}; raise that"
+                    f"{start.checkpoint}: has made {step} steps, more than trainer.max_steps, "
+                    f"which is {steps}; raise that"
                 )
-            if made == steps:
+            if step == steps:
                 self._finish(start)
             check_readable(start.checkpoint, self.trainer.strategy)
             say(f"{self.folder}: going on from {start.checkpoint}")
@@ -320,43 +343,50 @@ class RecipeCLI(LightningCLI):
         self.run_folder.adopt(start.checkpoint)
         if hasattr(self.model, "export_checkpoint"):
             self.model.export_checkpoint(read_checkpoint(start.checkpoint), self._export)
+
         self.run_folder.finish()
         say(
-            f"{self.folder}: no step is left of {self.trainer.max_steps}; wrote {self._export} from {start.checkpoint}"
+            f"{self.folder}: no step is left of {self.trainer.max_steps}; wrote {self._export} "
+            f"from {start.checkpoint}"
         )
         raise SystemExit(0)
 
     def _claim(self) -> None:
-        """Takes the folder at the first step. Curves are counted on from those of a run that goes on, and else anew."""
+        """Takes the folder at the first step.
+
+        The curves of a run that is resumed are counted on, those of another begin at 0.
+        """
         curves = [logger for logger in self.trainer.loggers if isinstance(logger, Curves)]
         numbers = [logger.version for logger in curves]  # next to what is there now
-        here = self.start.checkpoint and self.start.checkpoint.parent == self.run_folder.checkpoints
+        checkpoint = self.start.checkpoint
+        is_here = checkpoint and checkpoint.parent == self.run_folder.checkpoints
 
         self._claim_folder(self.start)
         for logger, number in zip(curves, numbers, strict=True):
-            logger.begin(number if self.start.same or here else 0)
+            logger.begin(number if self.start.same or is_here else 0)
 
-    def _keep_folder(self) -> None:
-        """Keeps the folder for this process, once it is there."""
+    def _lock_folder(self) -> None:
+        """Reserves the folder for this process, once it is there."""
         if self.folder.is_dir():
-            self.kept.enter_context(alone_in(self.folder, "training"))
+            self.locks.enter_context(alone_in(self.folder, "training"))
 
     def _claim_folder(self, start: Start) -> Start:
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._keep_folder()
+        self._lock_folder()
+
+        # How it began stands in the record, and is not done again.
         config = self.settings.clone()
-        config.ckpt_path, config.resume = (
-            None,
-            "auto",
-        )  # how it began stands in the record, and is not done again
+        config.ckpt_path = None
+        config.resume = "auto"
         parser = self._parser(self.subcommand)
         recipe = parser.dump(config, format="yaml", skip_none=False, skip_validation=True)
         return self.run_folder.claim(start, self.decides, recipe)
 
     def _together(self, decide: Callable[[], Start]) -> Start:
-        """What the first process decides about the run folder, told to all: decided once, before anything in it changes.
+        """What the first process decides about the run folder, made known to all.
 
-        Processes that Lightning starts itself begin when the first has decided; those of torchrun and SLURM begin together.
+        It is decided once, before anything in the folder changes. Processes that Lightning starts
+        itself begin when the first has decided; those of torchrun and SLURM begin together.
         """
         strategy = self.trainer.strategy
         if isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment | None):
@@ -367,14 +397,17 @@ class RecipeCLI(LightningCLI):
             return Start(Path(os.environ[CHOSEN]) if os.environ[CHOSEN] else None)
 
         strategy.setup_environment()
-        start = stop = None
+        start = None
+        stop: BaseException | None = None
         if self.trainer.is_global_zero:
             try:
                 start = decide()
             except (SystemExit, ValueError, OSError) as reason:
                 stop = reason
+
+        # None may wait for the first in vain; that one says why it stops.
         start, stopped = strategy.broadcast((start, stop is not None))
-        if stopped:  # none may wait for the first in vain; that says why
+        if stopped:
             raise stop or SystemExit(0)
         return start
 
@@ -382,49 +415,55 @@ class RecipeCLI(LightningCLI):
         trainer = self.trainer
         if trainer.interrupted or not trainer.is_global_zero:
             return
+
         if trainer.fast_dev_run:
             say(f"fast_dev_run: {trainer.global_step} steps were made, of which nothing is kept")
         elif is_trained(trainer):
             self.run_folder.finish()
         else:
-            step, steps = trainer.global_step, trainer.max_steps
-            kept = step > 0 and any(
-                isinstance(callback, Checkpoints) for callback in trainer.callbacks
+            self._say_what_remains()
+
+    def _say_what_remains(self) -> None:
+        """A line on the steps that are left, and what can be done with those that were made."""
+        step = self.trainer.global_step
+        steps = self.trainer.max_steps
+        has_checkpoints = any(isinstance(c, Checkpoints) for c in self.trainer.callbacks)
+
+        hint = "no checkpoint of them is kept"
+        if step > 0 and has_checkpoints:
+            hint = (
+                "the same command goes on from there, "
+                f"`flowbind export {self.folder} --out DIR` releases the model as it is"
             )
-            ways = (
-                f"the same command goes on from there, `flowbind export {self.folder} --out DIR` releases the model as it is"
-                if kept
-                else "no checkpoint of them is kept"
-            )
-            say(
-                f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {ways}"
-            )
+        say(f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {hint}")
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            with self.kept:
+            with self.locks:
                 super()._run_subcommand(subcommand)
         except SystemExit:  # how Lightning ends on Ctrl-C
-            if self.trainer.interrupted:
-                numbers = [
-                    c.signal
-                    for c in self.trainer.checkpoint_callbacks
-                    if isinstance(c, Checkpoints)
-                ]
-                raise KeyboardInterrupt(*filter(None, numbers)) from None
-            raise
+            if not self.trainer.interrupted:
+                raise
+
+            signals = []
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, Checkpoints) and callback.signal:
+                    signals.append(callback.signal)
+            raise KeyboardInterrupt(*signals) from None
 
     def _trained(self) -> None:
-        """Chooses the checkpoint to validate or test, the newest whole one if none is given."""
+        """Chooses the checkpoint to validate or test, the newest intact one if none is given."""
         settings = self.config_init[self.subcommand]
         if settings.ckpt_path:
             path = Path(settings.ckpt_path)
             check_checkpoint(path)
         else:
-            path = newest(self.run_folder.checkpoints)  # read whole, and found so
+            path = newest(self.run_folder.checkpoints)  # has been read, and is intact
+
         if path is None:
             raise FileNotFoundError(
-                f"{self.run_folder.checkpoints}: no whole checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
+                f"{self.run_folder.checkpoints}: no whole checkpoint; run `flowbind fit` with this "
+                "recipe, or give --ckpt_path"
             )
         check_readable(path, self.trainer.strategy)
         settings.ckpt_path = str(path)
@@ -434,22 +473,27 @@ class RecipeCLI(LightningCLI):
     def before_test(self) -> None:
         if not is_overridden("test_step", self.model):
             raise ValueError(
-                f"{type(self.model).__name__} has nothing to test; `flowbind validate` gives the loss on the validation samples"
+                f"{type(self.model).__name__} has nothing to test; `flowbind validate` gives the "
+                "loss on the validation samples"
             )
+
         self._trained()
         if isinstance(self.model, Training):
-            checkpoint, recipe = Path(self.config_init.test.ckpt_path), self.resolved()
+            checkpoint = Path(self.config_init.test.ckpt_path)
+            recipe = self.resolved()
             recipe["evaluation"]["sampling"] = asdict(self.model.sampling)
             usual = asdict(EvaluationConfig()) | {"sampling": asdict(self.model.method.Sampling())}
             self.model.quick_look = self.run_folder.quick_look(checkpoint, recipe, usual)
 
 
 def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
-    """What recipes describe (model, data, trainer), with nothing run and nothing written: for verbs of flowbind's own.
+    """What recipes describe (model, data, trainer), for verbs of flowbind's own.
+
+    Nothing is run, and nothing written.
 
     Args:
         arguments: `--config` and options that override its keys.
-        others: options that the verb has besides.
+        others: Options that the verb has besides.
     """
     quiet()
     recipes, options = split("encode", arguments)
@@ -457,19 +501,19 @@ def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
         Option("--trainer.logger", "false"),
         Option("--trainer.enable_checkpointing", "false"),
     ]
-    with _mistakes():
+    with _errors_of_recipes():
         return RecipeCLI(recipes, [*options, *nothing], others=others)
 
 
 def run_recipe(verb: str, recipes: Sequence[Path], options: Sequence[Option]) -> None:
     """Runs one of Lightning's verbs on recipes."""
     quiet()
-    with _mistakes():
+    with _errors_of_recipes():
         RecipeCLI(recipes, options, verb)
 
 
 @contextmanager
-def _mistakes() -> Iterator[None]:
+def _errors_of_recipes() -> Iterator[None]:
     """Turns what Lightning raises of settings that cannot be into ValueError, in one line."""
     try:
         yield
@@ -483,12 +527,13 @@ def _mistakes() -> Iterator[None]:
 
 
 def chosen_part(error: Exception) -> str | None:
-    """The part of Lightning that a recipe chose and that raised an error, None if something else raised it.
-
-    A callback that watches a metric which nobody logs is a mistake in a recipe, not a fault of whoever runs it.
+    """The part of Lightning that a recipe chose and that raised an error; None for any other.
+    A callback that watches a metric which nobody logs is an error in a recipe, not a fault of
+    whatever runs it.
     """
-    modules = [
-        frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)
-    ]
-    own = [module for module in modules if module.startswith(("flowbind", "lightning."))]
-    return own[-1] if own and own[-1].startswith(CHOSEN_PARTS) else None
+    innermost = ""  # of flowbind's and Lightning's modules on the traceback
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(("flowbind", "lightning.")):
+            innermost = module
+    return innermost if innermost.startswith(CHOSEN_PARTS) else None
