@@ -5,51 +5,56 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-PART, WHOLE = (
-    60,
-    150,
-)  # bytes of one source's words, and of all of them; a file's name has at most 255
-LETTERS = (
-    "L",
-    "M",
-    "N",
-)  # Unicode categories that words are made of: letters, their marks, numbers
+PART = 60  # bytes of one source's words
+WHOLE = 150  # bytes of all words; a file's name has at most 255
+
+# Unicode categories that words are made of: letters, their marks, numbers.
+LETTERS = ("L", "M", "N")
 
 
 def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
-    """A stem for each of B samples: its number where there are several, and the words of its literals or files.
+    """A stem for each of B samples: the words of its literals or files, after its number.
+
+    A single sample has no number.
 
     Args:
-        sources: per modality, B literals or files.
+        sources: Per modality, B literals or files.
     """
     rows = list(zip(*sources.values(), strict=True))
     if len(rows) == 1:
         return [_words(rows[0])]
+
     digits = len(str(len(rows) - 1))
     return [f"{number:0{digits}d}-{_words(row)}" for number, row in enumerate(rows)]
 
 
 def _words(row: Sequence[str | Path]) -> str:
-    given = [source.stem if isinstance(source, Path) else source for source in row]
-    return shortened(
-        "+".join(shortened(_plain(words), words, PART) for words in given), "+".join(given), WHOLE
-    )
+    """The words of one sample's literals or files, as part of a name."""
+    sources = [source.stem if isinstance(source, Path) else source for source in row]
+    parts = [shortened(_plain(source), source, PART) for source in sources]
+    return shortened("+".join(parts), "+".join(sources), WHOLE)
 
 
 def _plain(words: str) -> str:
     """The words joined by hyphens, in one of the ways in which Unicode spells them."""
-    kept = (
-        c if unicodedata.category(c)[0] in LETTERS else " "
-        for c in unicodedata.normalize("NFC", words)
-    )
-    return "-".join("".join(kept).split())
+    letters = ""
+    for letter in unicodedata.normalize("NFC", words):
+        letters += letter if unicodedata.category(letter)[0] in LETTERS else " "
+    return "-".join(letters.split())
 
 
-def shortened(plain: str, given: str, longest: int) -> str:
-    """At most `longest` bytes of a name in UTF-8; where something is cut, or nothing is left, a hash of what was given ends it."""
+def shortened(plain: str, source: str, longest: int) -> str:
+    """A name of limited length, with a hash where something is cut, or nothing is left.
+
+    Args:
+        plain: Name in letters that every file system takes.
+        source: Literal or file that it is made from, of which the hash is taken.
+        longest: Bytes of the name in UTF-8, at most.
+    """
     if plain and len(plain.encode()) <= longest:
         return plain
-    digest = hashlib.sha256(given.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     cut = plain.encode()[: longest - 9].decode("utf-8", "ignore").strip("-+")
     return f"{cut}-{digest}" if cut else digest
 
@@ -60,9 +65,10 @@ def refuse_existing(paths: Sequence[Path]) -> None:
     Raises:
         ValueError: one of the files is there.
     """
-    there = [path for path in paths if path.exists() or path.is_symlink()]
-    if there:
-        others = f", and {len(there) - 1} more," if len(there) > 1 else ""
+    existing = [path for path in paths if path.exists() or path.is_symlink()]
+    if existing:
+        others = f", and {len(existing) - 1} more," if len(existing) > 1 else ""
         raise ValueError(
-            f"{there[0]}{others} is there already; --overwrite replaces it, or give another --out"
+            f"{existing[0]}{others} is there already; --overwrite replaces it, "
+            "or give another --out"
         )

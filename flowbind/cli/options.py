@@ -1,8 +1,8 @@
-"""Options of verbs that take recipes: what was typed, in the order in which it holds, recipes first, options after them.
+"""Options of verbs that take recipes, in the order in which they hold: recipes first.
 
-LightningCLI lets whatever comes later override what came before, recipes included, so that an option before `--config`
-would be lost. Here an option overrides every recipe wherever it stands, and none undoes another in silence. Nothing heavy
-is imported for it.
+LightningCLI lets whatever comes later override what came before, recipes included, so that an
+option before `--config` would be lost. Here an option overrides every recipe wherever it stands,
+and none undoes another in silence. Nothing heavy is imported for it.
 """
 
 import re
@@ -16,9 +16,8 @@ from flowbind.shipped import locate, shipped_recipes
 
 CONFIG = ("--config", "-c")
 FLAGS = ("--help", "-h", "--print_config")  # options that need no value
-NUMBER = re.compile(
-    r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE
-)  # begins like an option, and is a value
+# What begins like an option, and is a value.
+NUMBER = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,7 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
     options = read_options(verb, arguments)
     recipes = [option for option in options if option.name in CONFIG]
     others = [option for option in options if option.name not in CONFIG]
+
     if not recipes and not any(option.asks_for_help for option in options):
         raise ValueError(
             f"{verb} needs a recipe, such as `flowbind {verb} --config recipes/shapes.yaml`"
@@ -60,17 +60,17 @@ def _recipe(name: str) -> Path:
     """The file of a recipe, flowbind's own where there is none of this name.
 
     Raises:
-        ValueError: there is no such file; one of flowbind's own with a like name is told.
+        ValueError: there is no such file; the message has one of flowbind's own with a like name.
     """
     path = locate(name)
     if path.exists():
         return path
-    own = shipped_recipes()
-    close = [recipe for recipe in own if Path(recipe).name == path.name] or get_close_matches(
-        name, own, n=1
-    )
+
+    shipped = shipped_recipes()
+    close = [recipe for recipe in shipped if Path(recipe).name == path.name]
+    close = close or get_close_matches(name, shipped, n=1)
     guess = f"did you mean '{close[0]}'? " if close else ""
-    raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {', '.join(own)}")
+    raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {', '.join(shipped)}")
 
 
 def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
@@ -81,6 +81,7 @@ def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
     """
     options: list[Option] = []
     waiting: Option | None = None  # for its value
+
     for argument in arguments:
         if not argument.startswith("-") or NUMBER.match(argument):
             if waiting is None:
@@ -98,6 +99,7 @@ def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
         elif name in FLAGS:
             options.append(Option(name))
             waiting = None
+
     if waiting is not None:
         options.append(waiting)
     return options
@@ -117,10 +119,10 @@ def _stray(verb: str, argument: str) -> str:
 
 
 def look_for_repetitions(options: Iterable[Option]) -> None:
-    """Tells of an option that is given twice with two values, and refuses one that would undo what stands before it.
+    """Tells of an option that is given twice with two values, and refuses one that undoes another.
 
-    `--trainer.callbacks+=...` adds to a list: it may be repeated, and so may what is then said of
-    the new element.
+    `--trainer.callbacks+=...` adds to a list: it may be repeated, and so may the options of the new
+    element.
 
     Raises:
         ValueError: an option that goes less deep than one before it.
@@ -129,13 +131,15 @@ def look_for_repetitions(options: Iterable[Option]) -> None:
     for option in options:
         name = option.name.removesuffix("+").replace(".init_args", "")  # which may be left out
         deeper = [other for other in seen if other.startswith(f"{name}.")]
+
         if option.name.endswith("+"):
             for other in deeper:
                 del seen[other]
             continue
         if deeper:
             raise ValueError(
-                f"{option.name} would undo {deeper[0]}, which is before it; give {option.name} first"
+                f"{option.name} would undo {deeper[0]}, which is before it; "
+                f"give {option.name} first"
             )
         if name in seen:
             tell_repetition(name, seen[name].value, option.value)

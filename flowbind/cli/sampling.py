@@ -1,8 +1,9 @@
-"""Options for what a method lets one choose at generation: one for each field of its dataclass."""
+"""Options for the choices of a method at generation: one for each field of its dataclass."""
 
 import argparse
 import inspect
 import re
+import textwrap
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -18,9 +19,9 @@ def add_choices(parser: Parser, method: type[Method], defaults: Mapping[str, Any
     """Adds an option for each sampling choice of a method.
 
     Args:
-        parser: that receives them.
-        method: whose choices they are.
-        defaults: of the model at hand, where they differ from the method's.
+        parser: Parser that receives them.
+        method: Method whose choices they are.
+        defaults: Defaults of the model at hand, where they differ from the method's.
 
     Returns:
         The names of the choices.
@@ -48,10 +49,11 @@ def chosen(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 
 def described(cls: type) -> dict[str, str]:
-    """What the docstring of a class says of each of its arguments, in one line."""
+    """The docstring's text on each argument of a class, in one line."""
     docstring = inspect.getdoc(cls) or ""
     _, _, arguments = docstring.partition("Args:\n")
-    indented = "\n".join(f"    {line}" for line in arguments.split("\n\n")[0].splitlines())
+    section = arguments.split("\n\n")[0]
+    indented = textwrap.indent(section, "    ", lambda line: True)
     return {name: " ".join(words.split()) for name, words in ARGUMENT.findall(indented)}
 
 
@@ -69,21 +71,26 @@ def _name(hint: Any) -> str:
 
 
 def _reader(hint: Any) -> Any:
-    """What makes a value of an option's words; the dataclass refuses those that cannot be."""
-    plain = _plain(hint)
+    """The function that reads an option's value; the dataclass refuses those that cannot be."""
+    return {bool: _read_bool, int: _read_int, float: _read_float}.get(_plain(hint), str)
 
-    def read(word: str) -> Any:
-        if plain is bool:
-            values = {"true": True, "false": False}
-            if word not in values:
-                raise argparse.ArgumentTypeError(f"takes true or false, not '{word}'")
-            return values[word]
-        if plain in (int, float):
-            try:
-                return plain(word)
-            except ValueError:
-                kind = "a whole number" if plain is int else "a number"
-                raise argparse.ArgumentTypeError(f"takes {kind}, not '{word}'") from None
-        return word
 
-    return read
+def _read_bool(word: str) -> bool:
+    values = {"true": True, "false": False}
+    if word not in values:
+        raise argparse.ArgumentTypeError(f"takes true or false, not '{word}'")
+    return values[word]
+
+
+def _read_int(word: str) -> int:
+    try:
+        return int(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a whole number, not '{word}'") from None
+
+
+def _read_float(word: str) -> float:
+    try:
+        return float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a number, not '{word}'") from None
