@@ -58,9 +58,8 @@ def test_the_global_batch_does_not_depend_on_the_world(world):
 
 def test_steps_and_seeds_decide():
     def draw(seed, step):
-        return [
-            rows.tolist() for rows in Mixture([100, 100], [8, 8], seed).batch(step)
-        ]
+        return [rows.tolist() for rows in Mixture([100, 100], [8, 8], seed).batch(step)]
+
     assert draw(0, 3) == draw(0, 3)
     assert draw(0, 3) != draw(0, 4)
     assert draw(0, 3) != draw(1, 3)

@@ -20,8 +20,18 @@ from flowbind.data.store import LatentStore
 class Steps(IterableDataset):
     """The endless sequence of training batches, from one step on.
 
-    Several loading processes take turns, so that the sequence stays the same. With a period, the first so many come
-    again and again.
+    Several loading processes take turns, so that the sequence stays the same. With a period, the
+    first so many come again and again.
+
+    Args:
+        store: Store of the latents.
+        names: Names of the modalities.
+        mixture: Sampler over the store's strata.
+        first: Step to begin with.
+        rank: Process whose part of each batch this is: every world-th sample.
+        world: Number of processes.
+        period: Number of steps that are repeated; 0 for none.
+        absent: Empty latents, with shape (0, *shape), of modalities that the store does not have.
     """
 
     def __init__(
@@ -48,13 +58,18 @@ class Steps(IterableDataset):
         return self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world), step)
 
     def lines(self, step: int) -> dict[str, Tensor]:
-        """Per modality, the line in the manifest (from 0, samples only) of each row of a step's batch."""
-        rows = self.mixture.batch(step, self.rank, self.world)
-        lines = [self.store.gather(i, r, [LINE])[LINE] for i, r in enumerate(rows)]
-        return {
-            name: torch.cat([lines[i] for i in parts] or [lines[0][:0]])
-            for name, parts in self.frame.parts.items()
-        }
+        """Per modality, the line in the manifest (from 0, samples only) of each row of a step's
+        batch.
+        """
+        lines_of_stratum = []
+        for stratum, rows in enumerate(self.mixture.batch(step, self.rank, self.world)):
+            lines_of_stratum.append(self.store.gather(stratum, rows, [LINE])[LINE])
+
+        none = lines_of_stratum[0][:0]
+        lines = {}
+        for name, strata in self.frame.strata_of.items():
+            lines[name] = torch.cat([none, *(lines_of_stratum[i] for i in strata)])
+        return lines
 
     def numbers(self, step: int) -> RowNumbers:
         """The rows of one step's batch, not read."""
@@ -82,7 +97,9 @@ class Numbers(IterableDataset):
 
 
 class Rows(IterableDataset):
-    """Every row of some strata once, stratum after stratum, for validation; a rank has every world-th row of each batch."""
+    """Every row of some strata once, stratum after stratum, for validation; a rank has every
+    world-th row of each batch.
+    """
 
     def __init__(
         self,
@@ -108,23 +125,37 @@ class Rows(IterableDataset):
             stratum = self.store.strata[number]
             for start in range(0, stratum.rows, self.size):
                 stop = min(start + self.size, stratum.rows)
+
+                # A batch of this stratum alone.
+                shares = [0] * len(self.store.strata)
+                shares[number] = stop - start
                 rows = [np.arange(0)] * len(self.store.strata)
                 rows[number] = np.arange(start + self.rank, stop, self.world)
-                shares = [stop - start if i == number else 0 for i in range(len(rows))]
+
                 frame = Frame(self.store, self.names, shares, self.rank, self.world, self.absent)
                 yield frame.fill(self.store, rows, next(step))
 
 
 class Frame:
-    """What batches of equal composition share: the sample of each row, the links, and the place in the global batch.
+    """What batches of equal composition share: the sample of each row, the links, and the place in
+    the global batch.
 
     Args:
-        store: where the latents are.
-        names: of the modalities.
-        shares: rows of each stratum in the global batch.
-        rank: whose batches these are; it has every world-th sample.
-        world: number of ranks.
-        absent: of modalities that the store does not have, no latents, with shape (0, *shape).
+        store: Store of the latents.
+        names: Names of the modalities.
+        shares: Rows of each stratum in the global batch.
+        rank: Process whose batches these are; it has every world-th sample.
+        world: Number of processes.
+        absent: Empty latents, with shape (0, *shape), of modalities that the store does not have.
+
+    Attributes:
+        strata_of: Per modality, the strata whose samples have it.
+        names_in: Per stratum, the modalities of its samples, of those asked for.
+        sizes: Per stratum, its rows in a batch of this rank.
+        samples: Per modality, the sample of each row, numbered in the global batch.
+        links: Links between this rank's rows.
+        place: Where this rank's rows are in the global batch; None if they are all of it.
+        empty: Empty latents, with shape (0, *shape), of modalities that no stratum has.
     """
 
     def __init__(
@@ -136,43 +167,49 @@ class Frame:
         world: int = 1,
         absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        self.parts = {
-            name: [i for i, stratum in enumerate(store.strata) if name in stratum.modalities]
-            for name in names
-        }
+        strata = list(enumerate(store.strata))
+        self.strata_of = {name: [i for i, s in strata if name in s.modalities] for name in names}
+        self.names_in = [[n for n in s.modalities if n in self.strata_of] for _, s in strata]
+
+        # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
-        held = {
-            name: torch.cat(
-                [torch.arange(starts[i], starts[i + 1]) for i in parts] or [torch.arange(0)]
+        samples = {name: ranges_of(starts, own) for name, own in self.strata_of.items()}
+        sample_of_row = torch.cat(list(samples.values()))
+        links = find_links(sample_of_row)
+
+        # This rank's part: every world-th sample, with its rows and its links.
+        is_mine = torch.arange(starts[-1]) % world == rank
+        row_is_mine = is_mine[sample_of_row]
+        link_is_mine = row_is_mine[links.target]
+        local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
+
+        self.samples = {name: ids[is_mine[ids]] for name, ids in samples.items()}
+        self.links = Links(
+            local_row[links.target[link_is_mine]], local_row[links.estimate[link_is_mine]]
+        )
+        bounds = itertools.pairwise(starts.tolist())
+        self.sizes = [int(is_mine[start:stop].sum()) for start, stop in bounds]
+
+        self.place = None
+        if world > 1:
+            self.place = Place(
+                row_is_mine.nonzero().flatten(),
+                link_is_mine.nonzero().flatten(),
+                {name: len(ids) / world for name, ids in samples.items()},
             )
-            for name, parts in self.parts.items()
-        }
-        samples, links = torch.cat(list(held.values())), find_links(torch.cat(list(held.values())))
-        mine = torch.arange(starts[-1]) % world == rank
-        row, link = mine[samples], mine[samples][links.target]
-        number = row.cumsum(0) - 1  # among this rank's rows
-        self.samples = {name: ids[mine[ids]] for name, ids in held.items()}
-        self.links = Links(number[links.target[link]], number[links.estimate[link]])
-        self.place = None if world == 1 else Place(
-            row.nonzero().flatten(), link.nonzero().flatten(), {name: len(ids) / world for name, ids in held.items()}
-        )  # fmt: skip
-        self.held = [
-            [name for name in stratum.modalities if name in self.parts] for stratum in store.strata
-        ]
-        self.sizes = [
-            int(mine[start:stop].sum()) for start, stop in itertools.pairwise(starts.tolist())
-        ]
-        self.none = {
-            name: store.fields[name].empty if name in store.fields else absent[name]
-            for name, parts in self.parts.items()
-            if not parts
-        }
+
+        self.empty = {}
+        for name, own in self.strata_of.items():
+            if not own:
+                field = store.fields.get(name)
+                self.empty[name] = field.empty if field else absent[name]
 
     def to(self, device: torch.device) -> "Frame":
         """The same on a device."""
+        moved = Batch(self.empty, self.samples, self.links, place=self.place).to(device)
+
         frame = copy.copy(self)
-        moved = Batch(self.none, self.samples, self.links, place=self.place).to(device)
-        frame.none = moved.latents
+        frame.empty = moved.latents
         frame.samples = moved.samples
         frame.links = moved.links
         frame.place = moved.place
@@ -182,9 +219,20 @@ class Frame:
         self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0
     ) -> Batch:
         """The batch of these rows of each stratum."""
-        found = [source.gather(i, r, self.held[i]) for i, r in enumerate(rows)]
-        latents = {
-            name: torch.cat([found[i][name] for i in parts]) if parts else self.none[name]
-            for name, parts in self.parts.items()
-        }
+        gathered = []
+        for stratum, numbers in enumerate(rows):
+            gathered.append(source.gather(stratum, numbers, self.names_in[stratum]))
+
+        latents = {}
+        for name, strata in self.strata_of.items():
+            parts = [gathered[i][name] for i in strata]
+            latents[name] = torch.cat(parts) if parts else self.empty[name]
         return Batch(latents, self.samples, self.links, step, self.place)
+
+
+def ranges_of(starts: np.ndarray, strata: Sequence[int]) -> Tensor:
+    """The numbers from `starts[i]` up to `starts[i + 1]` of each stratum i, one range after the
+    other.
+    """
+    ranges = [torch.arange(starts[i], starts[i + 1]) for i in strata]
+    return torch.cat(ranges) if ranges else torch.arange(0)

@@ -1,7 +1,8 @@
-"""Many files in memory as one: rows that lie anywhere in any of them come by a single copy, without a loop over files.
+"""Many files in memory as one: rows that lie anywhere in any of them come by a single copy.
 
-A row is known by its address. Maps hold no file descriptors, of which a process has few (often 1,024): those of a large
-store would not do. The pages are the system's cache: it reads them when they are touched and takes them back.
+No loop over files is needed. A row is known by its address. Maps hold no file descriptors, of which
+a process has few (often 1,024): those of a large store would not do. The pages are the system's
+cache: it reads them when they are touched and takes them back.
 """
 
 import ctypes
@@ -20,62 +21,73 @@ class Mapped:
     """Files mapped into memory, to be read only.
 
     Args:
-        files: path and size in bytes of each, at least one.
-        scattered: read only the pages that are asked for, all those of a call side by side. The system by default reads
-            what lies around them too, which pays as long as all of it will be in memory; so None means: for files that
-            take more than half of this machine's memory.
+        files: Path and size in bytes of each file, at least one.
+        scattered: Whether only the pages that are asked for are read, all those of a call side by
+            side. The system by default reads what lies around them too, which pays as long as all
+            of it will be in memory; so None means: for files that take more than half of this
+            machine's memory.
+
+    Attributes:
+        addresses: Address of each file's first byte, int64 with shape (files,).
 
     Raises:
         OSError: the system does not map that many files, or not this one.
     """
 
     def __init__(self, files: Iterable[tuple[Path, int]], scattered: bool | None = None) -> None:
-        held = []
+        self._storages: list[torch.UntypedStorage] = []  # they unmap themselves when they go
         for path, size in files:
-            try:
-                held.append(
-                    torch.UntypedStorage.from_file(str(path), False, size)
-                )  # private, and never written to
-            except RuntimeError as error:
-                raise OSError(
-                    f"{path}: cannot be mapped into memory after {len(held)} other files ({first_line(error)}); "
-                    "if that is the system's limit (Linux: vm.max_map_count), raise it or encode into larger shards"
-                ) from None
-        self._held = held  # they unmap themselves when they go
-        self.addresses = np.array(
-            [storage.data_ptr() for storage in held]
-        )  # of each file's first byte
-        first = held[self.addresses.argmin()]
+            self._storages.append(_map(path, size, others=len(self._storages)))
+
+        # The address of each file's first byte, and memory from the lowest of them to the last
+        # file's end.
+        self.addresses = np.array([storage.data_ptr() for storage in self._storages])
+        first = self._storages[self.addresses.argmin()]
+        end = max(storage.data_ptr() + storage.nbytes() for storage in self._storages)
         self._base = torch.empty(0, dtype=torch.uint8).set_(first).numpy()
-        self._span = (
-            max(storage.data_ptr() + storage.nbytes() for storage in held) - first.data_ptr()
-        )
+        self._span = end - first.data_ptr()
+
         if scattered is None:
-            scattered = (
-                hasattr(mmap, "MADV_RANDOM") and sum(s.nbytes() for s in held) > _memory() / 2
-            )
+            mapped = sum(storage.nbytes() for storage in self._storages)
+            scattered = hasattr(mmap, "MADV_RANDOM") and mapped > _memory() / 2
         self.scattered = scattered
         if scattered:
-            for storage in held:
+            for storage in self._storages:
                 _advise(storage.data_ptr(), storage.nbytes(), mmap.MADV_RANDOM)
 
     def rows(self, addresses: np.ndarray, size: int) -> np.ndarray:
         """Copies `size` bytes from each address, with shape (n,), to bytes, with shape (n, size).
 
-        Every address must lie in a file, and `size` bytes before its end: elsewhere there may be no memory.
+        Every address must lie in a file, and `size` bytes before its end: elsewhere there may be no
+        memory.
         """
         if self.scattered:
             pages = addresses - addresses % mmap.PAGESIZE
-            for page, length in zip(
-                pages.tolist(), (addresses + size - pages).tolist(), strict=True
-            ):
-                _advise(
-                    page, length, mmap.MADV_WILLNEED
-                )  # returns at once: the disk reads them side by side
+            lengths = addresses + size - pages
+            for page, length in zip(pages.tolist(), lengths.tolist(), strict=True):
+                # It returns at once: the disk reads them side by side.
+                _advise(page, length, mmap.MADV_WILLNEED)
+
         # Windows at every byte from the first file on; only those asked for are ever looked at.
         shape = (self._span - size + 1, size)
         windows = np.lib.stride_tricks.as_strided(self._base, shape, (1, 1), writeable=False)
         return windows[addresses - self._base.ctypes.data]
+
+
+def _map(path: Path, size: int, others: int) -> torch.UntypedStorage:
+    """A file mapped into memory, after so many others; private, and never written to.
+
+    Raises:
+        OSError: the system does not map it.
+    """
+    try:
+        return torch.UntypedStorage.from_file(str(path), False, size)
+    except RuntimeError as error:
+        raise OSError(
+            f"{path}: cannot be mapped into memory after {others} other files "
+            f"({first_line(error)}); if that is the system's limit (Linux: vm.max_map_count), "
+            "raise it or encode into larger shards"
+        ) from None
 
 
 def _memory() -> int:
@@ -84,9 +96,8 @@ def _memory() -> int:
 
 
 def _advise(address: int, size: int, advice: int) -> None:
-    _LIBC.madvise(
-        ctypes.c_void_p(address), ctypes.c_size_t(size), advice
-    )  # advice alone: nothing to do if refused
+    # Advice alone: there is nothing to do if it is refused.
+    _LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice)
 
 
 _LIBC = ctypes.CDLL(None) if os.name == "posix" else None

@@ -1,8 +1,9 @@
 """The mixture sampler: which rows make up step k's batch.
 
-A pure function of (seed, step): every batch has a constant number of rows of each stratum, so every modality appears in
-every batch, at any world size. Within a stratum each epoch is a permutation, computed row by row by a small cipher
-(a Feistel network walked back into range), in constant memory and without state: resuming needs the step alone.
+A pure function of (seed, step): every batch has a constant number of rows of each stratum, so every
+modality appears in every batch, at any world size. Within a stratum each epoch is a permutation,
+computed row by row by a small cipher (a Feistel network walked back into range), in constant memory
+and without state: resuming needs the step alone.
 """
 
 import itertools
@@ -12,20 +13,21 @@ from dataclasses import dataclass
 import numpy as np
 
 ROUNDS = 4  # of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988)
+# Of splitmix64: its increment, and the two multipliers of its finaliser.
 _MIX = (
     np.uint64(0x9E3779B97F4A7C15),
     np.uint64(0xBF58476D1CE4E5B9),
     np.uint64(0x94D049BB133111EB),
-)  # splitmix64
+)
 
 
 def step_numbers(first: int, stride: int = 1, period: float = 0) -> Iterator[int]:
     """The numbers of the steps from one on, without end.
 
     Args:
-        first: the step to begin with.
-        stride: how far the next one is.
-        period: if not 0, the first so many steps come again and again (`trainer.overfit_batches`).
+        first: Step to begin with.
+        stride: Distance to the next one.
+        period: Number of steps that are repeated (`trainer.overfit_batches`); 0 for none.
     """
     steps = itertools.count(first, stride)
     return (step % int(period) for step in steps) if period else steps
@@ -46,22 +48,30 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     """Where a keyed permutation of 0 .. count - 1 sends each position.
 
     Args:
-        positions: integers in [0, count), with shape (n,).
-        count: size of the permutation, at most 2^62.
-        key: one key per position (equal keys: the same permutation), uint64, with shape (n,).
+        positions: Integers in [0, count), with shape (n,).
+        count: Size of the permutation, at most 2^62.
+        key: One key per position (equal keys: the same permutation), uint64, with shape (n,).
+
+    Returns:
+        Integers in [0, count), int64, with shape (n,).
     """
+    # A position is a left and a right half of as many bits, enough for all of them.
     half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
+
+    # Each round's key for each of the distinct keys, and which of these a position has.
     keys, which = np.unique(key, return_inverse=True)  # a batch has one or two: its epochs
-    keyed = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
+    round_keys = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
+
+    # A value outside the range walks on along its cycle, which must lead back in.
     out = positions.astype(np.uint64)
     walking = np.arange(len(out))
-    while len(
-        walking
-    ):  # a value outside the range walks on along its cycle, which must lead back in
-        left, right, at = out[walking] >> half, out[walking] & mask, which[walking]
-        for number in range(ROUNDS):
-            left, right = right, left ^ (hashed(right + keyed[number][at]) & mask)
+    while len(walking):
+        left = out[walking] >> half
+        right = out[walking] & mask
+        chosen = which[walking]
+        for keys_of_round in round_keys:
+            left, right = right, left ^ (hashed(right + keys_of_round[chosen]) & mask)
         out[walking] = (left << half) | right
         walking = walking[out[walking] >= count]
     return out.astype(np.int64)
@@ -75,11 +85,18 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     """
     if total < len(weights):
         raise ValueError(
-            f"a batch of {total} cannot hold a row of each of {len(weights)} kinds of samples; raise batch_size"
+            f"a batch of {total} cannot hold a row of each of {len(weights)} kinds of samples; "
+            "raise batch_size"
         )
-    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * (total - len(weights))
+
+    # One for each, and the rest by weight.
+    rest = total - len(weights)
+    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * rest
     shares = np.floor(exact).astype(int)
-    shares[np.argsort(shares - exact, kind="stable")[: total - len(weights) - shares.sum()]] += 1
+
+    # What rounding down left over goes where it took most.
+    most_cut = np.argsort(shares - exact, kind="stable")
+    shares[most_cut[: rest - shares.sum()]] += 1
     return (shares + 1).tolist()
 
 
@@ -88,9 +105,9 @@ class Mixture:
     """Draws batches of constant composition.
 
     Args:
-        rows: of each stratum in the store.
-        shares: rows of each stratum in a global batch.
-        seed: decides the order.
+        rows: Rows of each stratum in the store.
+        shares: Rows of each stratum in a global batch.
+        seed: Seed of the order.
     """
 
     rows: Sequence[int]
@@ -98,13 +115,19 @@ class Mixture:
     seed: int = 0
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """Row numbers of each stratum in the batch of one step, on one rank: every world-th of the global batch's rows."""
-        drawn, start = [], 0
+        """Row numbers of each stratum in the batch of one step, on one rank: every world-th of the
+        global batch's rows.
+        """
+        drawn = []
+        start = 0  # number of a stratum's first row in the global batch
         for stratum, (count, share) in enumerate(zip(self.rows, self.shares, strict=True)):
             position = step * share + np.arange((rank - start) % world, share, world)
             start += share
+
+            # Each epoch, each stratum and each seed has a permutation of its own.
             epoch = (position // count).astype(np.uint64)
             with np.errstate(over="ignore"):
                 key = hashed(hashed(epoch + np.uint64(self.seed) * _MIX[0]) + np.uint64(stratum))
+
             drawn.append(permuted(position % count, count, key))
         return drawn

@@ -14,7 +14,9 @@ CHUNK_ROWS = 65_536  # copied at a time, so that the host never holds all
 
 
 class RowNumbers(NamedTuple):
-    """What a loader gives for one step: its number, and row numbers, stratum after stratum, with shape (n,)."""
+    """What a loader gives for one step: its number, and row numbers, stratum after stratum, with
+    shape (n,).
+    """
 
     step: int
     rows: Tensor
@@ -24,39 +26,42 @@ class Resident:
     """The latents of a store on a device.
 
     Args:
-        store: where they are.
-        names: modalities that are kept.
-        device: that receives them.
+        store: Store of the latents.
+        names: Modalities whose latents are copied.
+        device: Device that receives them.
     """
 
     def __init__(self, store: LatentStore, names: Collection[str], device: torch.device) -> None:
         self.latents: dict[tuple[int, str], Tensor] = {}
         for number, stratum in enumerate(store.strata):
-            for name in filter(names.__contains__, stratum.modalities):
-                chunks = (
-                    store.gather(
-                        number, np.arange(start, min(start + CHUNK_ROWS, stratum.rows)), [name]
-                    )[name]
-                    for start in range(0, stratum.rows, CHUNK_ROWS)
-                )
-                first = next(chunks)
-                whole = torch.empty(
-                    stratum.rows, *first.shape[1:], dtype=first.dtype, device=device
-                )
-                whole[: len(first)], filled = first, len(first)
-                for chunk in chunks:
-                    whole[filled : filled + len(chunk)] = chunk
-                    filled += len(chunk)
-                self.latents[number, name] = whole
+            for name in stratum.modalities:
+                if name in names:
+                    self.latents[number, name] = copy_to(device, store, number, name)
 
     def gather(self, stratum: int, rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Rows of one stratum: per name a tensor with shape (len(rows), *shape), on the device."""
         return {name: self.latents[stratum, name][rows] for name in names}
 
 
+def copy_to(device: torch.device, store: LatentStore, stratum: int, name: str) -> Tensor:
+    """The latents of one modality in one stratum, with shape (rows, *shape), on a device.
+
+    They are copied chunk by chunk.
+    """
+    rows = store.strata[stratum].rows
+    template = store.gather(stratum, np.arange(0), [name])[name]
+    latents = torch.empty(rows, *template.shape[1:], dtype=template.dtype, device=device)
+
+    for start in range(0, rows, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, rows)
+        latents[start:stop] = store.gather(stratum, np.arange(start, stop), [name])[name]
+    return latents
+
+
 def fits(store: LatentStore, names: Collection[str], device: torch.device) -> bool:
     """Whether a GPU has room for the latents. Never on a CPU: memory maps do as well there."""
     if device.type != "cuda":
         return False
+
     free, _ = torch.cuda.mem_get_info(device)
     return store.bytes_of(names) < SHARE * free
