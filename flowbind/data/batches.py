@@ -167,13 +167,16 @@ class Frame:
         world: int = 1,
         absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        strata = list(enumerate(store.strata))
-        self.strata_of = {name: [i for i, s in strata if name in s.modalities] for name in names}
-        self.names_in = [[n for n in s.modalities if n in self.strata_of] for _, s in strata]
+        self.strata_of: dict[str, list[int]] = {name: [] for name in names}
+        self.names_in: list[list[str]] = []
+        for number, stratum in enumerate(store.strata):
+            self.names_in.append([name for name in stratum.modalities if name in self.strata_of])
+            for name in self.names_in[-1]:
+                self.strata_of[name].append(number)
 
         # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
-        samples = {name: ranges_of(starts, own) for name, own in self.strata_of.items()}
+        samples = {name: ranges_of(starts, strata) for name, strata in self.strata_of.items()}
         sample_of_row = torch.cat(list(samples.values()))
         links = find_links(sample_of_row)
 
@@ -199,8 +202,8 @@ class Frame:
             )
 
         self.empty = {}
-        for name, own in self.strata_of.items():
-            if not own:
+        for name, strata in self.strata_of.items():
+            if not strata:
                 field = store.fields.get(name)
                 self.empty[name] = field.empty if field else absent[name]
 

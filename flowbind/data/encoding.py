@@ -1,8 +1,10 @@
-"""Encoding: a manifest of raw samples to a latent store, by Lightning's prediction loop, on any number of devices.
+"""Encoding: a manifest of raw samples to a latent store, by Lightning's prediction loop, on any
+number of devices.
 
-The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at the same pace. What
-a shard holds is never encoded again unless its samples, or how they are read and encoded, change. What it lacks, because
-it could not be read or encoded, is tried again every time. The store's manifest comes last.
+The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at
+the same pace. What a shard holds is never encoded again unless its samples, or how they are read
+and encoded, change. What it lacks, because it could not be read or encoded, is tried again every
+time. The store's manifest comes last.
 """
 
 import os
@@ -38,16 +40,35 @@ CANNOT = "cannot encode it: "
 OPTION = "--skip-bad"  # how many bad samples may be left out
 
 
-class Chunks(Dataset):
-    """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard; a sample that cannot be read is its error.
+class Turn(NamedTuple):
+    """What one device reads at a time.
 
-    All devices have equally many chunks, the last ones of some empty: after each they tell one another what they did.
+    Attributes:
+        plan: Shard that the samples are of.
+        indices: Indices of the samples in the manifest; none where the device idles.
+        last: Whether they end the shard.
+    """
+
+    plan: ShardPlan
+    indices: list[int]
+    last: bool
+
+
+IDLE = Turn(ShardPlan("", [], [], ""), [], False)
+
+
+class Chunks(Dataset):
+    """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard; a sample that
+    cannot be read is its error.
+
+    All devices have equally many chunks, the last ones of some empty: after each they tell one
+    another what they did.
 
     Args:
-        manifest: of the samples.
-        modalities: that read them.
-        shares: every device's shards.
-        rank: of this device.
+        manifest: Manifest of the samples.
+        modalities: Modalities that read them, by name.
+        shares: Shards of every device.
+        rank: Number of this device.
     """
 
     def __init__(
@@ -57,52 +78,45 @@ class Chunks(Dataset):
         shares: Sequence[Sequence[ShardPlan]],
         rank: int,
     ) -> None:
-        self.manifest, self.modalities, self.rank = manifest, modalities, rank
-        parts = [
-            [
-                (
-                    plan,
-                    plan.samples[start : start + BATCH_ROWS],
-                    start + BATCH_ROWS >= len(plan.samples),
-                )
-                for plan in share
-                for start in range(0, len(plan.samples), BATCH_ROWS)
-            ]
-            for share in shares
-        ]
-        idle = (ShardPlan("", [], [], ""), [], False)
-        self.rounds = list(zip_longest(*parts, fillvalue=idle)) or [(idle,) * len(shares)]
-        self.samples = sum(len(plan.samples) for share in shares for plan in share)
+        self.manifest = manifest
+        self.modalities = modalities
+        self.rank = rank
+
+        # In each round every device has its turn.
+        turns = [_turns(share) for share in shares]
+        self.rounds = list(zip_longest(*turns, fillvalue=IDLE)) or [(IDLE,) * len(shares)]
+        self.samples = 0
+        for share in shares:
+            self.samples += sum(len(plan.samples) for plan in share)
 
     def __len__(self) -> int:
         return len(self.rounds)
 
     def __getitem__(self, number: int) -> "Chunk":
-        plan, indices, last = self.rounds[number][self.rank]
-        raws: dict[str, list[Any]] = {name: [] for name in plan.modalities}
-        good, bad, beside = [], [], {}
+        turns = self.rounds[number]
+        plan, indices, last = turns[self.rank]
+        chunk = Chunk(
+            plan,
+            indices=[],
+            raws={name: [] for name in plan.modalities},
+            bad=[],
+            last=last,
+            of_all=sum(len(turn.indices) for turn in turns),
+        )
         for index in indices:
-            sample = self.manifest.samples[index]
             try:
                 with noting() as stamps:
-                    read = self._read(sample, plan.modalities)
+                    raws = self._read(self.manifest.samples[index], plan.modalities)
             except ValueError as error:
-                bad.append(str(error))
+                chunk.bad.append(str(error))
                 continue
-            good.append(index)
+
+            chunk.indices.append(index)
             if stamps:
-                beside[index] = self._located(stamps)
-            for name, raw in read.items():
-                raws[name].append(raw)
-        return Chunk(
-            plan,
-            good,
-            raws,
-            bad,
-            last,
-            sum(len(indices) for _, indices, _ in self.rounds[number]),
-            beside,
-        )
+                chunk.beside[index] = self._located(stamps)
+            for name, raw in raws.items():
+                chunk.raws[name].append(raw)
+        return chunk
 
     def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
         return {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in names}
@@ -113,11 +127,29 @@ class Chunks(Dataset):
         return {os.path.relpath(path, root): stamps[path] for path in sorted(stamps)}
 
 
+def _turns(share: Sequence[ShardPlan]) -> list[Turn]:
+    """The turns of one device, which has some shards."""
+    turns = []
+    for plan in share:
+        for start in range(0, len(plan.samples), BATCH_ROWS):
+            stop = start + BATCH_ROWS
+            turns.append(Turn(plan, plan.samples[start:stop], last=stop >= len(plan.samples)))
+    return turns
+
+
 @dataclass
 class Chunk:
-    """Raw samples of one shard: their manifest indices, one list per modality, and the errors of those left out.
+    """Raw samples of one shard, and the errors of those left out.
 
-    `beside` has by index the files that were read beside a sample's own, from the manifest's folder on.
+    Attributes:
+        plan: Shard that they are of.
+        indices: Indices of the samples in the manifest.
+        raws: Raw samples by modality, in the order of the indices.
+        bad: Errors of the samples left out.
+        last: Whether they end the shard.
+        of_all: Number of samples that all devices take at the same time.
+        beside: By index, the files that were read beside a sample's own, from the manifest's folder
+            on.
     """
 
     plan: ShardPlan
@@ -125,17 +157,17 @@ class Chunk:
     raws: dict[str, list[Any]]
     bad: list[str]
     last: bool
-    of_all: int  # samples that all devices take at the same time
+    of_all: int
     beside: dict[int, Stamps] = field(default_factory=dict)
 
 
 class Done(NamedTuple):
     """What became of a chunk.
 
-    Args:
-        bad: errors of the samples left out.
-        faults: by modality, those of them that its codec raised.
-        encoded: modalities whose codecs encoded something.
+    Attributes:
+        bad: Errors of the samples left out.
+        faults: By modality, those of them that its codec raised.
+        encoded: Modalities whose codecs encoded something.
     """
 
     bad: list[str]
@@ -143,11 +175,29 @@ class Done(NamedTuple):
     encoded: set[str]
 
 
-class Encoding(LightningModule):
-    """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end, the store's manifest.
+class Outcome(NamedTuple):
+    """What came of some work on one device: its result, or the message of its error."""
 
-    The first device finds out which shards are pending, before any of them writes, and tells the others. A mistake of
-    one device is told to all, so that none waits for another in vain; the first raises it, the others end silently.
+    result: Any
+    message: str | None
+
+
+class Encoding(LightningModule):
+    """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end,
+    the store's manifest.
+
+    The first device finds out which shards are pending, before any of them writes, and tells the
+    others. An error of one device is told to all, so that none waits for another in vain; the first
+    raises it, the others end silently.
+
+    Args:
+        modalities: Modalities to encode, by name.
+        manifest: Manifest of the samples.
+        plans: Shards that the manifest becomes.
+        folder: Folder of the store.
+        skip_bad: Number of samples, at most, that may be left out.
+        workers: Number of processes that read raw samples.
+        promises: What the codecs promise, compared with the first samples.
     """
 
     def __init__(
@@ -161,40 +211,47 @@ class Encoding(LightningModule):
         promises: Promises,
     ) -> None:
         super().__init__()
-        self.modalities, self.manifest, self.plans, self.folder = (
-            modalities,
-            manifest,
-            plans,
-            folder,
-        )
-        self.kept = ExitStack()  # holds the folder for this process
-        self.skip_bad, self.workers, self.promises = skip_bad, workers, promises
+        self.modalities = modalities
+        self.manifest = manifest
+        self.plans = plans
+        self.folder = folder
+        self.skip_bad = skip_bad
+        self.workers = workers
+        self.promises = promises
+
+        self.lock = ExitStack()  # holds the folder for this process
         self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
         self._begin()
 
     def _begin(self) -> None:
+        """Begins a shard."""
         self.latents: dict[str, list[Tensor]] = {}
         self.lines: list[int] = []
         self.beside: dict[int, Stamps] = {}
 
     def predict_dataloader(self) -> "_Shown | DataLoader":
         (todo, *_) = self._agree(self._find_todo)
-        self.bad: list[str] = []  # of all devices, as what follows
+
+        # Of all devices.
+        self.bad: list[str] = []
         self.faults: dict[str, list[str]] = {}
         self.encoded: set[str] = set()
+
         pending = [replace(plan, samples=todo[plan.file]) for plan in self.plans if todo[plan.file]]
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
         chunks = Chunks(self.manifest, self.modalities, shares, self.trainer.global_rank)
+
         loader = DataLoader(chunks, batch_size=None, num_workers=self.workers)
-        shown = pending and self.trainer.is_global_zero
-        return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples) if shown else loader
+        if not pending or not self.trainer.is_global_zero:
+            return loader
+        return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples)
 
     def _find_todo(self) -> dict[str, list[int]]:
         if not self.trainer.is_global_zero:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.kept.enter_context(alone_in(self.folder, "encoding"))
+        self.lock.enter_context(alone_in(self.folder, "encoding"))
         return unencoded(self.folder, self.plans, self.manifest.path.parent)
 
     def on_predict_start(self) -> None:
@@ -203,9 +260,11 @@ class Encoding(LightningModule):
 
     def on_predict_end(self) -> None:
         self._agree(self._finish)
-        caveats = self._agree(lambda: self.caveats)
+        caveats_of_devices = self._agree(lambda: self.caveats)
         for name in self.modalities:
-            lines = [line for of_device in caveats for line in of_device.get(name, [])]
+            lines = []
+            for caveats in caveats_of_devices:
+                lines += caveats.get(name, [])
             if lines and self.trainer.is_global_zero:
                 others = f", and {len(lines) - 1} more like it" if len(lines) > 1 else ""
                 say(f"'{name}' of {min(lines)}{others}")
@@ -213,34 +272,42 @@ class Encoding(LightningModule):
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
             return
-        path = self.manifest.path
+
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
             if rows_of(self.folder / plan.file, plan.key):
                 strata.setdefault(tuple(plan.modalities), []).append(plan.file)
-        lost = {name for plan in self.plans for name in plan.modalities}.difference(*strata)
+
+        lost = _modalities_of(self.plans).difference(*strata)
         self._refuse_codecs(lost - self.encoded, "")
         leave_out(self.folder, self.bad, self.skip_bad, OPTION)
+
+        path = self.manifest.path
         if is_finished(self.folder, path, self.plans):
             say(f"{self.folder}: all others are encoded already")
             return
-
         if not strata:
             raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
         for name in sorted(lost):
             say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
 
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        shards = {file for files in strata.values() for file in files}
-        for stale in self.folder.glob(
-            "*.safetensors*"
-        ):  # shards of another plan, and what a killed run began
-            if stale.name not in shards:
-                shutil.rmtree(stale) if stale.is_dir() else stale.unlink()
-        prints = {name: modality.codec.fingerprint() for name, modality in self.modalities.items()}
-        finish_store(self.folder, list(strata.items()), prints, str(path), digest(path))
+        self._remove_all_but(set().union(*strata.values()))
+        fingerprints = {name: m.codec.fingerprint() for name, m in self.modalities.items()}
+        finish_store(self.folder, list(strata.items()), fingerprints, str(path), digest(path))
+
+    def _remove_all_but(self, shards: Collection[str]) -> None:
+        """Removes shards of another plan, and what a killed run began."""
+        for path in self.folder.glob("*.safetensors*"):
+            if path.name in shards:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def _check(self) -> None:
+        """Ends the work where more samples are bad than may be left out."""
         try:
             if len(self.bad) > self.skip_bad:
                 hint = f"; if the samples are at fault, {OPTION} N leaves out at most N of them"
@@ -269,21 +336,23 @@ class Encoding(LightningModule):
             ValueError, OSError: what one of the devices raised, on the first.
             SystemExit: the same, on the others.
         """
-        made, mistake = None, None
+        result = None
+        own_error = None
         try:
-            made = work()
+            result = work()
         except (ValueError, OSError) as error:
-            mistake = error
-        found = all_gather((made, mistake and str(mistake)))
-        told = next((said for _, said in found if said), None)
-        if told is not None:
-            self._stop(mistake or ValueError(told))
-        return [made for made, _ in found]
+            own_error = error
 
-    def _stop(self, mistake: Exception) -> NoReturn:
-        raise (
-            mistake if self.trainer.is_global_zero else SystemExit(0)
-        )  # any other code, and Lightning kills the first
+        outcomes = all_gather(Outcome(result, own_error and str(own_error)))
+        message = next((outcome.message for outcome in outcomes if outcome.message), None)
+        if message is not None:
+            self._stop(own_error or ValueError(message))
+        return [outcome.result for outcome in outcomes]
+
+    def _stop(self, error: Exception) -> NoReturn:
+        if self.trainer.is_global_zero:
+            raise error
+        raise SystemExit(0)  # at any other code Lightning kills the first process
 
     def transfer_batch_to_device(
         self, batch: Chunk, device: torch.device, dataloader_idx: int
@@ -304,17 +373,23 @@ class Encoding(LightningModule):
         """Encodes a chunk, and writes the shard that it ends."""
         latents: dict[str, Tensor] = {}
         errors: dict[int, str] = {}  # by row
-        faults, encoded = {}, set()
+        faults = {}
+        encoded = set()
         for name, raws in chunk.raws.items():
-            if raws:
-                latents[name], of_this = encode_rows(name, self.modalities[name], raws)
-                faults[name] = list(of_this.values())
-                if len(of_this) < len(raws):
-                    encoded.add(name)
-                of_this = {row: f"the codec of '{name}' {fault}" for row, fault in of_this.items()}
-                errors = of_this | errors
-                self._note_caveats(name, chunk, raws)
-                self._look(name, raws, latents[name], of_this)
+            if not raws:
+                continue
+
+            latents[name], fault_of = encode_rows(name, self.modalities[name], raws)
+            faults[name] = list(fault_of.values())
+            if len(fault_of) < len(raws):
+                encoded.add(name)
+
+            # Of two codecs that fail for a sample, the first is named.
+            own_errors = {row: f"the codec of '{name}' {fault}" for row, fault in fault_of.items()}
+            errors = own_errors | errors
+
+            self._note_caveats(name, chunk, raws)
+            self._compare_promise(name, raws, latents[name], fault_of)
 
         good = [row for row in range(len(chunk.indices)) if row not in errors]
         for name, rows in latents.items():
@@ -325,37 +400,42 @@ class Encoding(LightningModule):
             self._write(chunk.plan)
             self._begin()
 
-        samples = [
-            (self.manifest.samples[chunk.indices[row]], error) for row, error in errors.items()
-        ]
-        bad = chunk.bad + [f"{error} ({self._name(sample)})" for sample, error in samples]
+        bad = list(chunk.bad)
+        for row, error in errors.items():
+            sample = self.manifest.samples[chunk.indices[row]]
+            bad.append(f"{error} ({self._name(sample)})")
         return Done(bad, faults, encoded)
 
     def _note_caveats(self, name: str, chunk: Chunk, raws: Sequence[Any]) -> None:
         codec = self.modalities[name].codec
         for index, raw in zip(chunk.indices, raws, strict=True):
-            if caveat := codec.caveat(raw):
-                self.caveats.setdefault(name, []).append(
-                    f"{self._name(self.manifest.samples[index])} {caveat}"
-                )
+            caveat = codec.caveat(raw)
+            if caveat:
+                line = f"{self._name(self.manifest.samples[index])} {caveat}"
+                self.caveats.setdefault(name, []).append(line)
 
-    def _look(
-        self, name: str, raws: Sequence[Any], latents: Tensor, errors: Mapping[int, str]
+    def _compare_promise(
+        self, name: str, raws: Sequence[Any], latents: Tensor, faults: Mapping[int, str]
     ) -> None:
-        """Says where a codec was made for other samples. Only the first device looks, and only at those that it encodes."""
-        if self.trainer.is_global_zero:
-            good = [row for row in range(len(raws)) if row not in errors]
-            line = self.promises.look(
-                name, self.modalities[name].codec, [raws[row] for row in good], latents[good]
-            )
-            if line:
-                say(f"{self.manifest.path}: {line}")
+        """Says where a codec was made for other samples.
+
+        Only the first device looks, and only at those that it encodes.
+        """
+        if not self.trainer.is_global_zero:
+            return
+
+        good = [row for row in range(len(raws)) if row not in faults]
+        good_raws = [raws[row] for row in good]
+        line = self.promises.look(name, self.modalities[name].codec, good_raws, latents[good])
+        if line:
+            say(f"{self.manifest.path}: {line}")
 
     def _name(self, sample: Sample) -> str:
         return f"sample '{sample.id}' of {self.manifest.path}"
 
     def _write(self, plan: ShardPlan) -> None:
-        """Writes what was encoded of a shard, together with what it held before, in the manifest's order.
+        """Writes what was encoded of a shard, together with what it held before, in the manifest's
+        order.
 
         What it held and was encoded again, or should have been, goes.
         """
@@ -364,16 +444,20 @@ class Encoding(LightningModule):
         keep = rows.keys() - plan.samples
         if not self.lines and len(keep) == len(rows):
             return
+
         (self.folder / MANIFEST).unlink(missing_ok=True)  # it speaks of other shards
         if not self.lines and not keep:
             path.unlink()
             return
 
+        # What was encoded now.
         parts: dict[str, list[Tensor]] = {}
         if self.lines:
-            parts = {name: list(of_chunks) for name, of_chunks in self.latents.items()}
+            parts = {name: list(latents) for name, latents in self.latents.items()}
         lines = list(self.lines)
         beside = {line: self.beside[line] for line in lines if line in self.beside}
+
+        # What the shard held before.
         if keep:
             before = read_shard(path)
             is_kept = torch.tensor([line in keep for line in before[LINE].tolist()])
@@ -383,25 +467,35 @@ class Encoding(LightningModule):
             beside |= {line: rows[line] for line in keep if rows[line]}
 
         order = torch.tensor(lines).argsort()
-        tensors = {name: torch.cat(of_shard)[order] for name, of_shard in parts.items()}
+        tensors = {name: torch.cat(latents)[order] for name, latents in parts.items()}
         tensors[LINE] = torch.tensor(lines)[order]
-        made = {"beside": {str(line): beside[line] for line in sorted(beside)}} if beside else {}
-        write_shard(path, tensors, {"key": plan.key} | made)
+
+        metadata: dict[str, Any] = {"key": plan.key}
+        if beside:
+            metadata["beside"] = {str(line): beside[line] for line in sorted(beside)}
+        write_shard(path, tensors, metadata)
+
+
+def _modalities_of(plans: Sequence[ShardPlan]) -> set[str]:
+    return set().union(*(plan.modalities for plan in plans))
 
 
 def encode_rows(
     name: str, modality: Modality, raws: Sequence[Any]
 ) -> tuple[Tensor, dict[int, str]]:
-    """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that have none.
+    """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that
+    have none.
 
     Where a batch fails, its samples are encoded one by one.
 
     Returns:
-        Latents with shape (n, *shape), anything in the rows that failed, and the errors, to go on from "the codec".
+        Latents with shape (n, *shape), anything in the rows that failed, and the errors, to go on
+        from "the codec".
 
     Raises:
         ValueError: the codec cannot be used, or gives other latents than it promises.
-        OSError, MemoryError, torch.OutOfMemoryError: as the codec raises them; they say nothing of a sample.
+        OSError, MemoryError, torch.OutOfMemoryError: as the codec raises them; they say nothing of
+        a sample.
     """
     codec = modality.codec
     errors: dict[int, str] = {}
@@ -411,22 +505,24 @@ def encode_rows(
         raise
     except Exception:
         rows = []
-        for number, raw in enumerate(raws):
+        for row, raw in enumerate(raws):
             try:
                 rows.append(codec.encode([raw]).to("cpu", codec.dtype))
             except Exception as error:
-                errors[number] = f"{CANNOT}{describe_fault(error)}"
+                errors[row] = f"{CANNOT}{describe_fault(error)}"
                 rows.append(torch.zeros(1, *codec.shape, dtype=codec.dtype))
         latents = torch.cat(rows)
 
     if latents.shape != (len(raws), *codec.shape):
         raise ValueError(
-            f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises {tuple(codec.shape)}"
+            f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises "
+            f"{tuple(codec.shape)}"
         )
+
     latents = latents.to("cpu", codec.dtype)
     finite = latents.isfinite().flatten(1).all(1)
-    for number in (~finite).nonzero().flatten().tolist():
-        errors[number] = "gives numbers for it that are not finite"
+    for row in (~finite).nonzero().flatten().tolist():
+        errors[row] = "gives numbers for it that are not finite"
     return latents, errors
 
 
@@ -442,13 +538,15 @@ def encode(
     """Encodes a manifest into a store, doing only what is not done yet.
 
     Args:
-        modalities: by name; what a sample has besides is left aside.
-        manifest_path: raw samples.
-        folder: the store.
-        trainer: Lightning's, with the devices to use.
-        skip_bad: how many samples that cannot be read may be left out; they are listed.
-        workers: processes that read raw samples.
-        promises: what was looked at already, where several manifests are encoded by the same codecs.
+        modalities: Modalities by name; what a sample has besides is left aside.
+        manifest_path: Manifest of the raw samples.
+        folder: Folder of the store.
+        trainer: Lightning's trainer, with the devices to use.
+        skip_bad: Number of samples, at most, that may be left out as they cannot be read; they are
+            listed.
+        workers: Number of processes that read raw samples.
+        promises: Promises that were compared already, where several manifests are encoded by the
+            same codecs.
 
     Raises:
         ValueError: a sample that cannot be read, or no sample at all.
@@ -462,7 +560,8 @@ def encode(
         if trainer.is_global_zero:
             say(f"{folder}: {len(manifest.samples)} samples are encoded already")
         return LatentStore(folder)
-    for name in sorted({name for plan in plans for name in plan.modalities}):
+
+    for name in sorted(_modalities_of(plans)):
         modalities[name].check_libraries()  # or each of its samples would be called bad
         modalities[name].codec.check_libraries("encode")
         files = []
@@ -470,11 +569,11 @@ def encode(
             if name in plan.modalities:
                 files += [manifest.samples[line].values[name] for line in todo[plan.file]]
         check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
-    encoding = Encoding(
-        modalities, manifest, plans, folder, skip_bad, workers, promises or Promises()
-    )
+
+    promises = promises or Promises()
+    encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises)
     try:
-        with encoding.kept:
+        with encoding.lock:
             trainer.predict(encoding, return_predictions=False)
     except SystemExit as stop:
         if stop.code:  # how Lightning ends on Ctrl-C
@@ -487,7 +586,9 @@ class _Shown:
     """A loader that shows how many samples of all devices are done."""
 
     def __init__(self, loader: DataLoader, description: str, samples: int) -> None:
-        self.loader, self.description, self.samples = loader, description, samples
+        self.loader = loader
+        self.description = description
+        self.samples = samples
 
     def __len__(self) -> int:
         return len(self.loader)

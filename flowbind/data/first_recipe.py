@@ -1,6 +1,7 @@
 """A recipe for the samples that were found in somebody's folder: small, whole, and to be changed.
 
-It names the modalities that training samples have, each by its plugin; its paths go from where `flowbind prepare` was run.
+It names the modalities that training samples have, each by its plugin; its paths go from where
+`flowbind prepare` was run.
 """
 
 import json
@@ -18,14 +19,12 @@ from flowbind.registry import name_of
 
 RECIPE = "recipe.yaml"
 BATCH = 256  # samples in a step, at most
-PASSES = (
-    55  # through the samples, which two thousand scans and sounds needed (docs/your-own-files.md)
-)
+# Through the samples: as many as two thousand scans and sounds needed (docs/your-own-files.md).
+PASSES = 55
 FEWEST_STEPS, MOST_STEPS = 200, 20_000
 GALLERY = 9  # test samples in the gallery, at most
-PLAIN = re.compile(
-    r"[A-Za-z_./][\w./-]*"
-)  # a path that needs no quotes, neither in YAML nor in a shell
+# A path that needs no quotes, neither in YAML nor in a shell.
+PLAIN = re.compile(r"[A-Za-z_./][\w./-]*")
 
 Kinds = Counter[tuple[str, ...]]  # samples by the modalities that they have
 
@@ -36,17 +35,19 @@ def write_recipe(
     """Writes a recipe for a folder that is being prepared, and says where it will be.
 
     Args:
-        out: the folder, under the name that it has until it is whole.
-        kinds: samples of each split.
-        modalities: that are installed, by name.
+        out: Folder that is being prepared, under the name that it has until it is whole.
+        kinds: Number of samples of each kind, by split.
+        modalities: Modalities that are installed, by name.
     """
-    names = sorted({name for kind in kinds.get("train", ()) for name in kind})
+    names = sorted(set().union(*kinds.get("train", ())))
     if len(names) < 2:
-        had = f"nothing but '{names[0]}'" if names else "nothing"
+        content = f"nothing but '{names[0]}'" if names else "nothing"
         say(
-            f"training samples have {had}: a model ties two modalities or more together, so no recipe is written"
+            f"training samples have {content}: a model ties two modalities or more together, so no "
+            "recipe is written"
         )
         return
+
     place = shown_path(out.with_name(out.name.removesuffix(PARTIAL)))
     head = _head(place, kinds, names)
     body = _body(place, kinds, {name: modalities[name] for name in names})
@@ -68,31 +69,41 @@ def steps_for(samples: int) -> int:
 
 def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
     """What was found, and the commands."""
-    verbs = ["encode", "fit", *(["test"] if _complete(kinds, names) else [])]
     lines = [f"A model of {place}, written by `flowbind prepare` for what was found there:", ""]
-    for split, own in kinds.items():
-        counts = ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(own.items()))
-        lines.append(f"  {split}: {own.total()} samples ({counts})")
-    lines += [
-        "",
-        *(f"  flowbind {verb:6} --config {quoted(f'{place}/{RECIPE}')}" for verb in verbs),
-        "",
-    ]
-    if "test" not in verbs:
+    for split, counter in kinds.items():
+        lines.append(f"  {split}: {counter.total()} samples ({in_words(counter)})")
+    lines.append("")
+
+    can_test = _complete(kinds, names) > 0
+    recipe = quoted(f"{place}/{RECIPE}")
+    for verb in ["encode", "fit", "test"] if can_test else ["encode", "fit"]:
+        lines.append(f"  flowbind {verb:6} --config {recipe}")
+    lines.append("")
+    if not can_test:
         lines.append("`flowbind test` needs test samples that have every modality; here is none.")
     lines += [
-        "Change what you like: a recipe that was edited stays when the folder is prepared again, and the new",
+        "Change what you like: a recipe that was edited stays when the folder is prepared again, "
+        "and the new",
         "one is put beside it. recipes/shapes.yaml explains every key.",
     ]
+
     return "".join(f"# {line}".rstrip() + "\n" for line in lines)
+
+
+def in_words(kinds: Kinds) -> str:
+    """How many samples there are of each kind, sorted: `3 image, 20 image+text`."""
+    return ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds.items()))
 
 
 def _body(place: str, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]) -> str:
     samples = kinds["train"].total()
+    batch = min(BATCH, samples)
     steps = steps_for(samples)
+    passes = round(steps * batch / samples)
+
     complete = _complete(kinds, list(modalities))
     run = f"runs/{Path(place).name}"
-    manifests = ", ".join(f"{split}: {quoted(f'{place}/{split}.jsonl')}" for split in kinds)
+    splits = ", ".join(f"{split}: {quoted(f'{place}/{split}.jsonl')}" for split in kinds)
     parts = "".join(_modality(name, modality, run) for name, modality in modalities.items())
     return f"""seed_everything: 0
 
@@ -113,15 +124,15 @@ evaluation: {{sampling: {{steps: 10, solver: euler}}, gallery: {min(GALLERY, com
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:
-    manifests: {{{manifests}}}
+    manifests: {{{splits}}}
     store: {quoted(f"{place}/latents")} # written by `flowbind encode`
-    batch_size: {min(BATCH, samples)}
+    batch_size: {batch}
 
 trainer:
   default_root_dir: {quoted(run)}
   accelerator: auto
   devices: 1
-  max_steps: {steps} # about {round(steps * min(BATCH, samples) / samples)} times through the samples; fewer where val/loss rises
+  max_steps: {steps} # about {passes} times through the samples; fewer where val/loss rises
   val_check_interval: {steps // 6}
   check_val_every_n_epoch: null
   log_every_n_steps: {min(20, steps // 10)}
@@ -135,16 +146,19 @@ def _modality(name: str, modality: type[Modality], run: str) -> str:
     codec = getattr(modality, "default_codec", None)
     if codec is None or not issubclass(codec, NeuralCodec):
         return lines
-    own = f"{{class_path: {name_of('codecs', codec)}, init_args: {{weights: {quoted(f'{run}/{name}.safetensors')}}}}}"
+
+    weights = quoted(f"{run}/{name}.safetensors")
+    own_codec = f"{{class_path: {name_of('codecs', codec)}, init_args: {{weights: {weights}}}}}"
     return (
-        f"{lines}        # A codec that was trained on these files (docs/your-own-files.md), for the one that ships:\n"
-        f"        # init_args: {{codec: {own}}}\n"
+        f"{lines}        # A codec that was trained on these files (docs/your-own-files.md), for "
+        f"the one that ships:\n        # init_args: {{codec: {own_codec}}}\n"
     )
 
 
 def _complete(kinds: Mapping[str, Kinds], names: list[str]) -> int:
     """How many test samples have every modality."""
-    return sum(count for kind, count in kinds.get("test", {}).items() if {*names} <= {*kind})
+    counts = kinds.get("test", {})
+    return sum(count for kind, count in counts.items() if set(names) <= set(kind))
 
 
 def quoted(path: str) -> str:

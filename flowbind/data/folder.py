@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from flowbind.data.first_recipe import write_recipe
+from flowbind.data.first_recipe import in_words, write_recipe
 from flowbind.data.labels import add_labels, read_labels
 from flowbind.data.manifest import write_manifest
 from flowbind.data.scan import LeftOut, readable, root_of, scan
@@ -17,18 +17,32 @@ from flowbind.progress import say
 from flowbind.registry import installed, load, package
 
 SPLITS = ("train", "val", "test")
-NAMES = {  # of folders, in lower case, that hold a split
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test": ("test", "testing"),
+# By the names of folders, in lower case, that hold a split.
+SPLIT_OF = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
+    "test": "test",
+    "testing": "test",
 }
-SPLIT_OF = {name: split for split, names in NAMES.items() for name in names}
 
 Samples = dict[str, dict[str, str]]  # by stem, the path of its file of each modality
 
 
 class File(NamedTuple):
-    """A file of a sample: its path, its modality, the folders that are part of the stem, and the name without suffix."""
+    """A file of a sample.
+
+    Attributes:
+        path: Path of the file.
+        modality: Name of the modality that reads it.
+        folders: Folders that are part of the stem.
+        name: Name of the file without its suffix.
+    """
 
     path: str
     modality: str
@@ -37,7 +51,10 @@ class File(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """What the files of one sample share; characters are compared, not the bytes that a file system makes of them."""
+        """What the files of one sample share.
+
+        Characters are compared, not the bytes that a file system makes of them.
+        """
         return normalize("NFC", "/".join((*self.folders, self.name)))
 
 
@@ -49,81 +66,87 @@ def prepare(
     test: float = 0.1,
     seed: int = 0,
 ) -> None:
-    """Pairs the files of a folder by stem: `a/17.png` and `a/17.wav` are one sample, and so are `image/17.png` and `audio/17.wav`.
+    """Pairs the files of a folder by stem.
 
-    A file's suffix says its modality; a folder named like a modality, with files of that modality alone, is no part of the
-    stem. Files stay where they are. Sub-folders train, val (or valid, validation, dev, eval) and test are the splits,
-    where there are at least two of them or nothing else; otherwise samples are drawn into splits by their stems, so that
-    those that are added later move few others. A recipe for what was found is written beside the manifests.
+    `a/17.png` and `a/17.wav` are one sample, and so are `image/17.png` and `audio/17.wav`. A file's
+    suffix says its modality; a folder named like a modality, with files of that modality alone, is
+    no part of the stem. Files stay where they are. Sub-folders train, val (or valid, validation,
+    dev, eval) and test are the splits, where there are at least two of them or nothing else;
+    otherwise samples are drawn into splits by their stems, so that those that are added later move
+    few others. A recipe for what was found is written beside the manifests.
 
     Args:
         source: Folder of files.
-        labels: Table (CSV, or between semicolons or tabs) with a header; its column `id` (or file, filename, path) is the
-            stem or path below `source`, every other column a label for measuring.
+        labels: Table (CSV, or between semicolons or tabs) with a header; its column `id` (or file,
+            filename, path) is the stem or path below `source`, every other column a label for
+            measuring.
         val: Share of samples drawn for validation.
         test: Share of samples drawn for testing.
         seed: Of the draw.
 
     Raises:
-        ValueError: no file that any installed modality reads, two files for one modality of one sample, or labels that
-            are no such table or are those of no sample.
+        ValueError: no file that any installed modality reads, two files for one modality of one
+            sample, or labels that are no such table or are those of no sample.
     """
     if not source.is_dir():
         raise ValueError(f"{source}: no such folder")
     if not (val >= 0 and test >= 0 and val + test < 1):
         raise ValueError(
-            f"val and test are shares of the samples and leave some for training, not {val} and {test}"
+            f"val and test are shares of the samples and leave some for training, not {val} and "
+            f"{test}"
         )
     table = read_labels(labels) if labels else None
 
     modalities = {name: load("modalities", name) for name in installed("modalities")}
     splits = find_splits(source, modalities)
-    drawn = splits if splits.keys() != {""} else draw_splits(splits[""], val, test, seed)
+    if splits.keys() == {""}:
+        splits = draw_splits(splits[""], val, test, seed)
 
     base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
     entries: dict[str, list[dict]] = {}
-    for split, samples in drawn.items():
-        entries[split] = [
-            {"id": stem} | {name: os.path.relpath(path, base) for name, path in files.items()}
-            for stem, files in samples.items()
-        ]
+    for split, samples in splits.items():
+        entries[split] = []
+        for stem, files in samples.items():
+            paths = {name: os.path.relpath(path, base) for name, path in files.items()}
+            entries[split].append({"id": stem} | paths)
     if table:
-        suffixes = {suffix for modality in modalities.values() for suffix in modality.suffixes}
-        add_labels(table, entries, drawn, source, suffixes)
-    kinds = {
-        split: Counter(tuple(sorted(files)) for files in samples.values())
-        for split, samples in drawn.items()
-    }
-    for split, samples in drawn.items():
+        add_labels(table, entries, splits, source, suffixes_of(modalities))
+
+    kinds = {}
+    for split, samples in splits.items():
+        kinds[split] = Counter(tuple(sorted(files)) for files in samples.values())
         write_manifest(out / f"{split}.jsonl", entries[split])
-        counts = ", ".join(
-            f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds[split].items())
-        )
-        say(f"{split}: {len(samples)} samples ({counts})")
+        say(f"{split}: {len(samples)} samples ({in_words(kinds[split])})")
     write_recipe(out, kinds, modalities)
 
 
 def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[str, Samples]:
-    """The samples of a folder by split, in the order of their stems; by "" if its sub-folders are no splits.
+    """The samples of a folder by split, in the order of their stems; by "" if its sub-folders are
+    no splits.
 
-    What is left out is said by reason, and so is what a sub-folder was taken for where it could be something else.
+    What is left out is said by reason, and so is what a sub-folder was taken for where it could be
+    something else.
 
     Raises:
-        ValueError: no usable file, a suffix that several modalities read, or two files of one modality for one sample.
+        ValueError: no usable file, a suffix that several modalities read, or two files of one
+        modality for one sample.
     """
     left_out = LeftOut()
     files = without_own_folders(find_files(source, modalities, left_out), left_out)
     parts = part_by_split(files, source, left_out)
     left_out.tell(source)
     if not files:
-        suffixes = ", ".join(
-            sorted({suffix for modality in modalities.values() for suffix in modality.suffixes})
-        )
+        suffixes = ", ".join(sorted(suffixes_of(modalities)))
         packages = ", ".join(sorted({package(entry) for entry in installed("modalities").values()}))
         raise ValueError(
             f"{source}: no file that an installed modality reads ({suffixes}; from {packages})"
         )
     return {split: pair(part, source) for split, part in parts.items()}
+
+
+def suffixes_of(modalities: Mapping[str, type[Modality]]) -> set[str]:
+    """The suffixes of the files that some modality reads."""
+    return set().union(*(modality.suffixes for modality in modalities.values()))
 
 
 def find_files(
@@ -132,7 +155,8 @@ def find_files(
     """All files below a folder that a modality reads, in the order of the scan.
 
     Raises:
-        ValueError: a suffix that several modalities read, in a folder that is named after none of these.
+        ValueError: a suffix that several modalities read, in a folder that is named after none of
+        these.
     """
     readers: dict[str, list[str]] = {}
     for name, modality in modalities.items():
@@ -140,13 +164,13 @@ def find_files(
             readers.setdefault(suffix, []).append(name)
     long = sorted((suffix for suffix in readers if suffix.count(".") > 1), key=len, reverse=True)
 
-    files, top = [], root_of(source)
+    files = []
+    top = root_of(source)
     for path in scan([source], tuple(readers), left_out, others=True):
         *folders, name = path[len(top) :].strip(os.sep).split(os.sep)
-        suffix = next(
-            (suffix for suffix in long if name.lower().endswith(suffix)),
-            os.path.splitext(name)[1].lower(),
-        )
+        last = os.path.splitext(name)[1].lower()
+        suffix = next((suffix for suffix in long if name.lower().endswith(suffix)), last)
+
         names = readers[suffix]
         if len(names) > 1:
             names = [reader for reader in names if reader in folders[:2]] or names
@@ -154,6 +178,7 @@ def find_files(
             raise ValueError(
                 f"{path}: read by {', '.join(names)}; put it in a folder named after one of them"
             )
+
         files.append(File(path, names[0], tuple(folders), name[: -len(suffix)]))
     return files
 
@@ -163,13 +188,14 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
     files = list(files)
     kinds_in: dict[str, set[str]] = {}
     for file in files:
-        kinds_in.setdefault(next(iter(file.folders), ""), set()).add(file.modality)
-    own = own_folders(kinds_in)
+        first = next(iter(file.folders), "")
+        kinds_in.setdefault(first, set()).add(file.modality)
+    left = own_folders(kinds_in)
 
     taken = []
     for file in files:
         first = next(iter(file.folders), "")
-        if first not in own:
+        if first not in left:
             taken.append(file)
         elif file.modality == first:
             taken.append(file._replace(folders=file.folders[1:]))
@@ -179,45 +205,52 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
 
 
 def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
-    """Which folders, by the modalities of their files, are those of the modality that they are named after.
+    """Which folders, by the modalities of their files, are those of the modality that they are
+    named after.
 
-    One with files of that modality alone is. One with others, too, is if a further folder is named after a modality and holds
-    something else: so kinds are kept apart, and what lies beside them is in the wrong place. Two with the same mixture are two
-    classes that happen to be called so.
+    One with files of that modality alone is. One with others, too, is if a further folder is named
+    after a modality and holds something else: so kinds are kept apart, and what lies beside them is
+    in the wrong place. Two with the same mixture are two classes that happen to be called so.
     """
     named = {folder for folder, kinds in kinds_in.items() if folder in kinds}
-    return {
-        folder
-        for folder in named
-        if kinds_in[folder] == {folder}
-        or any(kinds_in[other] != kinds_in[folder] for other in named)
-    }
+
+    folders = set()
+    for folder in named:
+        is_pure = kinds_in[folder] == {folder}
+        if is_pure or any(kinds_in[other] != kinds_in[folder] for other in named):
+            folders.add(folder)
+    return folders
 
 
 def part_by_split(files: list[File], source: Path, left_out: LeftOut) -> dict[str, list[File]]:
-    """Files by the split that their first folder is named after; all by "" where the folders are something else.
+    """Files by the split that their first folder is named after; all by "" where the folders are
+    something else.
 
-    They are splits where there are at least two, or one and nothing else beside it. So a class called `train` among other
-    classes is a class.
+    They are splits where there are at least two, or one and nothing else beside it. So a class
+    called `train` among other classes is a class.
     """
     top = {file.folders[0] if file.folders else "" for file in files}
     named = {folder: SPLIT_OF[folder.lower()] for folder in top if folder.lower() in SPLIT_OF}
     others = top - named.keys()
+
     if not named or (others and len(set(named.values())) == 1):
         for folder in sorted(named):
             beside = ", ".join(sorted(others - {""})[:3]) or "files"
             say(
-                f"{source}: '{readable(folder)}' is taken for a folder like {readable(beside)} beside it, not for a split"
+                f"{source}: '{readable(folder)}' is taken for a folder like {readable(beside)} "
+                "beside it, not for a split"
             )
         return {"": files}
 
     for folder, split in sorted(named.items()):
         if folder != split:
             say(f"{source}: '{readable(folder)}' is taken for the split {split}")
+
     parts: dict[str, list[File]] = {split: [] for split in SPLITS if split in named.values()}
     for file in files:
-        if file.folders[:1] and file.folders[0] in named:
-            parts[named[file.folders[0]]].append(file._replace(folders=file.folders[1:]))
+        first, *rest = file.folders or [""]
+        if first in named:
+            parts[named[first]].append(file._replace(folders=tuple(rest)))
         else:
             left_out.add("files beside the folders of splits", file.path)
     return {split: without_own_folders(part, left_out) for split, part in parts.items()}
@@ -235,14 +268,15 @@ def pair(files: Iterable[File], source: Path) -> Samples:
         other = samples.setdefault(file.stem, {}).setdefault(file.modality, file.path)
         if other != file.path:
             doubles.append((file, other))
+
     if doubles:
-        (file, other), more = (
-            doubles[0],
-            f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else "",
-        )
+        file, other = doubles[0]
+        more = f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else ""
         raise ValueError(
-            f"{readable(file.path)}: sample '{file.stem}' has another {file.modality} file already, {readable(other)}{more}; keep one of them"
+            f"{readable(file.path)}: sample '{file.stem}' has another {file.modality} file "
+            f"already, {readable(other)}{more}; keep one of them"
         )
+
     tell_of_case(samples, source)
     return dict(sorted(samples.items()))
 
@@ -257,20 +291,24 @@ def tell_of_case(samples: Samples, source: Path) -> None:
             apart.append(f"'{other}' and '{stem}'")
     if apart:
         say(
-            f"{source}: {len(apart)} pairs of samples differ in upper and lower case alone and are not paired, such as {apart[0]}"
+            f"{source}: {len(apart)} pairs of samples differ in upper and lower case alone and are "
+            f"not paired, such as {apart[0]}"
         )
 
 
 def draw_splits(samples: Samples, val: float, test: float, seed: int) -> dict[str, Samples]:
     """Draws samples into train, val and test; shares are rounded to whole samples.
 
-    The order that is cut into three is that of hashes of the stems: samples that are added shift the cuts by their share,
-    and all others stay where they were.
+    The order that is cut into three is that of hashes of the stems: samples that are added shift
+    the cuts by their share, and all others stay where they were.
     """
     order = sorted(samples, key=hash_with(seed))
-    first, second = round(test * len(order)), round(test * len(order)) + round(val * len(order))
-    split_of = dict.fromkeys(order[second:], "train") | dict.fromkeys(order[first:second], "val")
-    split_of |= dict.fromkeys(order[:first], "test")
+    first_val = round(test * len(order))
+    first_train = first_val + round(val * len(order))
+    split_of = dict.fromkeys(order[:first_val], "test")
+    split_of |= dict.fromkeys(order[first_val:first_train], "val")
+    split_of |= dict.fromkeys(order[first_train:], "train")
+
     parts: dict[str, Samples] = {split: {} for split in SPLITS}
     for stem, files in samples.items():
         parts[split_of[stem]][stem] = files

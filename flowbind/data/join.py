@@ -1,7 +1,7 @@
 """Several prepared datasets as one: their manifests, split by split."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,36 +25,38 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
         ValueError: a folder has no manifest of any of these splits, or two folders have one name.
     """
     folders = [Path(source) for source in sources.split(",")]
+
     if len({folder.name for folder in folders}) < len(folders):
         raise ValueError(f"the folders must have different names, not {sources}")
     for folder in folders:
         if not any((folder / f"{split}.jsonl").is_file() for split in splits.split(",")):
             raise ValueError(f"{folder}: no manifest of {splits}; `flowbind prepare` writes them")
+
     for split in splits.split(","):
-        parts = {
-            folder: folder / f"{split}.jsonl"
-            for folder in folders
-            if (folder / f"{split}.jsonl").is_file()
-        }
+        name = f"{split}.jsonl"
+        parts = [folder for folder in folders if (folder / name).is_file()]
         if parts:
-            write_manifest(out / f"{split}.jsonl", _samples(parts, out))
+            write_manifest(out / name, _samples(parts, name, out))
             say(f"{split}: {', '.join(folder.name for folder in parts)}")
 
 
-def _samples(parts: dict[Path, Path], out: Path) -> Iterator[dict[str, Any]]:
+def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str, Any]]:
+    """The samples of the manifests with one name in several folders, as they stand in `out`."""
     modalities = {name: load("modalities", name) for name in installed("modalities")}
     base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
-    for folder, path in parts.items():
-        manifest = Manifest.read(path, modalities)
+    for folder in folders:
+        manifest = Manifest.read(folder / name, modalities)
         for sample in manifest.samples:
             entry: dict[str, Any] = {"id": f"{folder.name}/{sample.id}"}
-            for name, value in sample.values.items():
-                entry[name] = _moved(manifest, value, modalities[name], base)
+            for key, value in sample.values.items():
+                entry[key] = _moved(manifest, value, modalities[key], base)
+
             if sample.labels:
                 entry["labels"] = sample.labels
-            for name, values in sample.references.items():
-                moved = [_moved(manifest, value, modalities[name], base) for value in values]
-                entry.setdefault("references", {})[name] = moved
+            for key, values in sample.references.items():
+                moved = [_moved(manifest, value, modalities[key], base) for value in values]
+                entry.setdefault("references", {})[key] = moved
+
             yield entry
 
 
@@ -63,4 +65,6 @@ def _moved(manifest: Manifest, value: str, modality: type[Modality], base: str) 
     source = manifest.locate(value, modality)
     if mistake_in(value) and not os.path.isfile(source):
         return value  # reading it says what is wrong with it
-    return os.path.relpath(source, base) if isinstance(source, Path) else source
+    if not isinstance(source, Path):
+        return source
+    return os.path.relpath(source, base)

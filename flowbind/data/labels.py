@@ -1,7 +1,6 @@
 """Labels of people's own files, from a table."""
 
 import os
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,13 @@ SHOWN = 3  # ids that a message gives
 
 
 class Labels(NamedTuple):
-    """The labels of each id in a table, and the line of each."""
+    """The labels of a table.
+
+    Attributes:
+        path: Path of the table.
+        labels: Labels of each id.
+        lines: Line of each id.
+    """
 
     path: Path
     labels: dict[str, dict[str, str]]
@@ -27,26 +32,31 @@ def read_labels(path: Path) -> Labels:
     """Labels by id. Cells that are empty are no labels.
 
     Raises:
-        ValueError: no such file, no table, no column of ids or no other, or an id with two sets of labels.
+        ValueError: no such file, no table, no column of ids or no other, or an id with two sets of
+        labels.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file of labels")
-    labels, lines = {}, {}
+
+    labels = {}
+    lines = {}
     table = read_table(path, [IDS])
     for line, cells in table.rows:
         id = _plain(cells.pop(IDS[0]))
         if not id:
             raise ValueError(f"{path}, line {line}: no id; it is the stem or the path of a file")
+
         values = {name: value for name, value in cells.items() if value}
         if labels.setdefault(id, values) != values:
             raise ValueError(
-                f"{path}, line {line}: '{id}' has other labels than in line {lines[id]}; keep one of them"
+                f"{path}, line {line}: '{id}' has other labels than in line {lines[id]}; keep one "
+                "of them"
             )
         lines.setdefault(id, line)
+
     if not any(labels.values()):
-        raise ValueError(
-            f"{path}: no label in it, only {', '.join(filter(None, table.columns))}; every column but the ids is one"
-        )
+        names = ", ".join(filter(None, table.columns))
+        raise ValueError(f"{path}: no label in it, only {names}; every column but the ids is one")
     return Labels(path, labels, lines)
 
 
@@ -57,53 +67,74 @@ def add_labels(
     source: Path,
     suffixes: Collection[str],
 ) -> None:
-    """Gives each entry of a manifest its labels; says which samples have none, and which ids are those of no sample.
+    """Gives each entry of a manifest its labels; says which samples have none, and which ids are
+    those of no sample.
 
     Args:
-        table: the labels.
-        entries: of the manifests, by split.
-        samples: by split and stem, the path of each modality's file.
-        source: the folder that the files are in.
-        suffixes: of files, which an id may have that the sample's own files do not.
+        table: Labels by id.
+        entries: Entries of the manifests, by split.
+        samples: Path of each modality's file, by split and stem.
+        source: Folder that the files are in.
+        suffixes: Suffixes of files, which an id may have that the sample's own files do not.
 
     Raises:
         ValueError: none of the ids is that of a sample.
     """
-    roots = Counter(_root(id, suffixes) for id in table.labels)
-    by_root = {root: id for id in table.labels if roots[root := _root(id, suffixes)] == 1}
+    by_root = _ids_by_root(table, suffixes)
     top = root_of(source)
     used: set[str | None] = {None}
     unlabelled = []
-    for split, of_split in entries.items():
-        for entry in of_split:
+    for split, entries_of_split in entries.items():
+        for entry in entries_of_split:
             stem = entry["id"]
             names = _names(split, stem, samples[split][stem].values(), top)
-            own = next((name for name in names if name in table.labels), None)
-            own = own or next((by_root[name] for name in names if name in by_root), None)
-            entry["labels"] = table.labels[own] if own else {}
-            used.add(own)
+            id = _first(table.labels, names) or by_root.get(_first(by_root, names))
+            entry["labels"] = table.labels[id] if id else {}
+            used.add(id)
             if not entry["labels"]:
                 unlabelled.append(stem)
 
     unused = [id for id in table.labels if id not in used]
     if len(unused) == len(table.labels):
-        stems = [entry["id"] for of_split in entries.values() for entry in of_split]
+        stems = []
+        for entries_of_split in entries.values():
+            stems += [entry["id"] for entry in entries_of_split]
         raise ValueError(
-            f"{table.path}: none of its {len(unused)} ids is a sample's: they are {_some(unused)}, the samples {_some(stems)}; "
-            f"an id is a file's path below {source}, with its suffix or without"
+            f"{table.path}: none of its {len(unused)} ids is a sample's: they are {_some(unused)}, "
+            f"the samples {_some(stems)}; an id is a file's path below {source}, with its suffix "
+            "or without"
         )
     if unused:
         say(
-            f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such as {_some(unused)}"
+            f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such "
+            f"as {_some(unused)}"
         )
     if unlabelled:
         say(
-            f"{table.path}: {len(unlabelled)} samples have no label there, such as {_some(unlabelled)}"
+            f"{table.path}: {len(unlabelled)} samples have no label there, such as "
+            f"{_some(unlabelled)}"
         )
 
 
+def _ids_by_root(table: Labels, suffixes: Collection[str]) -> dict[str, str]:
+    """The ids of a table by what they are without a suffix, where that is the same for no two of
+    them.
+    """
+    ids: dict[str, list[str]] = {}
+    for id in table.labels:
+        ids.setdefault(_root(id, suffixes), []).append(id)
+    return {root: same[0] for root, same in ids.items() if len(same) == 1}
+
+
+def _first(known: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """The first of some names that is known."""
+    return next((name for name in names if name in known), None)
+
+
 def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
-    """What a table may call a sample: its stem, also below its split, and its files by their path, also within the split."""
+    """What a table may call a sample: its stem, also below its split, and its files by their path,
+    also within the split.
+    """
     below = [_plain(path.removeprefix(top).strip(os.sep)) for path in paths]
     name = stem.rpartition("/")[2]
     suffixes = [path.rpartition("/")[2].removeprefix(name) for path in below]
@@ -116,10 +147,12 @@ def _root(id: str, suffixes: Collection[str]) -> str:
 
 
 def _plain(id: str) -> str:
-    """An id without what tells no two files apart: the form of its characters, the slashes of Windows, a leading `./`."""
+    """An id without what tells no two files apart: the form of its characters, the slashes of
+    Windows, a leading `./`.
+    """
     return normalize("NFC", id.strip().replace("\\", "/")).removeprefix("./")
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return f"{shown}, ..." if len(names) > SHOWN else shown
+    examples = ", ".join(f"'{name}'" for name in names[:SHOWN])
+    return f"{examples}, ..." if len(names) > SHOWN else examples

@@ -1,6 +1,6 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,24 +27,22 @@ class LatentDataModule(LightningDataModule):
     """Latents of raw samples, from a store that `flowbind encode` made.
 
     Args:
-        manifests: of raw samples, by split (train, val, test); val and test may be left out.
-        store: folder of the latent stores, each split a folder in it; or a folder for each split.
-        batch_size: samples in a global batch, over all devices.
-        weights: relative share of a kind of samples in a batch, by its modalities (`text+image: 2`); 1 where not named.
-            By default kinds are drawn in proportion to their number of samples.
-        seed: of the order of samples.
-        workers: processes that gather training batches. None is fastest from a local disk (docs/performance.md); some hide
-            the delays of a network's disk.
-        device_resident: keep the training latents on the device, so that loading gives row numbers alone; `auto`: on a
-            GPU that has room for them.
+        manifests: Manifests of raw samples, by split (train, val, test); val and test may be left
+            out.
+        store: Folder of the latent stores, each split a folder in it; or a folder for each split.
+        batch_size: Samples in a global batch, over all devices.
+        weights: Relative share of a kind of samples in a batch, by its modalities (`text+image:
+            2`); 1 where not named. By default kinds are drawn in proportion to their number of
+            samples.
+        seed: Seed of the order of samples.
+        workers: Processes that gather training batches. None is fastest from a local disk
+            (docs/performance.md); some hide the delays of a network's disk.
+        device_resident: Whether the training latents are kept on the device, so that loading gives
+            row numbers alone; `auto`: on a GPU that has room for them.
     """
 
-    decides_nothing: ClassVar = (
-        "manifests",
-        "store",
-        "workers",
-        "device_resident",
-    )  # `inputs` do, by their content
+    # `inputs` do, by their content.
+    decides_nothing: ClassVar = ("manifests", "store", "workers", "device_resident")
 
     def __init__(
         self,
@@ -62,18 +60,26 @@ class LatentDataModule(LightningDataModule):
         for split in manifests:
             if split not in SPLITS:
                 raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
+
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         for name, value in (("seed", seed), ("workers", workers)):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}")
-        self.manifests, self.store = {split: Path(path) for split, path in manifests.items()}, store
-        self.batch_size, self.weights, self.seed, self.workers = batch_size, weights, seed, workers
+
+        self.manifests = {split: Path(path) for split, path in manifests.items()}
+        self.store = store
+        self.batch_size = batch_size
+        self.weights = weights
+        self.seed = seed
+        self.workers = workers
         self.device_resident = device_resident
 
     def folder(self, split: str) -> Path:
         """Where a split's latents are."""
-        return Path(self.store[split]) if isinstance(self.store, dict) else Path(self.store) / split
+        if isinstance(self.store, dict):
+            return Path(self.store[split])
+        return Path(self.store) / split
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
@@ -83,12 +89,13 @@ class LatentDataModule(LightningDataModule):
     def open(
         self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()
     ) -> LatentStore:
-        """Opens a split's store and compares it with the codecs of these modalities, and with its manifest.
+        """Opens a split's store and compares it with the codecs of these modalities, and with its
+        manifest.
 
         Args:
-            split: train, val or test.
-            modalities: by name; the store may lack some.
-            needed: names that it may not lack.
+            split: Name of the split: train, val or test.
+            modalities: Modalities by name; the store may lack some.
+            needed: Names of those that it may not lack.
 
         Raises:
             FileNotFoundError: there is no store.
@@ -98,57 +105,68 @@ class LatentDataModule(LightningDataModule):
             raise ValueError(
                 f"the recipe has no manifest of the split '{split}'; add it to data.manifests"
             )
+
         store = LatentStore(self.folder(split))
-        absent = self._absent(
-            split, modalities, [name for name in needed if name not in store.fields]
-        )
+        missing = [name for name in needed if name not in store.fields]
+        absent = self._absent(split, modalities, missing)
         if absent:
             raise ValueError(take_out(self.manifests[split], absent))
-        asked = [name for name in modalities if name in store.fields or name in needed]
-        store.check({name: modalities[name].codec.fingerprint() for name in asked})
+
+        fingerprints = {}
+        for name, modality in modalities.items():
+            if name in store.fields or name in needed:
+                fingerprints[name] = modality.codec.fingerprint()
+        store.check(fingerprints)
         store.check_source(self.manifests[split])
         return store
 
     def _absent(
         self, split: str, modalities: Mapping[str, Modality], names: Sequence[str]
     ) -> list[str]:
-        """Those of the names that no sample of a split's manifest has, whatever was encoded of it."""
+        """Those of the names that no sample of a split's manifest has, whatever was encoded."""
         path = self.manifests[split]
         if not names or not path.is_file():
             return []
-        manifest = Manifest.read_for(path, modalities)
-        return [
-            name for name in names if not any(name in sample.values for sample in manifest.samples)
-        ]
+
+        present: set[str] = set()
+        for sample in Manifest.read_for(path, modalities).samples:
+            present.update(sample.values)
+        return [name for name in names if name not in present]
 
     def mixture(self, store: LatentStore, method: Method) -> Mixture:
         """The sampler over a store's strata; those that teach the method nothing get no rows.
 
         Raises:
-            ValueError: a weight for a kind of samples that the store does not have, or a batch too small.
+            ValueError: a weight for a kind of samples that the store does not have, or a batch too
+            small.
         """
-        teaching = [method.trains_on(stratum.modalities) for stratum in store.strata]
-        rows = {
-            "+".join(s.modalities): s.rows
-            for s, teaches in zip(store.strata, teaching, strict=True)
-            if teaches
-        }
-        wanted = {
-            "+".join(sorted(kind.split("+"))): weight
-            for kind, weight in (self.weights or {}).items()
-        }
-        found = {"+".join(sorted(kind.split("+"))): kind for kind in rows}
-        for kind in wanted:
-            if kind not in found:
+        # The strata that teach, by their kind of samples.
+        numbers = {}
+        for number, stratum in enumerate(store.strata):
+            if method.trains_on(stratum.modalities):
+                numbers[kind_of(stratum.modalities)] = number
+
+        given_weights = {}
+        for names, weight in (self.weights or {}).items():
+            given_weights[kind_of(names.split("+"))] = weight
+        for kind in given_weights:
+            if kind not in numbers:
                 raise ValueError(
-                    f"data.weights: no samples with exactly the modalities '{kind}'; {nearest(kind, found)}"
+                    f"data.weights: no samples with exactly the modalities '{kind}'; "
+                    f"{nearest(kind, numbers)}"
                 )
-        weights = [wanted.get(kind, 1.0) if self.weights else rows[found[kind]] for kind in found]
-        shares = iter(apportion(self.batch_size, weights))
-        rows_of_all = [stratum.rows for stratum in store.strata]
-        return Mixture(
-            rows_of_all, [next(shares) if teaches else 0 for teaches in teaching], self.seed
-        )
+
+        rows = [stratum.rows for stratum in store.strata]
+        if self.weights:
+            weights = [given_weights.get(kind, 1.0) for kind in numbers]
+        else:
+            weights = [rows[number] for number in numbers.values()]
+
+        shares = [0] * len(rows)
+        own_shares = apportion(self.batch_size, weights)
+        for number, share in zip(numbers.values(), own_shares, strict=True):
+            shares[number] = share
+        return Mixture(rows, shares, self.seed)
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -162,24 +180,29 @@ class LatentDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         method = self.trainer.lightning_module.method
         store = self.open("train", self._modalities, method.learnt)
-        names, device = list(self._modalities), self.trainer.strategy.root_device
+        names = list(self._modalities)
+        rank, world = self._share
         self.steps = Steps(
             store,
             names,
             self.mixture(store, method),
-            0,
-            *self._share,
-            self.trainer.overfit_batches,
-            self._absent_from(store),
+            rank=rank,
+            world=world,
+            period=self.trainer.overfit_batches,
+            absent=self._absent_from(store),
         )
         self.begin_at(self.trainer.global_step)
-        resident = (
-            fits(store, names, device) if self.device_resident == "auto" else self.device_resident
-        )
-        if resident:
-            self.resident, self.frame = Resident(store, names, device), self.steps.frame.to(device)
+
+        device = self.trainer.strategy.root_device
+        is_resident = self.device_resident
+        if is_resident == "auto":
+            is_resident = fits(store, names, device)
+        if is_resident:
+            self.resident = Resident(store, names, device)
+            self.frame = self.steps.frame.to(device)
+
         return DataLoader(
-            Numbers(self.steps) if resident else self.steps,
+            Numbers(self.steps) if is_resident else self.steps,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
@@ -188,11 +211,18 @@ class LatentDataModule(LightningDataModule):
 
     def _absent_from(self, store: LatentStore) -> dict[str, Tensor]:
         """No latents of each modality that a store does not have, with shape (0, *shape)."""
-        codecs = {name: m.codec for name, m in self._modalities.items() if name not in store.fields}
-        return {name: torch.empty(0, *c.shape, dtype=c.dtype) for name, c in codecs.items()}
+        empty = {}
+        for name, modality in self._modalities.items():
+            if name not in store.fields:
+                codec = modality.codec
+                empty[name] = torch.empty(0, *codec.shape, dtype=codec.dtype)
+        return empty
 
     def begin_at(self, step: int) -> None:
-        """Where the next pass over the training batches begins: where `trainer.limit_train_batches` ends one, the next goes on."""
+        """Sets the step at which the next pass over the training batches begins.
+
+        Where `trainer.limit_train_batches` ends one pass, the next goes on.
+        """
         self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def on_after_batch_transfer(
@@ -205,34 +235,43 @@ class LatentDataModule(LightningDataModule):
     def val_dataloader(self) -> DataLoader | list:
         if "val" not in self.manifests and self.trainer.state.fn != TrainerFn.VALIDATING:
             return []
+
         store = self.open("val", self._modalities)
         method = self.trainer.lightning_module.method
         strata = [i for i, s in enumerate(store.strata) if method.trains_on(s.modalities)]
         if not strata:
             raise ValueError(
-                f"{self.manifests['val']}: no sample has the modalities that the method trains on; add "
-                "some, or take the split out of data.manifests"
+                f"{self.manifests['val']}: no sample has the modalities that the method trains on; "
+                "add some, or take the split out of data.manifests"
             )
+
+        rank, world = self._share
         rows = Rows(
             store,
             list(self._modalities),
             self.batch_size,
-            *self._share,
-            strata,
-            self._absent_from(store),
+            rank=rank,
+            world=world,
+            strata=strata,
+            absent=self._absent_from(store),
         )
-        return DataLoader(
-            rows, batch_size=None, generator=torch.Generator()
-        )  # nothing is drawn from torch's own
+        # A generator of its own: nothing is drawn from torch's global one.
+        return DataLoader(rows, batch_size=None, generator=torch.Generator())
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
-        return DataLoader(
-            [0], batch_size=None
-        )  # one step on each device, which evaluates its share
+        return DataLoader([0], batch_size=None)  # one step on each device evaluates its share
+
+
+def kind_of(names: Iterable[str]) -> str:
+    """A kind of samples, by the modalities that they have: `image+text`."""
+    return "+".join(sorted(names))
 
 
 def take_out(manifest: Path, names: Sequence[str]) -> str:
     """What to do about modalities of a recipe that no sample of a manifest has."""
     which = " and ".join(f"'{name}'" for name in names)
-    return f"{manifest}: no sample has {which}; take that out of model.modalities in the recipe, or add samples that have it"
+    return (
+        f"{manifest}: no sample has {which}; take that out of model.modalities in the recipe, or "
+        "add samples that have it"
+    )

@@ -1,10 +1,12 @@
 """Manifests: raw samples on disk, one JSON object a line.
 
-`{"id": "17", "text": "a dog barks", "audio": "wav/17.wav", "labels": {"animal": "dog"}}`: a key per modality that the
-sample has (a literal, or a file path relative to the manifest), an optional id (default: the line number), and, for
-measuring, optional labels and `references`: per modality further values that a generation is compared with.
+`{"id": "17", "text": "a dog barks", "audio": "wav/17.wav", "labels": {"animal": "dog"}}`: a key per
+modality that the sample has (a literal, or a file path relative to the manifest), an optional id
+(default: the line number), and, for measuring, optional labels and `references`: per modality
+further values that a generation is compared with.
 
-What a sample does not have may be left out, or be `null` or `NaN`, as tables write it: that is the same.
+What a sample does not have may be left out, or be `null` or `NaN`, as tables write it: that is the
+same.
 """
 
 import json
@@ -34,9 +36,17 @@ TRACEBACK = "FLOWBIND_TRACEBACK"  # environment variable: print where in a plugi
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of a manifest: per modality a literal or a path relative to the manifest, and the value of each label.
+    """One line of a manifest: per modality a literal or a path relative to the manifest, and the
+    value of each label.
 
-    `references` has, for some of its modalities, all values that a generation may be compared with, the sample's own first.
+    `references` has, for some of its modalities, all values that a generation may be compared with,
+    the sample's own first.
+
+    Attributes:
+        id: Id, unique in its manifest.
+        values: Value of each modality.
+        labels: Value of each label.
+        references: Values to compare a generation with, by modality.
     """
 
     id: str
@@ -45,7 +55,10 @@ class Sample:
     references: dict[str, list[str]] = field(default_factory=dict)
 
     def all_references(self, name: str) -> list[str]:
-        """The values of a modality that a generation may be compared with; the sample's own alone if no others are given."""
+        """The values of a modality that a generation may be compared with.
+
+        The sample's own alone if no others are given.
+        """
         return self.references.get(name) or [self.values[name]]
 
 
@@ -63,12 +76,14 @@ class Manifest:
         A sample without an id gets the number of its line.
 
         Args:
-            path: the JSON Lines file, in UTF-8, or in UTF-16 where a byte-order mark says so.
-            known: names of the modalities that a line may have.
+            path: Path of the JSON Lines file, in UTF-8, or in UTF-16 where a byte-order mark says
+                so.
+            known: Names of the modalities that a line may have.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: no sample, a line that cannot be used, or one with the id of another; one line with its number.
+            ValueError: no sample, a line that cannot be used, or one with the id of another; one
+            line with its number.
         """
         path = Path(path)
         try:
@@ -78,9 +93,9 @@ class Manifest:
                 f"{path}: no such manifest; make one with `flowbind prepare`"
             ) from None
 
-        samples = {
-            number: _parse(line, f"{path}, line {number}", known) for number, line in _lines(path)
-        }
+        samples = {}
+        for number, line in _lines(path):
+            samples[number] = _parse(line, f"{path}, line {number}", known)
         if not samples:
             raise ValueError(f"{path}: an empty manifest; it needs at least one sample")
         if not any(sample.values for sample in samples.values()):
@@ -92,12 +107,14 @@ class Manifest:
 
     @classmethod
     def read_for(cls, path: str | Path, modalities: Mapping[str, Modality]) -> "Manifest":
-        """Reads a manifest for these modalities, some of which may read another's key; what it has besides is left aside.
+        """Reads a manifest for these modalities, some of which may read another's key; what it has
+        besides is left aside.
 
         Raises as `read` does.
         """
         keys = {name: m.reads or name for name, m in modalities.items()}
         manifest = cls.read(path, {*modalities, *keys.values(), *installed("modalities")})
+
         borrowed = {name: key for name, key in keys.items() if name != key}
         if not borrowed:
             return manifest
@@ -106,21 +123,23 @@ class Manifest:
     def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a sample: the literal itself, or the file's path.
 
-        A value of a literal modality is a file where it ends in one of the modality's suffixes and that file is there.
+        A value of a literal modality is a file where it ends in one of the modality's suffixes and
+        that file is there.
         """
         return self.locate(sample.values[name], modality)
 
     def locate(self, value: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a value, as `source` has it for a sample's own."""
         path = self.path.parent / value
-        if modality.literal and not (
-            value.lower().endswith(modality.suffixes) and _names_file(value, path)
-        ):
-            return value
-        return path
+        if not modality.literal:
+            return path
+
+        names_file = value.lower().endswith(modality.suffixes) and _names_file(value, path)
+        return path if names_file else value
 
     def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
-        """Reads one raw sample; a file only where its suffix is one of the modality's, whoever wrote the manifest.
+        """Reads one raw sample; a file only where its suffix is one of the modality's, whoever
+        wrote the manifest.
 
         Raises:
             ValueError: it cannot be read, whatever the reason; one line that names sample and file.
@@ -129,17 +148,18 @@ class Manifest:
         return self._read(sample, sample.values[name], name, modality)
 
     def read_references(self, sample: Sample, name: str, modality: Modality) -> list[Any]:
-        """Reads all real samples that a generation may be compared with, as `read_raw` reads one."""
+        """Reads all samples that a generation may be compared with, as `read_raw` reads one."""
         return [self._read(sample, value, name, modality) for value in sample.all_references(name)]
 
     def _read(self, sample: Sample, value: str, name: str, modality: Modality) -> Any:
-        source, what = self.locate(value, modality), f"sample '{sample.id}' of {self.path}"
+        source = self.locate(value, modality)
+        what = f"sample '{sample.id}' of {self.path}"
         if not isinstance(source, Path):
             return read_raw(modality, source, what)
 
-        mistake = mistake_in(value)
-        if mistake and not os.path.isfile(source):
-            raise _unreadable(f"{value!r}: {mistake}", what)
+        fault = mistake_in(value)
+        if fault and not os.path.isfile(source):
+            raise _unreadable(f"{value!r}: {fault}", what)
         if not source.name.lower().endswith(modality.suffixes):
             allowed = ", ".join(modality.suffixes)
             raise _unreadable(
@@ -150,85 +170,90 @@ class Manifest:
 
 def _with_borrowed(sample: Sample, borrowed: Mapping[str, str]) -> Sample:
     """A sample whose values, and references, under some names are those of other keys."""
-    values = {name: sample.values[key] for name, key in borrowed.items() if key in sample.values}
-    references = {
-        n: sample.references[key] for n, key in borrowed.items() if key in sample.references
-    }
-    return replace(sample, values=sample.values | values, references=sample.references | references)
+    values = dict(sample.values)
+    references = dict(sample.references)
+    for name, key in borrowed.items():
+        if key in sample.values:
+            values[name] = sample.values[key]
+        if key in sample.references:
+            references[name] = sample.references[key]
+    return replace(sample, values=values, references=references)
 
 
 def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     """Reads one raw sample, with one-line errors that name it, whatever a plugin raises.
 
-    A reader's own verdict, ValueError or OSError, is passed on. Any other exception is a fault of the plugin or of a library
-    below it, and is told with its kind and place.
+    A reader's own verdict, ValueError or OSError, is passed on. Any other exception is a fault of
+    the plugin or of a library below it, and is given with its kind and place.
 
     Args:
-        modality: that reads it.
-        source: a file's path, or a literal.
-        what: to call it in messages.
+        modality: Modality that reads it.
+        source: Path of a file, or a literal.
+        what: Name of the sample in messages.
 
     Raises:
         ValueError: the file is missing, unreadable or damaged, or its reader failed.
-        MemoryError: there is not enough memory to read it. That says more of the machine than of the sample.
+        MemoryError: there is not enough memory to read it. That says more of the machine than of
+        the sample.
     """
     try:
         if isinstance(source, Path):
-            check_regular(
-                source, sys.maxsize
-            )  # whatever the plugin does: a pipe would keep it waiting
+            # Whatever the plugin does: a pipe would keep it waiting.
+            check_regular(source, sys.maxsize)
         with one_sample():
             return _accepted(modality, modality.read(source), f"{source}: ")
     except MemoryError:
-        raise MemoryError(f"{_shown(source)}: not enough memory to read it ({what})") from None
+        raise MemoryError(f"{_short(source)}: not enough memory to read it ({what})") from None
     except Exception as error:
         raise _unreadable(_verdict(error, source), what) from error
 
 
 def _verdict(error: Exception, source: str | Path) -> str:
     """Why a sample cannot be read, with its name."""
-    if (
-        isinstance(error, FileNotFoundError)
-        and isinstance(source, Path)
-        and not os.path.lexists(source)
-    ):
+    is_file = isinstance(source, Path)
+    if isinstance(error, FileNotFoundError) and is_file and not os.path.lexists(source):
         return f"{source}: no such file"
+
     if isinstance(error, OSError):
-        other = (
-            f": {error.filename}" if error.filename and str(error.filename) != str(source) else ""
-        )
-        return f"{_shown(source)}: cannot be read: {error.strerror or error}{other}"
+        names_other = error.filename and str(error.filename) != str(source)
+        other = f": {error.filename}" if names_other else ""
+        return f"{_short(source)}: cannot be read: {error.strerror or error}{other}"
+
     if isinstance(error, ValueError) and str(error):
-        is_named = not isinstance(source, Path) or source.name in str(error)
+        is_named = not is_file or source.name in str(error)
         return str(error) if is_named else f"{source}: {error}"
 
-    return f"{_shown(source)}: its reader failed with {describe_fault(error)}"
+    return f"{_short(source)}: its reader failed with {describe_fault(error)}"
 
 
 def describe_fault(error: Exception) -> str:
-    """A plugin's exception in a line: what a ValueError says, and of any other, which no plugin should raise, kind and place.
+    """A plugin's exception in a line: what a ValueError says, and of any other, which no plugin
+    should raise, kind and place.
 
     With the environment variable FLOWBIND_TRACEBACK its traceback is printed, too.
     """
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
+
     message = " ".join(str(error).split())[:LONGEST_MESSAGE]
     if isinstance(error, ValueError) and message:
         return message
 
+    # The innermost frame is the place.
     trace = error.__traceback__
     while trace.tb_next:
         trace = trace.tb_next
     file = "/".join(Path(trace.tb_frame.f_code.co_filename).parts[-3:])
-    return f"{type(error).__name__}{': ' * bool(message)}{message}, at line {trace.tb_lineno} of {file}"
+    kind = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return f"{kind}, at line {trace.tb_lineno} of {file}"
 
 
-def _shown(source: str | Path) -> str:
+def _short(source: str | Path) -> str:
     return str(source) if isinstance(source, Path) else repr(source[:60])
 
 
-def _unreadable(why: str, what: str) -> ValueError:
-    return ValueError(" ".join(f"{why} ({what})".split()))  # names may have line ends
+def _unreadable(reason: str, what: str) -> ValueError:
+    return ValueError(" ".join(f"{reason} ({what})".split()))  # names may have line ends
 
 
 def _names_file(value: str, path: Path) -> bool:
@@ -240,11 +265,12 @@ def mistake_in(value: str) -> str:
     """What is wrong with a value in the place of a path, if it is one of the usual things."""
     if not value.strip():
         return "an empty path; leave the key out, or give null, where a sample lacks it"
+
     scheme, colon, _ = value.partition("://")
     if colon and scheme.isalnum():
-        return "an address; give the path of a file on this machine" + " without file://" * (
-            scheme == "file"
-        )
+        hint = " without file://" if scheme == "file" else ""
+        return f"an address; give the path of a file on this machine{hint}"
+
     if value.startswith("~"):
         return "~ stands for no folder in a manifest; write it out"
     if "\\" in value:
@@ -253,7 +279,8 @@ def mistake_in(value: str) -> str:
 
 
 def take_raw(modality: Modality, sample: Any, what: str) -> Any:
-    """One raw sample of what a caller in Python gives: a path or a literal is read, anything else is taken for the sample.
+    """One raw sample of what a caller in Python gives: a path or a literal is read, anything else
+    is taken for the sample.
 
     Raises:
         ValueError: it cannot be read, or is no sample of this kind; one line that names it.
@@ -282,9 +309,9 @@ def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
     """Refuses more bad samples than may be left out.
 
     Args:
-        bad: what is wrong with each of them.
-        most: that may be.
-        option: of the command line, which says how many.
+        bad: What is wrong with each of them.
+        most: Number of samples, at most, that may be left out.
+        option: Option of the command line that gives this number.
 
     Raises:
         ValueError: there are more; one line about the last of them, and what to do.
@@ -326,12 +353,14 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         start = file.read(2)
     if start == b"\x1f\x8b":
         raise ValueError(f"{path}: compressed; unpack it with gunzip")
+
     try:
         with path.open(encoding=encoding_of(path)) as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
                 if len(line) == LONGEST:
                     raise ValueError(
-                        f"{path}, line {number}: longer than {LONGEST} characters; a sample takes a few hundred"
+                        f"{path}, line {number}: longer than {LONGEST} characters; a sample takes "
+                        "a few hundred"
                     )
                 if line.strip():
                     yield number, line
@@ -342,19 +371,24 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
-    """Samples by the number of their lines, each with an id of its own: those that have none get the number."""
+    """Samples by the number of their lines, each with an id of its own: those that have none get
+    the number.
+    """
     line_of: dict[str, int] = {}
     for number, sample in samples.items():
         other = line_of.setdefault(sample.id, number) if sample.id else number
         if other != number:
             raise ValueError(
-                f"{path}, line {number}: the id '{sample.id}' is that of line {other}; each sample needs its own, or none"
+                f"{path}, line {number}: the id '{sample.id}' is that of line {other}; each sample "
+                "needs its own, or none"
             )
 
     numbered = []
     for number, sample in samples.items():
-        own = f"line {number}" if str(number) in line_of else str(number)
-        numbered.append(sample if sample.id else replace(sample, id=own))
+        if not sample.id:
+            is_taken = str(number) in line_of
+            sample = replace(sample, id=f"line {number}" if is_taken else str(number))
+        numbered.append(sample)
     return numbered
 
 
@@ -365,25 +399,28 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
         if key not in known and key not in RESERVED:
             raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
 
-    values = {
-        key: value for key, value in entry.items() if key not in RESERVED and not _absent(value)
-    }
-    for key, value in values.items():
+    values = {}
+    for key, value in entry.items():
+        if key in RESERVED or _absent(value):
+            continue
         if not isinstance(value, str):
-            hint = (
-                f'; further ones to compare with go into "references": {{"{key}": [...]}}'
-                * isinstance(value, list)
-            )
+            advice = f'; further ones to compare with go into "references": {{"{key}": [...]}}'
+            hint = advice if isinstance(value, list) else ""
             raise ValueError(
-                f"{where}: '{key}' must be a string, a literal or a file's path, not {json.dumps(value)[:60]}{hint}"
+                f"{where}: '{key}' must be a string, a literal or a file's path, not "
+                f"{json.dumps(value)[:60]}{hint}"
             )
+        values[key] = value
 
     labels = {}
     for key, value in _object(entry, "labels", where).items():
-        if label := _plain(value, f"{where}: the label '{key}'").strip():
+        label = _plain(value, f"{where}: the label '{key}'").strip()
+        if label:
             labels[key] = label
+
     references = _parse_references(_object(entry, "references", where), where, values)
-    return Sample(_plain(entry.get("id"), f"{where}: 'id'"), values, labels, references)
+    id = _plain(entry.get("id"), f"{where}: 'id'")
+    return Sample(id, values, labels, references)
 
 
 def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
@@ -396,12 +433,15 @@ def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
     try:
         entry = _DECODER.decode(content)
     except (ValueError, RecursionError) as error:
+        reason = _guess(content, known) or error
         raise ValueError(
-            f"{where}: not JSON ({_guess(content, known) or error}); a manifest has one JSON object a line"
+            f"{where}: not JSON ({reason}); a manifest has one JSON object a line"
         ) from None
+
     if isinstance(entry, list):
         raise ValueError(
-            f"{where}: a JSON list; a manifest has one JSON object a line, without brackets and commas around"
+            f"{where}: a JSON list; a manifest has one JSON object a line, without brackets and "
+            "commas around"
         )
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
@@ -433,11 +473,15 @@ def _guess(content: str, known: Collection[str]) -> str:
         return "a list, or an object that is spread over lines"
     if content.endswith(("},", "} ,")):
         return "a comma after the object"
-    cells = {
-        cell.strip(' "').casefold() for separator in ",;\t" for cell in content.split(separator)
-    }
+
+    cells = set()
+    for separator in ",;\t":
+        cells.update(cell.strip(' "').casefold() for cell in content.split(separator))
     if not content.startswith("{") and not cells.isdisjoint({*known, "id"}):
-        return "the header of a table, by its look; write each row as an object, such as by pandas' to_json(orient='records', lines=True)"
+        return (
+            "the header of a table, by its look; write each row as an object, such as by pandas' "
+            "to_json(orient='records', lines=True)"
+        )
     return ""
 
 
@@ -451,13 +495,17 @@ def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
     value = entry.get(key)
     if _absent(value):
         return {}
+
     if not isinstance(value, dict):
         raise ValueError(f"{where}: '{key}' must be an object, not {type(value).__name__}")
     return value
 
 
 def _plain(value: Any, what: str) -> str:
-    """An id or a label as a string: whole numbers without a point, whatever wrote them; none where it is absent or blank."""
+    """An id or a label as a string: whole numbers without a point, whatever wrote them.
+
+    None where it is absent or blank.
+    """
     if _absent(value):
         return ""
     if isinstance(value, dict | list):
@@ -470,23 +518,33 @@ def _plain(value: Any, what: str) -> str:
 def _parse_references(
     entry: Mapping[str, Any], where: str, values: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """All values to compare with per modality, the sample's own first, which may stand among them or not."""
+    """All values to compare with per modality, the sample's own first, which may stand among them
+    or not.
+    """
     references = {}
     for key, others in entry.items():
         if _absent(others):
             continue
+
         if key not in values:
             raise ValueError(
-                f"{where}: 'references' of '{key}', which the sample does not have; {nearest(key, values)}"
+                f"{where}: 'references' of '{key}', which the sample does not have; "
+                f"{nearest(key, values)}"
             )
-        if not isinstance(others, list) or not all(
-            isinstance(other, str) and other.strip() for other in others
-        ):
+        if not _is_list_of_texts(others):
             raise ValueError(
-                f"{where}: 'references' of '{key}' must be a list of strings, not {json.dumps(others)[:60]}"
+                f"{where}: 'references' of '{key}' must be a list of strings, not "
+                f"{json.dumps(others)[:60]}"
             )
+
         others = list(others)
         if values[key] in others:
             others.remove(values[key])
         references[key] = [values[key], *others]
     return references
+
+
+def _is_list_of_texts(value: Any) -> bool:
+    if not isinstance(value, list):
+        return False
+    return all(isinstance(text, str) and text.strip() for text in value)

@@ -21,7 +21,14 @@ SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """A shard to be: its file, modalities, samples (indices into the manifest) and what decides its content."""
+    """A shard to be.
+
+    Attributes:
+        file: Name of its file.
+        modalities: Names of the modalities that its samples have.
+        samples: Indices of its samples in the manifest.
+        key: SHA-256, in hexadecimal, of what decides its content.
+    """
 
     file: str
     modalities: list[str]
@@ -30,16 +37,48 @@ class ShardPlan:
 
 
 def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[ShardPlan]:
-    """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the manifest's order.
+    """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the
+    manifest's order.
 
     Raises:
         ValueError: no sample has any of the modalities.
     """
+    groups = _groups(manifest, modalities)
+
+    # What encodes each modality, as JSON.
+    makers = {}
+    for name, modality in modalities.items():
+        makers[name] = [describe_reading(modality), modality.codec.fingerprint()]
+
+    plans = []
+    for number, (names, samples) in enumerate(sorted(groups.items())):
+        content = {name: makers[name] for name in names}
+        head = json.dumps(content, sort_keys=True, default=str).encode()
+        for part, start in enumerate(range(0, len(samples), SHARD_ROWS)):
+            rows = samples[start : start + SHARD_ROWS]
+            key = hashlib.sha256(head)
+            for index in rows:
+                for name in names:
+                    key.update(_entry(manifest, index, name, modalities[name]))
+
+            file = f"{number}-{part:05d}.safetensors"
+            plans.append(ShardPlan(file, list(names), rows, key.hexdigest()))
+    return plans
+
+
+def _groups(
+    manifest: Manifest, modalities: Mapping[str, Modality]
+) -> dict[tuple[str, ...], list[int]]:
+    """Indices of samples by those of the modalities that they have; a line says how many have none.
+
+    Raises:
+        ValueError: none has any.
+    """
     groups: dict[tuple[str, ...], list[int]] = {}
     for index, sample in enumerate(manifest.samples):
-        groups.setdefault(tuple(name for name in modalities if name in sample.values), []).append(
-            index
-        )
+        names = tuple(name for name in modalities if name in sample.values)
+        groups.setdefault(names, []).append(index)
+
     unused = groups.pop((), [])
     if not groups:
         raise ValueError(
@@ -47,58 +86,53 @@ def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[
         )
     if unused:
         say(
-            f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of {', '.join(modalities)} and are left out"
+            f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of "
+            f"{', '.join(modalities)} and are left out"
         )
-    prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
-    readings = {name: describe_reading(modality) for name, modality in modalities.items()}
+    return groups
 
-    plans = []
-    for number, (names, indices) in enumerate(sorted(groups.items())):
-        for part, start in enumerate(range(0, len(indices), SHARD_ROWS)):
-            rows = indices[start : start + SHARD_ROWS]
-            makers = {name: [readings[name], prints[name]] for name in names}
-            key = hashlib.sha256(json.dumps(makers, sort_keys=True, default=str).encode())
-            for index in rows:
-                sample = manifest.samples[index]
-                for name in names:
-                    source = manifest.source(sample, name, modalities[name])
-                    own = stamp(source) if isinstance(source, Path) else ""
-                    entry = f"{index} {sample.values[name]} {own}\n"
-                    key.update(
-                        entry.encode(errors="backslashreplace")
-                    )  # JSON can hold halves of characters
-            plans.append(
-                ShardPlan(f"{number}-{part:05d}.safetensors", list(names), rows, key.hexdigest())
-            )
-    return plans
+
+def _entry(manifest: Manifest, index: int, name: str, modality: Modality) -> bytes:
+    """What decides one latent besides its codec: the sample's value, and the stamp of its file."""
+    sample = manifest.samples[index]
+    source = manifest.source(sample, name, modality)
+    mark = stamp(source) if isinstance(source, Path) else ""
+    entry = f"{index} {sample.values[name]} {mark}\n"
+    return entry.encode(errors="backslashreplace")  # JSON can hold halves of characters
 
 
 def unencoded(folder: Path, plans: Sequence[ShardPlan], root: Path) -> dict[str, list[int]]:
-    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made from something else.
+    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made
+    from something else.
 
-    A sample is lacking, too, where a file that was read beside its own has changed since; `root` is the manifest's folder.
+    A sample is lacking, too, where a file that was read beside its own has changed since.
+
+    Args:
+        folder: Folder of the store.
+        plans: Shards that the manifest becomes.
+        root: Folder of the manifest.
     """
     todo = {}
     for plan in plans:
-        rows = rows_of(folder / plan.file, plan.key)
-        lines = {
-            line
-            for line, stamps in rows.items()
-            if all(stamp(root / path) == stamps[path] for path in stamps)
-        }
-        todo[plan.file] = [index for index in plan.samples if index not in lines]
+        encoded = set()
+        for line, stamps in rows_of(folder / plan.file, plan.key).items():
+            if all(stamp(root / path) == stamps[path] for path in stamps):
+                encoded.add(line)
+        todo[plan.file] = [index for index in plan.samples if index not in encoded]
     return todo
 
 
 def rows_of(path: Path, key: str) -> dict[int, Stamps]:
-    """The manifest's lines that a shard holds, and of each the stamps of what was read beside it, by path.
+    """The manifest's lines that a shard holds, and of each the stamps of what was read beside it,
+    by path.
 
     None unless it is whole and was made from what `key` tells.
     """
-    made = shard_metadata(path)
-    if not made or made.get("key") != key:
+    metadata = shard_metadata(path)
+    if not metadata or metadata.get("key") != key:
         return {}
-    beside = made.get("beside", {})
+
+    beside = metadata.get("beside", {})
     with safe_open(path, "pt") as shard:
         return {line: beside.get(str(line), {}) for line in shard.get_tensor(LINE).tolist()}
 
@@ -109,6 +143,9 @@ def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -
         store = LatentStore(folder)
     except (FileNotFoundError, ValueError):
         return False
-    files = {shard.file for stratum in store.strata for shard in stratum.shards}
-    there = {plan.file for plan in plans if rows_of(folder / plan.file, plan.key)}
-    return store.source_sha256 == digest(manifest_path) and files == there
+
+    in_store = set()
+    for stratum in store.strata:
+        in_store.update(shard.file for shard in stratum.shards)
+    whole = {plan.file for plan in plans if rows_of(folder / plan.file, plan.key)}
+    return store.source_sha256 == digest(manifest_path) and in_store == whole

@@ -1,8 +1,9 @@
 """Whether a codec keeps on given samples what it promises: how much its round trip loses.
 
-A codec that was trained on one world encodes any other without a complaint, and every figure that follows is of what is
-left. So a codec may promise an error that nearly all samples of its own kind stay below (`Codec.promise`); a few of the
-samples to be encoded are decoded again, and where most of them lose far more, a line says so.
+A codec that was trained on one world encodes any other without a complaint, and every figure that
+follows is of what is left. So a codec may promise an error that nearly all samples of its own kind
+stay below (`Codec.promise`); a few of the samples to be encoded are decoded again, and where most
+of them lose far more, a line says so.
 """
 
 import json
@@ -25,17 +26,18 @@ FEWEST = 4  # of fewer samples nothing can be said
 
 
 def round_trip(codec: Codec, raws: Sequence[Any], latents: Tensor | None = None) -> Tensor:
-    """The error of each of B raw samples that goes through its latent and back, with shape (B,), on the CPU.
+    """The error of each of B raw samples that goes through its latent and back, with shape (B,), on
+    the CPU.
 
     Args:
-        codec: one that promises.
-        raws: B raw samples.
-        latents: theirs, with shape (B, *shape), if they are known.
+        codec: Codec that promises an error.
+        raws: Samples, B of them.
+        latents: Latents of the samples, with shape (B, *shape), if they are known.
     """
     latents = codec.encode(raws) if latents is None else latents
     generator = torch.Generator(codec.device).manual_seed(0)
-    again = codec.decode(latents, generator)
-    return codec.errors(raws, again).detach().cpu()
+    decoded = codec.decode(latents, generator)
+    return codec.errors(raws, decoded).detach().cpu()
 
 
 def measure(codec: Codec, raws: Sequence[Any]) -> float:
@@ -48,9 +50,8 @@ def write_promise(codec: Codec, raws: Sequence[Any], path: Path) -> None:
     error = measure(codec, raws)
     if math.isfinite(error):
         with replacing(path) as partial:
-            partial.write_text(
-                json.dumps({PROMISED: float(f"{error:.4g}"), "samples": len(raws)}) + "\n"
-            )
+            promise = {PROMISED: float(f"{error:.4g}"), "samples": len(raws)}
+            partial.write_text(json.dumps(promise) + "\n")
 
 
 def can_decode(codec: Codec) -> bool:
@@ -69,16 +70,18 @@ class Promises:
         self.seen: set[str] = set()
 
     def look(self, name: str, codec: Codec, raws: Sequence[Any], latents: Tensor) -> str | None:
-        """One line where a codec was made for other samples than these; None if it was not, or promises nothing.
+        """One line where a codec was made for other samples than these; None if it was not, or
+        promises nothing.
 
         Args:
-            name: of the modality.
-            codec: its codec.
-            raws: samples that it encoded.
-            latents: of these, with shape (B, *shape).
+            name: Name of the modality.
+            codec: Codec of the modality.
+            raws: Samples that it encoded, B of them.
+            latents: Latents of the samples, with shape (B, *shape).
         """
         if name in self.seen or len(raws) < FEWEST:
             return None
+
         self.seen.add(name)
         promised = codec.promise()
         if promised is None or not can_decode(codec):
@@ -88,15 +91,19 @@ class Promises:
         errors = round_trip(codec, raws[:GLANCED_AT], latents[:GLANCED_AT])
         if errors.median() <= promised:
             return None
+
         count = min(len(raws), LOOKED_AT)
         if count > GLANCED_AT:
             rest = slice(GLANCED_AT, count)
             errors = torch.cat([errors, round_trip(codec, raws[rest], latents[rest])])
+
         error = errors.median().item()
         if error <= FACTOR * promised:
             return None
+
         return (
-            f"'{name}': the codec {type(codec).__name__} was made for other samples than these: it loses {error:.3g} of them "
-            f"(the median of {count}), of its own kind less than {promised:.3g} (of {SHARE:.0%}); train it on these, or "
-            "take another (docs/your-own-files.md)"
+            f"'{name}': the codec {type(codec).__name__} was made for other samples than these: it "
+            f"loses {error:.3g} of them (the median of {count}), of its own kind less than "
+            f"{promised:.3g} (of {SHARE:.0%}); train it on these, or take another "
+            "(docs/your-own-files.md)"
         )

@@ -24,10 +24,11 @@ class RawBatch(NamedTuple):
     """A batch for a codec in training, or one rank's part of it: n samples.
 
     Attributes:
-        inputs: the codec's training inputs, each with shape (n, *).
-        labels: the value of each factor by its number, with shape (n, number of factors), -1 where a sample has none.
-        rows: number of each sample in the global batch, with shape (n,).
-        step: number of the batch in its sequence; with a seed and a row it decides what is drawn.
+        inputs: Training inputs of the codec, each with shape (n, *).
+        labels: Number of each factor's value, int64 with shape (n, factors), -1 where a sample has
+            none.
+        rows: Number of each sample in the global batch, int64 with shape (n,).
+        step: Number of the batch in its sequence; with a seed and a row it decides what is drawn.
     """
 
     inputs: tuple[Tensor, ...]
@@ -41,23 +42,26 @@ class RawBatch(NamedTuple):
     ) -> "RawBatch":
         """A whole batch; without labels there are no factors."""
         count = len(inputs[0])
-        labels = torch.empty(count, 0, dtype=torch.long) if labels is None else labels
+        if labels is None:
+            labels = torch.empty(count, 0, dtype=torch.long)
         return cls(tuple(inputs), labels, torch.arange(count), step)
 
 
 class RawDataModule(LightningDataModule):
-    """Every sample of a manifest that has the modality, prepared once by the codec in training and kept in memory.
+    """Every sample of a manifest that has the modality, prepared once by the codec in training and
+    kept in memory.
 
-    Raw samples are read as the codec asks for them, and not kept. Which of them make up a batch is a function of the seed
-    and the step alone; each epoch is a permutation, and of several processes each has a part of every batch.
+    Raw samples are read as the codec asks for them, and not kept. Which of them make up a batch is
+    a function of the seed and the step alone; each epoch is a permutation, and of several processes
+    each has a part of every batch.
 
     Args:
-        modality: how samples are read; the codec is the one that the module trains.
-        train: manifest to train on.
-        val: manifest to validate on.
-        batch_size: samples in a global batch, over all devices; all of them where there are fewer.
-        seed: of the order of samples.
-        skip_bad: samples of each manifest, at most, that may be left out because they cannot be
+        modality: Modality that reads the samples; the codec is the one that the module trains.
+        train: Manifest to train on.
+        val: Manifest to validate on.
+        batch_size: Samples in a global batch, over all devices; all of them where there are fewer.
+        seed: Seed of the order of samples.
+        skip_bad: Samples of each manifest, at most, that may be left out because they cannot be
             read, or give numbers that are not finite; they are listed. Above 0 every sample is read
             once more, to find them.
     """
@@ -77,6 +81,7 @@ class RawDataModule(LightningDataModule):
         for name, value, least in (("batch_size", batch_size, 1), ("skip_bad", skip_bad, 0)):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+
         self.modality = modality
         self.train = train
         self.val = val
@@ -99,8 +104,8 @@ class RawDataModule(LightningDataModule):
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
         manifests = {
-            part: Manifest.read(path, known)
-            for part, path in (("train", self.train), ("val", self.val))
+            "train": Manifest.read(self.train, known),
+            "val": Manifest.read(self.val, known),
         }
         lines = {part: _lines(manifest, name) for part, manifest in manifests.items()}
         self._check_size(len(lines["train"]))
@@ -109,11 +114,12 @@ class RawDataModule(LightningDataModule):
         for sample in manifests["train"].samples:
             for factor, value in sample.labels.items():
                 values.setdefault(factor, set()).add(value)
-        self.classes = {factor: sorted(own) for factor, own in sorted(values.items())}
+        self.classes = {factor: sorted(values[factor]) for factor in sorted(values)}
 
         for part, manifest in manifests.items():
             files = [manifest.samples[line].values[name] for line in lines[part]]
             check_readers(name, self.modality, files, str(manifest.path), self.skip_bad, OPTION)
+
         for part, manifest in manifests.items():
             self.lines[part], inputs = self._load(manifest, lines[part], name)
             labels = self._labels([manifest.samples[line] for line in self.lines[part]])
@@ -126,19 +132,20 @@ class RawDataModule(LightningDataModule):
         Raises:
             ValueError: a device would have no sample, or a batch no statistics.
         """
-        size, devices = min(self.batch_size, samples), self.trainer.world_size
+        size = min(self.batch_size, samples)
+        devices = self.trainer.world_size
         least = max(self.trainer.lightning_module.least_batch, devices)
         if size < least:
-            reason = (
-                f"{devices} devices share one" if devices == least else "a spread is taken over one"
-            )
+            shared = f"{devices} devices share one"
+            reason = shared if devices == least else "a spread is taken over one"
             raise ValueError(
-                f"a batch has {size} samples (batch_size {self.batch_size}, {samples} in {self.train}), and at least "
-                f"{least} are needed, for {reason}; raise batch_size, or give more samples"
+                f"a batch has {size} samples (batch_size {self.batch_size}, {samples} in "
+                f"{self.train}), and at least {least} are needed, for {reason}; raise batch_size, "
+                "or give more samples"
             )
 
     def raws(self, part: str, count: int) -> list[Any]:
-        """The first raw samples of `train` or `val`, at most `count` of those loaded, read anew."""
+        """The first raw samples of `train` or `val`, at most `count` loaded ones, read again."""
         name = name_of("modalities", type(self.modality))
         manifest = Manifest.read(getattr(self, part), [*installed("modalities"), name])
         samples = [manifest.samples[line] for line in self.lines[part][:count]]
@@ -150,30 +157,11 @@ class RawDataModule(LightningDataModule):
         Raises:
             ValueError: more samples are bad than may be left out.
         """
-        codec = self.trainer.lightning_module.codec.to(
-            self.trainer.strategy.root_device
-        )  # it may embed samples
         bad: list[str] = []
         if self.skip_bad:
             lines = self._readable(manifest, lines, name, bad)
         samples = [manifest.samples[line] for line in lines]
-
-        # Whatever is drawn on the way decides no first weights.
-        kept = torch.random.fork_rng([codec.device] if codec.device.type == "cuda" else [])
-        with (
-            kept,
-            closing(Progress(f"reading {manifest.path.name}", len(samples), "samples")) as progress,
-        ):
-            raws = Raws(manifest, samples, name, self.modality, progress)
-            try:
-                inputs = codec.training_inputs(raws)
-            except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
-                raise
-            except Exception as fault:  # of a plugin, which does not say which sample it was
-                where = f"at sample '{raws.last}' of {manifest.path}, or one just before"
-                raise ValueError(
-                    f"the codec of '{name}' cannot prepare it: {describe_fault(fault)} ({where})"
-                ) from fault
+        inputs = self._prepare(manifest, samples, name)
 
         # Of a cloud with one such point, most steps would draw others.
         finite = torch.stack([part.isfinite().flatten(1).all(1) for part in inputs]).all(0)
@@ -181,9 +169,36 @@ class RawDataModule(LightningDataModule):
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")
         leave_out(manifest.path, bad, self.skip_bad, OPTION)
-        return torch.tensor(lines)[finite], [
-            part if finite.all() else part[finite] for part in inputs
-        ]
+
+        if not finite.all():
+            inputs = [part[finite] for part in inputs]
+        return torch.tensor(lines)[finite], list(inputs)
+
+    def _prepare(
+        self, manifest: Manifest, samples: Sequence[Sample], name: str
+    ) -> Sequence[Tensor]:
+        """The training inputs that the codec in training makes of samples, each with shape (n, *).
+
+        Raises:
+            ValueError: a sample cannot be read, or the codec fails.
+        """
+        codec = self.trainer.lightning_module.codec
+        codec = codec.to(self.trainer.strategy.root_device)  # it may embed samples
+
+        # Whatever is drawn on the way decides no first weights.
+        devices = [codec.device] if codec.device.type == "cuda" else []
+        progress = Progress(f"reading {manifest.path.name}", len(samples), "samples")
+        with torch.random.fork_rng(devices), closing(progress):
+            raws = Raws(manifest, samples, name, self.modality, progress)
+            try:
+                return codec.training_inputs(raws)
+            except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # of a plugin, which does not say which sample it was
+                where = f"at sample '{raws.last}' of {manifest.path}, or one just before"
+                raise ValueError(
+                    f"the codec of '{name}' cannot prepare it: {describe_fault(error)} ({where})"
+                ) from error
 
     def _readable(
         self, manifest: Manifest, lines: list[int], name: str, bad: list[str]
@@ -194,9 +209,8 @@ class RawDataModule(LightningDataModule):
             ValueError: more of them are bad than may be left out, or none can be read.
         """
         readable = []
-        for line in track(
-            lines, f"looking for bad samples in {manifest.path.name}", unit="samples"
-        ):
+        description = f"looking for bad samples in {manifest.path.name}"
+        for line in track(lines, description, unit="samples"):
             try:
                 manifest.read_raw(manifest.samples[line], name, self.modality)
                 readable.append(line)
@@ -210,15 +224,13 @@ class RawDataModule(LightningDataModule):
 
     def _labels(self, samples: Sequence[Sample]) -> Tensor:
         """The number of each factor's value, with shape (n, number of factors), -1 for none."""
-        numbers = {
-            factor: {value: i for i, value in enumerate(values)}
-            for factor, values in self.classes.items()
-        }
-        labels = [
-            [of.get(sample.labels.get(factor, ""), -1) for factor, of in numbers.items()]
-            for sample in samples
-        ]
-        return torch.tensor(labels, dtype=torch.long).reshape(len(samples), -1)
+        columns = []
+        for factor, values in self.classes.items():
+            number_of = {value: number for number, value in enumerate(values)}
+            columns.append([number_of.get(sample.labels.get(factor, ""), -1) for sample in samples])
+
+        table = torch.tensor(columns, dtype=torch.long).reshape(len(columns), len(samples))
+        return table.T.contiguous()
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -226,16 +238,25 @@ class RawDataModule(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def train_dataloader(self) -> DataLoader:
-        period = self.trainer.overfit_batches
-        samples = self.parts["train"], self.lines["train"]
-        self.steps = Steps(*samples, self.batch_size, self.seed, 0, *self._share, period)
+        rank, world = self._share
+        self.steps = Steps(
+            self.parts["train"],
+            self.lines["train"],
+            self.batch_size,
+            self.seed,
+            rank=rank,
+            world=world,
+            period=self.trainer.overfit_batches,
+        )
         self.begin_at(self.trainer.global_step)
-        return DataLoader(
-            self.steps, batch_size=None, generator=torch.Generator()
-        )  # not the one that first weights hang on
+
+        # A generator of its own: first weights are drawn from torch's global one.
+        return DataLoader(self.steps, batch_size=None, generator=torch.Generator())
 
     def begin_at(self, step: int) -> None:
-        """Where the next pass over the training batches begins, as in `LatentDataModule`."""
+        """Sets the step at which the next pass over the training batches begins, as in
+        `LatentDataModule`.
+        """
         self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def val_dataloader(self) -> DataLoader:
@@ -260,6 +281,9 @@ def _lines(manifest: Manifest, name: str) -> list[int]:
 class Raws(Sequence):
     """The raw samples of one modality, each read when it is asked for, which `progress` counts.
 
+    Attributes:
+        last: Id of the sample that was read last.
+
     Raises:
         ValueError: on reading, a sample that is missing or damaged; one line that names it.
     """
@@ -272,9 +296,12 @@ class Raws(Sequence):
         modality: Modality,
         progress: Progress,
     ) -> None:
-        self.manifest, self.samples, self.name, self.modality = manifest, samples, name, modality
+        self.manifest = manifest
+        self.samples = samples
+        self.name = name
+        self.modality = modality
         self.progress = progress
-        self.last = ""  # id of the sample that was read last
+        self.last = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -282,6 +309,7 @@ class Raws(Sequence):
     def __getitem__(self, which: int | slice) -> Any:
         if isinstance(which, slice):
             return [self[number] for number in range(*which.indices(len(self)))]
+
         self.last = self.samples[which].id
         try:
             raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
@@ -295,14 +323,14 @@ class Steps(IterableDataset):
     """The endless sequence of training batches, from one step on.
 
     Args:
-        samples: all of them, prepared; the labels last.
-        lines: of each in the manifest, from 0.
-        size: of a global batch.
-        seed: decides the order.
-        first: the step to begin with.
-        rank: whose part of each batch this is: every world-th sample.
-        world: number of ranks.
-        period: if not 0, the first so many batches come again and again.
+        samples: All samples, prepared; the labels last.
+        lines: Line of each in the manifest, from 0.
+        size: Samples in a global batch.
+        seed: Seed of the order.
+        first: Step to begin with.
+        rank: Process whose part of each batch this is: every world-th sample.
+        world: Number of processes.
+        period: Number of steps that are repeated; 0 for none.
     """
 
     def __init__(
@@ -354,6 +382,7 @@ class Rows(IterableDataset):
 
     def __iter__(self) -> Iterator[RawBatch]:
         for step, start in enumerate(range(0, len(self.samples), self.size)):
-            rows = torch.arange(self.rank, min(self.size, len(self.samples) - start), self.world)
+            size = min(self.size, len(self.samples) - start)
+            rows = torch.arange(self.rank, size, self.world)
             *inputs, labels = self.samples[start + rows]
             yield RawBatch(tuple(inputs), labels, rows, step)

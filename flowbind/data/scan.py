@@ -1,4 +1,5 @@
-"""Files below folders, found by one walk: links are followed, what no person put there is left out, and that is counted.
+"""Files below folders, found by one walk: links are followed, what no person put there is left out,
+and that is counted.
 
 Names come sorted, folder by folder, so that the same files give the same list on any disk.
 """
@@ -13,12 +14,22 @@ from flowbind.progress import say, track
 
 PREPARED = "prepared.json"  # marks a folder that `flowbind prepare` wrote
 PARTIAL = ".partial"  # ends its name until it is whole
-SYSTEM = frozenset(  # folders of file servers and operating systems: trash, thumbnails, copies; names in lower case
+# Folders of file servers and operating systems: trash, thumbnails, copies; names in lower case.
+SYSTEM = frozenset(
     (
-        "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "~snapshot",
-        "__macosx", "$recycle.bin", "system volume information", "lost+found", "__pycache__",
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "@recycle",
+        "@recently-snapshot",
+        "~snapshot",
+        "__macosx",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
     )
-)  # fmt: skip
+)
 
 
 class LeftOut:
@@ -29,7 +40,9 @@ class LeftOut:
         self.examples: dict[str, str] = {}
 
     def add(self, reason: str, path: str, count: int = 1) -> None:
-        """Counts files or folders that are left out for a reason, which says what they are, in plural."""
+        """Counts files or folders that are left out for a reason, which says what they are, in
+        plural.
+        """
         self.counts[reason] = self.counts.get(reason, 0) + count
         self.examples.setdefault(reason, path)
 
@@ -50,14 +63,15 @@ def scan(
 ) -> Iterator[str]:
     """Paths of the files below folders that end in one of these suffixes, whatever their case.
 
-    Paths begin with what `root_of` gives for the folder. A folder that is reached twice, by links or because one of `folders` lies in
-    another, is gone through once. Files of no byte are left out, for they hold no sample.
+    Paths begin with what `root_of` gives for the folder. A folder that is reached twice, by links
+    or because one of `folders` lies in another, is gone through once. Files of no byte are left
+    out, for they hold no sample.
 
     Args:
-        folders: to go through.
-        suffixes: in lower case with the dot.
-        left_out: receives what is left out.
-        others: whether files with other suffixes are counted among that.
+        folders: Folders to go through.
+        suffixes: Suffixes in lower case with the dot.
+        left_out: Counts that receive what is left out.
+        others: Whether files with other suffixes are counted among that.
 
     Raises:
         ValueError: there is no such folder.
@@ -66,22 +80,23 @@ def scan(
     for top in folders:
         if not top.is_dir():
             raise ValueError(f"{top}: no such folder")
+
         walk = _Walk(root_of(top), tuple(suffixes), left_out, others, seen)
         yield from track(walk.files(), f"scanning {top}", unit="files")
         walk.tell_of_links()
 
 
 def root_of(folder: Path) -> str:
-    """A folder's absolute path as it was given, links included, so that these may lead elsewhere one day.
+    """A folder's absolute path as it was given, links included, so that these may lead elsewhere
+    one day.
 
-    Where the path goes up behind a link, it is the real path, for that is the only one that keeps its meaning.
+    Where the path goes up behind a link, it is the real path, for that is the only one that keeps
+    its meaning.
     """
     path = os.path.abspath(folder)
-    return (
-        path
-        if os.path.exists(path) and os.path.samefile(path, folder)
-        else os.path.realpath(folder)
-    )
+    if os.path.exists(path) and os.path.samefile(path, folder):
+        return path
+    return os.path.realpath(folder)
 
 
 class _Walk:
@@ -104,40 +119,42 @@ class _Walk:
         self.outside: list[str] = []  # links that lead out of the top folder
 
     def files(self) -> Iterator[str]:
+        """Paths of the files to take, folder by folder."""
         todo = [self.top]
         while todo:
-            folder = todo.pop()
-            entries = self._open(folder)
             folders = []
-            for entry in entries:
-                if self._is_hidden(entry) or (kind := self._kind(entry)) is None:
+            for entry in self._open(todo.pop()):
+                if self._is_hidden(entry):
                     continue
+
+                kind = self._kind(entry)
                 if kind == "folder":
                     folders.append(entry.path)
-                else:
+                elif kind == "file":
                     yield entry.path
             todo += reversed(folders)
 
     def _open(self, folder: str) -> list[os.DirEntry]:
         """What a folder holds, sorted; nothing of one that is left out."""
         try:
-            found = os.stat(folder)
-            identity = found.st_dev, found.st_ino
+            status = os.stat(folder)
+            identity = status.st_dev, status.st_ino
             if identity in self.seen:
                 if folder != self.top:
                     self._leave("folders that were gone through before, by a link", folder)
                 return []
+
             self.seen.add(identity)
-            with os.scandir(folder) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
+            with os.scandir(folder) as iterator:
+                entries = sorted(iterator, key=lambda entry: entry.name)
         except OSError as error:
             self._leave(f"folders that cannot be opened ({error.strerror})", folder)
             return []
 
-        if folder != self.top and any(entry.name == PREPARED for entry in listed):
+        if folder != self.top and any(entry.name == PREPARED for entry in entries):
             self._leave("folders that `flowbind prepare` wrote", folder)
             return []
-        return listed
+        return entries
 
     def _is_hidden(self, entry: os.DirEntry) -> bool:
         if entry.name.startswith("."):
@@ -153,15 +170,14 @@ class _Walk:
         try:
             if entry.is_dir():
                 return self._folder(entry)
-            if entry.is_symlink() and not os.path.exists(
-                entry.path
-            ):  # maybe to a folder, so whatever its suffix
+            # A link may lead to a folder, so its suffix says nothing.
+            if entry.is_symlink() and not os.path.exists(entry.path):
                 self._leave("links that lead nowhere", entry.path)
                 return None
             if not entry.name.lower().endswith(self.suffixes):
                 self._leave_other(entry)
                 return None
-            found = entry.stat()
+            status = entry.stat()
         except OSError as error:
             if entry.is_symlink() and error.errno in (errno.ELOOP, errno.ENOENT):
                 reason = "links that lead nowhere"
@@ -172,9 +188,9 @@ class _Walk:
             self._leave(reason, entry.path)
             return None
 
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             self._leave("pipes, sockets and devices", entry.path)
-        elif not found.st_size:
+        elif not status.st_size:
             self._leave("empty files", entry.path)
         else:
             return "file"
@@ -184,10 +200,11 @@ class _Walk:
         if entry.name.casefold() in SYSTEM:
             self._leave("folders of the system (trash, thumbnails, snapshots)", entry.path)
             return None
-        if entry.is_symlink() and not (os.path.realpath(entry.path) + os.sep).startswith(
-            self.real + os.sep
-        ):
-            self.outside.append(entry.path)
+
+        if entry.is_symlink():
+            target = os.path.realpath(entry.path) + os.sep
+            if not target.startswith(self.real + os.sep):
+                self.outside.append(entry.path)
         return "folder"
 
     def _leave_other(self, entry: os.DirEntry) -> None:
@@ -200,12 +217,17 @@ class _Walk:
         self.left_out.add(reason, path)
 
     def tell_of_links(self) -> None:
-        """Says how many linked folders lead elsewhere: they are followed, and whoever reads that may not have known."""
+        """Says how many linked folders lead elsewhere: they are followed, and whoever reads that
+        may not have known.
+        """
         if self.outside:
-            first, more = self.outside[0], len(self.outside) - 1
+            first = self.outside[0]
+            target = readable(os.path.realpath(first))
+            more = len(self.outside) - 1
             others = f", and {more} more such links" if more else ""
             say(
-                f"{readable(first)}: a link that leads out of the folder, to {readable(os.path.realpath(first))}; it is followed{others}"
+                f"{readable(first)}: a link that leads out of the folder, to {target}; it is "
+                f"followed{others}"
             )
 
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -21,11 +21,20 @@ LARGEST = 2**40  # bytes of a shard
 HEADER = 100_000_000  # bytes of a header at most, as in the safetensors library
 DATA = "sha256"  # in what a shard was made from
 LINE = "@line"  # cannot clash with a modality: names are identifiers
-MADE = "made"  # the one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance
+# The one entry of a shard's metadata, as JSON: safetensors keeps several in an order of chance.
+MADE = "made"
 DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
-}  # fmt: skip
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
 
 
 @dataclass(frozen=True)
@@ -43,91 +52,107 @@ class Shard:
             raise TypeError(f"a shard is {str(vars(self))[:200]}")
 
 
-def _unusable(path: str | Path, found: str) -> ValueError:
-    return ValueError(f"{path}: this shard {found}; delete it and run `flowbind encode` again")
+class TensorEntry(NamedTuple):
+    """A tensor of a shard: its dtype, the shape of a row, and the byte of the file at which it
+    begins.
+    """
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+
+
+def unusable_shard(path: str | Path, fault: str) -> ValueError:
+    """The error for a shard that cannot be used; `fault` follows "this shard"."""
+    return ValueError(f"{path}: this shard {fault}; delete it and run `flowbind encode` again")
 
 
 def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
-    """The header of a safetensors file: its bytes, length included, what they say, and the size of the whole file.
+    """The header of a safetensors file: its bytes, length included, what they say, and the size of
+    the whole file.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: not a safetensors file, or its header is damaged.
     """
     try:
-        whole = check_regular(path, LARGEST)
+        file_size = check_regular(path, LARGEST)
         with open(path, "rb", buffering=0) as file:
             length = file.read(8)
             (size,) = struct.unpack("<Q", length)
-            if size > min(whole, HEADER):
+            if size > min(file_size, HEADER):
                 raise ValueError("the header is longer than the file")
             content = file.read(size)
-        return length + content, json.loads(content), whole
+        return length + content, json.loads(content), file_size
     except (struct.error, ValueError, RecursionError) as error:
-        raise _unusable(path, f"is corrupted (header: {error})") from None
+        raise unusable_shard(path, f"is corrupted (header: {error})") from None
 
 
 def layout(
     path: str | Path, raw: bytes, header: Mapping[str, Any], whole: int, rows: int
-) -> dict[str, tuple[torch.dtype, tuple[int, ...], int]]:
-    """What a shard holds: per tensor its dtype, the shape of a row, and the byte of the file at which it begins.
+) -> dict[str, TensorEntry]:
+    """What a shard holds, by the names of its tensors.
 
     Args:
-        path: of the shard.
-        raw: its header as bytes, ...
-        header: ... what that says, ...
-        whole: ... and the size of the file, as `read_header` gives them.
-        rows: that it should have.
+        path: Path of the shard.
+        raw: Header as bytes, as `read_header` gives it.
+        header: What the header says.
+        whole: Bytes of the whole file.
+        rows: Number of rows that the shard should have.
 
     Raises:
         ValueError: the header is damaged or speaks of other data.
     """
     size = whole - len(raw)
-    found = {}
+    entries = {}
     for name, entry in header.items():
         if name == "__metadata__":
             continue
+
         try:
-            dtype, (count, *shape), (start, stop) = (
-                DTYPES[entry["dtype"]],
-                entry["shape"],
-                entry["data_offsets"],
+            dtype = DTYPES[entry["dtype"]]
+            count, *shape = entry["shape"]
+            start, stop = entry["data_offsets"]
+            is_whole = (
+                count == rows
+                and 0 <= start <= stop <= size
+                and stop - start == rows * dtype.itemsize * math.prod(shape)
             )
-            if (
-                count != rows
-                or not 0 <= start <= stop <= size
-                or stop - start != rows * dtype.itemsize * math.prod(shape)
-            ):
+            if not is_whole:
                 raise ValueError(f"'{name}' has shape {entry['shape']}, {rows} rows were written")
-            found[name] = dtype, tuple(shape), len(raw) + start
+            entries[name] = TensorEntry(dtype, tuple(shape), len(raw) + start)
         except (KeyError, TypeError, ValueError) as error:
-            raise _unusable(path, f"is corrupted (header: {error})") from None
-    return found
+            raise unusable_shard(path, f"is corrupted (header: {error})") from None
+    return entries
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
 
-    `metadata` (JSON) says what it was made from, so that a resumed run can trust it; a checksum of the data is added, so
-    that what is damaged before the store is finished does not pass for whole.
+    `metadata` (JSON) says what it was made from, so that a resumed run can trust it; a checksum of
+    the data is added, so that what is damaged before the store is finished does not pass for whole.
 
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
     whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_tensors(whole, path, {MADE: json.dumps({**metadata, DATA: _sha256(whole)})})
+    save_tensors(whole, path, {MADE: json.dumps({**metadata, DATA: digest_of_data(whole)})})
 
 
 def shard_metadata(path: Path) -> dict[str, Any] | None:
     """The metadata a complete shard was written with; None if there is no whole shard."""
     if not path.is_file():
         return None
+
     try:
         raw, header, size = read_header(path)
-        ends = [
-            entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"
-        ]
-        return json.loads(header["__metadata__"][MADE]) if len(raw) + max(ends) == size else None
+        ends = []
+        for name, entry in header.items():
+            if name != "__metadata__":
+                ends.append(entry["data_offsets"][1])
+        if len(raw) + max(ends) != size:
+            return None
+        return json.loads(header["__metadata__"][MADE])
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -141,15 +166,15 @@ def read_shard(path: Path) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise _unusable(path, f"is corrupted ({error})") from None
-    if (shard_metadata(path) or {}).get(DATA) != _sha256(tensors):
-        raise _unusable(path, "is corrupted (data: checksum)")
+        raise unusable_shard(path, f"is corrupted ({error})") from None
+    if (shard_metadata(path) or {}).get(DATA) != digest_of_data(tensors):
+        raise unusable_shard(path, "is corrupted (data: checksum)")
     return tensors
 
 
-def _sha256(tensors: Mapping[str, Tensor]) -> str:
-    """Of the data of tensors, in the order of their names, in hexadecimal."""
-    found = hashlib.sha256()
+def digest_of_data(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the data of tensors, in the order of their names, in hexadecimal."""
+    sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        found.update(tensors[name].flatten().view(torch.uint8).numpy())
-    return found.hexdigest()
+        sha256.update(tensors[name].flatten().view(torch.uint8).numpy())
+    return sha256.hexdigest()

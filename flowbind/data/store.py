@@ -1,17 +1,19 @@
 """The latent store: a folder of latents, read at random without copying what is not asked for.
 
     manifest.json                  written last, atomically: what the store holds
-    0-00000.safetensors            rows of stratum 0: one tensor per modality, plus `@line`, the line of each row's sample
+    0-00000.safetensors            rows of stratum 0: one tensor per modality, plus `@line`,
+                                   the line of each row's sample
 
-Rows are grouped by stratum, the subset of modalities that their samples have. Latents have any fixed shape and dtype.
-Shards are memory-mapped: opening costs the manifest and the shards' headers, and a batch costs its own rows, however many
-the shards.
+Rows are grouped by stratum, the subset of modalities that their samples have. Latents have any
+fixed shape and dtype. Shards are memory-mapped: opening costs the manifest and the shards' headers,
+and a batch costs its own rows, however many the shards.
 
-Everything is under a checksum: the manifest holds its own, those of the shards' headers, compared on opening, and those
-of the whole shards, compared by `flowbind verify`.
+Everything is under a checksum: the manifest holds its own, those of the shards' headers, compared
+on opening, and those of the whole shards, compared by `flowbind verify`.
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -19,7 +21,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,11 +34,11 @@ from flowbind.data.shard import (
     LARGEST,
     LINE,
     Shard,
-    _sha256,
-    _unusable,
+    digest_of_data,
     layout,
     read_header,
     shard_metadata,
+    unusable_shard,
 )
 from flowbind.files import digest, digest_json, open_regular, read_json, replacing
 from flowbind.progress import track
@@ -60,7 +62,9 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Field:
-    """What the store knows of one modality: latents' shape and dtype, statistics per feature, the codec's fingerprint."""
+    """What the store knows of one modality: latents' shape and dtype, statistics per feature, the
+    codec's fingerprint.
+    """
 
     shape: list[int]
     dtype: str
@@ -84,12 +88,18 @@ class LatentStore:
     """A store opened for reading.
 
     Args:
-        folder: the store.
+        folder: Folder of the store.
+
+    Attributes:
+        fields: What the store knows of each modality, by its name.
+        strata: Strata, in the order of their numbers.
+        source: Path of the manifest of raw samples that the latents were made from.
+        source_sha256: SHA-256 of that file, in hexadecimal.
 
     Raises:
         FileNotFoundError: there is no store, or it was never finished.
-        ValueError: the manifest is not one or was changed, or a shard is missing or has another size or header; the
-            file is named.
+        ValueError: the manifest is not one or was changed, or a shard is missing or has another
+            size or header; the file is named.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -100,33 +110,38 @@ class LatentStore:
             raise FileNotFoundError(
                 f"{self.folder}: {state}; run `flowbind encode` with the same recipe"
             )
+
         try:
             manifest = read_json(path)
             if manifest["format"] != FORMAT:
                 raise ValueError(f"format {manifest['format']}, this flowbind reads {FORMAT}")
             if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
                 raise ValueError("changed since it was written (checksum)")
+
             self.fields = {name: Field(**field) for name, field in manifest["fields"].items()}
-            self.strata = [
-                Stratum(stratum["modalities"], [Shard(**shard) for shard in stratum["shards"]])
-                for stratum in manifest["strata"]
-            ]
-            for name in {name for stratum in self.strata for name in stratum.modalities}:
-                self._entry(name)  # a KeyError if no field tells of it
+            self.strata: list[Stratum] = []
+            for stratum in manifest["strata"]:
+                shards = [Shard(**shard) for shard in stratum["shards"]]
+                self.strata.append(Stratum(stratum["modalities"], shards))
+                for name in stratum["modalities"]:
+                    self._entry(name)  # a KeyError if no field tells of it
+
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            why = str(error) if type(error) is ValueError else repr(error)
+            reason = str(error) if type(error) is ValueError else repr(error)
             raise ValueError(
-                f"{path}: not a latent store's manifest ({why}); delete it and run `flowbind encode` again, which keeps "
-                "the shards that are whole"
+                f"{path}: not a latent store's manifest ({reason}); delete it and run `flowbind "
+                "encode` again, which keeps the shards that are whole"
             ) from None
-        self._layouts = [
-            [self._layout(stratum, shard) for shard in stratum.shards] for stratum in self.strata
-        ]
+
+        # Per stratum and shard, the byte of the file at which each tensor begins.
+        self._offsets: list[list[dict[str, int]]] = []
+        for stratum in self.strata:
+            self._offsets.append([self._offsets_in(shard, stratum) for shard in stratum.shards])
 
     def _shards(self) -> list[Shard]:
-        return [shard for stratum in self.strata for shard in stratum.shards]
+        return list(itertools.chain.from_iterable(stratum.shards for stratum in self.strata))
 
     @property
     def bytes(self) -> int:
@@ -139,60 +154,70 @@ class LatentStore:
         return sum(stratum.rows for stratum in self.strata)
 
     def tied_groups(self, names: Sequence[str], tied: Sequence[str] = ()) -> list[list[str]]:
-        """Modalities in groups: two are in one where a chain of samples that have both links leads from one to the other.
+        """Modalities in groups: two are in one where a chain of samples that have both links leads
+        from one to the other.
 
         Args:
-            names: of the modalities; one without any sample is a group of its own.
-            tied: names that something else ties together already.
+            names: Names of the modalities; one without any sample is a group of its own.
+            tied: Names that something else ties together already.
         """
         groups = [{name} for name in names]
         for linked in [tied, *(stratum.modalities for stratum in self.strata)]:
             joined = [group for group in groups if not group.isdisjoint(linked)]
             groups = [group for group in groups if group.isdisjoint(linked)]
-            groups += [set().union(*joined)] if joined else []
-        return [
-            [name for name in names if name in group]
-            for group in sorted(groups, key=lambda group: min(map(list(names).index, group)))
-        ]
+            if joined:
+                groups.append(set().union(*joined))
+
+        order = list(names)
+        groups.sort(key=lambda group: min(order.index(name) for name in group))
+        return [[name for name in order if name in group] for group in groups]
 
     def bytes_of(self, names: Collection[str]) -> int:
         """Bytes of all latents of these modalities."""
-        wide = {
-            name: torch.Size(field.shape).numel() * DTYPES[field.dtype].itemsize
-            for name, field in self.fields.items()
-        }
-        return sum(
-            s.rows * sum(wide[name] for name in s.modalities if name in names) for s in self.strata
-        )
+        total = 0
+        for stratum in self.strata:
+            for name in stratum.modalities:
+                if name in names:
+                    dtype, shape = self._entry(name)
+                    total += stratum.rows * math.prod(shape) * dtype.itemsize
+        return total
 
-    def _layout(self, stratum: Stratum, shard: Shard) -> dict[str, int]:
-        """Where each tensor of a shard begins in its file, once size, header and tensors are what the manifest tells."""
-        path = os.path.join(
-            self.folder, shard.file
-        )  # there may be many: nothing slow is done for one
+    def _offsets_in(self, shard: Shard, stratum: Stratum) -> dict[str, int]:
+        """The byte of a shard's file at which each tensor begins.
+
+        Raises:
+            ValueError: its size, header or tensors are not what the manifest tells; the file is
+            named.
+        """
+        # There may be many shards, so nothing slow is done for one.
+        path = os.path.join(self.folder, shard.file)
         if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
             raise ValueError(
-                f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the store"
+                f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the "
+                "store"
             )
+
         try:
             raw, header, size = read_header(path)
         except FileNotFoundError:
-            raise _unusable(path, "is missing") from None
+            raise unusable_shard(path, "is missing") from None
+
         if size != shard.bytes:
-            raise _unusable(path, f"has {size} bytes, not {shard.bytes}")
+            raise unusable_shard(path, f"has {size} bytes, not {shard.bytes}")
         if hashlib.sha256(raw).hexdigest() != shard.header:
-            raise _unusable(path, "is corrupted (header: checksum)")
-        held = layout(path, raw, header, size, shard.rows)
-        wanted = {name: self._entry(name) for name in [*stratum.modalities, LINE]}
-        if {name: (dtype, shape) for name, (dtype, shape, _) in held.items()} != wanted:
-            raise _unusable(path, f"holds other tensors than {MANIFEST} tells")
-        return {name: begin for name, (_, _, begin) in held.items()}
+            raise unusable_shard(path, "is corrupted (header: checksum)")
+
+        tensors = layout(path, raw, header, size, shard.rows)
+        entries = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        if entries != {name: self._entry(name) for name in [*stratum.modalities, LINE]}:
+            raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
+        return {name: tensor.begin for name, tensor in tensors.items()}
 
     def verify(self, shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter) -> None:
         """Reads every byte and compares checksums.
 
         Args:
-            shown: wraps the shards to show progress over them.
+            shown: Function that wraps the shards to show progress over them.
 
         Raises:
             ValueError: a shard's content changed; it is named.
@@ -201,26 +226,32 @@ class LatentStore:
             path = self.folder / shard.file
             with open_regular(path, LARGEST) as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    raise _unusable(path, "is corrupted (checksum)")
+                    raise unusable_shard(path, "is corrupted (checksum)")
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
 
+        Args:
+            fingerprints: Fingerprint of each modality's codec in the recipe.
+
         Raises:
             ValueError: the store lacks a modality, or a fingerprint differs; the field is named.
         """
-        for name, wanted in fingerprints.items():
+        for name, expected in fingerprints.items():
             if name not in self.fields:
                 raise ValueError(
-                    f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run `flowbind encode` with this "
-                    f"recipe, or leave '{name}' out of it if no sample of {self.source} has it"
+                    f"{self.folder}: the store has no '{name}', only {', '.join(self.fields)}; run "
+                    f"`flowbind encode` with this recipe, or leave '{name}' out of it if no sample "
+                    f"of {self.source} has it"
                 )
-            held = self.fields[name].fingerprint
-            for key in [*wanted, *held]:
-                if held.get(key) != wanted.get(key):
+
+            stored = self.fields[name].fingerprint
+            for key in [*expected, *stored]:
+                if stored.get(key) != expected.get(key):
                     raise ValueError(
-                        f"{self.folder}: '{name}' was encoded by another codec: {key} is {held.get(key)!r} in the store, "
-                        f"{wanted.get(key)!r} in the recipe; run `flowbind encode` with this recipe"
+                        f"{self.folder}: '{name}' was encoded by another codec: {key} is "
+                        f"{stored.get(key)!r} in the store, {expected.get(key)!r} in the recipe; "
+                        "run `flowbind encode` with this recipe"
                     )
 
     def check_source(self, manifest: Path) -> None:
@@ -231,13 +262,13 @@ class LatentStore:
         """
         if manifest.is_file() and digest(manifest) != self.source_sha256:
             raise ValueError(
-                f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` with this recipe"
+                f"{self.folder}: encoded from another version of {manifest}; run `flowbind encode` "
+                "with this recipe"
             )
 
     def __reduce__(self):
-        return LatentStore, (
-            self.folder,
-        )  # another process opens it anew: memory maps do not travel
+        # Another process opens it again: memory maps do not travel.
+        return LatentStore, (self.folder,)
 
     @cached_property
     def _files(self) -> Mapped:
@@ -245,39 +276,40 @@ class LatentStore:
 
     def _entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
         """Dtype and shape of a row of a tensor."""
-        return (
-            (torch.int64, ())
-            if name == LINE
-            else (DTYPES[self.fields[name].dtype], tuple(self.fields[name].shape))
-        )
+        if name == LINE:
+            return torch.int64, ()
+
+        field = self.fields[name]
+        return DTYPES[field.dtype], tuple(field.shape)
 
     @cached_property
     def _begins(self) -> list[dict[str, np.ndarray]]:
         """Per stratum and tensor name, the address of each shard's first row."""
-        addresses, begins = iter(self._files.addresses), []
-        for stratum, layouts in zip(self.strata, self._layouts, strict=True):
-            begins.append(
-                {
-                    name: np.empty(len(stratum.shards), np.int64)
-                    for name in [*stratum.modalities, LINE]
-                }
-            )
-            for number, (held, address) in enumerate(zip(layouts, addresses)):  # noqa: B905 - strata share it
-                for name, begin in held.items():
-                    begins[-1][name][number] = address + begin
+        addresses = iter(self._files.addresses)
+        begins = []
+        for stratum, offsets_of in zip(self.strata, self._offsets, strict=True):
+            names = [*stratum.modalities, LINE]
+            begin = {name: np.empty(len(stratum.shards), np.int64) for name in names}
+            for number, offsets in enumerate(offsets_of):
+                address = next(addresses)
+                for name in names:
+                    begin[name][number] = address + offsets[name]
+            begins.append(begin)
         return begins
 
     @cached_property
     def _starts(self) -> list[np.ndarray]:
         """Per stratum, the first row of each shard, and the number of rows."""
-        return [
-            np.cumsum([0] + [shard.rows for shard in stratum.shards]) for stratum in self.strata
-        ]
+        starts = []
+        for stratum in self.strata:
+            starts.append(np.cumsum([0, *(shard.rows for shard in stratum.shards)]))
+        return starts
 
     def gather(
         self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None
     ) -> dict[str, Tensor]:
-        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape (len(rows), *shape).
+        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape
+        (len(rows), *shape).
 
         Raises:
             IndexError: the stratum has no such row.
@@ -285,37 +317,40 @@ class LatentStore:
         starts = self._starts[stratum]
         if len(rows) and not 0 <= rows.min() <= rows.max() < starts[-1]:
             raise IndexError(
-                f"{self.folder}: stratum {stratum} has {starts[-1]} rows; asked for {rows.min()} to {rows.max()}"
+                f"{self.folder}: stratum {stratum} has {starts[-1]} rows; asked for {rows.min()} "
+                f"to {rows.max()}"
             )
+
+        # The shard of each row, and its number there.
         shard = np.searchsorted(starts, rows, side="right") - 1
         within = rows - starts[shard]
-        found = {}
+
+        latents = {}
         for name in self.strata[stratum].modalities if names is None else names:
             dtype, shape = self._entry(name)
             size = dtype.itemsize * math.prod(shape)
             raw = self._files.rows(self._begins[stratum][name][shard] + within * size, size)
-            found[name] = torch.from_numpy(raw.reshape(-1)).view(dtype).reshape(len(rows), *shape)
-        return found
+            flat = torch.from_numpy(raw.reshape(-1)).view(dtype)
+            latents[name] = flat.reshape(len(rows), *shape)
+        return latents
 
     def all(self, name: str) -> Tensor:
         """Every latent of a modality, with shape (rows, *shape), stratum after stratum."""
-        return torch.cat(
-            [
-                self.gather(i, np.arange(s.rows), [name])[name]
-                for i, s in enumerate(self.strata)
-                if name in s.modalities
-            ]
-        )
+        return self._all(name, name)
 
     def lines(self, name: str) -> Tensor:
-        """The manifest line index (from 0, samples only) of each row of `all(name)`."""
-        return torch.cat(
-            [
-                self.gather(i, np.arange(s.rows), [LINE])[LINE]
-                for i, s in enumerate(self.strata)
-                if name in s.modalities
-            ]
-        )
+        """The line in the manifest (from 0, samples only) of each row of `all(name)`, int64, with
+        shape (rows,).
+        """
+        return self._all(name, LINE)
+
+    def _all(self, name: str, tensor: str) -> Tensor:
+        """Every row of a tensor in the strata that have a modality."""
+        parts = []
+        for number, stratum in enumerate(self.strata):
+            if name in stratum.modalities:
+                parts.append(self.gather(number, np.arange(stratum.rows), [tensor])[tensor])
+        return torch.cat(parts)
 
 
 def finish_store(
@@ -328,80 +363,104 @@ def finish_store(
     """Writes the manifest over shards that lie in `folder`: statistics, checksums, fingerprints.
 
     Args:
-        folder: the store.
-        strata: per stratum its modalities and its shards' file names, in order.
-        fingerprints: per modality, of the codec that made its latents.
-        source: the manifest of raw samples the latents were made from.
-        source_sha256: of that file.
+        folder: Folder of the store.
+        strata: Modalities of each stratum and its shards' file names, in order.
+        fingerprints: Per modality, the fingerprint of the codec that made its latents.
+        source: Path of the manifest of raw samples that the latents were made from.
+        source_sha256: SHA-256 of that file, in hexadecimal.
 
     Raises:
         ValueError: a shard is damaged; it is named.
     """
-    found: list[Stratum] = []
-    moments: dict[str, list] = {}  # per modality: count, mean, sum of squared deviations
-    shapes: dict[str, tuple[list[int], str]] = {}
+    finished: list[Stratum] = []
+    moments: dict[str, _Moments] = {}
+    entries: dict[str, Mapping[str, Any]] = {}  # of a header, by modality
     for modalities, files in strata:
         shards = []
         for file in track(files, f"statistics and checksums of {'+'.join(modalities)}"):
-            path = folder / file
-            raw, header, size = read_header(path)
-            rows = header[LINE]["shape"][0]
-            # Once, for statistics and checksums: memory holds one shard at a time.
-            content = bytearray(path.read_bytes())
-            tensors = {
-                name: torch.frombuffer(
-                    content, dtype=dtype, count=rows * math.prod(shape), offset=begin
-                ).reshape(rows, *shape)
-                for name, (dtype, shape, begin) in layout(path, raw, header, size, rows).items()
-            }
-            if (shard_metadata(path) or {}).get(DATA) not in (
-                None,
-                _sha256(tensors),
-            ):  # None: an older shard
-                raise _unusable(path, "is corrupted (data: checksum)")
+            shard, header, tensors = _read_shard(folder, file)
+            shards.append(shard)
             for name in modalities:
-                shapes[name] = header[name]["shape"][1:], header[name]["dtype"]
-                moments[name] = _merge(
-                    moments.get(name), tensors[name].to(torch.float64, copy=True)
-                )
-            whole = hashlib.sha256(content).hexdigest()
-            shards.append(Shard(file, rows, len(content), hashlib.sha256(raw).hexdigest(), whole))
-        found.append(Stratum(list(modalities), shards))
+                entries[name] = header[name]
+                latents = tensors[name].to(torch.float64, copy=True)
+                moments[name] = _merge(moments.get(name), latents)
+        finished.append(Stratum(list(modalities), shards))
+
     fields = {}
     for name, fingerprint in fingerprints.items():
-        if name in shapes:
+        if name in entries:
             count, mean, squares = moments[name]
-            std = (squares / count).sqrt()
             fields[name] = Field(
-                list(shapes[name][0]),
-                shapes[name][1],
-                mean.tolist(),
-                std.tolist(),
-                dict(fingerprint),
+                shape=entries[name]["shape"][1:],
+                dtype=entries[name]["dtype"],
+                mean=mean.tolist(),
+                std=(squares / count).sqrt().tolist(),
+                fingerprint=dict(fingerprint),
             )
+
     manifest = {
         "format": FORMAT,
         "source": source,
         "source_sha256": source_sha256,
         "fields": {name: asdict(field) for name, field in fields.items()},
-        "strata": [asdict(stratum) for stratum in found],
+        "strata": [asdict(stratum) for stratum in finished],
     }
     with replacing(folder / MANIFEST) as partial:
         partial.write_text(json.dumps({"sha256": digest_json(manifest)} | manifest, indent=1))
     return LatentStore(folder)
 
 
-def _merge(moments: list | None, x: Tensor) -> list:
-    """Adds rows, which it uses up, to running (count, mean, sum of squared deviations): Chan's update, stable for any offset."""
-    count, mean = len(x), x.mean(0)
+def _read_shard(folder: Path, file: str) -> tuple[Shard, dict[str, Any], dict[str, Tensor]]:
+    """A shard as the manifest has it, its header, and its tensors.
+
+    It is read once, for statistics and checksums.
+
+    Raises:
+        ValueError: it is damaged; it is named.
+    """
+    path = folder / file
+    raw, header, size = read_header(path)
+    rows = header[LINE]["shape"][0]
+    content = bytearray(path.read_bytes())
+
+    tensors = {}
+    for name, (dtype, shape, begin) in layout(path, raw, header, size, rows).items():
+        count = rows * math.prod(shape)
+        flat = torch.frombuffer(content, dtype=dtype, count=count, offset=begin)
+        tensors[name] = flat.reshape(rows, *shape)
+
+    # An older shard has no checksum of its data.
+    checksum = (shard_metadata(path) or {}).get(DATA)
+    if checksum not in (None, digest_of_data(tensors)):
+        raise unusable_shard(path, "is corrupted (data: checksum)")
+
+    header_sha256 = hashlib.sha256(raw).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Shard(file, rows, len(content), header_sha256, sha256), header, tensors
+
+
+class _Moments(NamedTuple):
+    """Number of rows, their mean, and the sum of squared deviations from it, both with shape
+    (*shape,).
+    """
+
+    count: int
+    mean: Tensor
+    squares: Tensor
+
+
+def _merge(moments: _Moments | None, x: Tensor) -> _Moments:
+    """Adds rows, with shape (n, *shape), which it uses up: Chan's update, stable for any offset."""
+    count = len(x)
+    mean = x.mean(0)
     squares = x.sub_(mean).square_().sum(0)
     if moments is None:
-        return [count, mean, squares]
-    before, mean_before, squares_before = moments
-    total = before + count
-    delta = mean - mean_before
-    return [
+        return _Moments(count, mean, squares)
+
+    total = moments.count + count
+    delta = mean - moments.mean
+    return _Moments(
         total,
-        mean_before + delta * count / total,
-        squares_before + squares + delta.square() * before * count / total,
-    ]
+        moments.mean + delta * count / total,
+        moments.squares + squares + delta.square() * moments.count * count / total,
+    )

@@ -1,7 +1,8 @@
-"""Tables as spreadsheets, databases and scripts write them: between commas, semicolons, tabs or bars, with a header.
+"""Tables as spreadsheets, databases and scripts write them: between commas, semicolons, tabs or
+bars, with a header.
 
-The separator is what makes most columns of the header, nothing is guessed from the rows. Text is UTF-8, with a byte-order
-mark or without, or UTF-16 with one.
+The separator is what makes most columns of the header, nothing is guessed from the rows. Text is
+UTF-8, with a byte-order mark or without, or UTF-16 with one.
 """
 
 import csv
@@ -39,36 +40,39 @@ def read_table(
 ) -> Table:
     """Reads a table.
 
-    Names of columns are compared without regard to case and to the space around them. Cells may stand in double quotes,
-    except between bars. Empty lines count for nothing, and so do columns without a name.
+    Names of columns are compared without regard to case and to the space around them. Cells may
+    stand in double quotes, except between bars. Empty lines count for nothing, and so do columns
+    without a name.
 
     Args:
-        path: of the file.
-        needed: columns that must be there, each one name or several of which the first that is there is meant; rows have
-            them under the first.
-        header: names of the columns where the file has no line that tells them.
-        separator: between cells; told by the header if None. Where there is no header line, nothing stands in quotes but
-            between commas.
-        ragged: whether a row may end early; its other cells are empty then.
+        path: Path of the file.
+        needed: Columns that must be there, each one name or several of which the first that is
+            there is meant; rows have them under the first.
+        header: Names of the columns where the file has no line that gives them.
+        separator: Character between cells; if None, the one that the header shows. Where there is
+            no header line, nothing stands in quotes but between commas.
+        ragged: Whether a row may end early; its other cells are empty then.
 
     Raises:
         OSError: it is not there, or cannot be opened.
-        ValueError: not a table in UTF-8, a column is missing or there twice, or, later, a row has another number of cells;
-            one line that names it.
+        ValueError: not a table in UTF-8, a column is missing or there twice, or, later, a row has
+            another number of cells; one line that names it.
     """
-    wanted = [(names,) if isinstance(names, str) else names for names in needed]
+    required = [(names,) if isinstance(names, str) else names for names in needed]
     lines = _lines(path)
+
     if header is None:
         first = next((line for _, line in lines if line.strip()), "")
         if first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1:
             separator = first.strip()[len(MARK) :] or separator
             _, first = next(lines, (0, ""))
-        separator = separator or _separator(first, wanted)
+        separator = separator or _separator(first, required)
         columns = _cells(first, separator)
     else:
         separator = separator or ","
         columns = list(header)
-    names = _named(columns, wanted, path)
+
+    names = _named(columns, required, path)
     quoted = separator != "|" and (header is None or separator == ",")
     return Table(columns, _rows(path, lines, names, separator, quoted, ragged))
 
@@ -82,12 +86,16 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
-def _separator(first: str, wanted: Sequence[tuple[str, ...]]) -> str:
-    """What makes the header that has most of the columns that are needed; among equals most columns, then the order above."""
+def _separator(first: str, required: Sequence[tuple[str, ...]]) -> str:
+    """What makes the header that has most of the columns that are needed.
+
+    Among equals most columns, then the order above.
+    """
 
     def fitness(separator: str) -> tuple[int, int]:
         columns = {_plain(column) for column in _cells(first, separator)}
-        return sum(not columns.isdisjoint(map(_plain, names)) for names in wanted), len(columns)
+        matches = sum(not columns.isdisjoint(map(_plain, names)) for names in required)
+        return matches, len(columns)
 
     return max(SEPARATORS, key=fitness)
 
@@ -107,28 +115,30 @@ def _plain(column: str) -> str:
     return column.strip().casefold()
 
 
-def _named(columns: Sequence[str], wanted: Sequence[tuple[str, ...]], path: Path) -> list[str]:
-    """The names under which rows have the columns: those that are needed as they were asked for, the others as they are."""
+def _named(columns: Sequence[str], required: Sequence[tuple[str, ...]], path: Path) -> list[str]:
+    """The names under which rows have the columns: those that are needed as they were asked for,
+    the others as they are.
+    """
     named = list(columns)
     places: dict[str, list[int]] = {}
     for place, column in enumerate(columns):
         if column:
             places.setdefault(_plain(column), []).append(place)
 
-    for names in wanted:
+    for names in required:
         name = next((name for name in names if _plain(name) in places), None)
         if name is None:
-            asked = ", ".join(map(_any_of, wanted))
-            found = ", ".join(filter(None, columns)) or "none"
+            needed = ", ".join(map(_any_of, required))
+            present = ", ".join(filter(None, columns)) or "none"
             raise ValueError(
-                f"{path}: needs the columns {asked}; found {found}, not {_any_of(names)}"
+                f"{path}: needs the columns {needed}; found {present}, not {_any_of(names)}"
             )
         named[places[_plain(name)][0]] = names[0]
 
-    for column, of_it in places.items():
-        if len(of_it) > 1:
+    for column, same in places.items():
+        if len(same) > 1:
             raise ValueError(
-                f"{path}: {len(of_it)} columns are called '{column}'; rename or remove all but one"
+                f"{path}: {len(same)} columns are called '{column}'; rename or remove all but one"
             )
     return named
 
@@ -141,6 +151,12 @@ def _rows(
     quoted: bool,
     ragged: bool,
 ) -> Iterator[Row]:
+    """The rows of a table, without those that are empty.
+
+    Raises:
+        ValueError: a row has more or fewer cells than there are columns, or is no row; its line is
+        named.
+    """
     number = 0
     of_row: list[str] = []  # its lines
 
@@ -163,12 +179,16 @@ def _rows(
             of_row.clear()
             if not any(cells):
                 continue
+
             while len(cells) > len(names) and not cells[-1]:  # separators at the line's end
                 cells.pop()
-            if len(cells) > len(names) or (len(cells) < len(names) and not ragged):
+            is_short = len(cells) < len(names)
+            if len(cells) > len(names) or (is_short and not ragged):
                 raise ValueError(
-                    f"{path}, line {number}: {len(cells)} cells where there are {len(names)} columns, {', '.join(names)}"
+                    f"{path}, line {number}: {len(cells)} cells where there are {len(names)} "
+                    f"columns, {', '.join(names)}"
                 )
+
             filled = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
             filled.pop("", None)
             yield Row(number, filled)
