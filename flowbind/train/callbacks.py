@@ -1,4 +1,6 @@
-"""What happens around a training step: at the first, its progress, and what is written after the last."""
+"""What happens around a training step: at the first, its progress, and what is written after the
+last.
+"""
 
 import math
 import time
@@ -17,18 +19,20 @@ NO_STEPS = (
     "over the steps of a run"
 )
 NO_VALIDATION = (
-    "fit: nothing is validated, for the training data have no epochs; give trainer.val_check_interval "
-    "in steps, and check_val_every_n_epoch: null"
+    "fit: nothing is validated, for the training data have no epochs; give "
+    "trainer.val_check_interval in steps, and check_val_every_n_epoch: null"
 )
 
 
 class Steps(ProgressBar):
-    """Progress of Lightning's loops, in place of its own bars: steps of all steps with the time left, and the losses."""
+    """Progress of Lightning's loops, in place of its own bars: steps of all steps with the time
+    left, and the losses.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.work: Progress | None = None
-        self.looked = 0.0  # when the losses were looked at, for which a GPU has to be waited for
+        self.looked = 0.0  # when the losses were looked at
 
     def disable(self) -> None:
         """Nothing: only the first process shows anything."""
@@ -40,6 +44,8 @@ class Steps(ProgressBar):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if self.work is None or trainer.global_step == self.work.total:
             return  # the last step is shown when all that follows it is done
+
+        # A GPU has to be waited for when the losses are looked at, so that is done now and then.
         now = time.monotonic()
         detail = None
         if now - self.looked >= LOOK_INTERVAL:
@@ -100,16 +106,24 @@ class Steps(ProgressBar):
 
 
 def never_validates(trainer: Trainer) -> bool:
-    """Whether there is something to validate on, and validation would wait for the end of an epoch that has none."""
+    """Whether there is something to validate on, and validation would wait for the end of an epoch
+    that has none.
+    """
     waits = math.isinf(trainer.val_check_batch) or trainer.check_val_every_n_epoch not in (None, 1)
+    if not waits or not trainer.enable_validation:
+        return False
+
     data = trainer.datamodule
-    return waits and trainer.enable_validation and data is not None and data.val_dataloader() != []
+    return data is not None and data.val_dataloader() != []
 
 
 def losses(trainer: Trainer) -> str:
     """The losses that were logged last, of those that are to be shown."""
-    shown = {name: value for name, value in trainer.progress_bar_metrics.items() if "loss" in name}
-    return ", ".join(f"{name} {float(value):.4f}" for name, value in shown.items())
+    parts = []
+    for name, value in trainer.progress_bar_metrics.items():
+        if "loss" in name:
+            parts.append(f"{name} {float(value):.4f}")
+    return ", ".join(parts)
 
 
 def _batches(numbers: Sequence[int | float]) -> int | None:
@@ -119,7 +133,9 @@ def _batches(numbers: Sequence[int | float]) -> int | None:
 
 
 class Begin(Callback):
-    """Calls a function on the first process when the first step is about to be made: nothing before it has failed."""
+    """Calls a function on the first process when the first step is about to be made: nothing before
+    it has failed.
+    """
 
     def __init__(self, begin: Callable[[], None]) -> None:
         self.begin = begin
@@ -131,14 +147,17 @@ class Begin(Callback):
                 say(NO_VALIDATION)
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        # What curves are counted by; Lightning counts a step twice where a run goes on from its end.
+        # What curves are counted by; Lightning counts a step twice where a run goes on from its
+        # end.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
 class Export(Checkpoint):
-    """Writes what was trained when all steps are made, after the last checkpoint: that is there in any case.
+    """Writes what was trained when all steps are made, after the last checkpoint: that is there in
+    any case.
 
-    Lightning calls the callbacks of this kind last, in the order in which they were given: a module's after a trainer's.
+    Lightning calls the callbacks of this kind last, in the order in which they were given: a
+    module's after a trainer's.
     """
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -153,6 +172,10 @@ class Export(Checkpoint):
 
 
 def is_trained(trainer: Trainer) -> bool:
-    """Whether all steps of the recipe were made, however training ended; a smoke run (`fast_dev_run`) trains nothing."""
-    smoke = bool(trainer.fast_dev_run)
-    return not trainer.interrupted and not smoke and trainer.global_step == trainer.max_steps
+    """Whether all steps of the recipe were made, however training ended.
+
+    A smoke run (`fast_dev_run`) trains nothing.
+    """
+    if trainer.fast_dev_run or trainer.interrupted:
+        return False
+    return trainer.global_step == trainer.max_steps

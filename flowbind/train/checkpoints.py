@@ -1,9 +1,11 @@
 """Checkpoints that can be trusted: written beside and renamed, their manifest of hashes last.
 
-    checkpoints/step=500.ckpt     Lightning's checkpoint; a file, or a folder if the strategy makes one
+    checkpoints/step=500.ckpt     Lightning's checkpoint; a file, or a folder if the strategy makes
+                                  one
     checkpoints/step=500.json     written when that is whole: the size and SHA-256 of every file
 
-What has no manifest was never finished, and what disagrees with it is damaged: no run goes on from it.
+What has no manifest was never finished, and what disagrees with it is damaged: no run goes on from
+it.
 """
 
 import json
@@ -12,7 +14,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -53,13 +55,13 @@ def write_checkpoint(
     """Writes one checkpoint.
 
     Args:
-        save: writes it to a path; every process calls it.
-        folder: of checkpoints.
-        step: that it is of.
-        first: whether this process is the one that renames and writes the manifest.
+        save: Function that writes it to a path; every process calls it.
+        folder: Folder of checkpoints.
+        step: Number of steps that were made.
+        first: Whether this process is the one that renames and writes the manifest.
 
     Returns:
-        Where it is.
+        Path of the checkpoint.
 
     Raises:
         OSError: it cannot be written; what was begun is gone, and older ones stay.
@@ -83,23 +85,25 @@ def write_checkpoint(
         _remove(manifest_of(path))
         _remove(path)
         commit(partial, path)
-        with replacing(manifest_of(path)) as written:
-            written.write_text(json.dumps({"step": step, "files": _contents(path)}, indent=1))
+        manifest = {"step": step, "files": _contents(path)}
+        with replacing(manifest_of(path)) as partial_manifest:
+            partial_manifest.write_text(json.dumps(manifest, indent=1))
     return path
 
 
 def fault(path: Path) -> str | None:
     """What is wrong with a checkpoint, compared byte for byte with its manifest; or None."""
     try:
-        wanted = json.loads(manifest_of(path).read_text())["files"]
-        found = _contents(path)
+        written_files = json.loads(manifest_of(path).read_text())["files"]
+        files = _contents(path)
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its manifest cannot be read ({type(error).__name__})"
-    if not isinstance(wanted, dict) or not found:
+
+    if not isinstance(written_files, dict) or not files:
         return "it is missing"
-    for name in sorted({*wanted, *found}):
-        if wanted.get(name) != found.get(name):
-            return f"{name} is not what was written" if name in found else f"{name} is missing"
+    for name in sorted({*written_files, *files}):
+        if written_files.get(name) != files.get(name):
+            return f"{name} is not what was written" if name in files else f"{name} is missing"
     return None
 
 
@@ -109,21 +113,21 @@ def has_manifest(path: Path) -> bool:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a folder; None if there never was one.
+    """The newest intact checkpoint of a folder; None if there never was one.
 
     Damaged ones that are newer are named and passed over.
 
     Raises:
-        ValueError: there are checkpoints, and none is whole; all are named.
+        ValueError: there are checkpoints, and none is intact; all are named.
     """
     damaged = []
     for path in written(folder):
         reason = fault(path)
         if reason is None:
-            for other, its in damaged:
+            for other, fault_of_other in damaged:
                 say(
-                    f"{other}: this checkpoint is damaged ({its}); {path.name}, which is whole, is "
-                    "taken instead"
+                    f"{other}: this checkpoint is damaged ({fault_of_other}); {path.name}, which "
+                    "is whole, is taken instead"
                 )
             return path
         damaged.append((path, reason))
@@ -165,17 +169,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     reader = distributed.FileSystemReader(path)
     entries = reader.read_metadata().state_dict_metadata
-    weights = {  # by the names that Lightning's strategies give them
-        name: torch.empty(entry.size, dtype=entry.properties.dtype)
-        for name, entry in entries.items()
-        if name.startswith(("state_dict.", "model."))
-    }
+    weights = {}
+    for name, entry in entries.items():
+        # Lightning's strategies give them one of these prefixes.
+        if name.startswith(("state_dict.", "model.")):
+            weights[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*assuming the intent is to load in a single process.*")
         distributed.load(weights, storage_reader=reader, no_dist=True)
-    return _open(path) | {
-        "state_dict": {name.partition(".")[2]: tensor for name, tensor in weights.items()}
-    }
+
+    state = {name.partition(".")[2]: tensor for name, tensor in weights.items()}
+    return _open(path) | {"state_dict": state}
 
 
 def check_checkpoint(path: Path) -> None:
@@ -189,6 +194,7 @@ def check_checkpoint(path: Path) -> None:
         raise FileNotFoundError(
             f"{path}: no such checkpoint; run `flowbind fit` with this recipe, or give --ckpt_path"
         )
+
     if has_manifest(path):
         reason = fault(path)
     else:
@@ -196,6 +202,7 @@ def check_checkpoint(path: Path) -> None:
             reason = None if "global_step" in _open(path) else "it cannot be read"
         except Exception:  # whatever the reader of archives and pickles says
             reason = "it cannot be read"
+
     if reason:
         raise ValueError(
             f"{path}: not a checkpoint, or a damaged one ({reason}); give one that `flowbind fit` "
@@ -204,31 +211,38 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _open(path: Path) -> dict[str, Any]:
-    """A checkpoint without its weights' numbers; if it is spread over files, what is beside them."""
+    """A checkpoint without its weights' numbers.
+
+    If it is spread over files, what is beside them.
+    """
     file = path / META if path.is_dir() else path
     return torch.load(file, map_location="meta", weights_only=True, mmap=True)
 
 
 def written(folder: Path) -> list[Path]:
     """The checkpoints that have a manifest, the newest first."""
-    found = ((path.stem.removeprefix("step="), path) for path in folder.glob("step=*.json"))
-    steps = sorted((int(step), path) for step, path in found if step.isdigit())
-    return [path.with_suffix(".ckpt") for _, path in reversed(steps)]
+    manifests = []
+    for path in folder.glob("step=*.json"):
+        step = path.stem.removeprefix("step=")
+        if step.isdigit():
+            manifests.append((int(step), path))
+    return [path.with_suffix(".ckpt") for _, path in sorted(manifests, reverse=True)]
 
 
 class Checkpoints(Checkpoint):
-    """Saves every so many steps, on a signal, before numerical trouble ends the run, and at the end.
+    """Saves every so many steps, on a signal, before numerical trouble ends the run, and at the
+    end.
 
     Args:
-        folder: that receives the checkpoints.
-        every: steps between two of them.
-        minutes: between two of them, by the first process's clock; instead of `every`, for steps
-            that are much shorter than saving is (docs/scale.md).
-        keep: how many stay, at least; an older one goes only when a newer one has been read back
-            and found whole.
+        folder: Folder that receives the checkpoints.
+        every: Steps between two of them.
+        minutes: Minutes between two of them, by the first process's clock; instead of `every`, for
+            steps that are much shorter than saving is (docs/scale.md).
+        keep: Number of checkpoints, at least, that stay; an older one goes only when a newer one
+            has been read back and is intact.
 
     Attributes:
-        signal: the number of the signal that stopped the run, or 0.
+        signal: Number of the signal that stopped the run, or 0.
     """
 
     def __init__(
@@ -239,40 +253,42 @@ class Checkpoints(Checkpoint):
                 raise ValueError(f"checkpoints.{name} must be at least 1, not {value}")
         if minutes is not None and not minutes > 0:
             raise ValueError(f"checkpoints.minutes must be positive, not {minutes}")
-        self.folder, self.every, self.minutes, self.keep = folder, every, minutes, keep
-        self.signal = self.asked = 0
+
+        self.folder = folder
+        self.every = every
+        self.minutes = minutes
+        self.keep = keep
+        self.signal = 0
+        self.asked = 0  # number of the signal that this process received
 
     def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
             raise ValueError(
-                "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so that none "
-                "can be read back and trusted; leave it out"
+                "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so "
+                "that none can be read back and trusted; leave it out"
             )
-        if (
-            type(trainer.strategy.checkpoint_io) is TorchCheckpointIO
-        ):  # and not one that the recipe chose
+        # One that the recipe chose stays.
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = DirectIO()
 
     def on_load_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint["callbacks"].pop(
-            "Timer", None
-        )  # `trainer.max_time` is for each start: else none would get further
-        drop_unfinished(
-            checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"],
-            trainer.accumulate_grad_batches,
-        )
+        # `trainer.max_time` is for each start: else none would get further.
+        checkpoint["callbacks"].pop("Timer", None)
+
+        progress = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]
+        drop_unfinished(progress, trainer.accumulate_grad_batches)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        begun_here = (
-            trainer.ckpt_path and Path(trainer.ckpt_path).parent.resolve() == self.folder.resolve()
-        )
+        origin = trainer.ckpt_path
+        begun_here = origin and Path(origin).parent.resolve() == self.folder.resolve()
         self.saved = trainer.global_step if begun_here else None
-        self.heartbeat, self.last = Heartbeat(), time.monotonic()
-        if (
-            threading.current_thread() is threading.main_thread()
-        ):  # no other may, and none is then heard
+        self.heartbeat = Heartbeat()
+        self.last = time.monotonic()
+
+        # No other thread may, and no signal is heard there.
+        if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -281,22 +297,23 @@ class Checkpoints(Checkpoint):
         self.asked = number
 
     def _by_clock(self, trainer: Trainer) -> bool:
-        if (
-            self.minutes is None
-            or not trainer.is_global_zero
-            or time.monotonic() - self.last < 60 * self.minutes
-        ):
+        """Whether so many minutes have passed, on the first process."""
+        if self.minutes is None or not trainer.is_global_zero:
             return False
+        if time.monotonic() - self.last < 60 * self.minutes:
+            return False
+
         self.last = time.monotonic()
         return True
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
-        heard = self.heartbeat.beat(self.asked or SAVE * self._by_clock(trainer))
-        self.signal, step = heard if heard > SAVE else 0, trainer.global_step
-        due = heard or (
-            self.minutes is None and step % self.every == 0 and step < trainer.max_steps
-        )
-        if due and step != self.saved:
+        word = self.asked or SAVE * self._by_clock(trainer)
+        heard = self.heartbeat.beat(word)
+        self.signal = heard if heard > SAVE else 0
+
+        step = trainer.global_step
+        by_count = self.minutes is None and step % self.every == 0 and step < trainer.max_steps
+        if (heard or by_count) and step != self.saved:
             self.save(trainer)
         if self.signal:
             raise KeyboardInterrupt  # how Lightning ends early
@@ -319,7 +336,8 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer) -> None:
         """Saves the state after the last step, on every process; then the oldest go."""
-        first, self.saved = trainer.is_global_zero, trainer.global_step
+        first = trainer.is_global_zero
+        self.saved = trainer.global_step
         path = self.folder / f"step={self.saved}.ckpt"
         self._together(trainer, lambda: first and check_space(path, bytes_of(trainer)))
 
@@ -332,6 +350,7 @@ class Checkpoints(Checkpoint):
 
         self._together(trainer, lambda: write_checkpoint(write, self.folder, self.saved, first))
         self._together(trainer, lambda: first and read_back(path))
+
         if first:
             for old in written(self.folder)[self.keep :]:
                 _remove(manifest_of(old))
@@ -339,12 +358,14 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier()
 
     def _together(self, trainer: Trainer, work: Callable[[], object]) -> None:
-        """Does what may fail on the first process alone: it says why, and none waits for it in vain."""
+        """Does what may fail on the first process alone: it says why, and none waits for it in
+        vain.
+        """
         error = None
         try:
             work()
-        except OSError as failed:
-            error = failed
+        except OSError as own_error:
+            error = own_error
         if trainer.strategy.broadcast(error is not None):
             raise error or SystemExit(0)
 
@@ -365,23 +386,22 @@ def read_back(path: Path) -> None:
 
 def bytes_of(trainer: Trainer) -> int:
     """Bytes of a checkpoint, at least: of weights, buffers and the optimiser's state."""
-    module, tensors = trainer.lightning_module, {}
-    for number, state in enumerate(optimizer.state for optimizer in trainer.optimizers):
-        for parameter, moments in state.items():
-            tensors |= {
-                (number, parameter, name): value
-                for name, value in moments.items()
-                if torch.is_tensor(value)
-            }
-    return size_of({**dict(module.named_parameters()), **dict(module.named_buffers()), **tensors})
+    module = trainer.lightning_module
+    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
+    for number, optimizer in enumerate(trainer.optimizers):
+        for parameter, moments in optimizer.state.items():
+            for name, value in moments.items():
+                if torch.is_tensor(value):
+                    tensors[number, parameter, name] = value
+    return size_of(tensors)
 
 
 def drop_unfinished(progress: dict[str, Any], accumulate: int) -> None:
     """Counts the batches of an unfinished step as not taken: their gradients are in no checkpoint.
 
     Args:
-        progress: of batches, as Lightning saves it; changed in place.
-        accumulate: batches of a step.
+        progress: Progress of batches, as Lightning saves it; changed in place.
+        accumulate: Batches of a step.
     """
     extra = 0 if progress["is_last_batch"] else progress["current"]["ready"] % accumulate
     for counts in (progress["total"], progress["current"]):
@@ -396,17 +416,12 @@ def manifest_of(path: Path) -> Path:
 
 def _contents(path: Path) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of every file of a checkpoint, by its path beside the checkpoint."""
-    return {
-        file.relative_to(path.parent).as_posix(): {
-            "bytes": file.stat().st_size,
-            "sha256": digest_now(file),
-        }
-        for file in _files(path)
-    }
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in sorted([path, *path.rglob("*")]) if file.is_file())
+    contents = {}
+    for file in sorted([path, *path.rglob("*")]):
+        if file.is_file():
+            name = file.relative_to(path.parent).as_posix()
+            contents[name] = {"bytes": file.stat().st_size, "sha256": digest_now(file)}
+    return contents
 
 
 def _remove(path: Path) -> None:

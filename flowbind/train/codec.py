@@ -1,8 +1,8 @@
 """Training a codec: encode, disturb, decode, compare, and export the weights as safetensors.
 
-As in a model's training, every number that is drawn is a function of the seed, the step and the row of the global batch,
-and every statistic is that of the global batch: a run that was killed goes on to the same bits, and several processes learn
-what one does.
+As in a model's training, every number that is drawn is a function of the seed, the step and the row
+of the global batch, and every statistic is that of the global batch: a run that was killed goes on
+to the same bits, and several processes learn what one does.
 """
 
 from abc import abstractmethod
@@ -28,12 +28,20 @@ from flowbind.train.callbacks import Export
 from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
 from flowbind.train.replicas import Agreement
+from flowbind.train.sharding import with_prefix
 
-TRAINING, VALIDATION = 0, 1  # which draws
-NOISE, ENCODING, RECONSTRUCTION = 1, 2, 3  # purposes of draws
+# Which draws.
+TRAINING = 0
+VALIDATION = 1
+
+# Purposes of draws.
+NOISE = 1
+ENCODING = 2
+RECONSTRUCTION = 3
+
 WARMUP = 0.05  # share of the steps over which the rate rises
-# Of AdamW. Small codecs learn sooner than with the usual 0.9: after 248 steps of the text codec, two seeds, the loss on `val`
-# was .472 and .448, with 0.9 .543 and with 0.95 .759 and .718.
+# Of AdamW. Small codecs learn sooner than with the usual 0.9: after 248 steps of the text codec,
+# two seeds, the loss on `val` was .472 and .448, with 0.9 .543 and with 0.95 .759 and .718.
 BETAS = 0.85, 0.999
 
 
@@ -41,19 +49,21 @@ class CodecTraining(Watched):
     """Trains a codec's network. A subclass says how a reconstruction is judged.
 
     Args:
-        codec: the codec whose network is trained from fresh weights.
-        export: file that receives the trained weights (float16 safetensors) when fitting ends.
-        learning_rate: highest rate of AdamW, reached after 5% of the steps, then a cosine down to 0.
-        weight_decay: of AdamW.
-        noise: standard deviation of the noise added to a latent before it is decoded, as a share of each feature's
-            own spread; it makes the decoder forgive small errors of a flow.
-        semantic: weight of a linear classifier's cross-entropy on the latent, for manifests with labels. It spreads the
-            latents by meaning, as the contrastive training of large codecs does; 0 trains by reconstruction alone.
-        seed: of the noise and of all else that is drawn; with the step it decides every draw.
+        codec: Codec whose network is trained from fresh weights.
+        export: File that receives the trained weights (float16 safetensors) when fitting ends.
+        learning_rate: Highest rate of AdamW, reached after 5% of the steps, then a cosine down to
+            0.
+        weight_decay: Weight decay of AdamW.
+        noise: Standard deviation of the noise added to a latent before it is decoded, as a share of
+            each feature's own spread; it makes the decoder forgive small errors of a flow.
+        semantic: Weight of a linear classifier's cross-entropy on the latent, for manifests with
+            labels. It spreads the latents by meaning, as the contrastive training of large codecs
+            does; 0 trains by reconstruction alone.
+        seed: Seed of the noise and of all else that is drawn; with the step it decides every draw.
 
     Attributes:
-        promised_on: samples, at most, on which it is measured what the codec promises (`Codec.promise`); 0 for none, where
-            decoding is long work.
+        promised_on: Samples, at most, on which it is measured what the codec promises
+            (`Codec.promise`); 0 for none, where decoding is long work.
     """
 
     decides_nothing: ClassVar = ("export",)  # of the weights
@@ -85,17 +95,21 @@ class CodecTraining(Watched):
         """How far what n latents decode to is from their samples.
 
         Args:
-            latents: with shape (n, *shape).
-            inputs: as the codec's `training_inputs` gives them, each with shape (n, *).
-            streams: a random stream for each sample, with shape (n,), as `flowbind.draws` takes them: all that is random
-                here is drawn from these.
+            latents: Latents, with shape (n, *shape).
+            inputs: Inputs as the codec's `training_inputs` gives them, each with shape (n, *).
+            streams: Random stream of each sample, with shape (n,), as `flowbind.draws` takes them:
+                all that is random here is drawn from these.
 
         Returns:
-            The errors whose mean is the loss, with any shape: one for each sample, or for each of its parts.
+            Errors whose mean is the loss, with any shape: one for each sample, or for each of its
+            parts.
         """
 
     def encode(self, *inputs: Tensor, streams: Tensor) -> Tensor:
-        """The latents of n samples in training, with shape (n, *shape); arguments as for `reconstruction`."""
+        """The latents of n samples in training, with shape (n, *shape).
+
+        Arguments as for `reconstruction`.
+        """
         return self.net.encode(inputs[0])
 
     def build(self) -> nn.Module:
@@ -104,7 +118,9 @@ class CodecTraining(Watched):
 
     @property
     def least_batch(self) -> int:
-        """The fewest samples of a batch: statistics are taken over it, by the noise and by many a network."""
+        """The fewest samples of a batch: statistics are taken over it, by the noise and by many a
+        network.
+        """
         return 2
 
     def configure_model(self) -> None:
@@ -114,27 +130,33 @@ class CodecTraining(Watched):
         self.net = share_statistics(self.build())
         if self.semantic:
             features = torch.Size(self.codec.shape).numel()
-            classes = self.trainer.datamodule.classes
-            self.classifiers.update(
-                {factor: nn.Linear(features, len(values)) for factor, values in classes.items()}
-            )
+            for factor, values in self.trainer.datamodule.classes.items():
+                self.classifiers[factor] = nn.Linear(features, len(values))
 
     def errors(self, batch: RawBatch, noise: float, *position: int) -> dict[str, Tensor]:
-        """The errors of a batch: of the reconstruction, and of each factor's classifier on the samples that have a label.
+        """The errors of a batch: of the reconstruction, and of each factor's classifier on the
+        samples that have a label.
 
         Args:
-            batch: a global batch, or one rank's part of it.
-            noise: on the latents, as a share of their spread.
-            position: with the seed and the batch's step it is the key of what is drawn.
+            batch: Global batch, or one rank's part of it.
+            noise: Noise on the latents, as a share of their spread.
+            position: Key, with the seed and the batch's step, of what is drawn.
+
+        Returns:
+            Errors by name: of the reconstruction as `reconstruction` gives them, of a factor with
+            shape (labelled samples,).
         """
         streams = draws.streams(draws.key(self.seed, *position, batch.step), batch.rows)
         latents = self.encode(*batch.inputs, streams=draws.fork(streams, ENCODING))
+
         if noise:
             drawn = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
             latents = latents + noise * spread(latents.detach()) * drawn.to(latents.dtype)
 
-        own = draws.fork(streams, RECONSTRUCTION)
-        errors = {"reconstruction": self.reconstruction(latents, *batch.inputs, streams=own)}
+        own_streams = draws.fork(streams, RECONSTRUCTION)
+        reconstruction = self.reconstruction(latents, *batch.inputs, streams=own_streams)
+
+        errors = {"reconstruction": reconstruction}
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
             known = batch.labels[:, column] >= 0
             logits = classifier(latents.flatten(1))[known]
@@ -144,9 +166,8 @@ class CodecTraining(Watched):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The loss: that of the reconstruction, and those of the classifiers by their weight."""
-        return losses["reconstruction"] + self.semantic * sum(
-            losses[factor] for factor in self.classifiers
-        )
+        meaning = sum(losses[factor] for factor in self.classifiers)
+        return losses["reconstruction"] + self.semantic * meaning
 
     @property
     def statistics(self) -> list[Tensor]:
@@ -157,16 +178,16 @@ class CodecTraining(Watched):
         self.before = [buffer.clone() for buffer in self.statistics]
 
     def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
+        # What is not finite would stay so.
         for buffer, before in zip(self.statistics, self.before, strict=True):
-            buffer.copy_(
-                torch.where(buffer.isfinite(), buffer, before)
-            )  # what is not finite would stay so
+            buffer.copy_(torch.where(buffer.isfinite(), buffer, before))
         super().on_train_batch_end(outputs, batch, index)
 
     def training_step(self, batch: RawBatch, index: int) -> Tensor:
         losses = means(self.errors(batch, self.noise, TRAINING))
         loss = self.weigh(losses)
         self.watch(loss, batch.step)
+
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             values = torch.stack([loss.detach() for loss in losses.values()])
@@ -175,23 +196,20 @@ class CodecTraining(Watched):
 
     def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
         """Logs the losses of the global batch, or of all samples, and their weighted sum."""
+        # Lightning keeps those of `val` over an epoch, and asks for it, though all ranks have the
+        # same.
+        sync = part == "val"
         losses = dict(zip(names, values.unbind(), strict=True))
-        everywhere = (
-            part == "val"
-        )  # what Lightning keeps over an epoch, though it is the same on all ranks
-        self.log_dict(
-            {f"{part}/{name}": value for name, value in losses.items()}, sync_dist=everywhere
-        )
-        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=everywhere)
+        self.log_dict({f"{part}/{name}": x for name, x in losses.items()}, sync_dist=sync)
+        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=sync)
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps
         batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
         self.eval()  # in which no sample's error hangs on others
-        errors_of = self.errors(batch, 0.0, TRAINING)
 
         trouble = []
-        for name, errors in errors_of.items():
+        for name, errors in self.errors(batch, 0.0, TRAINING).items():
             bad = ~errors.isfinite().cpu()
             if bad.any() and errors.shape[:1] == batch.rows.shape:
                 lines = steps.lines(step)[bad.reshape(len(bad), -1).any(1)]
@@ -207,11 +225,11 @@ class CodecTraining(Watched):
     def validation_step(self, batch: RawBatch, index: int) -> None:
         if not len(batch.rows):  # the other ranks have the last samples
             return
+
         for name, errors in self.errors(batch, 0.0, VALIDATION).items():
             count = torch.tensor(errors.numel(), dtype=torch.float64, device=self.device)
-            self.totals[name] = self.totals.get(name, 0) + torch.stack(
-                [errors.sum(dtype=torch.float64), count]
-            )
+            total = torch.stack([errors.sum(dtype=torch.float64), count])
+            self.totals[name] = self.totals.get(name, 0) + total
 
     def on_validation_epoch_end(self) -> None:
         names = ["reconstruction", *self.classifiers]
@@ -226,10 +244,13 @@ class CodecTraining(Watched):
         return rate_at(step, steps, self.learning_rate, round(WARMUP * steps), "cosine")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        learning = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        decay = self.weight_decay
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.AdamW(
-            learning, lr=self.rate_at(0), betas=BETAS, weight_decay=decay, fused=True
+            trained,
+            lr=self.rate_at(0),
+            betas=BETAS,
+            weight_decay=self.weight_decay,
+            fused=True,
         )
 
     def on_train_epoch_start(self) -> None:
@@ -256,17 +277,18 @@ class CodecTraining(Watched):
             say(f"wrote {self.export}")
 
     def _promise(self, path: Path) -> None:
-        """Measures the round trip on samples to validate on, as whoever uses these weights will make it."""
+        """Measures the round trip on samples to validate on, as whoever uses these weights will
+        make it.
+        """
         data = getattr(self.trainer, "datamodule", None)
-        if (
-            self.promised_on
-            and isinstance(data, RawDataModule)
-            and isinstance(self.codec, NeuralCodec)
-        ):
-            codec = type(self.codec)(**self.codec.arguments() | {"weights": str(path)}).to(
-                self.device
-            )
-            write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
+        if not self.promised_on:
+            return
+        if not isinstance(data, RawDataModule) or not isinstance(self.codec, NeuralCodec):
+            return
+
+        arguments = self.codec.arguments() | {"weights": str(path)}
+        codec = type(self.codec)(**arguments).to(self.device)
+        write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
 
     def check_export(self, run_folder: Path) -> None:
         """Refuses, before the first step, a place where the weights could not be written."""
@@ -276,26 +298,23 @@ class CodecTraining(Watched):
         """Writes the weights that a checkpoint holds.
 
         Args:
-            checkpoint: with `state_dict`, as `read_checkpoint` gives it.
-            path: of the file.
+            checkpoint: Checkpoint with `state_dict`, as `read_checkpoint` gives it.
+            path: Path of the file.
 
         Raises:
             ValueError: the checkpoint is of another network, or the place is a folder.
         """
         check_place(path)
-        own = "net."
-        state = {
-            k.removeprefix(own): t for k, t in checkpoint["state_dict"].items() if k.startswith(own)
-        }
+        state = with_prefix(checkpoint["state_dict"], "net.")
         self.net = self.build()
         try:
             unknown = self.net.load_state_dict(state, strict=self.strict_loading).unexpected_keys
         except RuntimeError as error:
             raise ValueError(f"the checkpoint is of another codec ({last_line(error)})") from None
         if unknown or not state:
-            raise ValueError(
-                f"the checkpoint is of another codec (it holds {', '.join(unknown[:3]) or 'no network'})"
-            )
+            content = ", ".join(unknown[:3]) or "no network"
+            raise ValueError(f"the checkpoint is of another codec (it holds {content})")
+
         promise_file(path).unlink(missing_ok=True)
         self.write_weights(path)
 
@@ -306,7 +325,7 @@ class CodecTraining(Watched):
 
 def export_weights(net: nn.Module, path: Path) -> None:
     """Writes a network's weights as float16 safetensors, beside and then renamed."""
-    state = net.state_dict()
-    save_tensors(
-        {name: x.half() if x.is_floating_point() else x for name, x in state.items()}, path
-    )
+    weights = {}
+    for name, tensor in net.state_dict().items():
+        weights[name] = tensor.half() if tensor.is_floating_point() else tensor
+    save_tensors(weights, path)

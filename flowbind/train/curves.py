@@ -17,7 +17,8 @@ class Curves(CSVLogger):
 
     def begin(self, number: int) -> None:
         """Begins to write, into `version_NUMBER`."""
-        self._version, self.begun = number, True
+        self._version = number
+        self.begun = True
 
     @property
     @rank_zero_experiment
@@ -35,5 +36,6 @@ class Curves(CSVLogger):
 
     def finalize(self, status: str) -> None:
         # After a failure its own line is the one to show, and not that the same disk is still full.
-        with suppress(OSError) if status == "failed" else naming(Path(self.root_dir)):
+        failed = status == "failed"
+        with suppress(OSError) if failed else naming(Path(self.root_dir)):
             super().finalize(status)

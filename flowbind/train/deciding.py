@@ -1,6 +1,6 @@
 """What decides the weights that a recipe trains: a run of equal settings is the same run."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pydoc import locate
 from typing import Any
 
@@ -49,19 +49,19 @@ def settings_of(
     or a data module names in `decides_nothing`.
 
     Args:
-        recipe: resolved, as JSON.
-        module: made from it.
-        data: made from it; its `inputs` are the files.
+        recipe: Resolved recipe, as JSON.
+        module: Module made from it.
+        data: Data module made from it; its `inputs` are the files.
     """
     trainer = {key: recipe["trainer"].get(key) for key in TRAINER}
     if trainer["gradient_clip_val"] is None:
         trainer["gradient_clip_algorithm"] = None  # of nothing
     elif trainer["gradient_clip_algorithm"] is None:
         trainer["gradient_clip_algorithm"] = "norm"  # which it is by default
+
     trainer["limit_train_batches"] = _limit(recipe["trainer"])
-    trainer["callbacks"] = [
-        entry for entry in _listed(recipe["trainer"].get("callbacks")) if _decides(entry)
-    ]
+    callbacks = _as_list(recipe["trainer"].get("callbacks"))
+    trainer["callbacks"] = [callback for callback in callbacks if _decides(callback)]
 
     files: dict[str, str] = {}
     for path in data.inputs(module):
@@ -71,30 +71,38 @@ def settings_of(
         files[name] = digest(path)
 
     # A method's training has a section of its own; that of a codec is in the model's.
-    training = {
-        key: value for key, value in (recipe.get("training") or {}).items() if key not in NOTHING
-    }
-    return {
+    training = _without(NOTHING, recipe.get("training") or {})
+    sections = {
         "seed_everything": recipe["seed_everything"],
         "model": _deciding(recipe["model"], module),
-        **({"training": training} if training else {}),
+        "training": training,
         "data": _deciding(recipe["data"], data),
         "trainer": trainer,
         "files": files,
     }
+    if not training:
+        del sections["training"]
+    return sections
 
 
 def _limit(trainer: Mapping[str, Any]) -> int | None:
-    """`limit_train_batches` where it cuts a step short: gradients are not gathered over epochs' ends."""
-    limit, accumulate = (
-        trainer.get("limit_train_batches"),
-        trainer.get("accumulate_grad_batches") or 1,
-    )
+    """`limit_train_batches` where it cuts a step short: gradients are not gathered over epochs'
+    ends.
+    """
+    limit = trainer.get("limit_train_batches")
+    accumulate = trainer.get("accumulate_grad_batches") or 1
     return limit if isinstance(limit, int) and limit % accumulate else None
 
 
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value] if value else []
+def _as_list(value: Any) -> list[Any]:
+    """A list as it is, a single value as a list, nothing as an empty one."""
+    if isinstance(value, list):
+        return value
+    return [value] if value else []
+
+
+def _without(keys: Collection[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in keys}
 
 
 def _decides(callback: Mapping[str, Any]) -> bool:
@@ -104,7 +112,5 @@ def _decides(callback: Mapping[str, Any]) -> bool:
 def _deciding(described: Mapping[str, Any], instance: Any) -> dict[str, Any]:
     """A class and its arguments without those that decide nothing."""
     nothing = getattr(type(instance), "decides_nothing", ())
-    arguments = {
-        key: value for key, value in described.get("init_args", {}).items() if key not in nothing
-    }
+    arguments = _without(nothing, described.get("init_args", {}))
     return {"class_path": described["class_path"], "init_args": arguments}

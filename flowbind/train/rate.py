@@ -1,11 +1,13 @@
-"""The learning rate: a pure function of the step and the recipe, with no state that a checkpoint could bring back.
+"""The learning rate: a pure function of the step and the recipe, with no state that a checkpoint
+could bring back.
 
     step < warmup    peak * (step + 1) / warmup
     constant         peak
     cosine           peak * (1 + cos(pi * (step - warmup) / (steps - warmup))) / 2
 
-A run that goes on takes the rate that its recipe has at that step, whatever the run before it had there: a straight run
-of the recipe has the same. So a rate, a decay or a number of steps that is changed on the way holds from the next step on.
+A run that goes on takes the rate that its recipe has at that step, whatever the run before it had
+there: a straight run of the recipe has the same. So a rate, a decay or a number of steps that is
+changed on the way holds from the next step on.
 """
 
 import math
@@ -23,17 +25,19 @@ def rate_at(step: int, steps: int, peak: float, warmup: int, decay: Decay) -> fl
     """The learning rate of one step.
 
     Args:
-        step: how many steps were made before it.
-        steps: of the whole run.
-        peak: the highest rate, reached after `warmup` steps that rise linearly.
-        warmup: number of those.
-        decay: what follows: `constant`, or `cosine` down to 0 after the last step.
+        step: Number of steps made before it.
+        steps: Steps of the whole run.
+        peak: Highest rate, reached after `warmup` steps that rise linearly.
+        warmup: Number of those.
+        decay: Rate after them: `constant`, or `cosine` down to 0 after the last step.
     """
     if step < warmup:
         return peak * (step + 1) / warmup
     if decay == "constant":
         return peak
-    return peak * (1 + math.cos(math.pi * min((step - warmup) / max(steps - warmup, 1), 1))) / 2
+
+    progress = min((step - warmup) / max(steps - warmup, 1), 1)
+    return peak * (1 + math.cos(math.pi * progress)) / 2
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:
@@ -43,18 +47,20 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
 
 
 def go_on(trainer: Trainer, rate: float) -> None:
-    """Begins with a rate, at any step; where steps were made before, a line says so, and what the checkpoint would have."""
+    """Begins with a rate, at any step.
+
+    Where steps were made before, a line says so, and which rate the checkpoint has.
+    """
     (optimizer,) = trainer.optimizers
-    left = optimizer.param_groups[0]["lr"]
+    saved = optimizer.param_groups[0]["lr"]
     set_rate(optimizer, rate)
 
     if trainer.global_step and trainer.is_global_zero:
-        before = (
-            ""
-            if math.isclose(left, rate, rel_tol=1e-6)
-            else f", which the recipe has there; it was {left:.3g}"
-        )
+        before = ""
+        if not math.isclose(saved, rate, rel_tol=1e-6):
+            before = f", which the recipe has there; it was {saved:.3g}"
         remain = trainer.max_steps - trainer.global_step
         say(
-            f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate goes on at {rate:.3g}{before}"
+            f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate goes on at "
+            f"{rate:.3g}{before}"
         )

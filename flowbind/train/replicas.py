@@ -10,11 +10,12 @@ from flowbind.distributed import local
 from flowbind.train.sharding import is_sharded
 
 INTERVAL = 20.0  # seconds between comparisons
-WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers by their bytes
 
 
 class Agreement(Callback):
-    """Compares the weights of all devices, bit by bit: after the first step, then every `INTERVAL` seconds, and at the end.
+    """Compares the weights of all devices, bit by bit: after the first step, then every `INTERVAL`
+    seconds, and at the end.
 
     Raises:
         ValueError: they differ; the ranks are named.
@@ -23,43 +24,46 @@ class Agreement(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         copies = trainer.world_size > 1 and not is_sharded(module, trainer.strategy.model)
         self.group = dist.new_group(backend="gloo") if copies else None
-        self.next, self.begin, self.first = (
-            trainer.global_step + 1,
-            time.monotonic(),
-            trainer.global_step,
-        )
+        self.first = trainer.global_step
+        self.next = self.first + 1
+        self.begin = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if self.group is not None and trainer.global_step >= self.next:
             rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
-            self.next = trainer.global_step + self._compare(
-                trainer, module, max(int(INTERVAL * rate), 1)
-            )
+            pause = self._compare(trainer, module, max(int(INTERVAL * rate), 1))
+            self.next = trainer.global_step + pause
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.group is not None and not trainer.interrupted:
             self._compare(trainer, module, 0)
 
     def _compare(self, trainer: Trainer, module: LightningModule, pause: int) -> int:
-        """Compares, and returns the first rank's pause: its clock decides for all."""
-        mine = torch.tensor([checksum(module), pause])
-        found = [torch.zeros_like(mine) for _ in range(trainer.world_size)]
-        dist.all_gather(found, mine, group=self.group)
-        sums = [int(row[0]) for row in found]
+        """Compares, and returns the first rank's pause, in steps: its clock decides for all."""
+        row = torch.tensor([checksum(module), pause])
+        gathered = [torch.zeros_like(row) for _ in range(trainer.world_size)]
+        dist.all_gather(gathered, row, group=self.group)
+
+        sums = [int(row[0]) for row in gathered]
         common = max(sums, key=sums.count)
-        others = ", ".join(str(rank) for rank, own in enumerate(sums) if own != common)
+        others = ", ".join(str(rank) for rank, other in enumerate(sums) if other != common)
         if others:
             raise ValueError(
-                f"step {trainer.global_step}: the weights on rank {others} are no longer those of the other ranks; a device may be "
-                "faulty, or a module draws random numbers of its own. Go on from a checkpoint of before, by --ckpt_path"
+                f"step {trainer.global_step}: the weights on rank {others} are no longer those of "
+                "the other ranks; a device may be faulty, or a module draws random numbers of its "
+                "own. Go on from a checkpoint of before, by --ckpt_path"
             )
-        return int(found[0][1])
+        return int(gathered[0][1])
 
 
 def checksum(module: torch.nn.Module) -> int:
     """One number of all weights and buffers: equal where every bit is equal."""
-    tensors = [*local(module.parameters()), *module.buffers()]
-    sums = torch.stack(
-        [t.detach().view(WORDS[t.element_size()]).sum(dtype=torch.int64) for t in tensors]
-    )
-    return int((sums * torch.arange(1, len(sums) + 1, device=sums.device)).sum())
+    sums = []
+    for tensor in [*local(module.parameters()), *module.buffers()]:
+        words = tensor.detach().view(WORDS[tensor.element_size()])
+        sums.append(words.sum(dtype=torch.int64))
+
+    # Weighted by their place, so that tensors that change places are noticed.
+    stacked = torch.stack(sums)
+    places = torch.arange(1, len(sums) + 1, device=stacked.device)
+    return int((stacked * places).sum())

@@ -1,6 +1,7 @@
 """The run folder: one run, whole, with a record of what decided its weights.
 
-    run.json        the record: what decides the weights, what it began from, `training` or `trained`
+    run.json        the record: what decides the weights, what it began from, `training` or
+                    `trained`
     config.yaml     the recipe as it is run
     curves/  checkpoints/  model/  metrics*.json  metrics*.md  gallery*.png
     earlier.1/      a run that was here before, with all that belongs to it
@@ -33,13 +34,11 @@ from flowbind.train.checkpoints import (
     written,
 )
 
-RECORD, CONFIG, CHECKPOINTS, CURVES, MODEL = (
-    "run.json",
-    "config.yaml",
-    "checkpoints",
-    "curves",
-    "model",
-)
+RECORD = "run.json"
+CONFIG = "config.yaml"
+CHECKPOINTS = "checkpoints"
+CURVES = "curves"
+MODEL = "model"
 EARLIER = "earlier"
 FORMAT = 3  # of the record
 RESULTS = (
@@ -61,9 +60,9 @@ class Record(NamedTuple):
     """What a folder says of its run.
 
     Attributes:
-        settings: what decides the weights.
+        settings: Settings that decide the weights.
         state: `training` or `trained`; the latter when all steps are made and the model is written.
-        start: of a run that began from a checkpoint, its path as given, where it is, its SHA-256.
+        start: Of a run that began from a checkpoint, its path as given, where it is, its SHA-256.
     """
 
     settings: Settings
@@ -75,10 +74,10 @@ class Start(NamedTuple):
     """How a run begins.
 
     Attributes:
-        checkpoint: to go on from; None for the beginning.
-        same: whether the folder's run is this one, and goes on.
-        trained: whether it has made all its steps before.
-        reason: why another run gives place to this one, in words.
+        checkpoint: Checkpoint to resume from; None for the beginning.
+        same: Whether the folder's run is this one, and resumes.
+        trained: Whether it has made all its steps before.
+        reason: Why another run gives place to this one, in words.
     """
 
     checkpoint: Path | None
@@ -91,7 +90,7 @@ class RunFolder:
     """A run folder.
 
     Args:
-        path: of it; it need not be there.
+        path: Path of the folder; it need not be there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,27 +106,29 @@ class RunFolder:
         path = self.path / RECORD
         if not path.is_file():
             return None
+
         ways = (
-            "train from the beginning by --resume never, which keeps what is there beside, or go on by "
-            "--ckpt_path"
+            "train from the beginning by --resume never, which keeps what is there beside, or go "
+            "on by --ckpt_path"
         )
         try:
-            held = json.loads(path.read_text())
-            if isinstance(held, dict) and "key" in held:
+            content = json.loads(path.read_text())
+            if isinstance(content, dict) and "key" in content:
                 raise ValueError(
-                    f"{path}: written by an earlier version, whose record has no settings to compare: it "
-                    "cannot be told whether this is the same run; "
-                    f"{ways} {next(iter(written(self.checkpoints)), 'PATH')}"
+                    f"{path}: written by an earlier version, whose record has no settings to "
+                    f"compare: it cannot be told whether this is the same run; {ways} "
+                    f"{next(iter(written(self.checkpoints)), 'PATH')}"
                 )
-            if held["format"] not in (2, FORMAT):
+            if content["format"] not in (2, FORMAT):
                 raise ValueError(
-                    f"{path}: of format {held['format']!r:.20}, this flowbind reads 2 and {FORMAT}; go on with the "
-                    f"version that wrote it, or {ways} PATH"
+                    f"{path}: of format {content['format']!r:.20}, this flowbind reads 2 and "
+                    f"{FORMAT}; go on with the version that wrote it, or {ways} PATH"
                 )
-            settings = (
-                held["settings"] if held["format"] == FORMAT else earlier.settings(held["settings"])
-            )
-            return Record(settings, held["state"], held["start"])
+
+            settings = content["settings"]
+            if content["format"] != FORMAT:
+                settings = earlier.settings(settings)
+            return Record(settings, content["state"], content["start"])
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path}: cannot be read ({type(error).__name__}); {ways} PATH"
@@ -151,25 +152,27 @@ class RunFolder:
 
         if self.holds_a_run():
             return
-        for path in (self.path / name for name in (CONFIG, CHECKPOINTS, CURVES, MODEL)):
+        for name in (CONFIG, CHECKPOINTS, CURVES, MODEL):
+            path = self.path / name
             if path.exists() and (path.is_file() or any(path.iterdir())):
                 raise ValueError(
-                    f"{path}: is there already, and no run wrote it (there is no {RECORD}); move it away, "
-                    "or choose another trainer.default_root_dir"
+                    f"{path}: is there already, and no run wrote it (there is no {RECORD}); move "
+                    "it away, or choose another trainer.default_root_dir"
                 )
 
     def plan(self, settings: Settings, resume: bool, given: Path | None) -> Start:
         """How a run with these settings begins here. Only a move that was cut short is undone.
 
         Args:
-            settings: what decides its weights.
-            resume: whether it may go on with what is here.
-            given: a checkpoint to begin from.
+            settings: Settings that decide its weights.
+            resume: Whether it may resume what is here.
+            given: Checkpoint to begin from.
 
         Raises:
             ValueError, OSError: the record is damaged, or all checkpoints, or the one given.
         """
         self._undo_moves()
+
         try:
             record = self.read() if resume else None
         except ValueError:
@@ -187,6 +190,7 @@ class RunFolder:
             check_checkpoint(given)
             if record and not changed and self._is_last(given):
                 return Start(given, same=True)
+
         if not resume:
             return Start(given, reason=NEVER)
         if record is None:
@@ -197,32 +201,18 @@ class RunFolder:
         """Takes the folder for a run, which is about to make its first step.
 
         Args:
-            start: how it begins.
-            settings: what decides its weights.
-            config: the recipe as it is run, in YAML.
+            start: How it begins.
+            settings: Settings that decide its weights.
+            config: Recipe as it is run, in YAML.
 
         Returns:
-            The start, with its checkpoint where it is now.
+            Start, with its checkpoint where it is now.
         """
-        record = self.read() if start.same else None
-        origin = record.start if record else None
-        if not start.same:
-            twin = None if start.checkpoint else self._same_before(settings)
-            if twin:
-                say(
-                    f"{twin} is of a run with these very settings; to go on from it instead, give it as "
-                    "--ckpt_path"
-                )
-            kept = self._move_aside(start) if self.holds_a_run() else None
-            if start.checkpoint:
-                given = start.checkpoint
-                if kept and self._owns(given):
-                    start = start._replace(checkpoint=kept / CHECKPOINTS / given.name)
-                origin = {
-                    "given": str(given.absolute()),
-                    "path": os.path.relpath(start.checkpoint, self.path),
-                    "sha256": identity(start.checkpoint),
-                }
+        if start.same:
+            record = self.read()
+            origin = record.start if record else None
+        else:
+            start, origin = self._make_room(start, settings)
 
         self._write(Record(settings, "training", origin))  # first: with it the rest is a run's
         head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
@@ -230,25 +220,61 @@ class RunFolder:
             partial.write_text(head + config, encoding="utf-8")
         return start
 
+    def _make_room(self, start: Start, settings: Settings) -> tuple[Start, dict[str, str] | None]:
+        """Moves another run aside.
+
+        Returns:
+            Start, with its checkpoint where it is now, and what the record says of that.
+        """
+        twin = None if start.checkpoint else self._same_before(settings)
+        if twin:
+            say(
+                f"{twin} is of a run with these very settings; to go on from it instead, give it "
+                "as --ckpt_path"
+            )
+
+        aside = self._move_aside(start) if self.holds_a_run() else None
+        if not start.checkpoint:
+            return start, None
+
+        given = start.checkpoint
+        if aside and self._owns(given):
+            start = start._replace(checkpoint=aside / CHECKPOINTS / given.name)
+        origin = {
+            "given": str(given.absolute()),
+            "path": os.path.relpath(start.checkpoint, self.path),
+            "sha256": identity(start.checkpoint),
+        }
+        return start, origin
+
     def finish(self) -> None:
         """Records that all steps are made and the model is written."""
         self._write(self.read()._replace(state="trained"))
 
     def adopt(self, checkpoint: Path) -> None:
         """Copies a checkpoint here, if it is another folder's."""
-        if not self._owns(checkpoint):
-            copy = shutil.copytree if checkpoint.is_dir() else shutil.copyfile
-            write_checkpoint(
-                lambda partial: copy(checkpoint, partial), self.checkpoints, step_of(checkpoint)
-            )
+        if self._owns(checkpoint):
+            return
+
+        def copy(partial: Path) -> None:
+            if checkpoint.is_dir():
+                shutil.copytree(checkpoint, partial)
+            else:
+                shutil.copyfile(checkpoint, partial)
+
+        write_checkpoint(copy, self.checkpoints, step_of(checkpoint))
 
     def quick_look(self, checkpoint: Path, recipe: Settings, usual: Settings) -> dict[str, Any]:
         """What a test does otherwise than with the run's last checkpoint and by its own recipe.
 
         Args:
-            checkpoint: that is tested.
-            recipe: by which it is tested, resolved.
-            usual: the defaults of `evaluation`, for a `config.yaml` that is older than a setting.
+            checkpoint: Checkpoint that is tested.
+            recipe: Resolved recipe by which it is tested.
+            usual: Defaults of `evaluation`, for a `config.yaml` that is older than a setting.
+
+        Returns:
+            Settings that differ, by their names, with `step` and `checkpoint`; empty if nothing
+            does.
         """
         looks: dict[str, Any] = {}
         if not (self._is_last(checkpoint) and self._state() == "trained"):
@@ -258,12 +284,12 @@ class RunFolder:
 
         config = self.path / CONFIG
         if config.is_file():
-            own = dict(flatten({"evaluation": usual}))
-            kept, _ = earlier.recipe(yaml.safe_load(config.read_text(encoding="utf-8")))
-            own |= dict(flatten(_measuring(kept)))
-            looks |= {
-                key: value for key, value in flatten(_measuring(recipe)) if own.get(key) != value
-            }
+            own_recipe, _ = earlier.recipe(yaml.safe_load(config.read_text(encoding="utf-8")))
+            usual_settings = dict(flatten({"evaluation": usual}))
+            own_settings = usual_settings | dict(flatten(_measuring(own_recipe)))
+            for key, value in flatten(_measuring(recipe)):
+                if own_settings.get(key) != value:
+                    looks[key] = value
         return looks
 
     def _state(self) -> str | None:
@@ -276,9 +302,8 @@ class RunFolder:
         return checkpoint.absolute().parent.resolve() == self.checkpoints.resolve()
 
     def _is_last(self, checkpoint: Path) -> bool:
-        return self._owns(checkpoint) and checkpoint.name in [
-            path.name for path in written(self.checkpoints)[:1]
-        ]
+        last = next(iter(written(self.checkpoints)), None)
+        return last is not None and self._owns(checkpoint) and checkpoint.name == last.name
 
     def _began_from(self, record: Record, given: Path) -> bool:
         """Whether a run began from this very checkpoint, which may have moved since."""
@@ -293,8 +318,9 @@ class RunFolder:
         return record.start and self.path / record.start["path"]
 
     def _write(self, record: Record) -> None:
+        content = {"format": FORMAT, **record._asdict()}
         with replacing(self.path / RECORD) as partial:
-            partial.write_text(json.dumps({"format": FORMAT, **record._asdict()}, indent=1) + "\n")
+            partial.write_text(json.dumps(content, indent=1) + "\n")
 
     def _own(self) -> Iterator[Path]:
         """All that belongs to the folder's run, its record last."""
@@ -304,44 +330,40 @@ class RunFolder:
     def _move_aside(self, start: Start) -> Path:
         """Moves the folder's run into a folder of its own, and says so. Returns that."""
         number = 1
-        while (kept := self.path / f"{EARLIER}.{number}").exists():
+        while (self.path / f"{EARLIER}.{number}").exists():
             number += 1
+        aside = self.path / f"{EARLIER}.{number}"
         last = next(iter(written(self.checkpoints)), None)
 
-        partial = kept.with_name(kept.name + ".partial")
+        partial = aside.with_name(aside.name + ".partial")
         partial.mkdir(exist_ok=True)
         for path in self._own():
             path.rename(partial / path.name)
-        partial.rename(kept)
+        partial.rename(aside)
 
-        way = (
-            "goes on from a checkpoint as another run"
-            if start.checkpoint
-            else "trains from the beginning"
-        )
-        back = last and not start.checkpoint and start.reason != NEVER
-        hint = (
-            f"; to go on from its last step instead, give --ckpt_path {kept / CHECKPOINTS / last.name}"
-            if back
-            else ""
-        )
-        say(f"{self.path}: {way} ({start.reason}); the run that was here is kept in {kept}{hint}")
-        return kept
+        way = "trains from the beginning"
+        if start.checkpoint:
+            way = "goes on from a checkpoint as another run"
+        hint = ""
+        if last and not start.checkpoint and start.reason != NEVER:
+            last = aside / CHECKPOINTS / last.name
+            hint = f"; to go on from its last step instead, give --ckpt_path {last}"
+        say(f"{self.path}: {way} ({start.reason}); the run that was here is kept in {aside}{hint}")
+        return aside
 
     def _same_before(self, settings: Settings) -> Path | None:
         """The last checkpoint of an earlier run with these settings, if one is kept here."""
         for path in sorted(self.path.glob(f"{EARLIER}.*")):
-            earlier = RunFolder(path)
+            folder = RunFolder(path)
             try:
-                record = earlier.read()
+                record = folder.read()
             except ValueError:
                 continue
-            if (
-                record
-                and not differences(record.settings, settings)
-                and written(earlier.checkpoints)
-            ):
-                return written(earlier.checkpoints)[0]
+
+            if record and not differences(record.settings, settings):
+                checkpoints = written(folder.checkpoints)
+                if checkpoints:
+                    return checkpoints[0]
         return None
 
     def _undo_moves(self) -> None:
@@ -355,7 +377,9 @@ class RunFolder:
 
 
 def identity(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint, in hexadecimal: of its manifest, which holds every file's, or of its file."""
+    """SHA-256 of a checkpoint, in hexadecimal: of its manifest, which holds every file's, or of its
+    file.
+    """
     if has_manifest(checkpoint):
         return digest(manifest_of(checkpoint))
     return digest(checkpoint) if checkpoint.is_file() else ""
@@ -365,23 +389,25 @@ def _measuring(recipe: Settings) -> Settings:
     """The settings of a recipe that a model's figures hang on."""
     evaluation = dict(recipe.get("evaluation") or {})
     evaluation.pop("published", None)  # what others measured, shown beside
-    data = recipe["data"].get("init_args", {})
     if isinstance(evaluation.get("metrics"), Mapping):  # one, which may stand without a list
         evaluation["metrics"] = [evaluation["metrics"]]
-    manifests = {
-        split: path for split, path in (data.get("manifests") or {}).items() if split != "val"
-    }
+
+    data = recipe["data"].get("init_args", {})
+    manifests = dict(data.get("manifests") or {})
+    manifests.pop("val", None)
     return {"evaluation": evaluation, "manifests": manifests, "store": data.get("store")}
 
 
 def listed(changed: list[tuple[str, Any, Any]]) -> str:
     """Differing settings in words, by the keys that the command line takes."""
-    words = [
-        f"{key.removeprefix(FILES)} is another file"
-        if key.startswith(FILES)
-        else f"{key.replace('.init_args', '')} is {_short(now)}, it was {_short(before)}"
-        for key, before, now in changed
-    ]
+    words = []
+    for key, before, now in changed:
+        if key.startswith(FILES):
+            words.append(f"{key.removeprefix(FILES)} is another file")
+        else:
+            name = key.replace(".init_args", "")
+            words.append(f"{name} is {_short(now)}, it was {_short(before)}")
+
     more = f", and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
     return ", ".join(words[:SHOWN]) + more
 

@@ -31,9 +31,11 @@ from flowbind.train.ema import decay_at, follow
 from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import go_on, rate_at, set_rate
 from flowbind.train.replicas import Agreement
-from flowbind.train.sharding import gather, is_sharded, shard
+from flowbind.train.sharding import gather, is_sharded, shard, with_prefix
 
-TRAINING, VALIDATION = 0, 1  # which draws
+# Which draws.
+TRAINING = 0
+VALIDATION = 1
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Training(Watched):
                 f"the method learns {', '.join(method.learnt)} alone; training.base names the "
                 "released model that has the others"
             )
+
         self.method = method
         self.training_config = training
         self.evaluation = evaluation
@@ -106,13 +109,13 @@ class Training(Watched):
             self.sampling = method.choose(**evaluation.sampling)
         except ValueError as error:
             raise ValueError(f"evaluation.sampling: {error}") from error
+
         self.networks: Networks | None = None
         self.ema: Networks | None = None  # the average of the networks' weights
         self.adopted: Collection[str] = ()  # modalities whose standardisation is that of the base
         self.steps_made = 0  # by the checkpoint that was loaded
-        self.quick_look: dict[
-            str, Any
-        ] = {}  # what `test` does otherwise than the run's own recipe, which names its files
+        # What `test` does otherwise than the run's own recipe; it names the files of results.
+        self.quick_look: dict[str, Any] = {}
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -122,11 +125,11 @@ class Training(Watched):
     def configure_model(self) -> None:
         if self.networks is not None:
             return
+
         config = self.training_config
         self.networks = Networks(self.method)
-        if (
-            config.base and self.trainer.state.fn == "fit"
-        ):  # a trained model has all weights in its checkpoint
+        # A trained model has all weights in its checkpoint.
+        if config.base and self.trainer.state.fn == "fit":
             self._build_on(release.load(config.base))
         if config.ema_decay:
             self.ema = copy.deepcopy(self.networks).requires_grad_(False).eval()
@@ -154,38 +157,55 @@ class Training(Watched):
 
     @property
     def model(self) -> Model:
-        """The model as it generates. Where its weights are spread over devices, all of these must ask for it."""
+        """The model as it generates.
+
+        Where its weights are spread over devices, all of these must ask for it.
+        """
         wrapped = self._trainer and self.trainer.strategy.model
         networks = self.best
         if is_sharded(networks, wrapped):
-            with torch.device("meta"):
-                whole = Networks(self.method)
-            networks = gather(networks, wrapped, "networks." if self.ema is None else "ema.", whole)
+            prefix = "networks." if self.ema is None else "ema."
+            networks = gather(networks, wrapped, prefix, self._empty_networks())
         return Model(self.method, networks, self.sampling)
+
+    def _empty_networks(self) -> Networks:
+        """The method's networks without weights, on the meta device."""
+        with torch.device("meta"):
+            return Networks(self.method)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        learnt = self.method.learnt
-        store = self.trainer.datamodule.open("train", self.modalities, learnt)
-        for name in [name for name in learnt if name not in self.adopted]:
-            field = store.fields[name]
+        trained = self.method.learnt
+        store = self.trainer.datamodule.open("train", self.modalities, trained)
+        for name in trained:
+            if name in self.adopted:
+                continue
+            mean, std = store.fields[name].statistics
             for networks in filter(None, (self.networks, self.ema)):
-                networks.standard[name].set(*field.statistics)
+                networks.standard[name].set(mean, std)
         self._tell_of_untied(store)
 
     def _tell_of_untied(self, store: LatentStore) -> None:
-        # The model to build on ties those that are not learnt.
+        # The model to build on ties those that are not trained.
         frozen = [name for name in self.modalities if name not in self.method.learnt]
         tell_of_untied(store.tied_groups(list(self.modalities), frozen), store.source)
 
     def terms(
         self, networks: Networks, batch: Batch, *position: int
     ) -> tuple[Batch, dict[str, Loss]]:
-        """A batch of codec latents, standardised, and the terms of the objective on it, row by row."""
+        """A batch of codec latents, standardised, and the terms of the objective on it, row by row.
+
+        Args:
+            networks: Networks of the method.
+            batch: Batch of codec latents.
+            position: Key, with the seed and the batch's step, of what is drawn.
+        """
         x = {name: networks.standard[name](latents) for name, latents in batch.latents.items()}
         batch = replace(batch, latents=x)
+
         key = draws.key(self.training_config.seed, *position, batch.step)
-        return batch, self.method.losses(networks.nets, batch, self.method.draw(batch, key))
+        drawn = self.method.draw(batch, key)
+        return batch, self.method.losses(networks.nets, batch, drawn)
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
         batch, terms = self.terms(self.networks, batch, TRAINING)
@@ -193,6 +213,7 @@ class Training(Watched):
         self.losses = torch.stack(list(losses.values()))
         loss = self.losses.sum()
         self.watch(loss, batch.step)
+
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             self._log(list(losses))
@@ -219,13 +240,14 @@ class Training(Watched):
     def on_validation_epoch_end(self) -> None:
         totals = self._sum_over_devices(torch.stack(list(self.totals.values()))).cpu()
         # Logging reduces them over devices once more, and NCCL takes tensors of a GPU alone.
-        means = {
-            name: (total / rows).float().to(self.device)
-            for name, (total, rows) in zip(self.totals, totals, strict=True)
-            if rows
-        }
+        means = {}
+        for name, (total, rows) in zip(self.totals, totals, strict=True):
+            if rows:
+                means[name] = (total / rows).float().to(self.device)
+
+        loss = torch.stack(list(means.values())).sum()
         self.log_dict({f"val/{name}": value for name, value in means.items()}, sync_dist=True)
-        self.log("val/loss", torch.stack(list(means.values())).sum(), sync_dist=True, prog_bar=True)
+        self.log("val/loss", loss, sync_dist=True, prog_bar=True)
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps
@@ -241,9 +263,9 @@ class Training(Watched):
         return trouble
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        learnt = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
-        return torch.optim.Adam(learnt, lr=self.rate_at(0), fused=True)
+        return torch.optim.Adam(trained, lr=self.rate_at(0), fused=True)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the step after `step` others."""
@@ -262,43 +284,33 @@ class Training(Watched):
         super().optimizer_step(*args, **named)
         done = self.trainer.global_step + 1  # with this one, which the trainer has not counted yet
         set_rate(self.trainer.optimizers[0], self.rate_at(done))
+
         decay = decay_at(done, self.training_config.ema_decay)
         if self.ema is not None and decay < 1:
             follow(self.ema, self.networks, decay)
 
     def test_step(self, batch: int, index: int) -> None:
-        """The whole evaluation, shared out among the devices; the first writes it into the run folder.
+        """The whole evaluation, shared out among the devices; the first writes it into the run
+        folder.
 
         A smoke test (`trainer.fast_dev_run`) takes few samples and writes nothing.
         """
-        data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir)
-        for modality in self.modalities.values():
-            modality.check_libraries()
-            for use in ("encode", "decode"):
-                modality.codec.check_libraries(use)
-
-        stores = [data.open(split, self.modalities) for split in ("train", "test")]
-        manifests = [
-            Manifest.read_for(data.manifests[split], self.modalities) for split in ("train", "test")
-        ]
-        for name, modality in self.modalities.items():
-            lines = stores[1].lines(name).tolist() if name in stores[1].fields else []
-            files = [manifests[1].samples[line].values[name] for line in lines]
-            check_readers(name, modality, files, str(manifests[1].path))
-        self._tell_of_untied(stores[0])
-        config, model = self.evaluation, self.model
+        config = self.evaluation
         if self.trainer.fast_dev_run:
             config = replace(config, limit=min(config.limit or BATCH_ROWS, BATCH_ROWS), repeats=1)
 
+        (train_store, train_manifest), (test_store, test_manifest) = self._open_for_test()
+        model = self.model
         repeats = []
         for repeat in range(config.repeats):
             evaluation = Evaluation(
-                model, stores[0], manifests[0], stores[1], manifests[1], config, repeat
+                model, train_store, train_manifest, test_store, test_manifest, config, repeat
             )
-            mine = evaluation.batches[self.global_rank :: self.trainer.world_size]
-            for rows in track(mine, "generating every direction"):
+            own_batches = evaluation.batches[self.global_rank :: self.trainer.world_size]
+            for rows in track(own_batches, "generating every direction"):
                 evaluation.step(rows)
             repeats.append(evaluation.finish(self._sum_over_devices, self.trainer.is_global_zero))
+
         results = averaged(repeats)
         if not self.trainer.is_global_zero:
             return
@@ -311,15 +323,47 @@ class Training(Watched):
         print(terminal(results))
         if self.trainer.fast_dev_run:
             say("fast_dev_run: a smoke test on few samples, of which nothing is written")
-            return
-        written = write(results, folder)
-        if config.gallery:
-            written.append(folder / f"gallery{suffix(self.quick_look)}.png")
-            save(evaluation.gallery(), written[-1])
-        quick = "; metrics.json is for the run's last checkpoint and own evaluation" * bool(
-            self.quick_look
-        )
-        say(f"wrote {', '.join(path.name for path in written)} into {folder}{quick}")
+        else:
+            self._write(results, evaluation)
+
+    def _open_for_test(self) -> list[tuple[LatentStore, Manifest]]:
+        """The stores and manifests of the splits train and test, after a look at whether all can be
+        read and decoded.
+        """
+        for modality in self.modalities.values():
+            modality.check_libraries()
+            for use in ("encode", "decode"):
+                modality.codec.check_libraries(use)
+
+        data = self.trainer.datamodule
+        stores = [data.open(split, self.modalities) for split in ("train", "test")]
+        manifests = []
+        for split in ("train", "test"):
+            manifests.append(Manifest.read_for(data.manifests[split], self.modalities))
+
+        test_store, test_manifest = stores[1], manifests[1]
+        for name, modality in self.modalities.items():
+            lines = test_store.lines(name).tolist() if name in test_store.fields else []
+            files = [test_manifest.samples[line].values[name] for line in lines]
+            check_readers(name, modality, files, str(test_manifest.path))
+
+        self._tell_of_untied(stores[0])
+        return list(zip(stores, manifests, strict=True))
+
+    def _write(self, results: dict[str, Any], evaluation: Evaluation) -> None:
+        """Writes results, and a gallery if the evaluation has one, into the run folder."""
+        folder = Path(self.trainer.default_root_dir)
+        paths = write(results, folder)
+        if self.evaluation.gallery:
+            path = folder / f"gallery{suffix(self.quick_look)}.png"
+            save(evaluation.gallery(), path)
+            paths.append(path)
+
+        names = ", ".join(path.name for path in paths)
+        note = ""
+        if self.quick_look:
+            note = "; metrics.json is for the run's last checkpoint and own evaluation"
+        say(f"wrote {names} into {folder}{note}")
 
     def _sum_over_devices(self, tensor: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(tensor, reduce_op="sum")
@@ -333,15 +377,18 @@ class Training(Watched):
             say(f"wrote the released model {folder}")
 
     def check_export(self, run_folder: Path) -> None:
-        """Refuses, before the first step, a run folder in which the released model could not be written."""
+        """Refuses, before the first step, a run folder in which the released model could not be
+        written.
+        """
         release.check_folder(run_folder / "model")
 
     def export_checkpoint(self, checkpoint: Mapping[str, Any], folder: Path) -> None:
         """Writes the released model that a checkpoint holds.
 
         Args:
-            checkpoint: with `state_dict` and `global_step`, as `read_checkpoint` gives it.
-            folder: of the released model.
+            checkpoint: Checkpoint with `state_dict` and `global_step`, as `read_checkpoint` gives
+                it.
+            folder: Folder of the released model.
 
         Raises:
             ValueError: the checkpoint is of another model, or the folder is no released model.
@@ -349,14 +396,9 @@ class Training(Watched):
         checkpoint = dict(checkpoint)
         self.on_load_checkpoint(checkpoint)
         prefix = "ema." if self.training_config.ema_decay else "networks."
-        state = {
-            k.removeprefix(prefix): t
-            for k, t in checkpoint["state_dict"].items()
-            if k.startswith(prefix)
-        }
+        state = with_prefix(checkpoint["state_dict"], prefix)
 
-        with torch.device("meta"):
-            networks = Networks(self.method)
+        networks = self._empty_networks()
         networks.load_state_dict(state, assign=True)
         release.save(Model(self.method, networks, self.sampling), folder, checkpoint["global_step"])
 
@@ -369,20 +411,18 @@ class Training(Watched):
     def describe(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be of this model."""
         described = self.method.describe()
-        args = {
-            key: value
-            for key, value in described["args"].items()
-            if key not in self.method.trained_by
-        }
+        args = dict(described["args"])
+        for key in self.method.trained_by:
+            args.pop(key, None)
         return {"method": described | {"args": args}, "ema": bool(self.training_config.ema_decay)}
 
     def describe_base(self) -> dict[str, Any]:
-        """What training that goes on must agree with besides: the weights of a base stay in the checkpoint as they were."""
+        """What training that is resumed must agree with besides: the weights of a base stay in the
+        checkpoint as they were.
+        """
         base = self.training_config.base
-        return {
-            "base": digest(release.files(Path(base))[1]) if base else None,
-            "learnt": self.method.learnt,
-        }
+        base_digest = digest(release.files(Path(base))[1]) if base else None
+        return {"base": base_digest, "learnt": self.method.learnt}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()
@@ -392,17 +432,20 @@ class Training(Watched):
         described = checkpoint.get(KEY)
         if described is None:
             raise ValueError(
-                "the checkpoint is not one of a method's training; give one that `flowbind fit` wrote with this recipe"
+                "the checkpoint is not one of a method's training; give one that `flowbind fit` "
+                "wrote with this recipe"
             )
+
+        # Older checkpoints do not say what they build on.
         expected = self.describe()
-        if (
-            self._trainer and self.trainer.state.fn == "fit" and "base" in described
-        ):  # older ones do not say
+        if self._trainer and self.trainer.state.fn == "fit" and "base" in described:
             expected |= self.describe_base()
-        theirs = {key: described.get(key) for key in expected}
-        for key, before, now in differences(theirs, expected):
+
+        described = {key: described.get(key) for key in expected}
+        for key, before, now in differences(described, expected):
+            name = key.replace(".args", "")
             raise ValueError(
-                f"the checkpoint is of another model: its {key.replace('.args', '')} is {before}, the recipe's is {now}"
+                f"the checkpoint is of another model: its {name} is {before}, the recipe's is {now}"
             )
         self.steps_made = checkpoint["global_step"]
 
@@ -411,10 +454,12 @@ KEY = "flowbind"  # of a checkpoint, under which it is described
 
 
 def tell_of_untied(groups: Sequence[Sequence[str]], source: str) -> None:
-    """Says which groups of modalities training never sees together, not even through others: nothing ties their flows."""
+    """Says which groups of modalities training never sees together, not even through others:
+    nothing ties their flows.
+    """
     if len(groups) > 1 and is_first_process():
         ends = " to ".join(", ".join(group) for group in groups)
         say(
-            f"{source}: no chain of samples leads from {ends}: what is generated from one for the other will have nothing to do "
-            "with it; add samples that have both"
+            f"{source}: no chain of samples leads from {ends}: what is generated from one for the "
+            "other will have nothing to do with it; add samples that have both"
         )
