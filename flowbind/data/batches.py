@@ -55,7 +55,8 @@ class Steps(IterableDataset):
 
     def at(self, step: int) -> Batch:
         """The batch of one step."""
-        return self.frame.fill(self.store, self.mixture.batch(step, self.rank, self.world), step)
+        rows = self.mixture.batch(step, self.rank, self.world)
+        return self.frame.fill(self.store, rows, step)
 
     def lines(self, step: int) -> dict[str, Tensor]:
         """Per modality, the line in the manifest (from 0, samples only) of each row of a step's
@@ -190,8 +191,9 @@ class Frame:
         self.links = Links(
             local_row[links.target[link_is_mine]], local_row[links.estimate[link_is_mine]]
         )
-        bounds = itertools.pairwise(starts.tolist())
-        self.sizes = [int(is_mine[start:stop].sum()) for start, stop in bounds]
+        self.sizes: list[int] = []
+        for start, stop in itertools.pairwise(starts.tolist()):
+            self.sizes.append(int(is_mine[start:stop].sum()))
 
         self.place = None
         if world > 1:
@@ -219,7 +221,10 @@ class Frame:
         return frame
 
     def fill(
-        self, source: LatentStore | Resident, rows: Sequence[np.ndarray | Tensor], step: int = 0
+        self,
+        source: LatentStore | Resident,
+        rows: Sequence[np.ndarray | Tensor],
+        step: int = 0,
     ) -> Batch:
         """The batch of these rows of each stratum."""
         gathered = []

@@ -84,7 +84,8 @@ class Chunks(Dataset):
 
         # In each round every device has its turn.
         turns = [_turns(share) for share in shares]
-        self.rounds = list(zip_longest(*turns, fillvalue=IDLE)) or [(IDLE,) * len(shares)]
+        rounds = list(zip_longest(*turns, fillvalue=IDLE))
+        self.rounds = rounds or [(IDLE,) * len(shares)]
         self.samples = 0
         for share in shares:
             self.samples += sum(len(plan.samples) for plan in share)
@@ -133,7 +134,8 @@ def _turns(share: Sequence[ShardPlan]) -> list[Turn]:
     for plan in share:
         for start in range(0, len(plan.samples), BATCH_ROWS):
             stop = start + BATCH_ROWS
-            turns.append(Turn(plan, plan.samples[start:stop], last=stop >= len(plan.samples)))
+            is_last = stop >= len(plan.samples)
+            turns.append(Turn(plan, plan.samples[start:stop], is_last))
     return turns
 
 
@@ -237,7 +239,12 @@ class Encoding(LightningModule):
         self.faults: dict[str, list[str]] = {}
         self.encoded: set[str] = set()
 
-        pending = [replace(plan, samples=todo[plan.file]) for plan in self.plans if todo[plan.file]]
+        pending = []
+        for plan in self.plans:
+            samples = todo[plan.file]
+            if samples:
+                pending.append(replace(plan, samples=samples))
+
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
         chunks = Chunks(self.manifest, self.modalities, shares, self.trainer.global_rank)
@@ -355,7 +362,10 @@ class Encoding(LightningModule):
         raise SystemExit(0)  # at any other code Lightning kills the first process
 
     def transfer_batch_to_device(
-        self, batch: Chunk, device: torch.device, dataloader_idx: int
+        self,
+        batch: Chunk,
+        device: torch.device,
+        dataloader_idx: int,
     ) -> Chunk:
         return batch  # raw samples: codecs move what they need
 
@@ -415,7 +425,11 @@ class Encoding(LightningModule):
                 self.caveats.setdefault(name, []).append(line)
 
     def _compare_promise(
-        self, name: str, raws: Sequence[Any], latents: Tensor, faults: Mapping[int, str]
+        self,
+        name: str,
+        raws: Sequence[Any],
+        latents: Tensor,
+        faults: Mapping[int, str],
     ) -> None:
         """Says where a codec was made for other samples.
 

@@ -64,7 +64,8 @@ def shown_path(folder: Path) -> str:
 def steps_for(samples: int) -> int:
     """How many steps are enough to begin with: so many passes, in round numbers."""
     steps = PASSES * samples / min(BATCH, samples)
-    return int(min(max(50 * round(steps / 50), FEWEST_STEPS), MOST_STEPS))
+    rounded = 50 * round(steps / 50)
+    return int(min(max(rounded, FEWEST_STEPS), MOST_STEPS))
 
 
 def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
@@ -92,10 +93,18 @@ def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
 
 def in_words(kinds: Kinds) -> str:
     """How many samples there are of each kind, sorted: `3 image, 20 image+text`."""
-    return ", ".join(f"{count} {'+'.join(kind)}" for kind, count in sorted(kinds.items()))
+    parts = []
+    for kind, count in sorted(kinds.items()):
+        names = "+".join(kind)
+        parts.append(f"{count} {names}")
+    return ", ".join(parts)
 
 
-def _body(place: str, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]) -> str:
+def _body(
+    place: str,
+    kinds: Mapping[str, Kinds],
+    modalities: Mapping[str, type[Modality]],
+) -> str:
     samples = kinds["train"].total()
     batch = min(BATCH, samples)
     steps = steps_for(samples)
@@ -103,7 +112,10 @@ def _body(place: str, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[
 
     complete = _complete(kinds, list(modalities))
     run = f"runs/{Path(place).name}"
-    splits = ", ".join(f"{split}: {quoted(f'{place}/{split}.jsonl')}" for split in kinds)
+    manifests = []
+    for split in kinds:
+        path = quoted(f"{place}/{split}.jsonl")
+        manifests.append(f"{split}: {path}")
     parts = "".join(_modality(name, modality, run) for name, modality in modalities.items())
     return f"""seed_everything: 0
 
@@ -124,7 +136,7 @@ evaluation: {{sampling: {{steps: 10, solver: euler}}, gallery: {min(GALLERY, com
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:
-    manifests: {{{splits}}}
+    manifests: {{{", ".join(manifests)}}}
     store: {quoted(f"{place}/latents")} # written by `flowbind encode`
     batch_size: {batch}
 
@@ -157,8 +169,11 @@ def _modality(name: str, modality: type[Modality], run: str) -> str:
 
 def _complete(kinds: Mapping[str, Kinds], names: list[str]) -> int:
     """How many test samples have every modality."""
-    counts = kinds.get("test", {})
-    return sum(count for kind, count in counts.items() if set(names) <= set(kind))
+    complete = 0
+    for kind, count in kinds.get("test", {}).items():
+        if set(names) <= set(kind):
+            complete += count
+    return complete
 
 
 def quoted(path: str) -> str:

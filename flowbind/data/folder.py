@@ -120,7 +120,10 @@ def prepare(
     write_recipe(out, kinds, modalities)
 
 
-def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[str, Samples]:
+def find_splits(
+    source: Path,
+    modalities: Mapping[str, type[Modality]],
+) -> dict[str, Samples]:
     """The samples of a folder by split, in the order of their stems; by "" if its sub-folders are
     no splits.
 
@@ -137,9 +140,10 @@ def find_splits(source: Path, modalities: Mapping[str, type[Modality]]) -> dict[
     left_out.tell(source)
     if not files:
         suffixes = ", ".join(sorted(suffixes_of(modalities)))
-        packages = ", ".join(sorted({package(entry) for entry in installed("modalities").values()}))
+        packages = {package(entry) for entry in installed("modalities").values()}
         raise ValueError(
-            f"{source}: no file that an installed modality reads ({suffixes}; from {packages})"
+            f"{source}: no file that an installed modality reads ({suffixes}; from "
+            f"{', '.join(sorted(packages))})"
         )
     return {split: pair(part, source) for split, part in parts.items()}
 
@@ -162,12 +166,14 @@ def find_files(
     for name, modality in modalities.items():
         for suffix in modality.suffixes:
             readers.setdefault(suffix, []).append(name)
-    long = sorted((suffix for suffix in readers if suffix.count(".") > 1), key=len, reverse=True)
+    long = [suffix for suffix in readers if suffix.count(".") > 1]
+    long.sort(key=len, reverse=True)
 
     files = []
     top = root_of(source)
     for path in scan([source], tuple(readers), left_out, others=True):
-        *folders, name = path[len(top) :].strip(os.sep).split(os.sep)
+        relative = path[len(top) :].strip(os.sep)
+        *folders, name = relative.split(os.sep)
         last = os.path.splitext(name)[1].lower()
         suffix = next((suffix for suffix in long if name.lower().endswith(suffix)), last)
 
@@ -222,7 +228,11 @@ def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
     return folders
 
 
-def part_by_split(files: list[File], source: Path, left_out: LeftOut) -> dict[str, list[File]]:
+def part_by_split(
+    files: list[File],
+    source: Path,
+    left_out: LeftOut,
+) -> dict[str, list[File]]:
     """Files by the split that their first folder is named after; all by "" where the folders are
     something else.
 
@@ -230,12 +240,16 @@ def part_by_split(files: list[File], source: Path, left_out: LeftOut) -> dict[st
     called `train` among other classes is a class.
     """
     top = {file.folders[0] if file.folders else "" for file in files}
-    named = {folder: SPLIT_OF[folder.lower()] for folder in top if folder.lower() in SPLIT_OF}
+    named = {}
+    for folder in top:
+        if folder.lower() in SPLIT_OF:
+            named[folder] = SPLIT_OF[folder.lower()]
     others = top - named.keys()
 
     if not named or (others and len(set(named.values())) == 1):
         for folder in sorted(named):
-            beside = ", ".join(sorted(others - {""})[:3]) or "files"
+            neighbours = sorted(others - {""})[:3]
+            beside = ", ".join(neighbours) or "files"
             say(
                 f"{source}: '{readable(folder)}' is taken for a folder like {readable(beside)} "
                 "beside it, not for a split"
@@ -246,7 +260,8 @@ def part_by_split(files: list[File], source: Path, left_out: LeftOut) -> dict[st
         if folder != split:
             say(f"{source}: '{readable(folder)}' is taken for the split {split}")
 
-    parts: dict[str, list[File]] = {split: [] for split in SPLITS if split in named.values()}
+    present = set(named.values())
+    parts: dict[str, list[File]] = {split: [] for split in SPLITS if split in present}
     for file in files:
         first, *rest = file.folders or [""]
         if first in named:
@@ -296,7 +311,12 @@ def tell_of_case(samples: Samples, source: Path) -> None:
         )
 
 
-def draw_splits(samples: Samples, val: float, test: float, seed: int) -> dict[str, Samples]:
+def draw_splits(
+    samples: Samples,
+    val: float,
+    test: float,
+    seed: int,
+) -> dict[str, Samples]:
     """Draws samples into train, val and test; shares are rounded to whole samples.
 
     The order that is cut into three is that of hashes of the stems: samples that are added shift

@@ -29,7 +29,8 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
     if len({folder.name for folder in folders}) < len(folders):
         raise ValueError(f"the folders must have different names, not {sources}")
     for folder in folders:
-        if not any((folder / f"{split}.jsonl").is_file() for split in splits.split(",")):
+        paths = [folder / f"{split}.jsonl" for split in splits.split(",")]
+        if not any(path.is_file() for path in paths):
             raise ValueError(f"{folder}: no manifest of {splits}; `flowbind prepare` writes them")
 
     for split in splits.split(","):

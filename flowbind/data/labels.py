@@ -57,6 +57,7 @@ def read_labels(path: Path) -> Labels:
     if not any(labels.values()):
         names = ", ".join(filter(None, table.columns))
         raise ValueError(f"{path}: no label in it, only {names}; every column but the ids is one")
+
     return Labels(path, labels, lines)
 
 
@@ -135,10 +136,15 @@ def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
     """What a table may call a sample: its stem, also below its split, and its files by their path,
     also within the split.
     """
-    below = [_plain(path.removeprefix(top).strip(os.sep)) for path in paths]
-    name = stem.rpartition("/")[2]
-    suffixes = [path.rpartition("/")[2].removeprefix(name) for path in below]
-    return [f"{split}/{stem}", *below, stem, *(f"{stem}{suffix}" for suffix in suffixes)]
+    own_name = stem.rpartition("/")[2]
+    below = []
+    with_suffix = []
+    for path in paths:
+        relative = _plain(path.removeprefix(top).strip(os.sep))
+        suffix = relative.rpartition("/")[2].removeprefix(own_name)
+        below.append(relative)
+        with_suffix.append(f"{stem}{suffix}")
+    return [f"{split}/{stem}", *below, stem, *with_suffix]
 
 
 def _root(id: str, suffixes: Collection[str]) -> str:

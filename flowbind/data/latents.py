@@ -87,7 +87,10 @@ class LatentDataModule(LightningDataModule):
         return [self.folder("train") / MANIFEST, *module.inputs]
 
     def open(
-        self, split: str, modalities: Mapping[str, Modality], needed: Collection[str] = ()
+        self,
+        split: str,
+        modalities: Mapping[str, Modality],
+        needed: Collection[str] = (),
     ) -> LatentStore:
         """Opens a split's store and compares it with the codecs of these modalities, and with its
         manifest.
@@ -121,7 +124,10 @@ class LatentDataModule(LightningDataModule):
         return store
 
     def _absent(
-        self, split: str, modalities: Mapping[str, Modality], names: Sequence[str]
+        self,
+        split: str,
+        modalities: Mapping[str, Modality],
+        names: Sequence[str],
     ) -> list[str]:
         """Those of the names that no sample of a split's manifest has, whatever was encoded."""
         path = self.manifests[split]
@@ -229,7 +235,8 @@ class LatentDataModule(LightningDataModule):
         self, batch: Batch | RowNumbers | int, dataloader_idx: int
     ) -> Batch | int:
         if isinstance(batch, RowNumbers):
-            return self.frame.fill(self.resident, batch.rows.split(self.frame.sizes), batch.step)
+            rows = batch.rows.split(self.frame.sizes)
+            return self.frame.fill(self.resident, rows, batch.step)
         return batch
 
     def val_dataloader(self) -> DataLoader | list:
@@ -238,7 +245,10 @@ class LatentDataModule(LightningDataModule):
 
         store = self.open("val", self._modalities)
         method = self.trainer.lightning_module.method
-        strata = [i for i, s in enumerate(store.strata) if method.trains_on(s.modalities)]
+        strata = []
+        for number, stratum in enumerate(store.strata):
+            if method.trains_on(stratum.modalities):
+                strata.append(number)
         if not strata:
             raise ValueError(
                 f"{self.manifests['val']}: no sample has the modalities that the method trains on; "

@@ -106,14 +106,19 @@ class Manifest:
         return cls(path, _with_ids(samples, path))
 
     @classmethod
-    def read_for(cls, path: str | Path, modalities: Mapping[str, Modality]) -> "Manifest":
+    def read_for(
+        cls,
+        path: str | Path,
+        modalities: Mapping[str, Modality],
+    ) -> "Manifest":
         """Reads a manifest for these modalities, some of which may read another's key; what it has
         besides is left aside.
 
         Raises as `read` does.
         """
         keys = {name: m.reads or name for name, m in modalities.items()}
-        manifest = cls.read(path, {*modalities, *keys.values(), *installed("modalities")})
+        known = {*modalities, *keys.values(), *installed("modalities")}
+        manifest = cls.read(path, known)
 
         borrowed = {name: key for name, key in keys.items() if name != key}
         if not borrowed:
@@ -147,7 +152,12 @@ class Manifest:
         """
         return self._read(sample, sample.values[name], name, modality)
 
-    def read_references(self, sample: Sample, name: str, modality: Modality) -> list[Any]:
+    def read_references(
+        self,
+        sample: Sample,
+        name: str,
+        modality: Modality,
+    ) -> list[Any]:
         """Reads all samples that a generation may be compared with, as `read_raw` reads one."""
         return [self._read(sample, value, name, modality) for value in sample.all_references(name)]
 
@@ -339,8 +349,9 @@ def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
 
 def _json(sample: Mapping[str, Any]) -> str:
     line = json.dumps(sample, ensure_ascii=False)
-    # A folder's name may be no UTF-8: JSON's escapes keep its bytes.
-    return line if line.isascii() or not _SURROGATES.search(line) else json.dumps(sample)
+    if line.isascii() or not _SURROGATES.search(line):
+        return line
+    return json.dumps(sample)  # a folder's name may be no UTF-8: JSON's escapes keep its bytes
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -356,7 +367,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
     try:
         with path.open(encoding=encoding_of(path)) as file:
-            for number, line in enumerate(iter(lambda: file.readline(LONGEST), ""), start=1):
+            lines = iter(lambda: file.readline(LONGEST), "")
+            for number, line in enumerate(lines, start=1):
                 if len(line) == LONGEST:
                     raise ValueError(
                         f"{path}, line {number}: longer than {LONGEST} characters; a sample takes "

@@ -34,7 +34,11 @@ class Mapped:
         OSError: the system does not map that many files, or not this one.
     """
 
-    def __init__(self, files: Iterable[tuple[Path, int]], scattered: bool | None = None) -> None:
+    def __init__(
+        self,
+        files: Iterable[tuple[Path, int]],
+        scattered: bool | None = None,
+    ) -> None:
         self._storages: list[torch.UntypedStorage] = []  # they unmap themselves when they go
         for path, size in files:
             self._storages.append(_map(path, size, others=len(self._storages)))

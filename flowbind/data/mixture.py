@@ -56,7 +56,8 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
         Integers in [0, count), int64, with shape (n,).
     """
     # A position is a left and a right half of as many bits, enough for all of them.
-    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    bits = (count - 1).bit_length()
+    half = np.uint64(max(1, (bits + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
 
     # Each round's key for each of the distinct keys, and which of these a position has.
@@ -71,7 +72,8 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
         right = out[walking] & mask
         chosen = which[walking]
         for keys_of_round in round_keys:
-            left, right = right, left ^ (hashed(right + keys_of_round[chosen]) & mask)
+            mixed = hashed(right + keys_of_round[chosen]) & mask
+            left, right = right, left ^ mixed
         out[walking] = (left << half) | right
         walking = walking[out[walking] >= count]
     return out.astype(np.int64)
@@ -91,7 +93,8 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
     # One for each, and the rest by weight.
     rest = total - len(weights)
-    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * rest
+    normalized = np.asarray(weights, dtype=np.float64) / np.sum(weights)
+    exact = normalized * rest
     shares = np.floor(exact).astype(int)
 
     # What rounding down left over goes where it took most.
@@ -121,13 +124,15 @@ class Mixture:
         drawn = []
         start = 0  # number of a stratum's first row in the global batch
         for stratum, (count, share) in enumerate(zip(self.rows, self.shares, strict=True)):
-            position = step * share + np.arange((rank - start) % world, share, world)
+            first = (rank - start) % world
+            position = step * share + np.arange(first, share, world)
             start += share
 
             # Each epoch, each stratum and each seed has a permutation of its own.
             epoch = (position // count).astype(np.uint64)
             with np.errstate(over="ignore"):
-                key = hashed(hashed(epoch + np.uint64(self.seed) * _MIX[0]) + np.uint64(stratum))
+                of_epoch = hashed(epoch + np.uint64(self.seed) * _MIX[0])
+                key = hashed(of_epoch + np.uint64(stratum))
 
             drawn.append(permuted(position % count, count, key))
         return drawn

@@ -36,7 +36,10 @@ class ShardPlan:
     key: str
 
 
-def plan_shards(manifest: Manifest, modalities: Mapping[str, Modality]) -> list[ShardPlan]:
+def plan_shards(
+    manifest: Manifest,
+    modalities: Mapping[str, Modality],
+) -> list[ShardPlan]:
     """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the
     manifest's order.
 
@@ -101,7 +104,11 @@ def _entry(manifest: Manifest, index: int, name: str, modality: Modality) -> byt
     return entry.encode(errors="backslashreplace")  # JSON can hold halves of characters
 
 
-def unencoded(folder: Path, plans: Sequence[ShardPlan], root: Path) -> dict[str, list[int]]:
+def unencoded(
+    folder: Path,
+    plans: Sequence[ShardPlan],
+    root: Path,
+) -> dict[str, list[int]]:
     """By shard the samples that it lacks: all of one that is not there, is damaged, or was made
     from something else.
 
@@ -134,7 +141,8 @@ def rows_of(path: Path, key: str) -> dict[int, Stamps]:
 
     beside = metadata.get("beside", {})
     with safe_open(path, "pt") as shard:
-        return {line: beside.get(str(line), {}) for line in shard.get_tensor(LINE).tolist()}
+        lines = shard.get_tensor(LINE).tolist()
+    return {line: beside.get(str(line), {}) for line in lines}
 
 
 def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:

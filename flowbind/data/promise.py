@@ -25,7 +25,11 @@ GLANCED_AT = 16  # samples of these, which tell where the promise is kept
 FEWEST = 4  # of fewer samples nothing can be said
 
 
-def round_trip(codec: Codec, raws: Sequence[Any], latents: Tensor | None = None) -> Tensor:
+def round_trip(
+    codec: Codec,
+    raws: Sequence[Any],
+    latents: Tensor | None = None,
+) -> Tensor:
     """The error of each of B raw samples that goes through its latent and back, with shape (B,), on
     the CPU.
 
@@ -69,7 +73,13 @@ class Promises:
     def __init__(self) -> None:
         self.seen: set[str] = set()
 
-    def look(self, name: str, codec: Codec, raws: Sequence[Any], latents: Tensor) -> str | None:
+    def look(
+        self,
+        name: str,
+        codec: Codec,
+        raws: Sequence[Any],
+        latents: Tensor,
+    ) -> str | None:
         """One line where a codec was made for other samples than these; None if it was not, or
         promises nothing.
 

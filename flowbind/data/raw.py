@@ -38,7 +38,10 @@ class RawBatch(NamedTuple):
 
     @classmethod
     def of(
-        cls, inputs: Sequence[Tensor], labels: Tensor | None = None, step: int = 0
+        cls,
+        inputs: Sequence[Tensor],
+        labels: Tensor | None = None,
+        step: int = 0,
     ) -> "RawBatch":
         """A whole batch; without labels there are no factors."""
         count = len(inputs[0])
@@ -151,7 +154,12 @@ class RawDataModule(LightningDataModule):
         samples = [manifest.samples[line] for line in self.lines[part][:count]]
         return [manifest.read_raw(sample, name, self.modality) for sample in samples]
 
-    def _load(self, manifest: Manifest, lines: list[int], name: str) -> tuple[Tensor, list[Tensor]]:
+    def _load(
+        self,
+        manifest: Manifest,
+        lines: list[int],
+        name: str,
+    ) -> tuple[Tensor, list[Tensor]]:
         """The lines of the good samples, with shape (n,), and the codec's training inputs of these.
 
         Raises:
@@ -175,7 +183,10 @@ class RawDataModule(LightningDataModule):
         return torch.tensor(lines)[finite], list(inputs)
 
     def _prepare(
-        self, manifest: Manifest, samples: Sequence[Sample], name: str
+        self,
+        manifest: Manifest,
+        samples: Sequence[Sample],
+        name: str,
     ) -> Sequence[Tensor]:
         """The training inputs that the codec in training makes of samples, each with shape (n, *).
 
@@ -201,7 +212,11 @@ class RawDataModule(LightningDataModule):
                 ) from error
 
     def _readable(
-        self, manifest: Manifest, lines: list[int], name: str, bad: list[str]
+        self,
+        manifest: Manifest,
+        lines: list[int],
+        name: str,
+        bad: list[str],
     ) -> list[int]:
         """Those of the lines whose samples can be read; what is wrong with others joins `bad`.
 
@@ -227,10 +242,14 @@ class RawDataModule(LightningDataModule):
         columns = []
         for factor, values in self.classes.items():
             number_of = {value: number for number, value in enumerate(values)}
-            columns.append([number_of.get(sample.labels.get(factor, ""), -1) for sample in samples])
+            column = []
+            for sample in samples:
+                value = sample.labels.get(factor, "")
+                column.append(number_of.get(value, -1))
+            columns.append(column)
 
-        table = torch.tensor(columns, dtype=torch.long).reshape(len(columns), len(samples))
-        return table.T.contiguous()
+        table = torch.tensor(columns, dtype=torch.long)
+        return table.reshape(len(columns), len(samples)).T.contiguous()
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -346,7 +365,8 @@ class Steps(IterableDataset):
     ) -> None:
         self.samples = samples
         self.from_line = lines
-        self.mixture = Mixture([len(samples)], [min(size, len(samples))], seed)
+        rows = len(samples)
+        self.mixture = Mixture([rows], [min(size, rows)], seed)
         self.first = first
         self.rank = rank
         self.world = world
@@ -374,7 +394,13 @@ class Steps(IterableDataset):
 class Rows(IterableDataset):
     """Every sample once, in order, for validation; a rank has every world-th of each batch."""
 
-    def __init__(self, samples: TensorDataset, size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        samples: TensorDataset,
+        size: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.samples = samples
         self.size = size
         self.rank = rank

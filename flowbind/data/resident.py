@@ -31,19 +31,34 @@ class Resident:
         device: Device that receives them.
     """
 
-    def __init__(self, store: LatentStore, names: Collection[str], device: torch.device) -> None:
+    def __init__(
+        self,
+        store: LatentStore,
+        names: Collection[str],
+        device: torch.device,
+    ) -> None:
         self.latents: dict[tuple[int, str], Tensor] = {}
         for number, stratum in enumerate(store.strata):
             for name in stratum.modalities:
                 if name in names:
                     self.latents[number, name] = copy_to(device, store, number, name)
 
-    def gather(self, stratum: int, rows: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def gather(
+        self,
+        stratum: int,
+        rows: Tensor,
+        names: Sequence[str],
+    ) -> dict[str, Tensor]:
         """Rows of one stratum: per name a tensor with shape (len(rows), *shape), on the device."""
         return {name: self.latents[stratum, name][rows] for name in names}
 
 
-def copy_to(device: torch.device, store: LatentStore, stratum: int, name: str) -> Tensor:
+def copy_to(
+    device: torch.device,
+    store: LatentStore,
+    stratum: int,
+    name: str,
+) -> Tensor:
     """The latents of one modality in one stratum, with shape (rows, *shape), on a device.
 
     They are copied chunk by chunk.
@@ -54,7 +69,8 @@ def copy_to(device: torch.device, store: LatentStore, stratum: int, name: str) -
 
     for start in range(0, rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, rows)
-        latents[start:stop] = store.gather(stratum, np.arange(start, stop), [name])[name]
+        chunk = store.gather(stratum, np.arange(start, stop), [name])
+        latents[start:stop] = chunk[name]
     return latents
 
 

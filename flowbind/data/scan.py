@@ -59,7 +59,10 @@ def readable(path: str) -> str:
 
 
 def scan(
-    folders: Iterable[Path], suffixes: Sequence[str], left_out: LeftOut, others: bool = False
+    folders: Iterable[Path],
+    suffixes: Sequence[str],
+    left_out: LeftOut,
+    others: bool = False,
 ) -> Iterator[str]:
     """Paths of the files below folders that end in one of these suffixes, whatever their case.
 

@@ -48,7 +48,8 @@ class Shard:
     sha256: str
 
     def __post_init__(self) -> None:
-        if [type(value) for value in vars(self).values()] != [str, int, int, str, str]:
+        types = [type(value) for value in vars(self).values()]
+        if types != [str, int, int, str, str]:
             raise TypeError(f"a shard is {str(vars(self))[:200]}")
 
 
@@ -78,6 +79,7 @@ def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
     try:
         file_size = check_regular(path, LARGEST)
         with open(path, "rb", buffering=0) as file:
+            # The header's length, and then the header.
             length = file.read(8)
             (size,) = struct.unpack("<Q", length)
             if size > min(file_size, HEADER):
@@ -89,7 +91,11 @@ def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
 
 
 def layout(
-    path: str | Path, raw: bytes, header: Mapping[str, Any], whole: int, rows: int
+    path: str | Path,
+    raw: bytes,
+    header: Mapping[str, Any],
+    whole: int,
+    rows: int,
 ) -> dict[str, TensorEntry]:
     """What a shard holds, by the names of its tensors.
 
@@ -126,7 +132,11 @@ def layout(
     return entries
 
 
-def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+def write_shard(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+) -> None:
     """Writes one shard, beside and then renamed: the same bytes whenever its content is the same.
 
     `metadata` (JSON) says what it was made from, so that a resumed run can trust it; a checksum of
@@ -135,8 +145,9 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
-    whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_tensors(whole, path, {MADE: json.dumps({**metadata, DATA: digest_of_data(whole)})})
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    content = {**metadata, DATA: digest_of_data(contiguous)}
+    save_tensors(contiguous, path, {MADE: json.dumps(content)})
 
 
 def shard_metadata(path: Path) -> dict[str, Any] | None:
@@ -167,6 +178,7 @@ def read_shard(path: Path) -> dict[str, Tensor]:
         tensors = load_file(path)
     except SafetensorError as error:
         raise unusable_shard(path, f"is corrupted ({error})") from None
+
     if (shard_metadata(path) or {}).get(DATA) != digest_of_data(tensors):
         raise unusable_shard(path, "is corrupted (data: checksum)")
     return tensors

@@ -75,7 +75,8 @@ class Field:
     @property
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation over rows, float64 with shape (*shape,) each."""
-        mean, std = (torch.tensor(values, dtype=torch.float64) for values in (self.mean, self.std))
+        mean = torch.tensor(self.mean, dtype=torch.float64)
+        std = torch.tensor(self.std, dtype=torch.float64)
         return mean, std
 
     @property
@@ -153,7 +154,11 @@ class LatentStore:
         """Number of samples."""
         return sum(stratum.rows for stratum in self.strata)
 
-    def tied_groups(self, names: Sequence[str], tied: Sequence[str] = ()) -> list[list[str]]:
+    def tied_groups(
+        self,
+        names: Sequence[str],
+        tied: Sequence[str] = (),
+    ) -> list[list[str]]:
         """Modalities in groups: two are in one where a chain of samples that have both links leads
         from one to the other.
 
@@ -169,8 +174,8 @@ class LatentStore:
                 groups.append(set().union(*joined))
 
         order = list(names)
-        groups.sort(key=lambda group: min(order.index(name) for name in group))
-        return [[name for name in order if name in group] for group in groups]
+        ordered = [sorted(group, key=order.index) for group in groups]
+        return sorted(ordered, key=lambda group: order.index(group[0]))
 
     def bytes_of(self, names: Collection[str]) -> int:
         """Bytes of all latents of these modalities."""
@@ -191,7 +196,8 @@ class LatentStore:
         """
         # There may be many shards, so nothing slow is done for one.
         path = os.path.join(self.folder, shard.file)
-        if shard.file != os.path.basename(shard.file) or not shard.file.endswith(".safetensors"):
+        is_inside = shard.file == os.path.basename(shard.file)
+        if not is_inside or not shard.file.endswith(".safetensors"):
             raise ValueError(
                 f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the "
                 "store"
@@ -213,7 +219,10 @@ class LatentStore:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
         return {name: tensor.begin for name, tensor in tensors.items()}
 
-    def verify(self, shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter) -> None:
+    def verify(
+        self,
+        shown: Callable[[Iterable[Shard]], Iterable[Shard]] = iter,
+    ) -> None:
         """Reads every byte and compares checksums.
 
         Args:
@@ -302,11 +311,15 @@ class LatentStore:
         """Per stratum, the first row of each shard, and the number of rows."""
         starts = []
         for stratum in self.strata:
-            starts.append(np.cumsum([0, *(shard.rows for shard in stratum.shards)]))
+            rows = [shard.rows for shard in stratum.shards]
+            starts.append(np.cumsum([0, *rows]))
         return starts
 
     def gather(
-        self, stratum: int, rows: np.ndarray, names: Sequence[str] | None = None
+        self,
+        stratum: int,
+        rows: np.ndarray,
+        names: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
         """Copies rows of one stratum: per name (default: its modalities) a tensor with shape
         (len(rows), *shape).
@@ -329,7 +342,8 @@ class LatentStore:
         for name in self.strata[stratum].modalities if names is None else names:
             dtype, shape = self._entry(name)
             size = dtype.itemsize * math.prod(shape)
-            raw = self._files.rows(self._begins[stratum][name][shard] + within * size, size)
+            addresses = self._begins[stratum][name][shard] + within * size
+            raw = self._files.rows(addresses, size)
             flat = torch.from_numpy(raw.reshape(-1)).view(dtype)
             latents[name] = flat.reshape(len(rows), *shape)
         return latents
@@ -349,7 +363,8 @@ class LatentStore:
         parts = []
         for number, stratum in enumerate(self.strata):
             if name in stratum.modalities:
-                parts.append(self.gather(number, np.arange(stratum.rows), [tensor])[tensor])
+                gathered = self.gather(number, np.arange(stratum.rows), [tensor])
+                parts.append(gathered[tensor])
         return torch.cat(parts)
 
 
@@ -405,12 +420,16 @@ def finish_store(
         "fields": {name: asdict(field) for name, field in fields.items()},
         "strata": [asdict(stratum) for stratum in finished],
     }
+    content = {"sha256": digest_json(manifest)} | manifest
     with replacing(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps({"sha256": digest_json(manifest)} | manifest, indent=1))
+        partial.write_text(json.dumps(content, indent=1))
     return LatentStore(folder)
 
 
-def _read_shard(folder: Path, file: str) -> tuple[Shard, dict[str, Any], dict[str, Tensor]]:
+def _read_shard(
+    folder: Path,
+    file: str,
+) -> tuple[Shard, dict[str, Any], dict[str, Tensor]]:
     """A shard as the manifest has it, its header, and its tensors.
 
     It is read once, for statistics and checksums.

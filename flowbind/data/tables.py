@@ -63,7 +63,8 @@ def read_table(
 
     if header is None:
         first = next((line for _, line in lines if line.strip()), "")
-        if first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1:
+        is_mark = first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1
+        if is_mark:
             separator = first.strip()[len(MARK) :] or separator
             _, first = next(lines, (0, ""))
         separator = separator or _separator(first, required)
@@ -102,20 +103,26 @@ def _separator(first: str, required: Sequence[tuple[str, ...]]) -> str:
 
 def _cells(line: str, separator: str) -> list[str]:
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=separator), [])]
+        cells = next(csv.reader([line], delimiter=separator), [])
+        return [cell.strip() for cell in cells]
     except csv.Error:
         return []
 
 
 def _any_of(names: Sequence[str]) -> str:
-    return " or ".join(names[:MOST]) + " or the like" * (len(names) > MOST)
+    examples = " or ".join(names[:MOST])
+    return f"{examples} or the like" if len(names) > MOST else examples
 
 
 def _plain(column: str) -> str:
     return column.strip().casefold()
 
 
-def _named(columns: Sequence[str], required: Sequence[tuple[str, ...]], path: Path) -> list[str]:
+def _named(
+    columns: Sequence[str],
+    required: Sequence[tuple[str, ...]],
+    path: Path,
+) -> list[str]:
     """The names under which rows have the columns: those that are needed as they were asked for,
     the others as they are.
     """
@@ -189,7 +196,8 @@ def _rows(
                     f"columns, {', '.join(names)}"
                 )
 
-            filled = dict.fromkeys(names, "") | dict(zip(names, cells, strict=False))
+            filled = dict.fromkeys(names, "")
+            filled |= dict(zip(names, cells, strict=False))
             filled.pop("", None)
             yield Row(number, filled)
     except csv.Error as error:

@@ -89,12 +89,20 @@ class Steps(ProgressBar):
         self._close()
 
     def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        exception: BaseException,
     ) -> None:
         self._close()
 
     def _open(
-        self, trainer: Trainer, about: str, total: int | None, unit: str, done: int = 0
+        self,
+        trainer: Trainer,
+        about: str,
+        total: int | None,
+        unit: str,
+        done: int = 0,
     ) -> None:
         if trainer.is_global_zero:
             self.work = Progress(about, total, unit, done)

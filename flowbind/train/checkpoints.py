@@ -43,14 +43,20 @@ class DirectIO(TorchCheckpointIO):
     """Writes straight to the file: Lightning's goes through a copy in memory and one in `$TMPDIR`."""
 
     def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any = None,
     ) -> None:
         with naming(Path(path)), Path(path).open("wb") as file:
             torch.save(checkpoint, file)
 
 
 def write_checkpoint(
-    save: Callable[[Path], None], folder: Path, step: int, first: bool = True
+    save: Callable[[Path], None],
+    folder: Path,
+    step: int,
+    first: bool = True,
 ) -> Path:
     """Writes one checkpoint.
 
@@ -132,7 +138,7 @@ def newest(folder: Path) -> Path | None:
             return path
         damaged.append((path, reason))
 
-    bare = sorted(path for path in folder.glob("step=*.ckpt") if not has_manifest(path))
+    bare = [path for path in sorted(folder.glob("step=*.ckpt")) if not has_manifest(path)]
     if len(bare) == 1 and not damaged:  # the first of a run that was killed in the midst of it
         say(f"{bare[0]}: this checkpoint was never finished, and is not taken")
     elif bare or damaged:
@@ -246,7 +252,11 @@ class Checkpoints(Checkpoint):
     """
 
     def __init__(
-        self, folder: Path, every: int = 500, minutes: float | None = None, keep: int = 2
+        self,
+        folder: Path,
+        every: int = 500,
+        minutes: float | None = None,
+        keep: int = 2,
     ) -> None:
         for name, value in (("every", every), ("keep", keep)):
             if value < 1:
@@ -272,7 +282,10 @@ class Checkpoints(Checkpoint):
             trainer.strategy.checkpoint_io = DirectIO()
 
     def on_load_checkpoint(
-        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        checkpoint: dict[str, Any],
     ) -> None:
         # `trainer.max_time` is for each start: else none would get further.
         checkpoint["callbacks"].pop("Timer", None)
@@ -312,14 +325,19 @@ class Checkpoints(Checkpoint):
         self.signal = heard if heard > SAVE else 0
 
         step = trainer.global_step
-        by_count = self.minutes is None and step % self.every == 0 and step < trainer.max_steps
+        by_count = False
+        if self.minutes is None and step < trainer.max_steps:
+            by_count = step % self.every == 0
         if (heard or by_count) and step != self.saved:
             self.save(trainer)
         if self.signal:
             raise KeyboardInterrupt  # how Lightning ends early
 
     def on_exception(
-        self, trainer: Trainer, module: LightningModule, exception: BaseException
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        exception: BaseException,
     ) -> None:
         if isinstance(exception, Diverged):
             self.save(trainer)

@@ -91,7 +91,12 @@ class CodecTraining(Watched):
         self.classifiers = nn.ModuleDict()
 
     @abstractmethod
-    def reconstruction(self, latents: Tensor, *inputs: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self,
+        latents: Tensor,
+        *inputs: Tensor,
+        streams: Tensor,
+    ) -> Tensor:
         """How far what n latents decode to is from their samples.
 
         Args:
@@ -133,7 +138,12 @@ class CodecTraining(Watched):
             for factor, values in self.trainer.datamodule.classes.items():
                 self.classifiers[factor] = nn.Linear(features, len(values))
 
-    def errors(self, batch: RawBatch, noise: float, *position: int) -> dict[str, Tensor]:
+    def errors(
+        self,
+        batch: RawBatch,
+        noise: float,
+        *position: int,
+    ) -> dict[str, Tensor]:
         """The errors of a batch: of the reconstruction, and of each factor's classifier on the
         samples that have a label.
 
@@ -146,12 +156,14 @@ class CodecTraining(Watched):
             Errors by name: of the reconstruction as `reconstruction` gives them, of a factor with
             shape (labelled samples,).
         """
-        streams = draws.streams(draws.key(self.seed, *position, batch.step), batch.rows)
+        key = draws.key(self.seed, *position, batch.step)
+        streams = draws.streams(key, batch.rows)
         latents = self.encode(*batch.inputs, streams=draws.fork(streams, ENCODING))
 
         if noise:
-            drawn = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
-            latents = latents + noise * spread(latents.detach()) * drawn.to(latents.dtype)
+            unit = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
+            scale = noise * spread(latents.detach())
+            latents = latents + scale * unit.to(latents.dtype)
 
         own_streams = draws.fork(streams, RECONSTRUCTION)
         reconstruction = self.reconstruction(latents, *batch.inputs, streams=own_streams)
@@ -160,7 +172,8 @@ class CodecTraining(Watched):
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
             known = batch.labels[:, column] >= 0
             logits = classifier(latents.flatten(1))[known]
-            errors[factor] = F.cross_entropy(logits, batch.labels[known, column], reduction="none")
+            classes = batch.labels[known, column]
+            errors[factor] = F.cross_entropy(logits, classes, reduction="none")
 
         return errors
 
@@ -212,7 +225,8 @@ class CodecTraining(Watched):
         for name, errors in self.errors(batch, 0.0, TRAINING).items():
             bad = ~errors.isfinite().cpu()
             if bad.any() and errors.shape[:1] == batch.rows.shape:
-                lines = steps.lines(step)[bad.reshape(len(bad), -1).any(1)]
+                is_bad_row = bad.reshape(len(bad), -1).any(1)
+                lines = steps.lines(step)[is_bad_row]
                 trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
             elif bad.any():  # of parts of samples, or of those samples that have a label
                 count = f"{int(bad.sum())} of {bad.numel()} errors of rank {self.global_rank}"
@@ -235,8 +249,10 @@ class CodecTraining(Watched):
         names = ["reconstruction", *self.classifiers]
         none = torch.zeros(2, dtype=torch.float64, device=self.device)
         totals = torch.stack([self.totals.get(name, none) for name in names])
-        sums, counts = self.trainer.strategy.reduce(totals, reduce_op="sum").unbind(1)
-        self._log("val", names, (sums / counts.clamp(min=1)).float())
+        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        sums, counts = totals.unbind(1)
+        means = sums / counts.clamp(min=1)
+        self._log("val", names, means.float())
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the step after `step` others."""
@@ -261,8 +277,11 @@ class CodecTraining(Watched):
         go_on(self.trainer, self.rate_at(self.trainer.global_step))
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
-        super().optimizer_step(*args, **named)  # which the trainer has not counted yet
-        set_rate(self.trainer.optimizers[0], self.rate_at(self.trainer.global_step + 1))
+        super().optimizer_step(*args, **named)
+
+        # With this step, which the trainer has not counted yet.
+        done = self.trainer.global_step + 1
+        set_rate(self.trainer.optimizers[0], self.rate_at(done))
 
     def configure_callbacks(self) -> list[Callback]:
         return [Export(), Agreement()]

@@ -100,7 +100,10 @@ class Watched(LightningModule):
         )
 
     def configure_gradient_clipping(
-        self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None
+        self,
+        optimizer,
+        gradient_clip_val=None,
+        gradient_clip_algorithm=None,
     ) -> None:
         by_norm = gradient_clip_algorithm in (None, "norm")
         largest = gradient_clip_val if by_norm and gradient_clip_val else math.inf

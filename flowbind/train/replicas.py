@@ -31,7 +31,8 @@ class Agreement(Callback):
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if self.group is not None and trainer.global_step >= self.next:
             rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
-            pause = self._compare(trainer, module, max(int(INTERVAL * rate), 1))
+            steps = max(int(INTERVAL * rate), 1)
+            pause = self._compare(trainer, module, steps)
             self.next = trainer.global_step + pause
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
@@ -46,12 +47,12 @@ class Agreement(Callback):
 
         sums = [int(row[0]) for row in gathered]
         common = max(sums, key=sums.count)
-        others = ", ".join(str(rank) for rank, other in enumerate(sums) if other != common)
+        others = [str(rank) for rank, own_sum in enumerate(sums) if own_sum != common]
         if others:
             raise ValueError(
-                f"step {trainer.global_step}: the weights on rank {others} are no longer those of "
-                "the other ranks; a device may be faulty, or a module draws random numbers of its "
-                "own. Go on from a checkpoint of before, by --ckpt_path"
+                f"step {trainer.global_step}: the weights on rank {', '.join(others)} are no "
+                "longer those of the other ranks; a device may be faulty, or a module draws "
+                "random numbers of its own. Go on from a checkpoint of before, by --ckpt_path"
             )
         return int(gathered[0][1])
 

@@ -220,7 +220,11 @@ class RunFolder:
             partial.write_text(head + config, encoding="utf-8")
         return start
 
-    def _make_room(self, start: Start, settings: Settings) -> tuple[Start, dict[str, str] | None]:
+    def _make_room(
+        self,
+        start: Start,
+        settings: Settings,
+    ) -> tuple[Start, dict[str, str] | None]:
         """Moves another run aside.
 
         Returns:
@@ -264,7 +268,12 @@ class RunFolder:
 
         write_checkpoint(copy, self.checkpoints, step_of(checkpoint))
 
-    def quick_look(self, checkpoint: Path, recipe: Settings, usual: Settings) -> dict[str, Any]:
+    def quick_look(
+        self,
+        checkpoint: Path,
+        recipe: Settings,
+        usual: Settings,
+    ) -> dict[str, Any]:
         """What a test does otherwise than with the run's last checkpoint and by its own recipe.
 
         Args:
@@ -284,7 +293,8 @@ class RunFolder:
 
         config = self.path / CONFIG
         if config.is_file():
-            own_recipe, _ = earlier.recipe(yaml.safe_load(config.read_text(encoding="utf-8")))
+            content = yaml.safe_load(config.read_text(encoding="utf-8"))
+            own_recipe, _ = earlier.recipe(content)
             usual_settings = dict(flatten({"evaluation": usual}))
             own_settings = usual_settings | dict(flatten(_measuring(own_recipe)))
             for key, value in flatten(_measuring(recipe)):
@@ -408,8 +418,10 @@ def listed(changed: list[tuple[str, Any, Any]]) -> str:
             name = key.replace(".init_args", "")
             words.append(f"{name} is {_short(now)}, it was {_short(before)}")
 
-    more = f", and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
-    return ", ".join(words[:SHOWN]) + more
+    text = ", ".join(words[:SHOWN])
+    if len(words) > SHOWN:
+        text += f", and {len(words) - SHOWN} more"
+    return text
 
 
 def _short(value: Any) -> str:

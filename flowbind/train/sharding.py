@@ -43,7 +43,10 @@ def with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def gather(
-    module: nn.Module, wrapped: nn.Module | None, prefix: str, whole: nn.Module
+    module: nn.Module,
+    wrapped: nn.Module | None,
+    prefix: str,
+    whole: nn.Module,
 ) -> nn.Module:
     """A whole copy of a module that is spread over devices; every device takes part and gets one.
 

@@ -191,7 +191,10 @@ class Training(Watched):
         tell_of_untied(store.tied_groups(list(self.modalities), frozen), store.source)
 
     def terms(
-        self, networks: Networks, batch: Batch, *position: int
+        self,
+        networks: Networks,
+        batch: Batch,
+        *position: int,
     ) -> tuple[Batch, dict[str, Loss]]:
         """A batch of codec latents, standardised, and the terms of the objective on it, row by row.
 
@@ -238,7 +241,9 @@ class Training(Watched):
             self.totals[name] = self.totals[name] + total if name in self.totals else total
 
     def on_validation_epoch_end(self) -> None:
-        totals = self._sum_over_devices(torch.stack(list(self.totals.values()))).cpu()
+        totals = torch.stack(list(self.totals.values()))
+        totals = self._sum_over_devices(totals).cpu()
+
         # Logging reduces them over devices once more, and NCCL takes tensors of a GPU alone.
         means = {}
         for name, (total, rows) in zip(self.totals, totals, strict=True):
@@ -257,7 +262,8 @@ class Training(Watched):
 
         trouble = []
         for name, term in terms.items():
-            bad = lines[term.of][~term.errors.isfinite().cpu()].tolist()
+            is_bad = ~term.errors.isfinite().cpu()
+            bad = lines[term.of][is_bad].tolist()
             if bad:
                 trouble.append(bad_rows(name, bad, self.global_rank))
         return trouble
@@ -297,7 +303,8 @@ class Training(Watched):
         """
         config = self.evaluation
         if self.trainer.fast_dev_run:
-            config = replace(config, limit=min(config.limit or BATCH_ROWS, BATCH_ROWS), repeats=1)
+            limit = min(config.limit or BATCH_ROWS, BATCH_ROWS)
+            config = replace(config, limit=limit, repeats=1)
 
         (train_store, train_manifest), (test_store, test_manifest) = self._open_for_test()
         model = self.model
@@ -400,7 +407,8 @@ class Training(Watched):
 
         networks = self._empty_networks()
         networks.load_state_dict(state, assign=True)
-        release.save(Model(self.method, networks, self.sampling), folder, checkpoint["global_step"])
+        model = Model(self.method, networks, self.sampling)
+        release.save(model, folder, checkpoint["global_step"])
 
     @property
     def inputs(self) -> list[Path]:
