@@ -86,6 +86,7 @@ class Chunks(Dataset):
         turns = [_turns(share) for share in shares]
         rounds = list(zip_longest(*turns, fillvalue=IDLE))
         self.rounds = rounds or [(IDLE,) * len(shares)]
+
         self.samples = 0
         for share in shares:
             self.samples += sum(len(plan.samples) for plan in share)
@@ -252,6 +253,7 @@ class Encoding(LightningModule):
         loader = DataLoader(chunks, batch_size=None, num_workers=self.workers)
         if not pending or not self.trainer.is_global_zero:
             return loader
+
         return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples)
 
     def _find_todo(self) -> dict[str, list[int]]:
@@ -295,6 +297,7 @@ class Encoding(LightningModule):
             return
         if not strata:
             raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
+
         for name in sorted(lost):
             say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
 
@@ -375,6 +378,7 @@ class Encoding(LightningModule):
             self.encoded |= done.encoded
             for name, faults in done.faults.items():
                 self.faults.setdefault(name, []).extend(faults)
+
         self._check()
         return len(chunk.indices)
 
@@ -385,6 +389,7 @@ class Encoding(LightningModule):
         errors: dict[int, str] = {}  # by row
         faults = {}
         encoded = set()
+
         for name, raws in chunk.raws.items():
             if not raws:
                 continue

@@ -116,6 +116,7 @@ def _body(
     for split in kinds:
         path = quoted(f"{place}/{split}.jsonl")
         manifests.append(f"{split}: {path}")
+
     parts = "".join(_modality(name, modality, run) for name, modality in modalities.items())
     return f"""seed_everything: 0
 

@@ -95,6 +95,7 @@ def prepare(
             f"val and test are shares of the samples and leave some for training, not {val} and "
             f"{test}"
         )
+
     table = read_labels(labels) if labels else None
 
     modalities = {name: load("modalities", name) for name in installed("modalities")}
@@ -117,6 +118,7 @@ def prepare(
         kinds[split] = Counter(tuple(sorted(files)) for files in samples.values())
         write_manifest(out / f"{split}.jsonl", entries[split])
         say(f"{split}: {len(samples)} samples ({in_words(kinds[split])})")
+
     write_recipe(out, kinds, modalities)
 
 
@@ -141,10 +143,11 @@ def find_splits(
     if not files:
         suffixes = ", ".join(sorted(suffixes_of(modalities)))
         packages = {package(entry) for entry in installed("modalities").values()}
+        names = ", ".join(sorted(packages))
         raise ValueError(
-            f"{source}: no file that an installed modality reads ({suffixes}; from "
-            f"{', '.join(sorted(packages))})"
+            f"{source}: no file that an installed modality reads ({suffixes}; from {names})"
         )
+
     return {split: pair(part, source) for split, part in parts.items()}
 
 
@@ -166,6 +169,7 @@ def find_files(
     for name, modality in modalities.items():
         for suffix in modality.suffixes:
             readers.setdefault(suffix, []).append(name)
+
     long = [suffix for suffix in readers if suffix.count(".") > 1]
     long.sort(key=len, reverse=True)
 
@@ -196,6 +200,7 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
     for file in files:
         first = next(iter(file.folders), "")
         kinds_in.setdefault(first, set()).add(file.modality)
+
     left = own_folders(kinds_in)
 
     taken = []
@@ -244,6 +249,7 @@ def part_by_split(
     for folder in top:
         if folder.lower() in SPLIT_OF:
             named[folder] = SPLIT_OF[folder.lower()]
+
     others = top - named.keys()
 
     if not named or (others and len(set(named.values())) == 1):

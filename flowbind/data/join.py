@@ -28,6 +28,7 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
 
     if len({folder.name for folder in folders}) < len(folders):
         raise ValueError(f"the folders must have different names, not {sources}")
+
     for folder in folders:
         paths = [folder / f"{split}.jsonl" for split in splits.split(",")]
         if not any(path.is_file() for path in paths):

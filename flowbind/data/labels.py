@@ -85,6 +85,7 @@ def add_labels(
     top = root_of(source)
     used: set[str | None] = {None}
     unlabelled = []
+
     for split, entries_of_split in entries.items():
         for entry in entries_of_split:
             stem = entry["id"]
@@ -105,6 +106,7 @@ def add_labels(
             f"the samples {_some(stems)}; an id is a file's path below {source}, with its suffix "
             "or without"
         )
+
     if unused:
         say(
             f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such "

@@ -57,12 +57,14 @@ class LatentDataModule(LightningDataModule):
         super().__init__()
         if not manifests:
             raise ValueError(f"manifests names no split; allowed: {', '.join(SPLITS)}")
+
         for split in manifests:
             if split not in SPLITS:
                 raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+
         for name, value in (("seed", seed), ("workers", workers)):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}")
@@ -119,6 +121,7 @@ class LatentDataModule(LightningDataModule):
         for name, modality in modalities.items():
             if name in store.fields or name in needed:
                 fingerprints[name] = modality.codec.fingerprint()
+
         store.check(fingerprints)
         store.check_source(self.manifests[split])
         return store

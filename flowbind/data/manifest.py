@@ -123,6 +123,7 @@ class Manifest:
         borrowed = {name: key for name, key in keys.items() if name != key}
         if not borrowed:
             return manifest
+
         return cls(manifest.path, [_with_borrowed(sample, borrowed) for sample in manifest.samples])
 
     def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
@@ -175,6 +176,7 @@ class Manifest:
             raise _unreadable(
                 f"{source}: not named like a file of '{name}'; allowed: {allowed}", what
             )
+
         return read_raw(modality, source, what)
 
 
@@ -285,6 +287,7 @@ def mistake_in(value: str) -> str:
         return "~ stands for no folder in a manifest; write it out"
     if "\\" in value:
         return "no such file; backslashes separate no folders, write / instead"
+
     return ""
 
 
@@ -312,6 +315,7 @@ def _accepted(modality: Modality, raw: Any, where: str) -> Any:
         message = str(error)
     except Exception as error:  # of a plugin that did not expect such a thing
         message = f"{describe(raw)} cannot be taken ({describe_fault(error)})"
+
     raise ValueError(" ".join(f"{where}{message}".split()))
 
 
@@ -457,6 +461,7 @@ def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
         )
     if not isinstance(entry, dict):
         raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
+
     return entry
 
 
@@ -494,6 +499,7 @@ def _guess(content: str, known: Collection[str]) -> str:
             "the header of a table, by its look; write each row as an object, such as by pandas' "
             "to_json(orient='records', lines=True)"
         )
+
     return ""
 
 
@@ -510,6 +516,7 @@ def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
 
     if not isinstance(value, dict):
         raise ValueError(f"{where}: '{key}' must be an object, not {type(value).__name__}")
+
     return value
 
 
@@ -522,6 +529,7 @@ def _plain(value: Any, what: str) -> str:
         return ""
     if isinstance(value, dict | list):
         raise ValueError(f"{what} must be a string or a number, not {json.dumps(value)[:60]}")
+
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if str(value).strip() else ""

@@ -54,6 +54,7 @@ class Mapped:
         if scattered is None:
             mapped = sum(storage.nbytes() for storage in self._storages)
             scattered = hasattr(mmap, "MADV_RANDOM") and mapped > _memory() / 2
+
         self.scattered = scattered
         if scattered:
             for storage in self._storages:

@@ -87,6 +87,7 @@ def _groups(
         raise ValueError(
             f"{manifest.path}: no sample has any of {', '.join(modalities)}; nothing to encode"
         )
+
     if unused:
         say(
             f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of "

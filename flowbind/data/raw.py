@@ -117,6 +117,7 @@ class RawDataModule(LightningDataModule):
         for sample in manifests["train"].samples:
             for factor, value in sample.labels.items():
                 values.setdefault(factor, set()).add(value)
+
         self.classes = {factor: sorted(values[factor]) for factor in sorted(values)}
 
         for part, manifest in manifests.items():
@@ -127,6 +128,7 @@ class RawDataModule(LightningDataModule):
             self.lines[part], inputs = self._load(manifest, lines[part], name)
             labels = self._labels([manifest.samples[line] for line in self.lines[part]])
             self.parts[part] = TensorDataset(*inputs, labels)
+
         self._check_size(len(self.lines["train"]))
 
     def _check_size(self, samples: int) -> None:
@@ -176,6 +178,7 @@ class RawDataModule(LightningDataModule):
         for row in (~finite).nonzero().flatten().tolist():
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")
+
         leave_out(manifest.path, bad, self.skip_bad, OPTION)
 
         if not finite.all():
@@ -235,6 +238,7 @@ class RawDataModule(LightningDataModule):
 
         if not readable:
             raise ValueError(f"{manifest.path}: none of its samples can be read, such as {bad[0]}")
+
         return readable
 
     def _labels(self, samples: Sequence[Sample]) -> Tensor:
@@ -334,6 +338,7 @@ class Raws(Sequence):
             raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
         except ValueError as error:
             refuse_bad([str(error)], 0, OPTION)
+
         self.progress.advance()
         return raw
 

@@ -157,6 +157,7 @@ class _Walk:
         if folder != self.top and any(entry.name == PREPARED for entry in entries):
             self._leave("folders that `flowbind prepare` wrote", folder)
             return []
+
         return entries
 
     def _is_hidden(self, entry: os.DirEntry) -> bool:

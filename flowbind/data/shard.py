@@ -181,6 +181,7 @@ def read_shard(path: Path) -> dict[str, Tensor]:
 
     if (shard_metadata(path) or {}).get(DATA) != digest_of_data(tensors):
         raise unusable_shard(path, "is corrupted (data: checksum)")
+
     return tensors
 
 

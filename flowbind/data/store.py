@@ -217,6 +217,7 @@ class LatentStore:
         entries = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
         if entries != {name: self._entry(name) for name in [*stratum.modalities, LINE]}:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
+
         return {name: tensor.begin for name, tensor in tensors.items()}
 
     def verify(

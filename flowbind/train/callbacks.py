@@ -51,6 +51,7 @@ class Steps(ProgressBar):
         if now - self.looked >= LOOK_INTERVAL:
             self.looked = now
             detail = losses(trainer)
+
         self.work.advance(trainer.global_step - self.work.done, detail)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:

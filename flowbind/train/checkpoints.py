@@ -107,6 +107,7 @@ def fault(path: Path) -> str | None:
 
     if not isinstance(written_files, dict) or not files:
         return "it is missing"
+
     for name in sorted({*written_files, *files}):
         if written_files.get(name) != files.get(name):
             return f"{name} is not what was written" if name in files else f"{name} is missing"
@@ -277,6 +278,7 @@ class Checkpoints(Checkpoint):
                 "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so "
                 "that none can be read back and trusted; leave it out"
             )
+
         # One that the recipe chose stays.
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = DirectIO()
@@ -373,6 +375,7 @@ class Checkpoints(Checkpoint):
             for old in written(self.folder)[self.keep :]:
                 _remove(manifest_of(old))
                 _remove(old)
+
         trainer.strategy.barrier()
 
     def _together(self, trainer: Trainer, work: Callable[[], object]) -> None:

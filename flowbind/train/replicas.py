@@ -54,6 +54,7 @@ class Agreement(Callback):
                 "longer those of the other ranks; a device may be faulty, or a module draws "
                 "random numbers of its own. Go on from a checkpoint of before, by --ckpt_path"
             )
+
         return int(gathered[0][1])
 
 

@@ -152,6 +152,7 @@ class RunFolder:
 
         if self.holds_a_run():
             return
+
         for name in (CONFIG, CHECKPOINTS, CURVES, MODEL):
             path = self.path / name
             if path.exists() and (path.is_file() or any(path.iterdir())):
@@ -179,6 +180,7 @@ class RunFolder:
             if given is None:
                 raise
             record = None
+
         changed = differences(record.settings, settings) if record else []
 
         if record and not changed and (given is None or self._began_from(record, given)):
@@ -195,6 +197,7 @@ class RunFolder:
             return Start(given, reason=NEVER)
         if record is None:
             return Start(given, reason=f"{RECORD} says nothing to compare with")
+
         return Start(given, reason=listed(changed) or "another checkpoint is given")
 
     def claim(self, start: Start, settings: Settings, config: str) -> Start:
@@ -358,6 +361,7 @@ class RunFolder:
         if last and not start.checkpoint and start.reason != NEVER:
             last = aside / CHECKPOINTS / last.name
             hint = f"; to go on from its last step instead, give --ckpt_path {last}"
+
         say(f"{self.path}: {way} ({start.reason}); the run that was here is kept in {aside}{hint}")
         return aside
 

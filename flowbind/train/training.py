@@ -183,6 +183,7 @@ class Training(Watched):
             mean, std = store.fields[name].statistics
             for networks in filter(None, (self.networks, self.ema)):
                 networks.standard[name].set(mean, std)
+
         self._tell_of_untied(store)
 
     def _tell_of_untied(self, store: LatentStore) -> None:
@@ -455,6 +456,7 @@ class Training(Watched):
             raise ValueError(
                 f"the checkpoint is of another model: its {name} is {before}, the recipe's is {now}"
             )
+
         self.steps_made = checkpoint["global_step"]
 
 
