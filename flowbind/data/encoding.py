@@ -61,8 +61,8 @@ class Chunks(Dataset):
     """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard; a sample that
     cannot be read is its error.
 
-    All devices have equally many chunks, the last ones of some empty: after each they tell one
-    another what they did.
+    All devices have equally many chunks, the last ones of some empty: after each they exchange
+    what they did.
 
     Args:
         manifest: Manifest of the samples.
@@ -189,8 +189,8 @@ class Encoding(LightningModule):
     """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end,
     the store's manifest.
 
-    The first device finds out which shards are pending, before any of them writes, and tells the
-    others. An error of one device is told to all, so that none waits for another in vain; the first
+    The first device finds out which shards are pending, before any of them writes, and informs the
+    others. An error of one device reaches all, so that none waits for another in vain; the first
     raises it, the others end silently.
 
     Args:
@@ -508,8 +508,8 @@ def encode_rows(
     Where a batch fails, its samples are encoded one by one.
 
     Returns:
-        Latents with shape (n, *shape), anything in the rows that failed, and the errors, to go on
-        from "the codec".
+        Latents with shape (n, *shape), anything in the rows that failed, and the errors, which
+        follow "the codec".
 
     Raises:
         ValueError: the codec cannot be used, or gives other latents than it promises.

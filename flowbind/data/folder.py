@@ -298,11 +298,11 @@ def pair(files: Iterable[File], source: Path) -> Samples:
             f"already, {readable(other)}{more}; keep one of them"
         )
 
-    tell_of_case(samples, source)
+    say_of_case(samples, source)
     return dict(sorted(samples.items()))
 
 
-def tell_of_case(samples: Samples, source: Path) -> None:
+def say_of_case(samples: Samples, source: Path) -> None:
     """Says which samples would be one if upper and lower case were the same."""
     first: dict[str, str] = {}
     apart = []

@@ -230,7 +230,7 @@ class LatentDataModule(LightningDataModule):
     def begin_at(self, step: int) -> None:
         """Sets the step at which the next pass over the training batches begins.
 
-        Where `trainer.limit_train_batches` ends one pass, the next goes on.
+        Where `trainer.limit_train_batches` ends one pass, the next continues.
         """
         self.steps.first = step * self.trainer.accumulate_grad_batches
 

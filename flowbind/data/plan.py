@@ -134,7 +134,7 @@ def rows_of(path: Path, key: str) -> dict[int, Stamps]:
     """The manifest's lines that a shard holds, and of each the stamps of what was read beside it,
     by path.
 
-    None unless it is whole and was made from what `key` tells.
+    None unless it is whole and was made from what `key` says.
     """
     metadata = shard_metadata(path)
     if not metadata or metadata.get("key") != key:

@@ -1,6 +1,6 @@
 """Whether a codec keeps on given samples what it promises: how much its round trip loses.
 
-A codec that was trained on one world encodes any other without a complaint, and every figure that
+A codec that was trained on one world encodes any other without a complaint, and every result that
 follows is of what is left. So a codec may promise an error that nearly all samples of its own kind
 stay below (`Codec.promise`); a few of the samples to be encoded are decoded again, and where most
 of them lose far more, a line says so.
@@ -21,7 +21,7 @@ from flowbind.files import replacing
 SHARE = 0.95  # of the samples that a codec was made for, those that stay below the promised error
 FACTOR = 2.0  # how far above it the median of others is before a line says so
 LOOKED_AT = 64  # samples, at most
-GLANCED_AT = 16  # samples of these, which tell where the promise is kept
+GLANCED_AT = 16  # samples of these, which show where the promise is kept
 FEWEST = 4  # of fewer samples nothing can be said
 
 
@@ -97,7 +97,7 @@ class Promises:
         if promised is None or not can_decode(codec):
             return None
 
-        # The median of a codec's own kind is far below what 95 of 100 stay below, so few tell that.
+        # The median of a codec's own kind is far below what 95 of 100 stay below, so few show that.
         errors = round_trip(codec, raws[:GLANCED_AT], latents[:GLANCED_AT])
         if errors.median() <= promised:
             return None

@@ -86,7 +86,7 @@ def scan(
 
         walk = _Walk(root_of(top), tuple(suffixes), left_out, others, seen)
         yield from track(walk.files(), f"scanning {top}", unit="files")
-        walk.tell_of_links()
+        walk.say_of_links()
 
 
 def root_of(folder: Path) -> str:
@@ -220,7 +220,7 @@ class _Walk:
     def _leave(self, reason: str, path: str) -> None:
         self.left_out.add(reason, path)
 
-    def tell_of_links(self) -> None:
+    def say_of_links(self) -> None:
         """Says how many linked folders lead elsewhere: they are followed, and whoever reads that
         may not have known.
         """

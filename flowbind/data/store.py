@@ -125,7 +125,7 @@ class LatentStore:
                 shards = [Shard(**shard) for shard in stratum["shards"]]
                 self.strata.append(Stratum(stratum["modalities"], shards))
                 for name in stratum["modalities"]:
-                    self._entry(name)  # a KeyError if no field tells of it
+                    self._entry(name)  # a KeyError if it has no field
 
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
@@ -191,7 +191,7 @@ class LatentStore:
         """The byte of a shard's file at which each tensor begins.
 
         Raises:
-            ValueError: its size, header or tensors are not what the manifest tells; the file is
+            ValueError: its size, header or tensors are not what the manifest says; the file is
             named.
         """
         # There may be many shards, so nothing slow is done for one.

@@ -1,1 +1,1 @@
-"""Training, on Lightning: what learns, and what happens around a step."""
+"""Training, on Lightning: what is trained, and what happens around a step."""

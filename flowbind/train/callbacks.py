@@ -156,7 +156,7 @@ class Begin(Callback):
                 say(NO_VALIDATION)
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
-        # What curves are counted by; Lightning counts a step twice where a run goes on from its
+        # What curves are counted by; Lightning counts a step twice where a run resumes from its
         # end.
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 

@@ -4,7 +4,7 @@
                                   one
     checkpoints/step=500.json     written when that is whole: the size and SHA-256 of every file
 
-What has no manifest was never finished, and what disagrees with it is damaged: no run goes on from
+What has no manifest was never finished, and what disagrees with it is damaged: no run resumes from
 it.
 """
 
@@ -35,7 +35,7 @@ from flowbind.tensors import size_of
 from flowbind.train.nonfinite import Diverged
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # save and stop at the next step boundary
-SAVE = 1  # save and go on; no signal that is waited for has this number
+SAVE = 1  # save and continue; no signal that is waited for has this number
 META = "meta.pt"  # what Lightning puts beside weights that are spread over files
 
 

@@ -1,8 +1,8 @@
 """Training a codec: encode, disturb, decode, compare, and export the weights as safetensors.
 
 As in a model's training, every number that is drawn is a function of the seed, the step and the row
-of the global batch, and every statistic is that of the global batch: a run that was killed goes on
-to the same bits, and several processes learn what one does.
+of the global batch, and every statistic is that of the global batch: a run that was killed resumes
+to the same bits, and several processes train what one does.
 """
 
 from abc import abstractmethod
@@ -26,7 +26,7 @@ from flowbind.progress import say
 from flowbind.tensors import save_tensors
 from flowbind.train.callbacks import Export
 from flowbind.train.nonfinite import Watched, bad_rows
-from flowbind.train.rate import go_on, rate_at, set_rate
+from flowbind.train.rate import rate_at, resume_rate, set_rate
 from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import with_prefix
 
@@ -40,7 +40,7 @@ ENCODING = 2
 RECONSTRUCTION = 3
 
 WARMUP = 0.05  # share of the steps over which the rate rises
-# Of AdamW. Small codecs learn sooner than with the usual 0.9: after 248 steps of the text codec,
+# Of AdamW. Small codecs train faster than with the usual 0.9: after 248 steps of the text codec,
 # two seeds, the loss on `val` was .472 and .448, with 0.9 .543 and with 0.95 .759 and .718.
 BETAS = 0.85, 0.999
 
@@ -274,7 +274,7 @@ class CodecTraining(Watched):
             self.trainer.datamodule.begin_at(self.trainer.global_step)
 
     def on_train_start(self) -> None:
-        go_on(self.trainer, self.rate_at(self.trainer.global_step))
+        resume_rate(self.trainer, self.rate_at(self.trainer.global_step))
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)

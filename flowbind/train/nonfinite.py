@@ -1,7 +1,7 @@
 """Numerical trouble: the first step whose gradients are not finite, found without waiting for the
 device.
 
-From that step on the optimiser is told to skip, as under a gradient scaler, so that the weights
+From that step on the optimiser is made to skip, as under a gradient scaler, so that the weights
 stay those before it until the host looks.
 """
 

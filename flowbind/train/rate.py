@@ -5,7 +5,7 @@ could bring back.
     constant         peak
     cosine           peak * (1 + cos(pi * (step - warmup) / (steps - warmup))) / 2
 
-A run that goes on takes the rate that its recipe has at that step, whatever the run before it had
+A run that is resumed takes the rate that its recipe has at that step, whatever the run before it had
 there: a straight run of the recipe has the same. So a rate, a decay or a number of steps that is
 changed on the way holds from the next step on.
 """
@@ -46,7 +46,7 @@ def set_rate(optimizer: Optimizer, rate: float) -> None:
         group["lr"] = rate
 
 
-def go_on(trainer: Trainer, rate: float) -> None:
+def resume_rate(trainer: Trainer, rate: float) -> None:
     """Begins with a rate, at any step.
 
     Where steps were made before, a line says so, and which rate the checkpoint has.

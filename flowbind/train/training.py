@@ -29,7 +29,7 @@ from flowbind.tensors import digest_tensors
 from flowbind.train.callbacks import Export
 from flowbind.train.ema import decay_at, follow
 from flowbind.train.nonfinite import Watched, bad_rows
-from flowbind.train.rate import go_on, rate_at, set_rate
+from flowbind.train.rate import rate_at, resume_rate, set_rate
 from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import gather, is_sharded, shard, with_prefix
 
@@ -81,11 +81,11 @@ class Training(Watched):
 
     Args:
         method: Method that is trained.
-        training: How it learns.
+        training: How it is trained.
         evaluation: What `flowbind test` does.
 
     Raises:
-        ValueError: a method that learns some modalities alone, without a model that has the others;
+        ValueError: a method that trains some modalities alone, without a model that has the others;
             sampling choices that it does not have.
     """
 
@@ -285,7 +285,7 @@ class Training(Watched):
         self.trainer.datamodule.begin_at(self.trainer.global_step)
 
     def on_train_start(self) -> None:
-        go_on(self.trainer, self.rate_at(self.trainer.global_step))
+        resume_rate(self.trainer, self.rate_at(self.trainer.global_step))
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)
