@@ -551,7 +551,7 @@ def _parse_references(
                 f"{where}: 'references' of '{key}', which the sample does not have; "
                 f"{nearest(key, values)}"
             )
-        if not _is_list_of_texts(others):
+        if not _is_list_of_strings(others):
             raise ValueError(
                 f"{where}: 'references' of '{key}' must be a list of strings, not "
                 f"{json.dumps(others)[:60]}"
@@ -564,7 +564,7 @@ def _parse_references(
     return references
 
 
-def _is_list_of_texts(value: Any) -> bool:
+def _is_list_of_strings(value: Any) -> bool:
     if not isinstance(value, list):
         return False
-    return all(isinstance(text, str) and text.strip() for text in value)
+    return all(isinstance(item, str) and item.strip() for item in value)

@@ -422,10 +422,10 @@ def listed(changed: list[tuple[str, Any, Any]]) -> str:
             name = key.replace(".init_args", "")
             words.append(f"{name} is {_short(now)}, it was {_short(before)}")
 
-    text = ", ".join(words[:SHOWN])
+    summary = ", ".join(words[:SHOWN])
     if len(words) > SHOWN:
-        text += f", and {len(words) - SHOWN} more"
-    return text
+        summary += f", and {len(words) - SHOWN} more"
+    return summary
 
 
 def _short(value: Any) -> str:
