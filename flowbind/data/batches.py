@@ -59,9 +59,7 @@ class Steps(IterableDataset):
         return self.frame.fill(self.store, rows, step)
 
     def lines(self, step: int) -> dict[str, Tensor]:
-        """Per modality, the line in the manifest (from 0, samples only) of each row of a step's
-        batch.
-        """
+        """Per modality, the manifest's line (from 0, samples only) of each row of a batch."""
         lines_of_stratum = []
         for stratum, rows in enumerate(self.mixture.batch(step, self.rank, self.world)):
             lines_of_stratum.append(self.store.gather(stratum, rows, [LINE])[LINE])
@@ -98,8 +96,9 @@ class Numbers(IterableDataset):
 
 
 class Rows(IterableDataset):
-    """Every row of some strata once, stratum after stratum, for validation; a rank has every
-    world-th row of each batch.
+    """Every row of some strata once, stratum after stratum, for validation.
+
+    A rank has every world-th row of each batch.
     """
 
     def __init__(
@@ -138,8 +137,9 @@ class Rows(IterableDataset):
 
 
 class Frame:
-    """What batches of equal composition share: the sample of each row, the links, and the place in
-    the global batch.
+    """What batches of equal composition share.
+
+    That is the sample of each row, the links, and the place in the global batch.
 
     Args:
         store: Store of the latents.
@@ -239,8 +239,6 @@ class Frame:
 
 
 def ranges_of(starts: np.ndarray, strata: Sequence[int]) -> Tensor:
-    """The numbers from `starts[i]` up to `starts[i + 1]` of each stratum i, one range after the
-    other.
-    """
+    """The numbers from `starts[i]` up to `starts[i + 1]` of each stratum i, one after the other."""
     ranges = [torch.arange(starts[i], starts[i + 1]) for i in strata]
     return torch.cat(ranges) if ranges else torch.arange(0)

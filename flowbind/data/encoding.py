@@ -1,10 +1,9 @@
-"""Encoding: a manifest of raw samples to a latent store, by Lightning's prediction loop, on any
-number of devices.
+"""Encoding: a manifest of raw samples to a latent store, on any number of devices.
 
-The work is cut into shards; a device encodes every world-th of them, chunk by chunk, all devices at
-the same pace. What a shard holds is never encoded again unless its samples, or how they are read
-and encoded, change. What it lacks, because it could not be read or encoded, is tried again every
-time. The store's manifest comes last.
+Lightning's prediction loop does it. The work is cut into shards; a device encodes every world-th of
+them, chunk by chunk, all devices at the same pace. What a shard holds is never encoded again unless
+its samples, or how they are read and encoded, change. What it lacks, because it could not be read
+or encoded, is tried again every time. The store's manifest comes last.
 """
 
 import os
@@ -58,11 +57,10 @@ IDLE = Turn(ShardPlan("", [], [], ""), [], False)
 
 
 class Chunks(Dataset):
-    """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard; a sample that
-    cannot be read is its error.
+    """Raw samples of one device, in chunks of at most `BATCH_ROWS` rows of one shard.
 
-    All devices have equally many chunks, the last ones of some empty: after each they exchange
-    what they did.
+    A sample that cannot be read is its error. All devices have equally many chunks, the last ones
+    of some empty: after each they exchange what they did.
 
     Args:
         manifest: Manifest of the samples.
@@ -186,12 +184,11 @@ class Outcome(NamedTuple):
 
 
 class Encoding(LightningModule):
-    """Encodes what is not done yet, and writes each shard when its last chunk is done; in the end,
-    the store's manifest.
+    """Encodes what is not done yet, and writes each shard when its last chunk is done.
 
-    The first device finds out which shards are pending, before any of them writes, and informs the
-    others. An error of one device reaches all, so that none waits for another in vain; the first
-    raises it, the others end silently.
+    The store's manifest comes last. The first device finds out which shards are pending, before any
+    of them writes, and informs the others. An error of one device reaches all, so that none waits
+    for another in vain; the first raises it, the others end silently.
 
     Args:
         modalities: Modalities to encode, by name.
@@ -453,10 +450,10 @@ class Encoding(LightningModule):
         return f"sample '{sample.id}' of {self.manifest.path}"
 
     def _write(self, plan: ShardPlan) -> None:
-        """Writes what was encoded of a shard, together with what it held before, in the manifest's
-        order.
+        """Writes what was encoded of a shard, together with what it held before.
 
-        What it held and was encoded again, or should have been, goes.
+        Rows are in the manifest's order. What it held and was encoded again, or should have been,
+        goes.
         """
         path = self.folder / plan.file
         rows = rows_of(path, plan.key)
@@ -502,8 +499,7 @@ def _modalities_of(plans: Sequence[ShardPlan]) -> set[str]:
 def encode_rows(
     name: str, modality: Modality, raws: Sequence[Any]
 ) -> tuple[Tensor, dict[int, str]]:
-    """Latents of raw samples of one modality, on the CPU, and by row what is wrong with those that
-    have none.
+    """Latents of raw samples of one modality, on the CPU, and what is wrong with the others.
 
     Where a batch fails, its samples are encoded one by one.
 
@@ -514,7 +510,7 @@ def encode_rows(
     Raises:
         ValueError: the codec cannot be used, or gives other latents than it promises.
         OSError, MemoryError, torch.OutOfMemoryError: as the codec raises them; they say nothing of
-        a sample.
+            a sample.
     """
     codec = modality.codec
     errors: dict[int, str] = {}

@@ -126,15 +126,14 @@ def find_splits(
     source: Path,
     modalities: Mapping[str, type[Modality]],
 ) -> dict[str, Samples]:
-    """The samples of a folder by split, in the order of their stems; by "" if its sub-folders are
-    no splits.
+    """The samples of a folder by split, in the order of their stems.
 
-    What is left out is said by reason, and so is what a sub-folder was taken for where it could be
-    something else.
+    They are by "" if its sub-folders are no splits. What is left out is said by reason, and so is
+    what a sub-folder was taken for where it could be something else.
 
     Raises:
         ValueError: no usable file, a suffix that several modalities read, or two files of one
-        modality for one sample.
+            modality for one sample.
     """
     left_out = LeftOut()
     files = without_own_folders(find_files(source, modalities, left_out), left_out)
@@ -163,7 +162,7 @@ def find_files(
 
     Raises:
         ValueError: a suffix that several modalities read, in a folder that is named after none of
-        these.
+            these.
     """
     readers: dict[str, list[str]] = {}
     for name, modality in modalities.items():
@@ -216,12 +215,12 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
 
 
 def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
-    """Which folders, by the modalities of their files, are those of the modality that they are
-    named after.
+    """Which folders are those of the modality that they are named after.
 
-    One with files of that modality alone is. One with others, too, is if a further folder is named
-    after a modality and holds something else: so kinds are kept apart, and what lies beside them is
-    in the wrong place. Two with the same mixture are two classes that happen to be called so.
+    What decides are the modalities of their files. One with files of that modality alone is. One
+    with others, too, is if a further folder is named after a modality and holds something else: so
+    kinds are kept apart, and what lies beside them is in the wrong place. Two with the same mixture
+    are two classes that happen to be called so.
     """
     named = {folder for folder, kinds in kinds_in.items() if folder in kinds}
 
@@ -238,11 +237,11 @@ def part_by_split(
     source: Path,
     left_out: LeftOut,
 ) -> dict[str, list[File]]:
-    """Files by the split that their first folder is named after; all by "" where the folders are
-    something else.
+    """Files by the split that their first folder is named after.
 
-    They are splits where there are at least two, or one and nothing else beside it. So a class
-    called `train` among other classes is a class.
+    They are all by "" where the folders are something else. They are splits where there are at
+    least two, or one and nothing else beside it. So a class called `train` among other classes is a
+    class.
     """
     top = {file.folders[0] if file.folders else "" for file in files}
     named = {}

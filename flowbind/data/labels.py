@@ -33,7 +33,7 @@ def read_labels(path: Path) -> Labels:
 
     Raises:
         ValueError: no such file, no table, no column of ids or no other, or an id with two sets of
-        labels.
+            labels.
     """
     if not path.is_file():
         raise ValueError(f"{path}: no such file of labels")
@@ -68,8 +68,9 @@ def add_labels(
     source: Path,
     suffixes: Collection[str],
 ) -> None:
-    """Gives each entry of a manifest its labels; says which samples have none, and which ids are
-    those of no sample.
+    """Gives each entry of a manifest its labels.
+
+    Lines say which samples have none, and which ids are those of no sample.
 
     Args:
         table: Labels by id.
@@ -120,9 +121,7 @@ def add_labels(
 
 
 def _ids_by_root(table: Labels, suffixes: Collection[str]) -> dict[str, str]:
-    """The ids of a table by what they are without a suffix, where that is the same for no two of
-    them.
-    """
+    """The ids of a table by what they are without a suffix, where that is unique."""
     ids: dict[str, list[str]] = {}
     for id in table.labels:
         ids.setdefault(_root(id, suffixes), []).append(id)
@@ -135,8 +134,9 @@ def _first(known: Mapping[str, Any], names: Iterable[str]) -> str | None:
 
 
 def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
-    """What a table may call a sample: its stem, also below its split, and its files by their path,
-    also within the split.
+    """What a table may call a sample.
+
+    Its stem, also below its split, and its files by their path, also within the split.
     """
     own_name = stem.rpartition("/")[2]
     below = []
@@ -155,8 +155,9 @@ def _root(id: str, suffixes: Collection[str]) -> str:
 
 
 def _plain(id: str) -> str:
-    """An id without what tells no two files apart: the form of its characters, the slashes of
-    Windows, a leading `./`.
+    """An id without what tells no two files apart.
+
+    That is the form of its characters, the slashes of Windows, a leading `./`.
     """
     return normalize("NFC", id.strip().replace("\\", "/")).removeprefix("./")
 

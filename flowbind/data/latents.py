@@ -94,8 +94,7 @@ class LatentDataModule(LightningDataModule):
         modalities: Mapping[str, Modality],
         needed: Collection[str] = (),
     ) -> LatentStore:
-        """Opens a split's store and compares it with the codecs of these modalities, and with its
-        manifest.
+        """Opens a split's store, and compares it with the codecs and with the split's manifest.
 
         Args:
             split: Name of the split: train, val or test.
@@ -147,7 +146,7 @@ class LatentDataModule(LightningDataModule):
 
         Raises:
             ValueError: a weight for a kind of samples that the store does not have, or a batch too
-            small.
+                small.
         """
         # The strata that teach, by their kind of samples.
         numbers = {}

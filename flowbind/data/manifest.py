@@ -36,11 +36,11 @@ TRACEBACK = "FLOWBIND_TRACEBACK"  # environment variable: print where in a plugi
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of a manifest: per modality a literal or a path relative to the manifest, and the
-    value of each label.
+    """One line of a manifest.
 
-    `references` has, for some of its modalities, all values that a generation may be compared with,
-    the sample's own first.
+    Values are, per modality, a literal or a path relative to the manifest. `references` has, for
+    some of its modalities, all values that a generation may be compared with, the sample's own
+    first.
 
     Attributes:
         id: Id, unique in its manifest.
@@ -83,7 +83,7 @@ class Manifest:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: no sample, a line that cannot be used, or one with the id of another; one
-            line with its number.
+                line with its number.
         """
         path = Path(path)
         try:
@@ -111,10 +111,9 @@ class Manifest:
         path: str | Path,
         modalities: Mapping[str, Modality],
     ) -> "Manifest":
-        """Reads a manifest for these modalities, some of which may read another's key; what it has
-        besides is left aside.
+        """Reads a manifest for these modalities, some of which may read another's key.
 
-        Raises as `read` does.
+        What it has besides is left aside. Raises as `read` does.
         """
         keys = {name: m.reads or name for name, m in modalities.items()}
         known = {*modalities, *keys.values(), *installed("modalities")}
@@ -144,8 +143,9 @@ class Manifest:
         return path if names_file else value
 
     def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
-        """Reads one raw sample; a file only where its suffix is one of the modality's, whoever
-        wrote the manifest.
+        """Reads one raw sample.
+
+        A file is read only where its suffix is one of the modality's, whoever wrote the manifest.
 
         Raises:
             ValueError: it cannot be read, whatever the reason; one line that names sample and file.
@@ -206,7 +206,7 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
     Raises:
         ValueError: the file is missing, unreadable or damaged, or its reader failed.
         MemoryError: there is not enough memory to read it. That says more of the machine than of
-        the sample.
+            the sample.
     """
     try:
         if isinstance(source, Path):
@@ -239,9 +239,9 @@ def _verdict(error: Exception, source: str | Path) -> str:
 
 
 def describe_fault(error: Exception) -> str:
-    """A plugin's exception in a line: what a ValueError says, and of any other, which no plugin
-    should raise, kind and place.
+    """A plugin's exception in a line.
 
+    It is what a ValueError says, and of any other, which no plugin should raise, kind and place.
     With the environment variable FLOWBIND_TRACEBACK its traceback is printed, too.
     """
     if os.environ.get(TRACEBACK):
@@ -292,8 +292,9 @@ def mistake_in(value: str) -> str:
 
 
 def take_raw(modality: Modality, sample: Any, what: str) -> Any:
-    """One raw sample of what a caller in Python gives: a path or a literal is read, anything else
-    is taken for the sample.
+    """One raw sample of what a caller in Python gives.
+
+    A path or a literal is read, anything else is taken for the sample.
 
     Raises:
         ValueError: it cannot be read, or is no sample of this kind; one line that names it.
@@ -387,8 +388,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
-    """Samples by the number of their lines, each with an id of its own: those that have none get
-    the number.
+    """Samples by the number of their lines, each with an id of its own.
+
+    Those that have none get the number.
     """
     line_of: dict[str, int] = {}
     for number, sample in samples.items():
@@ -538,8 +540,9 @@ def _plain(value: Any, what: str) -> str:
 def _parse_references(
     entry: Mapping[str, Any], where: str, values: Mapping[str, str]
 ) -> dict[str, list[str]]:
-    """All values to compare with per modality, the sample's own first, which may stand among them
-    or not.
+    """All values to compare with per modality, the sample's own first.
+
+    It may stand among the others or not.
     """
     references = {}
     for key, others in entry.items():

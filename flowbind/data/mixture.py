@@ -118,8 +118,9 @@ class Mixture:
     seed: int = 0
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
-        """Row numbers of each stratum in the batch of one step, on one rank: every world-th of the
-        global batch's rows.
+        """Row numbers of each stratum in the batch of one step, on one rank.
+
+        These are every world-th of the global batch's rows.
         """
         drawn = []
         start = 0  # number of a stratum's first row in the global batch

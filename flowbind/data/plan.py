@@ -40,8 +40,9 @@ def plan_shards(
     manifest: Manifest,
     modalities: Mapping[str, Modality],
 ) -> list[ShardPlan]:
-    """Cuts a manifest into shards: samples grouped by their subset of `modalities`, in the
-    manifest's order.
+    """Cuts a manifest into shards.
+
+    Samples are grouped by their subset of `modalities`, in the manifest's order.
 
     Raises:
         ValueError: no sample has any of the modalities.
@@ -110,10 +111,10 @@ def unencoded(
     plans: Sequence[ShardPlan],
     root: Path,
 ) -> dict[str, list[int]]:
-    """By shard the samples that it lacks: all of one that is not there, is damaged, or was made
-    from something else.
+    """By shard, the samples that it lacks.
 
-    A sample is lacking, too, where a file that was read beside its own has changed since.
+    These are all of one that is not there, is damaged, or was made from something else. A sample is
+    lacking, too, where a file that was read beside its own has changed since.
 
     Args:
         folder: Folder of the store.
@@ -131,8 +132,7 @@ def unencoded(
 
 
 def rows_of(path: Path, key: str) -> dict[int, Stamps]:
-    """The manifest's lines that a shard holds, and of each the stamps of what was read beside it,
-    by path.
+    """The manifest's lines that a shard holds, with the stamps of what was read beside each.
 
     None unless it is whole and was made from what `key` says.
     """

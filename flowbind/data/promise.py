@@ -30,13 +30,15 @@ def round_trip(
     raws: Sequence[Any],
     latents: Tensor | None = None,
 ) -> Tensor:
-    """The error of each of B raw samples that goes through its latent and back, with shape (B,), on
-    the CPU.
+    """The error of each of B raw samples that goes through its latent and back.
 
     Args:
         codec: Codec that promises an error.
         raws: Samples, B of them.
         latents: Latents of the samples, with shape (B, *shape), if they are known.
+
+    Returns:
+        Errors, with shape (B,), on the CPU.
     """
     latents = codec.encode(raws) if latents is None else latents
     generator = torch.Generator(codec.device).manual_seed(0)
@@ -80,8 +82,9 @@ class Promises:
         raws: Sequence[Any],
         latents: Tensor,
     ) -> str | None:
-        """One line where a codec was made for other samples than these; None if it was not, or
-        promises nothing.
+        """One line where a codec was made for other samples than these.
+
+        None if it was not, or promises nothing.
 
         Args:
             name: Name of the modality.

@@ -51,12 +51,11 @@ class RawBatch(NamedTuple):
 
 
 class RawDataModule(LightningDataModule):
-    """Every sample of a manifest that has the modality, prepared once by the codec in training and
-    kept in memory.
+    """Every sample of a manifest that has the modality, kept in memory.
 
-    Raw samples are read as the codec asks for them, and not kept. Which of them make up a batch is
-    a function of the seed and the step alone; each epoch is a permutation, and of several processes
-    each has a part of every batch.
+    Each is prepared once by the codec in training. Raw samples are read as the codec asks for them,
+    and not kept. Which of them make up a batch is a function of the seed and the step alone; each
+    epoch is a permutation, and of several processes each has a part of every batch.
 
     Args:
         modality: Modality that reads the samples; the codec is the one that the module trains.
@@ -277,9 +276,7 @@ class RawDataModule(LightningDataModule):
         return DataLoader(self.steps, batch_size=None, generator=torch.Generator())
 
     def begin_at(self, step: int) -> None:
-        """Sets the step at which the next pass over the training batches begins, as in
-        `LatentDataModule`.
-        """
+        """Sets the step at which the next pass begins, as in `LatentDataModule`."""
         self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def val_dataloader(self) -> DataLoader:

@@ -14,8 +14,9 @@ CHUNK_ROWS = 65_536  # copied at a time, so that the host never holds all
 
 
 class RowNumbers(NamedTuple):
-    """What a loader gives for one step: its number, and row numbers, stratum after stratum, with
-    shape (n,).
+    """What a loader gives for one step.
+
+    That is its number, and row numbers, stratum after stratum, int64 with shape (n,).
     """
 
     step: int

@@ -1,7 +1,7 @@
-"""Files below folders, found by one walk: links are followed, what no person put there is left out,
-and that is counted.
+"""Files below folders, found by one walk.
 
-Names come sorted, folder by folder, so that the same files give the same list on any disk.
+Links are followed; what no person put there is left out, and that is counted. Names come sorted,
+folder by folder, so that the same files give the same list on any disk.
 """
 
 import errno
@@ -40,8 +40,9 @@ class LeftOut:
         self.examples: dict[str, str] = {}
 
     def add(self, reason: str, path: str, count: int = 1) -> None:
-        """Counts files or folders that are left out for a reason, which says what they are, in
-        plural.
+        """Counts files or folders that are left out for a reason.
+
+        The reason says what they are, in plural.
         """
         self.counts[reason] = self.counts.get(reason, 0) + count
         self.examples.setdefault(reason, path)
@@ -90,11 +91,10 @@ def scan(
 
 
 def root_of(folder: Path) -> str:
-    """A folder's absolute path as it was given, links included, so that these may lead elsewhere
-    one day.
+    """A folder's absolute path as it was given, links included.
 
-    Where the path goes up behind a link, it is the real path, for that is the only one that keeps
-    its meaning.
+    So these may lead elsewhere one day. Where the path goes up behind a link, it is the real path, for
+    that is the only one that keeps its meaning.
     """
     path = os.path.abspath(folder)
     if os.path.exists(path) and os.path.samefile(path, folder):
@@ -221,8 +221,9 @@ class _Walk:
         self.left_out.add(reason, path)
 
     def say_of_links(self) -> None:
-        """Says how many linked folders lead elsewhere: they are followed, and whoever reads that
-        may not have known.
+        """Says how many linked folders lead elsewhere.
+
+        They are followed, and whoever reads that may not have known.
         """
         if self.outside:
             first = self.outside[0]

@@ -54,9 +54,7 @@ class Shard:
 
 
 class TensorEntry(NamedTuple):
-    """A tensor of a shard: its dtype, the shape of a row, and the byte of the file at which it
-    begins.
-    """
+    """A tensor of a shard: dtype, shape of a row, and the byte of the file at which it begins."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -69,8 +67,9 @@ def unusable_shard(path: str | Path, fault: str) -> ValueError:
 
 
 def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
-    """The header of a safetensors file: its bytes, length included, what they say, and the size of
-    the whole file.
+    """The header of a safetensors file.
+
+    It is given as its bytes, length included, what they say, and the size of the whole file.
 
     Raises:
         FileNotFoundError: there is no such file.

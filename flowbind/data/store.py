@@ -62,8 +62,9 @@ class Stratum:
 
 @dataclass(frozen=True)
 class Field:
-    """What the store knows of one modality: latents' shape and dtype, statistics per feature, the
-    codec's fingerprint.
+    """What the store knows of one modality.
+
+    Shape and dtype of its latents, statistics per feature, and the codec's fingerprint.
     """
 
     shape: list[int]
@@ -159,8 +160,9 @@ class LatentStore:
         names: Sequence[str],
         tied: Sequence[str] = (),
     ) -> list[list[str]]:
-        """Modalities in groups: two are in one where a chain of samples that have both links leads
-        from one to the other.
+        """Modalities in groups that samples tie together.
+
+        Two are in one where a chain of samples that have both links leads from one to the other.
 
         Args:
             names: Names of the modalities; one without any sample is a group of its own.
@@ -192,7 +194,7 @@ class LatentStore:
 
         Raises:
             ValueError: its size, header or tensors are not what the manifest says; the file is
-            named.
+                named.
         """
         # There may be many shards, so nothing slow is done for one.
         path = os.path.join(self.folder, shard.file)
@@ -322,8 +324,9 @@ class LatentStore:
         rows: np.ndarray,
         names: Sequence[str] | None = None,
     ) -> dict[str, Tensor]:
-        """Copies rows of one stratum: per name (default: its modalities) a tensor with shape
-        (len(rows), *shape).
+        """Copies rows of one stratum, by name a tensor with shape (len(rows), *shape).
+
+        By default the names are those of its modalities.
 
         Raises:
             IndexError: the stratum has no such row.
@@ -354,9 +357,7 @@ class LatentStore:
         return self._all(name, name)
 
     def lines(self, name: str) -> Tensor:
-        """The line in the manifest (from 0, samples only) of each row of `all(name)`, int64, with
-        shape (rows,).
-        """
+        """The manifest's line (from 0, samples only) of each row of `all(name)`, int64 (rows,)."""
         return self._all(name, LINE)
 
     def _all(self, name: str, tensor: str) -> Tensor:
@@ -460,8 +461,9 @@ def _read_shard(
 
 
 class _Moments(NamedTuple):
-    """Number of rows, their mean, and the sum of squared deviations from it, both with shape
-    (*shape,).
+    """Number of rows, their mean, and the sum of squared deviations from it.
+
+    Both have shape (*shape,).
     """
 
     count: int

@@ -1,8 +1,8 @@
-"""Tables as spreadsheets, databases and scripts write them: between commas, semicolons, tabs or
-bars, with a header.
+"""Tables as spreadsheets, databases and scripts write them, with a header.
 
-The separator is what makes most columns of the header, nothing is guessed from the rows. Text is
-UTF-8, with a byte-order mark or without, or UTF-16 with one.
+Cells stand between commas, semicolons, tabs or bars. The separator is what makes most columns of
+the header, nothing is guessed from the rows. Text is UTF-8, with a byte-order mark or without, or
+UTF-16 with one.
 """
 
 import csv
@@ -123,8 +123,9 @@ def _named(
     required: Sequence[tuple[str, ...]],
     path: Path,
 ) -> list[str]:
-    """The names under which rows have the columns: those that are needed as they were asked for,
-    the others as they are.
+    """The names under which rows have the columns.
+
+    Those that are needed are as they were asked for, the others as they are.
     """
     named = list(columns)
     places: dict[str, list[int]] = {}
@@ -162,7 +163,7 @@ def _rows(
 
     Raises:
         ValueError: a row has more or fewer cells than there are columns, or is no row; its line is
-        named.
+            named.
     """
     number = 0
     of_row: list[str] = []  # its lines

@@ -1,6 +1,4 @@
-"""What happens around a training step: at the first, its progress, and what is written after the
-last.
-"""
+"""What happens around a training step: its progress, and what is written after the last."""
 
 import math
 import time
@@ -25,8 +23,9 @@ NO_VALIDATION = (
 
 
 class Steps(ProgressBar):
-    """Progress of Lightning's loops, in place of its own bars: steps of all steps with the time
-    left, and the losses.
+    """Progress of Lightning's loops, in place of its own bars.
+
+    It shows steps of all steps with the time left, and the losses.
     """
 
     def __init__(self) -> None:
@@ -115,8 +114,9 @@ class Steps(ProgressBar):
 
 
 def never_validates(trainer: Trainer) -> bool:
-    """Whether there is something to validate on, and validation would wait for the end of an epoch
-    that has none.
+    """Whether validation waits for the end of an epoch that has none.
+
+    False where there is nothing to validate on.
     """
     waits = math.isinf(trainer.val_check_batch) or trainer.check_val_every_n_epoch not in (None, 1)
     if not waits or not trainer.enable_validation:
@@ -142,8 +142,9 @@ def _batches(numbers: Sequence[int | float]) -> int | None:
 
 
 class Begin(Callback):
-    """Calls a function on the first process when the first step is about to be made: nothing before
-    it has failed.
+    """Calls a function on the first process when the first step is about to be made.
+
+    Nothing before it has failed.
     """
 
     def __init__(self, begin: Callable[[], None]) -> None:
@@ -162,11 +163,10 @@ class Begin(Callback):
 
 
 class Export(Checkpoint):
-    """Writes what was trained when all steps are made, after the last checkpoint: that is there in
-    any case.
+    """Writes what was trained when all steps are made.
 
-    Lightning calls the callbacks of this kind last, in the order in which they were given: a
-    module's after a trainer's.
+    The last checkpoint is written before, so it is there in any case. Lightning calls the callbacks
+    of this kind last, in the order in which they were given: a module's after a trainer's.
     """
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -237,8 +237,9 @@ def written(folder: Path) -> list[Path]:
 
 
 class Checkpoints(Checkpoint):
-    """Saves every so many steps, on a signal, before numerical trouble ends the run, and at the
-    end.
+    """Saves every so many steps, on a signal, and at the end.
+
+    It saves before numerical trouble ends the run, too.
 
     Args:
         folder: Folder that receives the checkpoints.
@@ -379,8 +380,9 @@ class Checkpoints(Checkpoint):
         trainer.strategy.barrier()
 
     def _together(self, trainer: Trainer, work: Callable[[], object]) -> None:
-        """Does what may fail on the first process alone: it says why, and none waits for it in
-        vain.
+        """Does what may fail on the first process alone.
+
+        It says why, and none waits for it in vain.
         """
         error = None
         try:

@@ -123,8 +123,9 @@ class CodecTraining(Watched):
 
     @property
     def least_batch(self) -> int:
-        """The fewest samples of a batch: statistics are taken over it, by the noise and by many a
-        network.
+        """The fewest samples of a batch.
+
+        Statistics are taken over it, by the noise and by many a network.
         """
         return 2
 
@@ -144,8 +145,9 @@ class CodecTraining(Watched):
         noise: float,
         *position: int,
     ) -> dict[str, Tensor]:
-        """The errors of a batch: of the reconstruction, and of each factor's classifier on the
-        samples that have a label.
+        """The errors of a batch: of the reconstruction, and of each factor's classifier.
+
+        A classifier has errors on the samples that have a label.
 
         Args:
             batch: Global batch, or one rank's part of it.
@@ -296,9 +298,7 @@ class CodecTraining(Watched):
             say(f"wrote {self.export}")
 
     def _promise(self, path: Path) -> None:
-        """Measures the round trip on samples to validate on, as whoever uses these weights will
-        make it.
-        """
+        """Measures the round trip on validation samples, with the weights that were written."""
         data = getattr(self.trainer, "datamodule", None)
         if not self.promised_on:
             return

@@ -86,8 +86,9 @@ def settings_of(
 
 
 def _limit(trainer: Mapping[str, Any]) -> int | None:
-    """`limit_train_batches` where it cuts a step short: gradients are not gathered over epochs'
-    ends.
+    """`limit_train_batches` where it cuts a step short.
+
+    Gradients are not gathered over epochs' ends.
     """
     limit = trainer.get("limit_train_batches")
     accumulate = trainer.get("accumulate_grad_batches") or 1

@@ -1,8 +1,7 @@
-"""Numerical trouble: the first step whose gradients are not finite, found without waiting for the
-device.
+"""Numerical trouble: the first step whose gradients are not finite.
 
-From that step on the optimiser is made to skip, as under a gradient scaler, so that the weights
-stay those before it until the host looks.
+It is found without waiting for the device. From that step on the optimiser is made to skip, as
+under a gradient scaler, so that the weights stay those before it until the host looks.
 """
 
 import math
@@ -55,7 +54,7 @@ class Watched(LightningModule):
 
     Raises:
         Diverged: a loss or a gradient was not finite; it says at which step, and what was bad
-        there.
+            there.
     """
 
     def on_fit_start(self) -> None:
@@ -117,11 +116,10 @@ class Watched(LightningModule):
         optimizer.found_inf = self.health.see(self._loss if scaled else norm, self._step)
 
     def _clip(self, largest: float) -> Tensor:
-        """Scales the gradients down to a norm, in one pass, and returns what it was. One norm over
-        all devices.
+        """Scales the gradients down to a norm, in one pass, and returns what it was.
 
-        Lightning refuses to clip for a fused optimiser under mixed precision, because float16
-        gradients are scaled until inside the optimiser; these are not.
+        One norm over all devices. Lightning refuses to clip for a fused optimiser under mixed
+        precision, because float16 gradients are scaled until inside the optimiser; these are not.
         """
         wrapped = self.trainer.strategy.model
         if isinstance(wrapped, FullyShardedDataParallel):

@@ -1,5 +1,6 @@
-"""The learning rate: a pure function of the step and the recipe, with no state that a checkpoint
-could bring back.
+"""The learning rate: a pure function of the step and the recipe.
+
+It has no state that a checkpoint could bring back.
 
     step < warmup    peak * (step + 1) / warmup
     constant         peak

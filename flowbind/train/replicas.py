@@ -14,8 +14,9 @@ WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # integ
 
 
 class Agreement(Callback):
-    """Compares the weights of all devices, bit by bit: after the first step, then every `INTERVAL`
-    seconds, and at the end.
+    """Compares the weights of all devices, bit by bit.
+
+    It does so after the first step, then every `INTERVAL` seconds, and at the end.
 
     Raises:
         ValueError: they differ; the ranks are named.

@@ -391,8 +391,9 @@ class RunFolder:
 
 
 def identity(checkpoint: Path) -> str:
-    """SHA-256 of a checkpoint, in hexadecimal: of its manifest, which holds every file's, or of its
-    file.
+    """SHA-256 of a checkpoint, in hexadecimal.
+
+    It is that of its manifest, which holds every file's, or of its file.
     """
     if has_manifest(checkpoint):
         return digest(manifest_of(checkpoint))

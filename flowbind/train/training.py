@@ -297,10 +297,10 @@ class Training(Watched):
             follow(self.ema, self.networks, decay)
 
     def test_step(self, batch: int, index: int) -> None:
-        """The whole evaluation, shared out among the devices; the first writes it into the run
-        folder.
+        """The whole evaluation, shared out among the devices.
 
-        A smoke test (`trainer.fast_dev_run`) takes few samples and writes nothing.
+        The first writes it into the run folder. A smoke test (`trainer.fast_dev_run`) takes few
+        samples and writes nothing.
         """
         config = self.evaluation
         if self.trainer.fast_dev_run:
@@ -335,8 +335,9 @@ class Training(Watched):
             self._write(results, evaluation)
 
     def _open_for_test(self) -> list[tuple[LatentStore, Manifest]]:
-        """The stores and manifests of the splits train and test, after a look at whether all can be
-        read and decoded.
+        """The stores and manifests of the splits train and test.
+
+        Before, it is made sure that all can be read and decoded.
         """
         for modality in self.modalities.values():
             modality.check_libraries()
@@ -385,8 +386,9 @@ class Training(Watched):
             say(f"wrote the released model {folder}")
 
     def check_export(self, run_folder: Path) -> None:
-        """Refuses, before the first step, a run folder in which the released model could not be
-        written.
+        """Refuses a run folder in which the released model could not be written.
+
+        It does so before the first step.
         """
         release.check_folder(run_folder / "model")
 
@@ -426,8 +428,9 @@ class Training(Watched):
         return {"method": described | {"args": args}, "ema": bool(self.training_config.ema_decay)}
 
     def describe_base(self) -> dict[str, Any]:
-        """What training that is resumed must agree with besides: the weights of a base stay in the
-        checkpoint as they were.
+        """What training that is resumed must agree with besides.
+
+        The weights of a base stay in the checkpoint as they were.
         """
         base = self.training_config.base
         base_digest = digest(release.files(Path(base))[1]) if base else None
@@ -464,8 +467,9 @@ KEY = "flowbind"  # of a checkpoint, under which it is described
 
 
 def tell_of_untied(groups: Sequence[Sequence[str]], source: str) -> None:
-    """Says which groups of modalities training never sees together, not even through others:
-    nothing ties their flows.
+    """Says which groups of modalities training never sees together.
+
+    Nothing ties their flows, not even through others.
     """
     if len(groups) > 1 and is_first_process():
         ends = " to ".join(", ".join(group) for group in groups)
