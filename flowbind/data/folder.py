@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unicodedata import normalize
 
 from flowbind.data.first_recipe import in_words, write_recipe
@@ -82,7 +82,7 @@ def prepare(
             measuring.
         val: Share of samples drawn for validation.
         test: Share of samples drawn for testing.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Raises:
         ValueError: no file that any installed modality reads, two files for one modality of one
@@ -103,13 +103,7 @@ def prepare(
     if splits.keys() == {""}:
         splits = draw_splits(splits[""], val, test, seed)
 
-    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
-    entries: dict[str, list[dict]] = {}
-    for split, samples in splits.items():
-        entries[split] = []
-        for stem, files in samples.items():
-            paths = {name: os.path.relpath(path, base) for name, path in files.items()}
-            entries[split].append({"id": stem} | paths)
+    entries = {split: entries_of(samples, out) for split, samples in splits.items()}
     if table:
         add_labels(table, entries, splits, source, suffixes_of(modalities))
 
@@ -120,6 +114,16 @@ def prepare(
         say(f"{split}: {len(samples)} samples ({in_words(kinds[split])})")
 
     write_recipe(out, kinds, modalities)
+
+
+def entries_of(samples: Samples, out: Path) -> list[dict[str, Any]]:
+    """The entries of a manifest in a folder: an id, and the path of each modality's file."""
+    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
+    entries = []
+    for stem, files in samples.items():
+        paths = {name: os.path.relpath(path, base) for name, path in files.items()}
+        entries.append({"id": stem} | paths)
+    return entries
 
 
 def find_splits(
