@@ -1,12 +1,25 @@
-"""The straight path from t = 0 to t = 1.
+r"""The path from the shared latent to the modality is straight:
 
-`x_t = (1 - t) z + t x`, with velocity `x - z`; FlowBind (arXiv 2512.15420) has the shared latent at 0, a modality at 1. Shapes: n rows, latents (n, *).
+$$
+x_t = (1 - t)\, z + t\, x_i, \qquad \frac{\mathrm d x_t}{\mathrm d t} = x_i - z .
+$$
+
+The drift net learns the velocity by least squares, so at its best
+
+$$
+v_i(x, 1) = x - \mathbb E[z \mid x_i = x], \qquad v_i(z, 0) = \mathbb E[x_i \mid z] - z .
+$$
+
+At the two ends a single Euler step of length 1 is therefore a regression: from 1 to 0 it gives the
+expected shared latent, from 0 to 1 the expected modality.
 """
 
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# Shapes: n rows, * the axes of a latent.
 
 
 class PathSample(NamedTuple):
@@ -19,13 +32,14 @@ class PathSample(NamedTuple):
 def sample_path(z: Tensor, x: Tensor, t: Tensor) -> PathSample:
     """The path from `z` to `x`, both with shape (n, *), at times `t`, with shape (n,)."""
     velocity = x - z
-    return PathSample(x_t=z + _rows(t, x) * velocity, velocity=velocity)
+    return PathSample(x_t=z + _column(t, x) * velocity, velocity=velocity)
 
 
 def stop_gradient(z: Tensor, t: Tensor) -> Tensor:
     """`z`, with gradient only in the rows where `t = 0`: elsewhere only the drift learns."""
-    return torch.where(_rows(t, z) == 0, z, z.detach())
+    return torch.where(_column(t, z) == 0, z, z.detach())
 
 
-def _rows(t: Tensor, like: Tensor) -> Tensor:
+def _column(t: Tensor, like: Tensor) -> Tensor:
+    """One time a row, with shape (n, 1, ...), of the latents' dtype."""
     return t.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)

@@ -1,27 +1,53 @@
-"""Laws of the times that a flow is trained at, from uniform draws. Shapes: n rows."""
+r"""The times $T$ that a row is trained at, from two rules:
+
+$$
+T = \begin{cases}
+\{t\}, & t \sim (1 - \alpha)\, \pi + \alpha\, \delta_0 & \text{(mixture)} \\
+\{t, 0\}, & t \sim \pi & \text{(both),}
+\end{cases}
+\qquad \pi = (1 - e)\, U(0, 1] + e\, \delta_1 .
+$$
+
+- `mixture` is the paper's, and the default: one drift call a row.
+- `both` is the authors' code: a time that is not 0, and 0 itself. Both terms are added, so it takes
+  two drift calls a row.
+
+In both, a time that is not 0 is exactly 1 with probability $e$ = `endpoint`, and uniform in
+$(0, 1]$ otherwise. At $t = 1$ the input is the modality alone and the drift must guess $z$: the
+first step of every generation.
+"""
 
 import torch
 from torch import Tensor
 
 
 def mixture_times(uniform: Tensor, choice: Tensor, alpha: float, endpoint: float) -> Tensor:
-    """One time a row, from `(1 - alpha) U(0, 1] + alpha delta(0)`, some of the others moved to 1 (FlowBind's paper).
+    """One time a row: 0 with probability alpha, else from pi (FlowBind's paper).
 
     Args:
-        uniform: becomes the time where neither end is chosen; in [0, 1), with shape (n,).
-        choice: decides between the ends and the inside; in [0, 1), with shape (n,).
-        alpha: share of rows at t = 0.
-        endpoint: share of t = 1 among the other rows (0.3 in the authors' code).
+        uniform: Draws in [0, 1), with shape (n,), which give the times inside.
+        choice: Draws in [0, 1), with shape (n,), which decide between the ends and the inside.
+        alpha: Share of rows at t = 0.
+        endpoint: Share e of t = 1 among the other rows; 0.3 in the authors' code.
 
     Returns:
         Times with shape (1, n).
     """
-    t = _inside_or_one(uniform, choice < alpha + (1 - alpha) * endpoint)
-    return torch.where(choice < alpha, torch.zeros_like(t), t)[None]
+    is_zero = choice < alpha
+    is_zero_or_one = choice < alpha + (1 - alpha) * endpoint
+
+    t = _inside_or_one(uniform, is_zero_or_one)
+    t = torch.where(is_zero, torch.zeros_like(t), t)
+    return t[None]
 
 
 def both_times(uniform: Tensor, choice: Tensor, endpoint: float) -> Tensor:
-    """Every row at a time that is not 0, and at 0 (FlowBind's authors' code); arguments as for `mixture_times`.
+    """Two times a row: one from pi, and 0 (FlowBind's authors' code).
+
+    Args:
+        uniform: Draws in [0, 1), with shape (n,), which give the times inside.
+        choice: Draws in [0, 1), with shape (n,), which decide between 1 and the inside.
+        endpoint: Share e of t = 1 among the times that are not 0; 0.3 in the authors' code.
 
     Returns:
         Times with shape (2, n).
@@ -31,5 +57,5 @@ def both_times(uniform: Tensor, choice: Tensor, endpoint: float) -> Tensor:
 
 
 def _inside_or_one(uniform: Tensor, is_one: Tensor) -> Tensor:
-    """Times in (0, 1]: 1 where that is chosen."""
+    """Times in (0, 1], with shape (n,): 1 where that is chosen."""
     return torch.where(is_one, torch.ones_like(uniform), 1 - uniform)

@@ -1,8 +1,23 @@
-"""FlowBind's objective: one flow-matching loss that trains every drift and the auxiliary encoder together.
+r"""One flow-matching loss trains every drift and the auxiliary encoder together. With
+$\operatorname{sg}$ the stopped gradient,
 
-`E || v_i(x_t, t) - (x_i - z) ||^2`, averaged over rows and features, summed over modalities (arXiv 2512.15420). It takes
-functions and draws, so it is exact: nothing here is random and nothing here is a network.
+$$
+\mathcal L = \sum_{i=1}^{M} \frac{1}{n_i D} \sum_{\text{rows of } i} \sum_{t \in T}
+\lVert v_i(x_t, t) - (x_i - z_t) \rVert^2
+$$
+
+with
+
+$$
+x_t = z_t + t\,(x_i - z_t), \qquad
+z_t = \begin{cases} z & t = 0 \\ \operatorname{sg}(z) & t > 0 . \end{cases}
+$$
+
+The mean is over rows and features, the sum over modalities; a modality without a row in the batch
+counts 0. A sample counts once for each modality it has, whatever it is paired with.
 """
+
+# It takes functions and draws, so it is exact: nothing here is random, nothing here is a network.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,23 +33,32 @@ from flowbind.flow.times import both_times, mixture_times
 from flowbind.method import Loss
 from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 
-LINKS, NOISE, HEADS = 1, 2, 3  # purposes of draws
+# Purposes of draws, each with streams of its own.
+LINKS, NOISE, HEADS = 1, 2, 3
+
+DriftFunction = Callable[[Tensor, Tensor], Tensor]  # v(x_t, t): (n, *), (n,) -> (n, *)
+HeadFunction = Callable[[Tensor, Tensor], Tensor]  # h(x), streams: (n, *), (n,) -> (n, *)
 
 
 @dataclass(frozen=True)
 class ObjectiveConfig:
-    """The method's settings.
+    """Settings of the objective.
 
     Args:
-        times: `mixture` (the paper: one time a row, 0 with probability alpha) or `both` (the authors' code: every row
-            at a non-zero time and at 0).
-        alpha: share of rows at t = 0 under `mixture`; 0.3 and 0.5 measured alike.
-        endpoint: share of t = 1 among the non-zero times; 0.3 in the authors' code.
-        normalize: LayerNorm without affine on the mean estimate, so that the noise is a fixed share of the latent
-            (flowbind's default; off in the authors' code).
-        noise_variance: variance v of one estimate's noise; 10 in the authors' code, without normalisation.
-        head_dropout: probability of dropping an estimate; 0.5 in the authors' code.
-        leave_own_out: probability of forming a target's latent without its own estimate (flowbind's; 0 in the paper).
+        times: `mixture` (the paper: one time a row, 0 with probability alpha) or `both` (the
+            authors' code: every row at a time that is not 0 and at 0).
+        alpha: Share of rows at t = 0 under `mixture`; 0.3 and 0.5 measured alike.
+        endpoint: Share of t = 1 among the times that are not 0; 0.3 in the authors' code.
+        normalize: Whether the mean estimate passes LayerNorm without affine, so that the noise is a
+            fixed share of the latent (flowbind's default; off in the authors' code).
+        noise_variance: Variance v of one estimate's noise; 10 in the authors' code, without
+            normalisation.
+        head_dropout: Probability p of dropping an estimate; 0.5 in the authors' code.
+        leave_own_out: Probability q of forming a target's latent without its own estimate
+            (flowbind's; 0 in the paper).
+
+    Raises:
+        ValueError: a probability outside of [0, 1], or a negative variance.
     """
 
     times: Literal["mixture", "both"] = "mixture"
@@ -46,7 +70,7 @@ class ObjectiveConfig:
     leave_own_out: float = 0.75
 
     def draw_times(self, uniform: Tensor, choice: Tensor) -> Tensor:
-        """Times to train at, with shape (1, n) or (2, n), from uniform draws, with shape (n,) each."""
+        """The times T of every row, with shape (|T|, n), from uniform draws, with shape (n,) each."""
         if self.times == "mixture":
             return mixture_times(uniform, choice, self.alpha, self.endpoint)
         return both_times(uniform, choice, self.endpoint)
@@ -60,15 +84,16 @@ class ObjectiveConfig:
 
 
 class Draws(NamedTuple):
-    """What is random in one step: L links, N rows.
+    """Everything random in one step. L links, N rows.
 
     Attributes:
-        drop: uniform in [0, 1), with shape (L,).
-        leave: uniform in [0, 1), with shape (N,).
-        uniform: uniform in [0, 1), with shape (N,).
-        choice: uniform in [0, 1), with shape (N,).
-        noise: standard normal, with shape (N, *).
-        heads: a random stream for each row, with shape (N,): what the heads draw from, such as dropout.
+        drop: d, uniform in [0, 1), with shape (L,): which estimates are dropped.
+        leave: a, uniform in [0, 1), with shape (N,): where the own estimate is left out.
+        uniform: uniform in [0, 1), with shape (N,): times inside.
+        choice: uniform in [0, 1), with shape (N,): between the ends and the inside.
+        noise: epsilon, standard normal, with shape (N, *).
+        heads: a random stream for each row, with shape (N,): what the heads draw from, such as
+            dropout.
     """
 
     drop: Tensor
@@ -80,7 +105,10 @@ class Draws(NamedTuple):
 
     @classmethod
     def sample(cls, batch: Batch, key: int) -> "Draws":
-        """The draws of a batch's rows and links, on its device: each depends on the key and on its place in the global batch."""
+        """The draws of a batch's rows and links, on its device.
+
+        Each depends on the key and on its place in the global batch.
+        """
         x = next(iter(batch.latents.values()))
         rows = random.streams(key, batch.row_numbers)
         links = random.streams(random.key(key, LINKS), batch.link_numbers)
@@ -97,56 +125,67 @@ class Draws(NamedTuple):
 
 
 def shared_latents(
-    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    batch: Batch,
-    draws: Draws,
-    config: ObjectiveConfig,
+    heads: Mapping[str, HeadFunction], batch: Batch, draws: Draws, config: ObjectiveConfig
 ) -> Tensor:
-    """The shared latent of every row, with shape (N, *): a sample's rows each draw their own mask and noise."""
-    rows = sum(batch.rows)
+    """The shared latent z of every row, with shape (N, *).
+
+    A sample's rows each draw their own mask and noise.
+    """
     # Autocast may run the heads in bfloat16; means and noise keep the latents' own precision.
+    estimates = []
     streams = draws.heads.split(batch.rows)
-    estimates = torch.cat(
-        [
-            heads[name](x, own).to(x.dtype)
-            for (name, x), own in zip(batch.latents.items(), streams, strict=True)
-        ]
-    )
-    kept = keep(
+    for (name, x), stream in zip(batch.latents.items(), streams, strict=True):
+        estimates.append(heads[name](x, stream).to(x.dtype))
+
+    rows = sum(batch.rows)
+    is_kept = keep(
         batch.links, rows, draws.drop, draws.leave, config.head_dropout, config.leave_own_out
     )
-    mean, count = fuse(estimates, batch.links, kept, rows)
-    return add_noise(
-        normalize(mean) if config.normalize else mean, count, draws.noise, config.noise_variance
-    )
+    mean, count = fuse(torch.cat(estimates), batch.links, is_kept, rows)
+    if config.normalize:
+        mean = normalize(mean)
+    return add_noise(mean, count, draws.noise, config.noise_variance)
 
 
 def errors(
-    drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    drifts: Mapping[str, DriftFunction],
+    heads: Mapping[str, HeadFunction],
     batch: Batch,
     draws: Draws,
     config: ObjectiveConfig,
 ) -> dict[str, Tensor]:
-    """The error of each row, mean over features and summed over its times: per modality i, with shape (n_i,)."""
-    z = shared_latents(heads, batch, draws, config)
-    times = config.draw_times(draws.uniform, draws.choice)
-    found = {}
-    for (name, x), z_i, t_i in zip(
-        batch.latents.items(), z.split(batch.rows), times.split(batch.rows, dim=1), strict=True
-    ):
-        rules = len(t_i)
-        t = t_i.reshape(-1).to(x.dtype)
-        z_t = stop_gradient(z_i.repeat(rules, *[1] * (z_i.ndim - 1)), t)
-        x_t, velocity = sample_path(z_t, x.repeat(rules, *[1] * (x.ndim - 1)), t)
-        error = drifts[name](x_t, t).to(x.dtype) - velocity
-        found[name] = error.square().reshape(rules, len(x), x.shape[1:].numel()).mean(2).sum(0)
-    return found
+    """The error of each row, mean over features and summed over its times.
+
+    Returns:
+        Per modality i, with shape (n_i,).
+    """
+    z = shared_latents(heads, batch, draws, config).split(batch.rows)
+    times = config.draw_times(draws.uniform, draws.choice).split(batch.rows, dim=1)
+
+    by_name = {}
+    for (name, x), z_i, t_i in zip(batch.latents.items(), z, times, strict=True):
+        by_name[name] = _flow_errors(drifts[name], x, z_i, t_i)
+    return by_name
+
+
+def _flow_errors(drift: DriftFunction, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+    """The errors of one modality's rows, with shape (n,), at their times, with shape (|T|, n)."""
+    count = len(t)
+    copies = (count, *[1] * (x.ndim - 1))
+
+    # One drift call for all times of all rows.
+    t = t.reshape(-1).to(x.dtype)
+    z_t = stop_gradient(z.repeat(copies), t)
+    x_t, velocity = sample_path(z_t, x.repeat(copies), t)
+    error = drift(x_t, t).to(x.dtype) - velocity
+
+    squares = error.square().reshape(count, len(x), x.shape[1:].numel())
+    return squares.mean(2).sum(0)
 
 
 def losses(
-    drifts: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
-    heads: Mapping[str, Callable[[Tensor, Tensor], Tensor]],
+    drifts: Mapping[str, DriftFunction],
+    heads: Mapping[str, HeadFunction],
     batch: Batch,
     draws: Draws,
     config: ObjectiveConfig,
