@@ -1,11 +1,11 @@
 """Integration of a flow's ordinary differential equation, in either direction.
 
-Every row is a system of its own: it comes out the same alone and among others. The methods of fixed steps are
-torchdiffeq's. `dopri5` there takes one step size for all rows, so that a row would hang on the others; here each row has
-its own.
+Every row is a system of its own: it comes out the same alone and among others. The solvers of fixed
+steps are torchdiffeq's. `dopri5` there takes one step size for all rows, so that a row would depend
+on the others; here each row has its own.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -14,8 +14,8 @@ from torch import Tensor
 Solver = Literal["euler", "midpoint", "rk4", "dopri5"]
 SOLVERS: tuple[str, ...] = get_args(Solver)
 
-# Dormand and Prince (1980), "A family of embedded Runge-Kutta formulae": nodes, stages (the last is the step of order 5),
-# and the difference to the embedded step of order 4.
+# Dormand and Prince (1980), "A family of embedded Runge-Kutta formulae": nodes, stages (the last is
+# the step of order 5), and the difference to the embedded step of order 4.
 NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
 STAGES = (
     (1 / 5,),
@@ -26,11 +26,15 @@ STAGES = (
     (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
 )
 ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-# Hairer, Norsett and Wanner (1993), "Solving ordinary differential equations I", section II.4: a step's share of the one
-# that would just be allowed, and by how much a step may shrink or grow at once.
-SAFETY, SHRINK, GROW = 0.9, 0.2, 10.0
+
+# Hairer, Norsett and Wanner (1993), "Solving ordinary differential equations I", section II.4: a
+# step's share of the one that would just be allowed, and by how much a step may shrink or grow.
+SAFETY = 0.9
+SHRINK = 0.2
+GROW = 10.0
 SHORTEST = 1e-4  # share of the way that a step has at least, whatever its error
 
+# Below, `way` is stop - start, with its sign; a step is a share of it, positive in both directions.
 Drift = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -46,17 +50,17 @@ def integrate(
     """Carries `x` along `dx/dt = drift(x, t)` from time `start` to time `stop`.
 
     Args:
-        drift: velocity at (x, t), with shapes (n, *), (n,) -> (n, *), row by row.
-        x: with shape (n, *).
-        start: time of `x`; 0 is the shared latent, 1 the modality.
-        stop: time to reach; below `start` to go backwards.
-        steps: equal steps of a fixed-step method; `dopri5` chooses its own. Drift calls: 1 (euler), 2 (midpoint),
-            4 (rk4) a step. 10 Euler steps a leg in the authors' code.
-        solver: euler, midpoint, rk4 or dopri5.
-        tolerance: relative and absolute, of a step of `dopri5`.
+        drift: Velocity at (x, t), with shapes (n, *), (n,) -> (n, *), row by row.
+        x: States at `start`, with shape (n, *).
+        start: Time of `x`; 0 is the shared latent, 1 the modality.
+        stop: Time to reach; below `start` to go backwards.
+        steps: Equal steps of a solver of fixed steps; `dopri5` chooses its own. Drift calls: 1
+            (euler), 2 (midpoint), 4 (rk4) a step. 10 Euler steps a leg in the authors' code.
+        solver: Name of the solver: euler, midpoint, rk4 or dopri5.
+        tolerance: Relative and absolute tolerance of a step of `dopri5`.
 
     Returns:
-        With shape (n, *). Where a row overflows, it is not finite.
+        States at `stop`, with shape (n, *). Where a row overflows, it is not finite.
 
     Raises:
         ValueError: an unknown solver, no step, or no tolerance.
@@ -79,10 +83,10 @@ def _fixed(
     drift: Drift, x: Tensor, start: float, stop: float, steps: int, solver: Solver
 ) -> Tensor:
     """Equal steps, all rows at one time: the drift is given that as a view of stride 0."""
-    with torch.inference_mode(
-        False
-    ):  # or the constants that its import makes could never again be differentiated through
-        from torchdiffeq import odeint  # after the checks: it takes seconds to import
+    # Imported after the checks, because it takes seconds; outside of inference mode, or the
+    # constants that the import makes could never again be differentiated through.
+    with torch.inference_mode(False):
+        from torchdiffeq import odeint
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
         return drift(x, t.to(x.dtype).expand(len(x)))
@@ -90,13 +94,13 @@ def _fixed(
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
     ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
     grid = torch.linspace(start, stop, steps + 1, dtype=torch.float64, device=x.device)
-    return odeint(velocity, x, ends, method=solver, options={"grid_constructor": lambda *_: grid})[
-        -1
-    ]
+    options = {"grid_constructor": lambda *_: grid}
+    states = odeint(velocity, x, ends, method=solver, options=options)
+    return states[-1]
 
 
 def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
-    """Steps of order 5 that each row takes as large as its error allows, until the last row has arrived."""
+    """Steps of order 5, each row's as large as its error allows, until the last has arrived."""
     way = stop - start
     t = torch.full((len(x),), start, dtype=torch.float64, device=x.device)
 
@@ -111,42 +115,54 @@ def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, toleranc
 
         slopes = [first]
         for node, weights in zip(NODES[1:], STAGES, strict=True):
-            y = x + size * sum(w * slope for w, slope in zip(weights, slopes, strict=True) if w)
+            y = x + size * _weighted_sum(weights, slopes)
             slopes.append(velocity(y, t + node * step * way))
-        error = size * sum(w * slope for w, slope in zip(ERROR, slopes, strict=True) if w)
-        error = _norm(error / (tolerance * (1 + torch.maximum(x.abs(), y.abs())))).detach()
 
-        # A row that is no longer finite has arrived: it will not recover, and whoever asked for it is told.
+        scale = tolerance * (1 + torch.maximum(x.abs(), y.abs()))
+        error = size * _weighted_sum(ERROR, slopes)
+        error = _norm(error / scale).detach()
+
+        # A row that is no longer finite has arrived: it will not recover, and the caller sees it.
         finite = error.isfinite()
         accepted = (error <= 1) | (step <= SHORTEST) | ~finite
         arrived = (accepted & (step == left)) | ~finite
+
+        # The last slope of an accepted step is the first of the next one.
         t = torch.where(arrived, stop, torch.where(accepted, t + step * way, t))
         x = torch.where(_column(accepted, x), y, x)
-        first = torch.where(
-            _column(accepted, x), slopes[-1], first
-        )  # the last slope is the first of the next step
+        first = torch.where(_column(accepted, x), slopes[-1], first)
 
         factor = (SAFETY * error ** (-1 / 5)).clamp(SHRINK, GROW)
         step = (step * torch.where(finite, factor, 1.0)).clamp(min=SHORTEST)
     return x
 
 
+def _weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
+    """The slopes' sum by weights; slopes without weight are left out."""
+    return sum(w * slope for w, slope in zip(weights, slopes, strict=True) if w)
+
+
 def _first_step(
     velocity: Drift, x: Tensor, t: Tensor, first: Tensor, way: float, tolerance: float
 ) -> Tensor:
-    """Each row's first step, as a share of the way (Hairer, Norsett and Wanner, II.4), float64 with shape (n,)."""
+    """Each row's first step, as a share of the way, float64 with shape (n,).
+
+    From Hairer, Norsett and Wanner (1993), section II.4.
+    """
     scale = tolerance * (1 + x.abs())
-    size, slope = _norm(x / scale), _norm(first / scale)
+    size = _norm(x / scale)
+    slope = _norm(first / scale)
     small = (size < 1e-5) | (slope < 1e-5)
     trial = torch.where(small, 1e-6, 0.01 * size / slope).clamp(max=abs(way))
-    direction = trial * (1 if way > 0 else -1)
 
+    # A trial step by Euler, which shows how fast the slope changes.
+    direction = trial * (1 if way > 0 else -1)
     ahead = velocity(x + _column(direction, x) * first, t + direction)
     curvature = _norm((ahead - first) / scale) / trial
+
     steepest = torch.maximum(slope, curvature)
-    step = torch.where(
-        steepest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), (0.01 / steepest) ** (1 / 5)
-    )
+    short = (1e-3 * trial).clamp(min=1e-6)
+    step = torch.where(steepest <= 1e-15, short, (0.01 / steepest) ** (1 / 5))
     step = torch.minimum(100 * trial, step).detach() / abs(way)
     return step.nan_to_num(1.0, 1.0, 1.0).clamp(SHORTEST, 1.0)
 

@@ -1,8 +1,8 @@
 """The networks of a flow: the drift net and the head of the auxiliary encoder.
 
-Shapes: n rows, latent width D, net width W. The layout and the parameter counts are those of the authors' released
-model (FlowBind, arXiv 2512.15420): at D = 768, W = 1152, depth 12, a drift net has 178,684,032 parameters and a head
-9,754,752.
+Shapes: n rows, latent width D, net width W. The layout and the parameter counts are those of the
+authors' released model (FlowBind, arXiv 2512.15420): at D = 768, W = 1152, depth 12, a drift net
+has 178,684,032 parameters and a head 9,754,752.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from flowbind.draws import fork, uniform
 from flowbind.nets.time import TimeEmbedding
 
-MOST_FEATURES, MOST_BLOCKS = 2**16, 2**10  # of a network, in whatever file its sizes are told
+# Of a network, whatever file its sizes come from.
+MOST_FEATURES = 2**16
+MOST_BLOCKS = 2**10
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class DriftConfig:
     """Size of a drift net. The defaults are the paper's.
 
     Args:
-        width: features of the residual stream.
-        depth: number of residual blocks.
-        ratio: hidden features of a block's MLP, as a multiple of the width.
+        width: Features of the residual stream.
+        depth: Number of residual blocks.
+        ratio: Hidden features of a block's MLP, as a multiple of the width.
     """
 
     width: int = 1152
@@ -40,9 +42,9 @@ class HeadConfig:
     """Size of a head of the auxiliary encoder. The defaults are the paper's.
 
     Args:
-        width: features of the residual stream.
-        depth: number of residual blocks.
-        dropout: probability of dropping a feature in a block, in [0, 1); 0.1 in the authors' code.
+        width: Features of the residual stream.
+        depth: Number of residual blocks.
+        dropout: Probability of dropping a feature in a block, in [0, 1); 0.1 in the authors' code.
     """
 
     width: int = 1152
@@ -56,20 +58,22 @@ class HeadConfig:
 
 
 def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
-    """Refuses sizes that no network has, before anything is built: they may come from a file that somebody else wrote."""
+    """Refuses sizes that no network has, before anything is built: they may come from any file."""
     for name, largest in most.items():
-        value, least = (
-            getattr(config, name),
-            int(name != "depth"),
-        )  # a net without blocks is one still
+        value = getattr(config, name)
+        least = 0 if name == "depth" else 1  # a net without blocks is still one
         if type(value) is not int or not least <= value <= largest:
             raise ValueError(
-                f"{type(config).__name__}: {name} is {value!r}, allowed are whole numbers from {least} to {largest}"
+                f"{type(config).__name__}: {name} is {value!r}, "
+                f"allowed are whole numbers from {least} to {largest}"
             )
 
 
 class DriftBlock(nn.Module):
-    """adaLN-Zero residual MLP: `x + gate * mlp(norm(x) * (1 + scale) + shift)`, all three from the time. Starts as identity."""
+    """adaLN-Zero residual MLP: `x + gate * mlp(norm(x) * (1 + scale) + shift)`.
+
+    Shift, scale and gate come from the time. It starts as the identity.
+    """
 
     def __init__(self, width: int, ratio: int) -> None:
         super().__init__()
@@ -77,13 +81,15 @@ class DriftBlock(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
         )
+
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         shift, scale, gate = self.modulation(time).chunk(3, dim=1)
         normed = F.layer_norm(x, x.shape[1:], eps=1e-6)  # eps: authors' code
-        return torch.addcmul(x, gate, self.mlp(torch.addcmul(shift, normed, 1 + scale)))
+        hidden = self.mlp(torch.addcmul(shift, normed, 1 + scale))
+        return torch.addcmul(x, gate, hidden)
 
 
 class Drift(nn.Module):
@@ -102,8 +108,10 @@ class Drift(nn.Module):
         self.out = nn.Linear(width, features)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
-        # A solver's rows are all at one time, told by a view of stride 0: the modulations are then computed once.
+        # A solver's rows are all at one time, shown by a view of stride 0: the modulations are then
+        # computed once.
         time = F.silu(self.time(t[:1] if t.stride() == (0,) else t))
+
         x = self.inp(x)
         for block in self.blocks:
             x = block(x, time)
@@ -111,10 +119,12 @@ class Drift(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Sets features to 0 with a probability, and scales the others up; draws from the streams that it is given.
+    """Sets features to 0 with a probability, and scales the others up.
+
+    It draws from streams that are arguments.
 
     Args:
-        probability: of a feature, in [0, 1).
+        probability: Probability of a feature to become 0, in [0, 1).
     """
 
     def __init__(self, probability: float) -> None:
@@ -122,11 +132,16 @@ class Dropout(nn.Module):
         self.probability = probability
 
     def forward(self, x: Tensor, streams: Tensor | None) -> Tensor:
-        """Features, with shape (n, W), from a random stream for each row, with shape (n,); None leaves them as they are."""
+        """Features, with shape (n, W).
+
+        Args:
+            x: Features, with shape (n, W).
+            streams: A random stream for each row, with shape (n,); None leaves `x` as it is.
+        """
         if not self.training or self.probability == 0 or streams is None:
             return x
-        kept = uniform(streams, *x.shape[1:]) >= self.probability
-        return x * kept / (1 - self.probability)
+        mask = uniform(streams, *x.shape[1:]) >= self.probability
+        return x * mask / (1 - self.probability)
 
 
 class HeadBlock(nn.Module):
@@ -137,6 +152,7 @@ class HeadBlock(nn.Module):
         last = nn.Linear(width, width)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+
         self.layers = nn.Sequential(
             nn.LayerNorm(width),
             nn.SiLU(),
@@ -171,8 +187,10 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, streams: Tensor | None = None) -> Tensor:
         first, *blocks, last = self.layers
+
         x = first(x)
         for number, block in enumerate(blocks):
+            # Each block draws from streams of its own.
             x = block(x, None if streams is None else fork(streams, number))
         return last(x)
 
@@ -180,6 +198,7 @@ class Head(nn.Module):
 def _vector(shape: tuple[int, ...]) -> int:
     if len(shape) != 1:
         raise ValueError(
-            f"the MLP nets take latents that are vectors, not of shape {shape}; give the modality its own build_drift and build_head"
+            f"the MLP nets take latents that are vectors, not of shape {shape}; "
+            "give the modality its own build_drift and build_head"
         )
     return shape[0]

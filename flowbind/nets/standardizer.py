@@ -14,8 +14,8 @@ class Standardizer(nn.Module):
     """Mean 0 and standard deviation 1 of each feature or channel.
 
     Args:
-        shape: of one latent.
-        masked: whether it is a sequence whose last feature is 1 where a position is there and 0
+        shape: Shape of one latent.
+        masked: Whether it is a sequence whose last feature is 1 where a position is there and 0
             where it is padding. Statistics are then those of real positions, the mask stays as it
             is, and padding stays 0.
     """
@@ -33,20 +33,26 @@ class Standardizer(nn.Module):
         """Takes statistics over rows, with shape (*shape,) each."""
         if self.axes:
             mean, std = self._over_positions(mean.double(), std.double())
+
         self.mean.copy_(mean)
         self.std.copy_(torch.where(std > STD_FLOOR, std, torch.ones_like(std)))
 
     def _over_positions(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """The statistics over rows and positions, from those over rows: by the first two moments."""
+        """Statistics over rows and positions, from those over rows, by the first two moments."""
         square = std.square() + mean.square()
         if not self.masked:
-            mean, square = (x.mean(self.axes, keepdim=True) for x in (mean, square))
+            mean = mean.mean(self.axes, keepdim=True)
+            square = square.mean(self.axes, keepdim=True)
             return mean, (square - mean.square()).clamp(min=0).sqrt()
 
         # Padding is 0 in every feature, so that sums over all positions are those over real ones.
-        there = mean[:, -1:].sum(self.axes, keepdim=True).clamp(min=torch.finfo(mean.dtype).tiny)
-        mean, square = (x.sum(self.axes, keepdim=True) / there for x in (mean, square))
+        real = mean[:, -1:].sum(self.axes, keepdim=True)
+        real = real.clamp(min=torch.finfo(mean.dtype).tiny)
+        mean = mean.sum(self.axes, keepdim=True) / real
+        square = square.sum(self.axes, keepdim=True) / real
         std = (square - mean.square()).clamp(min=0).sqrt()
+
+        # The mask, the last feature, stays as it is.
         mean[:, -1] = 0
         std[:, -1] = 1
         return mean, std
@@ -57,12 +63,16 @@ class Standardizer(nn.Module):
         return x * x[..., -1:] if self.masked else x
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Back to the codec's scale; a position of a masked sequence is there where its mask is above 1/2."""
+        """Latents of the codec's scale, with shape (n, *shape), from standardised ones.
+
+        A position of a masked sequence is there where its mask is above 1/2.
+        """
         latents = x * self.std + self.mean
         if not self.masked:
             return latents
-        there = (x[..., -1:] > 0.5).to(x.dtype)
-        return torch.cat([latents[..., :-1] * there, there], dim=-1)
+
+        mask = (x[..., -1:] > 0.5).to(x.dtype)
+        return torch.cat([latents[..., :-1] * mask, mask], dim=-1)
 
 
 class Unchanged(nn.Module):
@@ -81,7 +91,7 @@ class Unchanged(nn.Module):
 
 
 def _position_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of positions: none of a vector, the first of a sequence, all but the first of a grid."""
+    """Axes of positions: none of a vector, the first of a sequence, all but the first of a grid."""
     if len(shape) < 2:
         return ()
     return (0,) if len(shape) == 2 else tuple(range(1, len(shape)))

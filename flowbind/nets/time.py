@@ -10,7 +10,10 @@ MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
 
 
 class TimeEmbedding(nn.Module):
-    """Times in [0, 1], with shape (n,), to features, with shape (n, W): sinusoids (cosines first), then an MLP."""
+    """Times in [0, 1], with shape (n,), to features, with shape (n, W).
+
+    Sinusoids, `cos w_k t` and then `sin w_k t` with `w_k = MAX_PERIOD^(-k / 128)`, then an MLP.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -20,5 +23,6 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         k = torch.arange(TIME_FREQUENCIES, dtype=t.dtype, device=t.device)
-        angles = t[:, None] * torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
+        frequencies = torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
+        angles = t[:, None] * frequencies
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))

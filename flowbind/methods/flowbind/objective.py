@@ -70,7 +70,7 @@ class ObjectiveConfig:
     leave_own_out: float = 0.75
 
     def draw_times(self, uniform: Tensor, choice: Tensor) -> Tensor:
-        """The times T of every row, with shape (|T|, n), from uniform draws, with shape (n,) each."""
+        """The times T of every row, with shape (|T|, n), from draws in [0, 1), with shape (n,)."""
         if self.times == "mixture":
             return mixture_times(uniform, choice, self.alpha, self.endpoint)
         return both_times(uniform, choice, self.endpoint)
