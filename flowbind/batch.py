@@ -1,9 +1,10 @@
 """A training batch: ragged, not masked.
 
-For each modality its rows, and the sample that each row belongs to; a modality that no sample has keeps zero rows.
-Rows of all modalities, in the order of the mapping, are numbered 0 to N - 1. A link says that row `target` may be told
-about the shared latent by row `estimate`, because both belong to the same sample. (No class here is frozen, because
-Lightning's precisions convert the tensors of a batch in place.)
+For each modality its rows, and the sample that each row belongs to; a modality that no sample has
+keeps zero rows. Rows of all modalities, in the order of the mapping, are numbered 0 to N - 1. A
+link says that row `estimate` may give row `target` an estimate of the shared latent, because both
+belong to the same sample. (No class here is frozen, because Lightning's precisions convert the
+tensors of a batch in place.)
 """
 
 from collections.abc import Callable, Mapping
@@ -27,13 +28,15 @@ class Links:
 class Place:
     """Where one rank's rows and links stand among those of the global batch.
 
-    What is drawn for a row depends on its place alone, so that it is the same however many ranks share a batch.
+    What is drawn for a row depends on its place alone, so that it is the same however many ranks
+    share a batch.
 
     Attributes:
-        rows: number of each row in the global batch, with shape (N,).
-        links: number of each link in the global batch, with shape (L,).
-        mean_rows: per modality, rows of the global batch divided by the number of ranks. A sum of errors divided by it
-            is, in the mean over the ranks, the mean over the global batch, though some ranks have a row more.
+        rows: Number of each row in the global batch, with shape (N,).
+        links: Number of each link in the global batch, with shape (L,).
+        mean_rows: Per modality, rows of the global batch divided by the number of ranks. A sum of
+            errors divided by it is, in the mean over the ranks, the mean over the global batch,
+            though some ranks have a row more.
     """
 
     rows: Tensor
@@ -46,11 +49,11 @@ class Batch:
     """Latents of B samples.
 
     Attributes:
-        latents: per modality i, with shape (n_i, *shape_i).
-        samples: per modality i, the sample of each row, with shape (n_i,), in [0, B).
-        links: pairs of rows of the same sample.
-        step: number of the batch in its sequence; with a seed it decides what is drawn for it.
-        place: of these rows in the global batch; None where these are all of it.
+        latents: Per modality i, latents with shape (n_i, *shape_i).
+        samples: Per modality i, the sample of each row, with shape (n_i,), in [0, B).
+        links: Pairs of rows of the same sample.
+        step: Number of the batch in its sequence; with a seed it decides what is drawn for it.
+        place: Place of these rows in the global batch; None where these are all of it.
     """
 
     latents: dict[str, Tensor]
@@ -62,19 +65,21 @@ class Batch:
     @classmethod
     def of(cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> "Batch":
         """Makes a batch, and finds its links."""
-        return cls(
-            dict(latents), dict(samples), find_links(torch.cat([samples[name] for name in latents]))
-        )
+        sample_of_row = torch.cat([samples[name] for name in latents])
+        return cls(dict(latents), dict(samples), find_links(sample_of_row))
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `move` applied to every tensor."""
+        place = self.place
+        if place:
+            place = replace(place, rows=move(place.rows), links=move(place.links))
+
         return replace(
             self,
             latents={name: move(x) for name, x in self.latents.items()},
             samples={name: move(s) for name, s in self.samples.items()},
             links=Links(move(self.links.target), move(self.links.estimate)),
-            place=self.place
-            and replace(self.place, rows=move(self.place.rows), links=move(self.place.links)),
+            place=place,
         )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
@@ -88,19 +93,22 @@ class Batch:
     @property
     def row_numbers(self) -> Tensor:
         """The number of each row in the global batch, with shape (N,)."""
-        device = self.links.target.device
-        return self.place.rows if self.place else torch.arange(sum(self.rows), device=device)
+        if self.place:
+            return self.place.rows
+        return torch.arange(sum(self.rows), device=self.links.target.device)
 
     @property
     def link_numbers(self) -> Tensor:
         """The number of each link in the global batch, with shape (L,)."""
-        device = self.links.target.device
-        return (
-            self.place.links if self.place else torch.arange(len(self.links.target), device=device)
-        )
+        if self.place:
+            return self.place.links
+        return torch.arange(len(self.links.target), device=self.links.target.device)
 
     def streams(self, key: int) -> dict[str, Tensor]:
-        """A random stream for each row of each modality, with shape (n_i,): of the key and the row's place (`flowbind.draws`)."""
+        """A random stream for each row of each modality, with shape (n_i,).
+
+        It depends on the key and on the row's place (`flowbind.draws`).
+        """
         streams = draws.streams(key, self.row_numbers).split(self.rows)
         return dict(zip(self.latents, streams, strict=True))
 
@@ -112,11 +120,9 @@ class Batch:
     @property
     def mean_rows(self) -> dict[str, float]:
         """Per modality, the number of rows of the global batch divided by the number of ranks."""
-        return (
-            self.place.mean_rows
-            if self.place
-            else {name: float(len(x)) for name, x in self.latents.items()}
-        )
+        if self.place:
+            return self.place.mean_rows
+        return {name: float(len(x)) for name, x in self.latents.items()}
 
 
 def find_links(samples: Tensor) -> Links:
@@ -124,12 +130,18 @@ def find_links(samples: Tensor) -> Links:
 
     Costs O(N log N) and as many entries as there are links: a sample with k modalities has k * k.
     """
-    order = torch.argsort(samples, stable=True)
+    # Rows sorted by sample: those of one sample, a group, stand together from its start on.
+    row_in_order = torch.argsort(samples, stable=True)
     _, group, sizes = torch.unique(samples, return_inverse=True, return_counts=True)
     starts = sizes.cumsum(0) - sizes
-    width = sizes[group]  # links of each target
-    target = torch.repeat_interleave(torch.arange(len(samples), device=samples.device), width)
-    within = torch.arange(len(target), device=samples.device) - torch.repeat_interleave(
-        width.cumsum(0) - width, width
-    )
-    return Links(target, order[starts[group[target]] + within])
+
+    # Each row is a target as often as its group has rows.
+    links_of_row = sizes[group]
+    rows = torch.arange(len(samples), device=samples.device)
+    target = torch.repeat_interleave(rows, links_of_row)
+
+    # The number of each link among those of its target is the estimate's number in the group.
+    first_link = links_of_row.cumsum(0) - links_of_row
+    links = torch.arange(len(target), device=samples.device)
+    number_in_group = links - torch.repeat_interleave(first_link, links_of_row)
+    return Links(target, row_in_order[starts[group[target]] + number_in_group])

@@ -1,11 +1,12 @@
 """A codec turns raw samples into latents and back; it is frozen.
 
-Raw samples are whatever the modality reads (a string, a picture, a waveform); latents are tensors of one fixed shape.
-A codec is a light description until it is first used: constructing one loads nothing. It is no `nn.Module`, so it is
-never in `parameters()`, checkpoints or a distributed wrapper.
+Raw samples are whatever the modality reads (a string, a picture, a waveform); latents are tensors
+of one fixed shape. A codec is a light description until it is first used: constructing one loads
+nothing. It is no `nn.Module`, so it is never in `parameters()`, checkpoints or a distributed
+wrapper.
 
-Every constructor argument is kept as the attribute of the same name, with JSON values: that is how released models,
-fingerprints and messages know how a codec was made.
+Every constructor argument is kept as the attribute of the same name, with JSON values: that is how
+released models, fingerprints and messages know how a codec was made.
 """
 
 import math
@@ -25,21 +26,22 @@ from flowbind.files import WEIGHTS, check_regular, digest, read_json
 from flowbind.libraries import require
 from flowbind.padding import in_blocks
 
-CHUNK = 256  # raw samples held while training inputs are made of them
-PROMISED = "reconstruction_error_p95"  # key of the file that tells what weights promise
+CHUNK = 256  # raw samples in memory while training inputs are made of them
+PROMISED = "reconstruction_error_p95"  # key, in the file beside weights, of what they promise
 
 
 class Codec(Component):
     """Frozen encoder and decoder of one modality.
 
     Attributes:
-        shape: of one latent, without the batch; `(D,)` for a vector.
-        dtype: of the latents, as kept in a store.
-        vocabulary: how many ids there are, where latents are ids: whole numbers of int64 from 0 on,
-            with shape (L,). None for all other latents.
-        masked: whether latents are sequences, (L, D), of which not every position is there: the last
-            feature is then 1 where one is and 0 where there is padding, which is 0 in all features.
-        version: raised whenever the same weights would encode differently.
+        shape: Shape of one latent, without the batch; `(D,)` for a vector.
+        dtype: Type of the latents, as kept in a store.
+        vocabulary: Number of ids, where latents are ids: whole numbers of int64 from 0 on, with
+            shape (L,). None for all other latents.
+        masked: Whether latents are sequences, (L, D), of which not every position is there: the
+            last feature is then 1 where one is and 0 where there is padding, which is 0 in all
+            features.
+        version: Number that is raised whenever the same weights would encode differently.
     """
 
     group: ClassVar = "codecs"
@@ -56,54 +58,68 @@ class Codec(Component):
 
     @abstractmethod
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
-        """Decodes latents, with shape (B, *shape), to B raw samples. What is drawn at random is drawn from `generator`."""
+        """Decodes latents, with shape (B, *shape), to B raw samples.
+
+        What is drawn at random is drawn from `generator`.
+        """
 
     def caveat(self, raw: Any) -> str:
-        """What a raw sample loses in this codec and should not, in half a line, as where its numbers are far from those it
-        was made for; empty where nothing is known. Nothing is refused for it: it is said, and had better be quick."""
+        """What a raw sample loses in this codec and should not, in half a line.
+
+        So it is where its numbers are far from those the codec was made for. Empty where nothing is
+        known. No sample is refused for it: a line says it. It should be quick.
+        """
         return ""
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the latents, as flat JSON: two codecs with equal fingerprints encode alike."""
+        """What decides the latents, as flat JSON: codecs with equal fingerprints encode alike."""
         return {"codec": type(self).__name__, "version": self.version, **self.arguments()}
 
     def libraries(self, use: str) -> Mapping[str, str]:
-        """Modules that `encode` or `decode` (`use` is one of these) needs beyond flowbind's own, each with the command that installs it."""
+        """Modules that are needed beyond flowbind's own, each with the command that installs it.
+
+        Args:
+            use: What they are needed for: `encode` or `decode`.
+        """
         return {}
 
     def check_libraries(self, use: str) -> None:
         """Imports what encoding or decoding needs, before long work begins.
 
         Raises:
-            ValueError: a library is not installed, or cannot be imported; one line that says what to do.
+            ValueError: a library is not installed, or cannot be imported; one line that says what
+                to do.
         """
         for module, install in self.libraries(use).items():
             require(module, f"{type(self).__name__} ({use})", install)
 
     def promise(self) -> float | None:
-        """The error of a round trip, in the measure of `errors`, that 95 of 100 samples stay below for which the codec was made.
+        """The error of a round trip that 95 of 100 samples stay below, in the measure of `errors`.
 
-        None promises nothing. Where there is a promise, `flowbind encode` says in a line if it is not kept.
+        The samples are those for which the codec was made. None promises nothing. Where there is a
+        promise, `flowbind encode` says in a line if it is not kept.
         """
         return None
 
     def errors(self, raws: Sequence[Any], again: Sequence[Any]) -> Tensor:
         """How much each of B raw samples lost on the way to its latent and back, with shape (B,).
 
-        It is 0 where nothing was lost, in whatever measure fits the samples. A codec that promises has it.
+        It is 0 where nothing was lost, in whatever measure fits the samples. A codec that promises
+        has it.
 
         Args:
             raws: B raw samples.
-            again: what their latents were decoded to.
+            again: Raw samples that their latents were decoded to.
         """
         raise NotImplementedError(
             f"{type(self).__name__} promises no error of its round trip, and measures none"
         )
 
     def files(self) -> dict[str, Path]:
-        """The arguments that name a file or folder of this machine. A released model takes copies of these along.
+        """The arguments that name a file or folder of this machine.
 
-        An argument that may also name something on a hub is among them where its value is there as a path.
+        A released model takes copies of these along. An argument that may also name something on a
+        hub is among them where its value is there as a path.
         """
         return {}
 
@@ -115,11 +131,12 @@ class Codec(Component):
 class NeuralCodec(Codec):
     """A codec whose work is done by one network with weights in a safetensors file.
 
-    A subclass says how the network is built (`build`), what goes in (`prepare`) and what comes out (`finish`). The
-    network has two methods, `encode(inputs) -> latents` and `decode(latents) -> outputs`.
+    A subclass says how the network is built (`build`), what goes in (`prepare`) and what comes out
+    (`finish`). The network has two methods, `encode(inputs) -> latents` and
+    `decode(latents) -> outputs`.
 
     Args:
-        weights: a safetensors file; the weights shipped with the plugin if None.
+        weights: Safetensors file; the weights shipped with the plugin if None.
     """
 
     shipped: ClassVar[Path]
@@ -136,11 +153,14 @@ class NeuralCodec(Codec):
         """Stacks B raw samples into the network's input, with shape (B, *), on the CPU."""
 
     def training_inputs(self, raws: Sequence[Any]) -> tuple[Tensor, ...]:
-        """What training needs of B raw samples, each with shape (B, *): first the network's input, then targets, if they differ.
+        """What training needs of B raw samples, each with shape (B, *).
 
-        The samples may be read from disk one by one as they are asked for, so each is asked for once, and few are held.
+        First the network's input, then targets, if they differ. The samples may be read from disk
+        one by one as they are asked for, so each is asked for once, and few are in memory.
         """
-        parts = [self.prepare(raws[start : start + CHUNK]) for start in range(0, len(raws), CHUNK)]
+        parts = []
+        for start in range(0, len(raws), CHUNK):
+            parts.append(self.prepare(raws[start : start + CHUNK]))
         return (torch.cat(parts),)
 
     @abstractmethod
@@ -156,7 +176,7 @@ class NeuralCodec(Codec):
         return {} if self.weights is None else {"weights": self.file}
 
     def promise(self) -> float | None:
-        """What the JSON file beside the weights tells, which training writes; None if there is none.
+        """What the JSON file beside the weights says, which training writes; None if there is none.
 
         Raises:
             ValueError: the file is not what training writes.
@@ -164,6 +184,7 @@ class NeuralCodec(Codec):
         path = promise_file(self.file)
         if not path.is_file():
             return None
+
         content = read_json(path)
         error = content.get(PROMISED) if isinstance(content, dict) else None
         if not isinstance(error, int | float) or not 0 <= error < math.inf:
@@ -186,9 +207,11 @@ class NeuralCodec(Codec):
 
         if not self.file.is_file():
             raise FileNotFoundError(
-                f"{self.file}: no such weights for the codec {type(self).__name__}; train them with its recipe in recipes/codecs"
+                f"{self.file}: no such weights for the codec {type(self).__name__}; "
+                "train them with its recipe in recipes/codecs"
             )
         check_regular(self.file, WEIGHTS)
+
         try:
             # Weights made in inference mode, in which a codec works, could not be moved and used.
             with torch.inference_mode(False):
@@ -198,12 +221,15 @@ class NeuralCodec(Codec):
                 net.load_state_dict(state, assign=True)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(
-                f"{self.file}: these are not weights of the codec {type(self).__name__} ({last_line(error)})"
+                f"{self.file}: these are not weights of the codec {type(self).__name__} "
+                f"({last_line(error)})"
             ) from None
-        left = [name for name, buffer in net.named_buffers() if buffer.is_meta]
-        if left:
+
+        absent = [name for name, buffer in net.named_buffers() if buffer.is_meta]
+        if absent:
             raise ValueError(
-                f"{type(self).__name__}: the buffers {', '.join(left)} are not in its weights; make them persistent"
+                f"{type(self).__name__}: the buffers {', '.join(absent)} are not in its weights; "
+                "make them persistent"
             )
         return net.eval().requires_grad_(False).to(self.device)
 
@@ -220,12 +246,15 @@ class NeuralCodec(Codec):
 
 
 def promise_file(weights: Path) -> Path:
-    """Where it is written what a file of weights promises."""
+    """The file beside a file of weights that says what they promise."""
     return weights.with_suffix(".json")
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leaves out normal draws for weights that are loaded next: on the meta device the first takes seconds."""
+    """Leaves out normal draws for weights that are loaded next.
+
+    On the meta device the first such draw takes seconds.
+    """
 
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}

@@ -26,7 +26,7 @@ class Component(ABC):
     """Anything that plugins register and that is made again from JSON.
 
     Attributes:
-        group: of registered names, such as `codecs`.
+        group: Group of registered names, such as `codecs`.
     """
 
     group: ClassVar[str]
@@ -52,31 +52,38 @@ class Component(ABC):
             KeyError, TypeError, ValueError: it is no description of one; what the class itself
                 raises of arguments that it does not take.
         """
-        made = registry.load(cls.group, description["name"])
-        hints = argument_types(made)
-        given = dict(description["args"]).items()
-        return made(**{name: _rebuild(made, name, hints.get(name), value) for name, value in given})
+        component = registry.load(cls.group, description["name"])
+        types = argument_types(component)
+
+        arguments = {}
+        for name, value in dict(description["args"]).items():
+            arguments[name] = _rebuild(component, name, types.get(name), value)
+        return component(**arguments)
 
 
 def parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """The arguments of a class by name; those of its base classes count where it passes `**kwargs` on."""
+    """The arguments of a class by name, with those of its base where it passes `**kwargs` on."""
     allowed: dict[str, inspect.Parameter] = {}
     for owner in cls.__mro__:
         if vars(owner).get("__init__") is object.__init__:
             break
         if "__init__" not in vars(owner):
             continue
-        own = dict(inspect.signature(owner.__init__).parameters)
-        own.pop("self", None)
-        kinds = {name: parameter.kind for name, parameter in own.items()}
-        allowed |= {name: own[name] for name, kind in kinds.items() if kind not in VARIABLE}
-        if inspect.Parameter.VAR_KEYWORD not in kinds.values():
+
+        signature = inspect.signature(owner.__init__)
+        passes_on = False
+        for name, parameter in signature.parameters.items():
+            if parameter.kind == inspect.Parameter.VAR_KEYWORD:
+                passes_on = True
+            elif name != "self" and parameter.kind not in VARIABLE:
+                allowed[name] = parameter
+        if not passes_on:
             break
     return allowed
 
 
 def argument_types(cls: type) -> dict[str, Any]:
-    """The types of a class's constructor arguments, where it or a class that it derives from tells."""
+    """The types of a class's constructor arguments, from its annotations and its base classes'."""
     hints: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
         if "__init__" in vars(owner) and owner is not object:
@@ -96,7 +103,7 @@ def as_json(value: Any) -> Any:
 
 
 def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
-    """An argument of a class from its description, made to the type that the class tells."""
+    """An argument of a class from its description, made to the type that is annotated."""
     alternatives = [kind, *get_args(kind)]
     component = next((part for part in alternatives if _is_a(part, Component)), None)
     config = next((part for part in alternatives if is_dataclass(part)), None)
@@ -107,6 +114,8 @@ def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
         return component.rebuild(value)
     if isinstance(value, Mapping) and config:
         return config(**value)
+
+    # No description of what is needed; but None may stand for it.
     described = component or config
     if described and not (value is None and type(None) in alternatives):
         raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, no {described.__name__}")
@@ -115,14 +124,18 @@ def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
 
 
 def _check_plain(cls: type, name: str, kind: Any, value: Any) -> None:
-    """Refuses an argument of another type than the class tells: a codec checks its own when it is used, if at all.
+    """Refuses an argument of another type than is annotated.
+
+    A codec checks its own when it is used, if at all.
 
     Raises:
-        ValueError: it is.
+        ValueError: it is of another type; one line that names both.
     """
     kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
     if not all(part in PLAIN for part in kinds):
         return
+
+    # A float may be written as a whole number; True, which Python takes for one, is none.
     allowed = (*kinds, *([int] if float in kinds else []))
     if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
         names = " or ".join(part.__name__ for part in kinds)
@@ -134,10 +147,17 @@ def _is_a(kind: Any, base: type) -> bool:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Where two nested mappings differ: dotted key, value before, value now; None for what is not there."""
-    flat, other = dict(flatten(before)), dict(flatten(now))
-    keys = [key for key in {**flat, **other} if flat.get(key) != other.get(key)]
-    return [(key, flat.get(key), other.get(key)) for key in keys]
+    """Where two nested mappings differ: dotted key, value before, value now, None where absent."""
+    flat_before = dict(flatten(before))
+    flat_now = dict(flatten(now))
+
+    rows = []
+    for key in {**flat_before, **flat_now}:
+        value_before = flat_before.get(key)
+        value_now = flat_now.get(key)
+        if value_before != value_now:
+            rows.append((key, value_before, value_now))
+    return rows
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -150,7 +170,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def move(owner: Any, device: torch.device | str) -> Any:
-    """Sets an object's `device`, and moves the networks that it keeps as attributes there. Returns the object."""
+    """Sets an object's `device`, and moves the networks among its attributes there.
+
+    Returns:
+        The object.
+    """
     owner.device = torch.device(device)
     for part in vars(owner).values():
         if isinstance(part, nn.Module):

@@ -1,7 +1,7 @@
 """torch's defaults, for as long as flowbind and its plugins work: a notebook may have set others.
 
-Codecs make tensors without saying of which dtype and where, as everybody does. Under another default they would break, or
-encode otherwise than in training.
+Codecs make tensors without saying of which dtype and where, as everybody does. Under another
+default they would break, or encode otherwise than in training.
 """
 
 import threading
@@ -17,9 +17,10 @@ _OUTSIDE = torch.float32  # the dtype to be put back when the last one ends
 
 @contextmanager
 def torch_defaults() -> Iterator[None]:
-    """A block, or a function, in which new tensors are float32 and on the CPU unless they say otherwise.
+    """A block, or a function, in which new tensors are by default float32 and on the CPU.
 
-    Threads may be in such blocks at once. Another thread, outside, sees float32 too until the last of them ends.
+    Threads may be in such blocks at once. Another thread, outside, sees float32 too until the last
+    of them ends.
     """
     global _INSIDE, _OUTSIDE
     with _LOCK:
@@ -27,6 +28,7 @@ def torch_defaults() -> Iterator[None]:
             _OUTSIDE = torch.get_default_dtype()
             torch.set_default_dtype(torch.float32)
         _INSIDE += 1
+
     elsewhere = torch.get_default_device().type != "cpu"
     try:
         with torch.device("cpu") if elsewhere else nullcontext():

@@ -1,4 +1,4 @@
-"""What the processes of a run tell one another, on torch alone: one process alone tells itself."""
+"""Sums and lists over the processes of a run, on torch alone; one process alone is all of them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +20,7 @@ def total(x: Tensor) -> Tensor:
 
 
 class _Total(torch.autograd.Function):
-    """A sum over all ranks. Its gradient is one as well, since each rank's loss hangs on the rows of all."""
+    """A sum over all ranks. Its gradient is one too, since each rank's loss depends on all rows."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -37,6 +37,7 @@ def all_gather(value: Any) -> list[Any]:
     """What every process gives, in their order."""
     if ranks() == 1:
         return [value]
+
     values: list[Any] = [None] * ranks()
     dist.all_gather_object(values, value)
     return values
@@ -62,14 +63,14 @@ class Heartbeat:
         """The largest flag of all processes one step ago; of one process alone, its own."""
         if self.group is None:
             return flag
-        seen = 0
+
+        largest = 0
         if self.sent:
             tensor, work = self.sent
             work.wait()
-            seen = int(tensor)
+            largest = int(tensor)
+
         tensor = torch.tensor([flag])
-        self.sent = (
-            tensor,
-            dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True),
-        )
-        return seen
+        work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        self.sent = (tensor, work)
+        return largest

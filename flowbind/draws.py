@@ -1,12 +1,14 @@
-"""Random numbers that are a function of where they are used: of a key (a seed, a step, a purpose) and of a row.
+"""Random numbers that are a function of where they are used.
 
-A generator's numbers depend on how many were drawn before, and on how many rows a device has. Here every row has a
-stream of its own, so that a row is given the same numbers after a resume, on any number of devices, alone and in a
-batch of any size; and a device draws for its own rows only.
+That is of a key (a seed, a step, a purpose) and of a row. A generator's numbers depend on how many
+were drawn before, and on how many rows a device has. Here every row has a stream of its own, so
+that a row is given the same numbers after a resume, on any number of devices, alone and in a batch
+of any size; and a device draws for its own rows only.
 
-A stream is splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014): number k of the
-stream that starts at s is `mix(s + k G)`, with the finaliser `mix` and the odd constant G = 2^64 / golden ratio. Starts
-are made by the same finaliser. All arithmetic is modulo 2^64, in int64 tensors, which wrap around.
+A stream is splitmix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+2014): number k of the stream that starts at s is `mix(s + k G)`, with the finaliser `mix` and the
+odd constant G = 2^64 / golden ratio. Starts are made by the same finaliser. All arithmetic is
+modulo 2^64, in int64 tensors, which wrap around.
 """
 
 import math
@@ -14,12 +16,18 @@ import math
 import torch
 from torch import Tensor
 
-GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # splitmix64
+# Constants of splitmix64.
+GOLDEN = 0x9E3779B97F4A7C15
+FIRST = 0xBF58476D1CE4E5B9
+SECOND = 0x94D049BB133111EB
 WORD = 2**64
 
 
 def key(*position: int) -> int:
-    """One key, in [0, 2^64), of integers in their order: `k <- mix((k xor p) + G)` for each p, from k = 0."""
+    """One key, in [0, 2^64), of integers in their order.
+
+    From k = 0, `k <- mix((k xor p) + G)` for each p.
+    """
     value = 0
     for part in position:
         value = _finalise((value ^ part % WORD) + GOLDEN)
@@ -30,17 +38,18 @@ def streams(key: int, rows: Tensor) -> Tensor:
     """The stream of each row.
 
     Args:
-        key: decides all of them.
-        rows: numbers of the rows in the global batch, integers with shape (n,).
+        key: Key that decides all of them.
+        rows: Numbers of the rows in the global batch, integers with shape (n,).
 
     Returns:
         Starts, int64 with shape (n,).
     """
-    return _mix(rows.to(torch.int64) * _signed(GOLDEN) + _signed(_finalise(key + GOLDEN)))
+    start = _signed(_finalise(key + GOLDEN))
+    return _mix(rows.to(torch.int64) * _signed(GOLDEN) + start)
 
 
 def fork(streams: Tensor, purpose: int) -> Tensor:
-    """Other streams of the same rows, with shape (n,), for another purpose (an integer of at least 0)."""
+    """Other streams of the same rows, with shape (n,), for a purpose, an integer from 0 on."""
     return _mix(streams ^ _signed(_finalise(purpose + GOLDEN)))
 
 
@@ -53,12 +62,16 @@ def uniform(streams: Tensor, *shape: int) -> Tensor:
 
 
 def normal(streams: Tensor, *shape: int) -> Tensor:
-    """Standard normal draws, float32 with shape (n, *shape): by Box and Muller (1958), at most 6.7 from 0."""
+    """Standard normal draws, float32 with shape (n, *shape), at most 6.7 from 0.
+
+    By Box and Muller (1958): `sqrt(-2 log u) (cos 2 pi v, sin 2 pi v)` of uniform u and v.
+    """
     high, low = _halves(streams, math.prod(shape))
     radius = ((high.to(torch.float32) + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
     angle = low.to(torch.float32) * (2 * math.pi * 2.0**-32)
+    numbers = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
 
-    return _first(torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1), shape)
+    return _first(numbers, shape)
 
 
 def _halves(streams: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -70,6 +83,7 @@ def _halves(streams: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _first(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """As many numbers of each row as fit a shape, with shape (n, *shape)."""
     return numbers[:, : math.prod(shape)].reshape(len(numbers), *shape)
 
 

@@ -16,7 +16,7 @@ CLASSES = ("flowbind.FlowBind", "flowbind.train.flowbind.FlowBind")  # its names
 PRESENT = "flowbind.FlowBind"
 
 # Keys of a recipe that have another place now. What `model` had for a method moved to two sections
-# of its own.
+# of their own.
 MOVED = {
     "model.learning_rate": "training.learning_rate",
     "model.warmup_steps": "training.warmup_steps",
@@ -51,11 +51,13 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         The recipe, and what has moved: by its place before, dotted, its place now.
     """
     new = copy.deepcopy(dict(given))
-    model = new.get("model")
-    model = model if isinstance(model, dict) else {}
     moved: dict[str, str] = {}
+    model = new.get("model")
+    if not isinstance(model, dict):
+        model = {}
     if model.get("class_path", PRESENT) not in (*CLASSES, METHOD):
         return new, moved
+
     if model.get("class_path") in CLASSES[1:]:
         moved[model["class_path"]] = model["class_path"] = PRESENT
 
@@ -66,17 +68,20 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
             if place:
                 moved[f"{section}.{key}"] = place
                 _put(new, place, values.pop(key))
+
     # What was in `model.evaluation` is in its section now, and may have to go deeper.
     if "model.evaluation" in moved:
-        new, more = recipe(new)
         del moved["model.evaluation"]
-        moved |= {f"model.{old}": now for old, now in more.items()} or {
-            "model.evaluation": "evaluation"
-        }
+        new, deeper = recipe(new)
+        if not deeper:
+            moved["model.evaluation"] = "evaluation"
+        for old, place in deeper.items():
+            moved[f"model.{old}"] = place
     return new, moved
 
 
 def _put(recipe: dict[str, Any], place: str, value: Any) -> None:
+    """Puts a value in a dotted place of a recipe, unless something is there already."""
     *sections, key = place.split(".")
     for section in sections:
         recipe = recipe.setdefault(section, {})
@@ -84,25 +89,27 @@ def _put(recipe: dict[str, Any], place: str, value: Any) -> None:
 
 
 def modalities(described: Mapping[str, Any]) -> dict[str, Any]:
-    """Descriptions of modalities, which had their networks' sizes and codec beside their own arguments."""
-    return {
-        name: {
-            "name": entry["name"],
-            "args": {**entry["args"], **{key: entry[key] for key in ("codec", "drift", "head")}},
-        }
-        for name, entry in described.items()
-    }
+    """Descriptions of modalities, whose codec and networks' sizes stood beside their arguments."""
+    descriptions = {}
+    for name, entry in described.items():
+        args = dict(entry["args"])
+        for key in ("codec", "drift", "head"):
+            args[key] = entry[key]
+        descriptions[name] = {"name": entry["name"], "args": args}
+    return descriptions
 
 
 def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of a released model: those of networks stood beside the standardisation."""
-    return {
-        f"nets.{key}" if not key.startswith("standard.") else key: x for key, x in state.items()
-    }
+    renamed = {}
+    for key, tensor in state.items():
+        new = key if key.startswith("standard.") else f"nets.{key}"
+        renamed[new] = tensor
+    return renamed
 
 
 def checkpoint(content: dict[str, Any]) -> None:
-    """Renames in place what a checkpoint of an earlier version holds; leaves one of the present as it is."""
+    """Renames in place the parts of an earlier version's checkpoint; leaves a present one alone."""
     described = content.get("flowbind")
     if not isinstance(described, dict) or "modalities" not in described:
         return
@@ -110,31 +117,39 @@ def checkpoint(content: dict[str, Any]) -> None:
     state = content["state_dict"]
     renamed = {}
     for old, new in (("flows.", "networks."), ("average.", "ema.")):
-        own = {key.removeprefix(old): x for key, x in state.items() if key.startswith(old)}
-        renamed |= {new + key: x for key, x in weights(own).items()}
+        part = {key.removeprefix(old): x for key, x in state.items() if key.startswith(old)}
+        for key, tensor in weights(part).items():
+            renamed[new + key] = tensor
     content["state_dict"] = type(state)(renamed)
 
-    bond = described.get("bond")
-    args = {key: described[key] for key in ("drift", "head")}
-    args["modalities"] = modalities(described["modalities"])
-    content["flowbind"] = {
+    args = {
+        "drift": described["drift"],
+        "head": described["head"],
+        "modalities": modalities(described["modalities"]),
+    }
+    present = {
         "method": {"name": METHOD, "args": args},
         "ema": described["average"]["kept"],
-        **({"base": bond["base"], "learnt": bond["learnt"]} if bond else {}),
     }
+    bond = described.get("bond")
+    if bond:
+        present |= {"base": bond["base"], "learnt": bond["learnt"]}
+    content["flowbind"] = present
 
 
-def settings(held: Mapping[str, Any]) -> dict[str, Any]:
+def settings(record: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a run's record, by the present sections of a recipe."""
-    model = held["model"]
+    model = record["model"]
     if model["class_path"] not in CLASSES:
-        return dict(held)
+        return dict(record)
 
-    args, training = {}, {}
+    args = {}
+    training = {}
     for key, value in model["init_args"].items():
         new = place_now(f"model.{key}")
         if new is None:
             args[key] = value
         elif new.startswith("training."):
             training[new.removeprefix("training.")] = value
-    return {**held, "model": {"class_path": PRESENT, "init_args": args}, "training": training}
+    model = {"class_path": PRESENT, "init_args": args}
+    return {**record, "model": model, "training": training}

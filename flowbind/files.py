@@ -1,6 +1,6 @@
-"""Files: whole or not there, those that somebody else may have written, and what they are, as a hash.
+"""Files: complete or not there, those that somebody else may have written, and their hashes.
 
-Whole: written beside, brought to the disk, then renamed. A rename that is on the disk before the
+Complete: written beside, brought to the disk, then renamed. A rename that is on the disk before the
 content is would leave, after a power cut, an empty file under the right name. So the content is
 synced first, then renamed, then the folder's entry is synced: only then is a save done.
 
@@ -26,9 +26,8 @@ from typing import Any, BinaryIO
 
 LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
-FRESH = (
-    2 * 10**9
-)  # nanoseconds for which a file may change again without its time telling so: clocks of disks are coarse
+# Nanoseconds for which a file may change again without another time: clocks of disks are coarse.
+FRESH = 2 * 10**9
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, and a quota that is used up, are called
 
 
@@ -56,9 +55,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def commit(partial: Path, path: Path) -> None:
-    """Renames a file or folder that is complete: after a power cut all of it is there, or what was before.
+    """Renames a file or folder that is complete.
 
-    A folder can only take the place of nothing or of an empty folder.
+    After a power cut all of it is there, or what was before. A folder can only take the place of
+    nothing or of an empty folder.
     """
     for part in [*partial.rglob("*"), partial] if partial.is_dir() else [partial]:
         _sync(part)
@@ -80,7 +80,10 @@ def _sync(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Makes the error of a full disk say which file: those of writing, unlike those of opening, do not."""
+    """Makes the error of a full disk name the file.
+
+    Errors of opening name it, those of writing do not.
+    """
     try:
         yield
     except OSError as error:
@@ -93,8 +96,8 @@ def no_space(path: Path, reason: str) -> OSError:
     """The error of a file for which there is no room."""
     free = shutil.disk_usage(_existing(path)).free
     return OSError(
-        f"{path}: cannot be written ({reason}; {free:,} bytes are free); free some space and run the "
-        "same command again"
+        f"{path}: cannot be written ({reason}; {free:,} bytes are free); "
+        "free some space and run the same command again"
     )
 
 
@@ -102,8 +105,8 @@ def check_space(path: Path, needed: int) -> None:
     """Refuses to begin a file or folder that the disk has no room for.
 
     Args:
-        path: that is to be written.
-        needed: its size in bytes.
+        path: File or folder to be written.
+        needed: Size of it in bytes.
 
     Raises:
         OSError: less than that is free.
@@ -120,13 +123,16 @@ def check_place(path: Path, folder: bool = False) -> None:
         OSError: the folder that is to hold it may not be written to.
     """
     if path.exists() and path.is_dir() != folder:
-        kinds = ("a folder", "a file") if folder else ("a file", "a folder")
+        expected, present = ("a folder", "a file") if folder else ("a file", "a folder")
         raise ValueError(
-            f"{path}: is to be written as {kinds[0]}, but {kinds[1]} of that name is there; move it "
+            f"{path}: is to be written as {expected}, but {present} of that name is there; move it "
             "away"
         )
 
-    for place in filter(None, (path if folder and path.exists() else None, _existing(path.parent))):
+    places = [_existing(path.parent)]
+    if folder and path.exists():
+        places.insert(0, path)
+    for place in places:
         if not place.is_dir():
             raise ValueError(
                 f"{path}: cannot be written, for {place} is a file; choose another folder"
@@ -145,25 +151,32 @@ def _existing(path: Path) -> Path:
 
 
 def check_regular(path: str | Path, largest: int = LARGEST) -> int:
-    """Refuses anything but a regular file of at most `largest` bytes, without opening it. Returns its size in bytes.
+    """Refuses anything but a regular file of at most `largest` bytes, without opening it.
+
+    Returns:
+        Its size in bytes.
 
     Raises:
         OSError: it is not there.
         ValueError: it is something else than a regular file, or larger; one line that names it.
     """
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except ValueError:  # zeros, or halves of characters
         raise ValueError(f"{str(path)!r}: no name that a file can have") from None
-    if not stat.S_ISREG(found.st_mode):
+
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
-    if found.st_size > largest:
-        raise ValueError(f"{path}: a file of {found.st_size} bytes, allowed here are {largest}")
-    return found.st_size
+    if status.st_size > largest:
+        raise ValueError(f"{path}: a file of {status.st_size} bytes, allowed here are {largest}")
+    return status.st_size
 
 
 def open_regular(path: str | Path, largest: int = LARGEST) -> BinaryIO:
-    """Opens a regular file of at most `largest` bytes for reading; raises as `check_regular` does, and what `open` does."""
+    """Opens a regular file of at most `largest` bytes for reading.
+
+    Raises as `check_regular` does, and what `open` raises.
+    """
     check_regular(path, largest)
     return Path(path).open("rb")
 
@@ -175,7 +188,7 @@ def read_regular(path: str | Path, largest: int = LARGEST) -> bytes:
 
 
 def read_json(path: str | Path, largest: int = LARGEST) -> Any:
-    """What a JSON file holds.
+    """The value of a JSON file.
 
     Raises:
         OSError: it is not there, or cannot be opened.
@@ -189,7 +202,10 @@ def read_json(path: str | Path, largest: int = LARGEST) -> Any:
 
 
 def encoding_of(path: str | Path) -> str:
-    """The encoding of a text file, for `open`: UTF-16 where a byte-order mark says so, otherwise UTF-8, with a mark or without."""
+    """The encoding of a text file, for `open`.
+
+    UTF-16 where a byte-order mark says so, otherwise UTF-8, with a mark or without.
+    """
     with open_regular(path, sys.maxsize) as file:
         start = file.read(2)
     return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
@@ -197,14 +213,14 @@ def encoding_of(path: str | Path) -> str:
 
 def digest_all(paths: Iterable[Path]) -> str:
     """SHA-256 of several files, in hexadecimal: of their digests in this order."""
-    return hashlib.sha256("".join(map(digest, paths)).encode()).hexdigest()
+    digests = "".join(map(digest, paths))
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
 def digest_json(value: Any) -> str:
-    """SHA-256 of a JSON value written canonically, in hexadecimal: the order of its keys counts for nothing."""
-    return hashlib.sha256(
-        json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
-    ).hexdigest()
+    """SHA-256 of a JSON value, in hexadecimal, whatever the order of its keys."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -215,18 +231,19 @@ def digest(path: Path) -> str:
         ValueError: it is no regular file, or larger than any weights.
     """
     check_regular(path, WEIGHTS)
-    stat = path.stat()
-    if time.time_ns() - stat.st_mtime_ns < FRESH:
-        return _digest.__wrapped__(path, stat.st_size, stat.st_mtime_ns)
-    return _digest(path, stat.st_size, stat.st_mtime_ns)
+    status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < FRESH:
+        return digest_now(path)
+    return _digest(path, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=256)
 def _digest(path: Path, size: int, modified: int) -> str:
+    """The SHA-256 of a file that has not changed since it was computed, by size and time."""
     return digest_now(path)
 
 
 def digest_now(path: Path, largest: int = sys.maxsize) -> str:
-    """SHA-256 of a file, in hexadecimal, as it is at this moment: none that was computed before is taken for it."""
+    """SHA-256 of a file, in hexadecimal, as it is at this moment, computed in any case."""
     with open_regular(path, largest) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

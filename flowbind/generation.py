@@ -26,18 +26,17 @@ class Model:
     """A trained model: what `flowbind.load` returns.
 
     Args:
-        method: how its latents become one another.
-        networks: those of the method, with trained weights.
-        sampling: what generation chooses where nothing else is said; the method's defaults if None.
+        method: Method by which its latents become one another.
+        networks: Networks of the method, with trained weights.
+        sampling: Choices of generation where nothing else is chosen; the method's defaults if None.
     """
 
     def __init__(self, method: Method, networks: Networks, sampling: Any = None) -> None:
         self.method = method
         self.networks = networks
         self.sampling = sampling or method.Sampling()
-        self.stamps: dict[
-            tuple[str, str], list[tuple]
-        ] = {}  # of files still to be read, by modality and use
+        # Of files still to be read, by modality and use.
+        self.stamps: dict[tuple[str, str], list[tuple]] = {}
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -69,10 +68,12 @@ class Model:
         return self.modalities[name]
 
     def codec(self, name: str, use: str) -> Codec:
-        """The codec of a modality, once it is sure to be the one that was loaded: it reads its files when it is first used.
+        """The codec of a modality, once it is sure to be the one that was loaded.
+
+        It reads its files when it is first used, and these may have been replaced.
 
         Args:
-            name: of the modality.
+            name: Name of the modality.
             use: `encode` or `decode`; a codec may read other files for each.
 
         Raises:
@@ -89,11 +90,13 @@ class Model:
     @torch_defaults()
     @torch.no_grad()
     def encode(self, name: str, samples: Sequence[Any]) -> Tensor:
-        """Codec latents of B samples, with shape (B, *shape). A string or path is read; what else is given, `accept` makes a sample.
+        """Codec latents of B samples, with shape (B, *shape).
+
+        A string or path is read; all else becomes a sample by the modality's `accept`.
 
         Args:
-            name: of the modality.
-            samples: B of them; a string or a path alone is one.
+            name: Name of the modality.
+            samples: B samples; a string or a path alone is one.
 
         Raises:
             ValueError: a sample that cannot be read, or no such modality.
@@ -101,8 +104,12 @@ class Model:
         modality = self.modality(name)
         codec = self.codec(name, "encode")
         what = f"source '{name}'"
+
         samples = listed(samples, what)
-        raws = [take_raw(modality, s, f"{what}[{number}]") for number, s in enumerate(samples)]
+        raws = []
+        for number, sample in enumerate(samples):
+            raws.append(take_raw(modality, sample, f"{what}[{number}]"))
+
         latents = codec.encode(raws)
         self._say_what_is_lost(name, samples, raws, latents)
         return latents
@@ -110,28 +117,38 @@ class Model:
     def _say_what_is_lost(
         self, name: str, samples: Sequence[Any], raws: Sequence[Any], latents: Tensor
     ) -> None:
-        """In a line: of which samples the codec has caveats, or latents far from those of training."""
+        """Says, in a line, which samples have a codec's caveat or latents far from training's."""
+        codec = self.modalities[name].codec
         standard = self.networks.standard[name](latents.to(self.device)).flatten(1).float()
         distances = standard.square().mean(1).sqrt().tolist()
-        if self.modalities[name].codec.vocabulary is not None:  # ids are near or far from nothing
+        if codec.vocabulary is not None:  # ids are near or far from nothing
             distances = [0.0] * len(samples)
-        caveats = [self.modalities[name].codec.caveat(raw) for raw in raws]
-        for number, distance in enumerate(distances):
-            if distance > FAR and not caveats[number]:
-                caveats[number] = (
-                    f"is far from all that the model was trained on ({distance:.3g} standard deviations, "
-                    "where 1 is usual)"
-                )
 
-        numbers = [number for number, caveat in enumerate(caveats) if caveat]
-        if numbers:
-            first = numbers[0]
+        caveats = {}  # by number of the sample
+        for number, (raw, distance) in enumerate(zip(raws, distances, strict=True)):
+            caveat = codec.caveat(raw)
+            if not caveat and distance > FAR:
+                caveat = (
+                    f"is far from all that the model was trained on ({distance:.3g} standard "
+                    "deviations, where 1 is usual)"
+                )
+            if caveat:
+                caveats[number] = caveat
+
+        if caveats:
+            first = next(iter(caveats))
             source = f" ({samples[first]!s:.60})" if isinstance(samples[first], str | Path) else ""
-            others = f", and {len(numbers) - 1} more like it" if len(numbers) > 1 else ""
+            others = f", and {len(caveats) - 1} more like it" if len(caveats) > 1 else ""
             say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
 
     def streams(self, rows: int, seed: int = 0, first: int = 0) -> Tensor:
-        """A random stream for each of B samples, with shape (B,): of the seed and of a sample's number, `first` on."""
+        """A random stream for each of B samples, with shape (B,).
+
+        Args:
+            rows: Number B of samples.
+            seed: Seed, which decides all of them.
+            first: Number of the first sample; each sample's number decides its own.
+        """
         numbers = torch.arange(first, first + rows, device=self.device)
         return draws.streams(draws.key(seed), numbers)
 
@@ -145,9 +162,9 @@ class Model:
     def finish(
         self, state: State, targets: Sequence[str], sampling: Any, streams: Tensor
     ) -> dict[str, Tensor]:
-        """Codec latents of every target, with shape (B, *shape) each, from where a flow begins."""
-        made = self.method.finish(self.networks.nets, state, targets, sampling, streams)
-        return {name: self._to_codec(name, x) for name, x in made.items()}
+        """Codec latents of every target, with shape (B, *shape) each, from a flow's beginning."""
+        generated = self.method.finish(self.networks.nets, state, targets, sampling, streams)
+        return {name: self._to_codec(name, x) for name, x in generated.items()}
 
     def _to_codec(self, name: str, x: Tensor) -> Tensor:
         return self.networks.standard[name].inverse(x).to(self.modalities[name].codec.dtype)
@@ -156,12 +173,14 @@ class Model:
         """Refuses what this model does not generate.
 
         Raises:
-            ValueError: no source, no target, a modality that it does not have, or a direction that its
-                method does not offer.
+            ValueError: no source, no target, a modality that it does not have, or a direction that
+                its method does not offer.
         """
-        sources, targets = tuple(sources), tuple(targets)
+        sources = tuple(sources)
+        targets = tuple(targets)
         if not sources or not targets:
             raise ValueError("generation needs at least one source and one target")
+
         for name in (*sources, *targets):
             self.modality(name)
         if not self.method.offers(sources, targets):
@@ -184,15 +203,16 @@ class Model:
         """Codec latents of every target from those of the sources.
 
         Args:
-            latents: codec latents per source, with shape (B, *shape) each.
-            to: targets.
-            seed: of the noise; with a sample's number it decides the noise of that sample.
-            first: number of the first sample.
-            choices: sampling choices of the model's method, such as `steps`, other than its own.
+            latents: Codec latents per source, with shape (B, *shape) each.
+            to: Targets by name.
+            seed: Seed of the noise; with a sample's number it decides the noise of that sample.
+            first: Number of the first sample.
+            choices: Sampling choices of the model's method other than the model's own (`sampling`),
+                such as `steps=10`.
 
         Raises:
-            ValueError: a direction that the model does not have, a choice that cannot be, or latents
-                that are not finite.
+            ValueError: a direction that the model does not have, a choice that cannot be, or
+                latents that are not finite.
         """
         self.check_direction(latents, to)
         sampling = self.method.choose(self.sampling, **choices)
@@ -200,15 +220,15 @@ class Model:
 
         states = [self.start(name, x, sampling, streams) for name, x in latents.items()]
         state = self.method.fuse(states, sampling, streams)
-        made = self.finish(state, list(to), sampling, streams)
+        generated = self.finish(state, list(to), sampling, streams)
 
-        for name, latent in made.items():
+        for name, latent in generated.items():
             if not latent.isfinite().all():
                 raise ValueError(
                     f"{'+'.join(latents)}->{name}: a number overflowed on the way; use float32, "
                     "more steps, or another checkpoint"
                 )
-        return made
+        return generated
 
     @torch_defaults()
     @torch.no_grad()
@@ -224,47 +244,59 @@ class Model:
         """Generates every target from all sources together.
 
         Args:
-            sources: per modality, B samples: a file's path, a literal where the modality has them, or whatever the
-                modality's `accept` takes. A string or a path alone is one sample, and one sample is used with all of the
-                other sources.
-            to: targets, or one.
-            seed: of everything that is drawn.
-            first: number of the first sample, where these are a part of a longer list: what is drawn for a sample depends
-                on the seed and its number. What a decoder draws depends on the first number of its part.
-            choices: sampling choices of the model's method other than the model's own (`sampling`),
+            sources: Per modality, B samples: a file's path, a literal where the modality has them,
+                or whatever the modality's `accept` takes. A string or a path alone is one sample,
+                and one sample is used with all of the other sources.
+            to: Targets by name, or one name.
+            seed: Seed of everything that is drawn.
+            first: Number of the first sample, where these are a part of a longer list: what is
+                drawn for a sample depends on the seed and its number. What a decoder draws depends
+                on the first number of its part.
+            choices: Sampling choices of the model's method other than the model's own (`sampling`),
                 such as `steps=10`.
 
         Returns:
             Per target, B raw samples.
 
         Raises:
-            ValueError: samples or targets that cannot be told apart, sources of different lengths, a sample that cannot be
-                read, a direction that the model does not have, a library that is not installed, or a choice that cannot be.
+            ValueError: samples or targets that cannot be told apart, sources of different lengths,
+                a sample that cannot be read, a direction that the model does not have, a library
+                that is not installed, or a choice that cannot be.
         """
-        sources, to = together(sources), named(to, "targets")
+        sources = together(sources)
+        to = named(to, "targets")
+
+        # Before long work begins.
         self.check_direction(sources, to)
         self.method.choose(self.sampling, **choices)
-        for use, names in (("encode", sources), ("decode", to)):
-            for name in names:
-                self.modality(name).codec.check_libraries(use)
-        seed, first = whole_number(seed, "seed"), whole_number(first, "first")
+        for name in sources:
+            self.modality(name).codec.check_libraries("encode")
+        for name in to:
+            self.modality(name).codec.check_libraries("decode")
+        seed = whole_number(seed, "seed")
+        first = whole_number(first, "first")
 
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
-        made = self.translate(latents, to, seed=seed, first=first, **choices)
+        generated = self.translate(latents, to, seed=seed, first=first, **choices)
+
         generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
-        return {
-            name: self.codec(name, "decode").decode(latent, generator)
-            for name, latent in made.items()
-        }
+        raws = {}
+        for name, latent in generated.items():
+            raws[name] = self.codec(name, "decode").decode(latent, generator)
+        return raws
 
 
 def stamp(codec: Codec) -> list[tuple]:
-    """What changes when a file of a codec is replaced, of each: where it lies on the disk, its size and its time."""
-    parts = [part for path in codec.files().values() for part in (path, *path.rglob("*"))]
-    return [
-        (str(part), (stat := part.stat()).st_ino, stat.st_size, stat.st_mtime_ns)
-        for part in sorted(parts)
-    ]
+    """What changes when a codec's file is replaced: of each file its path, inode, size and time."""
+    files: list[Path] = []
+    for path in codec.files().values():
+        files += [path, *path.rglob("*")]
+
+    stamps = []
+    for file in sorted(files):
+        status = file.stat()
+        stamps.append((str(file), status.st_ino, status.st_size, status.st_mtime_ns))
+    return stamps
 
 
 def whole_number(value: Any, name: str) -> int:
@@ -288,16 +320,18 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        accelerator = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        numbered = (
-            [f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count())]
-            if accelerator
-            else []
-        )
-        here = ["cpu", *([accelerator.type] if accelerator else []), *numbered]
-        raise ValueError(f"no device '{name}' on this machine; it has {', '.join(here)}") from None
+        devices = ", ".join(_devices())
+        raise ValueError(f"no device '{name}' on this machine; it has {devices}") from None
+
     if device.type == "meta":
         raise ValueError("the device 'meta' holds no numbers; nothing can be generated on it")
     return device
+
+
+def _devices() -> list[str]:
+    """The names of this machine's devices."""
+    if not torch.accelerator.is_available():
+        return ["cpu"]
+    kind = torch.accelerator.current_accelerator().type
+    numbers = range(torch.accelerator.device_count())
+    return ["cpu", kind, *(f"{kind}:{number}" for number in numbers)]

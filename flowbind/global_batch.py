@@ -1,9 +1,12 @@
-"""Statistics of a global batch, of which each rank has some rows: they are those that one process with all rows has.
+"""Statistics of a global batch, of which each rank has some rows.
 
-    mean = sum x / n        variance = sum (x - mean)^2 / n        with sums over the rows of all ranks
+They are those that one process with all rows has:
 
-Gradients flow through them to every rank's rows, so that the mean over the ranks of the gradients of their losses, which
-is what DDP takes, is the gradient of the global batch. (`torch.nn.SyncBatchNorm` does the same, on GPUs alone.)
+    mean = sum x / n        variance = sum (x - mean)^2 / n        with sums over all ranks' rows
+
+Gradients flow through them to every rank's rows, so that the mean over the ranks of the gradients
+of their losses, which is what DDP takes, is the gradient of the global batch.
+(`torch.nn.SyncBatchNorm` does the same, on GPUs alone.)
 """
 
 import math
@@ -20,62 +23,66 @@ def means(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The mean of each kind of errors over the global batch, as scalars.
 
     Args:
-        errors: by name, those of this rank's rows, of any number and shape; ranks may differ in it.
+        errors: Errors of this rank's rows by name, of any number and shape; ranks may differ in it.
 
     Returns:
         By name, scalars whose mean over the ranks is that over all errors; 0 where there is none.
     """
     device = next(iter(errors.values())).device
-    counts = total(torch.tensor([own.numel() for own in errors.values()], device=device)).clamp(
-        min=1
-    )
+    counts = torch.tensor([error.numel() for error in errors.values()], device=device)
+    counts = total(counts).clamp(min=1)
 
-    return {
-        name: own.sum() * ranks() / count
-        for (name, own), count in zip(errors.items(), counts.unbind(), strict=True)
-    }
+    scalars = {}
+    for (name, error), count in zip(errors.items(), counts.unbind(), strict=True):
+        scalars[name] = error.sum() * ranks() / count
+    return scalars
 
 
 def moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and variance over some axes of the global batch.
 
     Args:
-        x: with shape (n, *); n may differ between the ranks, and may be 0.
-        axes: that are averaged over, axis 0 among them.
+        x: This rank's numbers, with shape (n, *); n may differ between the ranks, and may be 0.
+        axes: Axes that are averaged over, axis 0 among them.
 
     Returns:
-        Mean and variance, with size 1 in the place of these axes, and how many numbers each is of, a scalar. All are
-        float32 where x is less exact.
+        Mean and variance, with size 1 in the place of these axes, and how many numbers each is of,
+        a scalar. All are float32 where x is less exact.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    count = total(x.new_tensor(float(math.prod(x.shape[axis] for axis in axes))))
+    numbers = float(math.prod(x.shape[axis] for axis in axes))
+    count = total(x.new_tensor(numbers))
+
     mean = total(x.sum(axes, keepdim=True)) / count
     variance = total((x - mean).square().sum(axes, keepdim=True)) / count
     return mean, variance, count
 
 
 def spread(x: Tensor) -> Tensor:
-    """The standard deviation of each feature over the rows of the global batch, as of a sample of at least two.
+    """The standard deviation of each feature over the rows of the global batch.
+
+    It is that of a sample of at least two.
 
     Args:
-        x: this rank's rows, with shape (n, *).
+        x: This rank's rows, with shape (n, *).
 
     Returns:
-        With shape (*).
+        Deviations with shape (*).
     """
     _, variance, count = moments(x, [0])
     return (variance * count / (count - 1)).sqrt()[0]
 
 
 class BatchNorm(_BatchNorm):
-    """Batch normalisation by the statistics of the global batch, for inputs with shape (n, C, *)."""
+    """Batch normalisation by the global batch's statistics, for inputs with shape (n, C, *)."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or ranks() == 1:
             return super().forward(x)
 
         mean, variance, count = moments(x, [0, *range(2, x.ndim)])
-        self._follow(mean.detach().flatten(), (variance * count / (count - 1)).detach().flatten())
+        unbiased = variance * count / (count - 1)
+        self._follow(mean.detach().flatten(), unbiased.detach().flatten())
 
         normal = (x - mean) * torch.rsqrt(variance + self.eps)
         if self.weight is not None:
@@ -89,6 +96,7 @@ class BatchNorm(_BatchNorm):
         """Moves the running statistics, which are those of evaluation, as torch does."""
         if self.running_mean is None:
             return
+
         self.num_batches_tracked += 1
         share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
@@ -102,7 +110,13 @@ class BatchNorm(_BatchNorm):
 
 
 def share_statistics(net: nn.Module) -> nn.Module:
-    """Makes a network's batch normalisations those of the global batch; its weights keep their names and meaning."""
+    """Makes a network's batch normalisations those of the global batch.
+
+    Its weights keep their names and meaning.
+
+    Returns:
+        The network.
+    """
     for part in net.modules():
         if type(part) in (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d):
             part.__class__ = BatchNorm

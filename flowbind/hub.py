@@ -1,4 +1,4 @@
-"""Weights by name: a local folder, or a repository of the Hugging Face hub, fetched once into its local cache."""
+"""Weights by name: a local folder, or a repository of the Hugging Face hub in its local cache."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,13 +6,8 @@ from pathlib import Path
 from flowbind.errors import first_line
 from flowbind.libraries import Extra, importing
 
-FILES = (
-    "*.safetensors",
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.jinja",
-)  # no other formats of the same weights
+# No other formats of the same weights.
+FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 def folder_of(
@@ -28,21 +23,24 @@ def folder_of(
     """The folder of a model.
 
     Args:
-        name: a folder, or a repository on the hub.
-        revision: branch, tag or commit of a repository.
-        kind: what the model is, in messages.
-        argument: of the codec or metric, that may be set to a folder.
-        install: extra that brings the packages needed.
-        patterns: files of the repository that are fetched.
-        instead: another thing to do where the hub does not give it.
+        name: Folder, or a repository on the hub.
+        revision: Branch, tag or commit of a repository.
+        kind: What the model is, in messages.
+        argument: Argument of the codec or metric that may be set to a folder.
+        install: Extra that brings the packages needed.
+        patterns: Files of the repository that are fetched.
+        instead: Another thing to do where the hub does not give it.
 
     Raises:
-        ValueError: there is none, and the hub is needed but missing, unreachable, gated, or does not know the name.
+        ValueError: there is none, and the hub is needed but missing, unreachable, gated, or does
+            not know the name.
     """
     if Path(name).is_dir():
         return Path(name)
+
     with importing("huggingface_hub", needing=f"{kind} '{name}'", install=install):
         from huggingface_hub import snapshot_download
+
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:
@@ -52,7 +50,7 @@ def folder_of(
 def unreachable(
     name: str, revision: str | None, kind: str, argument: str, error: Exception, instead: str = ""
 ) -> str:
-    """What is said of a repository that cannot be had."""
+    """The message about a repository that cannot be had."""
     return (
         f"{kind} '{name}' ({revision or 'newest'}) is no folder, and the hub does not give it "
         f"({first_line(error)}); {instead}log in with `hf auth login` if it is gated, or set "

@@ -1,4 +1,4 @@
-"""Optional libraries: imported when they are needed, or named with the command that installs them."""
+"""Optional libraries: imported on use, or named with the command that installs them."""
 
 import re
 from collections.abc import Iterator
@@ -8,19 +8,19 @@ from importlib.metadata import PackageNotFoundError, distribution, requires
 from types import ModuleType
 from typing import NamedTuple
 
-REQUIREMENT = re.compile(
-    r"([\w.-]+)([^;]*)(?:;.*\bextra *== *['\"]([\w-]+)['\"])?"
-)  # name, versions, extra
+# Name, versions, extra.
+REQUIREMENT = re.compile(r"([\w.-]+)([^;]*)(?:;.*\bextra *== *['\"]([\w-]+)['\"])?")
 
 
 class Extra(NamedTuple):
     """An extra of a package; as text, the command that installs what it lacks.
 
-    It names the extra's libraries, not the package: so the same command works beside a clone, a wheel or an index.
+    It names the extra's libraries, not the package: so the same command works beside a clone, a
+    wheel or an index.
 
     Args:
-        name: of the extra.
-        package: that has it.
+        name: Name of the extra.
+        package: Package that has it.
     """
 
     name: str
@@ -28,12 +28,12 @@ class Extra(NamedTuple):
 
     def __str__(self) -> str:
         needed = self.requirements()
-        absent = [requirement for name, requirement in needed.items() if not _is_installed(name)]
         if not needed:  # installed from a clone, before the extra was written
             return f"pip install -e '.[{self.name}]'"
-        return " ".join(
-            ["pip install", *(f"'{requirement}'" for requirement in absent or needed.values())]
-        )
+
+        absent = [requirement for name, requirement in needed.items() if not _is_installed(name)]
+        quoted = [f"'{requirement}'" for requirement in absent or needed.values()]
+        return " ".join(["pip install", *quoted])
 
     def requirements(self) -> dict[str, str]:
         """What the extra brings, by the libraries' names: `{"soundfile": "soundfile>=0.13"}`."""
@@ -41,10 +41,13 @@ class Extra(NamedTuple):
             entries = requires(self.package) or []
         except PackageNotFoundError:
             return {}
-        parts = [match.groups() for match in map(REQUIREMENT.match, entries) if match]
-        return {
-            name: name + versions.strip() for name, versions, extra in parts if extra == self.name
-        }
+
+        requirements = {}
+        for entry in entries:
+            match = REQUIREMENT.match(entry)
+            if match and match[3] == self.name:
+                requirements[match[1]] = match[1] + match[2].strip()
+        return requirements
 
 
 @contextmanager
@@ -52,23 +55,25 @@ def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[Non
     """A block of statements that import from optional libraries.
 
     Args:
-        modules: the libraries' importable names.
-        needing: what needs them, for the message.
-        install: the command that installs them, or the extra that brings them.
+        modules: Importable names of the libraries.
+        needing: What needs them, for the message.
+        install: Command that installs them, or the extra that brings them.
 
     Raises:
-        ValueError: one of them is not installed, or it is and does not work; one line that says which, and what to do.
+        ValueError: one of them is not installed, or it is and does not work; one line that says
+            which, and what to do.
     """
     try:
         yield
     except (
         Exception
-    ) as error:  # an import may come to anything, such as a shared library that is missing
+    ) as error:  # an import may end in anything, as where a shared library is missing
         names = " and ".join(modules)
         absent = isinstance(error, ModuleNotFoundError) and error.name is not None
         if absent and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
             it = "them" if len(modules) > 1 else "it"
             raise ValueError(f"{needing} needs {names}; install {it} with `{install}`") from None
+
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         verb = "are" if len(modules) > 1 else "is"
         raise ValueError(

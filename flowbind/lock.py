@@ -1,6 +1,7 @@
 """One process at a time in a folder.
 
-The lock is the system's, on the folder itself: it leaves no file behind, and goes with the process, however that ends.
+The lock is the system's, on the folder itself: it leaves no file behind, and goes with the process,
+however that ends.
 """
 
 import fcntl
@@ -12,20 +13,20 @@ from pathlib import Path
 
 PATIENCE = 2.0  # seconds for which a process that was just killed may still be ending
 
-_HELD: dict[
-    tuple[int, int], int
-] = {}  # folders that this process has for itself, and the handle of each
+# Folders that this process has for itself, by device and inode, and the handle of each.
+_HELD: dict[tuple[int, int], int] = {}
 
 
 @contextmanager
 def alone_in(folder: Path, work: str) -> Iterator[None]:
-    """Keeps an existing folder for this process, until the block ends; within such a block it may be asked for again.
+    """Keeps an existing folder for this process, until the block ends.
 
-    On file systems that have no locks it does nothing.
+    Within such a block it may be asked for again. On file systems that have no locks it does
+    nothing.
 
     Args:
-        folder: whose content is going to change.
-        work: what changes it, such as `training`.
+        folder: Folder whose content is going to change.
+        work: What changes it, such as `training`.
 
     Raises:
         ValueError: another process does.
@@ -48,6 +49,7 @@ def alone_in(folder: Path, work: str) -> Iterator[None]:
 def _lock(handle: int, folder: Path, work: str) -> bool:
     """Locks an open folder; False where that cannot be done."""
     end = time.monotonic() + PATIENCE
+
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,9 +58,11 @@ def _lock(handle: int, folder: Path, work: str) -> bool:
             if time.monotonic() < end:
                 time.sleep(0.05)
                 continue
+
             os.close(handle)
             raise ValueError(
-                f"{folder}: another process is {work} in it; wait until that has ended, or choose another folder"
+                f"{folder}: another process is {work} in it; "
+                "wait until that has ended, or choose another folder"
             ) from None
         except OSError:
             return False

@@ -44,16 +44,19 @@ class Loss(NamedTuple):
     """One term of an objective, row by row.
 
     Attributes:
-        of: the modality whose rows these are. Their number in the global batch is what the term is
+        of: Modality whose rows these are. Their number in the global batch is what the term is
             divided by, and their lines in the manifest name the samples where it is not finite.
-        errors: of each of its rows, with shape (n,).
+        errors: Error of each of its rows, with shape (n,).
     """
 
     of: str
     errors: Tensor
 
     def mean(self, batch: Batch) -> Tensor:
-        """The term, a scalar, whose mean over the ranks is that over the global batch; 0 without rows, with gradients 0."""
+        """The term, a scalar whose mean over the ranks is that over the global batch.
+
+        Without rows it is 0, and so are its gradients.
+        """
         return self.errors.sum() / (batch.mean_rows[self.of] or 1.0)
 
 
@@ -61,16 +64,16 @@ class Method(Component):
     """How latents become one another: networks, what they are trained by, and how they generate.
 
     Args:
-        modalities: by name, as manifests name them.
+        modalities: Modalities by name, as manifests name them.
 
     Attributes:
-        Sampling: a dataclass of what may be chosen at generation. Its fields are the options of
+        Sampling: Dataclass of what may be chosen at generation. Its fields are the options of
             `flowbind generate`, the keys of `evaluation.sampling` and the keywords of
             `Model.generate`; it refuses values that cannot be with ValueError.
-        trained_by: arguments that decide how networks are trained and not which they are: training may go
-            on from a checkpoint with others.
-        linear: whether states are tensors that may be averaged, added and subtracted.
-        version: raised when the same weights would generate something else.
+        trained_by: Arguments that decide how networks are trained and not which they are: training
+            may resume from a checkpoint with others.
+        linear: Whether states are tensors that may be averaged, added and subtracted.
+        version: Number that is raised when the same weights would generate something else.
 
     Raises:
         ValueError: a name that is no identifier.
@@ -96,11 +99,13 @@ class Method(Component):
 
     @abstractmethod
     def draw(self, batch: Batch, key: int) -> Any:
-        """Everything random in a step: for each row by its place in the global batch, on the batch's device.
+        """Everything random in a step, on the batch's device.
+
+        What is drawn for a row depends on the row's place in the global batch.
 
         Args:
-            batch: of standardised latents.
-            key: of the step's draws (`flowbind.draws.key`).
+            batch: Standardised latents.
+            key: Key of the step's draws (`flowbind.draws.key`).
         """
 
     @abstractmethod
@@ -111,9 +116,9 @@ class Method(Component):
         gets a gradient from every batch.
 
         Args:
-            nets: as `build` makes them.
-            batch: of standardised latents.
-            draws: of this batch, as `draw` gives them.
+            nets: Networks as `build` makes them.
+            batch: Standardised latents.
+            draws: Draws of this batch, as `draw` gives them.
         """
 
     @abstractmethod
@@ -121,11 +126,11 @@ class Method(Component):
         """Where the flow of one source begins.
 
         Args:
-            nets: as `build` makes them.
-            name: of the source.
-            x: its standardised latents, with shape (B, *).
-            sampling: an instance of `Sampling`.
-            streams: a random stream for each sample, with shape (B,).
+            nets: Networks as `build` makes them.
+            name: Name of the source.
+            x: Its standardised latents, with shape (B, *).
+            sampling: Instance of `Sampling`.
+            streams: Random stream for each sample, with shape (B,).
         """
 
     @abstractmethod
@@ -137,27 +142,32 @@ class Method(Component):
         sampling: Any,
         streams: Tensor,
     ) -> dict[str, Tensor]:
-        """Standardised latents of every target, with shape (B, *) each, from where a flow begins."""
+        """Standardised latents of every target, with shape (B, *) each, from a flow's beginning."""
 
     def fuse(self, states: Sequence[State], sampling: Any, streams: Tensor) -> State:
         """Where the flow of all sources together begins. Here a method takes exactly one.
 
         Args:
-            states: of each source, as `start` gives them; none where noise alone is asked for.
-            sampling: an instance of `Sampling`.
-            streams: a random stream for each sample, with shape (B,).
+            states: States of each source, as `start` gives them; none where noise alone is asked
+                for.
+            sampling: Instance of `Sampling`.
+            streams: Random stream for each sample, with shape (B,).
         """
         (state,) = states
         return state
 
     def directions(self) -> list[Direction]:
         """What is judged: here each modality to each other one."""
-        return [Direction((a,), (b,)) for a, b in permutations(self.modalities, 2)]
+        pairs = permutations(self.modalities, 2)
+        return [Direction((source,), (target,)) for source, target in pairs]
 
     def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
         """Whether it can generate these targets from these sources: here what is judged."""
-        known = [d for d in self.directions() if set(d.sources) == set(sources)]
-        return bool(targets) and all(any(name in d.targets for d in known) for name in targets)
+        known: set[str] = set()
+        for direction in self.directions():
+            if set(direction.sources) == set(sources):
+                known.update(direction.targets)
+        return bool(targets) and known.issuperset(targets)
 
     @property
     def learnt(self) -> list[str]:
@@ -174,9 +184,9 @@ class Method(Component):
         """Takes over the weights of a released model to build on; here all of them.
 
         Args:
-            networks: fresh ones of this method.
-            base: the released model's method.
-            base_networks: its networks.
+            networks: Fresh networks of this method.
+            base: Method of the released model.
+            base_networks: Networks of the released model.
 
         Returns:
             The modalities whose standardisation was taken over, too.
@@ -193,12 +203,15 @@ class Method(Component):
         return list(self.modalities)
 
     def measures(self, nets: nn.Module, batch: Batch, key: int) -> dict[str, Tensor]:
-        """Figures on real latents besides generations, row by row, such as a bound of their likelihood; here none.
+        """Values of real latents, such as a bound of their likelihood; here none.
 
         Args:
-            nets: as `build` makes them.
-            batch: of standardised latents, complete samples.
-            key: of what is drawn.
+            nets: Networks as `build` makes them.
+            batch: Standardised latents of complete samples.
+            key: Key of what is drawn.
+
+        Returns:
+            By name, a value of each row.
         """
         return {}
 
@@ -206,8 +219,9 @@ class Method(Component):
         """Sampling choices.
 
         Args:
-            sampling: what holds where nothing else is chosen; the defaults of `Sampling` if None.
-            choices: by name of the field.
+            sampling: Choices that hold where nothing else is chosen; the defaults of `Sampling` if
+                None.
+            choices: Other choices, by name of the field.
 
         Raises:
             ValueError: no such choice, or a value that it cannot have.
@@ -220,18 +234,20 @@ class Method(Component):
 
 
 class Networks(nn.Module):
-    """What is trained, averaged, sharded and saved: a method's networks, and the standardisation of latents.
+    """What is trained, averaged, sharded and saved.
+
+    That is a method's networks (`nets`) and the standardisation of latents (`standard`).
 
     Args:
-        method: that builds them.
+        method: Method that builds them.
     """
 
     def __init__(self, method: Method) -> None:
         super().__init__()
         self.nets = method.build()
-        self.standard = nn.ModuleDict(
-            {name: _standardizer_of(m.codec) for name, m in method.modalities.items()}
-        )
+        self.standard = nn.ModuleDict()
+        for name, modality in method.modalities.items():
+            self.standard[name] = _standardizer_of(modality.codec)
 
 
 def _standardizer_of(codec: Codec) -> nn.Module:
@@ -241,7 +257,9 @@ def _standardizer_of(codec: Codec) -> nn.Module:
 
 
 def check_same_codecs(
-    ours: Mapping[str, Modality], theirs: Mapping[str, Modality], names: Collection[str]
+    modalities: Mapping[str, Modality],
+    base_modalities: Mapping[str, Modality],
+    names: Collection[str],
 ) -> None:
     """Refuses a model to build on whose latents are others.
 
@@ -249,21 +267,27 @@ def check_same_codecs(
         ValueError: it lacks a modality, or has another codec; what differs is named.
     """
     for name in names:
-        if name not in theirs:
-            raise ValueError(f"it has no modality '{name}'; {nearest(name, theirs)}")
-        before, now = theirs[name].codec.fingerprint(), ours[name].codec.fingerprint()
-        for key, theirs_is, ours_is in differences(before, now):
+        if name not in base_modalities:
+            raise ValueError(f"it has no modality '{name}'; {nearest(name, base_modalities)}")
+
+        before = base_modalities[name].codec.fingerprint()
+        now = modalities[name].codec.fingerprint()
+        for key, value_there, value_here in differences(before, now):
             raise ValueError(
-                f"its '{name}' has another codec: {key} is {theirs_is!r} there, "
-                f"{ours_is!r} in the recipe"
+                f"its '{name}' has another codec: {key} is {value_there!r} there, "
+                f"{value_here!r} in the recipe"
             )
 
 
 def callable_networks(module: nn.Module) -> list[nn.Module]:
-    """The networks of a module, outermost first: itself if it can be called, else those of its parts."""
+    """The outermost networks of a module: itself if it can be called, else those of its parts."""
     if type(module).forward is not nn.Module.forward:
         return [module]
-    return [net for part in module.children() for net in callable_networks(part)]
+
+    networks = []
+    for part in module.children():
+        networks += callable_networks(part)
+    return networks
 
 
 def concatenate(states: Sequence[State]) -> State:

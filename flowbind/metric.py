@@ -1,7 +1,8 @@
-"""A metric of record: figures that are known by name elsewhere, for what was generated in one kind of modality.
+"""A standard metric: values that are known by name elsewhere, for generations of one kind.
 
-A metric sees raw samples, as users get them. It turns each into a tensor of one shape, and the tensors of all samples
-into figures; so samples may be seen in any order and on any number of devices, and those of real samples are kept.
+A metric sees raw samples, as users get them. It turns each into a tensor of one shape, and the
+tensors of all samples into values; so samples may be seen in any order and on any number of
+devices, and the tensors of real samples are cached.
 """
 
 from abc import abstractmethod
@@ -15,16 +16,19 @@ from flowbind.component import Component, move
 
 
 class Metric(Component):
-    """Judges generations. Constructing one loads nothing; every constructor argument is kept as the attribute of its name.
+    """Judges generations.
+
+    Constructing one loads nothing; every constructor argument is kept as the attribute of its name.
 
     Attributes:
-        judges: registered name of the modality whose generations are judged.
-        against: registered name of the modality they are compared with. If it is the same, real samples of the target;
-            if it is another, the source of that kind, and directions without such a source are left out.
-        minimum: samples below which a figure would mislead; fewer are refused.
-        version: raised whenever the same samples would give other features.
-        multi_reference: whether a generation is compared with all the real samples that the manifest gives for it
-            under `references`, not only with the sample's own value.
+        judges: Registered name of the modality whose generations are judged.
+        against: Registered name of the modality they are compared with. If it is the same, real
+            samples of the target; if it is another, the source of that kind, and directions without
+            such a source are left out.
+        minimum: Number of samples below which a value would mislead; fewer are refused.
+        version: Number that is raised whenever the same samples would give other features.
+        multi_reference: Whether a generation is compared with all the real samples that the
+            manifest gives for it under `references`, not only with the sample's own value.
     """
 
     group: ClassVar = "metrics"
@@ -37,35 +41,42 @@ class Metric(Component):
 
     @abstractmethod
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
-        """What the figures need to know of B raw samples of one modality, on the metric's device.
+        """Features of B raw samples of one modality, from which values are computed.
 
         Args:
-            kind: registered name of their modality: `judges` or `against`.
-            raws: as the modality's `read` gives them.
+            kind: Registered name of their modality: `judges` or `against`.
+            raws: Raw samples as the modality's `read` gives them.
 
         Returns:
-            A tensor with shape (B, *), the same * in every call for one kind.
+            A tensor with shape (B, *) on the metric's device, the same * in every call for one
+            kind.
 
         Raises:
-            ValueError: weights or a package that are needed are not there; one line says what to do.
+            ValueError: weights or a package that are needed are not there; one line says what to
+                do.
         """
 
     @abstractmethod
     def compute(self, made: Tensor, reference: Tensor, *sample: Tensor) -> dict[str, float]:
-        """The figures, by full name but for the number of samples, such as `fid[torch-fidelity,inception-v3-compat]`.
+        """The values by name, such as `fid[torch-fidelity,inception-v3-compat]`.
+
+        The names lack the number of samples, which `counted` adds.
 
         Args:
-            made: features of n generations, with shape (n, *).
-            reference: features of what each is compared with, row by row, with shape (n, *); with `multi_reference`, of
-                the m real samples of all, with shape (m, *), each generation's own first among its references.
-            sample: only with `multi_reference`, the generation that each of the m belongs to, with shape (m,).
+            made: Features of n generations, with shape (n, *).
+            reference: Features of what each is compared with, row by row, with shape (n, *); with
+                `multi_reference`, of the m real samples of all, with shape (m, *), each
+                generation's own first among its references.
+            sample: Generation that each of the m belongs to, with shape (m,); only with
+                `multi_reference`.
 
         Raises:
-            ValueError: the features cannot give a figure that means what its name says; one line says why.
+            ValueError: the features cannot give a value that means what its name says; one line
+                says why.
         """
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the features, as flat JSON: features of real samples are kept under it."""
+        """What decides the features, as flat JSON: features of real samples are cached under it."""
         return {"metric": type(self).__name__, "version": self.version, **self.arguments()}
 
     def to(self, device: torch.device | str) -> Self:
@@ -74,5 +85,7 @@ class Metric(Component):
 
 
 def counted(name: str, count: int) -> str:
-    """A figure's whole name: `fid[torch-fidelity]` over 9 samples is `fid[torch-fidelity,n=9]`."""
-    return f"{name.removesuffix(']')},n={count}]" if name.endswith("]") else f"{name}[n={count}]"
+    """A value's full name: `fid[torch-fidelity]` over 9 samples is `fid[torch-fidelity,n=9]`."""
+    if name.endswith("]"):
+        return f"{name.removesuffix(']')},n={count}]"
+    return f"{name}[n={count}]"

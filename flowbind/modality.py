@@ -1,7 +1,8 @@
 """A modality: one kind of data, as a plugin describes it.
 
-It says how samples are read, written and shown, which codec turns them into latents, and which networks carry its
-flow. It is a light description: no weights live in it, networks are built when a model asks for them.
+It says how samples are read, written and shown, which codec turns them into latents, and which
+networks carry its flow. It is a light description: no weights live in it, networks are built when a
+model asks for them.
 """
 
 import os
@@ -26,18 +27,22 @@ class Modality(Component):
     """One kind of data.
 
     Args:
-        codec: turns raw samples into latents and back; `default_codec()` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-        reads: key of the manifest whose values are this modality's samples, where it is not its own
+        codec: Codec that turns raw samples into latents and back; `default_codec()` if None.
+        drift: Size of this modality's drift net; the model's default if None.
+        head: Size of this modality's head; the model's default if None.
+        reads: Key of the manifest whose values are this modality's samples, where it is not its own
             name: so one file has several kinds of latents, such as those of two codecs.
 
     Attributes:
-        suffixes: of the files that hold one sample each, in lower case with the dot; the first is the one written.
-        literal: whether a sample may stand in a manifest or on the command line as itself rather than as a file.
-        default_codec: class of the codec that is taken where none is given.
-        libraries: modules that reading and writing files need beyond flowbind's own, each with the command that installs it.
-        version: of the reader; raised when it makes another raw sample of the same file, so that files are encoded again.
+        suffixes: Suffixes of the files that hold one sample each, in lower case with the dot; the
+            first is the one written.
+        literal: Whether a sample may stand in a manifest or on the command line as itself rather
+            than as a file.
+        default_codec: Class of the codec that is taken where none is given.
+        libraries: Modules that reading and writing files need beyond flowbind's own, each with the
+            command that installs it.
+        version: Number of the reader that is raised when it makes another raw sample of the same
+            file, so that files are encoded again.
     """
 
     group: ClassVar = "modalities"
@@ -63,14 +68,16 @@ class Modality(Component):
         """Imports what reading and writing files needs, before long work begins.
 
         Raises:
-            ValueError: a library is not installed, or cannot be imported; one line that says what to do.
+            ValueError: a library is not installed, or cannot be imported; one line that says what
+                to do.
         """
         for module, install in self.libraries.items():
             require(module, type(self).__name__, install)
 
     def missing(self, suffix: str) -> str:
-        """What reading files with one of the suffixes needs beyond `libraries`, and is not there: part of a line that says
-        what to do. Empty where nothing is missing.
+        """What reading files with one of the suffixes needs beyond `libraries`, and is not there.
+
+        It is part of a line, which says what to do. Empty where nothing is missing.
         """
         return ""
 
@@ -83,15 +90,17 @@ class Modality(Component):
         """
 
     def accept(self, raw: Any) -> Any:
-        """The raw sample, as `read` gives it and as the codec takes it, of what people have in Python.
+        """The raw sample, as `read` gives it and the codec takes it, of what people have in Python.
 
-        It is called wherever a raw sample enters: on what `read` returns, which it leaves as it is, and on what callers
-        give. It changes the form alone, where there is one meaning: arrays of other libraries, layouts, and dtypes that
-        tell their range. Here nothing is changed, and what is nobody's sample is refused; a modality that knows more about
-        its samples says so in a method of its own.
+        It is called wherever a raw sample enters: on what `read` returns, which it leaves as it is,
+        and on what callers give. It changes the form alone, where there is one meaning: arrays of
+        other libraries, layouts, and dtypes that imply their range. Here nothing is changed, and
+        what is nobody's sample is refused; a modality that knows more about its samples says so in
+        a method of its own.
 
         Raises:
-            ValueError: it is no sample of this kind; one line that says what was given and what would be taken.
+            ValueError: it is no sample of this kind; one line that says what was given and what
+                would be taken.
         """
         return check_sample(raw, literal=self.literal)
 
@@ -101,16 +110,20 @@ class Modality(Component):
 
     @abstractmethod
     def preview(self, raw: Any) -> Any:
-        """What a gallery shows of a raw sample: a PIL picture, or a string that stands for itself."""
+        """A raw sample in a gallery: a PIL picture, or a string that stands for itself."""
 
     def build_drift(self, config: DriftConfig) -> nn.Module:
-        """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape). It draws nothing at random."""
+        """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape).
+
+        It draws nothing at random.
+        """
         return Drift(*self.codec.shape, **asdict(self.drift or config))
 
     def build_head(self, config: HeadConfig) -> nn.Module:
         """The head of the auxiliary encoder: (rows, *shape), streams (rows,) -> (rows, *shape).
 
-        What it draws at random, such as dropout, it draws from the stream of each row (`flowbind.draws`), or nothing.
+        What it draws at random, such as dropout, it draws from the stream of each row
+        (`flowbind.draws`), or nothing.
         """
         return Head(*self.codec.shape, **asdict(self.head or config))
 
@@ -119,22 +132,21 @@ def check_sample(raw: Any, literal: bool) -> Any:
     """Refuses what is a raw sample of no modality; returns it otherwise.
 
     Args:
-        raw: what was given.
-        literal: whether strings are samples.
+        raw: Value that was given.
+        literal: Whether strings are samples.
 
     Raises:
-        ValueError: nothing, a number, a missing value, a string that is empty or no sample, a list with one of these, or an
-            array without numbers or with some that are not finite; one line.
+        ValueError: nothing, a number, a missing value, a string that is empty or no sample, a list
+            with one of these, or an array without numbers or with some that are not finite; one
+            line.
     """
-    allowed = (
-        "a raw sample as `read` gives it, a string, or a path"
-        if literal
-        else "a raw sample as `read` gives it, or a path"
-    )
+    forms = "a string, or a path" if literal else "or a path"
+    allowed = f"a raw sample as `read` gives it, {forms}"
     if isinstance(raw, Tensor | np.ndarray):
         as_tensor(raw, allowed)
     if isinstance(raw, str) and literal and raw.strip():
         return raw
+
     parts = raw if isinstance(raw, list | tuple) else [raw]
     if not parts or any(_is_nothing(part) for part in parts):
         raise ValueError(f"{describe(raw)} is no sample; allowed: {allowed}")
@@ -142,6 +154,7 @@ def check_sample(raw: Any, literal: bool) -> Any:
 
 
 def _is_nothing(part: Any) -> bool:
+    """Whether a value is no raw sample, and no part of one."""
     if isinstance(part, Tensor | np.ndarray):
         return part.ndim == 0
     return part is None or isinstance(part, Number | str | bytes | os.PathLike)
@@ -149,6 +162,7 @@ def _is_nothing(part: Any) -> bool:
 
 def describe_reading(modality: Modality) -> dict[str, Any]:
     """What decides the raw samples that a modality reads, besides the files, as flat JSON."""
-    others = ("codec", "drift", "head", "reads")
-    own = {name: value for name, value in modality.arguments().items() if name not in others}
-    return {"modality": type(modality).__name__, "version": modality.version, **own}
+    arguments = modality.arguments()
+    for name in ("codec", "drift", "head", "reads"):
+        arguments.pop(name, None)
+    return {"modality": type(modality).__name__, "version": modality.version, **arguments}

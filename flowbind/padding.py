@@ -11,16 +11,17 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-BLOCK = 16  # rows; 4 a thread are enough for MKL, and 16 cost no more than reading the weights does
+# Rows.
+BLOCK = 16  # 4 a thread are enough for MKL, and 16 cost no more than reading the weights does
 GPU_BLOCK = 256  # more make one sample slow, fewer make many slow (docs/performance.md)
 
 
 def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """What a function makes of rows: of all at once on a processor, else of `GPU_BLOCK` at once.
+    """A function's rows, computed all at once on a processor, else `GPU_BLOCK` at once.
 
     Args:
-        compute: a function of any number of rows, row by row: (n, *) -> (n, *).
-        x: with shape (n, *).
+        compute: Function of any number of rows, row by row: (n, *) -> (n, *).
+        x: Rows, with shape (n, *).
     """
     if x.device.type == "cpu":
         return compute(padded(x))[: len(x)]
@@ -37,17 +38,21 @@ def _exact_convolutions() -> Iterator[None]:
     By default it rounds them to TF32, unlike products of matrices.
     """
     cudnn = torch.backends.cudnn
-    before = cudnn.conv.fp32_precision, cudnn.deterministic
-    cudnn.conv.fp32_precision, cudnn.deterministic = "ieee", True
+    precision = cudnn.conv.fp32_precision
+    deterministic = cudnn.deterministic
+    cudnn.conv.fp32_precision = "ieee"
+    cudnn.deterministic = True
+
     try:
         yield
     finally:
-        cudnn.conv.fp32_precision, cudnn.deterministic = before
+        cudnn.conv.fp32_precision = precision
+        cudnn.deterministic = deterministic
 
 
 def padded(x: Tensor, block: int = BLOCK) -> Tensor:
     """Rows, with shape (n, *), and the last again, up to a multiple of `block`; none stays none."""
     missing = -len(x) % block
-    if missing == 0:  # which is so for no row
+    if missing == 0:  # so it is for no row, which has no last one
         return x
     return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])

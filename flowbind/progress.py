@@ -1,7 +1,8 @@
 """Progress of long work: one bar on a terminal, plain lines in a log.
 
-Everything goes to standard error, so that a command's output can be piped. Of processes that work together the first one
-shows it. Work may be part of other work: the innermost is shown, and the outer again when that is done.
+Everything goes to standard error, so that a command's output can be piped. Of processes that work
+together the first one shows it. Work may be part of other work: the innermost is shown, and the
+outer again when that is done.
 """
 
 import os
@@ -12,12 +13,8 @@ from contextlib import closing
 from typing import Any, ClassVar
 
 QUIET_INTERVAL = 10.0  # seconds between lines when standard error is not a terminal
-RANKS = (
-    "RANK",
-    "LOCAL_RANK",
-    "NODE_RANK",
-    "SLURM_PROCID",
-)  # where launchers tell a process its number
+# Variables of the environment in which launchers give a process its number.
+RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 
 def say(message: str) -> None:
@@ -41,14 +38,15 @@ def track(
     """Yields the items of `iterable`, showing how much of them is done and how fast.
 
     Args:
-        iterable: the items.
-        description: of the work.
-        total: all that is to be done; by default the number of items.
-        unit: what is counted, in plural.
-        size: how much of it an item is.
+        iterable: Items of the work.
+        description: Description of the work.
+        total: Amount of all work; by default the number of items.
+        unit: What is counted, in plural.
+        size: Function that gives the amount of an item.
     """
     if total is None and isinstance(iterable, Sized):
         total = len(iterable)
+
     with closing(Progress(description, total, unit)) as progress:
         begun = 0
         try:
@@ -65,10 +63,10 @@ class Progress:
     """Work whose progress is shown, from now until all of it is done or it is closed.
 
     Args:
-        description: of the work.
-        total: all that is to be done, if that is known.
-        unit: what is counted, in plural.
-        done: what was done before, which does not count for the speed.
+        description: Description of the work.
+        total: Amount of all work, if that is known.
+        unit: What is counted, in plural.
+        done: Amount that was done before, which does not count for the speed.
     """
 
     def __init__(
@@ -80,15 +78,22 @@ class Progress:
         self.done = done
         self.first = done
         self.detail = ""
-        self.begin = self.now = time.monotonic()
+        self.begin = time.monotonic()
+        self.now = self.begin
         self.is_open = True
-        kind = _Nothing if not is_first_process() else _Bar if sys.stderr.isatty() else _Lines
-        self._display = kind(self)
+
+        if not is_first_process():
+            self._display = _Nothing(self)
+        elif sys.stderr.isatty():
+            self._display = _Bar(self)
+        else:
+            self._display = _Lines(self)
 
     @property
     def amount(self) -> str:
         """How much is done, of how much."""
-        return f"{self.done}{f'/{self.total}' if self.total else ''}{self.unit}"
+        total = f"/{self.total}" if self.total else ""
+        return f"{self.done}{total}{self.unit}"
 
     @property
     def speed(self) -> float:
@@ -98,7 +103,9 @@ class Progress:
     def advance(self, count: int = 1, detail: str | None = None) -> None:
         """Adds what was done since, and what to say beside it."""
         self.done += count
-        self.detail = self.detail if detail is None else detail
+        if detail is not None:
+            self.detail = detail
+
         if self.done == self.total:
             self.close()
         elif self.is_open:
@@ -111,11 +118,11 @@ class Progress:
             return
         self.is_open = False
         self.now = time.monotonic()
+
         passed = f"{self.now - self.begin:.1f} s ({self.speed:.1f}/s)"
         end = "done in" if self.total in (None, self.done) else "stopped after"
-        self._display.close(
-            f"{self.description}: {self.amount} {end} {passed} {self.detail}".rstrip()
-        )
+        line = f"{self.description}: {self.amount} {end} {passed} {self.detail}"
+        self._display.close(line.rstrip())
 
 
 class _Nothing:
@@ -144,7 +151,7 @@ class _Lines:
 
 
 class _Bar:
-    """A bar in a terminal's last line, with the speed and the time that is left, and a line at the end.
+    """A bar in a terminal's last line, with the speed and the time left, and a line at the end.
 
     Whatever else is printed meanwhile stands above it.
     """
@@ -157,6 +164,7 @@ class _Bar:
         self.work = work
         self.console = Console(stderr=True)
         self.width = 20 if self.console.width >= 100 else 10
+
         if self.open:
             self.open[-1].hide()
         self.open.append(self)
@@ -167,14 +175,18 @@ class _Bar:
         from rich.progress import Progress as Bar
         from rich.table import Column
 
-        names = ("description", "fields[amount]", "fields[speed]", "fields[detail]")
-        about, amount, speed, detail = (
-            TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True))
-            for name in names
-        )
-        # Results on standard output are held up only where they would land in the same terminal.
+        def column(name: str) -> TextColumn:
+            return TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True))
+
+        # Results on standard output wait for the bar only where they would land in the same
+        # terminal.
         self.bar = Bar(
-            *(about, BarColumn(self.width), amount, speed, TimeRemainingColumn(), detail),
+            column("description"),
+            BarColumn(self.width),
+            column("fields[amount]"),
+            column("fields[speed]"),
+            TimeRemainingColumn(),
+            column("fields[detail]"),
             console=self.console,
             transient=True,
             redirect_stdout=sys.stdout.isatty(),
@@ -183,13 +195,18 @@ class _Bar:
         self.bar.start()
 
     def fields(self) -> dict[str, Any]:
-        """What the line says, cut to the width of the terminal: first the detail, then the description."""
+        """The parts of the line, cut to the width of the terminal.
+
+        First the detail is cut, then the description.
+        """
         work = self.work
         speed = f"{work.speed:.1f}/s" if work.done > work.first else ""
+
         room = self.console.width - self.width - len(f"{work.amount} {speed} 00:00:00") - 4
         least = min(len(work.description), 12)
         detail = _cut(work.detail, room - least)
         about = _cut(work.description, room - len(detail))
+
         return {
             "description": about,
             "completed": work.done,
@@ -210,6 +227,7 @@ class _Bar:
         self.open.remove(self)
         if is_shown:
             self.hide()
+
         say(line)
         if is_shown and self.open:
             self.open[-1].appear()

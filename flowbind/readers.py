@@ -1,4 +1,4 @@
-"""What reading files needs of a machine, looked at before long work begins rather than file by file."""
+"""What reading files needs of a machine, checked before long work begins, not file by file."""
 
 import os
 from collections.abc import Iterable
@@ -19,28 +19,32 @@ def check_readers(
     """Checks, by their suffixes, that files can be read here.
 
     Args:
-        name: of the modality.
-        modality: that reads them.
-        sources: files, among literals where the modality has them.
-        what: names them, to call in a line.
-        most: how many may be left out, which a line then tells.
-        option: of the command line, which says how many; none if empty.
+        name: Name of the modality.
+        modality: Modality that reads them.
+        sources: Files, among literals where the modality has them.
+        what: Name for them in a line.
+        most: Number of them that may be left out, which a line then says.
+        option: Option of the command line that sets this number; none if empty.
 
     Raises:
         ValueError: more of them cannot be read; one line that says what is missing, and what to do.
     """
-    of_suffix: dict[str, list[str | Path]] = {}
+    files_by_suffix: dict[str, list[str | Path]] = {}
     for source in sources:
-        of_suffix.setdefault(os.path.splitext(source)[1].lower(), []).append(source)
+        suffix = os.path.splitext(source)[1].lower()
+        files_by_suffix.setdefault(suffix, []).append(source)
 
-    lines, count = [], 0
-    for suffix in sorted(of_suffix.keys() & set(modality.suffixes)):
-        if missing := modality.missing(suffix):
-            files = of_suffix[suffix]
+    lines = []
+    count = 0
+    for suffix in sorted(files_by_suffix.keys() & set(modality.suffixes)):
+        missing = modality.missing(suffix)
+        if missing:
+            files = files_by_suffix[suffix]
             count += len(files)
             lines.append(
                 f"{what}: {len(files)} of '{name}' with '{suffix}', such as {files[0]}: {missing}"
             )
+
     if count > most:
         hint = f"; {option} N leaves out at most N such samples" if option else ""
         raise ValueError(f"{lines[0]}{hint}")

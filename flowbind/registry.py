@@ -1,6 +1,7 @@
-"""Names of what is installed: modalities, codecs, methods, datasets and metrics, built in or a stranger's, through entry points.
+"""Names of what is installed: modalities, codecs, methods, datasets and metrics.
 
-Listing is free; a package is imported when one of its names is asked for.
+They are entry points, built-in ones and third-party ones alike. Listing is free; a package is
+imported when one of its names is asked for.
 """
 
 import difflib
@@ -8,9 +9,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-GROUPS = {
-    kind: f"flowbind.{kind}" for kind in ("modalities", "codecs", "methods", "datasets", "metrics")
-}
+KINDS = ("modalities", "codecs", "methods", "datasets", "metrics")
+GROUPS = {kind: f"flowbind.{kind}" for kind in KINDS}
 
 
 @cache
@@ -20,14 +20,16 @@ def installed(kind: str) -> dict[str, EntryPoint]:
     Raises:
         ValueError: two packages claim the same name; both are named.
     """
-    found: dict[str, EntryPoint] = {}
+    entries: dict[str, EntryPoint] = {}
     for entry in entry_points(group=GROUPS[kind]):
-        other = found.setdefault(entry.name, entry)
+        other = entries.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise ValueError(
-                f"the {kind} name '{entry.name}' is claimed by both {package(other)} and {package(entry)}; uninstall one of them"
+                f"the {kind} name '{entry.name}' is claimed by both {package(other)} and "
+                f"{package(entry)}; uninstall one of them"
             )
-    return dict(sorted(found.items()))
+
+    return dict(sorted(entries.items()))
 
 
 def package(entry: EntryPoint) -> str:
@@ -40,22 +42,23 @@ def nearest(name: str, allowed) -> str:
     allowed = sorted(allowed)
     plain = {other.casefold(): other for other in allowed}
     close = difflib.get_close_matches(name.casefold().strip(), plain, n=1)
-    return (
-        (f"did you mean '{plain[close[0]]}'? " if close else "")
-        + "allowed: "
-        + (", ".join(allowed) or "none")
-    )
+
+    question = f"did you mean '{plain[close[0]]}'? " if close else ""
+    names = ", ".join(allowed) or "none"
+    return f"{question}allowed: {names}"
 
 
 def load(kind: str, name: str) -> Any:
     """The object registered under a name.
 
     Raises:
-        ValueError: no such name (the nearest is given), or its package cannot be imported (what is missing is given).
+        ValueError: no such name (the nearest is given), or its package cannot be imported (what is
+            missing is given).
     """
     entries = installed(kind)
     if name not in entries:
         raise ValueError(f"no {kind} named '{name}' is installed; {nearest(name, entries)}")
+
     try:
         return entries[name].load()
     except (ImportError, AttributeError) as error:
@@ -72,13 +75,15 @@ def name_of(kind: str, cls: type) -> str:
     """
     value = f"{cls.__module__}:{cls.__qualname__}"
     owner = cls.__module__.split(".")[0]
+
     for name, entry in installed(kind).items():
-        if entry.value == value or (
-            entry.attr == cls.__qualname__
-            and entry.module.split(".")[0] == owner
-            and entry.load() is cls
-        ):
+        if entry.value == value:
             return name
+        # Or by another path, as a package's face re-exports it; others are not imported for this.
+        is_alike = entry.attr == cls.__qualname__ and entry.module.split(".")[0] == owner
+        if is_alike and entry.load() is cls:
+            return name
+
     raise ValueError(
         f"{value} is not registered; add it to the entry points '{GROUPS[kind]}' of its package"
     )

@@ -1,8 +1,11 @@
-"""Released models: a folder of safetensors and JSON. Nothing in it can run code: classes are found by registered name.
+"""Released models: a folder of safetensors and JSON.
 
-model.json          the method with its modalities, codecs and settings, how it generates, versions, and checksums of all files
+Nothing in it can run code: classes are found by registered name.
+
+model.json          the method with its modalities, codecs and settings, how it generates, versions,
+                    and checksums of all files
 model.safetensors   weights of the method's networks, and the standardisation
-codecs/             files and folders of the codecs, copied from the machine where the model was made
+codecs/             files and folders of the codecs, copied from where the model was made
 """
 
 import json
@@ -39,16 +42,13 @@ from flowbind.progress import say, track
 from flowbind.tensors import digest_tensors, save_tensors, size_of
 
 FORMAT = 2
-ENVELOPE = (
-    "sha256",
-    "format",
-    "method",
-    "versions",
-    "weights",
-    "files",
-)  # keys of format 1 that are no method's
+# Keys of format 1 that are no method's.
+ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")
 LARGEST = 2**24  # bytes of a model's description
-CONFIG, WEIGHTS, CODECS = "model.json", "model.safetensors", "codecs"
+
+CONFIG = "model.json"
+WEIGHTS = "model.safetensors"
+CODECS = "codecs"
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -63,16 +63,15 @@ def describe(model: Model) -> dict[str, Any]:
 
 def _codecs(description: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The descriptions of codecs in that of a model, by modality."""
-    modalities = description["method"]["args"]["modalities"]
-    return {
-        name: entry["args"]["codec"]
-        for name, entry in modalities.items()
-        if "codec" in entry["args"]
-    }
+    codecs = {}
+    for name, entry in description["method"]["args"]["modalities"].items():
+        if "codec" in entry["args"]:
+            codecs[name] = entry["args"]["codec"]
+    return codecs
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that `save` could not write: for before the work that the model comes of.
+    """Refuses a folder that `save` could not write, before the work that the model comes of.
 
     Raises:
         ValueError: it exists and is no released model, or is no folder.
@@ -86,12 +85,12 @@ def check_folder(folder: Path) -> None:
 
 
 def save(model: Model, folder: str | Path, step: int | None = None) -> None:
-    """Writes a released model, beside and then renamed; a released model of the same name is replaced.
+    """Writes a released model, beside and then renamed; one of the same name is replaced.
 
     Args:
-        model: what is written.
-        folder: where.
-        step: of training after which the weights are, where that is known.
+        model: Model to write.
+        folder: Folder that it becomes.
+        step: Step of training after which the weights are, where that is known.
 
     Raises:
         ValueError: the folder exists and is no released model.
@@ -101,11 +100,12 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
     check_folder(folder)
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
+
     weights = model.networks.state_dict()
-    copies = [
-        path for modality in model.modalities.values() for path in modality.codec.files().values()
-    ]
-    check_space(folder, size_of(weights) + sum(map(_bytes, copies)))
+    size = size_of(weights)
+    for modality in model.modalities.values():
+        size += sum(map(_bytes, modality.codec.files().values()))
+    check_space(folder, size)
 
     try:
         with naming(folder):
@@ -121,26 +121,29 @@ def _write(
     """Writes all files of a model into `partial`, which is to become `folder`."""
     partial.mkdir(parents=True)
     description = describe(model)
+
+    # Arguments that name files of this machine give way to copies of these.
     for name, codec in _codecs(description).items():
-        own = model.modality(name).codec.files()
-        codec["args"] = {
-            argument: value for argument, value in codec["args"].items() if argument not in own
-        }
-        codec["files"] = {
-            argument: f"{CODECS}/{name}/{argument}{path.suffix}" for argument, path in own.items()
-        }
-        for argument, path in own.items():
-            size = _copy(path, partial / codec["files"][argument])
+        codec["files"] = {}
+        for argument, path in model.modality(name).codec.files().items():
+            codec["args"].pop(argument, None)
+            copy = f"{CODECS}/{name}/{argument}{path.suffix}"
+            codec["files"][argument] = copy
+            size = _copy(path, partial / copy)
             say(
-                f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'"
+                f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), "
+                f"the {argument} of its '{name}'"
             )
 
     save_tensors(weights, partial / WEIGHTS)
     description["weights"] = {"sha256": digest_tensors(weights), "step": step}
-    parts = [path for path in sorted(partial.rglob("*")) if path.is_file()]
-    description["files"] = {
-        path.relative_to(partial).as_posix(): digest_now(path) for path in parts
-    }
+
+    checksums = {}
+    for path in sorted(partial.rglob("*")):
+        if path.is_file():
+            checksums[path.relative_to(partial).as_posix()] = digest_now(path)
+    description["files"] = checksums
+
     description = {"sha256": digest_json(description)} | description
     (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
 
@@ -156,11 +159,16 @@ def _replace(partial: Path, folder: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> int:
-    """Copies a file, or a folder without its hidden files; where these are links, what they lead to. Returns the bytes.
+    """Copies a file, or a folder without its hidden files.
 
-    Copies have the ordinary mode of new files: who may read the model may read all of it.
+    Of a link it copies what that leads to. Copies have the ordinary mode of new files: who may read
+    the model may read all of it.
+
+    Returns:
+        Bytes of the copy.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
+
     if source.is_dir():
         target.mkdir()
         for part in sorted(source.iterdir()):
@@ -187,16 +195,24 @@ def files(folder: Path) -> tuple[Path, Path]:
         raise FileNotFoundError(
             f"{folder}: no such folder; a released model is a folder with {CONFIG} and {WEIGHTS}"
         )
+
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise ValueError(
-                f"{folder}: not a released model, it has no {file}; `flowbind fit` writes one as `model` in its run folder"
+                f"{folder}: not a released model, it has no {file}; "
+                "`flowbind fit` writes one as `model` in its run folder"
             )
     return folder / CONFIG, folder / WEIGHTS
 
 
 class Verified(NamedTuple):
-    """What a released model is that was read whole: its files, their bytes, and the SHA-256 of its weights' numbers."""
+    """A released model that was read to its last byte.
+
+    Attributes:
+        files: Number of its files.
+        bytes: Size of all of them.
+        weights: SHA-256 of its weights' numbers.
+    """
 
     files: int
     bytes: int
@@ -208,32 +224,43 @@ def verify(folder: str | Path) -> Verified:
 
     Raises:
         FileNotFoundError: there is no such folder, or a file of it is missing.
-        ValueError: the folder is not a released model, or a file changed since it was written; it is named.
+        ValueError: the folder is not a released model, or a file changed since it was written; it
+            is named.
     """
     folder = Path(folder)
     config, weights_file = files(folder)
     description = read_json(config, LARGEST)
     try:
-        told, held = description.pop("sha256"), dict(description["files"])
+        checksum = description.pop("sha256")
+        checksums = dict(description["files"])
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ValueError(
             f"{config}: holds no checksums; save the model again with this version of flowbind"
         ) from None
-    if told != digest_json(description):
+    if checksum != digest_json(description):
         raise ValueError(f"{config}: changed since it was written (checksum)")
-    _check_files(folder, held, lambda files: track(files, f"verifying {folder}"))
-    size = config.stat().st_size + sum((folder / file).stat().st_size for file in held)
-    weights = description.get("weights") or {
-        "sha256": digest_tensors(load_file(weights_file))
-    }  # older models have none
-    return Verified(1 + len(held), size, weights["sha256"])
+
+    _check_files(folder, checksums, lambda files: track(files, f"verifying {folder}"))
+    size = config.stat().st_size + sum((folder / file).stat().st_size for file in checksums)
+
+    weights = description.get("weights")
+    if weights:
+        return Verified(1 + len(checksums), size, weights["sha256"])
+    # Older models do not tell it.
+    return Verified(1 + len(checksums), size, digest_tensors(load_file(weights_file)))
 
 
 def _check_files(
-    folder: Path, checksums: Mapping[str, str], shown: Callable[[Collection], Iterable] = iter
+    folder: Path, checksums: Mapping[str, str], progress: Callable[[Collection], Iterable] = iter
 ) -> None:
-    """Reads files of a released model and compares their checksums; `shown` wraps them to show progress."""
-    for file, sha256 in shown(checksums.items()):
+    """Reads files of a released model and compares their checksums.
+
+    Args:
+        folder: Folder of the model.
+        checksums: By file, its SHA-256.
+        progress: Function that wraps what is iterated over, to show progress.
+    """
+    for file, sha256 in progress(checksums.items()):
         path = _inside(folder, folder / file)
         if digest_now(path) != sha256:
             raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
@@ -245,10 +272,11 @@ def _inside(folder: Path, path: Path) -> Path:
     Raises:
         ValueError: it is neither the weights nor in `codecs/`, but leads elsewhere.
     """
-    own = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
-    if not own or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
+    is_inside = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+    if not is_inside or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
         raise ValueError(
-            f"{folder / CONFIG}: names '{path}', allowed are {WEIGHTS} and what is in {folder / CODECS}"
+            f"{folder / CONFIG}: names '{path}', "
+            f"allowed are {WEIGHTS} and what is in {folder / CODECS}"
         )
     return path
 
@@ -263,7 +291,8 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     config, _ = files(Path(folder))
     try:
         description = _current(read_json(config, LARGEST))
-        name, choices = description["method"]["name"], dict(description["sampling"])
+        name = description["method"]["name"]
+        choices = dict(description["sampling"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{config}: not a released model's description ({error!r:.200})") from None
     return registry.load(Method.group, name), choices
@@ -274,55 +303,75 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
 
     Args:
-        folder: what `flowbind fit` wrote as `model` in the run folder.
-        device: where it is to run.
+        folder: Folder that `flowbind fit` wrote as `model` in the run folder.
+        device: Device on which it is to run.
 
     Raises:
         FileNotFoundError: there is no such folder.
         ValueError: the folder is not a released model, or one of its files is damaged.
     """
-    folder = Path(
-        os.path.abspath(folder)
-    )  # codecs are read at first use, wherever the process is then
+    # Codecs are read at first use, wherever the process is then.
+    folder = Path(os.path.abspath(folder))
     config, weights_file = files(folder)
+
     try:
         description = read_json(config, LARGEST)
         rename = earlier.weights if description["format"] == 1 else dict
         description = _current(description)
-        for codec in _codecs(description).values():
-            for argument, file in codec.pop("files", {}).items():
-                codec["args"][argument] = str(_inside(folder, folder / file))
-        method = Method.rebuild(description["method"])
+        method = _method(description, folder)
         sampling = method.choose(**description["sampling"])
-        for modality in method.modalities.values():
-            for path in modality.codec.files().values():  # whatever the codec would read here
-                _inside(folder, path)
         with torch.device("meta"):
             networks = Networks(method)
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        why = first_line(error) if type(error) is ValueError else repr(error)[:200]
-        raise ValueError(f"{config}: not a released model's description ({why})") from None
-    check_regular(weights_file, LARGEST_WEIGHTS)
+        reason = first_line(error) if type(error) is ValueError else repr(error)[:200]
+        raise ValueError(f"{config}: not a released model's description ({reason})") from None
+
+    _load_weights(networks, weights_file, rename)
+    _check_files(folder, description["files"])
+
+    model = Model(method, networks.eval().requires_grad_(False), sampling)
+    for name, modality in method.modalities.items():
+        for use in ("encode", "decode"):
+            model.stamps[name, use] = stamp(modality.codec)
+    return model.to(device)
+
+
+def _method(description: Mapping[str, Any], folder: Path) -> Method:
+    """The method of a released model, whose codecs read files of that model alone."""
+    for codec in _codecs(description).values():
+        for argument, file in codec.pop("files", {}).items():
+            codec["args"][argument] = str(_inside(folder, folder / file))
+    method = Method.rebuild(description["method"])
+
+    # Whatever a codec would read, not only what the description names.
+    for modality in method.modalities.values():
+        for path in modality.codec.files().values():
+            _inside(folder, path)
+    return method
+
+
+def _load_weights(
+    networks: Networks,
+    path: Path,
+    rename: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+) -> None:
+    """Gives networks on the meta device the weights of a file, under their present names.
+
+    Raises:
+        ValueError: it is no regular file, damaged, or holds the weights of another model.
+    """
+    check_regular(path, LARGEST_WEIGHTS)
     try:
-        state = rename(load_file(weights_file))
-        if (
-            any(not tensor.dtype.is_floating_point for tensor in state.values())
-            or len({t.dtype for t in state.values()}) > 1
-        ):
+        state = rename(load_file(path))
+        dtypes = {tensor.dtype for tensor in state.values()}
+        if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
             raise RuntimeError("not all numbers are floating-point numbers of one precision")
+
         networks.load_state_dict(state, assign=True)
     except SafetensorError as error:
-        raise ValueError(f"{weights_file}: damaged ({error})") from None
+        raise ValueError(f"{path}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ValueError(f"{weights_file}: weights of another model ({last_line(error)})") from None
-    _check_files(folder, description["files"])
-    model = Model(method, networks.eval().requires_grad_(False), sampling)
-    model.stamps = {
-        (name, use): stamp(modality.codec)
-        for name, modality in method.modalities.items()
-        for use in ("encode", "decode")
-    }
-    return model.to(device)
+        raise ValueError(f"{path}: weights of another model ({last_line(error)})") from None
 
 
 def _current(description: Mapping[str, Any]) -> dict[str, Any]:

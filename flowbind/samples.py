@@ -1,7 +1,8 @@
 """What people hand over as samples and as names, told apart before anything is read.
 
-A string or a path is one sample. A list, a tuple, a column of a table or whatever else gives sample after sample is that
-many. A tensor or an array could be either, one sample or a batch of them, so it is neither.
+A string or a path is one sample. A list, a tuple, a column of a table or whatever else gives sample
+after sample is that many. A tensor or an array could be either, one sample or a batch of them, so
+it is neither.
 """
 
 import os
@@ -14,45 +15,51 @@ def listed(given: Any, what: str) -> list[Any]:
     """The samples of one source.
 
     Args:
-        given: one string or path, or several samples.
-        what: to call it in an error.
+        given: One string or path, or several samples.
+        what: Name for it in an error.
 
     Raises:
-        ValueError: there is none, or it cannot be told how many there are.
+        ValueError: there is none, or it is not clear how many there are.
     """
     if isinstance(given, str | os.PathLike):
         return [given]
+
     if isinstance(given, Mapping | set | frozenset | bytes | bytearray | Number) or given is None:
         raise ValueError(
-            f"{what}: a list of samples is needed, each a string, a path or a raw sample, not {_kind(given)}"
+            f"{what}: a list of samples is needed, each a string, a path or a raw sample, "
+            f"not {_kind(given)}"
         )
     if hasattr(given, "columns"):
         raise ValueError(f"{what}: a table is no list of samples; give one of its columns")
+
     samples = _elements(given, what)
     if not samples:
         raise ValueError(f"{what}: no sample in it")
     for number, sample in enumerate(samples):
         if sample is None or isinstance(sample, Number | bytes | bytearray):
             raise ValueError(
-                f"{what}: sample {number} is {sample!r:.60}, neither a string nor a path nor a raw sample"
+                f"{what}: sample {number} is {sample!r:.60}, "
+                "neither a string nor a path nor a raw sample"
             )
     return samples
 
 
-def _elements(given: Any, what: str) -> list[Any]:
-    """The elements of a sequence or iterator; of one that is an array only where they are no numbers."""
-    if hasattr(given, "shape") and hasattr(given, "dtype"):
-        shape = tuple(given.shape)
-        elements = given.tolist() if len(shape) == 1 else []
+def _elements(value: Any, what: str) -> list[Any]:
+    """The elements of a sequence or iterator; those of an array only where they are no numbers."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        shape = tuple(value.shape)
+        elements = value.tolist() if len(shape) == 1 else []
         if len(shape) != 1 or any(isinstance(element, Number) for element in elements):
             raise ValueError(
-                f"{what}: {_kind(given)} of shape {shape} may be one sample or many; give [x] for one, list(x) for many"
+                f"{what}: {_kind(value)} of shape {shape} may be one sample or many; "
+                "give [x] for one, list(x) for many"
             )
         return elements
+
     try:
-        return list(given)
-    except TypeError:  # something whole, such as a picture
-        return [given]
+        return list(value)
+    except TypeError:  # a single thing, such as a picture
+        return [value]
 
 
 def named(given: Any, what: str) -> list[str]:
@@ -61,20 +68,19 @@ def named(given: Any, what: str) -> list[str]:
     Raises:
         ValueError: there is none, or something else than names.
     """
-    names = (
-        [given]
-        if isinstance(given, str)
-        else list(given)
-        if isinstance(given, Sequence | set | dict)
-        else None
-    )
+    names: list[Any] = []
+    if isinstance(given, str):
+        names = [given]
+    elif isinstance(given, Sequence | set | dict):
+        names = list(given)
+
     if not names or not all(isinstance(name, str) for name in names):
         raise ValueError(f"{what}: names are needed, such as ['a', 'b'], not {given!r:.60}")
     return list(dict.fromkeys(names))
 
 
 def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Sources with equally many samples each; one with a single sample is used with all of the others.
+    """Sources with equally many samples each; a single sample is used with all of the others.
 
     Raises:
         ValueError: no source, none in one of them, or numbers that do not agree.
@@ -83,7 +89,8 @@ def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
         raise ValueError(
             f"sources are given by modality, such as {{'a': [...]}}, not as {_kind(sources)}"
         )
-    lists = {name: listed(given, f"source '{name}'") for name, given in sources.items()}
+
+    lists = {name: listed(samples, f"source '{name}'") for name, samples in sources.items()}
     count = max(map(len, lists.values()))
     if any(len(samples) not in (1, count) for samples in lists.values()):
         numbers = ", ".join(f"{name} {len(samples)}" for name, samples in lists.items())
@@ -93,5 +100,5 @@ def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
     return {name: samples * (count // len(samples)) for name, samples in lists.items()}
 
 
-def _kind(given: Any) -> str:
-    return f"a {type(given).__name__}"
+def _kind(value: Any) -> str:
+    return f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Recipes that come with flowbind: beside the package in a clone, within it where a wheel was installed."""
+"""Recipes that come with flowbind: beside the package in a clone, within it in a wheel."""
 
 from pathlib import Path
 
@@ -17,22 +17,22 @@ def shipped_folder() -> Path:
 def shipped_recipes() -> list[str]:
     """The recipes that come with flowbind, as they are named everywhere: `recipes/shapes.yaml`."""
     folder = shipped_folder()
-    return sorted(
-        f"{FOLDER}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.yaml")
-    )
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")]
+    return sorted(f"{FOLDER}/{path}" for path in paths)
 
 
 def locate(path: str | Path) -> Path:
-    """The file that a path names: one that is there, or else, for `recipes/...`, flowbind's own, which is told in a line.
+    """The file that a path names: one that is there or else, for `recipes/...`, flowbind's own.
 
-    A path that is neither is given back as it is.
+    Where it is flowbind's own, a line says so. A path that is neither is returned as it is.
     """
     path = Path(path)
     if path.exists() or path.parts[:1] != (FOLDER,):
         return path
-    own = shipped_folder().joinpath(*path.parts[1:])
-    if not own.is_file():
+
+    shipped = shipped_folder().joinpath(*path.parts[1:])
+    if not shipped.is_file():
         return path
     if is_first_process():
-        say(f"{path}: no such file here; flowbind's own is taken, {own}")
-    return own
+        say(f"{path}: no such file here; flowbind's own is taken, {shipped}")
+    return shipped

@@ -1,4 +1,4 @@
-"""Named tensors: in safetensors files, whole or not there, and as one number, the digest of weights."""
+"""Named tensors: in safetensors files, complete or not there, and as one hash."""
 
 import hashlib
 import os
@@ -27,8 +27,8 @@ def save_tensors(
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_space(path, size_of(tensors))
 
-    # The library writes to a file of a random name beside the one that it is given. A kill would leave that for good, so
-    # it is given a folder of its own, whose name the next attempt knows.
+    # The library writes to a file of a random name beside the one that it is given. A kill would
+    # leave that for good, so it is given a folder of its own, whose name the next attempt knows.
     writing = path.with_name(path.name + WRITING)
     try:
         with replacing(path) as partial:

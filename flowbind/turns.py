@@ -1,8 +1,8 @@
 """Samples that take much memory to be read are read in turns, by all processes of a user.
 
 A reader says by `weigh` what it is going to take. While what one sample weighs is no more than
-`LIGHT`, nobody waits; beyond that it is read alone. So n readers take the memory of one heavy sample
-and of n - 1 light ones.
+`LIGHT`, nobody waits; beyond that it is read alone. So n readers take the memory of one heavy
+sample and of n - 1 light ones.
 
 The lock is the system's, on an empty file in the folder of temporary files. It goes with the
 process, however that ends. Where there is none, as on a disk without room, nobody waits.
@@ -43,11 +43,13 @@ def one_sample() -> Iterator[None]:
 
 
 def weigh(size: int) -> None:
-    """Says, before they are taken, how many bytes of memory a part of reading takes, and waits for a
-    turn if the sample is heavy. Outside of `one_sample` it does nothing.
+    """Says how many bytes of memory a part of reading is going to take.
+
+    If that makes the sample heavy, it waits for a turn. Outside of `one_sample` it does nothing.
     """
     if not _READING.depth:
         return
+
     _READING.weight += size
     if _READING.weight > LIGHT and _READING.handle is None:
         _READING.handle = _wait()
@@ -59,10 +61,12 @@ def lock_file() -> Path:
 
 
 def _wait() -> int | None:
+    """Waits for a turn, and returns its handle; None where there can be no lock."""
     try:
         handle = os.open(lock_file(), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
+
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
     except BaseException as error:
@@ -74,7 +78,10 @@ def _wait() -> int | None:
 
 
 def _leave() -> None:
-    handle, _READING.handle, _READING.weight = _READING.handle, None, 0
+    """Ends the reading of a sample, and its turn."""
+    handle = _READING.handle
+    _READING.handle = None
+    _READING.weight = 0
     if handle is not None:
         fcntl.flock(handle, fcntl.LOCK_UN)  # for a fork that has the handle, too
         os.close(handle)

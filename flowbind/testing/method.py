@@ -1,9 +1,9 @@
-"""The laws of a method: what flowbind takes for granted of every plugin, as checks that its author can run.
+"""The laws of a method: what flowbind takes for granted of every plugin, as checks for its author.
 
 def test_laws():
     check_method(Mine({"text": Text(), "image": Image()}))
 
-A law that is broken raises AssertionError with one line: the method, the law, and what was seen.
+A broken law raises AssertionError with one line: the method, the law, and what was seen.
 """
 
 import json
@@ -19,7 +19,7 @@ from torch import Tensor
 from flowbind import draws
 from flowbind.batch import Batch, Links, Place
 from flowbind.codec import Codec
-from flowbind.method import Loss, Method, Networks, select
+from flowbind.method import Direction, Loss, Method, Networks, select
 
 ROWS = 6  # samples of each kind in a batch
 SAME = 1e-5  # of the largest number: kernels add in another order when a batch is of another size
@@ -30,16 +30,20 @@ class Subject:
     """What a law is tried on.
 
     Args:
-        method: the plugin.
+        method: The plugin.
     """
 
     method: Method
 
     @cached_property
     def networks(self) -> Networks:
-        """Networks with fresh weights, the same for each subject, none of them 0: what starts as nothing would hide much."""
+        """Networks with fresh weights, the same for each subject.
+
+        None of the weights is 0: what starts as nothing would hide much.
+        """
         networks = self.fresh()
         generator = torch.Generator().manual_seed(1)
+
         with torch.no_grad():
             for parameter in networks.parameters():
                 parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
@@ -57,13 +61,23 @@ class Subject:
         return self.method.Sampling()
 
     def batch(self, *kinds: tuple[str, ...], dtype: torch.dtype = torch.float32) -> Batch:
-        """A global batch of standardised latents: `ROWS` samples of each kind, by the modalities they have."""
+        """A global batch of standardised latents.
+
+        Args:
+            kinds: Kinds of samples, by the modalities they have; `ROWS` samples of each.
+            dtype: Type of the latents that are numbers.
+        """
         generator = torch.Generator().manual_seed(2)
-        latents, samples = {}, {}
+        latents = {}
+        samples = {}
         for name, modality in self.method.modalities.items():
-            own = [range(i * ROWS, (i + 1) * ROWS) for i, kind in enumerate(kinds) if name in kind]
-            samples[name] = torch.tensor(list(chain(*own)), dtype=torch.long)
-            latents[name] = _latents(modality.codec, len(samples[name]), generator, dtype)
+            numbers: list[int] = []
+            for i, kind in enumerate(kinds):
+                if name in kind:
+                    numbers.extend(range(i * ROWS, (i + 1) * ROWS))
+
+            samples[name] = torch.tensor(numbers, dtype=torch.long)
+            latents[name] = _latents(modality.codec, len(numbers), generator, dtype)
         return Batch.of(latents, samples)
 
     def terms(self, networks: Networks, batch: Batch, key: int = 3) -> dict[str, Loss]:
@@ -83,14 +97,16 @@ class Subject:
 
 
 def _latents(codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Latents as the framework hands them to a method: standardised numbers."""
+    """Latents as the framework hands them to a method: standardised numbers, or ids."""
     if codec.vocabulary is not None:
         return torch.randint(codec.vocabulary, (rows, *codec.shape), generator=generator)
+
     x = torch.randn(rows, *codec.shape, generator=generator).to(dtype)
     if codec.masked:
-        lengths = torch.randint(1, codec.shape[0] + 1, (rows, 1), generator=generator)
-        there = (torch.arange(codec.shape[0]) < lengths)[..., None].to(dtype)
-        x = torch.cat([x[..., :-1] * there, there], dim=-1)
+        longest = codec.shape[0]
+        lengths = torch.randint(1, longest + 1, (rows, 1), generator=generator)
+        mask = (torch.arange(longest) < lengths)[..., None].to(dtype)
+        x = torch.cat([x[..., :-1] * mask, mask], dim=-1)
     return x
 
 
@@ -102,7 +118,8 @@ def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
 
     @wraps(check)
     def named(subject: Subject) -> None:
-        broken = f"{type(subject.method).__name__} breaks the law '{check.__name__}': {check.__doc__} But"
+        method = type(subject.method).__name__
+        broken = f"{method} breaks the law '{check.__name__}': {check.__doc__} But"
         try:
             check(subject)
         except AssertionError as error:
@@ -118,7 +135,7 @@ def check_method(method: Method) -> None:
     """Tries every law on a method.
 
     Args:
-        method: the plugin, registered under an entry point, with networks small enough for a test.
+        method: The plugin, registered under an entry point, with networks small enough for a test.
 
     Raises:
         AssertionError: a law is broken; it is named.
@@ -134,9 +151,10 @@ def _demand(holds: Any, otherwise: str) -> None:
 
 
 def _same(first: dict[str, Loss], second: dict[str, Loss]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name].errors, second[name].errors) for name in first
-    )
+    """Whether terms are the same, to the bit."""
+    if first.keys() != second.keys():
+        return False
+    return all(torch.equal(first[name].errors, second[name].errors) for name in first)
 
 
 @law
@@ -144,6 +162,7 @@ def a_description_makes_it_again(subject: Subject) -> None:
     """What `describe` gives is JSON, from which a method is made that is described alike."""
     description = subject.method.describe()
     again = Method.rebuild(json.loads(json.dumps(description)))
+
     _demand(type(again) is type(subject.method), f"a {type(again).__name__} is made")
     _demand(again.describe() == description, f"what is made is {again.describe()}")
 
@@ -154,8 +173,11 @@ def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
     with torch.device("meta"):
         empty = Networks(subject.method)
     empty.load_state_dict(subject.networks.state_dict(), assign=True)
-    left = [name for name, x in chain(empty.named_parameters(), empty.named_buffers()) if x.is_meta]
-    _demand(not left, f"{', '.join(left[:3])} are not in the weights; make buffers persistent")
+
+    tensors = chain(empty.named_parameters(), empty.named_buffers())
+    absent = [name for name, tensor in tensors if tensor.is_meta]
+    _demand(not absent, f"{', '.join(absent[:3])} are not in the weights; make buffers persistent")
+
     batch = subject.batch(subject.complete)
     same = _same(subject.terms(empty, batch), subject.terms(subject.networks, batch))
     _demand(same, "they give other losses")
@@ -164,13 +186,19 @@ def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
 @law
 def building_keeps_nothing(subject: Subject) -> None:
     """Networks are built afresh each time, from torch's global generator, and the method keeps none of them."""
-    first, second = subject.fresh(), subject.fresh()
-    theirs = {id(part) for part in second.modules()}
-    _demand(not any(id(part) in theirs for part in first.modules()), "two builds share a network")
-    values = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    _demand(all(torch.equal(a, b) for a, b in values), "one seed gives two sets of weights")
-    kept = [k for k, v in vars(subject.method).items() if isinstance(v, torch.nn.Module)]
-    _demand(not kept, f"it keeps {', '.join(kept)}")
+    first = subject.fresh()
+    second = subject.fresh()
+
+    modules = {id(part) for part in second.modules()}
+    shares = any(id(part) in modules for part in first.modules())
+    _demand(not shares, "two builds share a network")
+
+    weights = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    _demand(all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights")
+
+    attributes = vars(subject.method).items()
+    networks = [name for name, value in attributes if isinstance(value, torch.nn.Module)]
+    _demand(not networks, f"it keeps {', '.join(networks)}")
 
 
 @law
@@ -183,7 +211,9 @@ def losses_depend_on_networks_batch_and_draws_alone(subject: Subject) -> None:
             torch.manual_seed(seed)
             results.append(subject.terms(subject.networks, batch))
     _demand(_same(*results), "the global seed changes them")
-    _demand(not _same(results[0], subject.terms(subject.networks, batch, key=4)), "a key does not")
+
+    other = subject.terms(subject.networks, batch, key=4)
+    _demand(not _same(results[0], other), "a key does not")
 
 
 @law
@@ -193,72 +223,79 @@ def losses_are_of_rows(subject: Subject) -> None:
         batch = subject.batch(kind)
         for name, term in subject.terms(subject.networks, batch).items():
             _demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
-            expected = (len(batch.latents[term.of]),)
+
+            rows = len(batch.latents[term.of])
             shape = tuple(term.errors.shape)
-            _demand(
-                shape == expected, f"'{name}' has the shape {shape}, its rows are {expected[0]}"
-            )
+            _demand(shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}")
             _demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
 
 
 @law
 def every_parameter_has_a_gradient(subject: Subject) -> None:
     """Every trained parameter gets a gradient from every batch, also from one without rows."""
-    for kinds in [*([kind] for kind in subject.kinds()), []]:
+    batches = {"+".join(kind): subject.batch(kind) for kind in subject.kinds()}
+    batches["no rows"] = subject.batch()
+
+    for rows, batch in batches.items():
         networks = subject.fresh()
-        batch = subject.batch(*kinds)
         terms = subject.terms(networks, batch)
         sum(term.mean(batch) for term in terms.values()).backward()
-        left = [
-            name for name, p in networks.named_parameters() if p.requires_grad and p.grad is None
-        ]
-        where = "+".join(kinds[0]) if kinds else "no rows"
-        _demand(not left, f"from {where} there is none for {', '.join(left[:3])}")
+
+        absent = []
+        for name, parameter in networks.named_parameters():
+            if parameter.requires_grad and parameter.grad is None:
+                absent.append(name)
+        _demand(not absent, f"from {rows} there is none for {', '.join(absent[:3])}")
 
 
 @law
 def two_ranks_average_to_one(subject: Subject) -> None:
     """The mean over two ranks of each term is that of the global batch, in float64."""
     networks = subject.fresh().double()
-    whole = subject.batch(*subject.kinds(), dtype=torch.float64)
-    parts = [share(whole, rank, 2) for rank in range(2)]
-    alone = {name: term.mean(whole) for name, term in subject.terms(networks, whole).items()}
-    shared = [
-        {name: term.mean(part) for name, term in subject.terms(networks, part).items()}
-        for part in parts
-    ]
-    for name, expected in alone.items():
-        mean = (shared[0][name] + shared[1][name]) / 2
-        off = (mean - expected).abs().item()
+    batch = subject.batch(*subject.kinds(), dtype=torch.float64)
+    parts = [share(batch, rank, 2) for rank in range(2)]
+    terms = subject.terms(networks, batch)
+    terms_of_rank = [subject.terms(networks, part) for part in parts]
+
+    for name, term in terms.items():
+        expected = term.mean(batch)
+        first = terms_of_rank[0][name].mean(parts[0])
+        second = terms_of_rank[1][name].mean(parts[1])
+        off = ((first + second) / 2 - expected).abs().item()
         _demand(off <= 1e-9 * max(1.0, expected.abs().item()), f"'{name}' is off by {off:.2g}")
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
     """One rank's part of a global batch: every world-th sample, with its rows and links."""
-    samples = torch.cat(list(batch.samples.values()))
-    row = samples % world == rank
-    link = row[batch.links.target]
-    number = row.cumsum(0) - 1  # of a global row among this rank's
-    own = {name: s % world == rank for name, s in batch.samples.items()}
-    return replace(
-        batch,
-        latents={name: x[own[name]] for name, x in batch.latents.items()},
-        samples={name: s[own[name]] for name, s in batch.samples.items()},
-        links=Links(number[batch.links.target[link]], number[batch.links.estimate[link]]),
-        place=Place(
-            rows=row.nonzero().flatten(),
-            links=link.nonzero().flatten(),
-            mean_rows={name: len(x) / world for name, x in batch.latents.items()},
-        ),
+    latents = {}
+    samples = {}
+    for name, numbers in batch.samples.items():
+        is_mine = numbers % world == rank
+        latents[name] = batch.latents[name][is_mine]
+        samples[name] = numbers[is_mine]
+
+    row_is_mine = torch.cat(list(batch.samples.values())) % world == rank
+    link_is_mine = row_is_mine[batch.links.target]
+    local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
+    links = Links(
+        target=local_row[batch.links.target[link_is_mine]],
+        estimate=local_row[batch.links.estimate[link_is_mine]],
     )
+    place = Place(
+        rows=row_is_mine.nonzero().flatten(),
+        links=link_is_mine.nonzero().flatten(),
+        mean_rows={name: len(x) / world for name, x in batch.latents.items()},
+    )
+    return replace(batch, latents=latents, samples=samples, links=links, place=place)
 
 
 @law
 def choices_are_a_dataclass(subject: Subject) -> None:
     """`Sampling` is a dataclass whose fields all have defaults, and an unknown choice is refused by its name."""
     _demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
-    names = {field.name for field in fields(subject.method.Sampling)}
     _demand(subject.method.choose() == subject.sampling, "the defaults are not what is chosen")
+
+    names = {field.name for field in fields(subject.method.Sampling)}
     try:
         subject.method.choose(no_such_choice=1)
     except ValueError as error:
@@ -270,51 +307,58 @@ def choices_are_a_dataclass(subject: Subject) -> None:
 @law
 def directions_are_of_its_modalities(subject: Subject) -> None:
     """There is a direction, each is between modalities of the method, and is offered."""
-    directions = subject.method.directions()
+    method = subject.method
+    directions = method.directions()
     _demand(directions, "there is none")
+
     for direction in directions:
-        strange = {*direction.sources, *direction.targets} - set(subject.method.modalities)
-        _demand(not strange and direction.targets, f"{direction} has no target, or {strange}")
-        _demand(
-            subject.method.offers(direction.sources, direction.targets),
-            f"{direction} is not offered",
-        )
+        unknown = {*direction.sources, *direction.targets} - set(method.modalities)
+        _demand(not unknown and direction.targets, f"{direction} has no target, or {unknown}")
+
+        offered = method.offers(direction.sources, direction.targets)
+        _demand(offered, f"{direction} is not offered")
 
 
 @law
 def every_direction_gives_latents(subject: Subject) -> None:
     """Each direction gives finite latents of its target's shape; each sample the same alone and among others."""
-    batch, streams = subject.batch(subject.complete), draws.streams(5, torch.arange(ROWS))
+    batch = subject.batch(subject.complete)
+    streams = draws.streams(5, torch.arange(ROWS))
+
     for direction in subject.method.directions():
+        # Under two seeds: nothing may come from torch's global generator either.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(6)
-            made = _generate(subject, batch, direction, streams)
+            together = _generate(subject, batch, direction, streams)
             torch.manual_seed(7)
-            alone = [
-                _generate(subject, batch, direction, streams, slice(i, i + 1))
-                for i in (0, ROWS - 1)
-            ]
+            first = _generate(subject, batch, direction, streams, slice(0, 1))
+            last = _generate(subject, batch, direction, streams, slice(ROWS - 1, ROWS))
+
         for target in direction.targets:
-            codec, x = subject.method.modalities[target].codec, made[target]
-            expected = (ROWS, *codec.shape)
-            _demand(
-                tuple(x.shape) == expected, f"{direction} gives {tuple(x.shape)}, not {expected}"
-            )
+            x = together[target]
+            shape = tuple(x.shape)
+            expected = (ROWS, *subject.method.modalities[target].codec.shape)
+            _demand(shape == expected, f"{direction} gives {shape}, not {expected}")
             _demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
-            few = torch.cat([one[target] for one in alone])
-            off = (few - x[[0, ROWS - 1]]).abs().max().item()
+
+            alone = torch.cat([first[target], last[target]])
+            off = (alone - x[[0, ROWS - 1]]).abs().max().item()
             allowed = SAME * max(1.0, x.abs().max().item())
             _demand(off <= allowed, f"{direction} gives a sample alone that is off by {off:.2g}")
 
 
 def _generate(
-    subject: Subject, batch: Batch, direction: Any, streams: Tensor, rows: slice = slice(None)
+    subject: Subject, batch: Batch, direction: Direction, streams: Tensor, rows: slice = slice(None)
 ) -> dict[str, Tensor]:
-    method, nets, streams = subject.method, subject.networks.nets, streams[rows]
+    """Latents of every target, from some rows of a batch."""
+    method = subject.method
+    nets = subject.networks.nets
+    streams = streams[rows]
     with torch.no_grad():
-        states = [
-            method.start(nets, name, select(batch.latents[name], rows), subject.sampling, streams)
-            for name in direction.sources
-        ]
+        states = []
+        for name in direction.sources:
+            x = select(batch.latents[name], rows)
+            states.append(method.start(nets, name, x, subject.sampling, streams))
+
         state = method.fuse(states, subject.sampling, streams)
         return method.finish(nets, state, direction.targets, subject.sampling, streams)

@@ -1,9 +1,9 @@
-"""The laws of a modality: what flowbind takes for granted of every plugin, as checks that its author can run.
+"""The laws of a modality: what flowbind takes for granted of every plugin, to be run by its author.
 
 def test_laws(tmp_path):
     check_modality(Mine(), samples, tmp_path)
 
-A law that is broken raises AssertionError with one line: the modality, the law, and what was seen.
+A broken law raises AssertionError with one line: the modality, the law, and what was seen.
 """
 
 import copy
@@ -29,14 +29,14 @@ from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 
-SAME = (
-    1e-3  # of the latents' spread: kernels add in another order when the batch is of another size
-)
-ROUNDING = (
-    0.01  # of the latents' spread: 8 bits a colour in files of the embedded world cost half of it
-)
-DISTURBANCE = 0.5  # of the latents' spread: how far off a flow that is half trained may be
-DRIFT, HEAD = DriftConfig(width=32, depth=2), HeadConfig(width=32, depth=2)
+# Shares of the latents' spread.
+SAME = 1e-3  # kernels add in another order when the batch is of another size
+ROUNDING = 0.01  # 8 bits a colour in files of the embedded world cost half of it
+DISTURBANCE = 0.5  # how far off a flow that is half trained may be
+
+# Of the networks that are built.
+DRIFT = DriftConfig(width=32, depth=2)
+HEAD = HeadConfig(width=32, depth=2)
 ROWS = 3
 
 
@@ -45,10 +45,11 @@ class Subject:
     """What a law is tried on.
 
     Args:
-        modality: the plugin.
-        raws: at least two raw samples that differ.
-        folder: an existing folder for files.
-        tolerance: how far a latent may move when its sample goes through a file, as a share of the latents' spread.
+        modality: The plugin.
+        raws: At least two raw samples that differ.
+        folder: An existing folder for files.
+        tolerance: Distance by which a latent may move when its sample goes through a file, as a
+            share of the latents' spread.
     """
 
     modality: Modality
@@ -68,23 +69,35 @@ class Subject:
     @cached_property
     def spread(self) -> float:
         """Root mean square of the latents' deviations from their mean."""
-        return (self.latents.double() - self.latents.double().mean(0)).square().mean().sqrt().item()
+        latents = self.latents.double()
+        return (latents - latents.mean(0)).square().mean().sqrt().item()
 
     def moved(self, latents: Tensor, expected: Tensor) -> float:
-        """The largest difference of two batches of latents, as a share of the spread; infinite where shapes differ."""
+        """The largest difference of two batches of latents, as a share of the spread.
+
+        It is infinite where shapes differ.
+        """
         if latents.shape != expected.shape:
             return float("inf")
         return (latents.double() - expected.double()).abs().max().item() / self.spread
 
     def new_folder(self) -> Path:
-        """An empty folder."""
+        """A new, empty folder."""
         return Path(tempfile.mkdtemp(dir=self.folder))
 
     def write(self, raw: Any, folder: Path, stem: str = "sample") -> Path:
-        """Writes a sample to a file with the modality's first suffix."""
+        """Writes a sample to a file with the modality's first suffix. Returns the file."""
         path = folder / f"{stem}{self.modality.suffixes[0]}"
         self.modality.write(raw, path)
         return path
+
+    def through_files(self, raws: Sequence[Any], folder: Path) -> list[Any]:
+        """The samples as they are read from files that they are written to, one after the other."""
+        read = []
+        for number, raw in enumerate(raws):
+            path = self.write(raw, folder, str(number))
+            read.append(self.modality.read(path))
+        return read
 
 
 LAWS: list[Callable[[Subject], None]] = []
@@ -95,7 +108,8 @@ def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
 
     @wraps(check)
     def named(subject: Subject) -> None:
-        broken = f"{type(subject.modality).__name__} breaks the law '{check.__name__}': {check.__doc__} But"
+        modality = type(subject.modality).__name__
+        broken = f"{modality} breaks the law '{check.__name__}': {check.__doc__} But"
         try:
             check(subject)
         except AssertionError as error:
@@ -113,10 +127,11 @@ def check_modality(
     """Tries every law on a modality.
 
     Args:
-        modality: the plugin, registered under an entry point.
-        raws: at least two raw samples that differ, as its `read` gives them.
-        folder: an existing folder for files, such as pytest's `tmp_path`.
-        tolerance: how far a latent may move when its sample goes through a file, as a share of the latents' spread.
+        modality: The plugin, registered under an entry point.
+        raws: At least two raw samples that differ, as its `read` gives them.
+        folder: An existing folder for files, such as pytest's `tmp_path`.
+        tolerance: Distance by which a latent may move when its sample goes through a file, as a
+            share of the latents' spread.
 
     Raises:
         AssertionError: a law is broken; it is named.
@@ -131,8 +146,8 @@ def check_modality(
         each(subject)
 
 
-def _demand(held: Any, otherwise: str) -> None:
-    if not held:
+def _demand(holds: Any, otherwise: str) -> None:
+    if not holds:
         raise AssertionError(otherwise)
 
 
@@ -149,28 +164,32 @@ def _demand_same(
 @law
 def latents_are_as_promised(subject: Subject) -> None:
     """Latents have the codec's shape, dtype and device, are finite, tell samples apart and carry no gradient."""
-    codec, latents = subject.modality.codec, subject.latents
-    wanted = (len(subject.raws), *codec.shape)
-    _demand(tuple(latents.shape) == wanted, f"the shape is {tuple(latents.shape)}, not {wanted}")
+    codec = subject.modality.codec
+    latents = subject.latents
+
+    shape = tuple(latents.shape)
+    expected = (len(subject.raws), *codec.shape)
+    _demand(shape == expected, f"the shape is {shape}, not {expected}")
     _demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
     _demand(
         latents.device.type == codec.device.type,
         f"the device is {latents.device}, not {codec.device}",
     )
+
     _demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
     _demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
     _demand(not latents.requires_grad, "they require a gradient")
+
     if codec.vocabulary is not None:
-        ids = latents.dtype == torch.int64 and bool(
-            ((latents >= 0) & (latents < codec.vocabulary)).all()
-        )
-        _demand(ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
+        in_range = bool(((latents >= 0) & (latents < codec.vocabulary)).all())
+        is_ids = latents.dtype == torch.int64 and in_range
+        _demand(is_ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
+
     if codec.masked:
-        there = latents[..., -1:]
-        _demand(
-            ((there == 0) | (there == 1)).all(), "the last feature is neither 0 nor 1 somewhere"
-        )
-        _demand((latents == latents * there).all(), "padding is not 0")
+        mask = latents[..., -1:]
+        is_mask = ((mask == 0) | (mask == 1)).all()
+        _demand(is_mask, "the last feature is neither 0 nor 1 somewhere")
+        _demand((latents == latents * mask).all(), "padding is not 0")
 
 
 @law
@@ -182,55 +201,47 @@ def files_keep_samples(subject: Subject) -> None:
         suffixes and proper,
         f"the suffixes are {suffixes}; they are in lower case and begin with a dot",
     )
+
     folder = subject.new_folder()
     paths = [subject.write(raw, folder, str(number)) for number, raw in enumerate(subject.raws)]
-    found = {path.name for path in folder.iterdir()}
-    _demand(found == {path.name for path in paths}, f"the folder holds {sorted(found)[:9]}")
-    back = subject.encode([subject.modality.read(path) for path in paths])
-    _demand_same(subject, back, subject.latents, "going through a file", subject.tolerance)
-    again = subject.encode([subject.modality.read(subject.write(subject.raws[1], folder, "0"))])
-    _demand_same(subject, again, subject.latents[1:2], "writing over a file", subject.tolerance)
+    names = {path.name for path in folder.iterdir()}
+    _demand(names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}")
+
+    latents = subject.encode([subject.modality.read(path) for path in paths])
+    _demand_same(subject, latents, subject.latents, "going through a file", subject.tolerance)
+
+    # Over the file of the first sample.
+    second = subject.encode(subject.through_files(subject.raws[1:2], folder))
+    _demand_same(subject, second, subject.latents[1:2], "writing over a file", subject.tolerance)
 
 
 @law
 def samples_are_accepted_as_they_are(subject: Subject) -> None:
     """What is given, read or decoded is a sample already: `accept` gives the same, and changes nothing in place."""
     modality = subject.modality
-    folder = subject.new_folder()
-    read = [
-        modality.read(subject.write(raw, folder, str(number)))
-        for number, raw in enumerate(subject.raws)
-    ]
-    for kind, raws in {
+    samples = {
         "given": subject.raws,
-        "read": read,
+        "read": subject.through_files(subject.raws, subject.new_folder()),
         "decoded": modality.codec.decode(subject.latents),
-    }.items():
+    }
+    for kind, raws in samples.items():
         for raw in raws:
             before = copy.deepcopy(raw)
             accepted = modality.accept(raw)
             _demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
-            _demand(
-                not _is_array(raw) or _is_same(raw, before),
-                f"a sample that was {kind} is changed in place",
-            )
+
+            unchanged = not _is_array(raw) or _is_same(raw, before)
+            _demand(unchanged, f"a sample that was {kind} is changed in place")
 
 
 @law
 def what_is_no_sample_is_refused(subject: Subject) -> None:
     """Of None, a number, a list of strings, an empty array or a missing number `accept` raises ValueError, with one line."""
     raw = subject.raws[0]
-    nonsense = [
-        None,
-        3,
-        0.5,
-        float("nan"),
-        ["a", "b"],
-        [],
-        np.zeros((0, 3)),
-        np.full((4, 3), np.nan),
-        np.array(["a", "b"]),
-    ]
+    nonsense = [None, 3, 0.5, float("nan"), ["a", "b"], []]
+    nonsense += [np.zeros((0, 3)), np.full((4, 3), np.nan), np.array(["a", "b"])]
+
+    # What has the type of a sample may be one; arrays without numbers are none in any case.
     nonsense = [value for value in nonsense if type(value) is not type(raw) or _is_array(raw)]
     nonsense += [torch.zeros(0), torch.full((4, 3), torch.nan)]
     if _is_array(raw):
@@ -251,10 +262,11 @@ def what_is_no_sample_is_refused(subject: Subject) -> None:
 @law
 def another_container_holds_the_same_sample(subject: Subject) -> None:
     """A sample in a numpy array, in one that is read-only, or in double precision is the same to an `accept` of one's own, or refused."""
-    raws = [raw for raw in subject.raws if isinstance(raw, Tensor)]
     if type(subject.modality).accept is Modality.accept:
         return  # it knows no other container
-    for raw in raws:
+
+    tensors = [raw for raw in subject.raws if isinstance(raw, Tensor)]
+    for raw in tensors:
         read_only = raw.numpy().copy()
         read_only.flags.writeable = False
         double = [raw.double()] if raw.is_floating_point() else []
@@ -285,21 +297,21 @@ def _is_same(first: Any, second: Any) -> bool:
 def damaged_files_are_refused(subject: Subject) -> None:
     """A file that is empty, noise or cut in half raises ValueError with one line that names it."""
     path = subject.write(subject.raws[0], subject.new_folder())
-    whole = path.read_bytes()
+    intact = path.read_bytes()
     damages = {
         "an empty file": b"",
-        "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(whole)),
+        "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(intact)),
     }
     if not subject.modality.literal:  # a literal cut in half is another literal
-        damages["a file cut in half"] = whole[: len(whole) // 2]
+        damages["a file cut in half"] = intact[: len(intact) // 2]
+
     for damage, content in damages.items():
         path.write_bytes(content)
         try:
             subject.modality.read(path)
         except ValueError as error:
-            _demand(
-                path.name in str(error), f"of {damage} it says '{error}', which does not name it"
-            )
+            names_it = path.name in str(error)
+            _demand(names_it, f"of {damage} it says '{error}', which does not name it")
             _demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
         else:
             _demand(False, f"{damage} is read as a sample")
@@ -325,6 +337,7 @@ def a_latent_depends_on_its_sample_alone(subject: Subject) -> None:
         first = subject.encode(subject.raws)
         torch.manual_seed(2)
         _demand_same(subject, subject.encode(subject.raws), first, "encoding again")
+
     alone = torch.cat([subject.encode([raw]) for raw in subject.raws])
     _demand_same(subject, alone, first, "encoding one by one")
     _demand_same(subject, subject.encode(subject.raws[::-1]).flip(0), first, "another order")
@@ -337,20 +350,16 @@ def decoding_gives_samples(subject: Subject) -> None:
         raws = subject.modality.codec.decode(latents)
         _demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
         _demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
+
         again = subject.encode(raws)
-        _demand(
-            again.shape == latents.shape,
-            f"the samples encode to latents of shape {tuple(again.shape)}",
-        )
+        shape = tuple(again.shape)
+        _demand(again.shape == latents.shape, f"the samples encode to latents of shape {shape}")
         _demand(again.isfinite().all(), "the samples encode to latents that are not finite")
-        folder = subject.new_folder()
-        back = [
-            subject.modality.read(subject.write(raw, folder, str(number)))
-            for number, raw in enumerate(raws)
-        ]
-        _demand_same(
-            subject, subject.encode(back), again, "a file of what is decoded", subject.tolerance
-        )
+
+        read = subject.through_files(raws, subject.new_folder())
+        moved = subject.encode(read)
+        _demand_same(subject, moved, again, "a file of what is decoded", subject.tolerance)
+
         for raw in raws:
             subject.modality.preview(raw)
 
@@ -359,6 +368,7 @@ def _disturbed(subject: Subject) -> Tensor:
     """The latents with noise added, where they are numbers that can be off."""
     if not subject.latents.is_floating_point():
         return subject.latents
+
     noise = torch.randn(subject.latents.shape, generator=torch.Generator().manual_seed(0))
     return subject.latents + DISTURBANCE * subject.spread * noise.to(subject.latents)
 
@@ -367,35 +377,38 @@ def _disturbed(subject: Subject) -> Tensor:
 def decoding_obeys_its_generator(subject: Subject) -> None:
     """What decoding draws, it draws from the generator it is given."""
     codec = subject.modality.codec
-    made = []
+
+    latents = []
     with torch.random.fork_rng(devices=[]):
         for seed in (1, 2):
             torch.manual_seed(seed)
-            raws = codec.decode(subject.latents, torch.Generator(codec.device).manual_seed(0))
-            made.append(subject.encode(raws))
-    _demand_same(subject, made[1], made[0], "another global seed, with the same generator,")
+            generator = torch.Generator(codec.device).manual_seed(0)
+            raws = codec.decode(subject.latents, generator)
+            latents.append(subject.encode(raws))
+    _demand_same(subject, latents[1], latents[0], "another global seed, with the same generator,")
 
 
 @law
 def what_is_promised_is_measured(subject: Subject) -> None:
     """A codec that promises an error of its round trip measures it: a number for each sample, 0 where nothing was lost."""
-    codec, raws = subject.modality.codec, list(subject.raws)
+    codec = subject.modality.codec
+    raws = list(subject.raws)
     promised = codec.promise()
     if promised is None:
         return
 
     _demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
-    nothing = codec.errors(raws, raws)
-    _demand(nothing.shape == (len(raws),), f"the errors have the shape {tuple(nothing.shape)}")
-    _demand(
-        nothing.abs().max() <= ROUNDING,
-        f"where nothing was lost the errors are {nothing.tolist()[:9]}",
-    )
-    lost = codec.errors(raws, codec.decode(subject.latents))
-    _demand(
-        lost.isfinite().all() and (lost >= 0).all(),
-        f"the errors of a round trip are {lost.tolist()[:9]}",
-    )
+
+    # Of samples to themselves.
+    errors = codec.errors(raws, raws)
+    _demand(errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}")
+    is_nothing = errors.abs().max() <= ROUNDING
+    _demand(is_nothing, f"where nothing was lost the errors are {errors.tolist()[:9]}")
+
+    # Of a round trip.
+    errors = codec.errors(raws, codec.decode(subject.latents))
+    are_errors = errors.isfinite().all() and (errors >= 0).all()
+    _demand(are_errors, f"the errors of a round trip are {errors.tolist()[:9]}")
 
 
 @law
@@ -405,13 +418,13 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
     fingerprint = codec.fingerprint()
     back = json.loads(json.dumps(fingerprint))
     _demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
+
     nested = [key for key, value in fingerprint.items() if isinstance(value, dict)]
     _demand(not nested, f"{nested} hold objects")
+
     codec.decode(subject.encode(subject.raws))
-    _demand(
-        codec.fingerprint() == fingerprint,
-        f"after use it is {codec.fingerprint()}, before {fingerprint}",
-    )
+    after = codec.fingerprint()
+    _demand(after == fingerprint, f"after use it is {after}, before {fingerprint}")
 
 
 @law
@@ -420,22 +433,28 @@ def the_description_makes_it_again(subject: Subject) -> None:
     modality = subject.modality
     description = modality.describe()
     again = Modality.rebuild(json.loads(json.dumps(description)))
+
     _demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
+    after = again.describe()
+    _demand(after == description, f"what is made is {after}, not {description}")
+
+    expected = modality.codec.fingerprint()
+    fingerprint = again.codec.fingerprint()
     _demand(
-        again.describe() == description, f"what is made is {again.describe()}, not {description}"
+        fingerprint == expected,
+        f"the fingerprint of what is made is {fingerprint}, not {expected}",
     )
-    held, made = modality.codec.fingerprint(), again.codec.fingerprint()
-    _demand(made == held, f"the fingerprint of what is made is {made}, not {held}")
 
 
 @law
 def copies_encode_alike(subject: Subject) -> None:
     """A modality can be pickled and copied, also after its codec was used."""
     latents = subject.latents[:1]  # before the copies are made, so that the codec was used
-    for way, duplicate in {
+    ways = {
         "pickled": lambda part: pickle.loads(pickle.dumps(part)),
         "copied": copy.deepcopy,
-    }.items():
+    }
+    for way, duplicate in ways.items():
         codec = duplicate(subject.modality).codec
         _demand_same(subject, codec.encode(subject.raws[:1]), latents, f"being {way}")
 
@@ -444,22 +463,20 @@ def copies_encode_alike(subject: Subject) -> None:
 def the_codec_is_frozen(subject: Subject) -> None:
     """Codec and modality are no torch modules, and no network in the codec learns."""
     for part in (subject.modality, subject.modality.codec):
-        _demand(not isinstance(part, nn.Module), f"{type(part).__name__} is a torch module")
-        nets = [value for value in vars(part).values() if isinstance(value, nn.Module)]
-        learning = [
-            name
-            for net in nets
-            for name, parameter in net.named_parameters()
-            if parameter.requires_grad
-        ]
-        _demand(
-            not learning, f"{', '.join(learning[:3])} of {type(part).__name__} require gradients"
-        )
+        kind = type(part).__name__
+        _demand(not isinstance(part, nn.Module), f"{kind} is a torch module")
+
+        learning = []
+        for value in vars(part).values():
+            if isinstance(value, nn.Module):
+                parameters = value.named_parameters()
+                learning += [name for name, parameter in parameters if parameter.requires_grad]
+        _demand(not learning, f"{', '.join(learning[:3])} of {kind} require gradients")
 
 
 @law
 def a_codec_in_training_draws_nothing(subject: Subject) -> None:
-    """The network of a `NeuralCodec` draws from no generator of the process, in training neither: a run that goes on would draw other numbers."""
+    """The network of a `NeuralCodec` draws from no generator of the process, in training neither: a resumed run would draw other numbers."""
     codec = subject.modality.codec
     if not isinstance(codec, NeuralCodec):
         return
@@ -472,11 +489,10 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             before = _generators()
             work()
-            drawn = [name for name, state in _generators().items() if state != before[name]]
-        generators = ", ".join(drawn)
-        _demand(
-            not drawn, f"its {way} draws from the generator of {generators}, as nn.Dropout does"
-        )
+            after = _generators()
+
+        drawn = ", ".join(name for name in after if after[name] != before[name])
+        _demand(not drawn, f"its {way} draws from the generator of {drawn}, as nn.Dropout does")
 
 
 def _generators() -> dict[str, bytes]:
@@ -493,28 +509,27 @@ def networks_fit_the_latents(subject: Subject) -> None:
     """Drift net and head keep the latent's shape, row by row and on no row too, and every parameter gets a gradient."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
-        rows = streams(0, torch.arange(ROWS))
-        networks = {
-            "drift net": (_build_drift(subject), (x, t)),
-            "head": (_build_head(subject), (x, rows)),
-        }
-    for name, (net, inputs) in networks.items():
+        x = torch.randn(ROWS, *subject.modality.codec.shape)
+        networks = _networks(subject)
+
+    for name, (net, argument) in networks.items():
         for rows in (ROWS, 0):
             net.zero_grad(set_to_none=True)
-            out = net(*(part[:rows] for part in inputs))
-            found, wanted = tuple(out.shape), (rows, *x.shape[1:])
-            _demand(found == wanted, f"the {name} gives the shape {found} where {wanted} is needed")
-            out.sum().backward()
+            output = net(x[:rows], argument[:rows])
+            shape = tuple(output.shape)
+            needed = (rows, *x.shape[1:])
+            _demand(shape == needed, f"the {name} gives the shape {shape} where {needed} is needed")
+
+            output.sum().backward()
             for key, parameter in net.named_parameters():
                 good = parameter.grad is not None and parameter.grad.isfinite().all()
                 _demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
+
         net.eval()
-        one, many = net(*(part[:1] for part in inputs)), net(*inputs)
-        _demand(
-            torch.allclose(one, many[:1], atol=1e-4),
-            f"a row of the {name} depends on the other rows",
-        )
+        one = net(x[:1], argument[:1])
+        many = net(x, argument)
+        same = torch.allclose(one, many[:1], atol=1e-4)
+        _demand(same, f"a row of the {name} depends on the other rows")
 
 
 @law
@@ -522,18 +537,15 @@ def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
     """In training the same inputs give the same outputs, whatever the global seed is: what is drawn comes from the rows' streams."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        x, t = torch.randn(ROWS, *subject.modality.codec.shape), torch.linspace(0, 1, ROWS)
-        networks = {
-            "drift net": (_build_drift(subject), t),
-            "head": (_build_head(subject), streams(0, torch.arange(ROWS))),
-        }
-        for name, (net, argument) in networks.items():
+        x = torch.randn(ROWS, *subject.modality.codec.shape)
+        for name, (net, argument) in _networks(subject).items():
             with torch.no_grad():
-                for (
-                    parameter
-                ) in net.parameters():  # gates that start at 0 would hide what is behind them
+                # Gates that start at 0 would hide what is behind them.
+                for parameter in net.parameters():
                     parameter.add_(torch.randn_like(parameter), alpha=0.1)
-                first, again = net(x, argument), net(x, argument)
+
+                first = net(x, argument)
+                again = net(x, argument)
             _demand(
                 torch.equal(first, again),
                 f"the {name} draws from torch's global generator, as nn.Dropout does",
@@ -549,13 +561,21 @@ def networks_are_their_weights(subject: Subject) -> None:
         with torch.device("meta"):
             net = build(subject)
         net.load_state_dict(weights, assign=True)
-        left = [
-            key for key, part in (*net.named_parameters(), *net.named_buffers()) if part.is_meta
-        ]
+
+        tensors = (*net.named_parameters(), *net.named_buffers())
+        absent = ", ".join(key for key, tensor in tensors if tensor.is_meta)
         _demand(
-            not left,
-            f"{', '.join(left)} of the {name} is no part of its state_dict; register it as persistent",
+            not absent,
+            f"{absent} of the {name} is no part of its state_dict; register it as persistent",
         )
+
+
+def _networks(subject: Subject) -> dict[str, tuple[nn.Module, Tensor]]:
+    """Fresh networks, each with the argument that it takes beside latents: times, and streams."""
+    return {
+        "drift net": (_build_drift(subject), torch.linspace(0, 1, ROWS)),
+        "head": (_build_head(subject), streams(0, torch.arange(ROWS))),
+    }
 
 
 def _build_drift(subject: Subject) -> nn.Module:
@@ -570,5 +590,5 @@ def _build_head(subject: Subject) -> nn.Module:
 def previews_can_be_shown(subject: Subject) -> None:
     """A preview is a PIL picture, or a string."""
     for raw in subject.raws:
-        shown = subject.modality.preview(raw)
-        _demand(isinstance(shown, Image.Image | str), f"it is {type(shown).__name__}")
+        preview = subject.modality.preview(raw)
+        _demand(isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}")

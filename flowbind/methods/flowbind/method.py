@@ -1,9 +1,9 @@
-"""FlowBind: every modality tied to one shared latent by its own invertible flow (arXiv 2512.15420)."""
+"""FlowBind (arXiv 2512.15420): its networks, how they are trained, and how they generate."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from numbers import Integral, Real
 from typing import ClassVar
 
@@ -47,6 +47,7 @@ class FlowBindSampling:
             is_left_open = value is None and name == "source_steps"
             if not is_left_open and not (is_whole and value >= 1):
                 raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
+
         if self.solver not in SOLVERS:
             raise ValueError(f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}")
         if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
@@ -72,9 +73,9 @@ class FlowBind(Method):
         drift: Size of a drift net, where the modality does not say. The paper's by default.
         head: Size of a head, where the modality does not say. The paper's by default.
         objective: Settings of the objective.
-        bind: Modalities to learn, on top of the released model that `training.base` names: the
+        bind: Modalities to train, on top of the released model that `training.base` names: the
             flows of all others are those of that model and stay as they are, to the bit. The paper
-            binds 3D points so, from image-points pairs alone. None: learn all.
+            binds 3D points so, from image-points pairs alone. None: train all.
 
     Raises:
         ValueError: fewer than two modalities, latents of different shapes, or a name to bind that
@@ -98,6 +99,7 @@ class FlowBind(Method):
         for name in bind or []:
             if name not in modalities:
                 raise ValueError(f"bind: no modality '{name}' here; {nearest(name, modalities)}")
+
         self.drift = drift
         self.head = head
         self.objective = objective
@@ -120,18 +122,20 @@ class FlowBind(Method):
     def start(
         self, nets: Flows, name: str, x: Tensor, sampling: FlowBindSampling, streams: Tensor
     ) -> Tensor:
-        """The shared latent that one source tells, with shape (B, *): its flow from 1 to 0."""
+        """The shared latent of one source, with shape (B, *): its flow from 1 to 0."""
         steps = sampling.source_steps or sampling.steps
         return flow(nets, name, x, 1.0, 0.0, steps, sampling.solver)
 
     def fuse(self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor) -> Tensor:
-        """The mean of what the sources tell, with shape (B, *), and fresh noise if that is chosen."""
+        """The mean of the sources' shared latents, with shape (B, *), and noise if chosen."""
         z = torch.stack(list(states)).mean(0) if len(states) > 1 else states[0]
         if not sampling.variety:
             return z
+
         noise = random.normal(streams, *z.shape[1:]).to(z.dtype)
         variance = sampling.variety**2 * self.objective.noise_variance
-        return add_noise(z, torch.ones(len(z), dtype=z.dtype, device=z.device), noise, variance)
+        count = torch.ones(len(z), dtype=z.dtype, device=z.device)
+        return add_noise(z, count, noise, variance)
 
     def finish(
         self,
@@ -150,18 +154,21 @@ class FlowBind(Method):
     def directions(self) -> list[Direction]:
         """From each modality to each, itself included, then from every two to each other one."""
         names = list(self.modalities)
-        one = [Direction((a,), (b,)) for a in names for b in names]
-        two = [
-            Direction(pair, (b,)) for pair in combinations(names, 2) for b in names if b not in pair
-        ]
-        return one + two
+        directions = [Direction((source,), (target,)) for source, target in product(names, names)]
+        for pair in combinations(names, 2):
+            others = [name for name in names if name not in pair]
+            directions += [Direction(pair, (target,)) for target in others]
+        return directions
 
     def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
         """Any, from any."""
         return bool(sources) and bool(targets)
 
     def adopt(self, networks: Networks, base: Method, base_networks: Networks) -> list[str]:
-        """Takes over the flows of all modalities but those to bind, which are frozen; without these, all flows."""
+        """Takes over the flows of all modalities but those to bind, and freezes them.
+
+        Without modalities to bind it takes over all flows, and freezes none.
+        """
         if not isinstance(base, FlowBind):
             raise ValueError(
                 f"it is of the method {type(base).__name__}, not {type(self).__name__}"
@@ -171,14 +178,16 @@ class FlowBind(Method):
                 f"its latents have normalize: {base.objective.normalize}; "
                 "set model.objective.normalize to that"
             )
+
         others = [name for name in self.modalities if self.bind is None or name not in self.bind]
         check_same_codecs(self.modalities, base.modalities, others)
 
         for name in others:
-            own, theirs = (_parts(each, name) for each in (networks, base_networks))
-            for part, trained in zip(own, theirs, strict=True):
+            parts = _parts(networks, name)
+            base_parts = _parts(base_networks, name)
+            for part, base_part in zip(parts, base_parts, strict=True):
                 try:
-                    part.load_state_dict(trained.state_dict())
+                    part.load_state_dict(base_part.state_dict())
                 except RuntimeError as error:
                     reason = last_line(error)
                     raise ValueError(f"its '{name}' is of another size ({reason})") from None
@@ -195,16 +204,21 @@ def _parts(networks: Networks, name: str) -> tuple[nn.Module, nn.Module, nn.Modu
 def flow(
     nets: Flows, name: str, x: Tensor, start: float, stop: float, steps: int, solver: Solver
 ) -> Tensor:
-    """One leg of a flow, in float32 at least: of networks in half precision only the velocities are rounded to it."""
-    drift, precision = nets.drifts[name], next(nets.parameters()).dtype
+    """One leg of a flow, with shape (B, *), in float32 at least.
+
+    Of networks in half precision only the velocities are rounded to it.
+    """
+    drift = nets.drifts[name]
+    precision = next(nets.parameters()).dtype
     exact = torch.promote_types(precision, torch.float32)
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         return drift(x.to(precision), t.to(precision)).to(exact)
 
-    return in_blocks(
-        lambda rows: integrate(velocity, rows, start, stop, steps, solver), x.to(exact)
-    )
+    def leg(x: Tensor) -> Tensor:
+        return integrate(velocity, x, start, stop, steps, solver)
+
+    return in_blocks(leg, x.to(exact))
 
 
 def check_shapes(modalities: Mapping[str, Modality]) -> None:
@@ -215,11 +229,13 @@ def check_shapes(modalities: Mapping[str, Modality]) -> None:
     """
     if len(modalities) < 2:
         raise ValueError(f"a model ties at least two modalities together, not {len(modalities)}")
+
     for name, modality in modalities.items():
         if modality.codec.vocabulary is not None:
             raise ValueError(
                 f"the latents of '{name}' are ids, and flows carry numbers; choose another codec"
             )
+
     shapes = {name: tuple(modality.codec.shape) for name, modality in modalities.items()}
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())

@@ -1,7 +1,8 @@
-"""The checkpoint that FlowBind's authors released, as a model of flowbind: the same numbers under other names.
+"""The checkpoint that FlowBind's authors released, as a model of flowbind: under other names.
 
-Their file holds, per modality, a drift net and a head (there `logvar`, of whose last layer the second half is unused);
-the standardisation lies in files of its own. Nothing of it is unpickled but tensors and plain containers.
+Their file holds, per modality, a drift net and a head (there `logvar`, of whose last layer the
+second half is unused); the standardisation lies in files of its own. Nothing of it is unpickled but
+tensors and plain containers.
 """
 
 import re
@@ -18,7 +19,7 @@ from flowbind.errors import first_line, last_line
 from flowbind.files import check_regular, read_json
 from flowbind.generation import Model
 from flowbind.method import Networks
-from flowbind.methods.flowbind.method import FlowBind
+from flowbind.methods.flowbind.method import FlowBind, Flows
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
@@ -38,11 +39,12 @@ HEAD = {
     r"logvar\.(\d)\.out_layers\.0": r"layers.\1.layers.3",
     r"logvar\.(\d)\.out_layers\.3": r"layers.\1.layers.6",
 }
+# What this reader knows.
 SETTING = {
     "prior": "explicit_residual",
     "t_cond": "adaln",
     "feat_scale": 1.0,
-}  # what this reader knows
+}
 LAST = "logvar.4."  # of the head: a linear layer behind three blocks
 SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
@@ -58,67 +60,86 @@ def read_official(
     """Reads the authors' released files.
 
     Args:
-        checkpoint: a pickle with `model_state_dict[modality]`; read with weights only.
+        checkpoint: Pickle with `model_state_dict[modality]`; read with weights only.
         config: JSON with `hidden_dim` and `num_layers`.
-        modalities: by the checkpoint's names; their codecs give the latents that it was trained on.
-        statistics: per modality, the files of mean and standard deviation, with shape (1, D) or (D,).
+        modalities: Modalities by the checkpoint's names; their codecs give the latents that it was
+            trained on.
+        statistics: Per modality, the files of mean and standard deviation, with shape (1, D) or
+            (D,).
 
     Raises:
         OSError: a file cannot be read.
-        ValueError: a file is damaged or of another layout, modalities do not agree, or statistics are missing.
+        ValueError: a file is damaged or of another layout, modalities do not agree, or statistics
+            are missing.
     """
     settings = _json(config)
     for key, known in SETTING.items():
         if settings.get(key, known) != known:
             raise ValueError(
-                f"{config}: {key} is {settings[key]!r}, allowed is {known!r}: a layout that is not known"
+                f"{config}: {key} is {settings[key]!r}, allowed is {known!r}: "
+                "a layout that is not known"
             )
+
     states = _states(checkpoint)
     if states.keys() != modalities.keys():
         raise ValueError(
-            f"{checkpoint}: it has {', '.join(states)}, the recipe has {', '.join(modalities)}; both need the same modalities"
+            f"{checkpoint}: it has {', '.join(states)}, the recipe has {', '.join(modalities)}; "
+            "both need the same modalities"
         )
     for name in states:
         if name not in statistics:
             raise ValueError(
                 f"no statistics of '{name}': give --mean {name}=FILE and --std {name}=FILE"
             )
-    sizes = (
-        DriftConfig(width=settings["hidden_dim"], depth=settings["num_layers"]),
-        HeadConfig(width=settings["hidden_dim"], dropout=DROPOUT),
-    )
-    method = FlowBind(dict(modalities), *sizes, OBJECTIVE)
+
+    drift = DriftConfig(width=settings["hidden_dim"], depth=settings["num_layers"])
+    head = HeadConfig(width=settings["hidden_dim"], dropout=DROPOUT)
+    method = FlowBind(dict(modalities), drift, head, OBJECTIVE)
+
+    # Networks take the checkpoint's tensors: sizes that it does not bear out cost nothing.
     with torch.device("meta"):
         networks = Networks(method)
-    flows = networks.nets
-    networks.standard.to_empty(
-        device="cpu"
-    )  # the rest takes the checkpoint's tensors: sizes that it does not bear out cost nothing
+    networks.standard.to_empty(device="cpu")
     for name, state in states.items():
         width = modalities[name].codec.shape[0]
-        # The head's last layer gives twice the width, of which the first half is the estimate.
-        state = {
-            key: tensor[:width] if key.startswith(LAST) else tensor for key, tensor in state.items()
-        }
-        try:
-            flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
-            flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
-        except RuntimeError as error:
-            why = last_line(error)
-            raise ValueError(
-                f"{checkpoint}: '{name}' does not fit a latent of {width} ({why})"
-            ) from None
-        unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
-        if unknown:
-            raise ValueError(
-                f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}"
-            )
+        _load_flow(networks.nets, name, state, width, checkpoint)
         mean, std = (_statistic(path, width) for path in statistics[name])
         networks.standard[name].set(mean, std)
     return Model(method, networks.eval().requires_grad_(False))
 
 
+def _load_flow(
+    flows: Flows, name: str, state: Mapping[str, Tensor], width: int, checkpoint: Path
+) -> None:
+    """Gives the drift net and the head of one modality their weights.
+
+    Raises:
+        ValueError: weights of other sizes, some that are missing, or some that are not known.
+    """
+    # The head's last layer gives twice the width, of which the first half is the estimate.
+    state = dict(state)
+    for key, tensor in state.items():
+        if key.startswith(LAST):
+            state[key] = tensor[:width]
+
+    try:
+        flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
+        flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
+    except RuntimeError as error:
+        reason = last_line(error)
+        raise ValueError(
+            f"{checkpoint}: '{name}' does not fit a latent of {width} ({reason})"
+        ) from None
+
+    unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
+    if unknown:
+        raise ValueError(
+            f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}"
+        )
+
+
 def _json(path: Path) -> dict[str, Any]:
+    """The settings of their model, with whole numbers for its sizes."""
     try:
         settings = read_json(path, SETTINGS)
         return settings | {key: int(settings[key]) for key in ("hidden_dim", "num_layers")}
@@ -129,52 +150,64 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _states(path: Path) -> dict[str, dict[str, Tensor]]:
+    """The weights of each modality, by their names."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
+
     try:
         states = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-        found = {str(name): dict(state.items()) for name, state in states.items()}
-        if any(
-            not isinstance(tensor, Tensor) for state in found.values() for tensor in state.values()
-        ):
-            raise TypeError("something else than tensors among the weights")
-        return found
+        states = {str(name): dict(state.items()) for name, state in states.items()}
+
+        for state in states.values():
+            if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+                raise TypeError("something else than tensors among the weights")
+        return states
     except Exception as error:  # whatever the reader of archives and pickles says
-        why = first_line(error)
-        raise ValueError(f"{path}: not the authors' checkpoint, or a damaged one ({why})") from None
+        reason = first_line(error)
+        raise ValueError(
+            f"{path}: not the authors' checkpoint, or a damaged one ({reason})"
+        ) from None
 
 
 def _matches(key: str, names: Mapping[str, str]) -> str | None:
     """Our name of one of their parameters; None if it is not one of these."""
     module, _, parameter = key.rpartition(".")
-    return next(
-        (
-            f"{re.sub(theirs, ours, module)}.{parameter}"
-            for theirs, ours in names.items()
-            if re.fullmatch(theirs, module)
-        ),
-        None,
-    )
+    for pattern, replacement in names.items():
+        if re.fullmatch(pattern, module):
+            return f"{re.sub(pattern, replacement, module)}.{parameter}"
+    return None
 
 
 def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    return {ours: tensor.float() for key, tensor in state.items() if (ours := _matches(key, names))}
+    """Those of the weights that have one of the names, in float32 under ours."""
+    renamed = {}
+    for key, tensor in state.items():
+        name = _matches(key, names)
+        if name:
+            renamed[name] = tensor.float()
+    return renamed
 
 
 def _statistic(path: Path, width: int) -> Tensor:
+    """The mean or standard deviation of a file, float32 with shape (width,)."""
     check_regular(path)  # the readers below would wait for a pipe
+
     try:
-        if path.suffix == ".npy":
-            found = torch.from_numpy(np.load(path, allow_pickle=False))
-        elif path.suffix == ".safetensors":
-            (found,) = load_file(path).values()
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-        return found.float().reshape(width)
+        return _read_tensor(path).float().reshape(width)
     except OSError:
         raise
     except Exception as error:  # whatever the three readers say
-        why = first_line(error)
+        reason = first_line(error)
         raise ValueError(
-            f"{path}: not {width} numbers in .npy, .pt or .safetensors ({why})"
+            f"{path}: not {width} numbers in .npy, .pt or .safetensors ({reason})"
         ) from None
+
+
+def _read_tensor(path: Path) -> Tensor:
+    """The one tensor of a file, by its suffix."""
+    if path.suffix == ".npy":
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    if path.suffix == ".safetensors":
+        (tensor,) = load_file(path).values()
+        return tensor
+    return torch.load(path, map_location="cpu", weights_only=True)
