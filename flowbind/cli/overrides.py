@@ -28,6 +28,7 @@ from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.method import Method
 from flowbind.metric import Metric
 from flowbind.modality import Modality
+from flowbind.progress import is_first_process, say
 from flowbind.registry import installed, load, nearest
 from flowbind.train.training import TrainingConfig
 
@@ -113,11 +114,28 @@ def check_overrides(
     for option in options:
         key = option.name.removeprefix("--").split(".")[0]
         if key in PARTS and not option.asks_for_help:
+            option = _by_present_place(option, recipe)
             place, defaults = _follow(option.name, recipe, trainer)
             option = _put(option, place) if place else option
             checked += defaults
         checked.append(option)
     return checked
+
+
+def _by_present_place(option: Option, recipe: Mapping[str, Any]) -> Option:
+    """An option of an earlier version under its present name, which a line tells; any other as it is."""
+    place = earlier.place_now(option.name.removeprefix("--"))
+    model = recipe.get("model") or {}
+    if place is None or "class_path" not in model:
+        return option
+
+    section, key = option.name.removeprefix("--").replace(".init_args", "").split(".")[:2]
+    owner = CONFIGS.get(section) or find_class(model["class_path"], section)
+    if key in parameters(owner):  # such as a codec's training has
+        return option
+    if is_first_process():
+        say(f"{option.name} is now --{place}")
+    return Option(f"--{place}", option.value)
 
 
 def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | None, list[Option]]:
@@ -203,9 +221,7 @@ def _type_of(argument: str, owner: type, led: str) -> Any:
     if argument in allowed:
         return allowed[argument].annotation
 
-    now = earlier.place_now(f"{led}.{argument}".removeprefix("--"))
-    hint = f"it is --{now} now" if now else _near(argument, allowed, led)
-    raise ValueError(f"no option {led}.{argument}; {hint}")
+    raise ValueError(f"no option {led}.{argument}; {_near(argument, allowed, led)}")
 
 
 def _put(option: Option, place: Place) -> Option:
