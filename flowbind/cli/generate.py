@@ -1,22 +1,73 @@
 """`flowbind generate`: any sources to any targets, from the shell."""
 
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flowbind.cli.parser import Parser, check_folder, named, path, whole
+
+if TYPE_CHECKING:
+    from flowbind.generation import Model
 
 
 def run(verb: str, arguments: list[str]) -> None:
     """Generates files with a released model."""
+    options, choices = _read(_parser(verb), arguments)
+    named_sources = [named("--from", source) for source in options.sources]
+    check_folder(options.out)
+
+    from flowbind.cli.names import refuse_existing, stems
+    from flowbind.cli.sampling import chosen
+    from flowbind.generation import find_device
+    from flowbind.progress import track
+    from flowbind.release import load
+
+    model = load(options.model, find_device(options.device))
+    sampling = chosen(options, choices)
+    model.method.choose(model.sampling, **sampling)
+    model.check_direction([name for name, _ in named_sources], options.to)
+    targets = {name: model.modality(name) for name in options.to}
+    sources = _sources(model, named_sources, options.to)
+
+    stem_of_sample = stems(sources)
+    files: dict[str, list[Path]] = {}
+    for name, target in targets.items():
+        end = f".{name}{target.suffixes[0]}"
+        files[name] = [options.out / f"{stem}{end}" for stem in stem_of_sample]
+    if not options.overwrite:
+        refuse_existing(list(chain.from_iterable(files.values())))
+
+    starts = range(0, len(stem_of_sample), options.batch)
+    for start in track(starts, "generating") if len(starts) > 1 else starts:
+        rows = slice(start, start + options.batch)
+        batch = {name: samples[rows] for name, samples in sources.items()}
+        generated = model.generate(batch, list(targets), seed=options.seed, first=start, **sampling)
+
+        options.out.mkdir(parents=True, exist_ok=True)  # an error before this leaves nothing behind
+        for name, raws in generated.items():
+            for file, raw in zip(files[name][rows], raws, strict=True):
+                targets[name].write(raw, file)
+                print(file)
+
+
+def _parser(verb: str) -> Parser:
+    """The verb's options but those of a model."""
     parser = Parser(
         verb, "Generates every target from all sources together, and prints the files it wrote."
     )
     parser.add_argument("model", help="folder of a released model, as `flowbind fit` writes it")
     parser.add_argument(
-        "--from", action="append", required=True, dest="sources", metavar="NAME=VALUE",
-        help="a source: a file, a folder, a pattern such as 'image=dir/*.png', a literal such as text=\"a red torus\", or "
-        "@FILE: a list with one of these a line, a manifest (.jsonl) or a table (.csv, .tsv); several of one NAME make a "
-        "batch, several NAMEs are used together",
-    )  # fmt: skip
+        "--from",
+        action="append",
+        required=True,
+        dest="sources",
+        metavar="NAME=VALUE",
+        help="a source: a file, a folder, a pattern such as 'image=dir/*.png', a literal such as "
+        'text="a red torus", or @FILE: a list with one of these a line, a manifest (.jsonl) or a '
+        "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together",
+    )
     parser.add_argument(
         "--to",
         action="append",
@@ -31,61 +82,53 @@ def run(verb: str, arguments: list[str]) -> None:
     )
     parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    model_folder = next((word for word in arguments if (Path(word) / "model.json").is_file()), None)
-    if model_folder is None:
+    return parser
+
+
+def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Reads the options, with those of the model that is among the arguments.
+
+    Returns:
+        The options, and the names of those that are the model's choices.
+    """
+    folders = [word for word in arguments if (Path(word) / "model.json").is_file()]
+    if not folders:
         parser.epilog = (
             "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
         )
-        options, _ = parser.parse_known_args(arguments)  # there is no model: that is told below
-    else:
-        from flowbind.cli.sampling import add_choices, chosen
-        from flowbind.release import sampling_of
+        options, _ = parser.parse_known_args(arguments)
+        return options, []  # loading says that there is no model
 
-        choices = add_choices(parser, *sampling_of(model_folder))
-        options = parser.parse_args(arguments)
+    from flowbind.cli.sampling import add_choices
+    from flowbind.release import sampling_of
 
-    given = [named("--from", source) for source in options.sources]
-    check_folder(options.out)
+    choices = add_choices(parser, *sampling_of(folders[0]))
+    return parser.parse_args(arguments), choices
 
-    from flowbind.cli.names import refuse_existing, stems
+
+def _sources(
+    model: "Model", named_sources: Sequence[tuple[str, str]], targets: Sequence[str]
+) -> Mapping[str, Sequence[str | Path]]:
+    """Literals and files by modality, as many of each: looked at before anything is generated.
+
+    Args:
+        model: Model that generates from them.
+        named_sources: Modality and value of each `--from`.
+        targets: Modalities to generate, whose libraries are looked for as well.
+    """
     from flowbind.cli.sources import expand
-    from flowbind.generation import find_device
-    from flowbind.progress import track
     from flowbind.readers import check_readers
     from flowbind.registry import installed
-    from flowbind.release import load
     from flowbind.samples import together
 
-    model = load(options.model, find_device(options.device))
-    sampling = chosen(options, choices)
-    model.method.choose(model.sampling, **sampling)
-    model.check_direction([name for name, _ in given], options.to)
+    known = {*model.modalities, *installed("modalities")}
     lists: dict[str, list[str | Path]] = {}
-    for name, value in given:
-        modality = model.modality(name)
-        lists.setdefault(name, []).extend(
-            expand(value, modality, name, {*model.modalities, *installed("modalities")})
-        )
-    targets = {name: model.modality(name) for name in options.to}
-    for name in {**lists, **targets}:
+    for name, value in named_sources:
+        samples = expand(value, model.modality(name), name, known)
+        lists.setdefault(name, []).extend(samples)
+
+    for name in dict.fromkeys([*lists, *targets]):
         model.modality(name).check_libraries()
     for name, samples in lists.items():
         check_readers(name, model.modality(name), samples, "--from")
-    sources = together(lists)
-    count = len(next(iter(sources.values())))
-    files = {
-        name: [options.out / f"{stem}.{name}{target.suffixes[0]}" for stem in stems(sources)]
-        for name, target in targets.items()
-    }
-    if not options.overwrite:
-        refuse_existing([file for column in files.values() for file in column])
-
-    starts = range(0, count, options.batch)
-    for start in track(starts, "generating") if len(starts) > 1 else starts:
-        part = {name: samples[start : start + options.batch] for name, samples in sources.items()}
-        made = model.generate(part, list(targets), seed=options.seed, first=start, **sampling)
-        options.out.mkdir(parents=True, exist_ok=True)  # a mistake leaves nothing behind
-        for name, raws in made.items():
-            for file, raw in zip(files[name][start : start + options.batch], raws, strict=True):
-                targets[name].write(raw, file)
-                print(file)
+    return together(lists)

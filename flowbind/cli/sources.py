@@ -1,7 +1,8 @@
 """What `--from NAME=VALUE` stands for: a literal, a file, a folder, a pattern, or a list of these.
 
-A list is read as what it is: a manifest gives the values of one modality, a table one of its columns, and of any other file every line is
-a sample. Nothing is guessed: what could be two things, or lacks a sample, is an error.
+A list is read as what it is: a manifest gives the values of one modality, a table one of its
+columns, and of any other file every line is a sample. Nothing is guessed: what could be two things,
+or lacks a sample, is an error.
 """
 
 import glob
@@ -24,10 +25,10 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
     """The samples that one `--from` stands for.
 
     Args:
-        value: what follows `NAME=`.
-        modality: that reads them.
-        name: of the modality.
-        known: names of modalities that a manifest may have.
+        value: Part of the option after `NAME=`.
+        modality: Modality that reads the samples.
+        name: Name of the modality.
+        known: Names of modalities that a manifest may have.
 
     Raises:
         OSError: a list that is not there.
@@ -36,8 +37,10 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
     if value.startswith("@"):
         return read_list(Path(value[1:]), modality, name, known)
 
-    option, path = f"--from {name}={value}", Path(value)
-    if os.path.isdir(value):  # unlike pathlib, at peace with words that no file can be named after
+    # Unlike pathlib, os.path bears words that no file can be named after.
+    option = f"--from {name}={value}"
+    path = Path(value)
+    if os.path.isdir(value):
         files = _files_in(path, modality)
         if modality.literal:
             say(f"{option}: taken for the folder of that name, not for words")
@@ -49,6 +52,7 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
         return [value]
     else:
         files = sorted(map(Path, glob.glob(value, recursive=True)))
+
     if not files:
         suffixes = ", ".join(modality.suffixes)
         raise ValueError(
@@ -58,7 +62,7 @@ def expand(value: str, modality: Modality, name: str, known: Collection[str]) ->
 
 
 def _files_in(folder: Path, modality: Modality) -> list[Path]:
-    """The files of a folder that a modality reads, hidden ones aside, as file managers leave them."""
+    """The files of a folder that a modality reads, without hidden ones, as in file managers."""
     files = [file for file in folder.iterdir() if file.suffix.lower() in modality.suffixes]
     return sorted(file for file in files if not file.name.startswith(".") and not file.is_dir())
 
@@ -68,24 +72,33 @@ def read_list(
 ) -> list[str | Path]:
     """The samples of a list: a manifest's, a table's, or one a line.
 
+    Args:
+        path: File of the list.
+        modality: Modality that reads the samples.
+        name: Name of the modality.
+        known: Names of modalities that a manifest may have.
+
     Raises:
         OSError: it is not there.
         ValueError: it has no sample of this modality, or some of its samples lack it.
     """
-    lines = _content(path).splitlines()
-    first = next((line for line in lines if line.strip()), None)
-    if first is None:
+    lines = [line for line in _content(path).splitlines() if line.strip()]
+    if not lines:
         raise ValueError(f"{path}: no sample in it")
-    if path.suffix.lower() in MANIFESTS or _is_object(first):
+
+    if path.suffix.lower() in MANIFESTS or _is_object(lines[0]):
         return _located(Manifest.read(path, known), modality, name)
     if path.suffix.lower() in TABLES:
         return _located(read_column(path, name), modality, name)
 
-    values = [line.strip() for line in lines if line.strip()]
+    values = [line.strip() for line in lines]
     for value in values:
         if value.startswith("@"):
             raise ValueError(f"{path}: a list that names another, '{value}'; give both with --from")
-    return [sample for value in values for sample in expand(value, modality, name, known)]
+    samples: list[str | Path] = []
+    for value in values:
+        samples += expand(value, modality, name, known)
+    return samples
 
 
 def read_column(path: Path, name: str) -> Manifest:
@@ -103,20 +116,27 @@ def read_column(path: Path, name: str) -> Manifest:
 
     samples: list[Sample] = []
     for line, cells in read_table(path, needed=[column]).rows:
-        samples.append(Sample(str(line), {name: cells[column]} if cells[column] else {}))
+        values = {name: cells[column]} if cells[column] else {}
+        samples.append(Sample(str(line), values))
     return Manifest(path, samples)
 
 
 def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Path]:
-    """The literals and files of a manifest, paths from its own folder on; all its samples must have the modality."""
+    """The literals and files of a manifest, paths from its own folder on.
+
+    Raises:
+        ValueError: no sample, one without the modality, or a file that the modality does not read.
+    """
     if not manifest.samples:
         raise ValueError(f"{manifest.path}: no sample in it")
+
     lacking = [sample.id for sample in manifest.samples if name not in sample.values]
     if lacking:
         raise ValueError(
-            f"{manifest.path}: {len(lacking)} of {len(manifest.samples)} samples have no '{name}', the first of them "
-            f"'{lacking[0]}'; give a list with one in each"
+            f"{manifest.path}: {len(lacking)} of {len(manifest.samples)} samples have no '{name}', "
+            f"the first of them '{lacking[0]}'; give a list with one in each"
         )
+
     sources = [manifest.source(sample, name, modality) for sample in manifest.samples]
     for source in sources:
         if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
@@ -132,7 +152,8 @@ def _content(path: Path) -> str:
         return read_regular(path).decode(encoding_of(path))
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path}: no such list; @ stands before a file with one sample a line, a table, or a manifest"
+            f"{path}: no such list; @ stands before a file with one sample a line, a table, "
+            "or a manifest"
         ) from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
