@@ -16,47 +16,76 @@ def run(verb: str, arguments: list[str]) -> None:
     names = installed("datasets")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(
-            f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {', '.join(names)}\n\n`flowbind prepare NAME --help` tells its options."
+            f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {', '.join(names)}\n\n"
+            "`flowbind prepare NAME --help` tells its options."
         )
         return
+
     name, *rest = arguments
     prepare = load("datasets", name)
-    parser = Parser(f"{verb} {name}", inspect.cleandoc(prepare.__doc__ or "").split("\n\nArgs:")[0])
+    description, _ = _docstring_parts(prepare)
+    parser = Parser(f"{verb} {name}", description)
     parser.add_argument(
         "--out", required=True, type=path, help="folder that receives files and manifests"
     )
     for option, (kind, default, help) in options_of(prepare).items():
-        flag, needed = "--" + option.replace("_", "-"), default is inspect.Parameter.empty
-        default = None if needed else default
-        kind = whole(0) if option == "seed" else {float: real(), Path: path}.get(kind, kind)
+        required = default is inspect.Parameter.empty
         parser.add_argument(
-            flag, dest=option, type=kind, default=default, required=needed, help=help
+            "--" + option.replace("_", "-"),
+            dest=option,
+            type=_reader(option, kind),
+            default=None if required else default,
+            required=required,
+            help=help,
         )
+
     chosen = vars(parser.parse_args(rest))
     out = chosen.pop("out")
     prepare_into(out, name, prepare, chosen)
 
 
+def _reader(option: str, kind: type) -> Callable[[str], Any]:
+    """The function that reads an option's value."""
+    if option == "seed":
+        return whole(0)
+    return {float: real(), Path: path}.get(kind, kind)
+
+
 def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]:
-    """Type, default and help of each argument of a dataset's function but the folder, from signature and docstring."""
+    """The arguments of a dataset's function but the folder, from its signature and docstring.
+
+    Returns:
+        Type, default and help of each.
+    """
+    _, helps = _docstring_parts(prepare)
+    kinds = typing.get_type_hints(prepare)
+
+    options = {}
+    parameters = list(inspect.signature(prepare).parameters.values())
+    for parameter in parameters[1:]:
+        name = parameter.name
+        options[name] = (_plain(kinds[name]), parameter.default, helps.get(name, ""))
+    return options
+
+
+def _docstring_parts(prepare: Callable[..., None]) -> tuple[str, dict[str, str]]:
+    """The description in a function's docstring, and the text on each of its arguments."""
+    docstring = inspect.cleandoc(prepare.__doc__ or "")
+    arguments = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+
     helps: dict[str, str] = {}
     name = ""
-    for line in (
-        inspect.cleandoc(prepare.__doc__ or "")
-        .partition("Args:\n")[2]
-        .partition("\n\n")[0]
-        .splitlines()
-    ):
+    for line in arguments.splitlines():
+        # An argument begins four spaces in; what goes deeper belongs to the last one.
         if line.startswith("    ") and not line.startswith("     ") and ":" in line:
             name, _, line = line.strip().partition(":")
             helps[name] = ""
         if name:
             helps[name] = f"{helps[name]} {line.strip()}".strip().replace("%", "%%")
-    kinds = typing.get_type_hints(prepare)
-    parameters = list(inspect.signature(prepare).parameters.values())[1:]
-    return {p.name: (_plain(kinds[p.name]), p.default, helps.get(p.name, "")) for p in parameters}
+    return docstring.split("\n\nArgs:")[0], helps
 
 
 def _plain(kind: Any) -> type:
     """The type itself of an optional type."""
-    return next((part for part in typing.get_args(kind) if part is not type(None)), kind)
+    parts = [part for part in typing.get_args(kind) if part is not type(None)]
+    return parts[0] if parts else kind

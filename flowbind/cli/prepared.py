@@ -1,8 +1,9 @@
-"""A folder that `flowbind prepare` writes: whole or not at all, looked at again by the same command, nobody else's lost.
+"""A folder that `flowbind prepare` writes: all of it or nothing, and no other file is lost.
 
-`prepared.json` tells the dataset, its options, and the files that were written, each with its SHA-256. The same command
-again runs the dataset's function anew where what it reads may have changed, and says what became of the samples. Whatever
-else is in the folder, such as latents, stays there, and so does a file that was edited.
+`prepared.json` names the dataset, its options, and the files that were written, each with its
+SHA-256. The same command runs the dataset's function again where what it reads may have changed,
+and says what became of the samples. Whatever else is in the folder, such as latents, stays there,
+and so does a file that was edited.
 """
 
 import filecmp
@@ -20,69 +21,84 @@ from flowbind.files import digest_now, read_json, replacing
 from flowbind.lock import alone_in
 from flowbind.progress import say
 
-SOURCES = (
-    "source",
-    "sources",
-)  # arguments of a dataset's function that name what others may change
-MANIFESTS, LISTS = "*.jsonl", "missing.txt"
+# Arguments of a dataset's function that name what others may change.
+SOURCES = {"source", "sources"}
+MANIFESTS = "*.jsonl"
+LISTS = "missing.txt"
 
 
 def prepare_into(
     out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]
 ) -> None:
-    """Runs a dataset's function on an empty folder beside `out`, and puts what it writes in its place when all is there.
+    """Runs a dataset's function beside `out`, and puts its files in place when all are there.
+
+    Args:
+        out: Folder that receives them.
+        name: Name of the dataset.
+        prepare: Function that writes the dataset into an empty folder.
+        options: Arguments of the function besides the folder.
 
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
     folder = Path(os.path.realpath(out))  # where a link leads, so that all is on one disk
-    made: dict[str, Any] = {
-        "dataset": name,
-        "options": {key: str(value) for key, value in options.items()},
-    }
+    words = {key: str(value) for key, value in options.items()}
+    state: dict[str, Any] = {"dataset": name, "options": words}
     before = read_state(folder, out)
-    is_again = (
-        before is not None and before.items() >= made.items() and not before.get("unfinished")
-    )
-    if is_again and not set(inspect.signature(prepare).parameters) & set(SOURCES):
+
+    is_complete = before is not None and not before.get("unfinished")
+    is_again = is_complete and before.items() >= state.items()
+    has_sources = not SOURCES.isdisjoint(inspect.signature(prepare).parameters)
+    if is_again and not has_sources:
         say(f"{out}: prepared already")
         return
 
     with empty_beside(folder) as partial:
         prepare(partial, **options)
-        made["files"] = {path.name: [digest_of(path)] for path in sorted(partial.iterdir())}
+        state["files"] = {path.name: [digest_of(path)] for path in sorted(partial.iterdir())}
         if before is None:
-            (partial / PREPARED).write_text(json.dumps(made))
+            (partial / PREPARED).write_text(json.dumps(state))
             os.replace(partial, folder)
             say(f"{out}: prepared")
-        elif is_again and is_same(partial, folder, made["files"], before["files"]):
+        elif is_again and is_same(partial, folder, state["files"], before["files"]):
             say(f"{out}: prepared already; its sources have not changed")
         else:
             changes = describe_changes(samples_of(folder), samples_of(partial))
-            install(partial, folder, made, before["files"])
+            install(partial, folder, state, before["files"])
             say(f"{out}: prepared anew; {changes}")
 
 
 @contextmanager
 def empty_beside(folder: Path) -> Iterator[Path]:
-    """An empty folder beside another, for this process alone; it goes when the block ends, unless it was renamed.
+    """An empty folder beside another, for this process alone.
+
+    It goes when the block ends, unless it was renamed.
 
     Raises:
         ValueError: another process has it.
     """
     partial = folder.with_name(folder.name + PARTIAL)
     partial.mkdir(parents=True, exist_ok=True)
+
     with alone_in(partial, "preparing a dataset"):
         try:
-            for left in partial.iterdir():  # by a process that was killed
-                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+            # What a process that was killed has left.
+            for path in partial.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
             yield partial
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
-    """What `prepared.json` tells of a folder; None where there is nothing yet.
+    """The content of a folder's `prepared.json`; None where there is nothing yet.
+
+    Args:
+        folder: Folder that has it.
+        out: The folder as it was given, for messages.
 
     Raises:
         ValueError: the folder holds something else.
@@ -94,10 +110,13 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
                 f"{out}: not empty, and not written by `flowbind prepare`; choose another folder"
             )
         return None
+
     state = read_json(path)
     if not isinstance(state, dict):
         raise ValueError(f"{path}: not what `flowbind prepare` wrote; choose another folder")
-    written = [*folder.glob(MANIFESTS), *folder.glob(LISTS)]  # of an older flowbind
+
+    # An older flowbind did not list its files.
+    written = [*folder.glob(MANIFESTS), *folder.glob(LISTS)]
     return {"files": {path.name: [digest_of(path)] for path in written}} | state
 
 
@@ -109,14 +128,18 @@ def digest_of(path: Path) -> str:
 def is_same(
     partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]
 ) -> bool:
-    """Whether the dataset's function wrote what it wrote before; what was edited since counts for nothing."""
-    there = all((folder / name).exists() for name in files)
+    """Whether the dataset's function wrote what it wrote before, whatever was edited since.
+
+    Args:
+        partial: Folder that it wrote into now.
+        folder: Folder that has what it wrote before.
+        files: Digests of what it wrote now, by name.
+        before: Digests of what it wrote before, by name.
+    """
+    if files != before or not all((folder / name).exists() for name in files):
+        return False
     folders = [name for name, digests in files.items() if digests == [""]]
-    return (
-        there
-        and files == before
-        and all(is_same_tree(partial / name, folder / name) for name in folders)
-    )
+    return all(is_same_tree(partial / name, folder / name) for name in folders)
 
 
 def is_same_tree(one: Path, other: Path) -> bool:
@@ -124,31 +147,42 @@ def is_same_tree(one: Path, other: Path) -> bool:
     compared = filecmp.dircmp(one, other, ignore=[], hide=[])
     if compared.left_only or compared.right_only or compared.common_funny:
         return False
+
     _, different, unread = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
-    return (
-        not different
-        and not unread
-        and all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
-    )
+    if different or unread:
+        return False
+    return all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
 
 
 def install(
-    partial: Path, folder: Path, made: Mapping[str, Any], before: Mapping[str, list[str]]
+    partial: Path, folder: Path, state: Mapping[str, Any], before: Mapping[str, list[str]]
 ) -> None:
-    """Puts each new file in the place of the old one, and takes away those that the dataset's function writes no more.
+    """Puts each new file in the place of the old one, and takes away those not written any more.
 
-    Until all of this is done, the folder is marked as unfinished, so that the same command does it again.
+    Until all of this is done, the folder is marked as unfinished, so that the same command does it
+    again.
+
+    Args:
+        partial: Folder with the new files.
+        folder: Folder with the old ones.
+        state: What `prepared.json` is to hold.
+        before: Digests of the old files, by name.
     """
-    files = made["files"]
-    either = {name: [*before.get(name, ()), *files.get(name, ())] for name in {**before, **files}}
-    write_state(folder, {**made, "files": either, "unfinished": True})
-    (replaced := partial / ".replaced").mkdir()
+    files = state["files"]
+    either: dict[str, list[str]] = {}
+    for name in {**before, **files}:
+        either[name] = [*before.get(name, ()), *files.get(name, ())]
+    write_state(folder, {**state, "files": either, "unfinished": True})
+
+    replaced = partial / ".replaced"
+    replaced.mkdir()
     for name in either:
-        old, new = folder / name, partial / name
-        is_own = not old.exists() or (name in before and digest_of(old) in either[name])
-        if not is_own and (name not in files or files[name] == before.get(name)):
+        old = folder / name
+        new = partial / name
+        is_unedited = not old.exists() or (name in before and digest_of(old) in either[name])
+        if not is_unedited and (name not in files or files[name] == before.get(name)):
             say(f"{old}: was edited, so it stays")
-        elif not is_own:
+        elif not is_unedited:
             os.replace(new, folder / f"{name}.new")
             say(f"{old}: was edited, so it stays; the new one is {name}.new")
         else:
@@ -156,7 +190,7 @@ def install(
                 os.replace(old, replaced / name)
             if name in files:
                 os.replace(new, old)
-    write_state(folder, made)
+    write_state(folder, state)
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -170,9 +204,10 @@ def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:
     samples = {}
     for path in folder.glob(MANIFESTS):
         for number, line in enumerate(path.read_bytes().splitlines()):
+            # A line that was edited may be anything.
             try:
                 id = json.loads(line)["id"]
-            except (ValueError, LookupError, TypeError, RecursionError):  # as somebody edited it
+            except (ValueError, LookupError, TypeError, RecursionError):
                 id = number
             samples[path.stem, str(id)] = line
     return samples
@@ -181,12 +216,19 @@ def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:
 def describe_changes(
     before: Mapping[tuple[str, str], Any], after: Mapping[tuple[str, str], Any]
 ) -> str:
-    """How many samples were added, are gone, have moved from one split to another, or changed."""
-    added, gone = after.keys() - before.keys(), before.keys() - after.keys()
-    moved = {id for _, id in added} & {id for _, id in gone}
+    """How many samples were added, are gone, have moved from one split to another, or changed.
+
+    Args:
+        before: Lines of the old manifests, by split and id.
+        after: Lines of the new manifests, by split and id.
+    """
+    added = [id for _, id in after.keys() - before.keys()]
+    gone = [id for _, id in before.keys() - after.keys()]
+    moved = set(added) & set(gone)
+
     counts = {
-        "added": sum(id not in moved for _, id in added),
-        "gone": sum(id not in moved for _, id in gone),
+        "added": sum(id not in moved for id in added),
+        "gone": sum(id not in moved for id in gone),
         "moved to another split": len(moved),
         "changed": sum(before[key] != after[key] for key in before.keys() & after.keys()),
     }
