@@ -1,4 +1,4 @@
-"""The command line. Verbs are found by name and imported when they run, so that `--help` costs nothing."""
+"""The command line: verbs are imported when they run, so that `--help` costs nothing."""
 
 import os
 import signal
@@ -51,9 +51,8 @@ Start with:
 `flowbind VERB --help` tells more.
 """
 
-INSTEAD = {
-    "predict": "to generate with a trained model, use `flowbind generate`"
-}  # of verbs that Lightning has
+# What to use instead of verbs that Lightning has.
+INSTEAD = {"predict": "to generate with a trained model, use `flowbind generate`"}
 
 # Exit codes; those of signals are 128 and the signal's number.
 FAULT = 1  # of flowbind: a traceback, to be reported
@@ -62,25 +61,24 @@ SIGNALLED = 128
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one verb. A person's mistake is one line on standard error and exit code 2.
+    """Runs one verb. A person's error is one line on standard error and exit code 2.
 
-    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138. A fault of flowbind's own is a
-    traceback, a line that asks to report it, and exit code 1.
+    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138. A fault
+    of flowbind's own is a traceback, a line that asks to report it, and exit code 1.
+
+    Args:
+        arguments: Verb and its options; the process's own if None.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
-        width = max(map(len, VERBS))
-        print(
-            HELP.format(
-                verbs="\n".join(f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items())
-            )
-        )
+        print(_help())
         return
     if arguments[0] == "--version":
         from importlib.metadata import version
 
         print(f"flowbind {version('flowbind')}")
         return
+
     try:
         _run(arguments)
         sys.stdout.flush()  # so that a reader who left is noticed here
@@ -107,14 +105,18 @@ def main(arguments: list[str] | None = None) -> None:
 PARENT = os.getppid()  # of several processes on one machine, the first started the others
 PATIENCE = 50  # tenths of a second that the others leave it
 NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
-ALLOCATORS = (
-    "out of memory",
-    "can't allocate memory",
-)  # what torch's say, in errors of no class of their own
+# Words of torch's allocators, whose errors have no class of their own.
+ALLOCATORS = ("out of memory", "can't allocate memory")
 FAULTY = (
-    "{kind}: an error that flowbind should not make; please report it, with the lines above and the command. What was "
-    "written before it is whole"
+    "{kind}: an error that flowbind should not make; please report it, with the lines above and "
+    "the command. What was written before it is whole"
 )
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = [f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items()]
+    return HELP.format(verbs="\n".join(verbs))
 
 
 def _run(arguments: list[str]) -> None:
@@ -124,31 +126,32 @@ def _run(arguments: list[str]) -> None:
 
         close = difflib.get_close_matches(verb, VERBS, n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
-        raise ValueError(
-            f"no verb '{verb}'; {INSTEAD.get(verb) or f'{guess}allowed: ' + ', '.join(VERBS)}"
-        )
-    import_module(VERBS[verb][0]).run(verb, rest)
+        hint = INSTEAD.get(verb, f"{guess}allowed: {', '.join(VERBS)}")
+        raise ValueError(f"no verb '{verb}'; {hint}")
+
+    module, _ = VERBS[verb]
+    import_module(module).run(verb, rest)
 
 
 def _leave_quietly() -> NoReturn:
     """Ends as a program does that SIGPIPE ends: whoever read the output went away."""
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-    )  # or Python complains on its way out
+    # Or Python complains on its way out.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(SIGNALLED + signal.SIGPIPE)
 
 
 def _let_the_first_speak(code: int) -> None:
-    """Of processes that work together, the others wait before they tell what is wrong.
+    """Of processes that work together, the others wait before they say what is wrong.
 
-    What all of them find out, the first one tells. Then it is gone, if it started the others, or what started them all ends
-    them; only what the others alone found out is told by them.
+    An error that all of them have, the first one reports. Then it is gone, if it started the
+    others, or what started them all ends them; only what the others alone have they report.
 
     Raises:
         SystemExit: the first is gone.
     """
     if is_first_process():
         return
+
     for _ in range(PATIENCE):
         if os.getppid() != PARENT:
             raise SystemExit(code)

@@ -8,7 +8,8 @@ def run(verb: str, arguments: list[str]) -> None:
     """Encodes every split of a recipe's data, doing only what is not done yet."""
     parser = Parser(
         verb,
-        "Encodes a recipe's manifests to latent stores, resumably. Other options override the recipe's keys.",
+        "Encodes a recipe's manifests to latent stores, resumably. "
+        "Other options override the recipe's keys.",
     )
     parser.add_argument(
         "--config",
@@ -38,14 +39,18 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.progress import say
     from flowbind.registry import nearest
 
-    own = [name for name in parser.options if name not in CONFIG]
-    cli = build([*(f"--config={path}" for path in options.config), *rest], own)
+    recipes = [f"--config={path}" for path in options.config]
+    others = [name for name in parser.options if name not in CONFIG]
+    cli = build([*recipes, *rest], others)
     if not hasattr(cli.model, "method") or not hasattr(cli.datamodule, "manifests"):
         raise ValueError(
-            f"{options.config[-1]}: a {type(cli.model).__name__} has no latents to encode; give the "
-            "recipe of a model, or train the codec by `flowbind fit`"
+            f"{options.config[-1]}: a {type(cli.model).__name__} has no latents to encode; "
+            "give the recipe of a model, or train the codec by `flowbind fit`"
         )
-    method, manifests, promises = cli.model.method, cli.datamodule.manifests, Promises()
+
+    method = cli.model.method
+    manifests = cli.datamodule.manifests
+    promises = Promises()
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
@@ -58,6 +63,7 @@ def run(verb: str, arguments: list[str]) -> None:
             options.workers,
             promises,
         )
+
         absent = [name for name in method.learnt if name not in store.fields]
         if split == "train" and absent and cli.trainer.is_global_zero:
             say(f"{take_out(manifests[split], absent)}, before `flowbind fit`")

@@ -9,9 +9,8 @@ def run(verb: str, arguments: list[str]) -> None:
     """Releases a checkpoint of a run, whether or not that has made all its steps."""
     parser = Parser(
         verb,
-        "Writes what a run has trained so far: the released model of its newest whole checkpoint, or a "
-        "codec's weights. "
-        "The run stays as it is, and may go on.",
+        "Writes what a run has trained so far: the released model of its newest whole checkpoint, "
+        "or a codec's weights. The run stays as it is, and may go on.",
     )
     parser.add_argument(
         "run",
@@ -37,6 +36,7 @@ def run(verb: str, arguments: list[str]) -> None:
         raise FileNotFoundError(
             f"{options.run}: no run folder, it has no {CONFIG}; `flowbind fit` writes one"
         )
+
     path = options.checkpoint or newest(options.run / CHECKPOINTS)
     if path is None:
         raise FileNotFoundError(
@@ -52,19 +52,12 @@ def run(verb: str, arguments: list[str]) -> None:
         "strategy": "auto",
         "precision": "32-true",
     }
-    cli = build(
-        [
-            "--config",
-            str(config),
-            "--trainer.plugins=null",
-            *(f"--trainer.{k}={v}" for k, v in anywhere.items()),
-        ]
-    )
+    settings = [f"--trainer.{key}={value}" for key, value in anywhere.items()]
+    cli = build(["--config", str(config), "--trainer.plugins=null", *settings])
     if not hasattr(cli.model, "export_checkpoint"):
         raise ValueError(f"{config}: a {type(cli.model).__name__} has no weights to release")
 
     checkpoint = read_checkpoint(path)
     cli.model.export_checkpoint(checkpoint, options.out)
-    say(
-        f"wrote {options.out} from {path} (step {checkpoint['global_step']} of {cli.trainer.max_steps})"
-    )
+    step = checkpoint["global_step"]
+    say(f"wrote {options.out} from {path} (step {step} of {cli.trainer.max_steps})")

@@ -1,4 +1,4 @@
-"""`flowbind fit | validate | test`: the command line is read, and only then what is needed for running it imported."""
+"""`flowbind fit | validate | test`: the command line is read before anything heavy is imported."""
 
 from flowbind.cli.options import split
 

@@ -9,7 +9,8 @@ def run(verb: str, arguments: list[str]) -> None:
     """Turns the authors' files into a released model's folder."""
     parser = Parser(
         verb,
-        "Turns the checkpoint that FlowBind's authors released into a folder that `flowbind` loads.",
+        "Turns the checkpoint that FlowBind's authors released into a folder "
+        "that `flowbind` loads.",
     )
     parser.add_argument(
         "--checkpoint", required=True, type=path, help="their model.pth; read with weights only"
@@ -17,9 +18,13 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument("--config", required=True, type=path, help="their config.json")
     for statistic, what in (("mean", "mean"), ("std", "standard deviation")):
         parser.add_argument(
-            f"--{statistic}", action="append", required=True, metavar="NAME=FILE",
-            help=f"{what} of a modality's latents (.npy, .pt or .safetensors); once for each modality",
-        )  # fmt: skip
+            f"--{statistic}",
+            action="append",
+            required=True,
+            metavar="NAME=FILE",
+            help=f"{what} of a modality's latents (.npy, .pt or .safetensors); "
+            "once for each modality",
+        )
     parser.add_argument(
         "--recipe",
         default="recipes/flowbind/published.yaml",
@@ -27,8 +32,9 @@ def run(verb: str, arguments: list[str]) -> None:
     )
     parser.add_argument("--out", required=True, type=path, help="folder that receives the model")
     options = parser.parse_args(arguments)
-    means = dict(named("--mean", given) for given in options.mean)
-    stds = dict(named("--std", given) for given in options.std)
+
+    means = dict(named("--mean", word) for word in options.mean)
+    stds = dict(named("--std", word) for word in options.std)
     for name in sorted(means.keys() ^ stds.keys()):
         raise ValueError(f"'{name}' needs both --mean and --std")
 
@@ -43,8 +49,8 @@ def run(verb: str, arguments: list[str]) -> None:
             f"{options.recipe}: a {type(model).__name__} has no modalities; give the recipe of a "
             "model"
         )
-    statistics = {name: (Path(path), Path(stds[name])) for name, path in means.items()}
-    save(
-        read_official(options.checkpoint, options.config, model.modalities, statistics), options.out
-    )
+
+    statistics = {name: (Path(means[name]), Path(stds[name])) for name in means}
+    official = read_official(options.checkpoint, options.config, model.modalities, statistics)
+    save(official, options.out)
     say(f"wrote the released model {options.out}")

@@ -10,6 +10,7 @@ def run(verb: str, arguments: list[str]) -> None:
     for kind in GROUPS:
         entries = installed(kind)
         print(kind + ("" if entries else ": none"))
+
         width = max(map(len, entries), default=0)
         for name, entry in entries.items():
             print(f"  {name:{width}}  {entry.value}  ({package(entry)})")

@@ -13,14 +13,14 @@ from flowbind.cli.wording import unknown
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
-    """Help that tells a default where there is one."""
+    """Help that gives a default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that takes whole names alone, and raises ValueError instead of printing its usage."""
+    """An ArgumentParser that takes whole names alone, and raises ValueError with one line."""
 
     def __init__(self, verb: str, description: str) -> None:
         super().__init__(
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
             formatter_class=Defaults,
         )
-        self.given: dict[str, Any] = {}  # values by their option
+        self.values: dict[str, Any] = {}  # by the name that they are stored under
         self.register("action", None, Store)
         self.register("action", "store", Store)
 
@@ -57,9 +57,9 @@ class Store(argparse.Action):
         option: str | None = None,
     ) -> None:
         if option:
-            if self.dest in parser.given:
-                tell_repetition(option, parser.given[self.dest], value)
-            parser.given[self.dest] = value
+            if self.dest in parser.values:
+                tell_repetition(option, parser.values[self.dest], value)
+            parser.values[self.dest] = value
         setattr(namespace, self.dest, value)
 
 
@@ -71,6 +71,7 @@ def whole(least: int) -> Callable[[str], int]:
             value = int(word)
         except ValueError:
             value = None
+
         if value is None or value < least:
             raise argparse.ArgumentTypeError(
                 f"takes a whole number, at least {least}, not '{word}'"
@@ -89,6 +90,7 @@ def real(least: float = -math.inf) -> Callable[[str], float]:
             value = float(word)
         except ValueError:
             value = math.nan
+
         if not math.isfinite(value) or value < least:
             raise argparse.ArgumentTypeError(f"takes a number{bound}, not '{word}'")
         return value
@@ -104,25 +106,32 @@ def path(word: str) -> Path:
 
 
 def check_folder(folder: Path) -> None:
-    """Looks whether a folder can receive files, before the work whose results it is to receive; makes nothing.
+    """Looks whether a folder can receive files, before the work whose results it is for.
+
+    Nothing is written.
 
     Raises:
         OSError: it cannot be made or written.
     """
-    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "a file, where a folder is needed", str(there))
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "a folder that may not be written into", str(there))
+    places = (folder, *folder.absolute().parents)
+    nearest = next(place for place in places if place.exists())
+    if not nearest.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "a file, where a folder is needed", str(nearest))
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "a folder that may not be written into", str(nearest))
 
 
-def named(flag: str, given: str) -> tuple[str, str]:
+def named(flag: str, word: str) -> tuple[str, str]:
     """The two sides of an option that takes NAME=VALUE.
+
+    Args:
+        flag: Name of the option, for messages.
+        word: Name and value as they were typed.
 
     Raises:
         ValueError: one of them is missing.
     """
-    name, equals, value = given.partition("=")
+    name, equals, value = word.partition("=")
     if not equals or not name or not value:
-        raise ValueError(f"{flag} takes NAME=VALUE, such as image=a.png, not '{given}'")
+        raise ValueError(f"{flag} takes NAME=VALUE, such as image=a.png, not '{word}'")
     return name, value

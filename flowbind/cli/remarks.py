@@ -1,4 +1,7 @@
-"""What libraries say unasked is silenced, and what a recipe asked them to say is printed as flowbind prints its own lines."""
+"""Remarks of libraries: those nobody asked for are silenced.
+
+What a recipe asked them to log is printed as flowbind prints its own lines.
+"""
 
 import logging
 import os
@@ -7,20 +10,23 @@ import warnings
 from flowbind.progress import say
 
 REMARKS = (
-    ".*does not have many workers.*",  # batches are gathered from memory maps; workers only slow that down
+    # Batches are gathered from memory maps; workers only slow that down.
+    ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run
-    ".*callbacks used to create the checkpoint need to be provided.*",  # measuring saves no checkpoint
+    # Measuring saves no checkpoint.
+    ".*callbacks used to create the checkpoint need to be provided.*",
     ".*in eval mode at the start of training.*",  # flows that a bound model takes over
     ".*IterableDataset. has .__len__. defined.*",  # a codec's batches: their number is right
     ".*overfit but enabled .* dataloader shuffling.*",  # batches come in one order
-    ".*is smaller than the logging interval.*",  # of a pass over the batches, which follow one another
+    ".*is smaller than the logging interval.*",  # a pass over the batches, which never end
     ".*across ranks is zero.*",  # a recipe without validation
     ".*your dataloader is not resumable.*",  # batches are a function of the step
     ".*isinstance.treespec, LeafSpec.*",  # between Lightning 2.6 and torch 2.13
 )
 
-# Where Lightning tells what nobody asked for: which devices there are, that a loop ended, where it started from. Whatever it
-# tells elsewhere (profilers, early stopping, time limits) was asked for in the recipe.
+# Modules of Lightning that log what nobody asked for: which devices there are, that a loop ended,
+# where it started from. Whatever others log (profilers, early stopping, time limits) was asked for
+# in the recipe.
 CHATTY = (
     "accelerator_connector",
     "call",
@@ -51,10 +57,12 @@ def quiet() -> None:
     """Silences remarks of libraries that do not concern flowbind's users."""
     # Lightning 2.6 still calls what jsonargparse 4.53 deprecates; that is between the two of them.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+
     for library in ("lightning.pytorch", "lightning.fabric"):
         logger = logging.getLogger(library)
         logger.handlers = [Remarks()]
         logger.propagate = False
         logger.setLevel(logging.INFO)
+
     for remark in REMARKS:
         warnings.filterwarnings("ignore", remark)

@@ -6,15 +6,20 @@ from flowbind.cli.parser import Parser, path
 
 
 def run(verb: str, arguments: list[str]) -> None:
-    """Reads everything in stores and models, and prints a line for each that is whole."""
+    """Reads everything in stores and models, and prints a line for each that is intact."""
     parser = Parser(
         verb,
-        "Reads every byte of latent stores and released models, and compares checksums. Damage is exit code 2.",
+        "Reads every byte of latent stores and released models, and compares checksums. "
+        "Damage is exit code 2.",
     )
     parser.add_argument(
-        "folders", nargs="+", type=path, metavar="FOLDER",
-        help="a latent store, the folder of a recipe's stores with one for each split, or a released model",
-    )  # fmt: skip
+        "folders",
+        nargs="+",
+        type=path,
+        metavar="FOLDER",
+        help="a latent store, the folder of a recipe's stores with one for each split, "
+        "or a released model",
+    )
     folders = parser.parse_args(arguments).folders
 
     from flowbind.data.store import MANIFEST
@@ -24,12 +29,11 @@ def run(verb: str, arguments: list[str]) -> None:
         if (folder / CONFIG).is_file():
             print(_model(folder), flush=True)
             continue
-        splits = (
-            []
-            if (folder / MANIFEST).is_file()
-            else sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
-        )
-        for store in splits or [folder]:
+
+        stores = []
+        if not (folder / MANIFEST).is_file():
+            stores = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+        for store in stores or [folder]:
             print(_store(store), flush=True)
 
 
@@ -47,4 +51,7 @@ def _model(folder: Path) -> str:
     from flowbind.release import verify
 
     verified = verify(folder)
-    return f"{folder}: whole; {verified.files} files, {verified.bytes} bytes; weights {verified.weights}"
+    return (
+        f"{folder}: whole; {verified.files} files, {verified.bytes} bytes; "
+        f"weights {verified.weights}"
+    )

@@ -234,5 +234,7 @@ def draw_rows(
         rows = (drawn[owner == k] - starts[k]).numpy()
         parts.append(store.gather(number, rows, names))
 
-    latents = {name: torch.cat([part[name] for part in parts]) for name in names}
+    latents = {}
+    for name in names:
+        latents[name] = torch.cat([part[name] for part in parts])
     return latents, lines[drawn]
