@@ -14,24 +14,30 @@ KINDS = {"image": "text", "text": "image"}  # each with what it is compared with
 
 
 class ClipScore(Metric):
-    """The mean over pairs of max(100 cos, 0), with the cosine of CLIP's embeddings of picture and caption.
+    """The mean over pairs of max(100 cos, 0), by CLIP's embeddings of picture and caption.
 
-    As Hessel et al. 2021 (arXiv 2104.08718), but scaled by 100 rather than 2.5 and without their prompt, which is how
-    text-to-image work reports it. A caption longer than the model's context (77 tokens) is cut; how many were is a
-    figure of its own, `cut-captions`.
+    As Hessel et al. 2021 (arXiv 2104.08718), but scaled by 100 rather than 2.5 and without their
+    prompt, which is how text-to-image work reports it. A caption longer than the model's context
+    (77 tokens) is cut; how many were is a value of its own, `cut-captions`.
 
     Args:
-        judges: which of the two is generated, `image` (from text) or `text` (from images).
-        model: architecture by its name in open_clip.
-        pretrained: its weights: a tag of open_clip, or a file. With a file of OpenAI's weights the model's name ends in
-            `-quickgelu`, their activation; with a tag that is seen to.
+        judges: Kind that is generated, `image` (from text) or `text` (from images).
+        model: Architecture by its name in open_clip.
+        pretrained: Weights of the model: a tag of open_clip, or a file. With a file of OpenAI's
+            weights the model's name ends in `-quickgelu`, their activation; with a tag that is seen
+            to.
     """
 
-    def __init__(self, judges: str = "image", model: str = "ViT-B-32", pretrained: str = "openai") -> None:
+    def __init__(
+        self, judges: str = "image", model: str = "ViT-B-32", pretrained: str = "openai"
+    ) -> None:
         if judges not in KINDS:
             raise ValueError(f"CLIPScore judges image or text, not '{judges}'")
-        self.judges, self.against = judges, KINDS[judges]
-        self.model, self.pretrained = model, pretrained
+
+        self.judges = judges
+        self.against = KINDS[judges]
+        self.model = model
+        self.pretrained = pretrained
 
     @cached_property
     def net(self) -> nn.Module:
@@ -48,16 +54,27 @@ class ClipScore(Metric):
 
     @torch.no_grad()
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
-        """Embeddings of norm 1, float32 with shape (B, D); for captions (B, D + 1), the last is 1 where one was cut."""
+        """Embeddings of norm 1, float32 with shape (B, D).
+
+        Those of captions have shape (B, D + 1); the last number is 1 where one was cut.
+        """
         with torch.autocast(self.device.type, enabled=False):
-            if kind == "image":
-                return self.net.encode_image(prepare(self.net.visual, raws).to(self.device), normalize=True)
-            length = self.tokenizer.context_length
-            tokens = self.tokenizer(list(raws))
-            longer = self.tokenizer(list(raws), context_length=length + 1)
-            cut = (longer[:, :length] != tokens).any(1, keepdim=True)  # one more place would change what is read
-            embedded = self.net.encode_text(tokens.to(self.device), normalize=True)
-            return torch.cat([embedded, cut.to(embedded)], dim=1)
+            return self._of_pictures(raws) if kind == "image" else self._of_captions(raws)
+
+    def _of_pictures(self, raws: Sequence[Tensor]) -> Tensor:
+        pictures = prepare(self.net.visual, raws).to(self.device)
+        return self.net.encode_image(pictures, normalize=True)
+
+    def _of_captions(self, raws: Sequence[str]) -> Tensor:
+        length = self.tokenizer.context_length
+        tokens = self.tokenizer(list(raws))
+
+        # A caption was cut if one more place would change what is read.
+        longer = self.tokenizer(list(raws), context_length=length + 1)
+        was_cut = (longer[:, :length] != tokens).any(1, keepdim=True)
+
+        embeddings = self.net.encode_text(tokens.to(self.device), normalize=True)
+        return torch.cat([embeddings, was_cut.to(embeddings)], dim=1)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         pictures, captions = (made, reference) if self.judges == "image" else (reference, made)

@@ -1,18 +1,18 @@
 """Opponent colours: brightness, red against green, blue against yellow, the last two amplified.
 
-In RGB a picture's variance is nearly all brightness, and an autoencoder that has seen little learns to paint in grey.
-The axes are the orthonormal ones of I1 I2 I3 (Ohta, Kanade and Sakai 1980, "Color information for region
-segmentation"), up to order and sign.
+In RGB a picture's variance is nearly all brightness, and an autoencoder that has seen little learns
+to paint in grey. The axes are the orthonormal ones of I1 I2 I3 (Ohta, Kanade and Sakai 1980, "Color
+information for region segmentation"), up to order and sign.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHROMA = 3.0  # amplification; after 160 steps on rendered pictures 3 kept 0.7 of their colourfulness, 1 kept 0.2
-AXES = F.normalize(torch.tensor([[1.0, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=torch.float32)) * torch.tensor(
-    [[1], [CHROMA], [CHROMA]]
-)
+# Amplification; after 160 steps on rendered pictures 3 kept 0.7 of their colourfulness, 1 kept 0.2.
+CHROMA = 3.0
+DIRECTIONS = torch.tensor([[1.0, 1, 1], [1, -1, 0], [-1, -1, 2]], dtype=torch.float32)
+AXES = F.normalize(DIRECTIONS) * torch.tensor([[1], [CHROMA], [CHROMA]])
 
 
 def opponent(pictures: Tensor) -> Tensor:

@@ -17,11 +17,11 @@ SIZE = 64  # pixels a side
 class SmallImage(NeuralCodec):
     """A convolutional autoencoder of 64 x 64 pictures, with latents of shape (64,).
 
-    A picture of another size is resized to 64 x 64 first, bilinear with antialiasing, whatever its proportions:
-    nothing is cropped, and what is not square is stretched.
+    A picture of another size is resized to 64 x 64 first, bilinear with antialiasing, whatever its
+    proportions: nothing is cropped, and what is not square is stretched.
 
     Args:
-        weights: a safetensors file; the weights shipped with the plugin if None.
+        weights: Safetensors file; the weights shipped with the plugin if None.
     """
 
     shape = (64,)
@@ -31,7 +31,7 @@ class SmallImage(NeuralCodec):
         return Autoencoder(*self.shape)
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
-        """Resizes B pictures, uint8 of shape (3, H, W), and stacks them: uint8, with shape (B, 3, 64, 64)."""
+        """Resizes B pictures, uint8 of shape (3, H, W): uint8, with shape (B, 3, 64, 64)."""
         return torch.stack([_resize(raw) for raw in raws])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
@@ -42,4 +42,5 @@ class SmallImage(NeuralCodec):
 def _resize(raw: Tensor) -> Tensor:
     if raw.shape[1:] == (SIZE, SIZE):
         return raw
+
     return F.interpolate(raw[None], size=(SIZE, SIZE), mode="bilinear", antialias=True)[0]

@@ -12,8 +12,8 @@ SCALES = 3  # full, half and quarter size
 class ImageCodecTraining(CodecTraining):
     """Trains a codec of pictures to keep colours, in the large and in the small, and edges.
 
-    The loss is the mean squared error of opponent colours plus the mean absolute error of their horizontal and
-    vertical differences, each averaged over three scales.
+    The loss is the mean squared error of opponent colours plus the mean absolute error of their
+    horizontal and vertical differences, each averaged over three scales.
     """
 
     def reconstruction(self, latents: Tensor, pictures: Tensor, streams: Tensor) -> Tensor:
@@ -23,4 +23,5 @@ class ImageCodecTraining(CodecTraining):
             edges = sum(error.diff(dim=dim).abs().flatten(1).mean(1) for dim in (2, 3))
             total = total + (error.square().flatten(1).mean(1) + edges) / SCALES
             error = F.avg_pool2d(error, 2)
+
         return total

@@ -1,4 +1,4 @@
-"""The codec of record for images: CLIP's embedding of a picture, and Stable unCLIP back to a picture."""
+"""The published codec for images: CLIP's embedding, and Stable unCLIP back to a picture."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,27 +21,30 @@ SIZE_STEP = 8  # pixels a side of one latent of its autoencoder
 
 
 class ClipUnclip(Codec):
-    """Pictures to CLIP embeddings, not normalised, and back by a diffusion model that is conditioned on them.
+    """Pictures to CLIP embeddings, and back by a diffusion model that is conditioned on them.
 
-    The encoder is the image tower of an open_clip model with that model's own preprocessing: the shorter side is resized
-    to 224 pixels and the middle is cropped. The decoder is diffusers' Stable unCLIP with an empty prompt; it is loaded
-    only when something is decoded. Each picture is drawn from noise of its own, so it does not depend on `batch_size`.
+    Embeddings are not normalised. The encoder is the image tower of an open_clip model with that
+    model's own preprocessing: the shorter side is resized to 224 pixels and the middle is cropped.
+    The decoder is diffusers' Stable unCLIP with an empty prompt; it is loaded only when something
+    is decoded. Each picture is drawn from noise of its own, so it does not depend on `batch_size`.
 
     Args:
-        model: architecture of the encoder by its name in open_clip.
-        pretrained: its weights: a tag of open_clip, or a file. With a file of OpenAI's weights the model's name ends in
-            `-quickgelu`, their activation; with a tag that is seen to.
-        width: D, the numbers of an embedding; 768 for ViT-L-14.
-        decoder: folder of a `StableUnCLIPImg2ImgPipeline` for these embeddings, or its name on the Hugging Face hub.
-            Stability's own repositories were taken down in 2025; the default is a community's mirror.
-        revision: branch, tag or commit of the decoder on the hub; its newest if None.
-        steps: of the diffusion's solver; the default is diffusers'.
-        guidance: scale of classifier-free guidance, 1 for none; the default is diffusers'.
-        noise_level: how much noise the decoder lays on an embedding, 0 to 999; more gives more variety.
-        size: pixels a side, a multiple of 8; the decoder's own, 768 for Stable unCLIP, if None.
-        batch_size: pictures decoded at once.
-        half: whether both networks compute in float16 on CUDA. On a CPU they do so in float32, and latents are always
-            float32.
+        model: Architecture of the encoder by its name in open_clip.
+        pretrained: Weights of the encoder: a tag of open_clip, or a file. With a file of OpenAI's
+            weights the model's name ends in `-quickgelu`, their activation; with a tag that is seen
+            to.
+        width: Numbers of an embedding, D; 768 for ViT-L-14.
+        decoder: Folder of a `StableUnCLIPImg2ImgPipeline` for these embeddings, or its name on the
+            Hugging Face hub. Stability's own repositories were taken down in 2025; the default is a
+            community's mirror.
+        revision: Branch, tag or commit of the decoder on the hub; its newest if None.
+        steps: Steps of the diffusion's solver; the default is diffusers'.
+        guidance: Scale of classifier-free guidance, 1 for none; the default is diffusers'.
+        noise_level: Noise that the decoder lays on an embedding, 0 to 999; more gives more variety.
+        size: Pixels a side, a multiple of 8; the decoder's own, 768 for Stable unCLIP, if None.
+        batch_size: Pictures decoded at once.
+        half: Whether both networks compute in float16 on CUDA. On a CPU they do so in float32, and
+            latents are always float32.
     """
 
     def __init__(
@@ -65,10 +68,18 @@ class ClipUnclip(Codec):
         for name, value in (("width", width), ("steps", steps), ("batch_size", batch_size)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
-        self.model, self.pretrained, self.width = model, pretrained, width
-        self.decoder, self.revision = decoder, revision
-        self.steps, self.guidance, self.noise_level, self.size = steps, guidance, noise_level, size
-        self.batch_size, self.half = batch_size, half
+
+        self.model = model
+        self.pretrained = pretrained
+        self.width = width
+        self.decoder = decoder
+        self.revision = revision
+        self.steps = steps
+        self.guidance = guidance
+        self.noise_level = noise_level
+        self.size = size
+        self.batch_size = batch_size
+        self.half = half
         self.shape = (width,)
 
     def libraries(self, use: str) -> dict[str, str]:
@@ -76,8 +87,11 @@ class ClipUnclip(Codec):
         return dict.fromkeys(modules, INSTALL)
 
     def files(self) -> dict[str, Path]:
-        weights = local(pretrained=self.pretrained) if Path(self.pretrained).is_file() else {}  # a tag is no folder
-        return weights | local(decoder=self.decoder)
+        files = local(decoder=self.decoder)
+        if Path(self.pretrained).is_file():  # a tag is no folder
+            return local(pretrained=self.pretrained) | files
+
+        return files
 
     @property
     def _in_half(self) -> bool:
@@ -97,37 +111,54 @@ class ClipUnclip(Codec):
         """The frozen `StableUnCLIPImg2ImgPipeline`.
 
         Raises:
-            ValueError: diffusers or transformers is not installed, the decoder is not to be had, or it is for
-                embeddings of another width.
+            ValueError: diffusers or transformers is not installed, the decoder is not to be had, or
+                it is for embeddings of another width.
         """
-        with importing("diffusers", "transformers", needing=f"the decoder '{self.decoder}'", install=INSTALL):
-            from diffusers import StableUnCLIPImg2ImgPipeline
-        try:
-            with _quietly():
-                pipeline = StableUnCLIPImg2ImgPipeline.from_pretrained(self.decoder, revision=self.revision)
-        except (OSError, ValueError, TypeError) as error:
+        pipeline = self._load()
+
+        # What is made of missing files.
+        if len(pipeline.tokenizer) <= len(pipeline.tokenizer.all_special_ids):
             raise ValueError(
-                f"the decoder '{self.decoder}' cannot be loaded ({first_line(error)}); where the hub has it no longer, "
-                "set `decoder` to another mirror or to a local folder of Stable unCLIP, and for a gated one log in with "
-                "`hf auth login`"
-            ) from None
-        if len(pipeline.tokenizer) <= len(pipeline.tokenizer.all_special_ids):  # what is made of missing files
-            raise ValueError(f"the decoder '{self.decoder}' has a tokenizer without words; its files are missing")
-        wanted = pipeline.image_normalizer.config.embedding_dim
-        if wanted != self.width:
-            raise ValueError(
-                f"the decoder '{self.decoder}' is for embeddings of {wanted} numbers, and those of {self.model} have "
-                f"{self.width}; take the decoder that was trained with this encoder"
+                f"the decoder '{self.decoder}' has a tokenizer without words; its files are missing"
             )
+
+        width = pipeline.image_normalizer.config.embedding_dim
+        if width != self.width:
+            raise ValueError(
+                f"the decoder '{self.decoder}' is for embeddings of {width} numbers, "
+                f"and those of {self.model} have {self.width}; "
+                "take the decoder that was trained with this encoder"
+            )
+
         pipeline.set_progress_bar_config(disable=True)
         for part in pipeline.components.values():
             if isinstance(part, nn.Module):
                 part.requires_grad_(False)
+
         return self._place(pipeline)
+
+    def _load(self):
+        """The pipeline as it is distributed."""
+        needing = f"the decoder '{self.decoder}'"
+        with importing("diffusers", "transformers", needing=needing, install=INSTALL):
+            from diffusers import StableUnCLIPImg2ImgPipeline
+
+        try:
+            with _quietly():
+                return StableUnCLIPImg2ImgPipeline.from_pretrained(
+                    self.decoder, revision=self.revision
+                )
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"the decoder '{self.decoder}' cannot be loaded ({first_line(error)}); "
+                "where the hub has it no longer, set `decoder` to another mirror "
+                "or to a local folder of Stable unCLIP, and for a gated one log in with "
+                "`hf auth login`"
+            ) from None
 
     @torch.no_grad()
     def encode(self, raws: Sequence[Tensor]) -> Tensor:
-        """Embeds B pictures, uint8 of shape (3, H, W). Returns float32, with shape (B, D).
+        """Embeds B pictures, uint8 of shape (3, H, W): float32, with shape (B, D).
 
         Raises:
             ValueError: the encoder cannot be loaded, or embeds in other than D numbers.
@@ -135,24 +166,30 @@ class ClipUnclip(Codec):
         pictures = prepare(self.encoder, raws).to(self.device)
         with torch.autocast(self.device.type, torch.float16, enabled=self._in_half):
             latents = self.encoder(pictures).float()
-        if latents.shape[1] != self.width:
-            raise ValueError(f"{self.model} embeds in {latents.shape[1]} numbers; set `width` to {latents.shape[1]}")
+
+        width = latents.shape[1]
+        if width != self.width:
+            raise ValueError(f"{self.model} embeds in {width} numbers; set `width` to {width}")
+
         return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
         """Draws B pictures, uint8 of shape (3, size, size), from embeddings, with shape (B, D)."""
-        where = generator.device if generator else "cpu"
-        seeds = torch.randint(2**62, (len(latents),), generator=generator, device=where).tolist()
+        device = generator.device if generator else "cpu"
+        seeds = torch.randint(2**62, (len(latents),), generator=generator, device=device)
         pictures = []
         for start in range(0, len(latents), self.batch_size):
             part = slice(start, start + self.batch_size)
-            pictures += self._draw(latents[part], [torch.Generator().manual_seed(seed) for seed in seeds[part]])
+            pictures += self._draw(latents[part], seeds[part].tolist())
+
         return pictures
 
-    def _draw(self, latents: Tensor, generators: list[torch.Generator]) -> list[Tensor]:
+    def _draw(self, latents: Tensor, seeds: list[int]) -> list[Tensor]:
+        """Draws one batch, each picture from noise of its own seed."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         with torch.autocast(self.device.type, enabled=False):
-            drawn = self.pipeline(
+            pictures = self.pipeline(
                 prompt=[""] * len(latents),
                 image_embeds=latents.to(self.device, self._precision),
                 generator=generators,
@@ -163,7 +200,8 @@ class ClipUnclip(Codec):
                 width=self.size,
                 output_type="pt",
             ).images
-        return list((drawn.float() * 255).round().byte().cpu())
+
+        return list((pictures.float() * 255).round().byte().cpu())
 
     def fingerprint(self) -> dict[str, Any]:
         """The encoder alone: another decoder, or another size, draws from the same latents."""
@@ -179,6 +217,7 @@ class ClipUnclip(Codec):
         super().to(device)
         if "pipeline" in self.__dict__:
             self._place(self.pipeline)
+
         return self
 
     def _place(self, pipeline):
@@ -188,15 +227,19 @@ class ClipUnclip(Codec):
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without what diffusers remarks while it loads and moves; errors, and the bars of downloads, stay."""
+    """Without what diffusers remarks while it loads and moves.
+
+    Errors, and the bars of downloads, stay.
+    """
     from diffusers.utils import logging
 
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    bars_were_enabled = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
-        if shown:
+        if bars_were_enabled:
             logging.enable_progress_bar()
