@@ -1,4 +1,7 @@
-"""What reading a picture takes of memory, told from its header alone, so that a bomb is refused before it is decoded."""
+"""The memory that reading a picture takes, from its header alone.
+
+So a bomb is refused before it is decoded.
+"""
 
 import struct
 from collections.abc import Iterator
@@ -10,7 +13,8 @@ from flowbind.turns import weigh
 
 MEMORY = 448 * 2**20  # bytes that reading a picture may take
 OTHERS = 4 + 8  # bytes a pixel of formats that need no more than Pillow's own picture and a copy
-BITS, SAMPLES = 258, 277  # tags of TIFF: bits of each channel, and how many channels
+BITS = 258  # tag of TIFF: bits of each channel
+SAMPLES = 277  # tag of TIFF: number of channels
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -19,26 +23,34 @@ class TooLarge(Exception):
 
 
 def check(file: BinaryIO, formats: tuple[str, ...]) -> None:
-    """Looks at a picture before anything is decoded: the size that it tells, and checksums, which decoding ignores.
+    """Looks at a picture before anything is decoded.
+
+    Checks the size that its header has, and checksums, which decoding ignores.
 
     Raises:
         TooLarge: it would take more than `MEMORY`.
-        PIL.Image.DecompressionBombError: it has more pixels than Pillow's limit, where Pillow itself would only warn.
+        PIL.Image.DecompressionBombError: it has more pixels than Pillow's limit, where Pillow
+        itself would only warn.
         Exception: it is damaged, as Pillow has it.
     """
-    for width, height in _icons(file):  # which Pillow decodes when it opens them
+    # Pillow decodes icons when it opens them.
+    for width, height in _icons(file):
         _refuse_large("ICO", OTHERS, width, height)
+
     with PIL.Image.open(file, formats=formats) as picture:
         _refuse_large(picture.format, bytes_a_pixel(picture), *picture.size)
         picture.verify()
+
     file.seek(0)
 
 
 def bytes_a_pixel(picture: PIL.Image.Image) -> int:
-    """What reading a picture takes at most, by its format: up to 4 that Pillow keeps, and what is returned or its decoder has.
+    """Bytes a pixel that reading a picture takes at most, by its format.
 
-    A JPEG may come in several scans, for which all its coefficients are in memory; a TIFF in a single strip, which is
-    unpacked whole; JPEG 2000 has 32 bits a channel; WebP has three canvases, AVIF and HEIC have frames of up to 16 bits.
+    Up to 4 that Pillow keeps, and what is returned or its decoder has. A JPEG may come in several
+    scans, for which all its coefficients are in memory; a TIFF in a single strip, which is unpacked
+    whole; JPEG 2000 has 32 bits a channel; WebP has three canvases, AVIF and HEIC have frames of up
+    to 16 bits.
     """
     channels = len(picture.getbands())
     match picture.format:
@@ -55,20 +67,27 @@ def bytes_a_pixel(picture: PIL.Image.Image) -> int:
             return 4 + 12
         case "AVIF" | "HEIF":
             return 4 + 16
+
     return OTHERS
 
 
 def _icons(file: BinaryIO) -> Iterator[tuple[int, int]]:
-    """Width and height of every picture in a file of icons; its own table of them need not be true."""
+    """Width and height of every picture in a file of icons.
+
+    Its own table of them need not be true.
+    """
     kind, count = struct.unpack("<4sH", file.read(6).ljust(6, b"\1"))
     table = file.read(16 * count) if kind == b"\0\0\1\0" else b""
     for place in range(0, len(table) - 15, 16):
-        file.seek(struct.unpack_from("<I", table, place + 12)[0])
+        (offset,) = struct.unpack_from("<I", table, place + 12)
+        file.seek(offset)
         head = file.read(24).ljust(24, b"\0")
-        width, height = (
-            struct.unpack_from(">II", head, 16) if head.startswith(PNG) else struct.unpack_from("<ii", head, 4)
-        )
+        if head.startswith(PNG):
+            width, height = struct.unpack_from(">II", head, 16)
+        else:
+            width, height = struct.unpack_from("<ii", head, 4)
         yield abs(width), abs(height)
+
     file.seek(0)
 
 
@@ -76,9 +95,11 @@ def _refuse_large(kind: str, pixel: int, width: int, height: int) -> None:
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise PIL.Image.DecompressionBombError
+
     needed = pixel * width * height
     weigh(needed)
     if needed > MEMORY:
         raise TooLarge(
-            f"{width} x {height} pixels of a {kind} take {needed >> 20} MiB to read, allowed are {MEMORY >> 20}"
+            f"{width} x {height} pixels of a {kind} take {needed >> 20} MiB to read, "
+            f"allowed are {MEMORY >> 20}"
         )

@@ -45,9 +45,9 @@ class Image(Modality):
     def read(self, source: str | Path) -> Tensor:
         """Reads a picture as RGB in [0, 255], with shape (3, H, W).
 
-        It is turned upright by its EXIF orientation, a colour profile is applied, transparency is laid on white, grey and
-        palettes become RGB, 16 bits become 8, floats lie in [0, 1], and of several pictures in a
-        file the first is taken.
+        It is turned upright by its EXIF orientation, a colour profile is applied, transparency is
+        laid on white, grey and palettes become RGB, 16 bits become 8, floats lie in [0, 1], and of
+        several pictures in a file the first is taken.
 
         Raises:
             OSError: the file cannot be opened.
@@ -56,21 +56,7 @@ class Image(Modality):
                 reads it.
         """
         with open_regular(source) as file:
-            formats = _formats(source, file)
-            try:
-                check(file, formats)
-                picture = PIL.Image.open(file, formats=formats)
-            except TooLarge as error:
-                raise ValueError(f"{source}: {error}; make the picture smaller") from None
-            except PIL.UnidentifiedImageError:
-                raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
-            except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
-                limit = PIL.Image.MAX_IMAGE_PIXELS
-                raise ValueError(
-                    f"{source}: more than {limit} pixels; make the picture smaller"
-                ) from None
-            except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-                raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
+            picture = _open(source, file)
             try:
                 with picture:
                     return rgb_of_picture(picture, str(source))
@@ -100,13 +86,39 @@ class Image(Modality):
         return PIL.Image.fromarray(raw.permute(1, 2, 0).contiguous().numpy(force=True))
 
 
+def _open(source: str | Path, file: BinaryIO) -> PIL.Image.Image:
+    """A picture, not decoded yet.
+
+    Raises:
+        ValueError: it is none, damaged, or too large; one line that names it.
+    """
+    formats = _formats(source, file)
+    try:
+        check(file, formats)
+        return PIL.Image.open(file, formats=formats)
+    except TooLarge as error:
+        raise ValueError(f"{source}: {error}; make the picture smaller") from None
+    except PIL.UnidentifiedImageError:
+        raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        limit = PIL.Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
+        raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
+
+
 def _formats(source: str | Path, file: BinaryIO) -> tuple[str, ...]:
-    """What Pillow may take a file for, as its suffix and its first bytes allow."""
-    unmarked = UNMARKED.get(Path(source).suffix.lower())
+    """What Pillow may take a file for, as its suffix and its first bytes allow.
+
+    Raises:
+        ValueError: it is HEIC, and the package that reads it is missing.
+    """
     head = file.read(12)
     file.seek(0)
     if head[4:8] != b"ftyp" or head[8:12] not in HEIC_BRANDS:
+        unmarked = UNMARKED.get(Path(source).suffix.lower())
         return (*FORMATS, unmarked) if unmarked else FORMATS
+
     heif = require("pi_heif", f"{source}: HEIC", Extra("heic"))
     heif.register_heif_opener()
     return ("HEIF", *FORMATS)

@@ -1,7 +1,7 @@
 """Pictures as people have them, of any mode, layout and range, as uint8 RGB.
 
-What tells the range is the dtype, and nothing else: uint8 and bool are what they are, uint16 goes
-to 65535, and floats lie in [0, 1]. Other integers tell none. Transparency is laid on white.
+The dtype gives the range, and nothing else: uint8 and bool are what they are, uint16 goes to 65535,
+and floats lie in [0, 1]. Other integers give none. Transparency is laid on white.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ ALLOWED = (
     "1 to 4 channels (grey, grey and alpha, RGB, RGBA), of uint8, uint16, bool, or floats in [0, 1]"
 )
 WHITE_IS_ZERO = 0  # of TIFF's tag 262
-BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
+BITS = 258  # tag of TIFF
+PHOTOMETRIC = 262  # tag of TIFF
 ORIENTATION = 274  # tag of EXIF
 TURNED = (5, 6, 7, 8)  # orientations whose rows are the file's columns
 TILE = 1024  # pixels, width and height of what is converted at a time
@@ -37,8 +38,8 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
     returned, the decoded picture alone is in memory.
 
     Args:
-        picture: to be decoded, or decoded already.
-        name: to call it in a line about its profile.
+        picture: Picture to be decoded, or decoded already.
+        name: Name for it in a line about its profile.
 
     Raises:
         ValueError: it has no pixels, numbers beyond its range, or a file behind it that cannot be
@@ -47,6 +48,7 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
     width, height = picture.size
     if not width * height:
         raise ValueError(f"a picture of {width} x {height} pixels; allowed: {ALLOWED}")
+
     try:
         _load(picture)
         orientation = picture.getexif().get(ORIENTATION, 1)
@@ -54,16 +56,22 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
         raise ValueError(f"a damaged picture ({first_line(error)})") from None
 
     width, height = picture.size  # some formats are turned while they are decoded
-    tags = getattr(picture, "tag_v2", {})
-    turned = orientation in TURNED
-    rgb = np.empty((3, width, height) if turned else (3, height, width), np.uint8)
+    is_turned = orientation in TURNED
+    rgb = np.empty((3, width, height) if is_turned else (3, height, width), np.uint8)
+
+    # Tile by tile: what conversions need besides is small.
     stored = _as_stored(rgb, orientation)
+    tags = getattr(picture, "tag_v2", {})
     convert = to_srgb(picture, name)
     for top, left in product(range(0, height, TILE), range(0, width, TILE)):
+        bottom = min(top + TILE, height)
+        right = min(left + TILE, width)
         tile = picture
         if max(width, height) > TILE:
-            tile = picture.crop((left, top, min(left + TILE, width), min(top + TILE, height)))
-        stored[:, top : top + TILE, left : left + TILE] = _pixels(tile, tags, convert).transpose(2, 0, 1)
+            tile = picture.crop((left, top, right, bottom))
+        pixels = _pixels(tile, tags, convert)
+        stored[:, top:bottom, left:right] = pixels.transpose(2, 0, 1)
+
     return torch.from_numpy(rgb)
 
 
@@ -79,21 +87,27 @@ def rgb_of_array(array) -> Tensor:
     values = as_tensor(array, ALLOWED)
     if _is_canonical(values) and isinstance(array, Tensor):
         return values
+
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or not {values.shape[0], values.shape[2]}.intersection(CHANNELS):
         raise ValueError(f"{describe(array)} is not one picture; allowed: {ALLOWED}")
-    first, last = (values.shape[axis] in CHANNELS for axis in (0, 2))
-    if last and not (first and isinstance(array, Tensor)):
+
+    may_be_first = values.shape[0] in CHANNELS
+    may_be_last = values.shape[2] in CHANNELS
+    if may_be_last and not (may_be_first and isinstance(array, Tensor)):
         values = values.movedim(2, 0)
 
-    eight = eight_bits(values, describe(array))
-    if len(eight) in (2, 4):
-        pixels = eight.permute(1, 2, 0).contiguous().numpy()
-        return rgb_of_picture(PIL.Image.fromarray(pixels, "LA" if len(eight) == 2 else "RGBA"))
-    return eight.expand(3, -1, -1).contiguous()
+    levels = eight_bits(values, describe(array))
+    has_alpha = len(levels) in (2, 4)
+    if has_alpha:
+        mode = "LA" if len(levels) == 2 else "RGBA"
+        pixels = levels.permute(1, 2, 0).contiguous().numpy()
+        return rgb_of_picture(PIL.Image.fromarray(pixels, mode))
+
+    return levels.expand(3, -1, -1).contiguous()
 
 
 def _is_canonical(values: Tensor) -> bool:
@@ -103,12 +117,12 @@ def _is_canonical(values: Tensor) -> bool:
 
 
 def eight_bits(values: Tensor, name: str) -> Tensor:
-    """Brightness in the range that its dtype tells, as uint8 of the same shape.
+    """Brightness in the range that its dtype gives, as uint8 of the same shape.
 
     16 bits lose the lower 8, floats are rounded.
 
     Raises:
-        ValueError: the dtype tells no range, or a float would be rounded to something below 0 or
+        ValueError: the dtype gives no range, or a float would be rounded to something below 0 or
             above 255; one line.
     """
     if values.dtype == torch.uint8:
@@ -119,6 +133,7 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
         return (values.to(torch.int32) >> 8).byte()
     if not values.is_floating_point():
         raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
+
     levels = (values.to(torch.promote_types(values.dtype, torch.float32)) * 255).round()
     if levels.min() < 0 or levels.max() > 255:
         low, high = values.min().item(), values.max().item()
@@ -126,15 +141,21 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
             f"{name} has numbers from {low:.4g} to {high:.4g}, floats lie in [0, 1]; "
             f"allowed: {ALLOWED}"
         )
+
     return levels.byte()
 
 
 def _load(picture: PIL.Image.Image) -> None:
-    """Decodes a picture. By its name Pillow maps a TIFF into memory, and one that is turned askew."""
+    """Decodes a picture.
+
+    By its name Pillow maps a TIFF into memory, and one that is turned askew.
+    """
     if picture.format != "TIFF":
         picture.load()
         return
-    name, picture.filename = picture.filename, ""
+
+    name = picture.filename
+    picture.filename = ""
     try:
         picture.load()
     finally:
@@ -156,11 +177,13 @@ def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert) ->
     if tile.mode.startswith("I") or tile.mode == "F":  # Pillow would cut these to 8 bits
         tile = _shallow(tile, tags)
     elif tile.mode == "La":
-        tile = tile.convert("LA")  # the one way to go on
+        tile = tile.convert("LA")  # the one conversion that Pillow has
+
     tile = convert(tile)
     if tile.has_transparency_data:
         white = PIL.Image.new("RGBA", tile.size, "white")
         tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
+
     return np.asarray(tile if tile.mode == "RGB" else tile.convert("RGB"))
 
 
@@ -169,7 +192,8 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
 
     With what Pillow leaves to others: 12 bits of a TIFF, and one in which white is 0.
     """
-    values = torch.from_numpy(np.array(deep, np.uint16 if deep.mode.startswith("I;16") else None))
+    dtype = np.uint16 if deep.mode.startswith("I;16") else None
+    values = torch.from_numpy(np.array(deep, dtype))
     name = f"a picture of the mode {deep.mode}"
     if deep.mode == "I":
         if values.min() < 0 or values.max() > 65535:
@@ -181,10 +205,12 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
     elif tuple(tags.get(BITS, ())) == (12,):
         values = (values.to(torch.int32) << 4).to(torch.uint16)
 
-    eight = eight_bits(values, name)
+    levels = eight_bits(values, name)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        eight = 255 - eight
+        levels = 255 - levels
+
     clear = deep.info.get("transparency")  # a level of grey that is not seen
     if isinstance(clear, int):
-        eight[values.to(torch.int32) == clear] = 255
-    return PIL.Image.fromarray(eight.numpy())
+        levels[values.to(torch.int32) == clear] = 255
+
+    return PIL.Image.fromarray(levels.numpy())

@@ -1,5 +1,6 @@
-"""Colour profiles that pictures carry (ICC.1), applied by Pillow's Little CMS: numbers of another
-space become those of sRGB, which codecs are trained on.
+"""Colour profiles that pictures carry (ICC.1), applied by Pillow's Little CMS.
+
+Numbers of another space become those of sRGB, which codecs are trained on.
 """
 
 import io
@@ -33,15 +34,16 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
     """What gives a part of a picture in sRGB: itself where the picture has no other profile.
 
     A profile that cannot be applied, or is of another kind of colours than the picture's, is left
-    aside, which is told in a line, once.
+    aside, and a line says so, once.
 
     Args:
-        picture: that may carry a profile.
-        name: to call it in the line.
+        picture: Picture that may carry a profile.
+        name: Name for it in the line.
     """
     profile = picture.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
         return _same
+
     try:
         space, transform = _transform(profile)
     except Exception as error:  # Pillow raises its own kind, and others where it lacks Little CMS
@@ -59,10 +61,13 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
                 f"{part.mode}; the profile is left aside"
             )
             return part
+
+        # Profiles know no transparency: it passes by.
         alpha = part.convert("RGBA").getchannel("A") if part.has_transparency_data else None
         part = ImageCms.applyTransform(part.convert(MODES[space]), transform)
         if alpha is not None:
             part.putalpha(alpha)
+
         return part
 
     return convert
@@ -81,21 +86,25 @@ def _transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
         return space, None
     if space not in MODES:
         raise ValueError(f"one of the space {space}")
+
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(profile, srgb, MODES[space], "RGB", INTENT, FLAGS)
 
     if space != "CMYK":
         probe = _probe(MODES[space])
         moved = np.asarray(ImageCms.applyTransform(probe, transform), np.int16)
-        if np.abs(moved - np.asarray(probe.convert("RGB"))).max() <= ALIKE:
+        original = np.asarray(probe.convert("RGB"))
+        if np.abs(moved - original).max() <= ALIKE:
             return space, None
+
     return space, transform
 
 
 def _probe(mode: str) -> PIL.Image.Image:
     """Colours all over the cube, or from black to white."""
     axes = (LEVELS,) * len(mode)
-    colours = np.stack(np.meshgrid(*axes), -1).astype(np.uint8).reshape(1, -1, len(mode))
+    grid = np.stack(np.meshgrid(*axes), -1)
+    colours = grid.astype(np.uint8).reshape(1, -1, len(mode))
     return PIL.Image.fromarray(colours if mode == "RGB" else colours[..., 0])
 
 
