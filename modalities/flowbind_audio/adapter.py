@@ -1,4 +1,7 @@
-"""The adapter between CLAP's embeddings, of 512 numbers, and latents of 768, as wide as the other modalities' are."""
+"""The adapter between CLAP's embeddings, of 512 numbers, and latents of 768.
+
+So wide are the other modalities' latents.
+"""
 
 from torch import Tensor, nn
 
@@ -8,9 +11,9 @@ LATENT = 768
 
 
 class ClapAdapter(nn.Module):
-    """An autoencoder of two layers each way, with the sizes and the names of weights of FlowBind's authors.
+    """An autoencoder of two layers each way.
 
-    Encoder (B, 512) -> (B, 768), decoder (B, 768) -> (B, 512).
+    Sizes and names of weights are those of FlowBind's authors.
     """
 
     def __init__(self) -> None:
@@ -19,7 +22,9 @@ class ClapAdapter(nn.Module):
         self.decoder = nn.Sequential(nn.Linear(LATENT, LATENT), nn.ReLU(), nn.Linear(LATENT, WIDTH))
 
     def encode(self, embeddings: Tensor) -> Tensor:
+        """Latents, with shape (B, 768), of embeddings, with shape (B, 512)."""
         return self.encoder(embeddings).to(embeddings.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
+        """Embeddings, with shape (B, 512), of latents, with shape (B, 768)."""
         return self.decoder(latents).to(latents.dtype)

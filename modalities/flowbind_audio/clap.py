@@ -1,11 +1,12 @@
-"""CLAP: embeddings of sounds and of captions in one space, so that a cosine tells how well the two fit.
+"""CLAP: embeddings of sounds and of captions in one space, where a cosine tells how well they fit.
 
-Wu et al., "Large-scale contrastive language-audio pretraining with feature fusion and keyword-to-caption augmentation"
-(ICASSP 2023, arXiv 2211.06687).
+Wu et al., "Large-scale contrastive language-audio pretraining with feature fusion and
+keyword-to-caption augmentation" (ICASSP 2023, arXiv 2211.06687).
 
-What is heard of a sound is fixed, where both libraries would crop at random: its first ten seconds. A shorter one is
-repeated as often as it fits in whole and continued with silence, as CLAP was trained. Samples are rounded to 16 bits, so
-that a sound is heard as its file would be: decibels tell the floor of a silence from nothing at all.
+The part of a sound that is heard is fixed, where both libraries would crop at random: its first ten
+seconds. A shorter one is repeated as often as it fits completely and continued with silence, as
+CLAP was trained. Samples are rounded to 16 bits, so that a sound is heard as its file would be:
+decibels tell the floor of a silence from nothing at all.
 """
 
 from abc import ABC, abstractmethod
@@ -34,7 +35,8 @@ TOKENS = 77  # of a caption, at most; as in CLAP's training
 BATCH = 16  # sounds or captions embedded at once
 UNFUSED = "laion/clap-htsat-unfused"
 SCALAR = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
-NUMBERS = [  # which checkpoints hold beside weights; reading them runs no code of theirs
+# Numbers that checkpoints hold beside weights; reading them runs no code of theirs.
+NUMBERS = [
     (SCALAR, "numpy.core.multiarray.scalar"),
     (SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -50,15 +52,17 @@ class Clap(ABC):
     """A CLAP model, loaded when first used. Copies load their own.
 
     Args:
-        name: where the weights are.
-        revision: branch, tag or commit, where that is a repository on the hub.
+        name: Place of the weights.
+        revision: Branch, tag or commit, where that is a repository on the hub.
     """
 
     backend: ClassVar[str]
-    libraries: ClassVar[dict[str, str]]  # modules that it imports, each with the command that installs it
+    # Modules that it imports, each with the command that installs it.
+    libraries: ClassVar[dict[str, str]]
 
     def __init__(self, name: str, revision: str = "main") -> None:
-        self.name, self.revision = name, revision
+        self.name = name
+        self.revision = revision
 
     @property
     @abstractmethod
@@ -75,7 +79,8 @@ class Clap(ABC):
         """The frozen network, in evaluation mode.
 
         Raises:
-            ValueError: the weights or the package they need are not there; one line says what to do.
+            ValueError: the weights or the package they need are not there; one line says what to
+                do.
         """
 
     @abstractmethod
@@ -87,17 +92,25 @@ class Clap(ABC):
         """Embeds captions on the network's device: (B, 512)."""
 
     def sounds(self, raws: Sequence[Tensor], device: torch.device) -> Tensor:
-        """Embeddings of B sounds at 16 kHz, of any lengths: float32, with shape (B, 512) and rows of norm 1."""
-        return self._embed(
-            raws, lambda part: self.hear(torch.stack([ten_seconds(raw) for raw in part]).to(device)), device
-        )
+        """Embeddings of B sounds at 16 kHz, of any lengths.
+
+        float32, with shape (B, 512) and rows of norm 1.
+        """
+
+        def embed(part: Sequence[Tensor]) -> Tensor:
+            waves = torch.stack([ten_seconds(raw) for raw in part])
+            return self.hear(waves.to(device))
+
+        return self._embed(raws, embed, device)
 
     def texts(self, captions: Sequence[str], device: torch.device) -> Tensor:
         """Embeddings of B captions: float32, with shape (B, 512) and rows of norm 1."""
         return self._embed(captions, lambda part: self.read(list(part)), device)
 
     @torch.no_grad()
-    def _embed(self, items: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor], device: torch.device) -> Tensor:
+    def _embed(
+        self, items: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor], device: torch.device
+    ) -> Tensor:
         self.model.to(device)
         parts = [embed(items[place : place + BATCH]) for place in range(0, len(items), BATCH)]
         return F.normalize(torch.cat(parts).float(), dim=-1)
@@ -112,24 +125,30 @@ class Clap(ABC):
         return digest_all(self.files)
 
     def identity(self) -> dict[str, str]:
-        """What decides the embeddings: local files by their digest; the hub's by name and revision, without fetching them."""
+        """What decides the embeddings.
+
+        Local files by their digest; the hub's by name and revision, without fetching them.
+        """
         if Path(self.name).exists():
             return {"clap_weights": self.digest()}
+
         return {"clap": self.name, "clap_revision": self.revision}
 
     @property
     def label(self) -> str:
-        """Which CLAP it is, as said in the names of figures, such as `transformers,laion/clap-htsat-unfused`."""
+        """Which CLAP it is, for names of values: `transformers,laion/clap-htsat-unfused`."""
         if Path(self.name).exists():  # a path says nothing elsewhere
             return f"{self.backend},{Path(self.name).name}@{self.digest()[:8]}"
-        return f"{self.backend},{self.name}" + (f"@{self.revision}" if self.revision != "main" else "")
+
+        label = f"{self.backend},{self.name}"
+        return label if self.revision == "main" else f"{label}@{self.revision}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "revision": self.revision}
 
 
 class TransformersClap(Clap):
-    """`transformers.ClapModel`, without fusion, from a folder or a repository of the Hugging Face hub."""
+    """`transformers.ClapModel`, without fusion, from a folder or a repository on the hub."""
 
     backend = "transformers"
     libraries: ClassVar[dict[str, str]] = {"transformers": INSTALL, "soxr": INSTALL_AUDIO}
@@ -144,29 +163,44 @@ class TransformersClap(Clap):
         folder = _folder_of(self.name, self.revision, [*SETTINGS, "*.safetensors"])
         if Path(self.name).is_dir() or any(folder.glob("*.safetensors")):
             return folder
+
         return _folder_of(self.name, self.revision, [*SETTINGS, "*.bin"])
 
     @property
     def files(self) -> list[Path]:
         weights = sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin"))
         if not weights:
-            raise ValueError(f"{self.folder}: no weights (.safetensors or .bin), so no CLAP model of transformers")
-        return weights + [file for file in (self.folder / "preprocessor_config.json",) if file.is_file()]
+            raise ValueError(
+                f"{self.folder}: no weights (.safetensors or .bin), "
+                "so no CLAP model of transformers"
+            )
+
+        settings = self.folder / "preprocessor_config.json"
+        return [*weights, settings] if settings.is_file() else weights
 
     @cached_property
     def model(self) -> nn.Module:
         folder = self.folder
         with importing("transformers", needing=f"the CLAP model '{self.name}'", install=INSTALL):
             from transformers import ClapModel
+
         try:
             with quietly("transformers"):
                 model = ClapModel.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
-            raise ValueError(f"{folder}: no complete CLAP model of transformers ({first_line(error)})") from None
+            raise ValueError(
+                f"{folder}: no complete CLAP model of transformers ({first_line(error)})"
+            ) from None
+
         if model.config.audio_config.enable_fusion:
-            raise ValueError(f"{folder}: a CLAP with fusion, which mixes random crops of a sound; give one without it")
-        if model.config.projection_dim != WIDTH:
-            raise ValueError(f"{folder}: a CLAP with embeddings of {model.config.projection_dim} numbers, not {WIDTH}")
+            raise ValueError(
+                f"{folder}: a CLAP with fusion, which mixes random crops of a sound; "
+                "give one without it"
+            )
+        width = model.config.projection_dim
+        if width != WIDTH:
+            raise ValueError(f"{folder}: a CLAP with embeddings of {width} numbers, not {WIDTH}")
+
         return model.eval().requires_grad_(False)
 
     @cached_property
@@ -181,10 +215,17 @@ class TransformersClap(Clap):
         try:
             extractor = ClapFeatureExtractor.from_pretrained(self.folder)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder}: no settings of a CLAP's spectrograms ({first_line(error)})") from None
-        if (extractor.sampling_rate, extractor.max_length_s) != (CLAP_RATE, SECONDS):
-            said = f"{extractor.max_length_s} s at {extractor.sampling_rate} Hz"
-            raise ValueError(f"{self.folder}: a CLAP that hears {said}; {SECONDS} s at {CLAP_RATE} Hz is needed")
+            raise ValueError(
+                f"{self.folder}: no settings of a CLAP's spectrograms ({first_line(error)})"
+            ) from None
+
+        rate, seconds = extractor.sampling_rate, extractor.max_length_s
+        if (rate, seconds) != (CLAP_RATE, SECONDS):
+            raise ValueError(
+                f"{self.folder}: a CLAP that hears {seconds} s at {rate} Hz; "
+                f"{SECONDS} s at {CLAP_RATE} Hz is needed"
+            )
+
         return extractor
 
     @cached_property
@@ -199,73 +240,108 @@ class TransformersClap(Clap):
         try:
             tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.folder}: no tokenizer of a CLAP's captions ({first_line(error)})") from None
-        if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of missing files
-            raise ValueError(f"{self.folder}: the tokenizer has no words; its files (tokenizer.json, ...) are missing")
+            raise ValueError(
+                f"{self.folder}: no tokenizer of a CLAP's captions ({first_line(error)})"
+            ) from None
+
+        # What transformers makes of missing files.
+        if len(tokenizer) <= len(tokenizer.all_special_ids):
+            raise ValueError(
+                f"{self.folder}: the tokenizer has no words; "
+                "its files (tokenizer.json, ...) are missing"
+            )
+
         return tokenizer
 
     def hear(self, waves: Tensor) -> Tensor:
         return self.model.get_audio_features(input_features=self.spectrograms(waves)).pooler_output
 
     def read(self, captions: list[str]) -> Tensor:
-        options = {"padding": True, "truncation": True, "max_length": TOKENS, "return_tensors": "pt"}
+        options = {
+            "padding": True,
+            "truncation": True,
+            "max_length": TOKENS,
+            "return_tensors": "pt",
+        }
         tokens = self.tokenizer(captions, **options).to(self.model.device)
-        return self.model.get_text_features(
+        out = self.model.get_text_features(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        ).pooler_output
+        )
+        return out.pooler_output
 
     def spectrograms(self, waves: Tensor) -> Tensor:
         """Log-mel spectrograms in dB: (B, 480000) -> (B, 1, 1001, 64).
 
-        What `ClapFeatureExtractor` makes of ten seconds without fusion, but many at once and on the waves' device; it
-        takes its time over them frame by frame.
+        What `ClapFeatureExtractor` makes of ten seconds without fusion, but many at once and on the
+        waves' device; it takes its time over them frame by frame.
         """
         bands = torch.from_numpy(self.extractor.mel_filters_slaney).to(waves)
-        window = torch.hann_window(self.extractor.fft_window_size, dtype=torch.float32, device=waves.device)
+        size = self.extractor.fft_window_size
+        window = torch.hann_window(size, dtype=torch.float32, device=waves.device)
         spectrum = torch.stft(
-            waves, len(window), self.extractor.hop_length, window=window, pad_mode="reflect", return_complex=True
+            waves,
+            size,
+            self.extractor.hop_length,
+            window=window,
+            pad_mode="reflect",
+            return_complex=True,
         )
-        return 10 * (spectrum.abs().square().mT @ bands).clamp(min=1e-10).log10()[:, None]
+        power = spectrum.abs().square().mT @ bands
+        return 10 * power.clamp(min=1e-10).log10()[:, None]
 
 
 class LaionClap(Clap):
-    """The package laion-clap, from a checkpoint of its authors: a file, or `OWNER/REPOSITORY/FILE` on the hub.
+    """The package laion-clap, from a checkpoint of its authors.
 
-    The size of the audio tower is read off the weights. The package asks the hub for roberta-base besides.
+    That is a file, or `OWNER/REPOSITORY/FILE` on the hub. The size of the audio tower is read off
+    the weights. The package asks the hub for roberta-base besides.
     """
 
     backend = "laion_clap"
     libraries: ClassVar[dict[str, str]] = {"laion_clap": INSTALL_LAION, "soxr": INSTALL_AUDIO}
-    towers: ClassVar[dict[int, str]] = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}  # by patch width
+    # By the width of a patch.
+    towers: ClassVar[dict[int, str]] = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}
 
     @property
     def files(self) -> list[Path]:
         if Path(self.name).is_file():
             return [Path(self.name)]
-        *repository, file = self.name.rsplit("/", 1)
+
+        repository, _, file = self.name.rpartition("/")
         if self.name.count("/") != 2 or not file.endswith(".pt"):
             raise ValueError(
-                f"{self.name}: no such file; give a .pt file of laion-clap or OWNER/REPOSITORY/FILE.pt on the hub, "
+                f"{self.name}: no such file; give a .pt file of laion-clap "
+                "or OWNER/REPOSITORY/FILE.pt on the hub, "
                 "such as lukewys/laion_clap/music_speech_epoch_15_esc_89.25.pt"
             )
-        return [_folder_of(*repository, self.revision, [file]) / file]
+
+        return [_folder_of(repository, self.revision, [file]) / file]
 
     @cached_property
     def module(self):
         """The package's own wrapper of the network and its tokenizer."""
         (file,) = self.files
-        with importing("laion_clap", needing=f"the CLAP checkpoint '{self.name}'", install=INSTALL_LAION):
+        needing = f"the CLAP checkpoint '{self.name}'"
+        with importing("laion_clap", needing=needing, install=INSTALL_LAION):
             from laion_clap import CLAP_Module
+
         state = load_weights(file)
-        state.pop("text_branch.embeddings.position_ids", None)  # no longer a weight of transformers' RoBERTa
+        # No longer a weight of transformers' RoBERTa.
+        state.pop("text_branch.embeddings.position_ids", None)
+
         patches = state.get("audio_branch.patch_embed.proj.weight", torch.empty(0))
-        if len(patches) not in self.towers:
+        tower = self.towers.get(len(patches))
+        if tower is None:
             raise ValueError(f"{file}: no weights of laion-clap with an HTSAT audio tower")
+
         try:
-            module = CLAP_Module(enable_fusion=False, device="cpu", amodel=self.towers[len(patches)])
+            module = CLAP_Module(enable_fusion=False, device="cpu", amodel=tower)
             module.model.load_state_dict(state)
         except (OSError, RuntimeError) as error:
-            raise ValueError(f"{file}: laion-clap cannot be built with these weights ({first_line(error)})") from None
+            raise ValueError(
+                f"{file}: laion-clap cannot be built with these weights ({first_line(error)})"
+            ) from None
+
         return module.eval().requires_grad_(False)
 
     @cached_property
@@ -290,16 +366,20 @@ def open_clap(backend: str, name: str, revision: str = "main") -> Clap:
     """
     if backend not in BACKENDS:
         raise ValueError(f"no CLAP backend '{backend}'; allowed: {', '.join(BACKENDS)}")
+
     return BACKENDS[backend](name, revision)
 
 
 def ten_seconds(wave: Tensor) -> Tensor:
-    """What is heard of a sound at 16 kHz, resampled to 48 kHz: (samples,) -> (480000,)."""
+    """The part of a sound at 16 kHz that is heard, at 48 kHz: (samples,) -> (480000,)."""
     soxr = require("soxr", "resampling sounds for CLAP", INSTALL_AUDIO)
-    heard = (wave[: SECONDS * RATE].cpu().float() * 32768).round().clamp(-32768, 32767) / 32768
-    wide = torch.from_numpy(soxr.resample(heard.numpy(), RATE, CLAP_RATE))[: SECONDS * CLAP_RATE]
-    repeated = wide.repeat(SECONDS * CLAP_RATE // len(wide))
-    return F.pad(repeated, (0, SECONDS * CLAP_RATE - len(repeated)))
+    beginning = wave[: SECONDS * RATE].cpu().float()
+    rounded = (beginning * 32768).round().clamp(-32768, 32767) / 32768
+
+    length = SECONDS * CLAP_RATE
+    resampled = torch.from_numpy(soxr.resample(rounded.numpy(), RATE, CLAP_RATE))[:length]
+    repeated = resampled.repeat(length // len(resampled))
+    return F.pad(repeated, (0, length - len(repeated)))
 
 
 def _folder_of(name: str, revision: str, patterns: list[str]) -> Path:
@@ -315,12 +395,15 @@ def local_weights(network: str, weights: str | None, fetch: str) -> Path:
         ValueError: there is none.
     """
     if weights is None or not Path(weights).is_file():
-        raise ValueError(f"{network}: no weights ({weights}); {fetch} and give the file as `weights`")
+        raise ValueError(
+            f"{network}: no weights ({weights}); {fetch} and give the file as `weights`"
+        )
+
     return Path(weights)
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
-    """A state dict from safetensors or from a checkpoint of torch, of which nothing but weights is read.
+    """A state dict from safetensors or from a checkpoint of torch; nothing but weights is read.
 
     Raises:
         ValueError: the file is neither, holds more than weights, or none by name.
@@ -334,24 +417,34 @@ def load_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of archives and pickles say
         raise ValueError(f"{file}: cannot be read as weights alone ({first_line(error)})") from None
+
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError(f"{file}: holds no weights by name")
-    return {name.removeprefix("module."): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
+
+    tensors = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor):
+            tensors[name.removeprefix("module.")] = value
+
+    return tensors
 
 
 @contextmanager
 def quietly(*libraries: str) -> Iterator[None]:
-    """Leaves out the progress bars and remarks of transformers or diffusers, which come for weights that load well."""
+    """Leaves out the progress bars and remarks of transformers or diffusers.
+
+    They come for weights that load well, too.
+    """
     loggings = [import_module(f"{library}.utils.logging") for library in libraries]
-    held = [(logging.get_verbosity(), logging.is_progress_bar_enabled()) for logging in loggings]
+    before = [(logging.get_verbosity(), logging.is_progress_bar_enabled()) for logging in loggings]
     try:
         for logging in loggings:
             logging.set_verbosity_error()
             logging.disable_progress_bar()
         yield
     finally:
-        for logging, (level, bars) in zip(loggings, held, strict=True):
+        for logging, (level, bars) in zip(loggings, before, strict=True):
             logging.set_verbosity(level)
             if bars:
                 logging.enable_progress_bar()

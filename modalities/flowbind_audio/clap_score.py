@@ -19,25 +19,29 @@ UNRELATED = (
     "glass shatters on the floor",
     "a train passes at high speed",
 )
-# Mean cosine of unrelated captions, at most. Published CLAPs that work have 0.18 (laion/clap-htsat-unfused) and 0.29
-# (laion/larger_clap_general); one whose text tower is broken has 0.9993 (laion/larger_clap_music): all as reported in
-# https://github.com/embeddings-benchmark/mteb/issues/5069. Anything in between would leave little room to tell captions
-# apart.
+# Mean cosine of unrelated captions, at most. Published CLAPs that work have 0.18
+# (laion/clap-htsat-unfused) and 0.29 (laion/larger_clap_general); one whose text tower is broken
+# has 0.9993 (laion/larger_clap_music): all as reported in
+# https://github.com/embeddings-benchmark/mteb/issues/5069. Anything in between would leave little
+# room to tell captions apart.
 PARALLEL = 0.7
 
 
 class CLAPScore(Metric):
-    """Mean of max(100 cos, 0) over pairs of a generation and its source, one a sound and one a caption.
+    """Mean of max(100 cos, 0) over pairs of a generation and its source.
 
-    Sounds are judged by their first ten seconds. Before it is used the CLAP is tried on unrelated captions: one that
-    finds them all alike is refused. Scores of different CLAPs do not compare, so the name says which it is.
+    One is a sound, the other a caption. Sounds are judged by their first ten seconds. Before it is
+    used the CLAP is tried on unrelated
+    captions: one that finds them all alike is refused. Scores of different CLAPs do not compare, so
+    the name says which it is.
 
     Args:
-        judges: audio, against the captions they were made from; or text, against the sounds.
-        clap: the CLAP model: for transformers a folder or a repository on the hub, without fusion; for laion_clap a
-            checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
-        clap_revision: branch, tag or commit, where that is on the hub.
-        clap_backend: transformers or laion_clap.
+        judges: Kind that is generated: audio, compared with the captions that it was made from, or
+            text, compared with the sounds.
+        clap: CLAP model: for transformers a folder or a repository on the hub, without fusion;
+            for laion_clap a checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
+        clap_revision: Branch, tag or commit, where that is on the hub.
+        clap_backend: Library of it, transformers or laion_clap.
     """
 
     def __init__(
@@ -49,8 +53,12 @@ class CLAPScore(Metric):
     ) -> None:
         if judges not in OTHER:
             raise ValueError(f"CLAPScore.judges: '{judges}' is none of {', '.join(OTHER)}")
-        self.judges, self.against = judges, OTHER[judges]
-        self.clap, self.clap_revision, self.clap_backend = clap, clap_revision, clap_backend
+
+        self.judges = judges
+        self.against = OTHER[judges]
+        self.clap = clap
+        self.clap_revision = clap_revision
+        self.clap_backend = clap_backend
         self._model = open_clap(clap_backend, clap, clap_revision)
 
     @cached_property
@@ -62,12 +70,14 @@ class CLAPScore(Metric):
         """
         texts = self._model.texts(UNRELATED, self.device).double()
         count = len(texts)
-        found = ((texts @ texts.T).sum() - count).item() / (count * (count - 1))
-        if found > PARALLEL:
+        cosine = ((texts @ texts.T).sum() - count).item() / (count * (count - 1))
+        if cosine > PARALLEL:
             raise ValueError(
-                f"the CLAP '{self.clap}' finds unrelated captions alike (mean cosine {found:.3f}; at most {PARALLEL} is "
-                f"allowed), so its scores mean nothing; take another, such as {UNFUSED}"
+                f"the CLAP '{self.clap}' finds unrelated captions alike "
+                f"(mean cosine {cosine:.3f}; at most {PARALLEL} is allowed), "
+                f"so its scores mean nothing; take another, such as {UNFUSED}"
             )
+
         return self._model
 
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:

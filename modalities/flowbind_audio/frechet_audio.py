@@ -1,10 +1,13 @@
-"""Frechet and kernel audio distance: those of generated sounds' embeddings from real ones', by CLAP or by VGGish.
+"""Frechet and kernel audio distance of generated sounds from real ones.
 
-- `fad`: Kilgour et al., "Frechet audio distance: a reference-free metric for evaluating music enhancement algorithms"
-  (Interspeech 2019, arXiv 1812.08466). It falls with the number of sounds.
-- `kad`: Chung et al., "KAD: No more FAD! An effective and efficient evaluation metric for audio generation" (arXiv
-  2502.15602), 100 times the squared maximum mean discrepancy. It hangs on the number of sounds by chance alone, so a
-  few hundred do; around 0, or below it, there is nothing to tell the two sets apart by.
+Both compare embeddings, by CLAP or by VGGish.
+
+- `fad`: Kilgour et al., "Frechet audio distance: a reference-free metric for evaluating music
+  enhancement algorithms" (Interspeech 2019, arXiv 1812.08466). It falls with the number of sounds.
+- `kad`: Chung et al., "KAD: No more FAD! An effective and efficient evaluation metric for audio
+  generation" (arXiv 2502.15602), 100 times the squared maximum mean discrepancy. It depends on the
+  number of sounds by chance alone, so a few hundred do; around 0, or below it, there is nothing to
+  tell the two sets apart by.
 """
 
 from collections.abc import Sequence
@@ -38,21 +41,26 @@ def distances(embedding: str, made: Tensor, reference: Tensor) -> dict[str, floa
 
 
 class ClapFAD(Metric):
-    """Distances of CLAP's embeddings of generated sounds from those of the real ones, ten seconds of each.
+    """Distances of CLAP's embeddings of generated sounds from those of the real ones.
 
-    `fad` falls with the number of samples, most where there are fewer than the 512 numbers of an embedding.
+    Ten seconds of each sound are heard. `fad` falls with the number of samples, most where there
+    are fewer than the 512 numbers of an embedding.
 
     Args:
-        clap: the CLAP model: for transformers a folder or a repository on the hub, without fusion; for laion_clap a
-            checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
-        clap_revision: branch, tag or commit, where that is on the hub.
-        clap_backend: transformers or laion_clap.
+        clap: CLAP model: for transformers a folder or a repository on the hub, without fusion;
+            for laion_clap a checkpoint, a file or `OWNER/REPOSITORY/FILE.pt` on the hub.
+        clap_revision: Branch, tag or commit, where that is on the hub.
+        clap_backend: Library of it, transformers or laion_clap.
     """
 
     judges = against = "audio"
 
-    def __init__(self, clap: str = UNFUSED, clap_revision: str = "main", clap_backend: str = "transformers") -> None:
-        self.clap, self.clap_revision, self.clap_backend = clap, clap_revision, clap_backend
+    def __init__(
+        self, clap: str = UNFUSED, clap_revision: str = "main", clap_backend: str = "transformers"
+    ) -> None:
+        self.clap = clap
+        self.clap_revision = clap_revision
+        self.clap_backend = clap_backend
         self.model = open_clap(clap_backend, clap, clap_revision)
 
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
@@ -67,12 +75,14 @@ class ClapFAD(Metric):
 
 
 class VggishFAD(Metric):
-    """Distances of VGGish's embeddings, all patches of all sounds together, from those of the real ones.
+    """Distances of VGGish's embeddings of generated sounds from those of the real ones.
 
-    A patch has 0.96 seconds; ten seconds of each sound are heard, so ten patches at most.
+    All patches of all sounds are taken together. A patch has 0.96 seconds; ten seconds of each
+    sound are heard, so ten patches at most.
 
     Args:
-        weights: of VGGish, which are not shipped: a safetensors file or a checkpoint of torch.
+        weights: Weights of VGGish, which are not shipped: a safetensors file or a checkpoint of
+            torch.
     """
 
     judges = against = "audio"
@@ -96,14 +106,28 @@ class VggishFAD(Metric):
 
     @torch.no_grad()
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
-        """Embeddings with shape (B, 10, 129): each is followed by a 1, or all is 0 where the sound has ended."""
+        """Embeddings with shape (B, 10, 129).
+
+        Each is followed by a 1, or all is 0 where the sound has ended.
+        """
         net = self.net.to(self.device)
-        embedded = [net(patches(raw[: SECONDS * RATE].to(self.device, torch.float32))) for raw in raws]
-        return torch.stack([F.pad(F.pad(x, (0, 1), value=1.0), (0, 0, 0, PATCHES - len(x))) for x in embedded])
+        rows = []
+        for raw in raws:
+            beginning = raw[: SECONDS * RATE].to(self.device, torch.float32)
+            embeddings = F.pad(net(patches(beginning)), (0, 1), value=1.0)
+            rows.append(F.pad(embeddings, (0, 0, 0, PATCHES - len(embeddings))))
+
+        return torch.stack(rows)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        made, reference = (x[x[..., WIDTH] == 1][:, :WIDTH] for x in (made, reference))
+        made, reference = _embeddings(made), _embeddings(reference)
         return distances(f"vggish,{digest(self.file)[:8]}", made, reference)
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}
+
+
+def _embeddings(features: Tensor) -> Tensor:
+    """Embeddings of all patches, with shape (n, 128), without those where a sound has ended."""
+    is_patch = features[..., WIDTH] == 1
+    return features[is_patch][:, :WIDTH]
