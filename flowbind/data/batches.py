@@ -60,14 +60,16 @@ class Steps(IterableDataset):
 
     def lines(self, step: int) -> dict[str, Tensor]:
         """Per modality, the manifest's line (from 0, samples only) of each row of a batch."""
+        rows_of_stratum = self.mixture.batch(step, self.rank, self.world)
         lines_of_stratum = []
-        for stratum, rows in enumerate(self.mixture.batch(step, self.rank, self.world)):
+        for stratum, rows in enumerate(rows_of_stratum):
             lines_of_stratum.append(self.store.gather(stratum, rows, [LINE])[LINE])
 
         none = lines_of_stratum[0][:0]
         lines = {}
         for name, strata in self.frame.strata_of.items():
-            lines[name] = torch.cat([none, *(lines_of_stratum[i] for i in strata)])
+            parts = [lines_of_stratum[i] for i in strata]
+            lines[name] = torch.cat([none, *parts])
         return lines
 
     def numbers(self, step: int) -> RowNumbers:
@@ -171,8 +173,9 @@ class Frame:
         self.strata_of: dict[str, list[int]] = {name: [] for name in names}
         self.names_in: list[list[str]] = []
         for number, stratum in enumerate(store.strata):
-            self.names_in.append([name for name in stratum.modalities if name in self.strata_of])
-            for name in self.names_in[-1]:
+            known = [name for name in stratum.modalities if name in self.strata_of]
+            self.names_in.append(known)
+            for name in known:
                 self.strata_of[name].append(number)
 
         # The global batch: for each modality, the samples that have it, stratum after stratum.
@@ -185,12 +188,13 @@ class Frame:
         is_mine = torch.arange(starts[-1]) % world == rank
         row_is_mine = is_mine[sample_of_row]
         link_is_mine = row_is_mine[links.target]
-        local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
+        # Number of a global row among this rank's.
+        local_row = row_is_mine.cumsum(0) - 1
 
         self.samples = {name: ids[is_mine[ids]] for name, ids in samples.items()}
-        self.links = Links(
-            local_row[links.target[link_is_mine]], local_row[links.estimate[link_is_mine]]
-        )
+        target = local_row[links.target[link_is_mine]]
+        estimate = local_row[links.estimate[link_is_mine]]
+        self.links = Links(target, estimate)
         self.sizes: list[int] = []
         for start, stop in itertools.pairwise(starts.tolist()):
             self.sizes.append(int(is_mine[start:stop].sum()))

@@ -119,7 +119,10 @@ class Chunks(Dataset):
         return chunk
 
     def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
-        return {name: self.manifest.read_raw(sample, name, self.modalities[name]) for name in names}
+        raws = {}
+        for name in names:
+            raws[name] = self.manifest.read_raw(sample, name, self.modalities[name])
+        return raws
 
     def _located(self, stamps: Stamps) -> Stamps:
         """Stamps by paths from the manifest's folder on."""
@@ -300,8 +303,13 @@ class Encoding(LightningModule):
 
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self._remove_all_but(set().union(*strata.values()))
-        fingerprints = {name: m.codec.fingerprint() for name, m in self.modalities.items()}
-        finish_store(self.folder, list(strata.items()), fingerprints, str(path), digest(path))
+        finish_store(
+            self.folder,
+            list(strata.items()),
+            {name: modality.codec.fingerprint() for name, modality in self.modalities.items()},
+            source=str(path),
+            source_sha256=digest(path),
+        )
 
     def _remove_all_but(self, shards: Collection[str]) -> None:
         """Removes shards of another plan, and what a killed run began."""
@@ -442,7 +450,8 @@ class Encoding(LightningModule):
 
         good = [row for row in range(len(raws)) if row not in faults]
         good_raws = [raws[row] for row in good]
-        line = self.promises.look(name, self.modalities[name].codec, good_raws, latents[good])
+        codec = self.modalities[name].codec
+        line = self.promises.look(name, codec, good_raws, latents[good])
         if line:
             say(f"{self.manifest.path}: {line}")
 
@@ -483,7 +492,9 @@ class Encoding(LightningModule):
             beside |= {line: rows[line] for line in keep if rows[line]}
 
         order = torch.tensor(lines).argsort()
-        tensors = {name: torch.cat(latents)[order] for name, latents in parts.items()}
+        tensors = {}
+        for name, latents in parts.items():
+            tensors[name] = torch.cat(latents)[order]
         tensors[LINE] = torch.tensor(lines)[order]
 
         metadata: dict[str, Any] = {"key": plan.key}
@@ -577,16 +588,23 @@ def encode(
         return LatentStore(folder)
 
     for name in sorted(_modalities_of(plans)):
-        modalities[name].check_libraries()  # or each of its samples would be called bad
+        # Without them each of its samples would be called bad.
+        modalities[name].check_libraries()
         modalities[name].codec.check_libraries("encode")
-        files = []
-        for plan in plans:
-            if name in plan.modalities:
-                files += [manifest.samples[line].values[name] for line in todo[plan.file]]
+
+        files = _files_of(name, manifest, plans, todo)
         check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
 
     promises = promises or Promises()
-    encoding = Encoding(modalities, manifest, plans, folder, skip_bad, workers, promises)
+    encoding = Encoding(
+        modalities,
+        manifest,
+        plans,
+        folder,
+        skip_bad,
+        workers,
+        promises,
+    )
     try:
         with encoding.lock:
             trainer.predict(encoding, return_predictions=False)
@@ -595,6 +613,20 @@ def encode(
             raise KeyboardInterrupt from None
         raise
     return LatentStore(folder)
+
+
+def _files_of(
+    name: str,
+    manifest: Manifest,
+    plans: Sequence[ShardPlan],
+    todo: Mapping[str, Sequence[int]],
+) -> list[str]:
+    """The values of a modality that are to be read."""
+    values = []
+    for plan in plans:
+        if name in plan.modalities:
+            values += [manifest.samples[index].values[name] for index in todo[plan.file]]
+    return values
 
 
 class _Shown:

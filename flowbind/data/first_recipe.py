@@ -117,14 +117,14 @@ def _body(
         path = quoted(f"{place}/{split}.jsonl")
         manifests.append(f"{split}: {path}")
 
-    parts = "".join(_modality(name, modality, run) for name, modality in modalities.items())
+    parts = [_modality(name, modality, run) for name, modality in modalities.items()]
     return f"""seed_everything: 0
 
 model:
   class_path: flowbind
   init_args:
     modalities: # all that training samples have; take out what is not to be learnt
-{parts}    drift: {{width: 256, depth: 4, ratio: 4}}
+{"".join(parts)}    drift: {{width: 256, depth: 4, ratio: 4}}
     head: {{width: 256, depth: 2}}
 
 training:

@@ -269,8 +269,10 @@ def part_by_split(
         if folder != split:
             say(f"{source}: '{readable(folder)}' is taken for the split {split}")
 
-    present = set(named.values())
-    parts: dict[str, list[File]] = {split: [] for split in SPLITS if split in present}
+    parts: dict[str, list[File]] = {}
+    for split in SPLITS:
+        if split in named.values():
+            parts[split] = []
     for file in files:
         first, *rest = file.folders or [""]
         if first in named:
@@ -289,13 +291,16 @@ def pair(files: Iterable[File], source: Path) -> Samples:
     samples: Samples = {}
     doubles: list[tuple[File, str]] = []
     for file in files:
-        other = samples.setdefault(file.stem, {}).setdefault(file.modality, file.path)
+        files_of_sample = samples.setdefault(file.stem, {})
+        other = files_of_sample.setdefault(file.modality, file.path)
         if other != file.path:
             doubles.append((file, other))
 
     if doubles:
         file, other = doubles[0]
-        more = f" (and {len(doubles) - 1} more such files)" if len(doubles) > 1 else ""
+        more = ""
+        if len(doubles) > 1:
+            more = f" (and {len(doubles) - 1} more such files)"
         raise ValueError(
             f"{readable(file.path)}: sample '{file.stem}' has another {file.modality} file "
             f"already, {readable(other)}{more}; keep one of them"

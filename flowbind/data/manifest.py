@@ -31,7 +31,8 @@ LONGEST = 2**20  # characters of a line
 LONGEST_MESSAGE = 300  # characters of what a plugin's fault says
 RESERVED = ("id", "labels", "references")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-TRACEBACK = "FLOWBIND_TRACEBACK"  # environment variable: print where in a plugin each sample failed
+# Environment variable: print where in a plugin each sample failed.
+TRACEBACK = "FLOWBIND_TRACEBACK"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class Manifest:
         if not borrowed:
             return manifest
 
-        return cls(manifest.path, [_with_borrowed(sample, borrowed) for sample in manifest.samples])
+        samples = [_with_borrowed(sample, borrowed) for sample in manifest.samples]
+        return cls(manifest.path, samples)
 
     def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
         """What `modality.read` takes for a sample: the literal itself, or the file's path.
@@ -160,7 +162,8 @@ class Manifest:
         modality: Modality,
     ) -> list[Any]:
         """Reads all samples that a generation may be compared with, as `read_raw` reads one."""
-        return [self._read(sample, value, name, modality) for value in sample.all_references(name)]
+        values = sample.all_references(name)
+        return [self._read(sample, value, name, modality) for value in values]
 
     def _read(self, sample: Sample, value: str, name: str, modality: Modality) -> Any:
         source = self.locate(value, modality)
@@ -405,7 +408,8 @@ def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
     for number, sample in samples.items():
         if not sample.id:
             is_taken = str(number) in line_of
-            sample = replace(sample, id=f"line {number}" if is_taken else str(number))
+            id = f"line {number}" if is_taken else str(number)
+            sample = replace(sample, id=id)
         numbered.append(sample)
     return numbered
 
@@ -436,7 +440,8 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
         if label:
             labels[key] = label
 
-    references = _parse_references(_object(entry, "references", where), where, values)
+    others = _object(entry, "references", where)
+    references = _parse_references(others, where, values)
     id = _plain(entry.get("id"), f"{where}: 'id'")
     return Sample(id, values, labels, references)
 

@@ -47,9 +47,9 @@ class Mapped:
         # file's end.
         self.addresses = np.array([storage.data_ptr() for storage in self._storages])
         first = self._storages[self.addresses.argmin()]
-        end = max(storage.data_ptr() + storage.nbytes() for storage in self._storages)
+        ends = [storage.data_ptr() + storage.nbytes() for storage in self._storages]
         self._base = torch.empty(0, dtype=torch.uint8).set_(first).numpy()
-        self._span = end - first.data_ptr()
+        self._span = max(ends) - first.data_ptr()
 
         if scattered is None:
             mapped = sum(storage.nbytes() for storage in self._storages)

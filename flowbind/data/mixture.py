@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ROUNDS = 4  # of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988)
+# Of the Feistel network; 4 make a pseudo-random permutation (Luby and Rackoff, 1988).
+ROUNDS = 4
 # Of splitmix64: its increment, and the two multipliers of its finaliser.
 _MIX = (
     np.uint64(0x9E3779B97F4A7C15),
@@ -60,8 +61,9 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     half = np.uint64(max(1, (bits + 1) // 2))
     mask = np.uint64((1 << int(half)) - 1)
 
-    # Each round's key for each of the distinct keys, and which of these a position has.
-    keys, which = np.unique(key, return_inverse=True)  # a batch has one or two: its epochs
+    # Each round's key for each of the distinct keys, and which of these a position has. A batch has
+    # one or two: its epochs.
+    keys, which = np.unique(key, return_inverse=True)
     round_keys = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
 
     # A value outside the range walks on along its cycle, which must lead back in.
@@ -124,7 +126,8 @@ class Mixture:
         """
         drawn = []
         start = 0  # number of a stratum's first row in the global batch
-        for stratum, (count, share) in enumerate(zip(self.rows, self.shares, strict=True)):
+        counts_and_shares = zip(self.rows, self.shares, strict=True)
+        for stratum, (count, share) in enumerate(counts_and_shares):
             first = (rank - start) % world
             position = step * share + np.arange(first, share, world)
             start += share

@@ -18,7 +18,8 @@ from torch import Tensor
 from flowbind.codec import PROMISED, Codec
 from flowbind.files import replacing
 
-SHARE = 0.95  # of the samples that a codec was made for, those that stay below the promised error
+# Of the samples that a codec was made for, those that stay below the promised error.
+SHARE = 0.95
 FACTOR = 2.0  # how far above it the median of others is before a line says so
 LOOKED_AT = 64  # samples, at most
 GLANCED_AT = 16  # samples of these, which show where the promise is kept
@@ -108,7 +109,8 @@ class Promises:
         count = min(len(raws), LOOKED_AT)
         if count > GLANCED_AT:
             rest = slice(GLANCED_AT, count)
-            errors = torch.cat([errors, round_trip(codec, raws[rest], latents[rest])])
+            more_errors = round_trip(codec, raws[rest], latents[rest])
+            errors = torch.cat([errors, more_errors])
 
         error = errors.median().item()
         if error <= FACTOR * promised:

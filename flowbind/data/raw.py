@@ -125,7 +125,8 @@ class RawDataModule(LightningDataModule):
 
         for part, manifest in manifests.items():
             self.lines[part], inputs = self._load(manifest, lines[part], name)
-            labels = self._labels([manifest.samples[line] for line in self.lines[part]])
+            samples = [manifest.samples[line] for line in self.lines[part]]
+            labels = self._labels(samples)
             self.parts[part] = TensorDataset(*inputs, labels)
 
         self._check_size(len(self.lines["train"]))
@@ -151,7 +152,8 @@ class RawDataModule(LightningDataModule):
     def raws(self, part: str, count: int) -> list[Any]:
         """The first raw samples of `train` or `val`, at most `count` loaded ones, read again."""
         name = name_of("modalities", type(self.modality))
-        manifest = Manifest.read(getattr(self, part), [*installed("modalities"), name])
+        known = [*installed("modalities"), name]
+        manifest = Manifest.read(getattr(self, part), known)
         samples = [manifest.samples[line] for line in self.lines[part][:count]]
         return [manifest.read_raw(sample, name, self.modality) for sample in samples]
 
@@ -173,7 +175,8 @@ class RawDataModule(LightningDataModule):
         inputs = self._prepare(manifest, samples, name)
 
         # Of a cloud with one such point, most steps would draw others.
-        finite = torch.stack([part.isfinite().flatten(1).all(1) for part in inputs]).all(0)
+        is_finite = [part.isfinite().flatten(1).all(1) for part in inputs]
+        finite = torch.stack(is_finite).all(0)
         for row in (~finite).nonzero().flatten().tolist():
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")

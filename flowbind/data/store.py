@@ -13,7 +13,6 @@ on opening, and those of the whole shards, compared by `flowbind verify`.
 """
 
 import hashlib
-import itertools
 import json
 import math
 import os
@@ -108,7 +107,9 @@ class LatentStore:
         self.folder = Path(folder)
         path = self.folder / MANIFEST
         if not path.is_file():
-            state = "an unfinished latent store" if self.folder.is_dir() else "no such latent store"
+            state = "no such latent store"
+            if self.folder.is_dir():
+                state = "an unfinished latent store"
             raise FileNotFoundError(
                 f"{self.folder}: {state}; run `flowbind encode` with the same recipe"
             )
@@ -143,7 +144,10 @@ class LatentStore:
             self._offsets.append([self._offsets_in(shard, stratum) for shard in stratum.shards])
 
     def _shards(self) -> list[Shard]:
-        return list(itertools.chain.from_iterable(stratum.shards for stratum in self.strata))
+        shards = []
+        for stratum in self.strata:
+            shards += stratum.shards
+        return shards
 
     @property
     def bytes(self) -> int:
@@ -217,7 +221,8 @@ class LatentStore:
 
         tensors = layout(path, raw, header, size, shard.rows)
         entries = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
-        if entries != {name: self._entry(name) for name in [*stratum.modalities, LINE]}:
+        names = [*stratum.modalities, LINE]
+        if entries != {name: self._entry(name) for name in names}:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
 
         return {name: tensor.begin for name, tensor in tensors.items()}
@@ -284,7 +289,8 @@ class LatentStore:
 
     @cached_property
     def _files(self) -> Mapped:
-        return Mapped((self.folder / shard.file, shard.bytes) for shard in self._shards())
+        files = [(self.folder / shard.file, shard.bytes) for shard in self._shards()]
+        return Mapped(files)
 
     def _entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
         """Dtype and shape of a row of a tensor."""
@@ -332,11 +338,13 @@ class LatentStore:
             IndexError: the stratum has no such row.
         """
         starts = self._starts[stratum]
-        if len(rows) and not 0 <= rows.min() <= rows.max() < starts[-1]:
-            raise IndexError(
-                f"{self.folder}: stratum {stratum} has {starts[-1]} rows; asked for {rows.min()} "
-                f"to {rows.max()}"
-            )
+        if len(rows):
+            first, last = rows.min(), rows.max()
+            if first < 0 or last >= starts[-1]:
+                raise IndexError(
+                    f"{self.folder}: stratum {stratum} has {starts[-1]} rows; "
+                    f"asked for {first} to {last}"
+                )
 
         # The shard of each row, and its number there.
         shard = np.searchsorted(starts, rows, side="right") - 1
@@ -394,7 +402,8 @@ def finish_store(
     entries: dict[str, Mapping[str, Any]] = {}  # of a header, by modality
     for modalities, files in strata:
         shards = []
-        for file in track(files, f"statistics and checksums of {'+'.join(modalities)}"):
+        description = f"statistics and checksums of {'+'.join(modalities)}"
+        for file in track(files, description):
             shard, header, tensors = _read_shard(folder, file)
             shards.append(shard)
             for name in modalities:

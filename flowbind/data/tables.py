@@ -14,7 +14,8 @@ from flowbind.files import encoding_of
 
 SEPARATORS = (",", ";", "\t", "|")
 MOST = 3  # names of one column that a message gives
-MARK = "sep="  # what may stand on a line of its own before the header, for spreadsheets
+# What may stand on a line of its own before the header, for spreadsheets.
+MARK = "sep="
 
 
 class Row(NamedTuple):
@@ -63,8 +64,8 @@ def read_table(
 
     if header is None:
         first = next((line for _, line in lines if line.strip()), "")
-        is_mark = first.lower().startswith(MARK) and len(first.strip()) <= len(MARK) + 1
-        if is_mark:
+        is_short = len(first.strip()) <= len(MARK) + 1
+        if is_short and first.lower().startswith(MARK):
             separator = first.strip()[len(MARK) :] or separator
             _, first = next(lines, (0, ""))
         separator = separator or _separator(first, required)
@@ -178,12 +179,14 @@ def _rows(
     try:
         for cells in csv.reader(content(), delimiter=separator, quoting=quoting):
             cells = [cell.strip() for cell in cells]
-            if quoted and len(of_row) > 1 and sum(line.count('"') for line in of_row) % 2:
+            quotes = sum(line.count('"') for line in of_row)
+            if quoted and len(of_row) > 1 and quotes % 2:
                 begin = number - len(of_row) + 1
                 raise ValueError(
                     f"{path}, line {begin}: a quote that is not closed, so that the row goes on to "
                     f"line {number}; close it, or double it inside a cell"
                 )
+
             of_row.clear()
             if not any(cells):
                 continue

@@ -34,7 +34,8 @@ from flowbind.progress import say
 from flowbind.tensors import size_of
 from flowbind.train.nonfinite import Diverged
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)  # save and stop at the next step boundary
+# Save and stop at the next step boundary.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 SAVE = 1  # save and continue; no signal that is waited for has this number
 META = "meta.pt"  # what Lightning puts beside weights that are spread over files
 
@@ -305,7 +306,9 @@ class Checkpoints(Checkpoint):
 
         # No other thread may, and no signal is heard there.
         if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+            self.before = {}
+            for number in SIGNALS:
+                self.before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
@@ -426,7 +429,9 @@ def drop_unfinished(progress: dict[str, Any], accumulate: int) -> None:
         progress: Progress of batches, as Lightning saves it; changed in place.
         accumulate: Batches of a step.
     """
-    extra = 0 if progress["is_last_batch"] else progress["current"]["ready"] % accumulate
+    extra = 0
+    if not progress["is_last_batch"]:
+        extra = progress["current"]["ready"] % accumulate
     for counts in (progress["total"], progress["current"]):
         for name in counts:
             counts[name] = max(counts[name] - extra, 0)

@@ -206,7 +206,8 @@ class CodecTraining(Watched):
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
             values = torch.stack([loss.detach() for loss in losses.values()])
-            self._log("train", losses, self.trainer.strategy.reduce(values, reduce_op="mean"))
+            values = self.trainer.strategy.reduce(values, reduce_op="mean")
+            self._log("train", losses, values)
         return loss
 
     def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
@@ -215,7 +216,8 @@ class CodecTraining(Watched):
         # same.
         sync = part == "val"
         losses = dict(zip(names, values.unbind(), strict=True))
-        self.log_dict({f"{part}/{name}": x for name, x in losses.items()}, sync_dist=sync)
+        named = {f"{part}/{name}": value for name, value in losses.items()}
+        self.log_dict(named, sync_dist=sync)
         self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=sync)
 
     def trouble_at(self, step: int) -> list[str]:
@@ -259,7 +261,8 @@ class CodecTraining(Watched):
     def rate_at(self, step: int) -> float:
         """The learning rate of the step after `step` others."""
         steps = self.trainer.max_steps
-        return rate_at(step, steps, self.learning_rate, round(WARMUP * steps), "cosine")
+        warmup = round(WARMUP * steps)
+        return rate_at(step, steps, self.learning_rate, warmup, "cosine")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]

@@ -46,4 +46,5 @@ def follow(average: nn.Module, trained: nn.Module, decay: float) -> None:
 
     `average = decay average + (1 - decay) trained`
     """
-    torch._foreach_lerp_(local(average.parameters()), local(trained.parameters()), 1 - decay)
+    averages = local(average.parameters())
+    torch._foreach_lerp_(averages, local(trained.parameters()), 1 - decay)

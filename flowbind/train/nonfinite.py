@@ -113,7 +113,8 @@ class Watched(LightningModule):
         # Gradients of float16 overflow now and then, and their scaler skips such steps; a loss does
         # not.
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer.found_inf = self.health.see(self._loss if scaled else norm, self._step)
+        value = self._loss if scaled else norm
+        optimizer.found_inf = self.health.see(value, self._step)
 
     def _clip(self, largest: float) -> Tensor:
         """Scales the gradients down to a norm, in one pass, and returns what it was.
@@ -126,7 +127,8 @@ class Watched(LightningModule):
             return wrapped.clip_grad_norm_(largest)
 
         trained = [parameter for parameter in self.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+        gradients = [parameter.grad for parameter in trained]
+        norm = torch.nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()
         if largest < math.inf:

@@ -10,7 +10,8 @@ from flowbind.distributed import local
 from flowbind.train.sharding import is_sharded
 
 INTERVAL = 20.0  # seconds between comparisons
-WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # integers by their bytes
+# Integers by their bytes.
+WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Agreement(Callback):
@@ -31,7 +32,8 @@ class Agreement(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
         if self.group is not None and trainer.global_step >= self.next:
-            rate = (trainer.global_step - self.first) / (time.monotonic() - self.begin)
+            seconds = time.monotonic() - self.begin
+            rate = (trainer.global_step - self.first) / seconds
             steps = max(int(INTERVAL * rate), 1)
             pause = self._compare(trainer, module, steps)
             self.next = trainer.global_step + pause

@@ -183,14 +183,15 @@ class RunFolder:
 
         changed = differences(record.settings, settings) if record else []
 
-        if record and not changed and (given is None or self._began_from(record, given)):
+        is_same = record is not None and not changed
+        if is_same and (given is None or self._began_from(record, given)):
             if record.state == "trained":
                 return Start(None, same=True, trained=True)
             return Start(newest(self.checkpoints) or self._start(record), same=True)
 
         if given is not None:
             check_checkpoint(given)
-            if record and not changed and self._is_last(given):
+            if is_same and self._is_last(given):
                 return Start(given, same=True)
 
         if not resume:

@@ -189,7 +189,8 @@ class Training(Watched):
     def _tell_of_untied(self, store: LatentStore) -> None:
         # The model to build on ties those that are not trained.
         frozen = [name for name in self.modalities if name not in self.method.learnt]
-        tell_of_untied(store.tied_groups(list(self.modalities), frozen), store.source)
+        groups = store.tied_groups(list(self.modalities), frozen)
+        tell_of_untied(groups, store.source)
 
     def terms(
         self,
@@ -204,7 +205,9 @@ class Training(Watched):
             batch: Batch of codec latents.
             position: Key, with the seed and the batch's step, of what is drawn.
         """
-        x = {name: networks.standard[name](latents) for name, latents in batch.latents.items()}
+        x = {}
+        for name, latents in batch.latents.items():
+            x[name] = networks.standard[name](latents)
         batch = replace(batch, latents=x)
 
         key = draws.key(self.training_config.seed, *position, batch.step)
@@ -225,7 +228,8 @@ class Training(Watched):
 
     def _log(self, names: list[str]) -> None:
         """Logs the losses of the global batch: the mean of those of all ranks."""
-        means = self.trainer.strategy.reduce(self.losses.detach().clone(), reduce_op="mean")
+        losses = self.losses.detach().clone()
+        means = self.trainer.strategy.reduce(losses, reduce_op="mean")
         values = dict(zip(names, means.unbind(), strict=True))
         self.log_dict({f"train/{name}": value for name, value in values.items()})
         self.log("train/loss", means.sum(), prog_bar=True)
@@ -239,7 +243,9 @@ class Training(Watched):
             rows = torch.tensor(float(len(term.errors)), dtype=torch.float64)
             rows = rows.to(self.device, non_blocking=True)
             total = torch.stack([term.errors.sum().double(), rows])
-            self.totals[name] = self.totals[name] + total if name in self.totals else total
+            if name in self.totals:
+                total = self.totals[name] + total
+            self.totals[name] = total
 
     def on_validation_epoch_end(self) -> None:
         totals = torch.stack(list(self.totals.values()))
@@ -252,7 +258,8 @@ class Training(Watched):
                 means[name] = (total / rows).float().to(self.device)
 
         loss = torch.stack(list(means.values())).sum()
-        self.log_dict({f"val/{name}": value for name, value in means.items()}, sync_dist=True)
+        named = {f"val/{name}": value for name, value in means.items()}
+        self.log_dict(named, sync_dist=True)
         self.log("val/loss", loss, sync_dist=True, prog_bar=True)
 
     def trouble_at(self, step: int) -> list[str]:
@@ -278,7 +285,11 @@ class Training(Watched):
         """The learning rate of the step after `step` others."""
         config = self.training_config
         return rate_at(
-            step, self.trainer.max_steps, config.learning_rate, config.warmup_steps, config.decay
+            step,
+            self.trainer.max_steps,
+            config.learning_rate,
+            config.warmup_steps,
+            config.decay,
         )
 
     def on_train_epoch_start(self) -> None:
@@ -312,12 +323,19 @@ class Training(Watched):
         repeats = []
         for repeat in range(config.repeats):
             evaluation = Evaluation(
-                model, train_store, train_manifest, test_store, test_manifest, config, repeat
+                model,
+                train_store,
+                train_manifest,
+                test_store,
+                test_manifest,
+                config,
+                repeat,
             )
             own_batches = evaluation.batches[self.global_rank :: self.trainer.world_size]
             for rows in track(own_batches, "generating every direction"):
                 evaluation.step(rows)
-            repeats.append(evaluation.finish(self._sum_over_devices, self.trainer.is_global_zero))
+            is_first = self.trainer.is_global_zero
+            repeats.append(evaluation.finish(self._sum_over_devices, is_first))
 
         results = averaged(repeats)
         if not self.trainer.is_global_zero:
@@ -425,7 +443,9 @@ class Training(Watched):
         args = dict(described["args"])
         for key in self.method.trained_by:
             args.pop(key, None)
-        return {"method": described | {"args": args}, "ema": bool(self.training_config.ema_decay)}
+
+        method = described | {"args": args}
+        return {"method": method, "ema": bool(self.training_config.ema_decay)}
 
     def describe_base(self) -> dict[str, Any]:
         """What training that is resumed must agree with besides.
