@@ -93,7 +93,7 @@ def scan(
 def root_of(folder: Path) -> str:
     """A folder's absolute path as it was given, links included.
 
-    So these may lead elsewhere one day. Where the path goes up behind a link, it is the real path, for
+    These may lead elsewhere one day. Where the path goes up behind a link, it is the real path, for
     that is the only one that keeps its meaning.
     """
     path = os.path.abspath(folder)

@@ -6,9 +6,9 @@ It has no state that a checkpoint could bring back.
     constant         peak
     cosine           peak * (1 + cos(pi * (step - warmup) / (steps - warmup))) / 2
 
-A run that is resumed takes the rate that its recipe has at that step, whatever the run before it had
-there: a straight run of the recipe has the same. So a rate, a decay or a number of steps that is
-changed on the way holds from the next step on.
+A run that is resumed takes the rate that its recipe has at that step, whatever the run before it
+had there: a straight run of the recipe has the same. So a rate, a decay or a number of steps that
+is changed on the way holds from the next step on.
 """
 
 import math
