@@ -93,7 +93,11 @@ def refuse_bombs(stream: str) -> None:
             )
 
 
-def check_recipe(path: Path, keys: typing.Collection[str], trainer: type) -> dict[str, Any]:
+def check_recipe(
+    path: Path,
+    keys: typing.Collection[str],
+    trainer: type,
+) -> dict[str, Any]:
     """Reads a recipe file and checks every key and class in it.
 
     Args:

@@ -58,6 +58,8 @@ def _parser(verb: str) -> Parser:
         verb, "Generates every target from all sources together, and prints the files it wrote."
     )
     parser.add_argument("model", help="folder of a released model, as `flowbind fit` writes it")
+
+    # What is generated.
     parser.add_argument(
         "--from",
         action="append",
@@ -75,6 +77,8 @@ def _parser(verb: str) -> Parser:
         metavar="NAME",
         help="a target; may be given several times",
     )
+
+    # Where it goes, and how.
     parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
     parser.add_argument(
@@ -107,7 +111,9 @@ def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, lis
 
 
 def _sources(
-    model: "Model", named_sources: Sequence[tuple[str, str]], targets: Sequence[str]
+    model: "Model",
+    named_sources: Sequence[tuple[str, str]],
+    targets: Sequence[str],
 ) -> Mapping[str, Sequence[str | Path]]:
     """Literals and files by modality, as many of each: looked at before anything is generated.
 

@@ -30,8 +30,12 @@ def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
 
 def _words(row: Sequence[str | Path]) -> str:
     """The words of one sample's literals or files, as part of a name."""
-    sources = [source.stem if isinstance(source, Path) else source for source in row]
-    parts = [shortened(_plain(source), source, PART) for source in sources]
+    sources = []
+    parts = []
+    for source in row:
+        words = source.stem if isinstance(source, Path) else source
+        sources.append(words)
+        parts.append(shortened(_plain(words), words, PART))
     return shortened("+".join(parts), "+".join(sources), WHOLE)
 
 

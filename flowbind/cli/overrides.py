@@ -93,7 +93,9 @@ def dump(recipe: Mapping[str, Any]) -> str:
 
 
 def check_overrides(
-    options: Sequence[Option], recipe: Mapping[str, Any], trainer: type
+    options: Sequence[Option],
+    recipe: Mapping[str, Any],
+    trainer: type,
 ) -> list[Option]:
     """Follows every option into the recipe.
 
@@ -123,7 +125,7 @@ def check_overrides(
 
 
 def _by_present_place(option: Option, recipe: Mapping[str, Any]) -> Option:
-    """An option of an earlier version under its present name, which a line tells; any other as it is."""
+    """An option of an earlier version under its present name, which a line says; others as is."""
     place = earlier.place_now(option.name.removeprefix("--"))
     model = recipe.get("model") or {}
     if place is None or "class_path" not in model:
@@ -138,7 +140,11 @@ def _by_present_place(option: Option, recipe: Mapping[str, Any]) -> Option:
     return Option(f"--{place}", option.value)
 
 
-def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | None, list[Option]]:
+def _follow(
+    name: str,
+    recipe: dict[str, Any],
+    trainer: type,
+) -> tuple[Place | None, list[Option]]:
     """Where an option leads.
 
     Args:
@@ -160,12 +166,8 @@ def _follow(name: str, recipe: dict[str, Any], trainer: type) -> tuple[Place | N
     defaults: list[Option] = []
 
     for part in path:
+        defaults += _named_default(place, owner, led)
         value = _value_at(place)
-        default = getattr(owner, f"default_{place.key}", None)
-        if value is None and default:
-            value = place.holder[place.key] = {"class_path": _path(default)}
-            defaults.append(Option(led, _path(default)))
-
         config = trainer if place.type is trainer else configuration_in(place.type)
         if isinstance(value, dict) and "class_path" in value:
             if part == "class_path":
@@ -204,6 +206,24 @@ def _value_at(place: Place) -> Any:
     """The value that stands at a place; of a list the last element, which options mean."""
     value = place.holder.get(place.key)
     return value[-1] if isinstance(value, list) and value else value
+
+
+def _named_default(place: Place, owner: type | None, led: str) -> list[Option]:
+    """Names the class that a recipe leaves to its owner, such as a modality's codec.
+
+    Args:
+        place: Place of the class, which the recipe may have left empty.
+        owner: Class that has it as an argument.
+        led: Option that leads to the place.
+
+    Returns:
+        An option that names the class, if the recipe does not.
+    """
+    default = getattr(owner, f"default_{place.key}", None)
+    if default is None or _value_at(place) is not None:
+        return []
+    place.holder[place.key] = {"class_path": _path(default)}
+    return [Option(led, _path(default))]
 
 
 def _type_of(argument: str, owner: type, led: str) -> Any:

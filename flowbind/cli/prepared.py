@@ -28,7 +28,10 @@ LISTS = "missing.txt"
 
 
 def prepare_into(
-    out: Path, name: str, prepare: Callable[..., None], options: dict[str, Any]
+    out: Path,
+    name: str,
+    prepare: Callable[..., None],
+    options: dict[str, Any],
 ) -> None:
     """Runs a dataset's function beside `out`, and puts its files in place when all are there.
 
@@ -126,7 +129,10 @@ def digest_of(path: Path) -> str:
 
 
 def is_same(
-    partial: Path, folder: Path, files: Mapping[str, list[str]], before: Mapping[str, list[str]]
+    partial: Path,
+    folder: Path,
+    files: Mapping[str, list[str]],
+    before: Mapping[str, list[str]],
 ) -> bool:
     """Whether the dataset's function wrote what it wrote before, whatever was edited since.
 
@@ -155,7 +161,10 @@ def is_same_tree(one: Path, other: Path) -> bool:
 
 
 def install(
-    partial: Path, folder: Path, state: Mapping[str, Any], before: Mapping[str, list[str]]
+    partial: Path,
+    folder: Path,
+    state: Mapping[str, Any],
+    before: Mapping[str, list[str]],
 ) -> None:
     """Puts each new file in the place of the old one, and takes away those not written any more.
 
@@ -214,7 +223,8 @@ def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:
 
 
 def describe_changes(
-    before: Mapping[tuple[str, str], Any], after: Mapping[tuple[str, str], Any]
+    before: Mapping[tuple[str, str], Any],
+    after: Mapping[tuple[str, str], Any],
 ) -> str:
     """How many samples were added, are gone, have moved from one split to another, or changed.
 

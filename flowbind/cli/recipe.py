@@ -83,7 +83,12 @@ set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
 class RecipeParser(LightningArgumentParser):
     """A parser that takes whole names alone, and raises ValueError with one line."""
 
-    def __init__(self, *args: Any, others: Sequence[str] = (), **named: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        others: Sequence[str] = (),
+        **named: Any,
+    ) -> None:
         super().__init__(*args, **named, allow_abbrev=False)
         self.others = others  # names that may be meant, besides its own
 
@@ -97,7 +102,11 @@ class RecipeParser(LightningArgumentParser):
         raise ValueError(explain(message))
 
     def add_lightning_class_args(
-        self, lightning_class: Any, nested_key: str, *args: Any, **named: Any
+        self,
+        lightning_class: Any,
+        nested_key: str,
+        *args: Any,
+        **named: Any,
     ) -> Any:
         """Takes a method as the model, too: `Training` is built with it."""
         if nested_key == "model":
@@ -505,7 +514,11 @@ def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:
         return RecipeCLI(recipes, [*options, *nothing], others=others)
 
 
-def run_recipe(verb: str, recipes: Sequence[Path], options: Sequence[Option]) -> None:
+def run_recipe(
+    verb: str,
+    recipes: Sequence[Path],
+    options: Sequence[Option],
+) -> None:
     """Runs one of Lightning's verbs on recipes."""
     quiet()
     with _errors_of_recipes():

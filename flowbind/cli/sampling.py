@@ -15,7 +15,11 @@ from flowbind.method import Method
 ARGUMENT = re.compile(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
 
-def add_choices(parser: Parser, method: type[Method], defaults: Mapping[str, Any]) -> list[str]:
+def add_choices(
+    parser: Parser,
+    method: type[Method],
+    defaults: Mapping[str, Any],
+) -> list[str]:
     """Adds an option for each sampling choice of a method.
 
     Args:

@@ -21,7 +21,12 @@ MANIFESTS = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv")
 
 
-def expand(value: str, modality: Modality, name: str, known: Collection[str]) -> list[str | Path]:
+def expand(
+    value: str,
+    modality: Modality,
+    name: str,
+    known: Collection[str],
+) -> list[str | Path]:
     """The samples that one `--from` stands for.
 
     Args:
@@ -68,7 +73,10 @@ def _files_in(folder: Path, modality: Modality) -> list[Path]:
 
 
 def read_list(
-    path: Path, modality: Modality, name: str, known: Collection[str]
+    path: Path,
+    modality: Modality,
+    name: str,
+    known: Collection[str],
 ) -> list[str | Path]:
     """The samples of a list: a manifest's, a table's, or one a line.
 

@@ -300,7 +300,10 @@ class Evaluation:
         self.seen[rows] += 1
 
     def _generate(
-        self, targets: tuple[str, ...], states: Mapping[str, State], rows: Tensor
+        self,
+        targets: tuple[str, ...],
+        states: Mapping[str, State],
+        rows: Tensor,
     ) -> dict["Way", Tensor]:
         """Codec latents of all directions to the same targets, by one call for all."""
         directions = [d for d in self.directions if d.targets == targets]
@@ -362,7 +365,10 @@ class Evaluation:
             self.trips[target][rows] = encoded[-1].to(self.trips[target].dtype)
 
     def _step_back(
-        self, targets: tuple[str, ...], generated: Mapping["Way", Tensor], rows: Tensor
+        self,
+        targets: tuple[str, ...],
+        generated: Mapping["Way", Tensor],
+        rows: Tensor,
     ) -> None:
         """The way back from what was generated to its source, without codecs, and its error."""
         there = {way.direction: x for way, x in generated.items() if way.direction in self.cycles}
@@ -384,7 +390,9 @@ class Evaluation:
 
     @_plainly
     def finish(
-        self, merge: Callable[[Tensor], Tensor] = lambda tensor: tensor, first: bool = True
+        self,
+        merge: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+        first: bool = True,
     ) -> dict[str, Any]:
         """Computes every measure, after the last step.
 
@@ -447,15 +455,22 @@ class Evaluation:
         return compose(rows, self.names)
 
     def _gallery_rows(
-        self, source: str, positions: Tensor, generator: torch.Generator
+        self,
+        source: str,
+        positions: Tensor,
+        generator: torch.Generator,
     ) -> Iterator[Row]:
         """The gallery's rows with one modality as source; none if nothing is generated from it."""
-        ways = [Way(Direction((source,), (name,)), name) for name in self.names]
-        ways = [way for way in ways if way.direction in self.directions]
-        if not ways:
+        targets = []
+        unpaired = set()
+        for name in self.names:
+            way = Way(Direction((source,), (name,)), name)
+            if way.direction in self.directions:
+                targets.append(name)
+                if not self.paired(way):
+                    unpaired.add(name)
+        if not targets:
             return
-        targets = [way.target for way in ways]
-        unpaired = {way.target for way in ways if not self.paired(way)}
 
         latents = self.model.translate(
             {source: self.real[source][positions]}, targets, seed=self.config.seed
@@ -490,7 +505,12 @@ class Evaluation:
         with self._timed("flows"):
             return self.model.start(name, latents, self.sampling, self._streams(rows))
 
-    def _finish(self, state: State, targets: Sequence[str], streams: Tensor) -> dict[str, Tensor]:
+    def _finish(
+        self,
+        state: State,
+        targets: Sequence[str],
+        streams: Tensor,
+    ) -> dict[str, Tensor]:
         with self._timed("flows"):
             return self.model.finish(state, targets, self.sampling, streams)
 
@@ -540,10 +560,20 @@ class Evaluation:
         classes = [len(values) for values in self.values.values()]
         return fit_probe(x, labels[lines], classes, seed), len(lines)
 
-    def _accuracies(self, name: str, x: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
+    def _accuracies(
+        self,
+        name: str,
+        x: Tensor,
+        probes: Mapping[str, Probe],
+    ) -> dict[str, float]:
         return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}
 
-    def _judge(self, name: str, latents: Tensor, probes: Mapping[str, Probe]) -> dict[str, float]:
+    def _judge(
+        self,
+        name: str,
+        latents: Tensor,
+        probes: Mapping[str, Probe],
+    ) -> dict[str, float]:
         """Latents generated in one modality, against those of the same samples' real ones."""
         x = self._standard(name, latents)
         real = self._standard(name, self.real[name])

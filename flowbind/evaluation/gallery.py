@@ -49,7 +49,11 @@ class Row:
     unpaired: AbstractSet[str]
 
 
-def compose(rows: Sequence[Row], names: Sequence[str], width: int = WIDTH) -> Image.Image:
+def compose(
+    rows: Sequence[Row],
+    names: Sequence[str],
+    width: int = WIDTH,
+) -> Image.Image:
     """Draws the gallery: the sources in the first column, then one column for each of `names`.
 
     Args:

@@ -25,7 +25,10 @@ class Factors(NamedTuple):
 
 
 def measurable_factors(
-    train: Manifest, train_lines: Mapping[str, Tensor], test: Manifest, test_lines: Tensor
+    train: Manifest,
+    train_lines: Mapping[str, Tensor],
+    test: Manifest,
+    test_lines: Tensor,
 ) -> Factors:
     """Which labelled factors tell something of a model, and which test samples they leave out.
 
@@ -88,7 +91,9 @@ def _training_obstacle(classes: Tensor, lines: Mapping[str, Tensor]) -> str | No
 
 
 def _test_obstacle(
-    usable: int, test_values: Sequence[str], trained_values: Iterable[str]
+    usable: int,
+    test_values: Sequence[str],
+    trained_values: Iterable[str],
 ) -> str | None:
     """Why a factor cannot be measured on too few test samples."""
     values = ""
@@ -99,7 +104,11 @@ def _test_obstacle(
     )
 
 
-def _left_out(test: Manifest, lines: Tensor, values: Mapping[str, Sequence[str]]) -> list[str]:
+def _left_out(
+    test: Manifest,
+    lines: Tensor,
+    values: Mapping[str, Sequence[str]],
+) -> list[str]:
     """Which test samples are not measured on: without a label, or with a value training lacks."""
     remarks = []
     for factor, trained_values in values.items():
@@ -192,7 +201,11 @@ def lines_with(store: LatentStore, names: Sequence[str]) -> Tensor:
 
 
 def draw_rows(
-    store: LatentStore, names: Sequence[str], usable: Tensor, limit: int | None, seed: int
+    store: LatentStore,
+    names: Sequence[str],
+    usable: Tensor,
+    limit: int | None,
+    seed: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Draws rows that have all of `names`, in the store's order.
 

@@ -70,7 +70,10 @@ class MetricSuite:
         self.against = self._modalities_against(directions)
         self._check_count()
 
-        keys = sorted({(number, name) for (_, number), name in self.against.items()})
+        judging: set[Key] = set()
+        for (_, number), name in self.against.items():
+            judging.add((number, name))
+        keys = sorted(judging)
         self.references = {key: self._count_references(*key) for key in keys}
 
         # One sample tells the shape of the features, and shows what is missing before hours of
@@ -102,9 +105,11 @@ class MetricSuite:
             for number, metric in enumerate(self.metrics):
                 if self.kinds[target] != metric.judges:
                     continue
+
                 if metric.against == metric.judges:
                     against[direction, number] = target
                     continue
+
                 candidates = [name for name in sources if self.kinds[name] == metric.against]
                 if candidates:
                     against[direction, number] = candidates[0]
@@ -113,7 +118,8 @@ class MetricSuite:
     def _check_count(self) -> None:
         """Refuses fewer samples than the metrics that judge anything need."""
         count = len(self.lines)
-        for number in sorted({number for _, number in self.against}):
+        judging = {number for _, number in self.against}
+        for number in sorted(judging):
             metric = self.metrics[number]
             if count < metric.minimum:
                 raise ValueError(
@@ -138,7 +144,13 @@ class MetricSuite:
             positions = ranges(counts.cumsum(0) - counts, counts, rows)
             self.real[number, name][positions] = self._features(number, name, raws)
 
-    def update(self, direction: Any, target: str, raws: Sequence[Any], rows: Tensor) -> None:
+    def update(
+        self,
+        direction: Any,
+        target: str,
+        raws: Sequence[Any],
+        rows: Tensor,
+    ) -> None:
         """Computes the features of what was generated for these rows.
 
         Args:
@@ -153,7 +165,9 @@ class MetricSuite:
                 self.generated[direction, number][rows] = features
 
     def compute(
-        self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool
+        self,
+        merge: Callable[[Tensor, Tensor], Tensor],
+        keep: bool,
     ) -> dict[Any, dict[str, float]]:
         """The values of every direction, after the last step.
 

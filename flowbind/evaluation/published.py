@@ -36,13 +36,14 @@ def read_published(path: Path) -> list[dict[str, Any]]:
 
 def _is_complete(columns: list[Any], rows: list[Any]) -> bool:
     """Whether columns and rows have all their keys, and every row a value for every column."""
-    if any(set(column) != COLUMN for column in columns) or any(set(row) != ROW for row in rows):
+    if any(set(column) != COLUMN for column in columns):
         return False
-    return all(len(row["values"]) == len(columns) for row in rows)
+    return all(set(row) == ROW and len(row["values"]) == len(columns) for row in rows)
 
 
 def beside(
-    table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]
+    table: Mapping[str, Any],
+    directions: Mapping[str, Mapping[str, Any]],
 ) -> list[list[Any]]:
     """Rows of a published table, and last this run's.
 
@@ -58,7 +59,13 @@ def beside(
     this_run: list[Any] = ["this run"]
     for column in table["columns"]:
         measures = directions.get(column["direction"], {})
-        names = (name for name in measures if name.startswith(column["ours"]))
-        name = next(names, None)
-        this_run.append(None if name is None else measures[name] * column["scale"])
+        this_run.append(_scaled(measures, column["ours"], column["scale"]))
     return [*rows, this_run]
+
+
+def _scaled(measures: Mapping[str, Any], start: str, scale: float) -> float | None:
+    """The first measure whose name begins so, times a scale; None if there is none."""
+    for name, value in measures.items():
+        if name.startswith(start):
+            return value * scale
+    return None

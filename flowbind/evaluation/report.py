@@ -17,6 +17,10 @@ from flowbind.files import replacing
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 
+Results = Mapping[str, Any]  # what `metrics.json` holds
+Measures = Mapping[str, Any]  # by full name; of a direction also what it is
+Entries = Mapping[str, Measures]  # by the name of a direction, a modality or two
+
 
 class Table(NamedTuple):
     """A title, a head, rows of as many cells each, and a note below."""
@@ -27,7 +31,7 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+def summarise(directions: Entries) -> dict[str, dict[str, Any]]:
     """The lowest joint accuracy of each kind of direction, and what a second source adds.
 
     Args:
@@ -67,7 +71,7 @@ def summarise(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
     return summary
 
 
-def _joint_accuracies(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def _joint_accuracies(directions: Entries) -> dict[str, float]:
     joint = {}
     for name, measures in directions.items():
         for key, value in measures.items():
@@ -76,7 +80,7 @@ def _joint_accuracies(directions: Mapping[str, Mapping[str, Any]]) -> dict[str, 
     return joint
 
 
-def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def averaged(repeats: Sequence[Results]) -> dict[str, Any]:
     """The results of repetitions as one.
 
     Args:
@@ -108,7 +112,7 @@ def averaged(repeats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return results
 
 
-def kind(direction: Mapping[str, Any]) -> str:
+def kind(direction: Measures) -> str:
     """What a direction counts as: from noise, paired, never paired, itself, or two sources."""
     if not direction["sources"]:
         return "from_noise"
@@ -129,7 +133,7 @@ TITLES = {
 }
 
 
-def headline(results: Mapping[str, Any]) -> str:
+def headline(results: Results) -> str:
     """On what and how it was measured, in a line."""
     meta = results["meta"]
     parts = [f"{meta['samples']} test samples, seed {meta['seed']}"]
@@ -142,7 +146,7 @@ def headline(results: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def tables(results: Mapping[str, Any]) -> list[Table]:
+def tables(results: Results) -> list[Table]:
     """The tables of a run's results."""
     parts = []
     summary = summarise(results["directions"])
@@ -180,7 +184,7 @@ def tables(results: Mapping[str, Any]) -> list[Table]:
     return parts
 
 
-def _published(table: Mapping[str, Any], directions: Mapping[str, Mapping[str, Any]]) -> Table:
+def _published(table: Mapping[str, Any], directions: Entries) -> Table:
     head = [""]
     for column in table["columns"]:
         head.append(f"{column['direction']} {column['measure']}")
@@ -214,8 +218,8 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
 def _measures(
     title: str,
     first: str,
-    entries: Mapping[str, Mapping[str, Any]],
-    spread: Mapping[str, Mapping[str, float]] = {},
+    entries: Entries,
+    spread: Mapping[str, Measures] = {},
 ) -> Table:
     """A table with a row for each entry and a column for each measure that some entry has.
 
@@ -271,7 +275,7 @@ def _number(value: float | int) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def terminal(results: Mapping[str, Any]) -> str:
+def terminal(results: Results) -> str:
     """The tables as aligned text."""
     paragraphs = [headline(results)]
     for table in tables(results):
@@ -303,7 +307,7 @@ def _numeric(cells: Iterable[str]) -> bool:
     return True
 
 
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(results: Results) -> str:
     """The tables and where they come from, as Markdown."""
     lines = ["# Evaluation", "", f"{headline(results)}.", ""]
     for table in tables(results):
@@ -370,7 +374,7 @@ def _identity(meta: Mapping[str, Any]) -> str:
     return identity
 
 
-def write(results: Mapping[str, Any], folder: Path) -> list[Path]:
+def write(results: Results, folder: Path) -> list[Path]:
     """Writes `metrics.json` and `metrics.md`, each beside and then renamed.
 
     A quick look has names of its own.

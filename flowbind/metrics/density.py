@@ -6,7 +6,11 @@ from torch import Tensor
 ROWS = 1024  # real samples at a time: 30,000 against 30,000 take 250 MB
 
 
-def density_and_coverage(generated: Tensor, real: Tensor, k: int) -> tuple[float, float]:
+def density_and_coverage(
+    generated: Tensor,
+    real: Tensor,
+    k: int,
+) -> tuple[float, float]:
     """Density and coverage (Naeem et al., ICML 2020, arXiv 2002.09797, equations 3 and 4).
 
     Around each real sample lies the ball that reaches to its k-th nearest other one, without its
