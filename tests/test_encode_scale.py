@@ -224,7 +224,7 @@ def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     code, said = finish(process)
     assert code == 130, said
-    assert "interrupted; run the same command again to go on" in said
+    assert "interrupted; run the same command again to resume" in said
     assert "Traceback" not in said
     assert gone(process)
     kept = finished(tmp_path / "store/train")

@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
         weights = export / "model.safetensors" if export.is_dir() else export
         written.append(weights.read_bytes())
 
-    assert "going on from killed/checkpoints/step=" in err
+    assert "resuming from killed/checkpoints/step=" in err
     assert not differing(state(whole), state(killed))
     assert written[0] == written[1]
     resumed = curves(killed)

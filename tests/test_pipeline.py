@@ -177,7 +177,7 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
             patch.setattr(flowbind.Training, "training_step", interrupted)
             code, _, err = command(*fit)
         assert code == 128 + number, err
-        assert "interrupted; run the same command again to go on" in err
+        assert "interrupted; run the same command again to resume" in err
         assert signal.getsignal(number) == handler
         assert not (world / "run/model").exists()
         assert {path.name for path in (world / "run/checkpoints").glob("*.ckpt")} == {
@@ -185,7 +185,7 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
         }
     code, _, err = command(*fit)
     assert code == 0, err
-    assert "going on from" in err
+    assert "resuming from" in err
     assert command(*fit, f"--trainer.default_root_dir={world}/whole")[0] == 0
     same_weights(world / "run", world / "whole", 12)
 

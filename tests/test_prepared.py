@@ -72,7 +72,7 @@ def test_files_that_come_and_go_are_told(prepare, world):
         (train / f"train0005{suffix}").rename(world / f"files/val/train0005{suffix}")
     (train / "train0003.vec").unlink()
     assert prepare().endswith(
-        "data: prepared anew; samples: 1 added, 1 gone, 1 moved to another split, 1 changed"
+        "data: prepared again; samples: 1 added, 1 gone, 1 moved to another split, 1 changed"
     )
     assert prepare().endswith("sources have not changed")
     prepare(out="fresh")
@@ -83,7 +83,7 @@ def test_other_options_and_splits_that_are_no_more(prepare, world):
     prepare()
     shutil.rmtree(world / "files/val")
     assert prepare("--labels", world / "files/labels.csv").endswith(
-        "data: prepared anew; samples: 4 gone, 20 changed"
+        "data: prepared again; samples: 4 gone, 20 changed"
     )
     left = ["prepared.json", "recipe.yaml", "test.jsonl", "train.jsonl"]
     assert sorted(path.name for path in (world / "data").iterdir()) == left
@@ -127,7 +127,7 @@ def test_a_file_that_was_deleted_is_written_again(prepare, world):
     prepare()
     before = content(world / "data")
     (world / "data/val.jsonl").unlink()
-    assert prepare().endswith("data: prepared anew; samples: 4 added")
+    assert prepare().endswith("data: prepared again; samples: 4 added")
     assert content(world / "data") == before
 
 
@@ -208,7 +208,7 @@ def test_datasets_without_sources_are_not_made_again(tmp_path, capsys):
     assert [line.rpartition("data: ")[2] for line in said] == [
         "prepared",
         "prepared already",
-        "prepared anew; samples: 1 added",
+        "prepared again; samples: 1 added",
     ]
     assert len(list((tmp_path / "data/things").iterdir())) == 3
 
@@ -222,7 +222,7 @@ def test_datasets_that_write_files_are_compared_by_content(tmp_path, capsys, mon
     assert [line.rpartition("data: ")[2] for line in said] == [
         "prepared",
         "prepared already; its sources have not changed",
-        "prepared anew; the samples are the same",
+        "prepared again; the samples are the same",
     ]
     assert (tmp_path / "data/things/0.word").read_text() == "321"
 

@@ -206,7 +206,7 @@ def test_overfitting_repeats_batches(fit, tmp_path, straight):
     assert not same_bits(tmp_path / "over", straight)
     assert fit(*fitting, "--trainer.max_epochs=2", into=tmp_path / "parts")[0] == 0
     code, said = fit(*fitting, into=tmp_path / "parts")
-    assert (code, "going on from" in said) == (0, True), said
+    assert (code, "resuming from" in said) == (0, True), said
     assert same_bits(tmp_path / "parts", tmp_path / "over")
 
 
@@ -504,7 +504,7 @@ def test_damaged_checkpoints_are_named_and_never_trained_over(fit, run):
     assert code == 0, said
     assert f"{last}: this checkpoint is damaged" in said
     assert f"{before.name}, which is whole, is taken instead" in said
-    assert f"going on from {before}" in said
+    assert f"resuming from {before}" in said
 
     before = newest(run / "checkpoints")
     for path in written(run / "checkpoints"):
@@ -769,7 +769,7 @@ def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(fit, trained,
             )
             code, said = fit(*more)
         assert code == 128 + signal.SIGTERM, said
-        assert at == STEPS or f"going on from {run / begun}" in said
+        assert at == STEPS or f"resuming from {run / begun}" in said
         assert (
             json.loads((run / "run.json").read_text())["start"]["path"]
             == f"earlier.1/checkpoints/step={STEPS}.ckpt"

@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stdout.flush()  # so that a reader who left is noticed here
     except KeyboardInterrupt as stop:
         number = next(iter(stop.args), signal.SIGINT)
-        _stop("interrupted; run the same command again to go on", SIGNALLED + number)
+        _stop("interrupted; run the same command again to resume", SIGNALLED + number)
     except BrokenPipeError:
         _leave_quietly()
     except MemoryError as error:

@@ -10,7 +10,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = Parser(
         verb,
         "Writes what a run has trained so far: the released model of its newest whole checkpoint, "
-        "or a codec's weights. The run stays as it is, and may go on.",
+        "or a codec's weights. The run stays as it is, and may be resumed.",
     )
     parser.add_argument(
         "run",

@@ -68,7 +68,7 @@ def prepare_into(
         else:
             changes = describe_changes(samples_of(folder), samples_of(partial))
             install(partial, folder, state, before["files"])
-            say(f"{out}: prepared anew; {changes}")
+            say(f"{out}: prepared again; {changes}")
 
 
 @contextmanager

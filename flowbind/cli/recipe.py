@@ -68,7 +68,7 @@ CHOSEN_PARTS = (
     "lightning.fabric.plugins",
 )
 
-# Variable by which the first process tells those that it starts which checkpoint it begins from.
+# Variable with the checkpoint that a run begins from, for the processes that the first one starts.
 CHOSEN = "FLOWBIND_CHECKPOINT"
 
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less
@@ -338,7 +338,7 @@ class RecipeCLI(LightningCLI):
             if step == steps:
                 self._finish(start)
             check_readable(start.checkpoint, self.trainer.strategy)
-            say(f"{self.folder}: going on from {start.checkpoint}")
+            say(f"{self.folder}: resuming from {start.checkpoint}")
         return start
 
     @property
@@ -441,7 +441,7 @@ class RecipeCLI(LightningCLI):
         hint = "no checkpoint of them is kept"
         if step > 0 and has_checkpoints:
             hint = (
-                "the same command goes on from there, "
+                "the same command resumes from there, "
                 f"`flowbind export {self.folder} --out DIR` releases the model as it is"
             )
         say(f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {hint}")

@@ -1,1 +1,1 @@
-"""Evaluation: what `flowbind test` measures, and how it is told."""
+"""Evaluation: what `flowbind test` measures, and its report."""

@@ -173,7 +173,7 @@ class Evaluation:
         for name in self.names:
             model.modality(name)  # raises if the model has no such modality
         self.probed = [name for name in self.names if self._can_be_probed(name)]
-        self.values = self._measurable_values(tells=repeat == 0 and is_first_process())
+        self.values = self._measurable_values(reports=repeat == 0 and is_first_process())
 
         labels = classes_of(test_manifest, self.values)
         complete = (labels >= 0).all(1)
@@ -198,19 +198,19 @@ class Evaluation:
         self.measures = {name: self._zeros() for name in self._measure(torch.tensor([0]))}
 
     def _can_be_probed(self, name: str) -> bool:
-        """Whether a probe reads it: a bound model's data may lack it, and ids tell it nothing."""
+        """Whether a probe reads it: a bound model's data may lack it; of ids there is no reading."""
         is_trained_on = name in self.train_store.fields
         return is_trained_on and self.model.modalities[name].codec.vocabulary is None
 
-    def _measurable_values(self, tells: bool) -> dict[str, list[str]]:
-        """The factors to judge by and their values; with `tells`, a line for each other one."""
+    def _measurable_values(self, reports: bool) -> dict[str, list[str]]:
+        """The factors to judge by and their values; with `reports`, a line for each other one."""
         train_lines = {name: lines_with(self.train_store, [name]) for name in self.probed}
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
             self.train_manifest, train_lines, self.test_manifest, test_lines
         )
 
-        if tells:
+        if reports:
             for remark in factors.remarks:
                 say(f"{self.test_store.source}: {remark}")
         return factors.values

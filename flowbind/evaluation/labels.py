@@ -30,7 +30,7 @@ def measurable_factors(
     test: Manifest,
     test_lines: Tensor,
 ) -> Factors:
-    """Which labelled factors tell something of a model, and which test samples they leave out.
+    """Which labelled factors can be measured, and which test samples they leave out.
 
     A factor counts where training has two values or more of it in each modality, for a probe to
     tell apart, and where at least two test samples have one of these values.

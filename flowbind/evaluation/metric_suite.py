@@ -76,8 +76,7 @@ class MetricSuite:
         keys = sorted(judging)
         self.references = {key: self._count_references(*key) for key in keys}
 
-        # One sample tells the shape of the features, and shows what is missing before hours of
-        # work.
+        # One sample gives the shape of features, and shows what is missing before hours of work.
         self.stored: set[Key] = set()
         self.real: dict[Key, Tensor] = {}
         features_of = {key: self._load(*key) for key in keys}
@@ -88,6 +87,7 @@ class MetricSuite:
                 self.stored.add(key)
                 self.real[key] = features
 
+        # Features of generations, of one shape for each metric and target.
         self.generated: dict[tuple[Any, int], Tensor] = {}
         rooms: dict[Key, Tensor] = {}
         for direction, number in self.against:

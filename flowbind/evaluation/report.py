@@ -123,7 +123,7 @@ def kind(direction: Measures) -> str:
     return "paired" if direction["paired"] else "never_paired"
 
 
-NEVER = " (never paired)"  # said of two sources
+NEVER = " (never paired)"  # after the name of a direction with two sources
 TITLES = {
     "paired": "One source, seen together in training",
     "never_paired": "One source, never seen together in training",
