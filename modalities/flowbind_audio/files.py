@@ -26,10 +26,11 @@ ALLOWED = (
     "with ffmpeg M4A, AAC, WMA, WebM, Matroska, AMR"
 )
 NEEDED = (
-    "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; install it, or convert the sound "
-    "to WAV"
+    "M4A, AAC, WMA, WebM, Matroska and AMR need the program ffmpeg; "
+    "install it, or convert the sound to WAV"
 )
-MARKS = {  # of what is left to ffmpeg: place and first bytes
+# Of what is left to ffmpeg: place and first bytes.
+MARKS = {
     4: (b"ftyp",),
     0: (b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"\xff\xf1", b"\xff\xf9", b"#!AMR"),
 }
@@ -43,8 +44,8 @@ def read_sound(source: str | Path, longest: float) -> Tensor:
     """Reads a sound file as one channel of float32 in [-1, 1] at 16 kHz, with shape (samples,).
 
     Args:
-        source: the file.
-        longest: seconds, at most.
+        source: Path of the file.
+        longest: Seconds, at most.
 
     Raises:
         OSError: it cannot be opened.
@@ -62,6 +63,7 @@ def read_sound(source: str | Path, longest: float) -> Tensor:
 
 
 def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Tensor:
+    """By libsndfile."""
     soundfile = require("soundfile", "a sound", INSTALL)
     try:
         with soundfile.SoundFile(source) as sound:
@@ -72,16 +74,21 @@ def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Ten
                     f"a sound at {sound.samplerate} Hz, allowed are {FASTEST}; resample it"
                 )
 
-            samples, rate = samples_of(file, sound), sound.samplerate
+            # A file may state no length: then a little more than allowed is read.
+            rate = sound.samplerate
+            samples = samples_of(file, sound)
             refuse_long((samples or 0) / rate, longest)
             most = int(longest * rate) + 1 if samples is None else samples
+
             raw, count = mono(_blocks(sound, most), rate)
             refuse_long(count / rate, longest)
             if is_truncated(file, samples or 0, count):
                 raise ValueError("a truncated sound; a part of the file is missing")
+
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).strip(" .")
         raise ValueError(f"not a whole sound file ({reason}); allowed: {ALLOWED}") from None
+
     return raw
 
 
@@ -104,10 +111,11 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
     """By way of an AU file of floats, in a pipe."""
     if shutil.which("ffmpeg") is None:
         raise ValueError(NEEDED)
-    allowed = ("-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS)
-    made = ("-map", "0:a:0", "-t", str(longest + 1), "-c:a", "pcm_f32be", "-f", "au", "pipe:1")
+
     strict = ("-nostdin", "-v", "error", "-xerror", "-threads", "1")
-    command = ["ffmpeg", *strict, *allowed, "-i", f"file:{source}", *made]
+    allowed = ("-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS)
+    output = ("-map", "0:a:0", "-t", str(longest + 1), "-c:a", "pcm_f32be", "-f", "au", "pipe:1")
+    command = ["ffmpeg", *strict, *allowed, "-i", f"file:{source}", *output]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
 
     with tempfile.TemporaryFile() as messages:
@@ -117,6 +125,7 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
                 start, _, _, rate, channels = struct.unpack_from(">5I", header, 4)
                 program.stdout.read(start - AU_HEADER)
                 raw, count = mono(_floats(program.stdout, channels), rate)
+
         messages.seek(0)
         complaints = messages.read(2**16).decode(errors="replace").strip().splitlines()
 
@@ -125,6 +134,7 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
     if program.returncode or complaints or len(header) < AU_HEADER:
         reason = complaints[-1] if complaints else "nothing comes of it"
         raise ValueError(f"a damaged sound, or a file without one ({reason})")
+
     refuse_long(count / rate, longest)
     return raw
 

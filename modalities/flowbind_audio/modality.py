@@ -29,10 +29,10 @@ class Audio(Modality):
     """Sounds.
 
     Args:
-        codec: turns sounds into latents and back; `SmallAudio` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-        longest: seconds of a sound at most; a longer one is refused before it fills the memory.
+        codec: Codec that turns sounds into latents and back; `SmallAudio` if None.
+        drift: Size of this modality's drift net; the model's default if None.
+        head: Size of this modality's head; the model's default if None.
+        longest: Seconds of a sound at most; a longer one is refused before it fills the memory.
     """
 
     suffixes = (*BY_LIBRARY, *BY_PROGRAM)
@@ -93,14 +93,17 @@ class Audio(Modality):
 
     def preview(self, raw: Tensor) -> PIL.Image.Image:
         """The log-mel spectrogram of a second or more, low at the bottom, black up to -70 dB."""
-        wave = F.pad(
-            raw.cpu(), (0, max(0, RATE - len(raw)))
-        )  # all below a second have one scale of time
-        levels = log_mel(wave[None])[0].flip(0).add(1).mul(127.5).clamp(0, 255).byte().numpy()
-        ramp = np.linspace(0, len(INK) - 1, 256)
-        ink = np.stack(
-            [np.interp(ramp, range(len(INK)), channel) for channel in zip(*INK, strict=True)],
-            axis=1,
-        )
-        picture = PIL.Image.fromarray(ink.round().astype(np.uint8)[levels])
+        # All below a second have one scale of time.
+        wave = F.pad(raw.cpu(), (0, max(0, RATE - len(raw))))
+        levels = log_mel(wave[None])[0].flip(0)
+        shades = levels.add(1).mul(127.5).clamp(0, 255).byte().numpy()
+        picture = PIL.Image.fromarray(_palette()[shades])
         return picture.resize((PICTURE, PICTURE), PIL.Image.Resampling.BILINEAR)
+
+
+def _palette() -> np.ndarray:
+    """Colours from silent to loud: uint8 RGB, with shape (256, 3)."""
+    ramp = np.linspace(0, len(INK) - 1, 256)
+    stops = range(len(INK))
+    channels = [np.interp(ramp, stops, channel) for channel in zip(*INK, strict=True)]
+    return np.stack(channels, axis=1).round().astype(np.uint8)

@@ -1,10 +1,11 @@
 """From log-mel spectrograms back to waves.
 
-Three steps, the same for every sound and without chance: the power spectrum whose mel bands are the given ones
-(expectation-maximisation for a Poisson mean, Richardson 1972, Lucy 1974, which keeps powers positive and peaks narrow);
-a carrier in which each spectral peak turns as the sinusoid it stands for (single-pass spectrogram inversion,
-Beauregard, Harish and Wyse, DAFx 2015) and the rest is white noise; and a few rounds of fast Griffin-Lim (Perraudin,
-Balazs and Søndergaard, WASPAA 2013), which need no more than that from so near a start.
+Three steps, the same for every sound and without chance: the power spectrum whose mel bands are the
+given ones (expectation-maximisation for a Poisson mean, Richardson 1972, Lucy 1974, which keeps
+powers positive and peaks narrow); a carrier in which each spectral peak turns as the sinusoid it
+stands for (single-pass spectrogram inversion, Beauregard, Harish and Wyse, DAFx 2015) and the rest
+is white noise; and a few rounds of fast Griffin-Lim (Perraudin, Balazs and Søndergaard, WASPAA
+2013), which need no more than that from so near a start.
 """
 
 import math
@@ -30,13 +31,21 @@ def waves(levels: Tensor) -> Tensor:
 
 
 def linear_power(mel: Tensor) -> Tensor:
-    """Powers at all frequencies whose mel bands are given: (B, 128, T) -> (B, T, 513), 0 outside the bands."""
+    """Powers at all frequencies whose mel bands are given: (B, 128, T) -> (B, T, 513).
+
+    They are 0 outside the bands.
+    """
     bands, back = _sparse_bands(mel.device)
     target = mel.transpose(0, 1).flatten(1)  # (128, B * T): one sparse product for all
-    found = (mel_bands().sum(0) > 0).to(mel)[:, None].expand(BINS, target.shape[1])
+
+    # From 1 inside the bands; each round multiplies by how much too small the bands come out.
+    is_covered = mel_bands().sum(0) > 0
+    estimate = is_covered.to(mel)[:, None].expand(BINS, target.shape[1])
     for _ in range(SHARPENING):
-        found = found * (back @ (target / (bands @ found).clamp(min=1e-12)))
-    return found.T.contiguous().unflatten(0, (len(mel), -1))
+        shortfall = target / (bands @ estimate).clamp(min=1e-12)
+        estimate = estimate * (back @ shortfall)
+
+    return estimate.T.contiguous().unflatten(0, (len(mel), -1))
 
 
 @cache
@@ -50,39 +59,61 @@ def _sparse_bands(device: torch.device) -> tuple[Tensor, Tensor]:
 def carrier(magnitude: Tensor) -> Tensor:
     """A spectrum of unit power to be shaped by the magnitude: (B, T, 513) -> the same.
 
-    Around a peak it is one sinusoid's, with its frequency at the vertex of a parabola through three bins' logarithms;
-    its phase turns on from frame to frame, also where the peak moves, and alternates over the bins of a lobe, as a Hann
-    window makes it. Elsewhere it is noise, always the same.
+    Around a peak it is one sinusoid's, with its frequency at the vertex of a parabola through three
+    bins' logarithms; its phase turns on from frame to frame, also where the peak moves, and
+    alternates over the bins of a lobe, as a Hann window makes it. Elsewhere it is noise, always the
+    same.
     """
-    log = magnitude.clamp(min=1e-9).log()
-    padded = F.pad(log, (2 * LOBE, 2 * LOBE), value=0.0)  # no peak at either end
-    below, above, far_below, far_above = (padded[..., 2 * LOBE + k :][..., :BINS] for k in (-1, 1, -2 * LOBE, 2 * LOBE))
-    prominent = log - torch.maximum(far_below, far_above) > math.log(PROMINENCE) / 2
-    peak = (log > below) & (log >= above) & prominent
-    place = torch.arange(BINS, device=log.device)
-    vertex = (0.5 * (below - above) / (below - 2 * log + above).clamp(max=-1e-6)).clamp(-0.49, 0.49)
-    frequency = F.max_pool1d(torch.where(peak, place + vertex, -1.0), 2 * LOBE + 1, stride=1, padding=LOBE)  # in bins
-    tonal = frequency > 0
-    centre = torch.where(tonal, frequency.round().long(), place)
+    place = torch.arange(BINS, device=magnitude.device)
+    frequency = _peak_frequencies(magnitude.clamp(min=1e-9).log())
+    is_tonal = frequency > 0
+    centre = torch.where(is_tonal, frequency.round().long(), place)
     turn = 2 * math.pi * HOP / FFT * frequency
 
-    noise = white_noise(log.shape[1], log.device)
+    # Frame by frame, a peak's phase is that of its centre in the frame before, turned on.
+    frames = magnitude.shape[1]
+    noise = white_noise(frames, magnitude.device)
     scattered = noise.angle()
-    phase = scattered[0].expand(len(log), BINS)
+    phase = scattered[0].expand(len(magnitude), BINS)
     phases = []
-    for frame in range(log.shape[1]):
-        phase = torch.where(tonal[:, frame], phase.gather(1, centre[:, frame]) + turn[:, frame], scattered[frame])
+    for frame in range(frames):
+        turned = phase.gather(1, centre[:, frame]) + turn[:, frame]
+        phase = torch.where(is_tonal[:, frame], turned, scattered[frame])
         phases.append(phase)
-    sinusoids = torch.polar(torch.ones_like(log), torch.stack(phases, 1) + math.pi * place)
-    return torch.where(tonal, sinusoids, noise)
+
+    phase = torch.stack(phases, 1) + math.pi * place
+    sinusoids = torch.polar(torch.ones_like(phase), phase)
+    return torch.where(is_tonal, sinusoids, noise)
+
+
+def _peak_frequencies(log: Tensor) -> Tensor:
+    """The frequency in bins of the peak around each bin, -1 where there is none.
+
+    From logarithms of magnitudes: (B, T, 513) -> the same.
+    """
+    padded = F.pad(log, (2 * LOBE, 2 * LOBE), value=0.0)  # no peak at either end
+    below, above, far_below, far_above = (
+        padded[..., 2 * LOBE + k :][..., :BINS] for k in (-1, 1, -2 * LOBE, 2 * LOBE)
+    )
+    is_prominent = log - torch.maximum(far_below, far_above) > math.log(PROMINENCE) / 2
+    is_peak = (log > below) & (log >= above) & is_prominent
+
+    # The vertex of the parabola through three bins, then over the bins of its lobe.
+    place = torch.arange(BINS, device=log.device)
+    curvature = (below - 2 * log + above).clamp(max=-1e-6)
+    vertex = (0.5 * (below - above) / curvature).clamp(-0.49, 0.49)
+    frequency = torch.where(is_peak, place + vertex, -1.0)
+    return F.max_pool1d(frequency, 2 * LOBE + 1, stride=1, padding=LOBE)
 
 
 @cache
 def white_noise(frames: int, device: torch.device) -> Tensor:
     """The spectrum of white noise, with shape (T, 513) and a mean power of 1."""
-    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=torch.Generator().manual_seed(0)).to(device)
-    spectrum = torch.stft(wave, FFT, HOP, window=window(device), pad_mode="constant", return_complex=True)
-    return spectrum.T / window(device).square().sum().sqrt()
+    generator = torch.Generator().manual_seed(0)
+    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=generator).to(device)
+    hann = window(device)
+    spectrum = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
+    return spectrum.T / hann.square().sum().sqrt()
 
 
 def griffin_lim(spectrum: Tensor) -> Tensor:
@@ -95,7 +126,9 @@ def griffin_lim(spectrum: Tensor) -> Tensor:
     before = torch.zeros_like(spectrum)
     for _ in range(ROUNDS):
         wave = torch.istft(spectrum.mT, FFT, HOP, window=hann)
-        consistent = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True).mT
+        again = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
+        consistent = again.mT
         spectrum = magnitude * torch.add(consistent, consistent - before, alpha=MOMENTUM).sgn()
         before = consistent
+
     return torch.istft(spectrum.mT, FFT, HOP, window=hann)

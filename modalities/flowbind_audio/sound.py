@@ -1,7 +1,7 @@
 """Sounds as people have them, of any rate, layout and range, as one channel of float32 at 16 kHz.
 
-What tells the range is the dtype, and nothing else: integers reach from end to end of theirs,
-floats lie in [-1, 1]. They may go a little beyond, as in mixes and lossy formats, and are cut.
+The dtype gives the range, and nothing else: integers reach from end to end of theirs, floats lie in
+[-1, 1]. They may go a little beyond, as in mixes and lossy formats, and are cut.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -42,42 +42,51 @@ def mono(blocks: Iterable[np.ndarray], rate: float) -> tuple[Tensor, int]:
             sound has.
     """
     resample = _resampler(rate)
-    parts, count, peak = [], 0, 0.0
+    parts = []
+    count = 0
+    peak = 0.0
     for block in blocks:
         loudest = np.abs(block).max(initial=0)  # not a number, if one of them is none
         if not np.isfinite(loudest):
             raise ValueError("a damaged sound; some samples are not finite numbers")
-        count, peak = count + len(block), max(peak, float(loudest))
+
+        count += len(block)
+        peak = max(peak, float(loudest))
         one = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
         parts.append(resample(one, last=False))
+
     parts.append(resample(np.empty(0, np.float32), last=True))
 
     if peak > LOUDEST:
         raise ValueError(f"a sound with numbers up to {peak:.4g}, floats lie in [-1, 1]; scale it")
+
     sound = torch.from_numpy(np.concatenate(parts))
     if not len(sound):
         raise ValueError("a sound without samples; at least one is needed")
+
     return sound.clamp_(-1, 1), count
 
 
-def take_sound(given: Any, longest: float) -> Tensor:
+def take_sound(value: Any, longest: float) -> Tensor:
     """One channel at 16 kHz, with shape (samples,), of what people have in Python.
 
     Args:
-        given: an array at 16 kHz, or one with its rate: a pair in either order, a mapping with
+        value: Array at 16 kHz, or one with its rate: a pair in either order, a mapping with
             `array` and `sampling_rate`, or an object with `data` and `sample_rate`, or one that
             gives such an object by `get_all_samples()`.
-        longest: seconds of a sound, at most.
+        longest: Seconds of a sound, at most.
 
     Raises:
         ValueError: it is no sound, or a longer one; one line.
     """
-    array, rate = _with_rate(given)
+    array, rate = _with_rate(value)
     if not 0 < rate <= FASTEST:
         raise ValueError(f"a sound at {rate:g} Hz, allowed are {FASTEST}; resample it")
+
     values = as_tensor(array, ALLOWED)
     samples = _samples_first(values, array)
     refuse_long(len(samples) / rate, longest)
+
     is_raw = rate == RATE and values.ndim == 1 and values.dtype == torch.float32
     if is_raw and values.abs().max() <= 1:
         return values
@@ -86,6 +95,7 @@ def take_sound(given: Any, longest: float) -> Tensor:
         sound, _ = mono([_floats(samples, describe(array))], rate)
     except ValueError as error:
         raise ValueError(f"{describe(array)}: {error}") from None
+
     return sound
 
 
@@ -94,6 +104,7 @@ def faint(sound: Tensor) -> str:
     peak = sound.abs().max().item()
     if not 0 < peak < FAINTEST:
         return ""
+
     return f"never gets louder than {peak:.2g} of full scale, which is heard as silence; amplify it"
 
 
@@ -105,20 +116,24 @@ def refuse_long(seconds: float, longest: float) -> None:
         )
 
 
-def _with_rate(given: Any) -> tuple[Any, float]:
+def _with_rate(value: Any) -> tuple[Any, float]:
     """An array and its rate, 16 kHz if nothing tells it."""
-    if callable(decode := getattr(given, "get_all_samples", None)):
-        given = decode()
-    if isinstance(given, Mapping) and {"array", "sampling_rate"} <= given.keys():
-        return given["array"], _rate(given["sampling_rate"])
-    if hasattr(given, "data") and hasattr(given, "sample_rate"):
-        return given.data, _rate(given.sample_rate)
-    if isinstance(given, tuple | list) and len(given) == 2:
-        rates = [part for part in given if _is_scalar(part)]
-        arrays = [part for part in given if not _is_scalar(part)]
+    decode = getattr(value, "get_all_samples", None)
+    if callable(decode):
+        value = decode()
+
+    if isinstance(value, Mapping) and {"array", "sampling_rate"} <= value.keys():
+        return value["array"], _rate(value["sampling_rate"])
+    if hasattr(value, "data") and hasattr(value, "sample_rate"):
+        return value.data, _rate(value.sample_rate)
+
+    if isinstance(value, tuple | list) and len(value) == 2:
+        rates = [part for part in value if _is_scalar(part)]
+        arrays = [part for part in value if not _is_scalar(part)]
         if len(rates) == len(arrays) == 1:
             return arrays[0], _rate(rates[0])
-    return given, RATE
+
+    return value, RATE
 
 
 def _is_scalar(value: Any) -> bool:
@@ -140,17 +155,19 @@ def _samples_first(values: Tensor, array: Any) -> Tensor:
         return values[:, None]
     if values.ndim != 2 or min(values.shape) > CHANNELS:
         raise ValueError(f"{describe(array)} is not one sound; allowed: {ALLOWED}")
+
     first, last = values.shape
     channels_first = isinstance(array, Tensor) if first == last else first < last
     return values.T if channels_first else values
 
 
 def _floats(values: Tensor, name: str) -> np.ndarray:
-    """Samples in the range that their dtype tells, as float32 with full scale at 1."""
+    """Samples in the range that their dtype gives, as float32 with full scale at 1."""
     if values.is_floating_point():
         return np.ascontiguousarray(values.float().numpy())
     if values.dtype not in FULL_SCALE:
         raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
+
     centre = 128 if values.dtype == torch.uint8 else 0
     return np.ascontiguousarray((values.float() - centre).numpy() / FULL_SCALE[values.dtype])
 
@@ -159,5 +176,6 @@ def _resampler(rate: float) -> Callable[..., np.ndarray]:
     """Turns one block after another into what it is at 16 kHz; `last` ends the sound."""
     if rate == RATE:
         return lambda block, last: block
+
     soxr = require("soxr", f"a sound at {rate:g} Hz", INSTALL)
     return soxr.ResampleStream(rate, RATE, 1, dtype="float32").resample_chunk

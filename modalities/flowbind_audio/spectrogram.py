@@ -2,8 +2,8 @@
 
 A value is a level, -1 at the floor of -70 dB and about 1 for a sine of full scale.
 
-A frame of 64 ms resolves the harmonics of a low voice, and 128 bands lie at most 21 Hz apart below 300 Hz, where
-neighbouring notes of a semitone or two are closest; 64 bands would lie 41 Hz apart.
+A frame of 64 ms resolves the harmonics of a low voice, and 128 bands lie at most 21 Hz apart below
+300 Hz, where neighbouring notes of a semitone or two are closest; 64 bands would lie 41 Hz apart.
 """
 
 from functools import cache
@@ -22,8 +22,13 @@ FLOOR = 1e-7  # power added to each band: -70 dB, above the hiss of a quiet room
 
 
 def log_mel(waves: Tensor) -> Tensor:
-    """Levels in each mel band: waves in [-1, 1], with shape (B, samples) -> (B, 128, 1 + samples // 256)."""
-    spectrum = torch.stft(waves, FFT, HOP, window=window(waves.device), pad_mode="constant", return_complex=True)
+    """Levels in each mel band, with shape (B, 128, 1 + samples // 256).
+
+    Args:
+        waves: Sounds in [-1, 1] at 16 kHz, with shape (B, samples).
+    """
+    hann = window(waves.device)
+    spectrum = torch.stft(waves, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
     power = torch.view_as_real(spectrum).square().sum(-1) / FULL_SCALE**2
     return level(mel_bands().to(waves.device) @ power)
 
@@ -46,12 +51,14 @@ def window(device: torch.device) -> Tensor:
 
 @cache
 def mel_bands() -> Tensor:
-    """Weights of the frequencies in each mel band, with shape (128, 513): triangles of height 1 that overlap by half.
+    """Weights of the frequencies in each mel band, with shape (128, 513).
 
-    The scale is O'Shaughnessy's (1987), 2595 log10(1 + f / 700 Hz).
+    Triangles of height 1 that overlap by half. The scale is O'Shaughnessy's (1987), 2595 log10(1 +
+    f / 700 Hz).
     """
     ends = 2595 * torch.log10(1 + torch.tensor([LOWEST, HIGHEST], dtype=torch.float64) / 700)
     edges = 700 * (10 ** (torch.linspace(*ends.tolist(), MELS + 2, dtype=torch.float64) / 2595) - 1)
+
     frequencies = torch.linspace(0, RATE / 2, BINS, dtype=torch.float64)
     widths = edges.diff()[:, None]
     rising = (frequencies - edges[:-2, None]) / widths[:-1]

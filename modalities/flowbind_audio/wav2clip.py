@@ -1,8 +1,11 @@
-"""Wav2CLIP: embeddings of sounds in the space of CLIP ViT-B/32, so that a cosine tells how well sound and picture fit.
+"""Wav2CLIP: embeddings of sounds in the space of CLIP ViT-B/32.
 
-Wu et al., "Wav2CLIP: learning robust audio representations from CLIP" (ICASSP 2022, arXiv 2110.11499). Constants and
-names of weights are those of the authors' package wav2clip 0.1.0: a spectrogram is seen as a picture of one channel by a
-ResNet-18, and two layers take what that sees to CLIP's space.
+A cosine there tells how well sound and picture fit.
+
+Wu et al., "Wav2CLIP: learning robust audio representations from CLIP" (ICASSP 2022, arXiv
+2110.11499). Constants and names of weights are those of the authors' package wav2clip 0.1.0: a
+spectrogram is seen as a picture of one channel by a ResNet-18, and two layers take what that sees
+to CLIP's space.
 """
 
 from collections import OrderedDict
@@ -21,7 +24,8 @@ from flowbind.libraries import Extra, importing
 from flowbind_audio.clap import load_weights, local_weights
 from flowbind_audio.spectrogram import RATE
 
-FFT, HOP = 512, 353  # samples of a frame and between frames: 32 ms and 22 ms
+FFT = 512  # samples of a frame: 32 ms
+HOP = 353  # samples between frames: 22 ms
 OFFSET = 1e-7  # added to the power before the logarithm
 LEAST = 1e-9  # added to the standard deviation before it divides
 SHORTEST = FFT // 2 + 1  # samples; the ends are continued by the reflection of half a frame
@@ -34,14 +38,17 @@ RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/l
 
 
 class Wav2Clip(Codec):
-    """Sounds to embeddings of 512 numbers, not normalised; there is no way back, so it serves metrics such as AIS.
+    """Sounds to embeddings of 512 numbers, not normalised.
 
-    The whole sound is heard, whatever its length, as the reference hears what it is given; it was trained on VGGSound's
-    clips of ten seconds. A spectrogram is standardised over itself. The reference does so over the whole batch, so one
-    sound at a time has the same embedding there and here, and here its neighbours never change it.
+    There is no way back, so it serves metrics such as AIS. The whole sound is heard, whatever its
+    length, as the reference hears what it is given; it was trained on VGGSound's clips of ten
+    seconds. A spectrogram is standardised over itself. The reference does so over the whole batch,
+    so one sound at a time has the same embedding there and here, and here its neighbours never
+    change it.
 
     Args:
-        weights: Wav2CLIP's, which are not shipped: the released checkpoint of torch, or safetensors of the same names.
+        weights: Weights of Wav2CLIP, which are not shipped: the released checkpoint of torch, or
+            safetensors of the same names.
     """
 
     shape = (WIDTH,)
@@ -71,15 +78,21 @@ class Wav2Clip(Codec):
 
     @torch.inference_mode()
     def encode(self, raws: Sequence[Tensor]) -> Tensor:
-        """Embeds B sounds at 16 kHz, of any lengths: float32, with shape (B, 512). Sounds of one length go together."""
-        places: dict[int, list[int]] = {}
-        for place, raw in enumerate(raws):
-            places.setdefault(max(len(raw), SHORTEST), []).append(place)
+        """Embeds B sounds at 16 kHz, of any lengths: float32, with shape (B, 512).
+
+        Sounds of one length go together.
+        """
+        rows_of: dict[int, list[int]] = {}
+        for row, raw in enumerate(raws):
+            rows_of.setdefault(max(len(raw), SHORTEST), []).append(row)
+
         latents = torch.empty(len(raws), WIDTH, dtype=torch.float32, device=self.device)
-        for length, alike in places.items():
-            for part in torch.tensor(alike).split(max(1, TOGETHER // length)):
-                waves = torch.stack([F.pad(raws[place], (0, length - len(raws[place]))) for place in part])
+        for length, rows in rows_of.items():
+            for part in torch.tensor(rows).split(max(1, TOGETHER // length)):
+                sounds = [raws[row] for row in part]
+                waves = torch.stack([F.pad(wave, (0, length - len(wave))) for wave in sounds])
                 latents[part] = self.net(spectrograms(waves.to(self.device, torch.float32)))
+
         return latents
 
     def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
@@ -89,7 +102,8 @@ class Wav2Clip(Codec):
             ValueError: always; one line says what can be done.
         """
         raise ValueError(
-            "Wav2Clip embeds sounds and cannot make them; to make sounds, take a codec such as clap-audioldm"
+            "Wav2Clip embeds sounds and cannot make them; "
+            "to make sounds, take a codec such as clap-audioldm"
         )
 
     def fingerprint(self) -> dict[str, Any]:
@@ -97,46 +111,61 @@ class Wav2Clip(Codec):
 
 
 def spectrograms(waves: Tensor) -> Tensor:
-    """Logarithms of power, each sound's of mean 0 and standard deviation 1: (B, samples) -> (B, 1, 257, 1 + samples // 353)."""
+    """Logarithms of power, each sound's of mean 0 and standard deviation 1.
+
+    (B, samples) -> (B, 1, 257, 1 + samples // 353).
+    """
     window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
     spectrum = torch.stft(waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True)
     levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
     levels = levels - levels[:, :1, :1]  # exactly 0 for a silence, of which rounding would remain
-    mean, deviation = levels.mean((1, 2), keepdim=True), levels.std((1, 2), keepdim=True)
+
+    mean = levels.mean((1, 2), keepdim=True)
+    deviation = levels.std((1, 2), keepdim=True)
     return ((levels - mean) / (deviation + LEAST))[:, None]
 
 
 def build_wav2clip() -> nn.Module:
-    """The network: (B, 1, 257, frames) -> (B, 512). Names of weights are those of the released checkpoint.
+    """The network: (B, 1, 257, frames) -> (B, 512).
+
+    Names of weights are those of the released checkpoint.
 
     Raises:
         ValueError: torchvision is not installed.
     """
     with importing("torchvision", needing="Wav2CLIP", install=INSTALL):
         from torchvision.models import resnet18
+
     encoder = resnet18()
     encoder.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
     encoder.fc = nn.Identity()
-    layers = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.1), nn.Linear(WIDTH, WIDTH))
+
+    layers = nn.Sequential(
+        nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.1), nn.Linear(WIDTH, WIDTH)
+    )
     transform = nn.Sequential(OrderedDict(sequential=layers))
     return nn.Sequential(OrderedDict(audio_encoder=encoder, audio_transform=transform))
 
 
 def load_wav2clip(file: Path) -> nn.Module:
-    """The frozen network with weights from a file, safetensors or a checkpoint of torch read as weights alone.
+    """The frozen network with weights from a file, safetensors or a checkpoint of torch.
+
+    Nothing but weights is read.
 
     Raises:
         ValueError: the file is damaged or holds other weights, or torchvision is not installed.
     """
-    state = {
-        name: tensor.float()
-        for name, tensor in load_weights(file).items()
-        if name.startswith(PARTS) and not name.startswith(WINDOW)
-    }
+    state = {}
+    for name, tensor in load_weights(file).items():
+        if name.startswith(PARTS) and not name.startswith(WINDOW):
+            state[name] = tensor.float()
+
     with torch.device("meta"):  # which draws nothing
         net = build_wav2clip()
+
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError:  # which names each of 130 weights
         raise ValueError(f"{file}: these are not weights of Wav2CLIP; {RELEASE}") from None
+
     return net.eval().requires_grad_(False)

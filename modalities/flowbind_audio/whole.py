@@ -1,4 +1,4 @@
-"""What a header says of a sound's length, and libsndfile does not heed: too little, or too much."""
+"""The length of a sound that its header states and libsndfile ignores: too little, or too much."""
 
 import mmap
 import re
@@ -16,10 +16,13 @@ PLAIN = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")  # first words of subtypes th
 PADDING = 8192  # samples that the last block of a compressed WAV has beyond its sound, at most
 
 # GSM 6.10 in a WAV: its format tag, and bytes and samples of a block.
-GSM, GSM_BLOCK, GSM_SAMPLES = 0x31, 65, 320
+GSM = 0x31
+GSM_BLOCK = 65
+GSM_SAMPLES = 320
 
 # The object with the properties of a WMA file: its name, and how far it is looked for.
-ASF_FILE, ASF_HEADER = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365"), 2**16
+ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+ASF_HEADER = 2**16
 
 
 class Chunks(NamedTuple):
@@ -45,9 +48,9 @@ def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
     """Whether the end of a sound file is missing.
 
     Args:
-        file: open, and not empty.
-        promised: samples a channel, as libsndfile tells them from the header.
-        read: samples a channel that were there.
+        file: Open file, not empty.
+        promised: Samples a channel, as libsndfile reads them from the header.
+        read: Samples a channel that were there.
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         mark = data[:4]
@@ -56,6 +59,7 @@ def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
             return read < promised - 2 * FRAME
         if mark in LAYOUTS:
             return read < promised or _lacks_samples(data, LAYOUTS[mark])
+
         return read < promised or OTHERS.get(mark, _never)(data)
 
 
@@ -69,15 +73,18 @@ def samples_of(file: BinaryIO, sound: Any) -> int | None:
         return None
     if sound.format not in ("WAV", "WAVEX") or sound.subtype.startswith(PLAIN):
         return sound.frames
+
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         stated = _stated_by_wav(data)
+
     return stated if 0 < stated < sound.frames <= stated + PADDING else sound.frames
 
 
 def _stated_by_wav(data: mmap.mmap) -> int:
     """Samples a channel as a WAV counts them, or those of the whole blocks of GSM; 0 otherwise."""
     layout = LAYOUTS.get(data[:4], LAYOUTS[b"RIFF"])
-    order, tag = layout.head[0], 0
+    order = layout.head[0]
+    tag = 0
     for name, place, length in _chunks(data, layout):
         if place + 4 > len(data):
             break
@@ -87,15 +94,18 @@ def _stated_by_wav(data: mmap.mmap) -> int:
             return struct.unpack_from(f"{order}I", data, place)[0]
         elif name == b"data":
             return length // GSM_BLOCK * GSM_SAMPLES if tag == GSM else 0
+
     return 0
 
 
 def _chunks(data: mmap.mmap, layout: Chunks) -> Iterator[tuple[bytes, int, int]]:
     """Name, place of the content and stated length of one chunk after another."""
-    place, size = layout.start, struct.calcsize(layout.head)
+    place = layout.start
+    size = struct.calcsize(layout.head)
     for _ in range(CHUNKS):
         if place + size > len(data):
             return
+
         name, length = struct.unpack_from(layout.head, data, place)
         place += size
         yield name, place, length
@@ -114,6 +124,7 @@ def _lacks_samples(data: mmap.mmap, layout: Chunks) -> bool:
             whole = long if long is not None and length == 0xFFFFFFFF else length
             is_streamed = whole < 0 or (long is None and whole >= STREAMED)
             return not is_streamed and place + whole > len(data)
+
     return False
 
 
@@ -122,6 +133,7 @@ def _lacks_ogg(data: mmap.mmap) -> bool:
     page = data[data.rfind(b"OggS", max(0, len(data) - PAGE)) :]
     if len(page) < 27 or not page[5] & 4:
         return True
+
     segments = page[26]
     return len(page) < 27 + segments + sum(page[27 : 27 + segments])
 
@@ -143,8 +155,11 @@ def _lacks_nist(data: mmap.mmap) -> bool:
     header = dict(re.findall(rb"^(\w+) -i (\d+)", data[:start], re.MULTILINE))
     length = start
     if header.keys() >= {b"sample_count", b"sample_n_bytes", b"channel_count"}:
-        samples, width = int(header[b"sample_count"]), int(header[b"sample_n_bytes"])
-        length += samples * width * int(header[b"channel_count"])
+        samples = int(header[b"sample_count"])
+        width = int(header[b"sample_n_bytes"])
+        channels = int(header[b"channel_count"])
+        length += samples * width * channels
+
     return length > len(data)
 
 
@@ -153,7 +168,9 @@ def _lacks_asf(data: mmap.mmap) -> bool:
     place = data.find(ASF_FILE, 0, ASF_HEADER)
     if place < 0 or place + 2 * GUID + 16 > len(data):
         return False
-    return struct.unpack_from("<Q", data, place + 2 * GUID + 8)[0] > len(data)
+
+    (length,) = struct.unpack_from("<Q", data, place + 2 * GUID + 8)
+    return length > len(data)
 
 
 def _never(data: mmap.mmap) -> bool:
