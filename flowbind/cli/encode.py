@@ -6,30 +6,7 @@ from flowbind.cli.parser import Parser, whole
 
 def run(verb: str, arguments: list[str]) -> None:
     """Encodes every split of a recipe's data, doing only what is not done yet."""
-    parser = Parser(
-        verb,
-        "Encodes a recipe's manifests to latent stores, resumably. "
-        "Other options override the recipe's keys.",
-    )
-    parser.add_argument(
-        "--config",
-        required=True,
-        action="append",
-        help="the recipe; a second one may say what differs from the first",
-    )
-    parser.add_argument(
-        "--split", action="append", help="encode only this split; may be given several times"
-    )
-    parser.add_argument(
-        "--skip-bad",
-        type=whole(0),
-        default=0,
-        metavar="N",
-        help="leave out at most N samples that cannot be read, and list them",
-    )
-    parser.add_argument(
-        "--workers", type=whole(0), default=0, help="processes that read raw samples"
-    )
+    parser = _parser(verb)
     options, rest = parser.parse_known_args(arguments)
 
     from flowbind.cli.recipe import build
@@ -67,3 +44,36 @@ def run(verb: str, arguments: list[str]) -> None:
         absent = [name for name in method.learnt if name not in store.fields]
         if split == "train" and absent and cli.trainer.is_global_zero:
             say(f"{take_out(manifests[split], absent)}, before `flowbind fit`")
+
+
+def _parser(verb: str) -> Parser:
+    parser = Parser(
+        verb,
+        "Encodes a recipe's manifests to latent stores, resumably. "
+        "Other options override the recipe's keys.",
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        action="append",
+        help="the recipe; a second one may say what differs from the first",
+    )
+    parser.add_argument(
+        "--split",
+        action="append",
+        help="encode only this split; may be given several times",
+    )
+    parser.add_argument(
+        "--skip-bad",
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="leave out at most N samples that cannot be read, and list them",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole(0),
+        default=0,
+        help="processes that read raw samples",
+    )
+    return parser

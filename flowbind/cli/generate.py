@@ -55,7 +55,8 @@ def run(verb: str, arguments: list[str]) -> None:
 def _parser(verb: str) -> Parser:
     """The verb's options but those of a model."""
     parser = Parser(
-        verb, "Generates every target from all sources together, and prints the files it wrote."
+        verb,
+        "Generates every target from all sources together, and prints the files it wrote.",
     )
     parser.add_argument("model", help="folder of a released model, as `flowbind fit` writes it")
 
@@ -82,7 +83,9 @@ def _parser(verb: str) -> Parser:
     parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
     parser.add_argument(
-        "--overwrite", action="store_true", help="replace files that are there already"
+        "--overwrite",
+        action="store_true",
+        help="replace files that are there already",
     )
     parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")

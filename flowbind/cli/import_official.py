@@ -13,7 +13,10 @@ def run(verb: str, arguments: list[str]) -> None:
         "that `flowbind` loads.",
     )
     parser.add_argument(
-        "--checkpoint", required=True, type=path, help="their model.pth; read with weights only"
+        "--checkpoint",
+        required=True,
+        type=path,
+        help="their model.pth; read with weights only",
     )
     parser.add_argument("--config", required=True, type=path, help="their config.json")
     for statistic, what in (("mean", "mean"), ("std", "standard deviation")):

@@ -169,11 +169,13 @@ def _follow(
         defaults += _named_default(place, owner, led)
         value = _value_at(place)
         config = trainer if place.type is trainer else configuration_in(place.type)
+
         if isinstance(value, dict) and "class_path" in value:
             if part == "class_path":
                 place = Place(value, part, place.type)
             if part in ("class_path", "init_args"):
                 continue
+
             # Lightning's parser knows its own classes by name.
             if part == "dict_kwargs" or "." not in str(value["class_path"]):
                 return None, defaults

@@ -26,7 +26,10 @@ def run(verb: str, arguments: list[str]) -> None:
     description, _ = _docstring_parts(prepare)
     parser = Parser(f"{verb} {name}", description)
     parser.add_argument(
-        "--out", required=True, type=path, help="folder that receives files and manifests"
+        "--out",
+        required=True,
+        type=path,
+        help="folder that receives files and manifests",
     )
     for option, (kind, default, help) in options_of(prepare).items():
         required = default is inspect.Parameter.empty

@@ -74,7 +74,11 @@ CHOSEN = "FLOWBIND_CHECKPOINT"
 # Gradients are summed where they lie: a copy of them less in memory, and two passes over it less
 # in a step.
 StrategyRegistry.register(
-    "ddp", DDPStrategy, override=True, start_method="popen", gradient_as_bucket_view=True
+    "ddp",
+    DDPStrategy,
+    override=True,
+    start_method="popen",
+    gradient_as_bucket_view=True,
 )
 
 set_loader(MODE, load_yaml, exceptions=(YAMLError, ValueError))
@@ -222,7 +226,10 @@ class RecipeCLI(LightningCLI):
             "and do nothing if it is trained already; never: train from the beginning.",
         )
         parser.add_argument(
-            "--checkpoints.every", type=int, default=500, help="steps between two checkpoints"
+            "--checkpoints.every",
+            type=int,
+            default=500,
+            help="steps between two checkpoints",
         )
         parser.add_argument(
             "--checkpoints.minutes",
@@ -230,7 +237,10 @@ class RecipeCLI(LightningCLI):
             help="minutes between two checkpoints, instead of `every` steps",
         )
         parser.add_argument(
-            "--checkpoints.keep", type=int, default=2, help="checkpoints that stay, at least"
+            "--checkpoints.keep",
+            type=int,
+            default=2,
+            help="checkpoints that stay, at least",
         )
 
         # A run's config.yaml is a recipe for every verb, also for those that run nothing.

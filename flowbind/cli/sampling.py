@@ -68,9 +68,11 @@ def _plain(hint: Any) -> Any:
 
 
 def _name(hint: Any) -> str:
+    """What stands for an option's value in its help."""
     plain = _plain(hint)
     if get_origin(plain) is Literal:
-        return "{" + ",".join(map(str, get_args(plain))) + "}"
+        values = ",".join(map(str, get_args(plain)))
+        return f"{{{values}}}"
     return {int: "N", float: "NUMBER", bool: "{true,false}"}.get(plain, "VALUE")
 
 

@@ -207,7 +207,10 @@ class Evaluation:
         train_lines = {name: lines_with(self.train_store, [name]) for name in self.probed}
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
-            self.train_manifest, train_lines, self.test_manifest, test_lines
+            self.train_manifest,
+            train_lines,
+            self.test_manifest,
+            test_lines,
         )
 
         if reports:
@@ -473,7 +476,9 @@ class Evaluation:
             return
 
         latents = self.model.translate(
-            {source: self.real[source][positions]}, targets, seed=self.config.seed
+            {source: self.real[source][positions]},
+            targets,
+            seed=self.config.seed,
         )
         previews = {}
         for name, x in latents.items():

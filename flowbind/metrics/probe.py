@@ -70,7 +70,10 @@ def fit_probe(
         )
         optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, RATE, total_steps=steps, pct_start=0.1
+            optimizer,
+            RATE,
+            total_steps=steps,
+            pct_start=0.1,
         )
 
         for _ in range(steps):
