@@ -173,12 +173,13 @@ class Model:
         """Refuses what this model does not generate.
 
         Raises:
-            ValueError: no source, no target, a modality that it does not have, or a direction that
-                its method does not offer.
+            ValueError: no target, a modality that it does not have, or a direction that its method
+                does not offer, such as one from no source.
         """
         sources = tuple(sources)
         targets = tuple(targets)
-        if not sources or not targets:
+        from_nothing = not sources and not self.method.offers(sources, targets)
+        if not targets or from_nothing:
             raise ValueError("generation needs at least one source and one target")
 
         for name in (*sources, *targets):
@@ -196,6 +197,7 @@ class Model:
         latents: Mapping[str, Tensor],
         to: Sequence[str],
         *,
+        count: int = 1,
         seed: int = 0,
         first: int = 0,
         **choices: Any,
@@ -203,8 +205,10 @@ class Model:
         """Codec latents of every target from those of the sources.
 
         Args:
-            latents: Codec latents per source, with shape (B, *shape) each.
+            latents: Codec latents per source, with shape (B, *shape) each; none where the method
+                makes something of noise alone.
             to: Targets by name.
+            count: Number B of samples where there is no source.
             seed: Seed of the noise; with a sample's number it decides the noise of that sample.
             first: Number of the first sample.
             choices: Sampling choices of the model's method other than the model's own (`sampling`),
@@ -216,7 +220,8 @@ class Model:
         """
         self.check_direction(latents, to)
         sampling = self.method.choose(self.sampling, **choices)
-        streams = self.streams(len(next(iter(latents.values()))), seed, first)
+        rows = [len(x) for x in latents.values()]
+        streams = self.streams(rows[0] if rows else count, seed, first)
 
         states = [self.start(name, x, sampling, streams) for name, x in latents.items()]
         state = self.method.fuse(states, sampling, streams)
@@ -237,6 +242,7 @@ class Model:
         sources: Mapping[str, str | Path | Iterable[Any]],
         to: str | Sequence[str],
         *,
+        count: int = 1,
         seed: int = 0,
         first: int = 0,
         **choices: Any,
@@ -246,8 +252,10 @@ class Model:
         Args:
             sources: Per modality, B samples: a file's path, a literal where the modality has them,
                 or whatever the modality's `accept` takes. A string or a path alone is one sample,
-                and one sample is used with all of the other sources.
+                and one sample is used with all of the other sources. None where the method makes
+                something of noise alone.
             to: Targets by name, or one name.
+            count: Number B of samples where there is no source.
             seed: Seed of everything that is drawn.
             first: Number of the first sample, where these are a part of a longer list: what is
                 drawn for a sample depends on the seed and its number. What a decoder draws depends
@@ -263,7 +271,7 @@ class Model:
                 a sample that cannot be read, a direction that the model does not have, a library
                 that is not installed, or a choice that cannot be.
         """
-        sources = together(sources)
+        sources = {} if sources == {} else together(sources)
         to = named(to, "targets")
 
         # Before long work begins.
@@ -275,9 +283,12 @@ class Model:
             self.modality(name).codec.check_libraries("decode")
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
+        count = whole_number(count, "count")
+        if count < 1:
+            raise ValueError(f"count must be at least 1, not {count}")
 
         latents = {name: self.encode(name, samples) for name, samples in sources.items()}
-        generated = self.translate(latents, to, seed=seed, first=first, **choices)
+        generated = self.translate(latents, to, count=count, seed=seed, first=first, **choices)
 
         generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
         raws = {}

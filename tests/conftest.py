@@ -26,7 +26,10 @@ TOYS = {
         "digit-grid": "tests.toy_kinds:DigitGrid",
         "digit-sequence": "tests.toy_kinds:DigitSequence",
     },
-    "methods": {"regression": "tests.toy_kinds:Regression"},
+    "methods": {
+        "regression": "tests.toy_kinds:Regression",
+        "from-nothing": "tests.toy_kinds:FromNothing",
+    },
     "metrics": {"digit-error": "tests.toy:DigitError", "word-match": "tests.toy:WordMatch"},
 }
 

@@ -1,6 +1,7 @@
 """Latents of other kinds than vectors: ids, masked sequences and grids, from the store to the released model."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -134,6 +135,27 @@ def test_a_kind_that_no_sample_has_keeps_its_own_shape_and_dtype(world, recipe, 
     batch = Steps(store, ["word", "ids", "other"], mixture, absent=absent).at(0)
     assert batch.latents["other"].shape == (0, 2, 7)
     assert batch.latents["other"].dtype == torch.int64
+
+
+def test_a_method_of_noise_alone_is_tested_and_generates_by_number(world, recipe, command):
+    words = yaml.safe_load(recipe.read_text())
+    words["model"] = toy_kinds.MODEL | {"class_path": "from-nothing"}
+    recipe.write_text(yaml.safe_dump(words))
+    short = ("--trainer.max_steps=2", "--trainer.val_check_interval=2")
+    for arguments in (["encode"], ["fit", *short], ["test", *short]):
+        code, _, err = command(arguments[0], "--config", recipe, *arguments[1:])
+        assert code == 0, err
+    assert "->word" in json.loads((world / "run/metrics.json").read_text())["directions"]
+
+    generate = ("generate", world / "run/model", "--to", "word", "--out", world / "made")
+    code, out, err = command(*generate, "--count", "3", "--batch", "2")
+    assert code == 0, err
+    files = [Path(line) for line in out.splitlines()]
+    assert [file.name for file in files] == [f"{number}-sample.word.word" for number in range(3)]
+    model = flowbind.load(world / "run/model")
+    assert model.generate({}, "word", count=3)["word"] == [file.read_text() for file in files]
+    code, _, err = command(*generate, "--from", "word=203")
+    assert (code, "does not make word->word; it makes ->word" in err) == (2, True), err
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_one_sample_may_stand_alone(folder, tmp_path):
         ({"sources": {"vector": torch.zeros(4, 3)}}, "source 'vector': a Tensor of shape"),
         ({"sources": {"word": []}}, "source 'word': no sample"),
         ({"sources": "302"}, "sources are given by modality"),
-        ({"sources": {}}, "sources are given by modality"),
+        ({"sources": {}}, "needs at least one source and one target"),
         ({"to": []}, "targets: names are needed"),
         ({"to": "vectro"}, "did you mean 'vector'"),
         ({"steps": 0}, "steps must be a whole number, at least 1"),

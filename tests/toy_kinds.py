@@ -156,3 +156,17 @@ MODEL = {
         }
     },
 }
+
+
+class FromNothing(Regression):
+    """Words from noise alone: as they are distributed, one by one."""
+
+    def directions(self) -> list[Direction]:
+        return [Direction((), ("word",))]
+
+    def finish(self, nets, state, targets, sampling, streams):
+        noise = draws.normal(streams, *self.modalities["word"].codec.shape)
+        return dict.fromkeys(targets, noise)
+
+    def fuse(self, states, sampling, streams):
+        return streams

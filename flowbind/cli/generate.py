@@ -18,7 +18,7 @@ def run(verb: str, arguments: list[str]) -> None:
     named_sources = [named("--from", source) for source in options.sources]
     check_folder(options.out)
 
-    from flowbind.cli.names import refuse_existing, stems
+    from flowbind.cli.names import numbered, refuse_existing, stems
     from flowbind.cli.sampling import chosen
     from flowbind.generation import find_device
     from flowbind.progress import track
@@ -31,7 +31,7 @@ def run(verb: str, arguments: list[str]) -> None:
     targets = {name: model.modality(name) for name in options.to}
     sources = _sources(model, named_sources, options.to)
 
-    stem_of_sample = stems(sources)
+    stem_of_sample = stems(sources) if sources else numbered("sample", options.count)
     files: dict[str, list[Path]] = {}
     for name, target in targets.items():
         end = f".{name}{target.suffixes[0]}"
@@ -43,7 +43,14 @@ def run(verb: str, arguments: list[str]) -> None:
     for start in track(starts, "generating") if len(starts) > 1 else starts:
         rows = slice(start, start + options.batch)
         batch = {name: samples[rows] for name, samples in sources.items()}
-        generated = model.generate(batch, list(targets), seed=options.seed, first=start, **sampling)
+        generated = model.generate(
+            batch,
+            list(targets),
+            count=len(stem_of_sample[rows]),
+            seed=options.seed,
+            first=start,
+            **sampling,
+        )
 
         options.out.mkdir(parents=True, exist_ok=True)  # an error before this leaves nothing behind
         for name, raws in generated.items():
@@ -64,12 +71,13 @@ def _parser(verb: str) -> Parser:
     parser.add_argument(
         "--from",
         action="append",
-        required=True,
+        default=[],
         dest="sources",
         metavar="NAME=VALUE",
         help="a source: a file, a folder, a pattern such as 'image=dir/*.png', a literal such as "
         'text="a red torus", or @FILE: a list with one of these a line, a manifest (.jsonl) or a '
-        "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together",
+        "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together; a "
+        "method that makes something of noise alone needs none",
     )
     parser.add_argument(
         "--to",
@@ -81,6 +89,9 @@ def _parser(verb: str) -> Parser:
 
     # Where it goes, and how.
     parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
+    parser.add_argument(
+        "--count", type=whole(1), default=1, help="samples to make where there is no source"
+    )
     parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
     parser.add_argument(
         "--overwrite",
@@ -140,4 +151,4 @@ def _sources(
         model.modality(name).check_libraries()
     for name, samples in lists.items():
         check_readers(name, model.modality(name), samples, "--from")
-    return together(lists)
+    return together(lists) if lists else {}

@@ -23,9 +23,20 @@ def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
     rows = list(zip(*sources.values(), strict=True))
     if len(rows) == 1:
         return [_words(rows[0])]
+    return [
+        f"{number}-{_words(row)}" for number, row in zip(_numbers(len(rows)), rows, strict=True)
+    ]
 
-    digits = len(str(len(rows) - 1))
-    return [f"{number:0{digits}d}-{_words(row)}" for number, row in enumerate(rows)]
+
+def numbered(word: str, count: int) -> list[str]:
+    """A stem for each of samples that were made of nothing; a single sample has no number."""
+    return [word] if count == 1 else [f"{number}-{word}" for number in _numbers(count)]
+
+
+def _numbers(count: int) -> list[str]:
+    """Numbers from 0 on, all equally wide."""
+    digits = len(str(count - 1))
+    return [f"{number:0{digits}d}" for number in range(count)]
 
 
 def _words(row: Sequence[str | Path]) -> str:
