@@ -1,4 +1,6 @@
-"""3D point clouds with colours: reading, writing, showing, and a small codec that needs no download."""
+"""3D point clouds with colours: reading, writing, showing, and a small codec that needs no
+download.
+"""
 
 from flowbind_points.modality import Points
 

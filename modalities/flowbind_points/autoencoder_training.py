@@ -12,9 +12,10 @@ COLOUR = 0.1  # weight of squared differences of colours, which are far larger t
 class PointAutoencoderTraining(CodecTraining):
     """Trains a `PointAutoencoder` by the squared Chamfer distance, as Achlioptas et al. (2018) do.
 
-    The loss is the mean squared distance from a cloud's points to the nearest of the other, both ways summed, in the
-    unit sphere; with colours, a tenth of the nearest points' squared difference of colours is added. A random half of a
-    cloud's points is encoded, so that a latent does not hang on which ones were drawn.
+    The loss is the mean squared distance from a cloud's points to the nearest of the other, both
+    ways summed, in the unit sphere; with colours, a tenth of the nearest points' squared difference
+    of colours is added. A random half of a cloud's points is encoded, so that a latent does not
+    depend on which ones were drawn.
     """
 
     def encode(self, clouds: Tensor, streams: Tensor) -> Tensor:
@@ -22,9 +23,11 @@ class PointAutoencoderTraining(CodecTraining):
         return self.net.encode(some(clouds, half, streams) if self.training else clouds)
 
     def reconstruction(self, latents: Tensor, clouds: Tensor, streams: Tensor) -> Tensor:
-        made = self.net.decode(latents)
-        to_true, to_made = nearest(made[..., :3], clouds[..., :3])
-        ways = made - take(clouds, to_true), clouds - take(made, to_made)
+        decoded = self.net.decode(latents)
+        to_true, to_decoded = nearest(decoded[..., :3], clouds[..., :3])
+        ways = decoded - take(clouds, to_true), clouds - take(decoded, to_decoded)
+
         place = sum(way[..., :3].square().sum(2).mean(1) for way in ways)
-        colour = sum(way[..., 3:].square().sum(2).mean(1) for way in ways)  # 0 where points have none
+        # 0 where points have none.
+        colour = sum(way[..., 3:].square().sum(2).mean(1) for way in ways)
         return place + COLOUR * colour

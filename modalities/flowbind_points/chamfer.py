@@ -1,8 +1,8 @@
 """The Chamfer distance of two point clouds, and the nearest neighbours it rests on.
 
-Convention: the plain Euclidean distance (not its square) from every point to the nearest point of the other cloud,
-averaged over the points of a cloud, then over the two directions. So it is in world units: 0.03 says that the clouds
-lie 0.03 from each other.
+Convention: the plain Euclidean distance (not its square) from every point to the nearest point of
+the other cloud, averaged over the points of a cloud, then over the two directions. So it is in
+world units: 0.03 says that the clouds lie 0.03 from each other.
 
 Shapes: B pairs of clouds, n and m points.
 """
@@ -15,24 +15,31 @@ CHUNK = 8  # pairs whose n x m distances are held at once: they stay in the proc
 
 @torch.no_grad()
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """For each point of `a`, with shape (B, n, 3), its nearest in `b`, with shape (B, m, 3), and the other way round.
+    """For each point of `a` its nearest in `b`, and the other way round.
+
+    Args:
+        a: Clouds, with shape (B, n, 3).
+        b: Clouds, with shape (B, m, 3).
 
     Returns:
         Indices into `b`, with shape (B, n), and into `a`, with shape (B, m).
     """
-    pairs = zip(a.split(CHUNK), b.split(CHUNK), strict=True)
-    found = [(_nearest(x, y), _nearest(y, x)) for x, y in pairs]
-    to_b, to_a = zip(*found, strict=True)
+    to_b = []
+    to_a = []
+    for x, y in zip(a.split(CHUNK), b.split(CHUNK), strict=True):
+        to_b.append(_nearest(x, y))
+        to_a.append(_nearest(y, x))
+
     return torch.cat(to_b), torch.cat(to_a)
 
 
 def take(cloud: Tensor, index: Tensor) -> Tensor:
-    """The points of `cloud`, with shape (B, m, C), that `index`, with shape (B, n), names: (B, n, C)."""
+    """The points with these indices, (B, n), of clouds, (B, m, C): with shape (B, n, C)."""
     return cloud.gather(1, index[..., None].expand(-1, -1, cloud.shape[2]))
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
-    """The Chamfer distance, with shape (B,), of `a`, with shape (B, n, 3), and `b`, with shape (B, m, 3)."""
+    """The Chamfer distance, with shape (B,), of clouds, with shapes (B, n, 3) and (B, m, 3)."""
     to_b, to_a = nearest(a, b)
     there = torch.linalg.vector_norm(a - take(b, to_b), dim=2).mean(1)
     back = torch.linalg.vector_norm(b - take(a, to_a), dim=2).mean(1)

@@ -1,5 +1,6 @@
-"""Colours in linear light, as renderers add and multiply them, and as screens and pictures have
-them (sRGB, IEC 61966-2-1): both in [0, 1], of any shape.
+"""Colours in linear light, as renderers add and multiply them, and as screens have them.
+
+Screens and pictures have sRGB, IEC 61966-2-1. Both are in [0, 1], of any shape.
 """
 
 import numpy as np

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
@@ -31,7 +32,8 @@ from flowbind_points.table import read_archive, read_array, read_text
 from flowbind_points.three_mf import read_3mf
 
 LARGEST = 2**29  # bytes of a file
-WEIGHT = 33  # bytes of memory that a byte takes at most: faces of an OBJ, three and four corners by turns
+# Bytes of memory that a byte takes at most: faces of an OBJ, three and four corners by turns.
+WEIGHT = 33
 ALLOWED = (
     "x, y, z or x, y, z, red, green, blue of shape (n, 3) or (n, 6), a pair of places and colours, "
     "or a mesh, cloud or scene of trimesh's"
@@ -50,10 +52,10 @@ class Points(Modality):
     """Clouds of coloured points: x, y, z in world units, then red, green, blue in [0, 1].
 
     Args:
-        codec: turns clouds into latents and back; `SmallPoints` if None.
-        drift: size of this modality's drift net; the model's default if None.
-        head: size of this modality's head; the model's default if None.
-        extent: half the width of what a preview shows around the origin, in world units; fixed, so
+        codec: Codec that turns clouds into latents and back; `SmallPoints` if None.
+        drift: Size of this modality's drift net; the model's default if None.
+        head: Size of this modality's head; the model's default if None.
+        extent: Half the width of what a preview shows around the origin, in world units; fixed, so
             that sizes compare.
     """
 
@@ -82,8 +84,7 @@ class Points(Modality):
         return missing_library(suffix)
 
     def read(self, source: str | Path) -> Tensor:
-        """Reads a cloud, with shape (n, 6): a file's points, or points drawn on the surface of a
-        mesh.
+        """Reads a cloud, with shape (n, 6): a file's points, or points drawn on a mesh's surface.
 
         Points without colours are mid-grey. The points drawn on a mesh are always the same. What is
         left out or cannot be found, such as a picture of its colours, is told in a line, once.
@@ -97,11 +98,14 @@ class Points(Modality):
         suffix = path.suffix.lower()
         if suffix not in self.suffixes:
             raise ValueError(
-                f"{source}: not named like a point cloud or mesh; allowed: {', '.join(self.suffixes)}; a text of points is named .xyz"
+                f"{source}: not named like a point cloud or mesh; "
+                f"allowed: {', '.join(self.suffixes)}; a text of points is named .xyz"
             )
+
         with open_regular(path, LARGEST) as file:
             weigh(WEIGHT * os.fstat(file.fileno()).st_size)
             content = file.read()
+
         try:
             return _cloud(_read(content, suffix, Beside(path.parent)), str(source))
         except ValueError as error:
@@ -112,22 +116,24 @@ class Points(Modality):
             ) from None
 
     def accept(self, raw: Any) -> Tensor:
-        """A cloud, with shape (n, 6), of places, or places and colours, in any array, or of an
-        object of trimesh's.
+        """A cloud, with shape (n, 6), of places, or places and colours.
 
-        Colours are given in [0, 1], or in the numbers of 8 or 16 bits; without them points are
-        mid-grey. Of more than 131,072 points so many are kept.
+        They are in any array, or in an object of trimesh's. Colours are given in [0, 1], or in the
+        numbers of 8 or 16 bits; without them points are mid-grey. Of more than 131,072 points so
+        many are kept.
 
         Raises:
             ValueError: it is no cloud; one line that says what was given and what would be taken.
         """
         if is_from_trimesh(raw):
             return _accept(from_trimesh(raw), raw)
+
         if _is_pair(raw):
             place, colour = (as_tensor(part, ALLOWED, shape=(None, 3)) for part in raw)
             if len(place) != len(colour):
                 raise ValueError(
-                    f"{len(place)} places and {len(colour)} colours; allowed: as many of the one as of the other"
+                    f"{len(place)} places and {len(colour)} colours; "
+                    "allowed: as many of the one as of the other"
                 )
             return _accept(Geometry(points=_scan(place, colour)), raw)
 
@@ -138,6 +144,7 @@ class Points(Modality):
             )
         if _is_canonical(tensor):
             return tensor
+
         colour = tensor[:, 3:] if tensor.shape[1] == 6 else None
         return _accept(Geometry(points=_scan(tensor[:, :3], colour)), raw)
 
@@ -152,13 +159,17 @@ class Points(Modality):
 
 def _is_pair(raw: Any) -> bool:
     """Whether something is two tables, of places and of colours, and not two points in a list."""
-    pair = isinstance(raw, list | tuple) and len(raw) == 2
-    return pair and all(len(getattr(part, "shape", ())) == 2 for part in raw)
+    is_pair = isinstance(raw, list | tuple) and len(raw) == 2
+    return is_pair and all(len(getattr(part, "shape", ())) == 2 for part in raw)
 
 
 def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
-    """What a file holds, by the way it begins where that tells the format, else by its suffix."""
+    """The geometry in a file.
+
+    Its first bytes give the format, or its suffix where they do not.
+    """
     kind = next((kind for sign, kind in SIGNS.items() if content.startswith(sign)), suffix)
+
     match kind:
         case ".ply":
             return read_ply(content, beside)
@@ -190,6 +201,7 @@ def _cloud(geometry: Geometry, what: str) -> Tensor:
     remarks = dict.fromkeys([*remarks, *more])
     if remarks:
         _say_once(f"{what}: {'; '.join(remarks)}")
+
     return cloud
 
 
@@ -201,19 +213,22 @@ def _accept(geometry: Geometry, raw: Any) -> Tensor:
 
 
 def _scan(place: Tensor, colour: Tensor | None) -> Scan:
-    place, colour = (
-        part.float() if part is not None and part.dtype == torch.bfloat16 else part
-        for part in (place, colour)
-    )
-    return Scan(place.numpy(), None if colour is None else colour.numpy())
+    return Scan(_numpy(place), None if colour is None else _numpy(colour))
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    """The same numbers; numpy has no bfloat16."""
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _is_canonical(tensor: Tensor) -> bool:
     """Whether numbers, with shape (n, 6) or (n, 3), are a raw sample already."""
     if tensor.dtype != torch.float32 or tensor.shape[1] != 6 or len(tensor) > MOST:
         return False
-    (low, high), (least, most) = tensor[:, :3].aminmax(), tensor[:, 3:].aminmax()
-    return bool(low > -FAR and high < FAR and least >= 0 and most <= 1)
+
+    lowest, highest = tensor[:, :3].aminmax()
+    darkest, brightest = tensor[:, 3:].aminmax()
+    return bool(lowest > -FAR and highest < FAR and darkest >= 0 and brightest <= 1)
 
 
 @cache

@@ -6,8 +6,9 @@ import numpy as np
 
 
 def parse(text: bytes) -> np.ndarray:
-    """All numbers of a text, one after another: float64 with shape (k,). White space alone lies
-    between them.
+    """All numbers of a text, one after another: float64 with shape (k,).
+
+    White space alone lies between them.
 
     Raises:
         ValueError: something else than a number stands there.
@@ -16,6 +17,7 @@ def parse(text: bytes) -> np.ndarray:
         return np.empty(0)
     if b"\0" in text:
         raise ValueError("bytes where numbers are expected: no text")
+
     with warnings.catch_warnings():
         # By which numpy tells that it stopped at a word.
         warnings.simplefilter("error", DeprecationWarning)

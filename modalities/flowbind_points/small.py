@@ -1,9 +1,10 @@
 """The small codec of point clouds: 1,024 coloured points to a latent of 64 features and back.
 
-Encoder: a cloud is moved to its middle and scaled to radius 1; then it is known by the averages over its points of
-fixed random waves (samples of its characteristic function), beside its middle, mean colour and radius. Averages do not
-depend on the order of the points. A small MLP turns them into the latent. Decoder: an MLP gives the weights with which
-learned clouds are added up, one set for places and one for colours.
+Encoder: a cloud is moved to its middle and scaled to radius 1; then it is known by the averages
+over its points of fixed random waves (samples of its characteristic function), beside its middle,
+mean colour and radius. Averages do not depend on the order of the points. A small MLP turns them
+into the latent. Decoder: an MLP gives the weights with which learned clouds are added up, one set
+for places and one for colours.
 
 Shapes: B clouds, n points, N = 1,024, latent width D = 64.
 """
@@ -22,7 +23,8 @@ from flowbind_points.unit_sphere import thin
 POINTS = 1024
 LATENT = 64
 WAVES = 256  # fixed random waves; the last quarter also runs through colour
-FREQUENCY = 1.5  # standard deviation of a wave's radians, for each radius along an axis or each unit of colour
+# Standard deviation of a wave's radians, for each radius along an axis or each unit of colour.
+FREQUENCY = 1.5
 LEARNED = 192, 32  # clouds that are added up: for places, for colours
 CHUNK = 4  # clouds whose waves are held at once: they stay in the processor's cache
 
@@ -30,11 +32,13 @@ CHUNK = 4  # clouds whose waves are held at once: they stay in the processor's c
 class SmallPoints(NeuralCodec):
     """Codec of clouds of coloured points; it gives 1,024 of them.
 
-    Of a cloud with more points a fixed random choice is taken; in one with fewer, points repeat evenly.
+    Of a cloud with more points a fixed random choice is taken; in one with fewer, points repeat
+    evenly.
 
     Args:
-        scale: world units that the network sees as 1; for clouds whose typical radius is far from 1.
-        weights: a safetensors file; the weights shipped with the plugin if None.
+        scale: World units that the network sees as 1; for clouds whose typical radius is far from
+            1.
+        weights: Safetensors file; the weights shipped with the plugin if None.
     """
 
     shape = (LATENT,)
@@ -44,7 +48,10 @@ class SmallPoints(NeuralCodec):
     def __init__(self, scale: float = 1.0, weights: str | None = None) -> None:
         super().__init__(weights)
         if not scale > 0:
-            raise ValueError(f"scale is {scale}, allowed is above 0: give the world units that count as 1")
+            raise ValueError(
+                f"scale is {scale}, allowed is above 0: give the world units that count as 1"
+            )
+
         self.scale = scale
 
     def build(self) -> nn.Module:
@@ -64,7 +71,7 @@ class SmallPoints(NeuralCodec):
 
 
 class CloudNet(nn.Module):
-    """The network: clouds, with shape (B, n, 6), to latents, with shape (B, D), and back to clouds (B, N, 6)."""
+    """The network: clouds to latents, and back to clouds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,29 +80,41 @@ class CloudNet(nn.Module):
             nn.BatchNorm1d(WAVES + 7), nn.Linear(WAVES + 7, 256), nn.ReLU(), nn.Linear(256, LATENT)
         )
         self.standard = nn.BatchNorm1d(LATENT, affine=False)  # every feature has the same spread
-        self.weights = nn.Sequential(nn.Linear(LATENT, 256), nn.GELU(), nn.Linear(256, sum(LEARNED)), nn.GELU())
+        self.weights = nn.Sequential(
+            nn.Linear(LATENT, 256), nn.GELU(), nn.Linear(256, sum(LEARNED)), nn.GELU()
+        )
         self.place = nn.Linear(LEARNED[0], 3 * POINTS)
         self.colour = nn.Linear(LEARNED[1], 3 * POINTS)
+
         nn.init.normal_(self.waves.weight, std=FREQUENCY)
         nn.init.zeros_(self.waves.weight[: WAVES * 3 // 4, 3:])
         nn.init.uniform_(self.waves.bias, 0, 2 * torch.pi)
         nn.init.normal_(self.place.bias, std=0.5)  # starts as a cloud, not as one point
 
     def encode(self, clouds: Tensor) -> Tensor:
-        moments = torch.cat([self._moments(few) for few in clouds.split(CHUNK)])
+        """Latents, with shape (B, D), of clouds, with shape (B, n, 6)."""
+        moments = torch.cat([self._moments(chunk) for chunk in clouds.split(CHUNK)])
         return self.standard(self.summary(moments))
 
     def decode(self, latents: Tensor) -> Tensor:
-        place, colour = self.weights(latents).split(LEARNED, dim=1)
-        parts = self.place(place).unflatten(1, (POINTS, 3)), self.colour(colour).unflatten(1, (POINTS, 3))
-        return torch.cat(parts, dim=2)
+        """Clouds, with shape (B, N, 6), of latents, with shape (B, D)."""
+        place_weights, colour_weights = self.weights(latents).split(LEARNED, dim=1)
+        place = self.place(place_weights).unflatten(1, (POINTS, 3))
+        colour = self.colour(colour_weights).unflatten(1, (POINTS, 3))
+        return torch.cat([place, colour], dim=2)
 
     def _moments(self, clouds: Tensor) -> Tensor:
-        """Each wave's average over the points, the middle, the mean colour and the radius: (B, n, 6) to (B, 263)."""
-        near = clouds - clouds[:, :1]  # exact where a cloud is small and far away, whose mean float32 would round
+        """What describes a cloud: (B, n, 6) to (B, 263).
+
+        Each wave's average over the points, the middle, the mean colour and the radius.
+        """
+        # Exact where a cloud is small and far away, whose mean float32 would round.
+        near = clouds - clouds[:, :1]
         mean = near.mean(1, keepdim=True)
         middle = clouds[:, :1] + mean
         place = (near - mean)[..., :3]
         radius = place.square().sum(2).mean(1).sqrt().clamp(min=1e-6)[:, None]
+
         points = torch.cat([place / radius[..., None], clouds[..., 3:]], dim=2)
-        return torch.cat([self.waves(points).sin_().mean(1), middle[:, 0], radius.log()], dim=1)
+        averages = self.waves(points).sin_().mean(1)
+        return torch.cat([averages, middle[:, 0], radius.log()], dim=1)

@@ -1,5 +1,6 @@
-"""Colours that a mesh has in a picture: where each corner of a triangle lies in it, and the pixels
-between.
+"""Colours that a mesh has in a picture.
+
+Each corner of a triangle has a place in it; the pixels lie between them.
 
 Shapes: f triangles, k points, a picture (h, w, 3).
 """
@@ -15,15 +16,8 @@ from flowbind_points.surface import Paint, blend
 
 PIXELS = 2**26  # of a picture, at most: 8192 a side
 WEIGHT = 12  # bytes of memory that a pixel takes
-FORMATS = (
-    "PNG",
-    "JPEG",
-    "WEBP",
-    "BMP",
-    "TGA",
-    "TIFF",
-    "GIF",
-)  # whose decoders run no other program
+# Whose decoders run no other program.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TGA", "TIFF", "GIF")
 
 
 def textured(
@@ -32,26 +26,27 @@ def textured(
     otherwise: Paint,
     factor: Sequence[float] = (1, 1, 1),
 ) -> Paint:
-    """The picture's pixel at each point. Beyond its edges a picture goes on from the other edge.
+    """The picture's pixel at each point. Beyond its edges a picture continues from the other edge.
 
     Args:
-        where: corners in the picture, with shape (f, 3, 2): to the right and up from its lower left
+        where: Corners in the picture, with shape (f, 3, 2): to the right and up from its lower left
             corner, in widths and heights; not a number where a triangle has no place in it.
-        picture: gives its pixels, uint8 with shape (h, w, 3), when it is called; it raises
-            ValueError where it cannot.
-        otherwise: paints triangles that have no place in it.
-        factor: by which red, green and blue are multiplied.
+        picture: Function that gives its pixels, uint8 with shape (h, w, 3), when it is called; it
+            raises ValueError where it cannot.
+        otherwise: Paint of triangles that have no place in it.
+        factor: Factors of red, green and blue.
     """
 
     def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
         pixels = picture()
         height, width = pixels.shape[:2]
         right, up = blend(where[face], share).T
-        placed = np.isfinite(right) & np.isfinite(up)
+        is_placed = np.isfinite(right) & np.isfinite(up)
+        column = _pixel(right[is_placed], width)
+        row = height - 1 - _pixel(up[is_placed], height)
+
         colour = np.array(otherwise(face, share), np.float64)
-        column = _pixel(right[placed], width)
-        row = height - 1 - _pixel(up[placed], height)
-        colour[placed] = pixels[row, column] / 255 * np.asarray(factor, np.float64)
+        colour[is_placed] = pixels[row, column] / 255 * np.asarray(factor, np.float64)
         return colour
 
     return paint
@@ -69,11 +64,11 @@ def decode(content: bytes, name: str) -> np.ndarray:
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # ours is lower
         try:
             with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-                if picture.width * picture.height > PIXELS:
-                    raise ValueError(
-                        f"{picture.width} x {picture.height} pixels, allowed are {PIXELS}"
-                    )
-                weigh(WEIGHT * picture.width * picture.height)
+                width, height = picture.size
+                if width * height > PIXELS:
+                    raise ValueError(f"{width} x {height} pixels, allowed are {PIXELS}")
+
+                weigh(WEIGHT * width * height)
                 if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
                     grey = (np.asarray(picture) >> 8).astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)
@@ -84,8 +79,9 @@ def decode(content: bytes, name: str) -> np.ndarray:
 
 
 def _pixel(along: np.ndarray, count: int) -> np.ndarray:
-    """Which of `count` pixels lies at a place, in widths of the picture; its far edge is its own,
-    not the next one's.
+    """Which of `count` pixels lies at a place, in widths of the picture.
+
+    Its far edge is its own, not the next one's.
     """
     along = np.where((along >= 0) & (along <= 1), along, along - np.floor(along))
     return np.minimum((along * count).astype(np.int64), count - 1)

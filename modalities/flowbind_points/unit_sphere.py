@@ -10,28 +10,29 @@ THINNING = 0  # key of the random numbers by which points are chosen
 
 
 def thin(cloud: Tensor, count: int) -> Tensor:
-    """Takes `count` points of a cloud, with shape (n, *): the first of a fixed random order; of fewer, points repeat evenly.
+    """Takes `count` points of a cloud, with shape (n, *): the first of a fixed random order.
 
-    Scanners write their points beam by beam and cameras row by row: every k-th point might all be of one beam. The order
-    depends on n alone, and the points of a smaller count are among those of a larger one.
+    Of fewer, points repeat evenly. Scanners write their points beam by beam and cameras row by row:
+    every k-th point might all be of one beam. The order depends on n alone, and the points of a
+    smaller count are among those of a larger one.
     """
     if len(cloud) <= count:
         return cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
+
     rank = streams(THINNING, torch.arange(len(cloud)))
     return cloud[rank.topk(count, largest=False).indices.to(cloud.device)]
 
 
 def to_unit_sphere(clouds: Tensor) -> Tensor:
-    """Moves the mean of each cloud's points to the origin and scales the point farthest from it to distance 1.
+    """Moves each cloud's mean to the origin and scales the point farthest from it to distance 1.
 
     Args:
-        clouds: x, y, z and whatever else the points have, which is kept, with shape (B, n, C).
+        clouds: Numbers x, y, z and whatever else the points have, which is kept, with shape (B, n,
+            C).
     """
-    place = clouds[
-        ..., :3
-    ].double()  # in float32 rounding would make a shape of a cloud in one place
+    # In float32 rounding would make a shape of a cloud in one place.
+    place = clouds[..., :3].double()
     place = place - place.mean(1, keepdim=True)
     radius = torch.linalg.vector_norm(place, dim=2).amax(1)[:, None, None]
-    return torch.cat(
-        [(place / radius.clamp(min=SMALLEST)).to(clouds.dtype), clouds[..., 3:]], dim=2
-    )
+    place = place / radius.clamp(min=SMALLEST)
+    return torch.cat([place.to(clouds.dtype), clouds[..., 3:]], dim=2)
