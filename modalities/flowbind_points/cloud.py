@@ -1,7 +1,7 @@
-"""Points as people have them, made a raw sample: float32 with shape (n, 6), x, y, z and then red,
-green, blue in [0, 1].
+"""Points as people have them, made a raw sample.
 
-The range tells what a number means. Colours of 8 and 16 bits are shares of their type's largest
+That is float32 with shape (n, 6), x, y, z and then red, green, blue in [0, 1]. The range tells what
+a number means. Colours of 8 and 16 bits are shares of their type's largest
 number; of other types, what stays within 1 is taken as it is, what goes on to 255 or 65,535 is a
 share of that.
 
@@ -30,21 +30,14 @@ COLOURS = (
     ("rf", "gf", "bf"),
 )
 SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
-HARMONIC = (
-    0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
-)
+HARMONIC = 0.28209479177387814  # the constant one, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
 FAINTEST = -5.5373  # logit of 1/255, below which no renderer draws a splat
-RANGES = {
-    1: 2,
-    255: 256,
-    65535: 65536,
-}  # what counts as full, and below which number colours are meant so
+# The number that counts as full, and below which number colours are meant so.
+RANGES = {1: 2, 255: 256, 65535: 65536}
 
 
 class Scan(NamedTuple):
-    """Points of a file or of a program: places, with shape (n, 3), and their colours, with shape
-    (n, 3), of any type.
-    """
+    """Points of a file or of a program: places and colours, both with shape (n, 3), of any type."""
 
     place: np.ndarray
     colour: np.ndarray | None = None
@@ -65,37 +58,22 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
         ValueError: no point is left, or the colours are no colours; says why, without a file's
             name.
     """
-    place, colour = scan
-    remarks = []
-    if not len(place):
-        raise ValueError("no points; a cloud needs at least one")
-    if place.dtype.itemsize < 4:  # whose largest number is nearer than what is far
-        place = place.astype(np.float32)
+    scan, remarks = _measured(scan)
+    rows = slice(None)
+    if len(scan.place) > MOST:
+        rows = thin(torch.arange(len(scan.place)), MOST).numpy()
 
-    with np.errstate(invalid="ignore"):
-        if not np.abs(place).max() < FAR:  # nor where one is not a number
-            measured = (np.abs(place) < FAR).all(axis=1)
-            if not measured.any():
-                raise ValueError(
-                    f"numbers that are not finite: none of its {len(place)} points has a place"
-                )
-            remarks.append(
-                f"{(~measured).sum()} of {len(place)} points have no finite place, and are left out"
-            )
-            place, colour = place[measured], None if colour is None else colour[measured]
-
-    kept = thin(torch.arange(len(place)), MOST).numpy() if len(place) > MOST else slice(None)
-    place = place[kept]
-    if colour is None:
+    place = scan.place[rows]
+    if scan.colour is None:
         colour = np.full((len(place), 3), GREY)
     else:
-        colour = to_unit(colour, kept)
+        colour = to_unit(scan.colour, rows)
         if np.isnan(colour.sum()):
-            unknown = np.isnan(colour).any(axis=1)
+            is_unknown = np.isnan(colour).any(axis=1)
             remarks.append(
-                f"{unknown.sum()} points have a colour that is not a number, and are mid-grey"
+                f"{is_unknown.sum()} points have a colour that is not a number, and are mid-grey"
             )
-            colour[unknown] = GREY
+            colour[is_unknown] = GREY
 
     middle = _middle(place)
     if middle is not None:
@@ -104,12 +82,44 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
             f"moved from around ({where}) to the origin, since float32 would round its shape away"
         )
         place = place - middle
-    return torch.from_numpy(np.concatenate([place, colour], axis=1).astype(np.float32)), remarks
+
+    cloud = np.concatenate([place, colour], axis=1).astype(np.float32)
+    return torch.from_numpy(cloud), remarks
 
 
-def to_unit(colour: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.ndarray:
-    """Colours in [0, 1], float64 with shape (k, 3): of those with shape (n, 3), whose range
-    decides, the ones to be kept.
+def _measured(scan: Scan) -> tuple[Scan, list[str]]:
+    """The points that have a place, and a remark on those that have none.
+
+    Raises:
+        ValueError: no point is left.
+    """
+    place, colour = scan
+    if not len(place):
+        raise ValueError("no points; a cloud needs at least one")
+    if place.dtype.itemsize < 4:  # whose largest number is nearer than what is far
+        place = place.astype(np.float32)
+
+    with np.errstate(invalid="ignore"):
+        if np.abs(place).max() < FAR:  # not so where one is not a number
+            return Scan(place, colour), []
+        is_measured = (np.abs(place) < FAR).all(axis=1)
+
+    count = len(place)
+    if not is_measured.any():
+        raise ValueError(f"numbers that are not finite: none of its {count} points has a place")
+
+    missing = (~is_measured).sum()
+    remark = f"{missing} of {count} points have no finite place, and are left out"
+    colour = None if colour is None else colour[is_measured]
+    return Scan(place[is_measured], colour), [remark]
+
+
+def to_unit(colour: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+    """Colours in [0, 1], float64 with shape (k, 3).
+
+    Args:
+        colour: Colours, with shape (n, 3), whose range decides.
+        rows: Numbers of the k colours that are wanted.
 
     Raises:
         ValueError: they lie in no range of colours.
@@ -120,25 +130,29 @@ def to_unit(colour: np.ndarray, kept: np.ndarray | slice = slice(None)) -> np.nd
         raise ValueError(
             f"colours from {low:g} to {high:g}; allowed are 0 to 1, 0 to 255 and 0 to 65535"
         )
-    return np.clip(colour[kept].astype(np.float64) / full, 0, 1)
+
+    return np.clip(colour[rows].astype(np.float64) / full, 0, 1)
 
 
 def _middle(place: np.ndarray) -> np.ndarray | None:
-    """The middle of points, with shape (3,), where float32 would move them by more than a part of
-    their extent.
+    """The middle of points, with shape (3,), where float32 would round their shape away.
+
+    That is where it would move them by more than a part of their extent.
     """
     if np.can_cast(place.dtype, np.float32):
         return None
+
     place = place.astype(np.float64)
-    lost, extent = np.abs(place - place.astype(np.float32)).max(), np.ptp(place, axis=0).max()
+    lost = np.abs(place - place.astype(np.float32)).max()
+    extent = np.ptp(place, axis=0).max()
     if lost <= ROUNDED * extent or extent == 0:
         return None
+
     return place.mean(axis=0)
 
 
 def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
-    """Points of a table of numbers, with shape (n, k): x, y, z in front, and colours where they
-    stand after them.
+    """Points of a table of numbers, with shape (n, k): x, y, z in front, then perhaps colours.
 
     Colours are the first three columns of `firsts` that can be colours, so that an intensity (in
     one column) or a normal (in three, some of them below 0) may stand before them. Columns of zeros
@@ -150,12 +164,14 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
     width = table.shape[1] if table.ndim == 2 else 0
     if width < 3:
         raise ValueError(
-            f"an array of shape {table.shape}; points are rows of x, y, z, then red, green, blue or none"
+            f"an array of shape {table.shape}; "
+            "points are rows of x, y, z, then red, green, blue or none"
         )
     if width > MANY and width >= len(table):
         raise ValueError(
             f"an array of shape {table.shape}; points are rows, so turn it: (n, 3) or (n, 6)"
         )
+
     place = table[:, :3]
     for first in firsts:
         colour = table[:, first : first + 3]
@@ -164,12 +180,12 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
 
     if width >= 6 and not _normals(table[:, 3:6]):
         return Scan(place, table[:, 3:6])  # which is refused by its range
+
     return Scan(place)
 
 
 def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
-    """Points of columns with names, of any case: x, y, z, and the colours by whichever of their
-    names are there.
+    """Points of columns with names, of any case: x, y, z, and the colours by any of their names.
 
     Gaussian splats have the constant term of a colour's spherical harmonics, f_dc_0 to 2; those
     that a renderer would not draw are left out.
@@ -183,34 +199,42 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
     place = np.stack([columns[axis] for axis in "xyz"], axis=1)
 
     if columns.keys() >= set(SPLAT):
-        colour = np.clip(0.5 + HARMONIC * np.stack([columns[name] for name in SPLAT], axis=1), 0, 1)
-        drawn = np.ones(len(place), bool)
+        constant = np.stack([columns[name] for name in SPLAT], axis=1)
+        colour = np.clip(0.5 + HARMONIC * constant, 0, 1)
+        is_drawn = np.ones(len(place), bool)
         if "opacity" in columns:
-            drawn = columns["opacity"] > FAINTEST
-        return Scan(place[drawn], colour[drawn]) if drawn.any() else Scan(place, colour)
+            is_drawn = columns["opacity"] > FAINTEST
+        return Scan(place[is_drawn], colour[is_drawn]) if is_drawn.any() else Scan(place, colour)
 
     for names in COLOURS:
         if columns.keys() >= set(names):
             return Scan(place, np.stack([columns[name] for name in names], axis=1))
+
     return Scan(place)
 
 
 def _normals(columns: np.ndarray) -> bool:
     """Whether all rows, with shape (n, 3), have length 1, or 0 where a normal is not known."""
     length = np.linalg.norm(columns.astype(np.float64), axis=1)
-    known = np.isfinite(length) & (length > ALMOST)
-    return bool((np.abs(length[known] - 1) < ALMOST).all())
+    is_known = np.isfinite(length) & (length > ALMOST)
+    return bool((np.abs(length[is_known] - 1) < ALMOST).all())
 
 
 def _full(colour: np.ndarray) -> int | None:
-    """The number that is full brightness among colours, with shape (n, 3); None where they lie in
-    no range of colours.
+    """The number that is full brightness among colours, with shape (n, 3).
+
+    None where they lie in no range of colours.
     """
     if colour.dtype in (np.uint8, np.uint16):
         return int(np.iinfo(colour.dtype).max)
+
     low, high = _range(colour)
-    full = next((full for full, end in RANGES.items() if high < end), None)
-    return full if full is not None and low >= (-ALMOST if full == 1 else -0.5) else None
+    for full, end in RANGES.items():
+        if high < end:
+            least = -ALMOST if full == 1 else -0.5
+            return full if low >= least else None
+
+    return None
 
 
 def _range(numbers: np.ndarray) -> tuple[float, float]:

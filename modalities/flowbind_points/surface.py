@@ -1,5 +1,6 @@
-"""Surfaces of meshes, and points drawn on them uniformly by area, in the colours that the mesh has
-where they lie.
+"""Surfaces of meshes, and points drawn on them uniformly by area.
+
+Points have the colours that the mesh has where they lie.
 
 Shapes: v vertices, f triangles, k points.
 """
@@ -25,11 +26,11 @@ class Surface(NamedTuple):
     """Triangles that have their colours in one way.
 
     Args:
-        vertices: world units, with shape (v, 3).
-        faces: integers with shape (f, 3).
-        paint: of the points on it; raises ValueError, which says why, where it cannot tell their
-            colours.
-        otherwise: what takes its place then.
+        vertices: Places in world units, with shape (v, 3).
+        faces: Numbers of the triangles' vertices, integers with shape (f, 3).
+        paint: Colours of the points on it; raises ValueError, which says why, where it cannot tell
+            them.
+        otherwise: Paint that takes its place then.
     """
 
     vertices: np.ndarray
@@ -39,9 +40,7 @@ class Surface(NamedTuple):
 
 
 class Geometry(NamedTuple):
-    """What a file holds: surfaces, or points alone; and what there is to be said of it, as parts of
-    a line.
-    """
+    """The content of a file: surfaces, or points alone; and remarks on it, as parts of a line."""
 
     surfaces: Sequence[Surface] = ()
     points: Scan | None = None
@@ -49,8 +48,9 @@ class Geometry(NamedTuple):
 
 
 def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
-    """The points of a geometry: those drawn on its surfaces, always the same 4,096; its own where
-    it has no surface.
+    """The points of a geometry.
+
+    Those drawn on its surfaces, always the same 4,096; its own where it has no surface.
 
     Raises:
         ValueError: it has neither, or surfaces that are no surfaces; says why, without a file's
@@ -60,6 +60,7 @@ def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
         if geometry.points is None:
             raise ValueError("neither faces nor points")
         return geometry.points, list(geometry.remarks)
+
     scan, remarks = draw_points(geometry.surfaces)
     return scan, [*geometry.remarks, *remarks]
 
@@ -71,38 +72,24 @@ def loose(scans: Sequence[Scan]) -> list[str]:
 
 
 def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
-    """Draws 4,096 points, of all surfaces together uniformly by area; on surfaces without an area,
-    on any triangle alike.
+    """Draws 4,096 points, of all surfaces together uniformly by area.
+
+    On surfaces without an area, on any triangle alike.
 
     Raises:
         ValueError: there is no triangle, or none whose corners are finite and there.
     """
-    count = sum(len(surface.faces) for surface in surfaces)
-    if not 0 < count <= FACES:
-        raise ValueError(
-            "no faces" if not count else f"{count} faces, allowed are {FACES}; simplify the mesh"
-        )
-    areas = [_areas(surface) for surface in surfaces]
-    area = np.concatenate(areas)
+    weight, remarks = _weights(surfaces)
 
-    remarks = []
-    sound = np.isfinite(area)
-    if not sound.any():
-        raise ValueError("numbers that are not finite: none of its faces has a place")
-    if not sound.all():
-        remarks.append(
-            f"{(~sound).sum()} of {count} faces have corners without a finite place, and are left out"
-        )
-    weight = np.where(sound, area, 0)
-    if weight.sum() == 0:
-        weight = sound.astype(float)
-
+    # Two numbers choose a triangle, since one of float32 is too coarse for millions; two a place.
     chance = uniform(streams(key(DRAWN), torch.arange(DRAWN)), 4).numpy().astype(np.float64)
     upto = np.cumsum(weight)
-    which = np.searchsorted(upto, (chance[:, 0] + chance[:, 1] * 2.0**-24) * upto[-1], side="right")
+    fine = chance[:, 0] + chance[:, 1] * 2.0**-24
+    which = np.searchsorted(upto, fine * upto[-1], side="right")
     share = _inside(chance[:, 2:])
 
-    place, colour = np.empty((DRAWN, 3)), np.empty((DRAWN, 3))
+    place = np.empty((DRAWN, 3))
+    colour = np.empty((DRAWN, 3))
     begin = 0
     for surface in surfaces:
         here = np.flatnonzero((which >= begin) & (which < begin + len(surface.faces)))
@@ -110,18 +97,51 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
         begin += len(surface.faces)
         if not len(here):
             continue
+
         place[here] = blend(surface.vertices[surface.faces[face]], share[here])
         try:
             colour[here] = surface.paint(face, share[here])
         except ValueError as error:
             remarks.append(str(error))
             colour[here] = surface.otherwise(face, share[here])
+
     return Scan(place, np.clip(colour, 0, 1)), remarks
 
 
+def _weights(surfaces: Sequence[Surface]) -> tuple[np.ndarray, list[str]]:
+    """The weights of all triangles, and a remark on those that are left out.
+
+    Raises:
+        ValueError: there is no triangle, too many, or none whose corners are finite and there.
+    """
+    count = sum(len(surface.faces) for surface in surfaces)
+    if not count:
+        raise ValueError("no faces")
+    if count > FACES:
+        raise ValueError(f"{count} faces, allowed are {FACES}; simplify the mesh")
+
+    area = np.concatenate([_areas(surface) for surface in surfaces])
+    is_finite = np.isfinite(area)
+    if not is_finite.any():
+        raise ValueError("numbers that are not finite: none of its faces has a place")
+
+    remarks = []
+    if not is_finite.all():
+        remarks.append(
+            f"{(~is_finite).sum()} of {count} faces have corners without a finite place, "
+            "and are left out"
+        )
+
+    weight = np.where(is_finite, area, 0)
+    return is_finite.astype(float) if weight.sum() == 0 else weight, remarks
+
+
 def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """What corners of triangles, with shape (k, 3, *), come to at points with these shares of them:
-    (k, *).
+    """Values between those of triangles' corners: (k, *).
+
+    Args:
+        corners: Values at the corners, with shape (k, 3, *).
+        share: Shares of the corners in each point, with shape (k, 3).
     """
     return np.einsum("kc...,kc->k...", corners, share)
 
@@ -142,11 +162,12 @@ def by_corner(colours: np.ndarray, faces: np.ndarray) -> Paint:
 
 
 def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts polygons into triangles around their first corners; what has fewer than three corners
-    gives none.
+    """Cuts polygons into triangles around their first corners.
+
+    One with fewer than three corners gives none.
 
     Args:
-        lengths: corners of each of n polygons, whose corners stand one after another.
+        lengths: Number of corners of each of n polygons, whose corners stand one after another.
 
     Returns:
         Numbers of the triangles' corners among all, with shape (f, 3), and of their polygons, with
@@ -160,7 +181,7 @@ def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _areas(surface: Surface) -> np.ndarray:
-    """Of the triangles, with shape (f,); not a number where a corner is not finite.
+    """Areas of the triangles, with shape (f,); not a number where a corner is not finite.
 
     Raises:
         ValueError: a corner is no vertex.
@@ -168,6 +189,7 @@ def _areas(surface: Surface) -> np.ndarray:
     vertices, faces = surface.vertices, surface.faces
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise ValueError("damaged: faces of vertices that are not there")
+
     area = np.empty(len(faces))
     with np.errstate(invalid="ignore", over="ignore"):
         vertices = np.where(np.abs(vertices) < FAR, vertices, np.nan)
@@ -175,13 +197,15 @@ def _areas(surface: Surface) -> np.ndarray:
             corners = vertices[faces[start : start + 2**20]]
             across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
             area[start : start + 2**20] = np.linalg.norm(across, axis=1) / 2
+
     return area
 
 
 def _inside(chance: np.ndarray) -> np.ndarray:
-    """Shares of three corners, with shape (k, 3), uniform on a triangle, of uniform numbers with
-    shape (k, 2).
+    """Shares of three corners, with shape (k, 3), uniform on a triangle.
+
+    Of uniform numbers, with shape (k, 2).
     """
-    outside = chance.sum(axis=1, keepdims=True) > 1  # in the other half of a parallelogram
-    second = np.where(outside, 1 - chance, chance)
+    is_outside = chance.sum(axis=1, keepdims=True) > 1  # in the other half of a parallelogram
+    second = np.where(is_outside, 1 - chance, chance)
     return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)
