@@ -7,9 +7,9 @@ A broken law raises AssertionError with one line: the method, the law, and what 
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cached_property, wraps
+from functools import cached_property
 from itertools import chain, combinations
 from typing import Any
 
@@ -20,6 +20,7 @@ from flowbind import draws
 from flowbind.batch import Batch, Links, Place
 from flowbind.codec import Codec
 from flowbind.method import Direction, Loss, Method, Networks, select
+from flowbind.testing.law import Law, adding_to, demand
 
 ROWS = 6  # samples of each kind in a batch
 SAME = 1e-5  # of the largest number: kernels add in another order when a batch is of another size
@@ -110,25 +111,8 @@ def _latents(codec: Codec, rows: int, generator: torch.Generator, dtype: torch.d
     return x
 
 
-LAWS: list[Callable[[Subject], None]] = []
-
-
-def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
-    """Adds a law: a function whose docstring states it in one line."""
-
-    @wraps(check)
-    def named(subject: Subject) -> None:
-        method = type(subject.method).__name__
-        broken = f"{method} breaks the law '{check.__name__}': {check.__doc__} But"
-        try:
-            check(subject)
-        except AssertionError as error:
-            raise AssertionError(f"{broken} {error}") from None
-        except Exception as error:
-            raise AssertionError(f"{broken} {error!r} is raised") from error
-
-    LAWS.append(named)
-    return named
+LAWS: list[Law] = []
+law = adding_to(LAWS, "method")
 
 
 def check_method(method: Method) -> None:
@@ -145,11 +129,6 @@ def check_method(method: Method) -> None:
         each(subject)
 
 
-def _demand(holds: Any, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
-
-
 def _same(first: dict[str, Loss], second: dict[str, Loss]) -> bool:
     """Whether terms are the same, to the bit."""
     if first.keys() != second.keys():
@@ -163,8 +142,8 @@ def a_description_makes_it_again(subject: Subject) -> None:
     description = subject.method.describe()
     again = Method.rebuild(json.loads(json.dumps(description)))
 
-    _demand(type(again) is type(subject.method), f"a {type(again).__name__} is made")
-    _demand(again.describe() == description, f"what is made is {again.describe()}")
+    demand(type(again) is type(subject.method), f"a {type(again).__name__} is made")
+    demand(again.describe() == description, f"what is made is {again.describe()}")
 
 
 @law
@@ -176,11 +155,11 @@ def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
 
     tensors = chain(empty.named_parameters(), empty.named_buffers())
     absent = [name for name, tensor in tensors if tensor.is_meta]
-    _demand(not absent, f"{', '.join(absent[:3])} are not in the weights; make buffers persistent")
+    demand(not absent, f"{', '.join(absent[:3])} are not in the weights; make buffers persistent")
 
     batch = subject.batch(subject.complete)
     same = _same(subject.terms(empty, batch), subject.terms(subject.networks, batch))
-    _demand(same, "they give other losses")
+    demand(same, "they give other losses")
 
 
 @law
@@ -191,14 +170,14 @@ def building_keeps_nothing(subject: Subject) -> None:
 
     modules = {id(part) for part in second.modules()}
     shares = any(id(part) in modules for part in first.modules())
-    _demand(not shares, "two builds share a network")
+    demand(not shares, "two builds share a network")
 
     weights = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    _demand(all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights")
+    demand(all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights")
 
     attributes = vars(subject.method).items()
     networks = [name for name, value in attributes if isinstance(value, torch.nn.Module)]
-    _demand(not networks, f"it keeps {', '.join(networks)}")
+    demand(not networks, f"it keeps {', '.join(networks)}")
 
 
 @law
@@ -210,10 +189,10 @@ def losses_depend_on_networks_batch_and_draws_alone(subject: Subject) -> None:
         for seed in (1, 2):
             torch.manual_seed(seed)
             results.append(subject.terms(subject.networks, batch))
-    _demand(_same(*results), "the global seed changes them")
+    demand(_same(*results), "the global seed changes them")
 
     other = subject.terms(subject.networks, batch, key=4)
-    _demand(not _same(results[0], other), "a key does not")
+    demand(not _same(results[0], other), "a key does not")
 
 
 @law
@@ -222,12 +201,12 @@ def losses_are_of_rows(subject: Subject) -> None:
     for kind in subject.kinds():
         batch = subject.batch(kind)
         for name, term in subject.terms(subject.networks, batch).items():
-            _demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
+            demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
 
             rows = len(batch.latents[term.of])
             shape = tuple(term.errors.shape)
-            _demand(shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}")
-            _demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
+            demand(shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}")
+            demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
 
 
 @law
@@ -245,7 +224,7 @@ def every_parameter_has_a_gradient(subject: Subject) -> None:
         for name, parameter in networks.named_parameters():
             if parameter.requires_grad and parameter.grad is None:
                 absent.append(name)
-        _demand(not absent, f"from {rows} there is none for {', '.join(absent[:3])}")
+        demand(not absent, f"from {rows} there is none for {', '.join(absent[:3])}")
 
 
 @law
@@ -262,7 +241,7 @@ def two_ranks_average_to_one(subject: Subject) -> None:
         first = terms_of_rank[0][name].mean(parts[0])
         second = terms_of_rank[1][name].mean(parts[1])
         off = ((first + second) / 2 - expected).abs().item()
-        _demand(off <= 1e-9 * max(1.0, expected.abs().item()), f"'{name}' is off by {off:.2g}")
+        demand(off <= 1e-9 * max(1.0, expected.abs().item()), f"'{name}' is off by {off:.2g}")
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
@@ -292,16 +271,16 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
 @law
 def choices_are_a_dataclass(subject: Subject) -> None:
     """`Sampling` is a dataclass whose fields all have defaults, and an unknown choice is refused by its name."""
-    _demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
-    _demand(subject.method.choose() == subject.sampling, "the defaults are not what is chosen")
+    demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
+    demand(subject.method.choose() == subject.sampling, "the defaults are not what is chosen")
 
     names = {field.name for field in fields(subject.method.Sampling)}
     try:
         subject.method.choose(no_such_choice=1)
     except ValueError as error:
-        _demand("no_such_choice" in str(error), f"it says {str(error)!r}")
+        demand("no_such_choice" in str(error), f"it says {str(error)!r}")
     else:
-        _demand(False, f"'no_such_choice' is taken, beside {sorted(names)}")
+        demand(False, f"'no_such_choice' is taken, beside {sorted(names)}")
 
 
 @law
@@ -309,14 +288,14 @@ def directions_are_of_its_modalities(subject: Subject) -> None:
     """There is a direction, each is between modalities of the method, and is offered."""
     method = subject.method
     directions = method.directions()
-    _demand(directions, "there is none")
+    demand(directions, "there is none")
 
     for direction in directions:
         unknown = {*direction.sources, *direction.targets} - set(method.modalities)
-        _demand(not unknown and direction.targets, f"{direction} has no target, or {unknown}")
+        demand(not unknown and direction.targets, f"{direction} has no target, or {unknown}")
 
         offered = method.offers(direction.sources, direction.targets)
-        _demand(offered, f"{direction} is not offered")
+        demand(offered, f"{direction} is not offered")
 
 
 @law
@@ -338,13 +317,13 @@ def every_direction_gives_latents(subject: Subject) -> None:
             x = together[target]
             shape = tuple(x.shape)
             expected = (ROWS, *subject.method.modalities[target].codec.shape)
-            _demand(shape == expected, f"{direction} gives {shape}, not {expected}")
-            _demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
+            demand(shape == expected, f"{direction} gives {shape}, not {expected}")
+            demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
 
             alone = torch.cat([first[target], last[target]])
             off = (alone - x[[0, ROWS - 1]]).abs().max().item()
             allowed = SAME * max(1.0, x.abs().max().item())
-            _demand(off <= allowed, f"{direction} gives a sample alone that is off by {off:.2g}")
+            demand(off <= allowed, f"{direction} gives a sample alone that is off by {off:.2g}")
 
 
 def _generate(

@@ -12,9 +12,9 @@ import math
 import pickle
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from flowbind.codec import NeuralCodec
 from flowbind.draws import streams
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.testing.law import Law, adding_to, demand
 
 # Shares of the latents' spread.
 SAME = 1e-3  # kernels add in another order when the batch is of another size
@@ -100,25 +101,8 @@ class Subject:
         return read
 
 
-LAWS: list[Callable[[Subject], None]] = []
-
-
-def law(check: Callable[[Subject], None]) -> Callable[[Subject], None]:
-    """Adds a law: a function whose docstring states it in one line."""
-
-    @wraps(check)
-    def named(subject: Subject) -> None:
-        modality = type(subject.modality).__name__
-        broken = f"{modality} breaks the law '{check.__name__}': {check.__doc__} But"
-        try:
-            check(subject)
-        except AssertionError as error:
-            raise AssertionError(f"{broken} {error}") from None
-        except Exception as error:
-            raise AssertionError(f"{broken} {error!r} is raised") from error
-
-    LAWS.append(named)
-    return named
+LAWS: list[Law] = []
+law = adding_to(LAWS, "modality")
 
 
 def check_modality(
@@ -146,16 +130,11 @@ def check_modality(
         each(subject)
 
 
-def _demand(holds: Any, otherwise: str) -> None:
-    if not holds:
-        raise AssertionError(otherwise)
-
-
 def _demand_same(
     subject: Subject, latents: Tensor, expected: Tensor, when: str, tolerance: float = SAME
 ) -> None:
     moved = subject.moved(latents, expected)
-    _demand(
+    demand(
         moved <= tolerance,
         f"{when} moves latents by {moved:.2g} of their spread; {tolerance:g} is allowed",
     )
@@ -169,27 +148,27 @@ def latents_are_as_promised(subject: Subject) -> None:
 
     shape = tuple(latents.shape)
     expected = (len(subject.raws), *codec.shape)
-    _demand(shape == expected, f"the shape is {shape}, not {expected}")
-    _demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
-    _demand(
+    demand(shape == expected, f"the shape is {shape}, not {expected}")
+    demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
+    demand(
         latents.device.type == codec.device.type,
         f"the device is {latents.device}, not {codec.device}",
     )
 
-    _demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
-    _demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
-    _demand(not latents.requires_grad, "they require a gradient")
+    demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
+    demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
+    demand(not latents.requires_grad, "they require a gradient")
 
     if codec.vocabulary is not None:
         in_range = bool(((latents >= 0) & (latents < codec.vocabulary)).all())
         is_ids = latents.dtype == torch.int64 and in_range
-        _demand(is_ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
+        demand(is_ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
 
     if codec.masked:
         mask = latents[..., -1:]
         is_mask = ((mask == 0) | (mask == 1)).all()
-        _demand(is_mask, "the last feature is neither 0 nor 1 somewhere")
-        _demand((latents == latents * mask).all(), "padding is not 0")
+        demand(is_mask, "the last feature is neither 0 nor 1 somewhere")
+        demand((latents == latents * mask).all(), "padding is not 0")
 
 
 @law
@@ -197,7 +176,7 @@ def files_keep_samples(subject: Subject) -> None:
     """What is written to a file with the first suffix reads as the same sample, and nothing is left beside it."""
     suffixes = subject.modality.suffixes
     proper = all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
-    _demand(
+    demand(
         suffixes and proper,
         f"the suffixes are {suffixes}; they are in lower case and begin with a dot",
     )
@@ -205,7 +184,7 @@ def files_keep_samples(subject: Subject) -> None:
     folder = subject.new_folder()
     paths = [subject.write(raw, folder, str(number)) for number, raw in enumerate(subject.raws)]
     names = {path.name for path in folder.iterdir()}
-    _demand(names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}")
+    demand(names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}")
 
     latents = subject.encode([subject.modality.read(path) for path in paths])
     _demand_same(subject, latents, subject.latents, "going through a file", subject.tolerance)
@@ -228,10 +207,10 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
         for raw in raws:
             before = copy.deepcopy(raw)
             accepted = modality.accept(raw)
-            _demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
+            demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
 
             unchanged = not _is_array(raw) or _is_same(raw, before)
-            _demand(unchanged, f"a sample that was {kind} is changed in place")
+            demand(unchanged, f"a sample that was {kind} is changed in place")
 
 
 @law
@@ -254,9 +233,9 @@ def what_is_no_sample_is_refused(subject: Subject) -> None:
         try:
             subject.modality.accept(value)
         except ValueError as error:
-            _demand(str(error) and "\n" not in str(error), f"of {name} it says {str(error)!r}")
+            demand(str(error) and "\n" not in str(error), f"of {name} it says {str(error)!r}")
         else:
-            _demand(False, f"{name} is accepted")
+            demand(False, f"{name} is accepted")
 
 
 @law
@@ -275,7 +254,7 @@ def another_container_holds_the_same_sample(subject: Subject) -> None:
                 accepted = subject.modality.accept(container)
             except ValueError:
                 continue
-            _demand(_is_same(accepted, raw), f"{describe(container)} becomes another sample")
+            demand(_is_same(accepted, raw), f"{describe(container)} becomes another sample")
 
 
 def _is_array(value: Any) -> bool:
@@ -311,10 +290,10 @@ def damaged_files_are_refused(subject: Subject) -> None:
             subject.modality.read(path)
         except ValueError as error:
             names_it = path.name in str(error)
-            _demand(names_it, f"of {damage} it says '{error}', which does not name it")
-            _demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
+            demand(names_it, f"of {damage} it says '{error}', which does not name it")
+            demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
         else:
-            _demand(False, f"{damage} is read as a sample")
+            demand(False, f"{damage} is read as a sample")
 
 
 @law
@@ -324,9 +303,9 @@ def missing_files_are_refused(subject: Subject) -> None:
     try:
         subject.modality.read(path)
     except (FileNotFoundError, ValueError) as error:
-        _demand(path.name in str(error), f"it says '{error}', which does not name it")
+        demand(path.name in str(error), f"it says '{error}', which does not name it")
     else:
-        _demand(False, "it is read as a sample")
+        demand(False, "it is read as a sample")
 
 
 @law
@@ -348,13 +327,13 @@ def decoding_gives_samples(subject: Subject) -> None:
     """Latents, also those a little off, decode to as many samples, which can be encoded, kept in files and shown."""
     for latents in (subject.latents, subject.latents[:1], _disturbed(subject)):
         raws = subject.modality.codec.decode(latents)
-        _demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
-        _demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
+        demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
+        demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
 
         again = subject.encode(raws)
         shape = tuple(again.shape)
-        _demand(again.shape == latents.shape, f"the samples encode to latents of shape {shape}")
-        _demand(again.isfinite().all(), "the samples encode to latents that are not finite")
+        demand(again.shape == latents.shape, f"the samples encode to latents of shape {shape}")
+        demand(again.isfinite().all(), "the samples encode to latents that are not finite")
 
         read = subject.through_files(raws, subject.new_folder())
         moved = subject.encode(read)
@@ -397,18 +376,18 @@ def what_is_promised_is_measured(subject: Subject) -> None:
     if promised is None:
         return
 
-    _demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
+    demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
 
     # Of samples to themselves.
     errors = codec.errors(raws, raws)
-    _demand(errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}")
+    demand(errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}")
     is_nothing = errors.abs().max() <= ROUNDING
-    _demand(is_nothing, f"where nothing was lost the errors are {errors.tolist()[:9]}")
+    demand(is_nothing, f"where nothing was lost the errors are {errors.tolist()[:9]}")
 
     # Of a round trip.
     errors = codec.errors(raws, codec.decode(subject.latents))
     are_errors = errors.isfinite().all() and (errors >= 0).all()
-    _demand(are_errors, f"the errors of a round trip are {errors.tolist()[:9]}")
+    demand(are_errors, f"the errors of a round trip are {errors.tolist()[:9]}")
 
 
 @law
@@ -417,14 +396,14 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
     codec = subject.modality.codec
     fingerprint = codec.fingerprint()
     back = json.loads(json.dumps(fingerprint))
-    _demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
+    demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
 
     nested = [key for key, value in fingerprint.items() if isinstance(value, dict)]
-    _demand(not nested, f"{nested} hold objects")
+    demand(not nested, f"{nested} hold objects")
 
     codec.decode(subject.encode(subject.raws))
     after = codec.fingerprint()
-    _demand(after == fingerprint, f"after use it is {after}, before {fingerprint}")
+    demand(after == fingerprint, f"after use it is {after}, before {fingerprint}")
 
 
 @law
@@ -434,13 +413,13 @@ def the_description_makes_it_again(subject: Subject) -> None:
     description = modality.describe()
     again = Modality.rebuild(json.loads(json.dumps(description)))
 
-    _demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
+    demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
     after = again.describe()
-    _demand(after == description, f"what is made is {after}, not {description}")
+    demand(after == description, f"what is made is {after}, not {description}")
 
     expected = modality.codec.fingerprint()
     fingerprint = again.codec.fingerprint()
-    _demand(
+    demand(
         fingerprint == expected,
         f"the fingerprint of what is made is {fingerprint}, not {expected}",
     )
@@ -464,14 +443,14 @@ def the_codec_is_frozen(subject: Subject) -> None:
     """Codec and modality are no torch modules, and no network in the codec learns."""
     for part in (subject.modality, subject.modality.codec):
         kind = type(part).__name__
-        _demand(not isinstance(part, nn.Module), f"{kind} is a torch module")
+        demand(not isinstance(part, nn.Module), f"{kind} is a torch module")
 
         learning = []
         for value in vars(part).values():
             if isinstance(value, nn.Module):
                 parameters = value.named_parameters()
                 learning += [name for name, parameter in parameters if parameter.requires_grad]
-        _demand(not learning, f"{', '.join(learning[:3])} of {kind} require gradients")
+        demand(not learning, f"{', '.join(learning[:3])} of {kind} require gradients")
 
 
 @law
@@ -492,7 +471,7 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
             after = _generators()
 
         drawn = ", ".join(name for name in after if after[name] != before[name])
-        _demand(not drawn, f"its {way} draws from the generator of {drawn}, as nn.Dropout does")
+        demand(not drawn, f"its {way} draws from the generator of {drawn}, as nn.Dropout does")
 
 
 def _generators() -> dict[str, bytes]:
@@ -518,18 +497,18 @@ def networks_fit_the_latents(subject: Subject) -> None:
             output = net(x[:rows], argument[:rows])
             shape = tuple(output.shape)
             needed = (rows, *x.shape[1:])
-            _demand(shape == needed, f"the {name} gives the shape {shape} where {needed} is needed")
+            demand(shape == needed, f"the {name} gives the shape {shape} where {needed} is needed")
 
             output.sum().backward()
             for key, parameter in net.named_parameters():
                 good = parameter.grad is not None and parameter.grad.isfinite().all()
-                _demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
+                demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
 
         net.eval()
         one = net(x[:1], argument[:1])
         many = net(x, argument)
         same = torch.allclose(one, many[:1], atol=1e-4)
-        _demand(same, f"a row of the {name} depends on the other rows")
+        demand(same, f"a row of the {name} depends on the other rows")
 
 
 @law
@@ -546,7 +525,7 @@ def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
 
                 first = net(x, argument)
                 again = net(x, argument)
-            _demand(
+            demand(
                 torch.equal(first, again),
                 f"the {name} draws from torch's global generator, as nn.Dropout does",
             )
@@ -564,7 +543,7 @@ def networks_are_their_weights(subject: Subject) -> None:
 
         tensors = (*net.named_parameters(), *net.named_buffers())
         absent = ", ".join(key for key, tensor in tensors if tensor.is_meta)
-        _demand(
+        demand(
             not absent,
             f"{absent} of the {name} is no part of its state_dict; register it as persistent",
         )
@@ -591,4 +570,4 @@ def previews_can_be_shown(subject: Subject) -> None:
     """A preview is a PIL picture, or a string."""
     for raw in subject.raws:
         preview = subject.modality.preview(raw)
-        _demand(isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}")
+        demand(isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}")

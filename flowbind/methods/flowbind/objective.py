@@ -87,12 +87,12 @@ class Draws(NamedTuple):
     """Everything random in one step. L links, N rows.
 
     Attributes:
-        drop: d, uniform in [0, 1), with shape (L,): which estimates are dropped.
-        leave: a, uniform in [0, 1), with shape (N,): where the own estimate is left out.
-        uniform: uniform in [0, 1), with shape (N,): times inside.
-        choice: uniform in [0, 1), with shape (N,): between the ends and the inside.
-        noise: epsilon, standard normal, with shape (N, *).
-        heads: a random stream for each row, with shape (N,): what the heads draw from, such as
+        drop: Draws d in [0, 1), with shape (L,), which decide the dropped estimates.
+        leave: Draws a in [0, 1), with shape (N,), which decide where the own one is left out.
+        uniform: Draws in [0, 1), with shape (N,), which give the times inside.
+        choice: Draws in [0, 1), with shape (N,), which decide between the ends and the inside.
+        noise: Standard normal draws epsilon, with shape (N, *).
+        heads: Random stream for each row, with shape (N,), from which the heads draw, as for
             dropout.
     """
 
