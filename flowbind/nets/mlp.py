@@ -1,8 +1,21 @@
-"""The networks of a flow: the drift net and the head of the auxiliary encoder.
+r"""The drift net is linear $D \to W$; residual blocks; linear $W \to D$. With
+$\tau = \operatorname{SiLU}(\operatorname{MLP}(\phi(t)))$, a block is
 
-Shapes: n rows, latent width D, net width W. The layout and the parameter counts are those of the
-authors' released model (FlowBind, arXiv 2512.15420): at D = 768, W = 1152, depth 12, a drift net
-has 178,684,032 parameters and a head 9,754,752.
+$$
+x + g \odot \operatorname{MLP}\bigl(\operatorname{LN}(x) \odot (1 + s) + b\bigr),
+\qquad (b, s, g) = A\,\tau ,
+$$
+
+where $A$ is linear with a bias and starts at 0, so a block starts as the identity (adaLN-Zero). The
+block's MLP is linear $W \to 4W$, GELU, linear $4W \to W$; $\operatorname{LN}$ has no affine
+parameters.
+
+The head is linear $D \to W$; residual blocks of LayerNorm, SiLU, linear, LayerNorm, SiLU, dropout,
+linear, the last starting at 0; linear $W \to D$.
+
+The layout is that of the authors' released model (FlowBind, arXiv 2512.15420): at $D = 768$,
+$W = 1152$ and depth 12 a drift net has 178,684,032 parameters, and at depth 3 a head 9,754,752.
+(The authors' head has 10,640,256, of which half of the last layer is unused.)
 """
 
 from dataclasses import dataclass
@@ -13,6 +26,8 @@ from torch import Tensor, nn
 
 from flowbind.draws import fork, uniform
 from flowbind.nets.time import TimeEmbedding
+
+# Shapes: n rows, latent width D, net width W.
 
 # Of a network, whatever file its sizes come from.
 MOST_FEATURES = 2**16
@@ -72,7 +87,7 @@ def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
 class DriftBlock(nn.Module):
     """adaLN-Zero residual MLP: `x + gate * mlp(norm(x) * (1 + scale) + shift)`.
 
-    Shift, scale and gate come from the time. It starts as the identity.
+    Shift b, scale s and gate g come from the time. It starts as the identity.
     """
 
     def __init__(self, width: int, ratio: int) -> None:

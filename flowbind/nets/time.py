@@ -1,4 +1,9 @@
-"""Features of times."""
+r"""The features of a time are 128 cosines, then 128 sines, as in the authors' code:
+
+$$
+\phi(t) = (\cos \omega_k t, \sin \omega_k t)_{k = 0}^{127}, \qquad \omega_k = 10^{-k / 128} .
+$$
+"""
 
 import math
 
@@ -12,7 +17,7 @@ MAX_PERIOD = 10.0  # of the sinusoids, for times in [0, 1]; authors' code
 class TimeEmbedding(nn.Module):
     """Times in [0, 1], with shape (n,), to features, with shape (n, W).
 
-    Sinusoids, `cos w_k t` and then `sin w_k t` with `w_k = MAX_PERIOD^(-k / 128)`, then an MLP.
+    The sinusoids, then an MLP of them.
     """
 
     def __init__(self, width: int) -> None:
@@ -23,6 +28,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         k = torch.arange(TIME_FREQUENCIES, dtype=t.dtype, device=t.device)
-        frequencies = torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
-        angles = t[:, None] * frequencies
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=1))
+        omega = torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
+        angles = t[:, None] * omega
+        phi = torch.cat([angles.cos(), angles.sin()], dim=1)
+        return self.mlp(phi)
