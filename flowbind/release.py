@@ -46,6 +46,9 @@ FORMAT = 2
 ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")
 LARGEST = 2**24  # bytes of a model's description
 
+# What comes of a description that is none.
+UNDESCRIBED = (KeyError, TypeError, AttributeError, ValueError, RuntimeError)
+
 CONFIG = "model.json"
 WEIGHTS = "model.safetensors"
 CODECS = "codecs"
@@ -291,11 +294,10 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     config, _ = files(Path(folder))
     try:
         description = _current(read_json(config, LARGEST))
-        name = description["method"]["name"]
-        choices = dict(description["sampling"])
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{config}: not a released model's description ({error!r:.200})") from None
-    return registry.load(Method.group, name), choices
+        method = registry.load(Method.group, description["method"]["name"])
+        return method, dict(description["sampling"])
+    except UNDESCRIBED as error:
+        raise _no_description(config, error) from None
 
 
 @torch_defaults()
@@ -322,9 +324,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         sampling = method.choose(**description["sampling"])
         with torch.device("meta"):
             networks = Networks(method)
-    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
-        reason = first_line(error) if type(error) is ValueError else repr(error)[:200]
-        raise ValueError(f"{config}: not a released model's description ({reason})") from None
+    except UNDESCRIBED as error:
+        raise _no_description(config, error) from None
 
     _load_weights(networks, weights_file, rename)
     _check_files(folder, description["files"])
@@ -334,6 +335,12 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
         for use in ("encode", "decode"):
             model.stamps[name, use] = stamp(modality.codec)
     return model.to(device)
+
+
+def _no_description(config: Path, error: Exception) -> ValueError:
+    """The error of a file that does not describe a model."""
+    reason = first_line(error) if type(error) is ValueError else repr(error)[:200]
+    return ValueError(f"{config}: not a released model's description ({reason})")
 
 
 def _method(description: Mapping[str, Any], folder: Path) -> Method:

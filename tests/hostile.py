@@ -816,7 +816,9 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "no modalities": changed(*args, "modalities", value={}),
         "a list of modalities": changed(*args, "modalities", value=["text"]),
         "one modality": changed(*args, "modalities", value={"text": own["text"]}),
-        "a dot in a name": changed("modalities", value={"a.b": own["text"], "c": own["image"]}),
+        "a dot in a name": changed(
+            *args, "modalities", value={"a.b": own["text"], "c": own["image"]}
+        ),
         "a dotted modality": changed(*image, "name", value="os.system"),
         "a dotted codec": changed(*codec, "name", value="subprocess.Popen"),
         "an entry point's spelling": changed(*codec, "name", value="os:system"),
