@@ -1,4 +1,4 @@
-"""flowbind: any-to-any generation, every modality tied to one shared latent by its own invertible flow.
+"""flowbind: any-to-any generation, each modality tied to a shared latent by an invertible flow.
 
 model = flowbind.load("runs/shapes/model")
 out = model.generate({"text": ["a large red torus"]}, to=["image", "audio"], steps=10)

@@ -1,4 +1,4 @@
-"""FlowBind (arXiv 2512.15420): every modality tied to one shared latent by its own invertible flow."""
+"""FlowBind (arXiv 2512.15420): modalities tied to one shared latent, each by an invertible flow."""
 
 from flowbind.methods.flowbind.method import FlowBind
 
