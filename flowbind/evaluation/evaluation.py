@@ -108,6 +108,10 @@ class Way(NamedTuple):
         return str(self.direction) if alone else f"{self.direction}: {self.target}"
 
 
+ByWay = Mapping[Way, Tensor]  # codec latents of what was generated, with shape (B, *shape)
+Probes = Mapping[str, Probe]  # by modality
+
+
 def _ways_of(directions: Iterable[Direction]) -> Iterator[Way]:
     """Every target of every direction."""
     for direction in directions:
@@ -198,7 +202,7 @@ class Evaluation:
         self.measures = {name: self._zeros() for name in self._measure(torch.tensor([0]))}
 
     def _can_be_probed(self, name: str) -> bool:
-        """Whether a probe reads it: a bound model's data may lack it; of ids there is no reading."""
+        """Whether a probe reads it: a bound model's data may lack it, and no probe reads ids."""
         is_trained_on = name in self.train_store.fields
         return is_trained_on and self.model.modalities[name].codec.vocabulary is None
 
@@ -278,8 +282,7 @@ class Evaluation:
         generator = torch.Generator(self.model.device).manual_seed(self.first_draw + int(rows[0]))
         states = {name: self._start(name, self.real[name][rows], rows) for name in self._sources()}
 
-        # Of the real samples: features for metrics, what flows begin from, and the method's own
-        # measures.
+        # Of the real samples: features for metrics, the flows' beginnings, the method's measures.
         with self._timed("features"):
             self.metrics.update_real(rows)
         for name, accumulated in self.states.items():
@@ -287,8 +290,7 @@ class Evaluation:
         for name, values in self._measure(rows).items():
             self.measures[name][rows] = values.to("cpu", torch.float32)
 
-        # Each codec's own round trip is made once, beside the first that is generated in its
-        # modality.
+        # Each codec's own round trip is made once, beside what is first generated in its modality.
         with_trip = set()
         for targets in dict.fromkeys(d.targets for d in self.directions):
             latents = self._generate(targets, states, rows)
@@ -307,7 +309,7 @@ class Evaluation:
         targets: tuple[str, ...],
         states: Mapping[str, State],
         rows: Tensor,
-    ) -> dict["Way", Tensor]:
+    ) -> ByWay:
         """Codec latents of all directions to the same targets, by one call for all."""
         directions = [d for d in self.directions if d.targets == targets]
         streams = self._streams(rows)
@@ -336,7 +338,7 @@ class Evaluation:
     def _reencode(
         self,
         target: str,
-        generated: Mapping["Way", Tensor],
+        generated: ByWay,
         rows: Tensor,
         generator: torch.Generator,
         trip: bool,
@@ -370,7 +372,7 @@ class Evaluation:
     def _step_back(
         self,
         targets: tuple[str, ...],
-        generated: Mapping["Way", Tensor],
+        generated: ByWay,
         rows: Tensor,
     ) -> None:
         """The way back from what was generated to its source, without codecs, and its error."""
@@ -494,7 +496,7 @@ class Evaluation:
             generated = {name: of_name[number] for name, of_name in previews.items()}
             yield Row(source, sample.id, labels, modality.preview(raw), generated, unpaired)
 
-    def paired(self, way: "Way") -> bool:
+    def paired(self, way: Way) -> bool:
         """Whether some training samples have a source together with the target."""
         for stratum in self.train_store.strata:
             has_source = any(source in stratum.modalities for source in way.sources)
@@ -569,7 +571,7 @@ class Evaluation:
         self,
         name: str,
         x: Tensor,
-        probes: Mapping[str, Probe],
+        probes: Probes,
     ) -> dict[str, float]:
         return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}
 
@@ -577,7 +579,7 @@ class Evaluation:
         self,
         name: str,
         latents: Tensor,
-        probes: Mapping[str, Probe],
+        probes: Probes,
     ) -> dict[str, float]:
         """Latents generated in one modality, against those of the same samples' real ones."""
         x = self._standard(name, latents)
@@ -586,7 +588,7 @@ class Evaluation:
             return same_ids(x, real)
         return self._accuracies(name, x, probes) | likeness(x, real)
 
-    def _judge_way(self, way: "Way", probes: Mapping[str, Probe]) -> dict[str, Any]:
+    def _judge_way(self, way: Way, probes: Probes) -> dict[str, Any]:
         described = {"sources": list(way.sources), "target": way.target, "paired": self.paired(way)}
         measures = self._judge(way.target, self.generated[way], probes)
         back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
