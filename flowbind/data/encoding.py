@@ -595,7 +595,6 @@ def encode(
         files = _files_of(name, manifest, plans, todo)
         check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
 
-    promises = promises or Promises()
     encoding = Encoding(
         modalities,
         manifest,
@@ -603,7 +602,7 @@ def encode(
         folder,
         skip_bad,
         workers,
-        promises,
+        promises or Promises(),
     )
     try:
         with encoding.lock:
