@@ -52,6 +52,7 @@ def _parser(verb: str) -> Parser:
         "Encodes a recipe's manifests to latent stores, resumably. "
         "Other options override the recipe's keys.",
     )
+
     parser.add_argument(
         "--config",
         required=True,
@@ -63,6 +64,7 @@ def _parser(verb: str) -> Parser:
         action="append",
         help="encode only this split; may be given several times",
     )
+
     parser.add_argument(
         "--skip-bad",
         type=whole(0),

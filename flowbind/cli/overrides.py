@@ -157,7 +157,7 @@ def _follow(
         on the way.
     """
     first, *path = name.removeprefix("--").removesuffix("+").split(".")
-    if path and path[-1] == "init_args":
+    if path[-1:] == ["init_args"]:
         return None, []
 
     place = Place(recipe, first, {"trainer": trainer, **CONFIGS}.get(first))
@@ -194,14 +194,18 @@ def _follow(
             place = Place(entries, part, typing.get_args(place.type)[1])
             continue
         else:
-            classes = _classes(place.type)
-            if value is None and classes and all(map(inspect.isabstract, classes)):
+            if value is None and _are_abstract(_classes(place.type)):
                 raise ValueError(f"{name}: {led} has no class yet; name it first, by {led}=NAME")
             return None, defaults
 
         place = Place(holder, part, _type_of(part, owner, led))
         led = f"{led}.{part}"
     return place, defaults
+
+
+def _are_abstract(classes: Sequence[type]) -> bool:
+    """Whether there are classes, and none of them can be built."""
+    return bool(classes) and all(map(inspect.isabstract, classes))
 
 
 def _value_at(place: Place) -> Any:
