@@ -1,5 +1,4 @@
-"""PLY files of points and meshes: a fast reader for every encoding of the format, and a writer of
-coloured points.
+"""PLY files of points and meshes: a reader for every encoding, and a writer of coloured points.
 
 Elements may stand in any order and have lists anywhere. Beside the vertices, faces are read, with
 what colours them.
@@ -31,7 +30,7 @@ UNEVEN = 2**22  # rows with lists of different lengths, which Python alone walks
 CORNERS = ("vertex_indices", "vertex_index")
 PICTURED = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"))
 WRITTEN = np.dtype(
-    [*((axis, "<f4") for axis in "xyz"), *((colour, "u1") for colour in ("red", "green", "blue"))]
+    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
 )
 HEADER = """ply
 format binary_little_endian 1.0
@@ -47,8 +46,9 @@ end_header
 
 
 class Property(NamedTuple):
-    """A column of an element: its name, numpy's type of its numbers, and of their number where it
-    has lists, or None.
+    """A column of an element.
+
+    Its name, numpy's type of its numbers, and of their number where it has lists, or None.
     """
 
     name: str
@@ -57,9 +57,7 @@ class Property(NamedTuple):
 
 
 class Lists(NamedTuple):
-    """A column of lists: how long each is, with shape (n,), and all of their numbers, one list
-    after another.
-    """
+    """A column of lists: the length of each, with shape (n,), and the numbers of all in a row."""
 
     lengths: np.ndarray
     numbers: np.ndarray
@@ -88,19 +86,22 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     if any(element.name == "tristrips" and element.count for element in elements):
         raise ValueError("strips of triangles, which are not read; save its faces as triangles")
 
-    rows, tables = _Rows(encoding, body), {}
+    # Whatever comes after vertices and faces is not looked at.
+    rows = _Rows(encoding, body)
+    needed = {"vertex", "face"} & {element.name for element in elements}
+    tables: dict[str, Columns] = {}
     for element in elements:
         tables[element.name] = rows.read(element)
-        if {"vertex", "face"} & {e.name for e in elements} <= tables.keys():
-            break  # whatever comes after is not looked at
-    vertex = {
-        name: column for name, column in tables["vertex"].items() if not isinstance(column, Lists)
-    }
+        if needed <= tables.keys():
+            break
+
+    vertex = _numbers(tables["vertex"])
     scan = from_named(vertex)
     faces = tables.get("face", {})
     corners = next((faces[name] for name in CORNERS if isinstance(faces.get(name), Lists)), None)
     if corners is None or not len(corners.lengths):
         return Geometry(points=scan)
+
     return _mesh(scan, vertex, faces, corners, pictures, beside)
 
 
@@ -109,23 +110,32 @@ def write_points(cloud: np.ndarray, path: Path) -> None:
     rows = np.empty(len(cloud), WRITTEN)
     for i, name in enumerate(WRITTEN.names):
         rows[name] = cloud[:, i] if i < 3 else np.rint(255 * np.clip(cloud[:, i], 0, 1))
+
+    header = HEADER.format(count=len(cloud)).encode()
     with replacing(path) as partial:
-        partial.write_bytes(HEADER.format(count=len(cloud)).encode() + rows.tobytes())
+        partial.write_bytes(header + rows.tobytes())
+
+
+def _numbers(columns: Columns) -> dict[str, np.ndarray]:
+    """The columns that are no lists."""
+    return {name: column for name, column in columns.items() if not isinstance(column, Lists)}
 
 
 def _mesh(
     scan: Scan, vertex: Columns, faces: Columns, corners: Lists, pictures: list[str], beside: Beside
 ) -> Geometry:
-    """Surfaces in the colours of a picture where the file names one, else of the vertices, else of
-    the faces.
+    """Surfaces in the colours of a picture, or of the vertices, or of the faces.
+
+    The first of these counts that the file has.
     """
     corner, polygon = fan(corners.lengths)
     triangles = whole(corners.numbers)[corner]
     vertices = scan.place.astype(np.float64)
 
     paint = plain()
-    own = {name: column for name, column in faces.items() if not isinstance(column, Lists)}
-    colour = from_named(own | dict.fromkeys("xyz", np.empty(len(corners.lengths)))).colour
+    of_faces = _numbers(faces)
+    no_places = dict.fromkeys("xyz", np.empty(len(corners.lengths)))
+    colour = from_named(of_faces | no_places).colour
     if scan.colour is not None:
         paint = by_corner(to_unit(scan.colour), triangles)
     elif colour is not None:
@@ -134,50 +144,61 @@ def _mesh(
     where = _pictured(vertex, faces, triangles, corner, polygon)
     if where is None or not pictures:
         return Geometry([Surface(vertices, triangles, paint, paint)])
-    number = np.zeros(len(triangles), int)
-    if len(pictures) > 1 and "texnumber" in own:
-        number = own["texnumber"].astype(int)[polygon]
+
+    # A surface for each picture.
+    picture_of = np.zeros(len(triangles), int)
+    if len(pictures) > 1 and "texnumber" in of_faces:
+        picture_of = of_faces["texnumber"].astype(int)[polygon]
+
     surfaces = []
-    for n in np.unique(number):
-        mine = number == n
-        fallback = _only(paint, mine)
-        coloured = (
-            textured(where[mine], beside.picture(pictures[n]), fallback)
-            if 0 <= n < len(pictures)
-            else fallback
-        )
-        surfaces.append(Surface(vertices, triangles[mine], coloured, fallback))
+    for number in np.unique(picture_of):
+        is_part = picture_of == number
+        unpictured = _only(paint, is_part)
+        pictured = unpictured
+        if 0 <= number < len(pictures):
+            pictured = textured(where[is_part], beside.picture(pictures[number]), unpictured)
+        surfaces.append(Surface(vertices, triangles[is_part], pictured, unpictured))
+
     return Geometry(surfaces)
 
 
-def _only(paint: Paint, mine: np.ndarray) -> Paint:
+def _only(paint: Paint, is_part: np.ndarray) -> Paint:
     """The paint of some triangles, by their numbers among these."""
-    numbers = np.flatnonzero(mine)
+    numbers = np.flatnonzero(is_part)
     return lambda face, share: paint(numbers[face], share)
 
 
 def _pictured(
     vertex: Columns, faces: Columns, triangles: np.ndarray, corner: np.ndarray, polygon: np.ndarray
 ) -> np.ndarray | None:
-    """Where in a picture the triangles' corners are, with shape (f, 3, 2), by their faces or else
-    by the vertices.
+    """Where in a picture the triangles' corners are, with shape (f, 3, 2).
+
+    By their faces, or else by the vertices; None if neither has a place in it.
     """
     where = faces.get("texcoord")
     if isinstance(where, Lists):
-        pairs = np.full((len(polygon), 3, 2), np.nan)
-        begins = np.cumsum(where.lengths) - where.lengths
-        counts = np.bincount(polygon, minlength=len(where.lengths)) + 2
-        complete = (where.lengths == 2 * counts)[polygon]
-        if complete.any():
-            within = corner - corner[:, :1]
-            at = begins[polygon][complete, None] + 2 * within[complete]
-            pairs[complete] = np.stack([where.numbers[at], where.numbers[at + 1]], axis=2)
-        return pairs
+        return _pictured_by_faces(where, corner, polygon)
+
+    exist = triangles.size and 0 <= triangles.min() <= triangles.max() < len(vertex["x"])
     for names in PICTURED:
-        there = triangles.size and 0 <= triangles.min() <= triangles.max() < len(vertex["x"])
-        if there and vertex.keys() >= set(names):
+        if exist and vertex.keys() >= set(names):
             return np.stack([vertex[name][triangles] for name in names], axis=2).astype(np.float64)
+
     return None
+
+
+def _pictured_by_faces(where: Lists, corner: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+    """The same, of lists of two numbers a corner; not numbers where a list has others."""
+    pairs = np.full((len(polygon), 3, 2), np.nan)
+    begins = np.cumsum(where.lengths) - where.lengths
+    counts = np.bincount(polygon, minlength=len(where.lengths)) + 2
+    is_complete = (where.lengths == 2 * counts)[polygon]
+    if is_complete.any():
+        within = corner - corner[:, :1]
+        at = begins[polygon][is_complete, None] + 2 * within[is_complete]
+        pairs[is_complete] = np.stack([where.numbers[at], where.numbers[at + 1]], axis=2)
+
+    return pairs
 
 
 class _Rows:
@@ -194,65 +215,75 @@ class _Rows:
         self.place = 0
 
     def read(self, element: Element) -> Columns:
-        """The columns of the next element."""
+        """The columns of the next element.
+
+        Raises:
+            ValueError: it is truncated or damaged.
+        """
         if not element.count or not element.properties:
-            empty = np.empty(0)
-            lists = Lists(empty.astype(np.int64), empty)
-            return {p.name: lists if p.length else empty for p in element.properties}
-        lists = [property for property in element.properties if property.length]
-        lengths = self._first_lengths(element) if lists else {}
-        width = sum(
-            self._width(p.length) + lengths[p.name] * self._width(p.kind)
-            if p.length
-            else self._width(p.kind)
-            for p in element.properties
-        )
+            return _empty(element)
+
+        # Lists are nearly always as long as those of the first row: then rows have one width.
+        has_lists = any(property.length for property in element.properties)
+        lengths = self._first_lengths(element) if has_lists else {}
+        width = 0
+        for name, kind, length in element.properties:
+            if length:
+                width += self._width(length) + lengths[name] * self._width(kind)
+            else:
+                width += self._width(kind)
+
         block = self.cells[self.place : self.place + element.count * width]
         if len(block) == element.count * width:
             columns = self._even(element, block.reshape(element.count, width), lengths)
             if columns is not None:
                 self.place += len(block)
                 return columns
-        elif not lists:
-            raise ValueError(
-                f"truncated: {len(block) // width} of {element.count} of its '{element.name}' are there"
-            )
+        elif not has_lists:
+            raise _truncated(element, len(block) // width)
+
         return self._uneven(element)
 
     def _even(self, element: Element, block: np.ndarray, lengths: dict[str, int]) -> Columns | None:
-        """Columns of rows of one width, with shape (n, width); None where their lists are not all
-        as long as the first.
+        """Columns of rows of one width, with shape (n, width).
+
+        None where their lists are not all as long as the first.
         """
-        columns, first = {}, 0
+        columns: Columns = {}
+        first = 0
         for name, kind, length in element.properties:
-            if length:
-                end = first + self._width(length)
-                own = (
-                    block[:, first] if self.text else self._typed(block[:, first:end], length)[:, 0]
-                )
-                if (own != lengths[name]).any():
-                    return None
+            if not length:
+                end = first + self._width(kind)
+                columns[name] = self._typed(block[:, first:end], kind)[:, 0]
                 first = end
-            end = first + self._width(kind) * (lengths[name] if length else 1)
-            numbers = self._typed(block[:, first:end], kind)
-            columns[name] = (
-                Lists(own.astype(np.int64), numbers.reshape(-1)) if length else numbers[:, 0]
-            )
+                continue
+
+            begin = first + self._width(length)
+            stated = block[:, first]
+            if not self.text:
+                stated = self._typed(block[:, first:begin], length)[:, 0]
+            if (stated != lengths[name]).any():
+                return None
+
+            end = begin + self._width(kind) * lengths[name]
+            numbers = self._typed(block[:, begin:end], kind)
+            columns[name] = Lists(stated.astype(np.int64), numbers.reshape(-1))
             first = end
+
         return columns
 
     def _uneven(self, element: Element) -> Columns:
         """Columns of rows whose lists differ in length, which tell where the next ones begin."""
         if element.count > UNEVEN:
             raise ValueError(
-                f"{element.count} rows with lists of different lengths, allowed are {UNEVEN}; save its faces as triangles"
+                f"{element.count} rows with lists of different lengths, allowed are {UNEVEN}; "
+                "save its faces as triangles"
             )
-        begins = {
-            property.name: np.empty(element.count, np.int64) for property in element.properties
-        }
-        counts = {
-            property.name: np.ones(element.count, np.int64) for property in element.properties
-        }
+
+        # Where each property's numbers begin in each row, and how many there are.
+        names = [property.name for property in element.properties]
+        begins = {name: np.empty(element.count, np.int64) for name in names}
+        counts = {name: np.ones(element.count, np.int64) for name in names}
         place = self.place
         for row in range(element.count):
             for name, kind, length in element.properties:
@@ -262,29 +293,33 @@ class _Rows:
                 begins[name][row] = place
                 place += self._width(kind) * (count if length else 1)
             if place > len(self.cells):
-                raise ValueError(
-                    f"truncated: {row} of {element.count} of its '{element.name}' are there"
-                )
+                raise _truncated(element, row)
+
         self.place = place
 
         columns: Columns = {}
         for name, kind, length in element.properties:
+            width = self._width(kind)
             edges = np.zeros(len(self.cells) + 1, np.int8)  # where its numbers begin, and end
             np.add.at(edges, begins[name], 1)
-            np.add.at(edges, begins[name] + counts[name] * self._width(kind), -1)
-            own = self.cells[np.cumsum(edges[:-1], dtype=np.int8).astype(bool)]
-            numbers = self._typed(own.reshape(-1, self._width(kind)), kind)[:, 0]
+            np.add.at(edges, begins[name] + counts[name] * width, -1)
+            is_number = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+            cells = self.cells[is_number].reshape(-1, width)
+            numbers = self._typed(cells, kind)[:, 0]
             columns[name] = Lists(counts[name], numbers) if length else numbers
+
         return columns
 
     def _first_lengths(self, element: Element) -> dict[str, int]:
         """How long the lists of the first row are."""
-        lengths, place = {}, self.place
+        lengths: dict[str, int] = {}
+        place = self.place
         for name, kind, length in element.properties:
             if length:
                 lengths[name] = self._length(place, length)
                 place += self._width(length)
             place += self._width(kind) * lengths.get(name, 1)
+
         return lengths
 
     def _length(self, place: int, kind: str) -> int:
@@ -292,9 +327,11 @@ class _Rows:
         cells = self.cells[place : place + self._width(kind)]
         if len(cells) < self._width(kind):
             raise ValueError("truncated: its last lists are not there")
+
         length = int(self._typed(cells[None], kind)[0, 0])
         if length < 0:
             raise ValueError(f"damaged: a list of {length} numbers")
+
         return length
 
     def _width(self, kind: str) -> int:
@@ -306,12 +343,25 @@ class _Rows:
             return np.ascontiguousarray(cells).view(self.order + kind)
         if kind[0] == "f":
             return cells
+
         bounds = np.iinfo(kind)
         if cells.size and not (cells.min() >= bounds.min and cells.max() <= bounds.max):
             raise ValueError(
                 f"numbers out of the range of their type, {bounds.min} to {bounds.max}"
             )
+
         return cells.astype(kind)
+
+
+def _empty(element: Element) -> Columns:
+    """The columns of an element without rows."""
+    numbers = np.empty(0)
+    lists = Lists(np.empty(0, np.int64), numbers)
+    return {property.name: lists if property.length else numbers for property in element.properties}
+
+
+def _truncated(element: Element, rows: int) -> ValueError:
+    return ValueError(f"truncated: {rows} of {element.count} of its '{element.name}' are there")
 
 
 def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
@@ -322,7 +372,10 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     end = re.search(rb"^end_header[ \t\r]*\n", head, re.MULTILINE)
     if not re.match(rb"ply[ \t]*\r?\n", head) or not end:
         raise ValueError("not a PLY file, or its header is damaged")
-    encoding, elements, pictures = "", [], []
+
+    encoding = ""
+    elements: list[Element] = []
+    pictures: list[str] = []
     try:
         for line in head[: end.start()].decode("latin-1").splitlines():  # which knows every byte
             match line.split():
@@ -330,11 +383,10 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
                     encoding = form
                 case ["comment", word, *_] if word.lower() == "texturefile":
                     pictures.append(line.split(maxsplit=2)[2].strip())
-                case ["element", name, count]:
-                    elements.append(
-                        Element(name, min(int(count), len(content)), [])
-                    )  # a row is a byte or more
-                    if elements[-1].count < 0:
+                case ["element", name, number]:
+                    count = min(int(number), len(content))  # a row is a byte or more
+                    elements.append(Element(name, count, []))
+                    if count < 0:
                         raise ValueError
                 case ["property", "list", length, kind, name]:
                     elements[-1].properties.append(Property(name, SCALARS[kind], SCALARS[length]))
@@ -344,6 +396,8 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
         raise ValueError(
             f"its PLY header has a line that cannot be read: {line.strip()[:60]!r}"
         ) from None
+
     if not encoding or not elements:
         raise ValueError("its PLY header names no format or no elements")
+
     return encoding, elements, pictures, content[end.end() :]
