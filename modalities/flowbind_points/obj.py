@@ -1,5 +1,4 @@
-"""OBJ files and the materials beside them, as the format's appendix and the exporters in use write
-them.
+"""OBJ files and the materials beside them, as the format's appendix and exporters write them.
 
 Colours are, in this order: a picture of the material, colours behind the vertices' places, the
 material's diffuse colour.
@@ -16,8 +15,7 @@ from flowbind_points.surface import Geometry, Surface, by_corner, fan, plain
 from flowbind_points.texture import textured
 
 LINE = re.compile(rb"^[ \t]*(v|vt|f|usemtl|mtllib)[ \t]+([^\r\n]*)", re.MULTILINE)
-
-
+# A comment behind numbers, and what stands before it.
 BEHIND = re.compile(rb"^([ \t]*(?:v|vt|f)[ \t][^#\r\n]*)#[^\r\n]*", re.MULTILINE)
 
 
@@ -43,64 +41,108 @@ def read_obj(content: bytes, beside: Beside) -> Geometry:
         plain_lines = BEHIND.sub(rb"\1", content)
         if len(plain_lines) == len(content):
             raise
+
     return _read(plain_lines, beside)
+
+
+class _Lines:
+    """The lines of a file by kind, and what stood before each face."""
+
+    def __init__(self) -> None:
+        self.places: list[bytes] = []
+        self.pictured: list[bytes] = []
+        self.faces: list[bytes] = []
+        self.materials: list[int] = []  # number of each face's material
+        self.ahead: list[int] = []  # how many more vertices than places in pictures stand before it
+        self.names = {"": 0}  # of materials, with their numbers
+
+    def add_face(self, corners: bytes, material: int) -> None:
+        """A face, its corners counted from the first vertex on."""
+        if b"-" in corners:
+            corners = _absolute(corners, len(self.places), len(self.pictured))
+        self.faces.append(corners)
+        self.materials.append(material)
+        self.ahead.append(len(self.places) - len(self.pictured))
 
 
 def _read(content: bytes, beside: Beside) -> Geometry:
     text = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
     if b"\n" not in text:
         text = text.replace(b"\r", b"\n")
-    places: list[bytes] = []
-    pictured: list[bytes] = []
-    faces: list[bytes] = []
-    uses: list[int] = []  # material of each face
-    ahead: list[int] = []  # how many more vertices than places in pictures stand before it
+
+    lines = _Lines()
     materials: dict[str, Material] = {}
-    names, remarks = {"": 0}, []
-    used = 0
+    remarks: list[str] = []
+    material = 0
     for match in LINE.finditer(text):
         kind, rest = match.groups()
         if kind == b"v":
-            places.append(rest)
+            lines.places.append(rest)
         elif kind == b"f":
-            faces.append(_absolute(rest, len(places), len(pictured)) if b"-" in rest else rest)
-            uses.append(used)
-            ahead.append(len(places) - len(pictured))
+            lines.add_face(rest, material)
         elif kind == b"vt":
-            pictured.append(rest)
+            lines.pictured.append(rest)
         elif kind == b"usemtl":
-            used = names.setdefault(_word(rest), len(names))
+            material = lines.names.setdefault(_word(rest), len(lines.names))
         else:
             remarks += _read_materials(_word(rest), beside, materials)
 
-    place, colour = _vertices(places)
-    if not faces:
+    place, colour = _vertices(lines.places)
+    if not lines.faces:
         return Geometry(points=Scan(place, colour), remarks=remarks)
-    corners, lengths = _corners(faces)
-    has = corners[:, 1] > 0
-    if corners[:, 1].max(initial=0) > len(pictured) and (corners[has, 0] == corners[has, 1]).all():
-        corners[has, 1] -= np.repeat(ahead, lengths)[
-            has
-        ]  # trimesh counts the vertices of a scene's earlier objects for both
+
+    surfaces = _surfaces(lines, place, colour, materials, beside)
+    return Geometry(surfaces, remarks=remarks)
+
+
+def _surfaces(
+    lines: _Lines,
+    place: np.ndarray,
+    colour: np.ndarray | None,
+    materials: dict[str, Material],
+    beside: Beside,
+) -> list[Surface]:
+    """A surface for each material that faces have."""
+    corners, lengths = _corners(lines.faces)
+    corners[:, 1] = _own_places(corners, np.repeat(lines.ahead, lengths), len(lines.pictured))
+
     first, polygon = fan(lengths)
     triangles = corners[first, 0] - 1
-    where = _where(pictured, corners[first, 1] - 1)
-    use = np.array(uses)[polygon]
+    where = _where(lines.pictured, corners[first, 1] - 1)
+    material_of = np.array(lines.materials)[polygon]
     surfaces = []
-    for name, number in names.items():
-        mine = use == number
-        if mine.any():
-            own, paint = triangles[mine], plain()
-            material = materials.get(name, Material())
-            if colour is not None:
-                paint = by_corner(_filled(colour), own)
-            elif material.colour is not None:
-                paint = plain(material.colour)
-            coloured = paint
-            if material.picture is not None and where is not None:
-                coloured = textured(where[mine], beside.picture(material.picture), paint)
-            surfaces.append(Surface(place, own, coloured, paint))
-    return Geometry(surfaces, remarks=remarks)
+    for name, number in lines.names.items():
+        is_part = material_of == number
+        if not is_part.any():
+            continue
+
+        part = triangles[is_part]
+        material = materials.get(name, Material())
+        paint = plain()
+        if colour is not None:
+            paint = by_corner(_filled(colour), part)
+        elif material.colour is not None:
+            paint = plain(material.colour)
+
+        pictured = paint
+        if material.picture is not None and where is not None:
+            pictured = textured(where[is_part], beside.picture(material.picture), paint)
+        surfaces.append(Surface(place, part, pictured, paint))
+
+    return surfaces
+
+
+def _own_places(corners: np.ndarray, ahead: np.ndarray, count: int) -> np.ndarray:
+    """The corners' places in a picture, from 1 on, 0 for none.
+
+    trimesh counts the vertices of a scene's earlier objects for both numbers of a corner.
+    """
+    vertex, pictured = corners.T
+    has = pictured > 0
+    if pictured.max(initial=0) > count and (vertex[has] == pictured[has]).all():
+        return np.where(has, pictured - ahead, pictured)
+
+    return pictured
 
 
 def _word(rest: bytes) -> str:
@@ -112,8 +154,9 @@ def _word(rest: bytes) -> str:
 
 
 def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -> list[str]:
-    """Adds the materials of a file, or of several whose names stand in one line. Returns what there
-    is to be said of it.
+    """Adds the materials of a file, or of several whose names stand in one line.
+
+    Returns remarks on it.
     """
     try:
         contents = [beside.read(name)]
@@ -124,6 +167,7 @@ def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -
             contents = []
         if not contents:
             return [str(error)]
+
     material = None
     for line in b"\n".join(contents).decode("utf-8", errors="replace").splitlines():
         key, _, rest = line.strip().replace("\t", " ").partition(" ")
@@ -133,23 +177,25 @@ def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -
             material.picture = rest.strip()
         elif material is not None and key == "Kd":
             material.colour = _diffuse(rest)
+
     return []
 
 
 def _diffuse(rest: str) -> list[float] | None:
-    """Red, green and blue in [0, 1], of one number or three; None where it is given in another way.
-    """
+    """Red, green and blue in [0, 1], of one number or three; None if it is given in another way."""
     try:
         numbers = [float(word) for word in rest.split()[:3]]
     except ValueError:  # a spectrum's file
         return None
+
     colour = numbers * 3 if len(numbers) == 1 else numbers
     return colour if len(colour) == 3 and all(0 <= number <= 1 for number in colour) else None
 
 
 def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Places, with shape (v, 3), and colours, with shape (v, 3), not a number where a vertex has
-    none; or None.
+    """Places and colours, both with shape (v, 3); None for the colours where no vertex has one.
+
+    They are not numbers where a vertex has none.
 
     Raises:
         ValueError: there is no vertex, or one with fewer than three numbers.
@@ -157,21 +203,32 @@ def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
     numbers = parse(b"\n".join(lines))
     if not lines:
         raise ValueError("no vertices: no line begins with v")
+
+    # The lines are nearly always alike, and need not be looked at one by one.
     width = len(numbers) // len(lines)
-    even = len(lines[0].split()) == len(lines[-1].split()) == width
-    if even and width * len(lines) == len(numbers):
+    is_even = len(lines[0].split()) == len(lines[-1].split()) == width
+    if is_even and width * len(lines) == len(numbers):
         table = numbers.reshape(len(lines), width)
     else:
         widths = np.array([len(line.split()) for line in lines])
-        table = np.full((len(lines), 6), np.nan)
-        begins = np.cumsum(widths) - widths
-        for column in range(6):
-            has = (widths > column) & ((column < 3) | (widths >= 6))
-            table[has, column] = numbers[begins[has] + column]
+        table = _uneven(numbers, widths)
         width = int(widths.min()) if widths.min() < 3 else int(widths.max())
+
     if width < 3:
         raise ValueError(f"damaged: a vertex of {width} numbers")
+
     return table[:, :3], table[:, 3:6] if width >= 6 else None
+
+
+def _uneven(numbers: np.ndarray, widths: np.ndarray) -> np.ndarray:
+    """Six columns of lines of different widths: places, and colours of lines that have them."""
+    table = np.full((len(widths), 6), np.nan)
+    begins = np.cumsum(widths) - widths
+    for column in range(6):
+        has = (widths > column) & ((column < 3) | (widths >= 6))
+        table[has, column] = numbers[begins[has] + column]
+
+    return table
 
 
 def _filled(colour: np.ndarray) -> np.ndarray:
@@ -180,22 +237,30 @@ def _filled(colour: np.ndarray) -> np.ndarray:
 
 
 def _where(lines: list[bytes], corners: np.ndarray) -> np.ndarray | None:
-    """Where the triangles' corners are in a picture, with shape (f, 3, 2); not a number where one
-    has no place in it.
+    """Where the triangles' corners are in a picture, with shape (f, 3, 2).
+
+    Not a number where one has no place in it.
     """
     numbers = parse(b"\n".join(lines))
-    width = len(numbers) // max(1, len(lines))
-    if width < 1 or width * len(lines) != len(numbers):
+    count = len(lines)
+    width = len(numbers) // max(1, count)
+    if width < 1 or width * count != len(numbers):
         return None
-    table = np.full((len(lines) + 1, 2), np.nan)
-    table[:-1, : min(2, width)] = numbers.reshape(len(lines), width)[:, :2]
+
+    # The last row is that of corners without a place.
+    table = np.full((count + 1, 2), np.nan)
+    table[:-1, : min(2, width)] = numbers.reshape(count, width)[:, :2]
     table[:-1, width:] = 0  # along one axis alone
-    return table[np.where((corners >= 0) & (corners < len(lines)), corners, len(lines))]
+    return table[np.where((corners >= 0) & (corners < count), corners, count)]
 
 
 def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
-    """A face whose corners may be counted from the last vertex back, with corners that are counted
-    from the first.
+    """A face whose corners are counted from the first vertex, of one that counts from the last.
+
+    Args:
+        face: Corners, some of whose numbers are below 0.
+        vertices: Number of vertices so far.
+        pictured: Number of places in a picture so far.
     """
     corners = []
     for corner in face.split():
@@ -203,37 +268,28 @@ def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
         for axis, count in enumerate((vertices, pictured)[: len(parts)]):
             if parts[axis].startswith(b"-"):
                 parts[axis] = b"%d" % (count + 1 + int(parts[axis]))
-        corners.append(
-            b"/".join(part.lstrip(b"-") if axis == 2 else part for axis, part in enumerate(parts))
-        )
+
+        if len(parts) > 2:  # the normal, which is not looked for
+            parts[2] = parts[2].lstrip(b"-")
+        corners.append(b"/".join(parts))
+
     return b" ".join(corners)
 
 
 def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the vertices and of the places in a picture (0 for none) of all corners, with
-    shape (c, 2), from 1 on;
-    and how many of them each face has.
+    """Numbers of all corners, with shape (c, 2), and how many of them each face has.
+
+    Those of the vertices, and of the places in a picture, from 1 on; 0 for none.
 
     Raises:
         ValueError: a corner is no number of a vertex.
     """
     lengths = np.fromiter((len(face.split()) for face in faces), np.int64, len(faces))
-    slashes = np.fromiter((face.count(b"/") for face in faces), np.int64, len(faces))
     text = b"\n".join(faces)
-    parts = 1 + int(slashes[0]) // max(1, int(lengths[0]))
-    even = (
-        parts <= 3
-        and (slashes == lengths * (parts - 1)).all()
-        and b"/ " not in text
-        and b"/\n" not in text
-    )
-    if even:
-        numbers = parse(text.replace(b"//", b"/0/").replace(b"/", b" "))
-        even = len(numbers) == parts * lengths.sum()
-    if even:
-        table = numbers.reshape(-1, parts)
+    table = _even_corners(faces, lengths, text)
+    if table is not None:
         corners = np.zeros((len(table), 2), np.int64)
-        corners[:, : min(2, parts)] = whole(table[:, :2])
+        corners[:, : table.shape[1]] = whole(table)
         return corners, lengths
 
     corners = np.zeros((lengths.sum(), 2), np.int64)
@@ -245,4 +301,24 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"damaged: a face with the corner {corner[:20].decode('latin-1')!r}"
         ) from None
+
     return corners, lengths
+
+
+def _even_corners(faces: list[bytes], lengths: np.ndarray, text: bytes) -> np.ndarray | None:
+    """The first numbers of all corners, with shape (c, 1 or 2), read at once.
+
+    None where they do not all have as many numbers.
+    """
+    slashes = np.fromiter((face.count(b"/") for face in faces), np.int64, len(faces))
+    parts = 1 + int(slashes[0]) // max(1, int(lengths[0]))
+    if parts > 3 or (slashes != lengths * (parts - 1)).any():
+        return None
+    if b"/ " in text or b"/\n" in text:
+        return None
+
+    numbers = parse(text.replace(b"//", b"/0/").replace(b"/", b" "))
+    if len(numbers) != parts * lengths.sum():
+        return None
+
+    return numbers.reshape(-1, parts)[:, :2]
