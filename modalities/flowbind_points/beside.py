@@ -1,6 +1,4 @@
-"""Files that a mesh names: materials, pictures and numbers that lie beside it, and none that lie
-elsewhere.
-"""
+"""Files that a mesh names: materials, pictures and numbers beside it, and none elsewhere."""
 
 import re
 from collections.abc import Callable
@@ -22,15 +20,14 @@ OPTIONS = re.compile(r"(-\w+\s+((on|off|[-+]?[.\d]\S*|[rgbmlz])\s+)+)+")
 
 
 class Beside:
-    """Looks for files in a mesh's folder and the folders in it. Links in there are followed, as
-    everywhere.
+    """Looks for files in a mesh's folder and the folders in it.
 
-    Names come from other machines: with the other kind of slash, with the whole path that a file
-    had there, or with other capitals. A name that leads out of the folder is looked for in the
-    folder itself, by its last part alone.
+    Links in there are followed, as everywhere. Names come from other machines: with the other kind
+    of slash, with the whole path that a file had there, or with other capitals. A name that leads
+    out of the folder is looked for in the folder itself, by its last part alone.
 
     Args:
-        folder: of the mesh; None where a mesh has no folder, and nothing lies beside it.
+        folder: Folder of the mesh; None where a mesh has no folder, and nothing lies beside it.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -48,6 +45,7 @@ class Beside:
         path = self._find(name)
         if path is None:
             raise ValueError(f"'{name[:80]}', which it names, is not beside it")
+
         try:
             weigh(WEIGHT * check_regular(path, self.left))
             content = read_regular(path, self.left)
@@ -55,12 +53,14 @@ class Beside:
             raise ValueError(
                 f"'{name[:80]}', which it names, cannot be read or is larger than {self.left} bytes"
             ) from None
+
         self.left -= len(content)
         return content
 
     def picture(self, name: str) -> Callable[[], np.ndarray]:
-        """What gives the pixels of a picture, when it is called: uint8 with shape (h, w, 3). It
-        raises as `read` does.
+        """What gives the pixels of a picture, when it is called: uint8 with shape (h, w, 3).
+
+        It raises as `read` does.
         """
         return partial(self.pixels, name)
 
@@ -73,18 +73,21 @@ class Beside:
         return decode(self.read(name), name)
 
     def _find(self, name: str) -> Path | None:
+        """The file that is meant, or None; what was looked for is noted."""
         if self.folder is None:
             return None
+
         for written in dict.fromkeys((name, unquote(name), OPTIONS.sub("", name, count=1))):
             # It knows both kinds of slashes, and drives.
             path = PureWindowsPath(written.strip().strip('"'))
-            inside = not path.anchor and ".." not in path.parts
-            for parts in ([path.parts] if inside else []) + [path.parts[-1:]]:
+            is_inside = not path.anchor and ".." not in path.parts
+            for parts in ([path.parts] if is_inside else []) + [path.parts[-1:]]:
                 note(self.folder.joinpath(*parts))
                 file = _inside(self.folder, parts)
                 if file is not None:
                     note(file)
                     return file
+
         return None
 
 
@@ -92,18 +95,31 @@ def _inside(folder: Path, parts: tuple[str, ...]) -> Path | None:
     """The file that these parts of a path lead to from a folder, capitals or not."""
     if not parts or not all(parts) or {"..", "."} & set(parts):
         return None
-    for number, part in enumerate(parts):
-        last = number == len(parts) - 1
+
+    place = folder
+    for number, part in enumerate(parts, start=1):
+        is_last = number == len(parts)
         try:
-            if not (folder / part).exists():
-                part = next(
-                    name
-                    for name in sorted(p.name for p in folder.iterdir())
-                    if name.lower() == part.lower()
-                )
-            folder = folder / part
-            if not (folder.is_file() if last else folder.is_dir()):
+            place = _child(place, part)
+            if not (place.is_file() if is_last else place.is_dir()):
                 return None
-        except (StopIteration, OSError, ValueError):
+        except (OSError, ValueError):
             return None
-    return folder
+
+    return place
+
+
+def _child(folder: Path, name: str) -> Path:
+    """What has this name in a folder, or else one with other capitals.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if (folder / name).exists():
+        return folder / name
+
+    for entry in sorted(entry.name for entry in folder.iterdir()):
+        if entry.lower() == name.lower():
+            return folder / entry
+
+    raise FileNotFoundError(name)

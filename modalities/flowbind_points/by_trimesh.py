@@ -1,5 +1,6 @@
-"""What trimesh knows of meshes: its own objects, and files in the formats that it is trusted with,
-STL and COLLADA.
+"""Meshes by trimesh: its own objects, and files in the formats that it is trusted with.
+
+Those are STL and COLLADA.
 """
 
 import io
@@ -34,9 +35,9 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
     """Reads a mesh.
 
     Args:
-        content: of the file.
-        suffix: of the file, which tells the format.
-        beside: finds the files that it names.
+        content: Content of the file.
+        suffix: Suffix of the file, which tells the format.
+        beside: Files that it names.
 
     Raises:
         ValueError: a library that it takes is not installed or does not work, or the content is not
@@ -44,60 +45,64 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
     """
     needing = NEEDING.format(suffix)
     trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
+
     if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
         raise ValueError("an XML file that declares entities, which is not read")
+
+    file = io.BytesIO(content)
     try:
         if suffix == ".dae":
-            return _collada(trimesh.exchange.dae.load_collada(io.BytesIO(content), resolver=beside))
-        scene = trimesh.load_scene(
-            io.BytesIO(content), file_type=suffix[1:], resolver=beside, process=False
-        )
+            return _collada(trimesh.exchange.dae.load_collada(file, resolver=beside))
+        scene = trimesh.load_scene(file, file_type=suffix[1:], resolver=beside, process=False)
     except Exception as error:  # trimesh's parsers raise whatever damaged data leads them to
         reason = (str(error) or type(error).__name__).splitlines()[0][:60]
         raise ValueError(
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
         ) from None
+
     return from_trimesh(scene, content[:80] if suffix == ".stl" else b"")
 
 
 def missing_library(suffix: str) -> str:
     """What files with a suffix need that is not there; empty if nothing."""
     names = ("trimesh", *NEEDED[suffix]) if suffix in NEEDED else ()
-    return next(filter(None, (absent(name, NEEDING.format(suffix), INSTALL) for name in names)), "")
+    for name in names:
+        line = absent(name, NEEDING.format(suffix), INSTALL)
+        if line:
+            return line
+
+    return ""
 
 
 def is_from_trimesh(value: Any) -> bool:
     """Whether an object is a mesh, a cloud or a scene of trimesh's, told without importing it."""
-    return any(kind.__module__.startswith("trimesh.") for kind in type(value).__mro__) and hasattr(
-        value, "bounds"
-    )
+    is_of_trimesh = any(kind.__module__.startswith("trimesh.") for kind in type(value).__mro__)
+    return is_of_trimesh and hasattr(value, "bounds")
 
 
 def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
-    """Surfaces of a mesh or a scene of trimesh's, or points of a cloud; the header of an STL tells
-    how it keeps colours.
+    """Surfaces of a mesh or a scene of trimesh's, or points of a cloud.
+
+    Args:
+        value: Object of trimesh's.
+        stl: Header of an STL, which tells how it keeps colours.
 
     Raises:
         ValueError: it has too many faces, shown as often as it does; says why.
     """
-    graph = getattr(value, "graph", None)
-    if graph is None:
-        shown = [(value, np.eye(4))]
-    else:
-        shown = [
-            (value.geometry[name], matrix)
-            for matrix, name in (graph[node] for node in graph.nodes_geometry)
-        ]
-    count = sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in shown)
+    parts = _shown(value)
+    count = sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in parts)
     weigh(COPIED * count)
     if count > 2 * FACES:
         raise ValueError(f"more than {FACES} faces; simplify the mesh")
 
-    surfaces, scans = [], []
-    for part, matrix in shown:
+    surfaces: list[Surface] = []
+    scans: list[Scan] = []
+    for part, matrix in parts:
         place = np.asarray(part.vertices, np.float64)
         if place.ndim != 2 or place.shape[1] != 3:  # a drawing in a plane
             continue
+
         place = place @ matrix[:3, :3].T + matrix[:3, 3]
         faces = getattr(part, "faces", None)
         if faces is not None and len(faces):
@@ -105,42 +110,60 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
             surfaces.append(Surface(place, faces, *_paints(part, faces, stl)))
         elif hasattr(part, "colors") and len(place):
             colours = np.asarray(part.colors)
-            scans.append(
-                Scan(place, colours[:, :3] if colours.shape[:1] == place.shape[:1] else None)
-            )
+            fits = colours.shape[:1] == place.shape[:1]
+            scans.append(Scan(place, colours[:, :3] if fits else None))
+
     if surfaces or not scans:
         return Geometry(surfaces, remarks=loose(scans))
-    known = all(scan.colour is not None for scan in scans)
-    return Geometry(
-        points=Scan(
-            np.concatenate([s.place for s in scans]),
-            np.concatenate([s.colour for s in scans]) if known else None,
-        )
-    )
+
+    place = np.concatenate([scan.place for scan in scans])
+    if any(scan.colour is None for scan in scans):
+        return Geometry(points=Scan(place))
+
+    return Geometry(points=Scan(place, np.concatenate([scan.colour for scan in scans])))
+
+
+def _shown(value: Any) -> list[tuple[Any, np.ndarray]]:
+    """The parts of an object, each with its matrix, with shape (4, 4), as often as it is shown."""
+    graph = getattr(value, "graph", None)
+    if graph is None:
+        return [(value, np.eye(4))]
+
+    parts = []
+    for node in graph.nodes_geometry:
+        matrix, name = graph[node]
+        parts.append((value.geometry[name], matrix))
+
+    return parts
 
 
 def _collada(loaded: dict[str, Any]) -> Geometry:
-    """Surfaces of what trimesh reads of a COLLADA file, before it makes meshes of them, which
-    forget colours of vertices.
+    """Surfaces of what trimesh reads of a COLLADA file.
 
-    A material without a picture that is black is one without a colour, as several exporters write
-    it.
+    That is before it makes meshes of them, which forget colours of vertices. A material without a
+    picture that is black is one without a colour, as several exporters write it.
     """
     surfaces = []
-    for shown in loaded["graph"]:
-        part, matrix = loaded["geometry"][shown["geometry"]], np.asarray(shown["matrix"])
+    for node in loaded["graph"]:
+        part = loaded["geometry"][node["geometry"]]
+        matrix = np.asarray(node["matrix"])
         place = np.asarray(part["vertices"], np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
         faces = np.asarray(part["faces"], np.int64)
+
         pictured, paint = plain(), plain()
         if part["visual"] is not None:
-            black = not np.any(part["visual"].material.main_color[:3])
+            is_black = not np.any(part["visual"].material.main_color[:3])
             pictured, paint = _of_material(part["visual"], faces)
-            if black and pictured is paint:
+            if is_black and pictured is paint:
                 pictured = paint = plain()
+
         if part["vertex_colors"] is not None:
             paint = by_corner(to_unit(np.asarray(part["vertex_colors"])[:, :3]), faces)
-            pictured = paint if part["visual"] is None or pictured is paint else pictured
+            if part["visual"] is None:
+                pictured = paint
+
         surfaces.append(Surface(place, faces, pictured, paint))
+
     return Geometry(surfaces)
 
 
@@ -155,10 +178,12 @@ def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
         return _of_material(visual, faces)
     else:
         paint = _of_attributes(part, stl)
+
     return paint, paint
 
 
 def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
+    """The same, of a mesh that has a material."""
     material = visual.material
     picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     # The diffuse colour of the other kind of material is no factor of its picture.
@@ -187,20 +212,25 @@ def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
 
 
 def _of_attributes(part: Any, stl: bytes) -> Paint:
-    """Colours in the two bytes that binary STL has for each face, five bits each: red in the
-    highest, with Magics in the lowest.
+    """Colours in the two bytes that binary STL has for each face, five bits each.
+
+    Red is in the highest, with Magics in the lowest.
     """
     bits = getattr(part, "face_attributes", {}).get("stl")
     if bits is None or not len(bits):
         return plain()
-    own, low = bits & VALID != 0, bits & ~np.uint16(VALID)
+
+    is_valid = bits & VALID != 0
+    low = bits & ~np.uint16(VALID)
     channels = np.stack([low >> 10, low >> 5 & 31, low & 31], axis=1) / 31
-    base = np.full(3, GREY)
     if b"COLOR=" in stl:
-        base = np.frombuffer(stl.partition(b"COLOR=")[2][:3].ljust(3, b"\x80"), np.uint8) / 255
-        channels = channels[:, ::-1]
+        written = stl.partition(b"COLOR=")[2][:3].ljust(3, b"\x80")
+        base = np.frombuffer(written, np.uint8) / 255
         # MeshLab sets the bit where Magics leaves it unset.
-        own = ~own if not own.all() and low.any() else low > 0
-    elif not own.any():
+        has_colour = ~is_valid if not is_valid.all() and low.any() else low > 0
+        return by_face(np.where(has_colour[:, None], channels[:, ::-1], base))
+
+    if not is_valid.any():
         return plain()
-    return by_face(np.where(own[:, None], channels, base))
+
+    return by_face(np.where(is_valid[:, None], channels, np.full(3, GREY)))

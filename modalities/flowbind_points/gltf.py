@@ -1,5 +1,4 @@
-"""glTF 2.0 files, text (.gltf) and binary (.glb): their scene's triangles, or points, in the
-colours of their materials.
+"""glTF 2.0 files, text (.gltf) and binary (.glb): their scene's triangles, or points, in colour.
 
 trimesh reads these files, too, but takes numbers that stand for fractions as they are (vertex
 colours of 16 bits, quantised places and places in pictures), and knows neither sparse accessors nor
@@ -32,10 +31,19 @@ WEIGHT = 40  # bytes of memory that one of these takes
 SHOWN = 2**16  # nodes that show a mesh, at most
 SCALARS = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6  # modes of a primitive; the others are lines
+
+# Modes of a primitive; the others are lines.
+POINTS = 0
+TRIANGLES = 4
+STRIP = 5
+FAN = 6
+
 # A writer, and the grey by which it multiplies pictures where nobody gave a colour.
-PYTHONIC, DEFAULT = "mikedh/trimesh", 0.4
-GLOSSY, TURNED = "KHR_materials_pbrSpecularGlossiness", "KHR_texture_transform"
+PYTHONIC = "mikedh/trimesh"
+DEFAULT = 0.4
+
+GLOSSY = "KHR_materials_pbrSpecularGlossiness"
+TURNED = "KHR_texture_transform"
 PACKED = {"KHR_draco_mesh_compression"}  # extensions of a primitive that hold its numbers
 COMPRESSED = "needs {}, which is not read; save it without compression"
 UNDERSTOOD = {
@@ -52,6 +60,7 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
     """Reads a GLB file's content; raises as `read_gltf` does."""
     if len(content) < 20 or content[:4] != b"glTF":
         raise ValueError("not a GLB file")
+
     version, length = struct.unpack_from("<II", content, 4)
     if version != 2:
         raise ValueError(f"glTF {version}, which is not read; save it as glTF 2.0")
@@ -66,17 +75,17 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
             raise ValueError("damaged: a chunk goes on beyond the end")
         chunks.setdefault(kind, content[place + 8 : place + 8 + size])
         place += 8 + size
+
     return read_gltf(chunks.get(b"JSON", b""), beside, chunks.get(b"BIN\0"))
 
 
 def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Geometry:
-    """Reads the surfaces that the scene of a glTF file shows, or its points where it has no
-    surface.
+    """Reads the surfaces that the scene of a glTF file shows, or its points without a surface.
 
     Args:
-        content: the file's JSON.
-        beside: finds the files that it names.
-        binary: the numbers of a GLB file.
+        content: JSON of the file.
+        beside: Files that it names.
+        binary: Numbers of a GLB file.
 
     Raises:
         ValueError: the content is no glTF 2.0, is damaged, or is compressed; says why, without the
@@ -89,15 +98,15 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         raise ValueError(
             "damaged, or no glTF: it is not JSON that says which version it has"
         ) from None
+
     if version.split(".")[0] != "2":
         raise ValueError(f"glTF {version[:20]}, which is not read; save it as glTF 2.0")
-    needed = {
-        name
-        for name in tree.get("extensionsRequired", [])
-        if not str(name).startswith("KHR_materials_")
-    }
-    if needed - UNDERSTOOD:
-        raise ValueError(COMPRESSED.format(", ".join(sorted(needed - UNDERSTOOD))))
+
+    needed = set(tree.get("extensionsRequired", [])) - UNDERSTOOD
+    unread = sorted(name for name in needed if not str(name).startswith("KHR_materials_"))
+    if unread:
+        raise ValueError(COMPRESSED.format(", ".join(unread)))
+
     try:
         with np.errstate(over="ignore", invalid="ignore"):  # what is too far away has no place
             return _Tree(tree, beside, binary).geometry()
@@ -119,31 +128,28 @@ class _Tree:
         self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
 
     def geometry(self) -> Geometry:
-        surfaces, scans, count = [], [], 0
+        """The surfaces that the scene shows, or its points where it has no surface."""
+        surfaces: list[Surface] = []
+        scans: list[Scan] = []
+        count = 0
         for mesh, matrix in self._shown():
             for primitive in self._of("meshes", mesh)["primitives"]:
                 part = self._primitive(primitive, matrix)
-                if isinstance(part, Surface):
+                if isinstance(part, Scan):
+                    scans.append(part)
+                elif part is not None:
                     count += len(part.faces) + len(part.vertices)
                     weigh(part.faces.nbytes + part.vertices.nbytes)
-                if count > 2 * FACES:
-                    raise ValueError(f"more than {FACES} faces; simplify the mesh")
-                (surfaces if isinstance(part, Surface) else scans).append(part)
-        scans = [scan for scan in scans if scan is not None]
+                    if count > 2 * FACES:
+                        raise ValueError(f"more than {FACES} faces; simplify the mesh")
+                    surfaces.append(part)
+
         if surfaces:
             return Geometry(surfaces, remarks=loose(scans))
         if not scans:
             raise ValueError("a scene with neither faces nor points")
-        colours = [
-            np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour
-            for scan in scans
-        ]
-        known = any(scan.colour is not None for scan in scans)
-        return Geometry(
-            points=Scan(
-                np.concatenate([s.place for s in scans]), np.concatenate(colours) if known else None
-            )
-        )
+
+        return Geometry(points=_joined(scans))
 
     def _of(self, kind: str, number: int) -> Any:
         if not isinstance(number, int) or number < 0:
@@ -156,37 +162,46 @@ class _Tree:
         if self.tree.get("scenes"):
             roots = self._of("scenes", self.tree.get("scene", 0)).get("nodes", [])
         else:
-            children = {child for node in nodes for child in node.get("children", [])}
+            children = set()
+            for node in nodes:
+                children.update(node.get("children", []))
             roots = [number for number in range(len(nodes)) if number not in children]
         if not nodes:
             yield from ((mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", []))))
 
-        seen, shown = set(), 0
-        here = np.eye(4)
-        waiting = [(number, here) for number in reversed(roots)]
+        # From the first root down, each node before those after it.
+        visited = set()
+        count = 0
+        waiting = [(number, np.eye(4)) for number in reversed(roots)]
         while waiting:
             number, above = waiting.pop()
-            if number in seen:  # no node has two parents
+            if number in visited:  # no node has two parents
                 raise ValueError("damaged glTF: a node that is shown twice")
-            seen.add(number)
+            visited.add(number)
+
             node = self._of("nodes", number)
             matrix = above @ _placed(node)
             if "mesh" in node:
-                shown += 1
-                if shown > SHOWN:
+                count += 1
+                if count > SHOWN:
                     raise ValueError(f"more than {SHOWN} nodes that show a mesh; join them")
                 # The bones of a skin tell where it is, and at rest it is where its vertices say.
                 yield node["mesh"], np.eye(4) if "skin" in node else matrix
+
             waiting += [(child, matrix) for child in reversed(node.get("children", []))]
 
     def _primitive(self, primitive: dict[str, Any], matrix: np.ndarray) -> Surface | Scan | None:
-        mode, has = primitive.get("mode", TRIANGLES), primitive["attributes"]
+        """A part of a mesh in its place; None if it is neither triangles nor points."""
+        mode = primitive.get("mode", TRIANGLES)
+        has = primitive["attributes"]
         if "POSITION" not in has or mode not in (POINTS, TRIANGLES, STRIP, FAN):
             return None
+
         packed = sorted(PACKED & primitive.get("extensions", {}).keys())
         accessor = self._of("accessors", has["POSITION"])
         if packed and not {"bufferView", "sparse"} & accessor.keys():
             raise ValueError(COMPRESSED.format(packed[0]))
+
         place = self.accessor(has["POSITION"]).astype(np.float64)
         place = place @ matrix[:3, :3].T + matrix[:3, 3]
         colour = to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
@@ -195,14 +210,14 @@ class _Tree:
         if mode == POINTS:
             return Scan(place, colour if colour is None or self.by_trimesh else to_screen(colour))
 
-        order = (
-            self.accessor(primitive["indices"])[:, 0]
-            if "indices" in primitive
-            else np.arange(len(place))
-        )
+        if "indices" in primitive:
+            order = self.accessor(primitive["indices"])[:, 0]
+        else:
+            order = np.arange(len(place))
         faces = _triangles(order.astype(np.int64), mode)
         if len(faces) and faces.max() >= len(place):
             raise ValueError("damaged: faces of vertices that are not there")
+
         material = self._of("materials", primitive["material"]) if "material" in primitive else None
         return Surface(place, faces, *self._paints(material, has, faces, colour))
 
@@ -213,11 +228,13 @@ class _Tree:
         faces: np.ndarray,
         colour: np.ndarray | None,
     ) -> tuple[Paint, Paint]:
-        """How a surface is painted: the material's factor, times its picture, times the vertices'
-        colours; and without the picture.
+        """How a surface is painted, and how without its picture.
+
+        By the material's factor, times its picture, times the vertices' colours.
         """
         if material is None and colour is None:
             return plain(), plain()
+
         factor, picture = self._look(material or {})
         unpictured = self._lit(factor, colour, faces)
         if picture is None:
@@ -227,6 +244,7 @@ class _Tree:
         name = f"TEXCOORD_{turned.get('texCoord', picture.get('texCoord', 0))}"
         if name not in has:
             return unpictured, unpictured
+
         where = _turned(self.accessor(has[name]).astype(np.float64), turned)[faces]
         where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
         pictured = textured(where, self._picture(picture["index"]), plain([1, 1, 1]))
@@ -239,8 +257,13 @@ class _Tree:
         faces: np.ndarray,
         pictured: Paint | None = None,
     ) -> Paint:
-        """The product of a material's factor, with shape (3,), of the vertices' colours, with shape
-        (v, 3), where they have any, and of what is painted by a picture.
+        """The product of all that gives a surface its colour, as a screen shows it.
+
+        Args:
+            factor: Factor of the material, with shape (3,).
+            colour: Colours of the vertices, with shape (v, 3), if they have any.
+            faces: Triangles, with shape (f, 3).
+            pictured: Paint of a picture, if there is one.
         """
 
         def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -251,35 +274,39 @@ class _Tree:
                 return light if pictured is None else light * pictured(face, share)
             if pictured is not None:
                 light = light * from_screen(pictured(face, share))
+
             return to_screen(light)
 
         return paint
 
     def _look(self, material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
-        """A material's colour, and the picture that it multiplies; of the light it emits where it
-        reflects none.
+        """A material's colour, with shape (3,), and the picture that it multiplies.
+
+        Those of the light that it emits where it reflects none.
         """
         base = material.get("pbrMetallicRoughness", {})
-        factor, picture = base.get("baseColorFactor", [1, 1, 1]), base.get("baseColorTexture")
+        factor = base.get("baseColorFactor", [1, 1, 1])
+        picture = base.get("baseColorTexture")
         glossy = material.get("extensions", {}).get(GLOSSY)
         if glossy is not None:
-            factor, picture = glossy.get("diffuseFactor", [1, 1, 1]), glossy.get("diffuseTexture")
+            factor = glossy.get("diffuseFactor", [1, 1, 1])
+            picture = glossy.get("diffuseTexture")
         factor = np.array(factor[:3], np.float64).reshape(3)
 
         if self.by_trimesh and (factor == DEFAULT).all() and picture is not None:
             return np.ones(3), picture
+
         emitted = np.array(material.get("emissiveFactor", [0, 0, 0]), np.float64).reshape(3)
         if emitted.any() and not factor.any():
             return emitted, material.get("emissiveTexture")
+
         return factor, picture
 
     def _picture(self, number: int) -> Callable[[], np.ndarray]:
+        """What gives the pixels of a texture, when it is called."""
         texture = self._of("textures", number)
-        source = (
-            texture.get("extensions", {})
-            .get("EXT_texture_webp", texture)
-            .get("source", texture.get("source"))
-        )
+        webp = texture.get("extensions", {}).get("EXT_texture_webp", texture)
+        source = webp.get("source", texture.get("source"))
         return lambda: self.pixels(source)
 
     def _pixels(self, number: int | None) -> np.ndarray:
@@ -289,16 +316,17 @@ class _Tree:
             image = self._of("images", number)
             if "bufferView" in image:
                 return decode(bytes(self._view(image["bufferView"])), f"image {number}")
-            return decode(
-                self._uri(image["uri"]),
-                f"image {number}" if image["uri"].startswith("data:") else image["uri"],
-            )
+
+            uri = image["uri"]
+            name = f"image {number}" if uri.startswith("data:") else uri
+            return decode(self._uri(uri), name)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise ValueError(f"its picture {number} is not there") from None
 
     def _uri(self, uri: str) -> bytes:
         if not uri.startswith("data:"):
             return self.beside.read(uri)
+
         try:
             return base64.b64decode(uri.partition(",")[2])
         except binascii.Error:
@@ -309,34 +337,36 @@ class _Tree:
         content = self._uri(buffer["uri"]) if "uri" in buffer else self.binary
         if content is None or len(content) < buffer["byteLength"]:
             raise ValueError(
-                f"truncated: {len(content or b'')} of {buffer['byteLength']} bytes of a buffer are there"
+                f"truncated: {len(content or b'')} of {buffer['byteLength']} bytes of a buffer "
+                "are there"
             )
+
         return content
 
     def _view(self, number: int) -> memoryview:
         view = self._of("bufferViews", number)
-        start, length = view.get("byteOffset", 0), view["byteLength"]
+        start = view.get("byteOffset", 0)
+        length = view["byteLength"]
         content = memoryview(self.buffer(view["buffer"]))
         if start < 0 or length < 0 or start + length > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")
+
         return content[start : start + length]
 
     def _accessor(self, number: int) -> np.ndarray:
         """Numbers with shape (n, width); those that stand for fractions as fractions."""
         accessor = self._of("accessors", number)
-        count, width, kind = (
-            accessor["count"],
-            WIDTHS[accessor["type"]],
-            np.dtype("<" + SCALARS[accessor["componentType"]]),
-        )
+        count = accessor["count"]
+        width = WIDTHS[accessor["type"]]
+        kind = np.dtype("<" + SCALARS[accessor["componentType"]])
         if not isinstance(count, int) or not 0 <= count * width <= self.left:
             raise ValueError(f"{count!r:.30} numbers, allowed are {NUMBERS} in all")
+
         self.left -= count * width
         weigh(WEIGHT * count * width)
         if "bufferView" in accessor:
-            numbers = self._strided(
-                accessor["bufferView"], accessor.get("byteOffset", 0), count, width, kind
-            )
+            start = accessor.get("byteOffset", 0)
+            numbers = self._strided(accessor["bufferView"], start, count, width, kind)
         else:
             numbers = np.zeros((count, width), kind)
         if "sparse" in accessor:
@@ -344,6 +374,7 @@ class _Tree:
 
         if accessor.get("normalized") and kind.kind in "iu":
             return np.maximum(numbers.astype(np.float64) / np.iinfo(kind).max, -1)
+
         return numbers
 
     def _strided(self, view: int, start: int, count: int, width: int, kind: np.dtype) -> np.ndarray:
@@ -351,40 +382,58 @@ class _Tree:
         content = self._view(view)
         if not count:
             return np.empty((0, width), kind)
+
         end = start + (count - 1) * step + width * kind.itemsize
         if start < 0 or step < 0 or end > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")
+
         return np.ndarray((count, width), kind, content, start, (step, kind.itemsize))
 
     def _sparse(self, numbers: np.ndarray, sparse: dict[str, Any]) -> np.ndarray:
         """Numbers, with shape (n, width), some rows of which are others."""
-        rows, others, count = sparse["indices"], sparse["values"], sparse["count"]
-        kind = np.dtype("<" + SCALARS[rows["componentType"]])
-        row = self._strided(rows["bufferView"], rows.get("byteOffset", 0), count, 1, kind)[:, 0]
-        other = self._strided(
-            others["bufferView"],
-            others.get("byteOffset", 0),
-            count,
-            numbers.shape[1],
-            numbers.dtype,
-        )
-        numbers[row] = other
+        indices = sparse["indices"]
+        values = sparse["values"]
+        count = sparse["count"]
+        kind = np.dtype("<" + SCALARS[indices["componentType"]])
+        width = numbers.shape[1]
+
+        start = indices.get("byteOffset", 0)
+        row = self._strided(indices["bufferView"], start, count, 1, kind)[:, 0]
+        start = values.get("byteOffset", 0)
+        numbers[row] = self._strided(values["bufferView"], start, count, width, numbers.dtype)
         return numbers
+
+
+def _joined(scans: list[Scan]) -> Scan:
+    """All points together; where some have colours, those of the others are not numbers."""
+    place = np.concatenate([scan.place for scan in scans])
+    if all(scan.colour is None for scan in scans):
+        return Scan(place)
+
+    colours = []
+    for scan in scans:
+        colours.append(np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour)
+
+    return Scan(place, np.concatenate(colours))
 
 
 def _placed(node: dict[str, Any]) -> np.ndarray:
     """Where a node is in the one above: a matrix with shape (4, 4)."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T  # column by column
+
     x, y, z, w = np.array(node.get("rotation", [0, 0, 0, 1]), np.float64)
     turn = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
+    scale = np.array(node.get("scale", [1, 1, 1]), np.float64).reshape(3)
+    translation = np.array(node.get("translation", [0, 0, 0]), np.float64).reshape(3)
+
     matrix = np.eye(4)
-    matrix[:3, :3] = np.array(turn) * np.array(node.get("scale", [1, 1, 1]), np.float64).reshape(3)
-    matrix[:3, 3] = np.array(node.get("translation", [0, 0, 0]), np.float64).reshape(3)
+    matrix[:3, :3] = np.array(turn) * scale
+    matrix[:3, 3] = translation
     return matrix
 
 
@@ -393,9 +442,9 @@ def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
     if mode == TRIANGLES:
         return order[: len(order) // 3 * 3].reshape(-1, 3)
     if mode == FAN:
-        return np.stack(
-            [np.broadcast_to(order[:1], max(0, len(order) - 2)), order[1:-1], order[2:]], axis=1
-        )
+        centre = np.broadcast_to(order[:1], max(0, len(order) - 2))
+        return np.stack([centre, order[1:-1], order[2:]], axis=1)
+
     return np.stack([order[:-2], order[1:-1], order[2:]], axis=1)
 
 
@@ -404,6 +453,6 @@ def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
     # Counter-clockwise as one sees the picture, whose second axis points down.
     angle = float(transform.get("rotation", 0))
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return where * np.array(transform.get("scale", [1, 1])) @ turn.T + np.array(
-        transform.get("offset", [0, 0])
-    )
+    scale = np.array(transform.get("scale", [1, 1]))
+    offset = np.array(transform.get("offset", [0, 0]))
+    return where * scale @ turn.T + offset

@@ -22,24 +22,13 @@ def read_points(content: bytes) -> Scan:
     header, body = _header(content)
     names = header.get("FIELDS", header.get("COLUMNS", []))
     try:
-        sizes, counts = [
-            list(map(int, header.get(key, ["1"] * len(names)))) for key in ("SIZE", "COUNT")
-        ]
-        kinds = [
-            f"<{KINDS[letter]}{size}" for letter, size in zip(header["TYPE"], sizes, strict=True)
-        ]
-        fields = np.dtype(
-            [
-                (f"{i}", kind, (count,))
-                for i, (kind, count) in enumerate(zip(kinds, counts, strict=True))
-            ]
-        )
-        shape = int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
-        count = int(header.get("POINTS", [shape])[0])
-        if len(names) != len(kinds) or count < 0 or not fields.itemsize:
+        fields = _fields(header, len(names))
+        count = _count(header)
+        if len(names) != len(fields.names) or count < 0 or not fields.itemsize:
             raise ValueError
     except (ValueError, KeyError, IndexError, TypeError):
         raise ValueError("its PCD header is damaged") from None
+
     if count * fields.itemsize > LARGEST:
         raise ValueError(f"{count} points of {fields.itemsize} bytes; allowed are {LARGEST} bytes")
 
@@ -48,7 +37,26 @@ def read_points(content: bytes) -> Scan:
         columns = _from_text(body, fields, count)
     else:
         columns = _from_bytes(body, fields, count, compressed=encoding == "binary_compressed")
+
     return _scan(dict(zip(names, columns, strict=True)))
+
+
+def _fields(header: dict[str, list[str]], count: int) -> np.dtype:
+    """The numbers of a point: a field for each name, with its type and how many of them it has."""
+    ones = ["1"] * count
+    sizes = map(int, header.get("SIZE", ones))
+    counts = map(int, header.get("COUNT", ones))
+    fields = []
+    for letter, size, length in zip(header["TYPE"], sizes, counts, strict=True):
+        fields.append((f"{len(fields)}", f"<{KINDS[letter]}{size}", (length,)))
+
+    return np.dtype(fields)
+
+
+def _count(header: dict[str, list[str]]) -> int:
+    """The number of points."""
+    shape = int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
+    return int(header.get("POINTS", [shape])[0])
 
 
 def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
@@ -65,37 +73,45 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
             if words[1:] not in (["ascii"], ["binary"], ["binary_compressed"]):
                 break
             return header, content[place:]
+
     raise ValueError("not a PCD file, or its header is damaged")
 
 
 def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
     """The first number of each field of every point."""
     lengths = [fields[name].shape[0] for name in fields.names]
+    width = sum(lengths)
     numbers = parse(body)
-    if len(numbers) != count * sum(lengths):
-        raise ValueError(f"truncated: {len(numbers) // sum(lengths)} of {count} points are there")
-    table = numbers.reshape(count, sum(lengths))
+    if len(numbers) != count * width:
+        raise ValueError(f"truncated: {len(numbers) // width} of {count} points are there")
+
+    table = numbers.reshape(count, width)
     columns = []
     for name, first in zip(fields.names, np.cumsum([0, *lengths[:-1]]), strict=True):
         with np.errstate(invalid="ignore", over="ignore"):
             columns.append(table[:, first].astype(fields[name].base))
+
     return columns
 
 
 def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> list[np.ndarray]:
-    """The same, of points one after another, or compressed, where each field of all points stands
-    together.
-    """
-    if not compressed:
-        if len(body) < count * fields.itemsize:
-            raise ValueError(
-                f"truncated: {len(body) // fields.itemsize} of {count} points are there"
-            )
-        table = np.frombuffer(body, fields, count)
-        return [
-            table[name][:, 0] if fields[name].shape[0] else np.empty(count) for name in fields.names
-        ]
+    """The same, of points one after another, or compressed."""
+    if compressed:
+        return _from_compressed(body, fields, count)
 
+    if len(body) < count * fields.itemsize:
+        raise ValueError(f"truncated: {len(body) // fields.itemsize} of {count} points are there")
+
+    table = np.frombuffer(body, fields, count)
+    columns = []
+    for name in fields.names:
+        columns.append(table[name][:, 0] if fields[name].shape[0] else np.empty(count))
+
+    return columns
+
+
+def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
+    """The same, compressed, where each field of all points stands together."""
     if len(body) < 8:
         raise ValueError("truncated: no points are there")
     packed, unpacked = struct.unpack_from("<II", body)
@@ -103,18 +119,24 @@ def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> 
         raise ValueError(f"{packed} compressed bytes, allowed are {PACKED}; save it as binary")
     if len(body) - 8 < packed or unpacked != count * fields.itemsize:
         raise ValueError(f"truncated: {len(body) - 8} of {packed} compressed bytes are there")
+
     plain = unpack(body[8 : 8 + packed], unpacked)
-    columns, place = [], 0
+    columns = []
+    place = 0
     for name in fields.names:
-        kind, length = fields[name].base, fields[name].shape[0]
-        columns.append(np.frombuffer(plain, kind, count * length, place)[:: max(1, length)])
+        kind = fields[name].base
+        length = fields[name].shape[0]
+        numbers = np.frombuffer(plain, kind, count * length, place)
+        columns.append(numbers[:: max(1, length)])
         place += count * length * kind.itemsize
+
     return columns
 
 
 def unpack(packed: bytes, length: int) -> bytes:
-    """Unpacks LZF: a byte below 32 is followed by that many and one more as they are; another
-    begins a repetition.
+    """Unpacks LZF.
+
+    A byte below 32 is followed by that many and one more as they are; another begins a repetition.
 
     Raises:
         ValueError: it is damaged.
@@ -129,6 +151,7 @@ def unpack(packed: bytes, length: int) -> bytes:
                 plain += packed[place : place + control + 1]
                 place += control + 1
                 continue
+
             size = control >> 5
             if size == 7:
                 size += packed[place]
@@ -137,13 +160,16 @@ def unpack(packed: bytes, length: int) -> bytes:
             place += 1
             if start < 0:
                 raise IndexError
+
             source = plain[start : start + size + 2]
             repeats = -(-(size + 2) // len(source))
             plain += (source * repeats)[: size + 2]
     except IndexError:
         raise ValueError("damaged: its compressed points lead nowhere") from None
+
     if len(plain) != length:
         raise ValueError(f"damaged: {len(plain)} of {length} bytes are there")
+
     return bytes(plain)
 
 
@@ -153,9 +179,8 @@ def _scan(columns: Mapping[str, np.ndarray]) -> Scan:
     packed = next((columns.pop(name) for name in ("rgb", "rgba") if name in columns), None)
     if packed is not None and packed.dtype.itemsize == 4:
         colour = np.ascontiguousarray(packed).view("<u4")
-        columns |= {
-            "red": (colour >> 16).astype(np.uint8),
-            "green": (colour >> 8 & 255).astype(np.uint8),
-        }
+        columns["red"] = (colour >> 16).astype(np.uint8)
+        columns["green"] = (colour >> 8 & 255).astype(np.uint8)
         columns["blue"] = (colour & 255).astype(np.uint8)
+
     return from_named(columns)

@@ -1,6 +1,7 @@
 """Points in tables: text with a point a line (XYZ, PTS), and numpy's arrays and archives."""
 
 import io
+import math
 import re
 import zipfile
 import zlib
@@ -19,6 +20,15 @@ WIDEST = 100  # numbers of a point
 LINES = 100  # before the first point, at most: comments, names of columns, a number of points
 START = re.compile(rb"[-+.]*(\d|(nan|inf)\b)", re.IGNORECASE)
 NAME = re.compile(r"[A-Za-z_]\w*")
+# What a damaged archive leads zipfile to.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+)
 PLACES = (
     "points",
     "point",
@@ -37,12 +47,11 @@ FIRST_COLOUR = {".pts": (4, 3, 6), ".xyzn": (6,)}  # where other columns than th
 
 
 def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
-    """Points of a text, one a line: x y z, and what else there is, between spaces, tabs, commas or
-    semicolons.
+    """Points of a text, one a line: x y z, and what else there is.
 
-    Lines before the first point may be comments, a number of points, which is then held to, and
-    names of the columns, which then tell the colours; else the order of the columns does. With
-    semicolons, commas are decimal.
+    Between numbers are spaces, tabs, commas or semicolons. Lines before the first point may be
+    comments, a number of points, which must then be right, and names of the columns, which then
+    tell the colours; else the order of the columns does. With semicolons, commas are decimal.
 
     Raises:
         ValueError: it is no such text; says why, without the file's name.
@@ -50,7 +59,38 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
     text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     if b"\n" not in text:
         text = text.replace(b"\r", b"\n")
-    names, promised = [], None
+
+    names, promised, line, text = _heading(text)
+    if b";" in line:
+        text = text.replace(b",", b".").replace(b";", b" ")
+
+    lines = sum(1 for _ in re.finditer(rb"\S[^\n]*", text))
+    numbers = parse(text.replace(b",", b" "))
+    width = len(numbers) // max(1, lines)
+    if width * lines != len(numbers):
+        raise ValueError(f"truncated or no table: {len(numbers)} numbers in {lines} lines")
+    if width > WIDEST:
+        raise ValueError(f"lines of {width} numbers, allowed are {WIDEST}")
+    if promised is not None and promised != lines:
+        raise ValueError(f"truncated: {lines} of {promised} points are there")
+
+    table = numbers.reshape(lines, width)
+    if len(names) == width and set("xyz") <= {name.lower() for name in names}:
+        return from_named(dict(zip(names, table.T, strict=True)))
+
+    return from_columns(table, FIRST_COLOUR.get(suffix, (3, 4, 6)))
+
+
+def _heading(text: bytes) -> tuple[list[str], int | None, bytes, bytes]:
+    """What stands before the first point: names of columns, and a number of points.
+
+    Returns also the line of the first point, and the text from there.
+
+    Raises:
+        ValueError: there is no point.
+    """
+    names: list[str] = []
+    promised = None
     for _ in range(LINES):
         line, _, rest = text.partition(b"\n")
         words = re.split(rb"[\s,;]+", line.strip(b" \t\r,;"))
@@ -61,29 +101,15 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
         else:
             names = NAME.findall(line.decode("latin-1")) or names
         text = rest.lstrip()
+
     if not text:
         raise ValueError("no points: no line begins with a number")
 
-    if b";" in line:
-        text = text.replace(b",", b".").replace(b";", b" ")
-    lines = sum(1 for _ in re.finditer(rb"\S[^\n]*", text))
-    numbers = parse(text.replace(b",", b" "))
-    width = len(numbers) // max(1, lines)
-    if width * lines != len(numbers):
-        raise ValueError(f"truncated or no table: {len(numbers)} numbers in {lines} lines")
-    if width > WIDEST:
-        raise ValueError(f"lines of {width} numbers, allowed are {WIDEST}")
-    if promised is not None and promised != lines:
-        raise ValueError(f"truncated: {lines} of {promised} points are there")
-    table = numbers.reshape(lines, width)
-    if len(names) == width and set("xyz") <= {name.lower() for name in names}:
-        return from_named(dict(zip(names, table.T, strict=True)))
-    return from_columns(table, FIRST_COLOUR.get(suffix, (3, 4, 6)))
+    return names, promised, line, text
 
 
 def read_array(content: bytes) -> Scan:
-    """Points of a numpy array, with shape (n, 3) or more columns, or with fields of the names x, y,
-    z.
+    """Points of a numpy array, with shape (n, 3) or more columns, or with fields named x, y, z.
 
     Raises:
         ValueError: it is no such array, is not whole, or holds objects, which only running code
@@ -93,8 +119,7 @@ def read_array(content: bytes) -> Scan:
 
 
 def read_archive(content: bytes) -> Scan:
-    """Points of numpy's archive: of its one array, or of those with the usual names of points and
-    colours.
+    """Points of numpy's archive: of its one array, or of those with the usual names.
 
     Raises:
         ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays are not told
@@ -102,51 +127,64 @@ def read_archive(content: bytes) -> Scan:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-            names = {name.lower(): name for name in members}
-            place = next((names[name] for name in PLACES if name in names), None)
-            if len(members) == 1:
-                (place,) = members
-            if place is None:
-                raise ValueError(
-                    f"arrays named {', '.join(members)[:60] or 'nothing'}; one of them is named points"
-                )
-            colour = next(
-                (names[name] for name in COLOURS if name in names and names[name] != place), None
-            )
-            infos = [members[name] for name in (place, colour) if name is not None]
+            infos = _members(archive)
             if any(info.file_size > LARGEST for info in infos):
                 raise ValueError(f"an array of more than {LARGEST} bytes")
+
             weigh(WEIGHT * sum(info.file_size for info in infos))
             arrays = [_array(archive.read(info)) for info in infos]
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        EOFError,
-        NotImplementedError,
-        RuntimeError,
-        OSError,
-    ) as error:
+    except UNREADABLE as error:
         raise ValueError(
             f"damaged, or no archive of arrays ({str(error) or type(error).__name__})"
         ) from None
 
     scan = _scan(arrays[0])
-    if colour is None:
+    if len(arrays) == 1:
         return scan
-    if arrays[1].shape not in ((len(scan.place), 3), (len(scan.place), 4)):
-        raise ValueError(f"colours of shape {arrays[1].shape} for {len(scan.place)} points")
-    return Scan(scan.place, arrays[1][:, :3])
+
+    colour, count = arrays[1], len(scan.place)
+    if colour.shape not in ((count, 3), (count, 4)):
+        raise ValueError(f"colours of shape {colour.shape} for {count} points")
+
+    return Scan(scan.place, colour[:, :3])
+
+
+def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """The array of places and, where there is one, that of colours.
+
+    Raises:
+        ValueError: no array has a name that places have.
+    """
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    names = {name.lower(): name for name in members}
+    place = next((names[name] for name in PLACES if name in names), None)
+    if len(members) == 1:
+        (place,) = members
+    if place is None:
+        given_names = ", ".join(members)[:60] or "nothing"
+        raise ValueError(f"arrays named {given_names}; one of them is named points")
+
+    for name in COLOURS:
+        if name in names and names[name] != place:
+            return [members[place], members[names[name]]]
+
+    return [members[place]]
 
 
 def _scan(array: np.ndarray) -> Scan:
+    """Points of an array: by its fields, as a picture of places, or by its columns."""
     if array.dtype.names:
         flat = array.reshape(-1)
-        return from_named(
-            {name: flat[name] for name in array.dtype.names if array.dtype[name].kind in "biuf"}
-        )
+        columns = {}
+        for name in array.dtype.names:
+            if array.dtype[name].kind in "biuf":
+                columns[name] = flat[name]
+
+        return from_named(columns)
+
     if array.ndim == 3 and array.shape[2] in (3, 4, 6):  # a picture of places
         array = array.reshape(-1, array.shape[2])
+
     return from_columns(array)
 
 
@@ -159,6 +197,7 @@ def _array(content: bytes) -> np.ndarray:
         shape, by_columns, dtype = read_header(file, max_header_size=10_000)
     except Exception as error:  # the header is parsed as Python's literals, which fail in many ways
         raise ValueError(f"no numpy array ({first_line(error)[:80]})") from None
+
     if dtype.hasobject:
         raise ValueError(
             "an array of objects, which is not read: bringing them back would run code"
@@ -166,13 +205,12 @@ def _array(content: bytes) -> np.ndarray:
     kinds = [dtype[name].kind for name in dtype.names] if dtype.names else [dtype.kind]
     if not set(kinds) & set("biuf"):
         raise ValueError(f"an array of the type {dtype}, not of real numbers")
-    count = 1
-    for length in shape:
-        count *= int(length)
+
+    count = math.prod(map(int, shape))
     start = file.tell()
-    if count < 0 or len(content) - start < count * dtype.itemsize:
-        raise ValueError(
-            f"truncated: {len(content) - start} of {count * dtype.itemsize} bytes are there"
-        )
+    present, needed = len(content) - start, count * dtype.itemsize
+    if count < 0 or present < needed:
+        raise ValueError(f"truncated: {present} of {needed} bytes are there")
+
     flat = np.frombuffer(content, dtype, count, start)
     return flat.reshape(shape, order="F" if by_columns else "C")

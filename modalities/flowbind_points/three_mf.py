@@ -1,5 +1,7 @@
-"""3MF files: what their build shows, in the colours of its triangles' corners, base materials and
-pictures (3MF core specification 1.3, and its materials extension 1.2).
+"""3MF files: the objects that their build shows, in the colours that they have.
+
+Those of triangles' corners, base materials and pictures (3MF core specification 1.3, and its
+materials extension 1.2).
 
 trimesh reads these files, too, but no colours. Numbers stay as they are written, whatever the unit.
 """
@@ -42,7 +44,8 @@ class Object:
     """An object: numbers of its mesh, one after another, and the parts that it is made of.
 
     Args:
-        attributes: of its element, which name the properties of triangles that name none.
+        attributes: Attributes of its element, which name the properties of triangles that name
+            none.
     """
 
     def __init__(self, attributes: dict[str, str]) -> None:
@@ -65,8 +68,8 @@ class Model:
     """One part of the archive: its objects, groups of properties, pictures, and what it builds.
 
     Args:
-        name: of the part.
-        content: its XML.
+        name: Name of the part.
+        content: XML of the part.
     """
 
     def __init__(self, name: str, content: bytes) -> None:
@@ -93,10 +96,12 @@ class Model:
 
     def _triangle(self, attributes: dict[str, str]) -> None:
         corners = [int(attributes[corner]) for corner in ("v1", "v2", "v3")]
+
         group = attributes.get("pid", self.object.group)
         first = int(attributes.get("p1", self.object.property if group else NOWHERE))
         others = [int(attributes.get(property, first)) for property in ("p2", "p3")]
         number = self.numbers.setdefault(group, len(self.numbers))
+
         self.object.triangles.extend([*corners, number, first, *others])
 
     def _object(self, attributes: dict[str, str]) -> None:
@@ -174,10 +179,12 @@ class _Archive:
         weigh(WEIGHT * size)
         if size > LARGEST:
             raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")
+
         self.model = lru_cache(maxsize=None)(self._model)
         self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
 
     def geometry(self) -> Geometry:
+        """The surfaces that the build shows."""
         name = next((name for name in self.archive.namelist() if MAIN.fullmatch(name)), None)
         if name is None:
             raise ValueError("no 3MF file: an archive without a model")
@@ -193,8 +200,10 @@ class _Archive:
                 if count > 2 * FACES:
                     raise ValueError(f"more than {FACES} faces; simplify the mesh")
                 surfaces.append(surface)
+
             if model.unread:
                 remarks["mixtures of its materials are not read, and are mid-grey"] = None
+
         return Geometry(surfaces, remarks=list(remarks))
 
     def _model(self, path: str) -> Model:
@@ -205,6 +214,7 @@ class _Archive:
             content = self.archive.read(self._name(path))
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError):
             raise ValueError(f"its picture '{path[:80]}' cannot be read") from None
+
         return decode(content, path)
 
     def _name(self, path: str) -> str:
@@ -213,17 +223,21 @@ class _Archive:
 
     def _shown(self, built: list[Part]) -> Iterator[tuple[str, str, np.ndarray]]:
         """Model, id and matrix of each object in each place where it is shown."""
+        # Each with the matrix of what it is a part of, and the keys of all that.
         waiting = [(part, np.eye(4), ()) for part in reversed(built)]
-        shown = 0
+        count = 0
         while waiting:
-            (key, own), above, within = waiting.pop()
-            shown += 1
+            part, above, within = waiting.pop()
+            key = part.key
+            count += 1
             if key in within:
                 raise ValueError("damaged 3MF: an object that is a part of itself")
-            if shown > SHOWN:
+            if count > SHOWN:
                 raise ValueError(f"more than {SHOWN} objects in all places; join them")
-            matrix = above @ own
+
+            matrix = above @ part.matrix
             yield *key, matrix
+
             parts = self.model(key[0]).objects[key[1]].parts
             waiting += [(part, matrix, (*within, key)) for part in reversed(parts)]
 
@@ -231,30 +245,39 @@ class _Archive:
         """An object's own triangles, by the groups that their colours are in."""
         place = np.frombuffer(item.vertices, np.float64).reshape(-1, 3)
         place = place @ matrix[:3, :3].T + matrix[:3, 3]
+
+        # Rows: three vertices, the number of a group, three properties of it.
         table = np.frombuffer(item.triangles, np.int64).reshape(-1, 7)
         names = list(model.numbers)
         for number in np.unique(table[:, 3]):
-            mine = table[table[:, 3] == number]
-            paints = self._paints(model, model.groups.get(names[number]), mine[:, 4:])
-            yield Surface(place, np.ascontiguousarray(mine[:, :3]), *paints)
+            rows = table[table[:, 3] == number]
+            paints = self._paints(model, model.groups.get(names[number]), rows[:, 4:])
+            yield Surface(place, np.ascontiguousarray(rows[:, :3]), *paints)
 
     def _paints(
         self, model: Model, group: Group | None, corners: np.ndarray
     ) -> tuple[Paint, Paint]:
-        """How triangles are painted whose corners have these properties, with shape (f, 3); and how
-        without their picture.
+        """How triangles are painted, and how without their picture.
+
+        Args:
+            model: Part of the archive that the triangles are in.
+            group: Properties that they may have.
+            corners: Numbers of their corners' properties, with shape (f, 3).
         """
         if group is None or not group.values:
             return plain(), plain()
+
+        # The last row is that of corners without a property.
         width = 3 if group.picture is None else 2
         values = np.array([*group.values, (np.nan,) * width])
-        own = values[np.where((corners >= 0) & (corners < len(group.values)), corners, -1)]
+        has = (corners >= 0) & (corners < len(group.values))
+        of_corners = values[np.where(has, corners, -1)]
         if group.picture is not None:
             path = model.pictures[group.picture]
-            return textured(own, lambda: self.pixels(path), plain()), plain()
+            return textured(of_corners, lambda: self.pixels(path), plain()), plain()
 
-        own = np.nan_to_num(own, nan=GREY)
-        return (lambda face, share: blend(own[face], share),) * 2
+        colours = np.nan_to_num(of_corners, nan=GREY)
+        return (lambda face, share: blend(colours[face], share),) * 2
 
 
 def _matrix(transform: str | None) -> np.ndarray:
@@ -263,6 +286,7 @@ def _matrix(transform: str | None) -> np.ndarray:
     if transform is not None:
         numbers = np.array(transform.split(), np.float64)
         matrix[:3] = numbers.reshape(4, 3).T
+
     return matrix
 
 
@@ -271,6 +295,7 @@ def _colour(written: str) -> tuple[float, ...]:
     match = COLOUR.fullmatch(written.strip())
     if match is None:
         return (np.nan,) * 3
+
     return tuple(byte / 255 for byte in bytes.fromhex(match[1]))
 
 
