@@ -41,7 +41,7 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
 
     Raises:
         ValueError: a library that it takes is not installed or does not work, or the content is not
-            a whole mesh; says why, without the file's name.
+            a whole mesh; gives the reason, without the file's name.
     """
     needing = NEEDING.format(suffix)
     trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
@@ -75,7 +75,7 @@ def missing_library(suffix: str) -> str:
 
 
 def is_from_trimesh(value: Any) -> bool:
-    """Whether an object is a mesh, a cloud or a scene of trimesh's, told without importing it."""
+    """Whether an object is a mesh, a cloud or a scene of trimesh's, without importing it."""
     is_of_trimesh = any(kind.__module__.startswith("trimesh.") for kind in type(value).__mro__)
     return is_of_trimesh and hasattr(value, "bounds")
 
@@ -88,7 +88,7 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
         stl: Header of an STL, which tells how it keeps colours.
 
     Raises:
-        ValueError: it has too many faces, shown as often as it does; says why.
+        ValueError: it has too many faces, shown as often as it does; gives the reason.
     """
     parts = _shown(value)
     count = sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in parts)

@@ -2,7 +2,7 @@
 
 That is float32 with shape (n, 6), x, y, z and then red, green, blue in [0, 1]. The range tells what
 a number means. Colours of 8 and 16 bits are shares of their type's largest
-number; of other types, what stays within 1 is taken as it is, what goes on to 255 or 65,535 is a
+number; of other types, what stays within 1 is taken as it is, what reaches 255 or 65,535 is a
 share of that.
 
 Shapes: n points.
@@ -55,8 +55,8 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
         The cloud, float32 with shape (n, 6), and what there is to be said of it: parts of a line.
 
     Raises:
-        ValueError: no point is left, or the colours are no colours; says why, without a file's
-            name.
+        ValueError: no point is left, or the colours are no colours; gives the reason, without a
+            file's name.
     """
     scan, remarks = _measured(scan)
     rows = slice(None)

@@ -191,7 +191,7 @@ def nearest_neighbour_accuracy(distances: Tensor) -> float:
     """Share of all clouds whose nearest other one is of their own kind, generated or real.
 
     1-NNA of Yang et al. (2019). Two samples of one distribution give about 0.5. More says that they
-    can be told apart; less, that generated clouds are copies of real ones.
+    can be distinguished; less, that generated clouds are copies of real ones.
 
     Args:
         distances: Distances of every two of n generated and then n real clouds, with shape

@@ -88,8 +88,8 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         binary: Numbers of a GLB file.
 
     Raises:
-        ValueError: the content is no glTF 2.0, is damaged, or is compressed; says why, without the
-            file's name.
+        ValueError: the content is no glTF 2.0, is damaged, or is compressed; gives the reason,
+            without the file's name.
     """
     try:
         tree = json.loads(content.decode("utf-8-sig"))

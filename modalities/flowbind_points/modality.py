@@ -87,7 +87,7 @@ class Points(Modality):
         """Reads a cloud, with shape (n, 6): a file's points, or points drawn on a mesh's surface.
 
         Points without colours are mid-grey. The points drawn on a mesh are always the same. What is
-        left out or cannot be found, such as a picture of its colours, is told in a line, once.
+        left out or cannot be found, such as a picture of its colours, is said in a line, once.
 
         Raises:
             OSError: the file cannot be opened.

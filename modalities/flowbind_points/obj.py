@@ -33,7 +33,7 @@ def read_obj(content: bytes, beside: Beside) -> Geometry:
     Comments may stand behind numbers, too, which few files have, and no appendix allows.
 
     Raises:
-        ValueError: the content is not OBJ; says why, without the file's name.
+        ValueError: the content is not OBJ; gives the reason, without the file's name.
     """
     try:
         return _read(content, beside)

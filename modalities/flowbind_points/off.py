@@ -15,7 +15,8 @@ def read_off(content: bytes) -> Geometry:
     """Reads the surface of an OFF file's content, or its points.
 
     Raises:
-        ValueError: the content is not OFF or ends too early; says why, without the file's name.
+        ValueError: the content is not OFF or ends too early; gives the reason, without the file's
+            name.
     """
     text = content.removeprefix(b"\xef\xbb\xbf")
     if b"\n" not in text:

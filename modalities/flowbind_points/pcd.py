@@ -17,7 +17,8 @@ def read_points(content: bytes) -> Scan:
     """Reads the points of a PCD file's content.
 
     Raises:
-        ValueError: the content is not PCD or ends too early; says why, without the file's name.
+        ValueError: the content is not PCD or ends too early; gives the reason, without the file's
+            name.
     """
     header, body = _header(content)
     names = header.get("FIELDS", header.get("COLUMNS", []))

@@ -78,7 +78,8 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     """Reads the surface of a PLY file's content, or its points where it has no faces.
 
     Raises:
-        ValueError: the content is not PLY or ends too early; says why, without the file's name.
+        ValueError: the content is not PLY or ends too early; gives the reason, without the file's
+            name.
     """
     encoding, elements, pictures, body = _header(content)
     if not any(element.name == "vertex" for element in elements):

@@ -28,7 +28,7 @@ class Surface(NamedTuple):
     Args:
         vertices: Places in world units, with shape (v, 3).
         faces: Numbers of the triangles' vertices, integers with shape (f, 3).
-        paint: Colours of the points on it; raises ValueError, which says why, where it cannot tell
+        paint: Colours of the points on it; raises ValueError, with the reason, where it cannot tell
             them.
         otherwise: Paint that takes its place then.
     """
@@ -53,8 +53,8 @@ def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
     Those drawn on its surfaces, always the same 4,096; its own where it has no surface.
 
     Raises:
-        ValueError: it has neither, or surfaces that are no surfaces; says why, without a file's
-            name.
+        ValueError: it has neither, or surfaces that are no surfaces; gives the reason, without a
+            file's name.
     """
     if not geometry.surfaces:
         if geometry.points is None:

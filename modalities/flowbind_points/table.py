@@ -54,7 +54,7 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
     tell the colours; else the order of the columns does. With semicolons, commas are decimal.
 
     Raises:
-        ValueError: it is no such text; says why, without the file's name.
+        ValueError: it is no such text; gives the reason, without the file's name.
     """
     text = content.removeprefix(b"\xef\xbb\xbf").lstrip()
     if b"\n" not in text:
@@ -122,8 +122,8 @@ def read_archive(content: bytes) -> Scan:
     """Points of numpy's archive: of its one array, or of those with the usual names.
 
     Raises:
-        ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays are not told
-            apart by their names.
+        ValueError: it is no such archive, larger unpacked than 512 MiB, or its arrays do not
+            have the usual names.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -160,7 +160,8 @@ def read_3mf(content: bytes) -> Geometry:
     """Reads the surfaces that a 3MF file's build shows.
 
     Raises:
-        ValueError: the content is no whole 3MF file, or too large; says why, without its name.
+        ValueError: the content is no whole 3MF file, or too large; gives the reason, without its
+            name.
     """
     try:
         return _Archive(content).geometry()

@@ -58,7 +58,7 @@ def words(caption: str) -> Words:
 class Captions(Metric):
     """Compares each generated caption with the real ones of the same sample.
 
-    | figure | what it is |
+    | value | meaning |
     |---|---|
     | `cider[cider-d,1-reference]` | `cider_d`, 0 to 10; papers print 100 times it |
     | `bleu-1[corpus,1-reference]` to `bleu-4` | `bleu`, 0 to 1 |

@@ -366,8 +366,8 @@ class SentencePrefixLM(Codec):
         """Embeds B captions: float32, with shape (B, D).
 
         Raises:
-            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec
-                was told.
+            ValueError: the encoder cannot be had, or its embeddings have another width than
+                `width`.
         """
         latents = self.sentences.embed(raws, self.device)
         width = latents.shape[1]

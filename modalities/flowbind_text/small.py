@@ -63,8 +63,8 @@ class SmallText(NeuralCodec):
         """Embeds B captions: float32, with shape (B, embedding) and rows of norm 1.
 
         Raises:
-            ValueError: the encoder cannot be had, or its embeddings are not as wide as the codec
-                was told.
+            ValueError: the encoder cannot be had, or its embeddings have another width than
+                `embedding`.
         """
         embeddings = self.sentences.embed(raws, self.device)
         width = embeddings.shape[1]
