@@ -153,8 +153,7 @@ def _follow(
         trainer: Class whose arguments `--trainer` takes.
 
     Returns:
-        The option's place, None where the classes do not say, and options that name the defaults
-        on the way.
+        The option's place, None where the classes do not say; options naming defaults on the way.
     """
     first, *path = name.removeprefix("--").removesuffix("+").split(".")
     if path[-1:] == ["init_args"]:
