@@ -19,12 +19,18 @@ GPU_BLOCK = 256  # more make one sample slow, fewer make many slow (docs/perform
 def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A function's rows, computed all at once on a processor, else `GPU_BLOCK` at once.
 
+    On a GPU whose products of float32 may be rounded, they are computed all at once, too.
+
     Args:
         compute: Function of any number of rows, row by row: (n, *) -> (n, *).
         x: Rows, with shape (n, *).
     """
     if x.device.type == "cpu":
         return compute(padded(x))[: len(x)]
+
+    # Whoever lets products of float32 be rounded (TF32) asks for speed, not for the same bits.
+    if torch.get_float32_matmul_precision() != "highest":
+        return compute(x)
 
     with _exact_convolutions():
         parts = [compute(padded(part, GPU_BLOCK)) for part in x.split(GPU_BLOCK)]

@@ -102,6 +102,14 @@ def test_blocks_leave_the_precision_of_convolutions_as_it_was(precision):
     try:
         assert in_blocks(compute, x).shape == x.shape
         assert seen == [(GPU_BLOCK, "ieee")] * 2
+
+        seen.clear()
+        torch.set_float32_matmul_precision("high")
+        try:
+            in_blocks(compute, x)
+        finally:
+            torch.set_float32_matmul_precision("highest")
+        assert [shape for shape, _ in seen] == [len(x)]
         assert conv.fp32_precision == precision
     finally:
         conv.fp32_precision = before
