@@ -286,6 +286,7 @@ class TransformersClap(Clap):
             pad_mode="reflect",
             return_complex=True,
         )
+
         power = spectrum.abs().square().mT @ bands
         return 10 * power.clamp(min=1e-10).log10()[:, None]
 

@@ -92,10 +92,13 @@ def _peak_frequencies(log: Tensor) -> Tensor:
     From logarithms of magnitudes: (B, T, 513) -> the same.
     """
     padded = F.pad(log, (2 * LOBE, 2 * LOBE), value=0.0)  # no peak at either end
-    below, above, far_below, far_above = (
-        padded[..., 2 * LOBE + k :][..., :BINS] for k in (-1, 1, -2 * LOBE, 2 * LOBE)
-    )
-    is_prominent = log - torch.maximum(far_below, far_above) > math.log(PROMINENCE) / 2
+
+    def shifted(bins: int) -> Tensor:
+        return padded[..., 2 * LOBE + bins :][..., :BINS]
+
+    below, above = shifted(-1), shifted(1)
+    around = torch.maximum(shifted(-2 * LOBE), shifted(2 * LOBE))
+    is_prominent = log - around > math.log(PROMINENCE) / 2
     is_peak = (log > below) & (log >= above) & is_prominent
 
     # The vertex of the parabola through three bins, then over the bins of its lobe.

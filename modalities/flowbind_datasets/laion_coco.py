@@ -75,7 +75,8 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
 
 def _captions(files: Files) -> Iterator[tuple[str, str]]:
     """Keys and captions, from tables if there are any, or else from text files."""
-    if tables := files.each("table"):
+    tables = files.each("table")
+    if tables:
         for table in track(tables, "reading tables"):
             yield from _rows(table)
     else:

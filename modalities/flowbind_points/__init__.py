@@ -1,6 +1,4 @@
-"""3D point clouds with colours: reading, writing, showing, and a small codec that needs no
-download.
-"""
+"""3D point clouds with colours: reading, writing, showing, and a codec without a download."""
 
 from flowbind_points.modality import Points
 
