@@ -69,8 +69,8 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
         tile = picture
         if max(width, height) > TILE:
             tile = picture.crop((left, top, right, bottom))
-        pixels = _pixels(tile, tags, convert)
-        stored[:, top:bottom, left:right] = pixels.transpose(2, 0, 1)
+        # Without a name, which would keep one tile's pixels while the next one is converted.
+        stored[:, top:bottom, left:right] = _pixels(tile, tags, convert).transpose(2, 0, 1)
 
     return torch.from_numpy(rgb)
 
