@@ -172,7 +172,8 @@ class _Tree:
         # From the first root down, each node before those after it.
         visited = set()
         count = 0
-        waiting = [(number, np.eye(4)) for number in reversed(roots)]
+        here = np.eye(4)  # one for all: there may be a million roots
+        waiting = [(number, here) for number in reversed(roots)]
         while waiting:
             number, above = waiting.pop()
             if number in visited:  # no node has two parents
