@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from tests.processes import environment, flowbind, make_world
 
@@ -45,14 +46,14 @@ def world(tmp_path_factory):
     return folder
 
 
-def fit(world, name, *arguments, **named):
+def fit(world, name, *arguments, recipe="recipe.yaml", **named):
     """Trains into a folder. Returns it and what was said."""
     run = world / name
     done = flowbind(
         world,
         "fit",
         "--config",
-        "recipe.yaml",
+        recipe,
         f"--trainer.default_root_dir={run}",
         *arguments,
         **named,
@@ -154,11 +155,23 @@ def test_the_number_of_processes_may_change_on_the_way(world, one):
 
 
 def test_a_rank_that_diverges_is_named(world):
+    recipe = yaml.safe_load((world / "recipe.yaml").read_text())
+    method, training = recipe["model"], recipe.pop("training")
+    del recipe["evaluation"]
+    arguments = {"method": method, "training": training}
+    recipe["model"] = {"class_path": "tests.toy.Faulty", "init_args": arguments}
+    (world / "faulty.yaml").write_text(yaml.safe_dump(recipe))
+
     begin = time.monotonic()
     _, done = fit(
-        world, "faulty", "--model=tests.toy.Faulty", "--trainer.devices=2", "--trainer.strategy=ddp",
-        "--trainer.max_steps=100000", "--trainer.val_check_interval=100000",
-    )  # fmt: skip
+        world,
+        "faulty",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--trainer.max_steps=100000",
+        "--trainer.val_check_interval=100000",
+        recipe="faulty.yaml",
+    )
     print(f"named after {time.monotonic() - begin:.0f} s, start included")
     assert done.returncode == 2
     assert "the weights on rank 1 are no longer those of the other ranks" in done.stderr
