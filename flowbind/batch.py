@@ -9,6 +9,7 @@ tensors of a batch in place.)
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -123,6 +124,47 @@ class Batch:
         if self.place:
             return self.place.mean_rows
         return {name: float(len(x)) for name, x in self.latents.items()}
+
+
+class Part(NamedTuple):
+    """One rank's part of a global batch, all but its latents.
+
+    Attributes:
+        samples: Per modality, the sample of each row, numbered in the global batch.
+        links: Links between this rank's rows.
+        place: Where these rows and links are in the global batch.
+    """
+
+    samples: dict[str, Tensor]
+    links: Links
+    place: Place
+
+
+def part_of(samples: Mapping[str, Tensor], links: Links, rank: int, world: int) -> Part:
+    """A rank's part of a global batch: every world-th sample, with its rows and links.
+
+    Args:
+        samples: Per modality, the sample of each row of the global batch, with shape (n_i,).
+        links: Links of the global batch.
+        rank: Rank whose part it is.
+        world: Number of ranks.
+    """
+    row_is_mine = torch.cat(list(samples.values())) % world == rank
+    link_is_mine = row_is_mine[links.target]
+    local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
+
+    return Part(
+        samples={name: numbers[numbers % world == rank] for name, numbers in samples.items()},
+        links=Links(
+            target=local_row[links.target[link_is_mine]],
+            estimate=local_row[links.estimate[link_is_mine]],
+        ),
+        place=Place(
+            rows=row_is_mine.nonzero().flatten(),
+            links=link_is_mine.nonzero().flatten(),
+            mean_rows={name: len(numbers) / world for name, numbers in samples.items()},
+        ),
+    )
 
 
 def find_links(samples: Tensor) -> Links:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from flowbind.batch import Batch, Links, Place, find_links
+from flowbind.batch import Batch, find_links, part_of
 from flowbind.data.mixture import Mixture, step_numbers
 from flowbind.data.resident import Resident, RowNumbers
 from flowbind.data.shard import LINE
@@ -181,31 +181,17 @@ class Frame:
         # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
         samples = {name: ranges_of(starts, strata) for name, strata in self.strata_of.items()}
-        sample_of_row = torch.cat(list(samples.values()))
-        links = find_links(sample_of_row)
+        links = find_links(torch.cat(list(samples.values())))
 
-        # This rank's part: every world-th sample, with its rows and its links.
+        part = part_of(samples, links, rank, world)
+        self.samples = part.samples
+        self.links = part.links
+        self.place = part.place if world > 1 else None
+
         is_mine = torch.arange(starts[-1]) % world == rank
-        row_is_mine = is_mine[sample_of_row]
-        link_is_mine = row_is_mine[links.target]
-        # Number of a global row among this rank's.
-        local_row = row_is_mine.cumsum(0) - 1
-
-        self.samples = {name: ids[is_mine[ids]] for name, ids in samples.items()}
-        target = local_row[links.target[link_is_mine]]
-        estimate = local_row[links.estimate[link_is_mine]]
-        self.links = Links(target, estimate)
         self.sizes: list[int] = []
         for start, stop in itertools.pairwise(starts.tolist()):
             self.sizes.append(int(is_mine[start:stop].sum()))
-
-        self.place = None
-        if world > 1:
-            self.place = Place(
-                row_is_mine.nonzero().flatten(),
-                link_is_mine.nonzero().flatten(),
-                {name: len(ids) / world for name, ids in samples.items()},
-            )
 
         self.empty = {}
         for name, strata in self.strata_of.items():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flowbind import draws
-from flowbind.batch import Batch, Links, Place
+from flowbind.batch import Batch, part_of
 from flowbind.codec import Codec
 from flowbind.method import Direction, Loss, Method, Networks, select
 from flowbind.testing.law import Law, adding_to, demand
@@ -246,26 +246,11 @@ def two_ranks_average_to_one(subject: Subject) -> None:
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
     """One rank's part of a global batch: every world-th sample, with its rows and links."""
+    part = part_of(batch.samples, batch.links, rank, world)
     latents = {}
-    samples = {}
     for name, numbers in batch.samples.items():
-        is_mine = numbers % world == rank
-        latents[name] = batch.latents[name][is_mine]
-        samples[name] = numbers[is_mine]
-
-    row_is_mine = torch.cat(list(batch.samples.values())) % world == rank
-    link_is_mine = row_is_mine[batch.links.target]
-    local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
-    links = Links(
-        target=local_row[batch.links.target[link_is_mine]],
-        estimate=local_row[batch.links.estimate[link_is_mine]],
-    )
-    place = Place(
-        rows=row_is_mine.nonzero().flatten(),
-        links=link_is_mine.nonzero().flatten(),
-        mean_rows={name: len(x) / world for name, x in batch.latents.items()},
-    )
-    return replace(batch, latents=latents, samples=samples, links=links, place=place)
+        latents[name] = batch.latents[name][numbers % world == rank]
+    return replace(batch, latents=latents, samples=part.samples, links=part.links, place=part.place)
 
 
 @law

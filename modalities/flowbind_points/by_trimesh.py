@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from flowbind.errors import first_line
 from flowbind.libraries import Extra, absent, require
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
@@ -55,7 +56,7 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
             return _collada(trimesh.exchange.dae.load_collada(file, resolver=beside))
         scene = trimesh.load_scene(file, file_type=suffix[1:], resolver=beside, process=False)
     except Exception as error:  # trimesh's parsers raise whatever damaged data leads them to
-        reason = (str(error) or type(error).__name__).splitlines()[0][:60]
+        reason = first_line(error)[:60]
         raise ValueError(
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
         ) from None

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from flowbind.errors import first_line
 from flowbind.turns import weigh
 from flowbind_points.surface import Paint, blend
 
@@ -74,7 +75,7 @@ def decode(content: bytes, name: str) -> np.ndarray:
                     return np.repeat(grey[..., None], 3, axis=2)
                 return np.asarray(picture.convert("RGB"))
         except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-            reason = (str(error) or type(error).__name__).splitlines()[0][:80]
+            reason = first_line(error)[:80]
             raise ValueError(f"its picture '{name[:80]}' cannot be read ({reason})") from None
 
 
