@@ -39,6 +39,7 @@ test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 
 lint: $(ENVIRONMENT) ## ruff
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
 	$(BIN)/uvx --python $(BIN)/python pip-audit --requirement constraints.txt --no-deps --disable-pip --strict

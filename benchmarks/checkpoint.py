@@ -71,12 +71,18 @@ def cost(
     # Pairs: half the modalities of a sample are there.
     whole = torch.arange(samples).split(samples // max(modalities // 2, 1))
     rows = {name: whole[number // 2] for number, name in enumerate(names)}
-    batch = Batch.of({name: torch.randn(len(r), features) for name, r in rows.items()}, rows)
+    batch = Batch.of(
+        {name: torch.randn(len(r), features) for name, r in rows.items()}, rows
+    )
 
     def step(_: int) -> None:
         optimizer.zero_grad()
         found = losses(
-            nets["drifts"], nets["heads"], batch, Draws.sample(batch, key=0), ObjectiveConfig()
+            nets["drifts"],
+            nets["heads"],
+            batch,
+            Draws.sample(batch, key=0),
+            ObjectiveConfig(),
         )
         torch.stack(list(found.values())).sum().backward()
         optimizer.step()
@@ -93,18 +99,28 @@ def cost(
     step(0)  # Adam's moments, and what is made once
     stepping = median(step, repeats)
     with patch("flowbind.files._sync"):
-        unsynced = median(lambda number: write_checkpoint(save, folder, number), repeats)
+        unsynced = median(
+            lambda number: write_checkpoint(save, folder, number), repeats
+        )
     os.sync()
     writing = median(lambda number: write_checkpoint(save, folder, number), repeats)
     reading = median(lambda number: fault(folder / f"step={number}.ckpt"), repeats)
-    return [(folder / "step=0.ckpt").stat().st_size / 2**20, stepping, unsynced, writing, reading]
+    return [
+        (folder / "step=0.ckpt").stat().st_size / 2**20,
+        stepping,
+        unsynced,
+        writing,
+        reading,
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    parser.add_argument(
+        "--folder", type=Path, help="where to make the temporary folder"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads")
@@ -115,7 +131,9 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|", flush=True)
     for name, sizes in SIZES.items():
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            mib, step, unsynced, writing, reading = cost(*sizes, Path(folder), options.repeats)
+            mib, step, unsynced, writing, reading = cost(
+                *sizes, Path(folder), options.repeats
+            )
         share = (writing + reading) / (STEPS * step)
         seconds = f"{step:.4f} | {unsynced:.2f} | {writing:.2f} | {reading:.2f}"
         print(f"| {name} | {mib:,.0f} | {seconds} | {share:.2%} |", flush=True)

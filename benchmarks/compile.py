@@ -17,14 +17,20 @@ from flowbind.batch import Batch
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from flowbind.nets.mlp import Drift, Head
 
-FEATURES, DRIFT, HEAD = 64, {"width": 256, "depth": 3, "ratio": 2}, {"width": 256, "depth": 2}
+FEATURES, DRIFT, HEAD = (
+    64,
+    {"width": 256, "depth": 3, "ratio": 2},
+    {"width": 256, "depth": 2},
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--repeats", type=int, default=30)
     options = parser.parse_args()
@@ -35,15 +41,22 @@ def main() -> None:
         rows |= {"c": torch.arange(80), "d": torch.arange(160, 240)}
         drifts = nn.ModuleDict({name: Drift(FEATURES, **DRIFT) for name in rows})
         heads = nn.ModuleDict({name: Head(FEATURES, **HEAD) for name in rows})
-        batch = Batch.of({name: torch.randn(len(r), FEATURES) for name, r in rows.items()}, rows)
-    kinds = {"eager": (drifts, heads), "compiled": (copy.deepcopy(drifts), copy.deepcopy(heads))}
+        batch = Batch.of(
+            {name: torch.randn(len(r), FEATURES) for name, r in rows.items()}, rows
+        )
+    kinds = {
+        "eager": (drifts, heads),
+        "compiled": (copy.deepcopy(drifts), copy.deepcopy(heads)),
+    }
     for net in [*kinds["compiled"][0].values(), *kinds["compiled"][1].values()]:
         net.compile(dynamic=False)
 
     def learn(drifts: nn.ModuleDict, heads: nn.ModuleDict) -> float:
         begin = time.perf_counter()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
+            found = losses(
+                drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()
+            )
         torch.stack(list(found.values())).sum().backward()
         if device.type == "cuda":
             torch.cuda.synchronize()
@@ -61,9 +74,15 @@ def main() -> None:
         else f"CPU, {torch.get_num_threads()} threads"
     )
     print(f"torch {torch.__version__}, {where}, {options.dtype}")
-    print("| eager, ms | compiled, ms | ratio | first step compiled, s | pays after steps |")
+    print(
+        "| eager, ms | compiled, ms | ratio | first step compiled, s | pays after steps |"
+    )
     print("|---|---|---|---|---|")
-    pays = f"{first['compiled'] / (eager - compiled):,.0f}" if compiled < eager else "never"
+    pays = (
+        f"{first['compiled'] / (eager - compiled):,.0f}"
+        if compiled < eager
+        else "never"
+    )
     print(
         f"| {1e3 * eager:.1f} | {1e3 * compiled:.1f} | {eager / compiled:.2f} | {first['compiled']:.0f} | {pays} |"
     )

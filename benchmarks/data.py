@@ -44,15 +44,21 @@ def modalities() -> None:
         samples = torch.arange(768)
         ring = samples.split(768 // count)
         held = {name: torch.cat([ring[i], ring[i - 1]]) for i, name in enumerate(names)}
-        batch = Batch.of({name: torch.randn(len(rows), WIDTH) for name, rows in held.items()}, held)
+        batch = Batch.of(
+            {name: torch.randn(len(rows), WIDTH) for name, rows in held.items()}, held
+        )
         drifts = torch.nn.ModuleDict({name: Drift(WIDTH, **SMALL) for name in names})
-        heads = torch.nn.ModuleDict({name: Head(WIDTH, width=256, depth=2) for name in names})
+        heads = torch.nn.ModuleDict(
+            {name: Head(WIDTH, width=256, depth=2) for name in names}
+        )
         optimizer = torch.optim.Adam(
             [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
         )
 
         def learn(drifts=drifts, heads=heads, batch=batch):
-            found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
+            found = losses(
+                drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()
+            )
             torch.stack(list(found.values())).sum().backward()
 
         took = median(learn)
@@ -72,7 +78,9 @@ def make_store(folder: Path, rows: int) -> LatentStore:
             files.append(f"{number}-{part:05d}.safetensors")
             tensors = {name: torch.randn(size, WIDTH).half() for name in names}
             write_shard(
-                folder / files[-1], tensors | {LINE: torch.arange(start, start + size)}, {"key": ""}
+                folder / files[-1],
+                tensors | {LINE: torch.arange(start, start + size)},
+                {"key": ""},
             )
         strata.append((names, files))
     return finish_store(folder, strata, {name: {} for name in "abc"}, "made up", "")
@@ -93,7 +101,9 @@ def loader(folder: Path) -> None:
     next(steps)
     first, grown = time.perf_counter() - begin, own_memory() - before
     took = median(lambda: next(steps), repeats=50)
-    print(f"| {sum(rows):,} | {first:.3f} | {grown:.0f} | {1e3 * took:.2f} | {2048 / took:,.0f} |")
+    print(
+        f"| {sum(rows):,} | {first:.3f} | {grown:.0f} | {1e3 * took:.2f} | {2048 / took:,.0f} |"
+    )
 
 
 def waiting() -> None:
@@ -103,7 +113,9 @@ def waiting() -> None:
         rows = [stratum.rows for stratum in store.strata]
         steps = iter(Steps(store, ["a", "b", "c"], Mixture(rows, apportion(384, rows))))
         drifts = torch.nn.ModuleDict({name: Drift(WIDTH, **SMALL) for name in "abc"})
-        heads = torch.nn.ModuleDict({name: Head(WIDTH, width=256, depth=2) for name in "abc"})
+        heads = torch.nn.ModuleDict(
+            {name: Head(WIDTH, width=256, depth=2) for name in "abc"}
+        )
         optimizer = torch.optim.Adam(
             [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
         )
@@ -113,13 +125,19 @@ def waiting() -> None:
             batch = next(steps)
             there = time.perf_counter()
             batch = Batch(
-                {name: x.float() for name, x in batch.latents.items()}, batch.samples, batch.links
+                {name: x.float() for name, x in batch.latents.items()},
+                batch.samples,
+                batch.links,
             )
             optimizer.zero_grad()
             torch.stack(
                 list(
                     losses(
-                        drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()
+                        drifts,
+                        heads,
+                        batch,
+                        Draws.sample(batch, key=0),
+                        ObjectiveConfig(),
                     ).values()
                 )
             ).sum().backward()
@@ -154,7 +172,9 @@ def starting() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], check=True, capture_output=True, text=True
     ).stdout.strip()
-    print(f"flowbind --help: {took:.3f} s; of {', '.join(heavy)}, `import flowbind` loads {loaded}")
+    print(
+        f"flowbind --help: {took:.3f} s; of {', '.join(heavy)}, `import flowbind` loads {loaded}"
+    )
 
 
 def main() -> None:
@@ -169,7 +189,9 @@ def main() -> None:
         return
     print(f"torch {torch.__version__}, CPU, {torch.get_num_threads()} threads")
     modalities()
-    print("| cached rows | first batch, s | memory grown, MiB | batch of 1,024, ms | latents/s |")
+    print(
+        "| cached rows | first batch, s | memory grown, MiB | batch of 1,024, ms | latents/s |"
+    )
     print("|---|---|---|---|---|", flush=True)
     for rows in (options.rows // 10, options.rows):
         with tempfile.TemporaryDirectory() as folder:

@@ -31,10 +31,16 @@ def make_store(folder: Path) -> None:
     modalities = build(["--config", str(RECIPE)]).model.modalities
     strata = []
     for number, names in enumerate(PAIRS):
-        tensors = {name: torch.randn(ROWS, *modalities[name].codec.shape) for name in names}
-        write_shard(folder / f"{number}.safetensors", tensors | {LINE: torch.arange(ROWS)}, {})
+        tensors = {
+            name: torch.randn(ROWS, *modalities[name].codec.shape) for name in names
+        }
+        write_shard(
+            folder / f"{number}.safetensors", tensors | {LINE: torch.arange(ROWS)}, {}
+        )
         strata.append((names, [f"{number}.safetensors"]))
-    prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
+    prints = {
+        name: modality.codec.fingerprint() for name, modality in modalities.items()
+    }
     finish_store(folder, strata, prints, "made up", "")
 
 
@@ -88,7 +94,12 @@ def main() -> None:
                 for rates, (processes, threads, every) in zip(found, runs, strict=True):
                     rates.append(
                         steps_per_second(
-                            Path(folder), samples, processes, threads, options.steps, every
+                            Path(folder),
+                            samples,
+                            processes,
+                            threads,
+                            options.steps,
+                            every,
                         )
                     )
             *rates, saving = (sorted(rates)[len(rates) // 2] for rates in found)

@@ -31,7 +31,11 @@ from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.train.ema import EVERY, follow
 
 NAMES, SAMPLES, STEPS = ("a", "b", "c"), 1024, 200_000
-PAIRS = {"a": (0, 1), "b": (0, 2), "c": (1, 2)}  # which of the three pairings have each modality
+PAIRS = {
+    "a": (0, 1),
+    "b": (0, 2),
+    "c": (1, 2),
+}  # which of the three pairings have each modality
 HEAD = "| step of 1,024 samples | times | forward + backward, ms | optimiser, ms | step, ms"
 HEAD += " | TFLOP/s | peak, GiB | samples/s | 200,000 steps, h | first step, s |"
 
@@ -45,7 +49,13 @@ class Variant(NamedTuple):
     times: str
 
     def __str__(self) -> str:
-        name = "bfloat16" if self.dtype == torch.bfloat16 else "TF32" if self.tf32 else "float32"
+        name = (
+            "bfloat16"
+            if self.dtype == torch.bfloat16
+            else "TF32"
+            if self.tf32
+            else "float32"
+        )
         return f"{name}, {'compiled' if self.compiled else 'eager'}"
 
 
@@ -77,7 +87,9 @@ def wait(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def seconds(run: Callable[[], object], device: torch.device, repeats: int, warm: int = 3) -> float:
+def seconds(
+    run: Callable[[], object], device: torch.device, repeats: int, warm: int = 3
+) -> float:
     """Of one call of `run`, the mean over calls that follow one another."""
     for _ in range(warm):
         run()
@@ -89,7 +101,9 @@ def seconds(run: Callable[[], object], device: torch.device, repeats: int, warm:
     return (time.perf_counter() - begin) / repeats
 
 
-def product_rate(device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int]) -> float:
+def product_rate(
+    device: torch.device, dtype: torch.dtype, sizes: tuple[int, int, int]
+) -> float:
     """FLOP/s of a product (m, k) by (k, n) of random numbers."""
     m, k, n = sizes
     x = torch.randn(m, k, device=device, dtype=dtype)
@@ -123,8 +137,13 @@ class Training:
         self.config = ObjectiveConfig(times=variant.times)
 
         parts = torch.arange(SAMPLES, device=device).tensor_split(3)
-        rows = {name: torch.cat([parts[i] for i in pairs]) for name, pairs in PAIRS.items()}
-        latents = {name: torch.randn(len(own), width, device=device) for name, own in rows.items()}
+        rows = {
+            name: torch.cat([parts[i] for i in pairs]) for name, pairs in PAIRS.items()
+        }
+        latents = {
+            name: torch.randn(len(own), width, device=device)
+            for name, own in rows.items()
+        }
         self.batch = Batch.of(latents, rows)
         if variant.compiled:
             for net in [*self.flows.drifts.values(), *self.flows.heads.values()]:
@@ -137,7 +156,9 @@ class Training:
             self.device.type, self.variant.dtype, enabled=self.variant.dtype != FULL
         ):
             drawn = Draws.sample(self.batch, key=self.count)
-            found = losses(self.flows.drifts, self.flows.heads, self.batch, drawn, self.config)
+            found = losses(
+                self.flows.drifts, self.flows.heads, self.batch, drawn, self.config
+            )
         torch.stack(list(found.values())).sum().backward()
 
     def update(self) -> None:
@@ -185,7 +206,12 @@ def measure_step(device: torch.device, variant: Variant, repeats: int, *sizes) -
         f"{1e3 * step:.1f}",
         f"{rate:.0f}",
     ]
-    cells += [f"{peak:.1f}", f"{SAMPLES / step:,.0f}", f"{STEPS * step / 3600:.2f}", f"{first:.0f}"]
+    cells += [
+        f"{peak:.1f}",
+        f"{SAMPLES / step:,.0f}",
+        f"{STEPS * step / 3600:.2f}",
+        f"{first:.0f}",
+    ]
     return f"| {' | '.join(map(str, cells))} |"
 
 
@@ -209,7 +235,10 @@ def measure_generation(
             x = {"a": torch.randn(rows, width, device=device)}
             with tf32(allowed):
                 took = seconds(lambda x=x: model.translate(x, ["b"]), device, repeats)
-            print(f"| {name} | {rows:,} | {1e3 * took:.1f} | {rows / took:,.0f} |", flush=True)
+            print(
+                f"| {name} | {rows:,} | {1e3 * took:.1f} | {rows / took:,.0f} |",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -221,7 +250,9 @@ def main() -> None:
     parser.add_argument(
         "--only", nargs="+", choices=["step", "generate"], default=["step", "generate"]
     )
-    parser.add_argument("--variants", type=int, nargs="+", default=list(range(len(VARIANTS))))
+    parser.add_argument(
+        "--variants", type=int, nargs="+", default=list(range(len(VARIANTS)))
+    )
     parser.add_argument("--tiny", action="store_true")
     options = parser.parse_args()
     device = torch.device(options.device)
@@ -253,7 +284,10 @@ def main() -> None:
         print(f"memory: {moved / 1e12:.2f} TB/s; Adam and average at that: {floor}")
         print(HEAD, "|---" * 10 + "|", sep="\n", flush=True)
         for number in options.variants:
-            print(measure_step(device, VARIANTS[number], options.steps, *sizes), flush=True)
+            print(
+                measure_step(device, VARIANTS[number], options.steps, *sizes),
+                flush=True,
+            )
     if "generate" in options.only:
         measure_generation(device, options.steps, *sizes)
 

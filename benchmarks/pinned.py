@@ -17,15 +17,28 @@ from torch import Tensor
 
 from flowbind.train.checkpoints import read_checkpoint
 
-AVERAGES = ("average.", "ema.")  # prefixes of the moving average's names, of all versions
+AVERAGES = (
+    "average.",
+    "ema.",
+)  # prefixes of the moving average's names, of all versions
 
 
 def digest(tensors: Iterable[Tensor]) -> str:
     """One hash of many tensors' shapes and numbers, in no order."""
     parts = []
     for tensor in tensors:
-        data = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
-        parts.append(hashlib.sha256(str(tuple(tensor.shape)).encode() + data).hexdigest())
+        data = (
+            tensor.detach()
+            .cpu()
+            .contiguous()
+            .flatten()
+            .view(torch.uint8)
+            .numpy()
+            .tobytes()
+        )
+        parts.append(
+            hashlib.sha256(str(tuple(tensor.shape)).encode() + data).hexdigest()
+        )
     return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
 
 
@@ -41,7 +54,9 @@ def main() -> None:
             for m in p.values()
         ]
         groups = {
-            "weights": [x for name, x in state.items() if not name.startswith(AVERAGES)],
+            "weights": [
+                x for name, x in state.items() if not name.startswith(AVERAGES)
+            ],
             "average": [x for name, x in state.items() if name.startswith(AVERAGES)],
             "optimiser": [x for x in moments if isinstance(x, Tensor)],
         }

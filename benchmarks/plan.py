@@ -14,7 +14,14 @@ from dataclasses import fields
 from flowbind.data.shard import Shard
 from flowbind.train.ema import EVERY
 
-D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = 768, 1152, 12, 4, 3, 256  # the paper's size
+D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = (
+    768,
+    1152,
+    12,
+    4,
+    3,
+    256,
+)  # the paper's size
 MODALITIES, ROWS, STEPS = 3, 2048, 200_000  # 1,024 pairs are 2,048 rows
 FLOAT, HALF = 4, 2  # bytes
 
@@ -27,12 +34,16 @@ NVLINK = 450e9  # bytes/s and direction of a GPU in a node
 NETWORK = 400e9  # bytes/s and direction of a node of 8 GPUs with 8 links of 400 Gbit/s
 
 
-def drift_weights(d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO) -> int:
+def drift_weights(
+    d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO
+) -> int:
     """Entries of a drift net's matrices."""
     return FREQUENCIES * w + w * w + 2 * d * w + depth * (3 + 2 * ratio) * w * w
 
 
-def drift_parameters(d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO) -> int:
+def drift_parameters(
+    d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO
+) -> int:
     """The matrices and their biases."""
     return drift_weights(d, w, depth, ratio) + 3 * w + d + depth * (4 + ratio) * w
 
@@ -61,7 +72,9 @@ def step_flops(
     return rows * (6 * weights - 2 * FREQUENCIES * w - 2 * d * w)
 
 
-def drift_activations(d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO) -> int:
+def drift_activations(
+    d: int = D, w: int = W, depth: int = DEPTH, ratio: int = RATIO
+) -> int:
     """Numbers kept for the backward pass for each row of a drift net."""
     return FREQUENCIES + d + 5 * w + depth * ((8 + 2 * ratio) * w + 2)
 
@@ -100,7 +113,9 @@ def row_bytes(modalities: int = 2, d: int = D) -> int:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """In markdown."""
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows])
+    return "\n".join(
+        f"| {' | '.join(cells)} |" for cells in [head, ["---"] * len(head), *rows]
+    )
 
 
 def step_table() -> str:
@@ -113,7 +128,10 @@ def step_table() -> str:
         ("Adam's two moments, float32", f"{2 * FLOAT * parameters() / 1e9:.2f} GB"),
         ("moving average, float32", f"{FLOAT * parameters() / 1e9:.2f} GB"),
         ("kept for backward, float32", f"{FLOAT * kept / 1e9:.2f} GB"),
-        ("a checkpoint: weights, moments, average", f"{4 * FLOAT * parameters() / 1e9:.2f} GB"),
+        (
+            "a checkpoint: weights, moments, average",
+            f"{4 * FLOAT * parameters() / 1e9:.2f} GB",
+        ),
         ("operations of matrix products", f"{step_flops(ROWS) / 1e12:.2f} TFLOP"),
         ("bytes moved by Adam and the average", f"{optimizer_bytes() / 1e9:.1f} GB"),
         (
@@ -162,7 +180,9 @@ def devices_table(gpus: Sequence[int] = (8, 64, 512), rows: int = ROWS) -> str:
     return table(head, found)
 
 
-def store_table(shards: Sequence[int] = (2048, 16_384, 65_536), rows: int = 10**9) -> str:
+def store_table(
+    shards: Sequence[int] = (2048, 16_384, 65_536), rows: int = 10**9
+) -> str:
     """A store of 10^9 pairs, in shards of so many rows."""
     values = {
         field.name: "0" * 64 if field.name != "file" else "0-00000.safetensors"
@@ -181,7 +201,13 @@ def store_table(shards: Sequence[int] = (2048, 16_384, 65_536), rows: int = 10**
         for size in shards
     ]
     return table(
-        ["rows of a shard", "MiB of a shard", "shards, and memory maps", "manifest, MB"], found
+        [
+            "rows of a shard",
+            "MiB of a shard",
+            "shards, and memory maps",
+            "manifest, MB",
+        ],
+        found,
     )
 
 
@@ -193,7 +219,10 @@ def main() -> None:
     parser.add_argument("--rows-per-gpu", type=int, default=ROWS)
     options = parser.parse_args()
     print(
-        step_table(), devices_table(options.gpus, options.rows_per_gpu), store_table(), sep="\n\n"
+        step_table(),
+        devices_table(options.gpus, options.rows_per_gpu),
+        store_table(),
+        sep="\n\n",
     )
 
 

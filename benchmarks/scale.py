@@ -64,13 +64,19 @@ def sparse_store(folder: Path, rows: int, width: int, shard: int) -> None:
 def looped(store: LatentStore):
     """The plain way to read a batch: numpy's memory map of each tensor, and a loop over the batch's shards."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))  # each map keeps a file open
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (limits[1], limits[1])
+    )  # each map keeps a file open
     shards, maps = store.strata[0].shards, {name: [] for name in NAMES}
     for shard in shards:
         path = store.folder / shard.file
-        for name, (_, shape, begin) in layout(path, *read_header(path), shard.rows).items():
+        for name, (_, shape, begin) in layout(
+            path, *read_header(path), shard.rows
+        ).items():
             if name in maps:
-                maps[name].append(np.memmap(path, np.float16, "r", begin, (shard.rows, *shape)))
+                maps[name].append(
+                    np.memmap(path, np.float16, "r", begin, (shard.rows, *shape))
+                )
     starts = np.cumsum([0] + [shard.rows for shard in shards])[:-1]
 
     def gather(rows: np.ndarray) -> None:
@@ -151,14 +157,24 @@ def cold(folder: Path, mib: int) -> None:
 def finish(folder: Path, shards: int, shard: int) -> None:
     """Statistics and checksums over shards of real latents (the same, under many names)."""
     latents = {name: torch.randn(shard, 768).half() for name in NAMES}
-    write_shard(folder / "0.safetensors", latents | {LINE: torch.arange(shard)}, {"key": ""})
+    write_shard(
+        folder / "0.safetensors", latents | {LINE: torch.arange(shard)}, {"key": ""}
+    )
     files = ["0.safetensors"] + [f"{number}.safetensors" for number in range(1, shards)]
     for file in files[1:]:
         os.link(folder / files[0], folder / file)
-    finish_store(folder, [(NAMES, files[:1])], {name: {} for name in NAMES}, "made up", "")  # warm
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    finish_store(
+        folder, [(NAMES, files[:1])], {name: {} for name in NAMES}, "made up", ""
+    )  # warm
+    before, begin = (
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        time.perf_counter(),
+    )
     finish_store(folder, [(NAMES, files)], {name: {} for name in NAMES}, "made up", "")
-    took, peak = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    took, peak = (
+        time.perf_counter() - begin,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    )
     size = (folder / files[0]).stat().st_size
     print(
         f"| {shards} x {shard:,} | {shards * shard / took:,.0f} | {shards * size / took / 2**20:,.0f} | {(peak - before) / 1024:.0f} |"
@@ -190,24 +206,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rows", type=int, default=10_000_000, help="of the largest store")
+    parser.add_argument(
+        "--rows", type=int, default=10_000_000, help="of the largest store"
+    )
     parser.add_argument("--shard", type=int, default=2048, help="rows of a shard")
-    parser.add_argument("--cold-mib", type=int, default=512, help="MiB to write and read from disk")
-    parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
+    parser.add_argument(
+        "--cold-mib", type=int, default=512, help="MiB to write and read from disk"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where to make the temporary folder"
+    )
     parser.add_argument("--part", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.part:
         part, folder, *sizes = options.part
-        {"read": read, "cold": cold, "finish": finish}[part](Path(folder), *map(int, sizes))
+        {"read": read, "cold": cold, "finish": finish}[part](
+            Path(folder), *map(int, sizes)
+        )
         return
 
     def run(part: str, *sizes: int, store: tuple[int, int] | None = None) -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             if store:
                 sparse_store(Path(folder), *store, options.shard)
-            command = [sys.executable, __file__, "--part", part, folder, *map(str, sizes)]
+            command = [
+                sys.executable,
+                __file__,
+                "--part",
+                part,
+                folder,
+                *map(str, sizes),
+            ]
             subprocess.run(
-                command, check=True, stderr=subprocess.DEVNULL if part == "finish" else None
+                command,
+                check=True,
+                stderr=subprocess.DEVNULL if part == "finish" else None,
             )
 
     print(
@@ -217,7 +250,11 @@ def main() -> None:
         "| rows x width | shards | opening, s | first batch, s | rows/s | loop over shards, rows/s | ratio | own memory, MiB | open files |"
     )
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
-    for rows, width in ((options.rows // 10, 768), (options.rows // 10, 64), (options.rows, 64)):
+    for rows, width in (
+        (options.rows // 10, 768),
+        (options.rows // 10, 64),
+        (options.rows, 64),
+    ):
         run("read", store=(rows, width))
     print(
         "\n| first batch from disk: the system's way, ms | page by page, ms | ratio |\n|---|---|---|",

@@ -27,7 +27,12 @@ from flowbind.metrics.probe import accuracy, fit_probe
 from flowbind.nets.standardizer import Standardizer
 from flowbind.progress import track
 
-AUTHORS = {"times": "both", "normalize": False, "noise_variance": 10.0, "leave_own_out": 0.0}
+AUTHORS = {
+    "times": "both",
+    "normalize": False,
+    "noise_variance": 10.0,
+    "leave_own_out": 0.0,
+}
 BASE = {"alpha": 0.3}  # flowbind's default; the recipe has 0.5
 SETTINGS = {
     "alpha 0.3": {},
@@ -49,21 +54,29 @@ class Judge:
     """Probes on real training latents, and the test samples they are asked about."""
 
     def __init__(self, data: Path, names: list[str]) -> None:
-        train, test = (LatentStore(data / "latents" / split) for split in ("train", "test"))
+        train, test = (
+            LatentStore(data / "latents" / split) for split in ("train", "test")
+        )
         trained, tested = (
             Manifest.read(data / f"{split}.jsonl", names) for split in ("train", "test")
         )
         values = label_values(trained, names)
         labels = classes_of(trained, values)
-        self.standard = {name: Standardizer(*train.fields[name].shape) for name in names}
+        self.standard = {
+            name: Standardizer(*train.fields[name].shape) for name in names
+        }
         for name, standard in self.standard.items():
             standard.set(
-                torch.tensor(train.fields[name].mean), torch.tensor(train.fields[name].std)
+                torch.tensor(train.fields[name].mean),
+                torch.tensor(train.fields[name].std),
             )
         sizes = [len(value) for value in values.values()]
         self.probes = {
             name: fit_probe(
-                self.standard[name](train.all(name)), labels[train.lines(name)], sizes, seed=0
+                self.standard[name](train.all(name)),
+                labels[train.lines(name)],
+                sizes,
+                seed=0,
             )
             for name in track(names, "probes")
         }
@@ -92,7 +105,10 @@ def main() -> None:
     parser.add_argument("--config", default="recipes/shapes.yaml")
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
     parser.add_argument(
-        "--steps", type=int, default=375, help="of one drift call a row; the recipe has 750"
+        "--steps",
+        type=int,
+        default=375,
+        help="of one drift call a row; the recipe has 750",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -115,12 +131,20 @@ def main() -> None:
             ]
         )
         module, precision = cli.model, cli.trainer.precision
-        module.method.objective = replace(module.method.objective, **BASE | SETTINGS[name])
+        module.method.objective = replace(
+            module.method.objective, **BASE | SETTINGS[name]
+        )
         judge = judge or Judge(options.data, list(module.modalities))
         seed_everything(options.seed, verbose=False)
         steps = options.steps // (2 if module.method.objective.times == "both" else 1)
         quietly = dict.fromkeys(
-            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+            (
+                "logger",
+                "enable_checkpointing",
+                "enable_progress_bar",
+                "enable_model_summary",
+            ),
+            False,
         )
         fixed = {
             "precision": precision,
@@ -131,7 +155,9 @@ def main() -> None:
         with (
             tempfile.TemporaryDirectory() as folder
         ):  # receives a released model, which nobody wants
-            trainer = Trainer(max_steps=steps, default_root_dir=folder, **fixed, **quietly)
+            trainer = Trainer(
+                max_steps=steps, default_root_dir=folder, **fixed, **quietly
+            )
             began = time.process_time()
             trainer.fit(module, datamodule=cli.datamodule)
             seconds = time.process_time() - began

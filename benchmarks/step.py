@@ -72,7 +72,9 @@ def plain_loop(device: torch.device, repeats: int) -> tuple[float, float]:
         for names, latents in pairs:
             estimates = [heads[name](x) for name, x in zip(names, latents, strict=True)]
             kept = [e for e in estimates if torch.rand(()) < 0.5] or estimates
-            z = torch.stack(kept).mean(0) + (10 / len(kept)) ** 0.5 * torch.randn_like(latents[0])
+            z = torch.stack(kept).mean(0) + (10 / len(kept)) ** 0.5 * torch.randn_like(
+                latents[0]
+            )
             for name, x in zip(names, latents, strict=True):
                 t = torch.rand(len(x), device=device)
                 x_t = (1 - t[:, None]) * z.detach() + t[:, None] * x
@@ -89,12 +91,19 @@ def ours(
 ) -> tuple[float, float]:
     """The same of flowbind's step."""
     drifts, heads = networks(device)
-    optimizer = torch.optim.Adam([*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True)
+    optimizer = torch.optim.Adam(
+        [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
+    )
     whole = torch.arange(3 * samples, device=device).split(samples)
-    held = {"a": (0, 1), "b": (0, 2), "c": (1, 2)}  # which of the three pairings hold each modality
+    held = {
+        "a": (0, 1),
+        "b": (0, 2),
+        "c": (1, 2),
+    }  # which of the three pairings hold each modality
     rows = {name: torch.cat([whole[i] for i in pairs]) for name, pairs in held.items()}
     batch = Batch.of(
-        {name: torch.randn(len(r), WIDTH, device=device) for name, r in rows.items()}, rows
+        {name: torch.randn(len(r), WIDTH, device=device) for name, r in rows.items()},
+        rows,
     )
     if compiled:
         for net in [*drifts.values(), *heads.values()]:
@@ -103,7 +112,9 @@ def ours(
     def learn():
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            found = losses(drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig())
+            found = losses(
+                drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig()
+            )
         torch.stack(list(found.values())).sum().backward()
 
     learning = timed(learn, device, repeats)
@@ -121,7 +132,8 @@ def flops(rows: int) -> float:
     """Of forward and backward: six a weight and row, counting matrix products alone."""
     with torch.device("meta"):
         weights = [
-            sum(p.numel() for p in net(WIDTH).parameters() if p.ndim == 2) for net in (Drift, Head)
+            sum(p.numel() for p in net(WIDTH).parameters() if p.ndim == 2)
+            for net in (Drift, Head)
         ]
     return 6.0 * rows * sum(weights)
 
@@ -130,7 +142,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu"
+    )
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
@@ -151,7 +165,9 @@ def main() -> None:
     print(
         f"| plain loop, float32 | {base:.3f} | {base_adam:.3f} | 1.00 | {flops(2 * rows) / base / rate:.2f} |"
     )
-    dtypes = [torch.float32, torch.bfloat16] if has_bfloat16(device) else [torch.float32]
+    dtypes = (
+        [torch.float32, torch.bfloat16] if has_bfloat16(device) else [torch.float32]
+    )
     for dtype in dtypes:
         rate = matrix_rate(device, dtype, rows // 3)
         learn, adam = ours(device, dtype, options.compile, repeats, PAIR_SAMPLES)
@@ -161,7 +177,9 @@ def main() -> None:
             f"| {name} | {learn:.3f} | {adam:.3f} | {ratio:.2f} | {flops(rows) / learn / rate:.2f} of {rate / 1e9:.0f} GFLOP/s |"
         )
     if device.type == "cuda":
-        learn, adam = ours(device, torch.bfloat16, options.compile, repeats, PAPER_BATCH // 3)
+        learn, adam = ours(
+            device, torch.bfloat16, options.compile, repeats, PAPER_BATCH // 3
+        )
         hours = (learn + adam) * PAPER_STEPS / 3600
         print(
             f"{2 * PAPER_BATCH / (learn + adam):.0f} rows/s; {PAPER_STEPS} steps of {PAPER_BATCH}: {hours:.2f} h (extrapolated)"

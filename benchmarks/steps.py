@@ -36,7 +36,9 @@ def main() -> None:
     )
     parser.add_argument("--model", default="runs/shapes/model")
     parser.add_argument("--data", type=Path, default=Path("data/shapes"))
-    parser.add_argument("--store", type=Path, help="latent stores, if not in DATA/latents")
+    parser.add_argument(
+        "--store", type=Path, help="latent stores, if not in DATA/latents"
+    )
     parser.add_argument("--limit", type=int, default=200, help="test samples")
     options = parser.parse_args()
     model = flowbind.load(options.model)
@@ -46,7 +48,9 @@ def main() -> None:
         for split in ("train", "test")
         for part in (
             flowbind.LatentStore(folder / split),
-            flowbind.Manifest.read(options.data / f"{split}.jsonl", list(model.modalities)),
+            flowbind.Manifest.read(
+                options.data / f"{split}.jsonl", list(model.modalities)
+            ),
         )
     ]
     print(
@@ -58,13 +62,21 @@ def main() -> None:
             model,
             *parts,
             EvaluationConfig(
-                steps=target, source_steps=source, method=method, limit=options.limit, gallery=0
+                steps=target,
+                source_steps=source,
+                method=method,
+                limit=options.limit,
+                gallery=0,
             ),
         )
         for rows in evaluation.batches:
             evaluation.step(rows)
         found = evaluation.finish()["directions"].values()
-        one = [d for d in found if len(d["sources"]) == 1 and d["sources"][0] != d["target"]]
+        one = [
+            d
+            for d in found
+            if len(d["sources"]) == 1 and d["sources"][0] != d["target"]
+        ]
         joint = [value(d, "accuracy/joint") for d in one]
         never = [value(d, "accuracy/joint") for d in one if not d["paired"]]
         likeness = mean(value(d, "frechet") for d in one)

@@ -63,13 +63,16 @@ class Figures:
 
         for node in ast.walk(tree):
             self.nodes += not isinstance(
-                node, ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop
+                node,
+                ast.expr_context | ast.operator | ast.cmpop | ast.boolop | ast.unaryop,
             )
             if isinstance(node, FUNCTIONS):
                 self._add_function(node, lines)
             elif isinstance(node, COMPREHENSIONS):
                 self.comprehensions += 1
-                self.nested_comprehensions += len(node.generators) > 1 or _holds_comprehension(node)
+                self.nested_comprehensions += len(
+                    node.generators
+                ) > 1 or _holds_comprehension(node)
             elif isinstance(node, ast.Assign):
                 self.packed_attributes += _packs_attributes(node)
             if (
@@ -96,13 +99,19 @@ class Figures:
         """Names and values."""
         lengths = sorted(self.lengths)
         yield "lines of code", f"{self.lines}"
-        yield "blank lines inside function bodies", f"{self.blank_body_lines / self.body_lines:.1%}"
+        yield (
+            "blank lines inside function bodies",
+            f"{self.blank_body_lines / self.body_lines:.1%}",
+        )
         yield (
             f"bodies of {LONG_BODY}+ lines without one",
             f"{self.dense_bodies / max(self.long_bodies, 1):.0%}",
         )
         yield "syntax nodes a code line", f"{self.nodes / self.lines:.1f}"
-        yield "comprehensions per 100 code lines", f"{100 * self.comprehensions / self.lines:.1f}"
+        yield (
+            "comprehensions per 100 code lines",
+            f"{100 * self.comprehensions / self.lines:.1f}",
+        )
         yield (
             "nested ones per 100 code lines",
             f"{100 * self.nested_comprehensions / self.lines:.2f}",
@@ -115,7 +124,9 @@ class Figures:
         yield "bindings named `found`", f"{self.bindings_named_found}"
         yield (
             "lines of a function: median, p90, most",
-            (f"{lengths[len(lengths) // 2]}, {lengths[int(0.9 * len(lengths))]}, {lengths[-1]}"),
+            (
+                f"{lengths[len(lengths) // 2]}, {lengths[int(0.9 * len(lengths))]}, {lengths[-1]}"
+            ),
         )
 
 
@@ -129,7 +140,9 @@ def _docstring_lines(tree: ast.Module) -> Iterator[int]:
 
 
 def _holds_comprehension(node: ast.AST) -> bool:
-    return any(isinstance(part, COMPREHENSIONS) for part in ast.walk(node) if part is not node)
+    return any(
+        isinstance(part, COMPREHENSIONS) for part in ast.walk(node) if part is not node
+    )
 
 
 def _packs_attributes(node: ast.Assign) -> bool:

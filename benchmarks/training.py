@@ -27,7 +27,11 @@ from flowbind.data.store import finish_store
 
 ROOT = Path(__file__).parents[1]
 # Of arXiv 2512.15420: LAION-COCO and Flickr30k, VGGSound, AudioCaps.
-SHARES = {("text", "image"): 272_703, ("image", "audio"): 183_449, ("text", "audio"): 91_028}
+SHARES = {
+    ("text", "image"): 272_703,
+    ("image", "audio"): 183_449,
+    ("text", "audio"): 91_028,
+}
 PAIRS, SHARD = sum(SHARES.values()), 16_384
 STEP, END = "run_training_batch", "[Callback]Checkpoints.on_train_end"
 DATA = ("[_TrainingEpochLoop].train_dataloader_next", "batch_to_device")
@@ -56,7 +60,9 @@ def register(site: Path) -> None:
     """Makes the modality of noise known, as an installed package's: a model is released by name."""
     package = site / "noise-1.dist-info"
     package.mkdir(parents=True, exist_ok=True)
-    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: noise\nVersion: 1\n")
+    (package / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: noise\nVersion: 1\n"
+    )
     (package / "entry_points.txt").write_text(
         "[flowbind.modalities]\nnoise = noise:Noise\n[flowbind.codecs]\nnoise = noise:NoiseCodec\n"
     )
@@ -143,7 +149,9 @@ def make_store(folder: Path, pairs: int) -> None:
             files, rows = [], max(share * count // PAIRS, 1)
             for part, start in enumerate(range(0, rows, SHARD)):
                 lines = torch.arange(start, min(start + SHARD, rows))
-                tensors = {name: torch.randn(len(lines), *codec.shape).half() for name in names}
+                tensors = {
+                    name: torch.randn(len(lines), *codec.shape).half() for name in names
+                }
                 files.append(f"{number}-{part:05d}.safetensors")
                 write_shard(folder / split / files[-1], tensors | {LINE: lines}, {})
             strata.append((names, files))
@@ -179,7 +187,11 @@ def main() -> None:
                 OVERLAY.format(folder=folder, steps=options.steps, warm=options.warm)
             )
             register(folder / "site")
-            places = [folder / "site", ROOT / "benchmarks", os.environ.get("PYTHONPATH", "")]
+            places = [
+                folder / "site",
+                ROOT / "benchmarks",
+                os.environ.get("PYTHONPATH", ""),
+            ]
             path = os.pathsep.join(map(str, places))
             command = [
                 sys.executable,

@@ -10,7 +10,9 @@ from torch import Tensor
 LONGEST = 40  # characters of a value that a message repeats
 
 
-def as_tensor(array: Any, allowed: str, shape: tuple[int | None, ...] | None = None) -> Tensor:
+def as_tensor(
+    array: Any, allowed: str, shape: tuple[int | None, ...] | None = None
+) -> Tensor:
     """The numbers of an array as a plain tensor, of its own dtype and shape, on the CPU.
 
     Args:
@@ -25,7 +27,9 @@ def as_tensor(array: Any, allowed: str, shape: tuple[int | None, ...] | None = N
     """
     tensor = _from_torch(array) if isinstance(array, Tensor) else _from_numpy(array)
     if tensor is None:
-        raise ValueError(f"{describe(array)} is no array of real numbers; allowed: {allowed}")
+        raise ValueError(
+            f"{describe(array)} is no array of real numbers; allowed: {allowed}"
+        )
 
     if not tensor.numel():
         raise ValueError(f"{describe(array)} is empty; allowed: {allowed}")
@@ -71,7 +75,9 @@ def _fits(shape: torch.Size, allowed: tuple[int | None, ...]) -> bool:
     """Whether each axis has the length that is allowed, or any length is."""
     if len(shape) != len(allowed):
         return False
-    return all(needed in (None, size) for size, needed in zip(shape, allowed, strict=True))
+    return all(
+        needed in (None, size) for size, needed in zip(shape, allowed, strict=True)
+    )
 
 
 def _cut(words: str) -> str:
@@ -94,11 +100,15 @@ def _from_numpy(array: Any) -> Tensor | None:
     """A tensor of an array's numbers; None if it is no array, or has no real numbers."""
     if isinstance(array, str | bytes | Number) or array is None:
         return None
-    if isinstance(array, list | tuple) and any(isinstance(part, Tensor) for part in array):
+    if isinstance(array, list | tuple) and any(
+        isinstance(part, Tensor) for part in array
+    ):
         return None  # several arrays, not one
 
     if isinstance(array, np.ma.MaskedArray):
-        array = array.astype(float).filled(np.nan) if np.ma.is_masked(array) else array.data
+        array = (
+            array.astype(float).filled(np.nan) if np.ma.is_masked(array) else array.data
+        )
     try:
         array = np.asarray(array)
     except Exception:  # whatever the other library raises
@@ -109,7 +119,9 @@ def _from_numpy(array: Any) -> Tensor | None:
     # torch has no wider floats than float64, no byte order but the machine's, and neither arrays
     # that are read-only nor strides below 0.
     wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    array = array.astype(np.float64 if wide else array.dtype.newbyteorder("="), copy=False)
+    array = array.astype(
+        np.float64 if wide else array.dtype.newbyteorder("="), copy=False
+    )
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)

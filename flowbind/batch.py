@@ -64,7 +64,9 @@ class Batch:
     place: Place | None = None
 
     @classmethod
-    def of(cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]) -> "Batch":
+    def of(
+        cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]
+    ) -> "Batch":
         """Makes a batch, and finds its links."""
         sample_of_row = torch.cat([samples[name] for name in latents])
         return cls(dict(latents), dict(samples), find_links(sample_of_row))
@@ -154,7 +156,9 @@ def part_of(samples: Mapping[str, Tensor], links: Links, rank: int, world: int) 
     local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
 
     return Part(
-        samples={name: numbers[numbers % world == rank] for name, numbers in samples.items()},
+        samples={
+            name: numbers[numbers % world == rank] for name, numbers in samples.items()
+        },
         links=Links(
             target=local_row[links.target[link_is_mine]],
             estimate=local_row[links.estimate[link_is_mine]],

@@ -27,7 +27,9 @@ from flowbind.libraries import require
 from flowbind.padding import in_blocks
 
 CHUNK = 256  # raw samples in memory while training inputs are made of them
-PROMISED = "reconstruction_error_p95"  # key, in the file beside weights, of what they promise
+PROMISED = (
+    "reconstruction_error_p95"  # key, in the file beside weights, of what they promise
+)
 
 
 class Codec(Component):
@@ -57,7 +59,9 @@ class Codec(Component):
         """Encodes B raw samples to latents, with shape (B, *shape), on the codec's device."""
 
     @abstractmethod
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[Any]:
         """Decodes latents, with shape (B, *shape), to B raw samples.
 
         What is drawn at random is drawn from `generator`.
@@ -73,7 +77,11 @@ class Codec(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents, as flat JSON: codecs with equal fingerprints encode alike."""
-        return {"codec": type(self).__name__, "version": self.version, **self.arguments()}
+        return {
+            "codec": type(self).__name__,
+            "version": self.version,
+            **self.arguments(),
+        }
 
     def libraries(self, use: str) -> Mapping[str, str]:
         """Modules that are needed beyond flowbind's own, each with the command that installs it.
@@ -217,7 +225,10 @@ class NeuralCodec(Codec):
             with torch.inference_mode(False):
                 with torch.device("meta"), _Undrawn():
                     net = self.build()
-                state = {name: tensor.float() for name, tensor in load_file(self.file).items()}
+                state = {
+                    name: tensor.float()
+                    for name, tensor in load_file(self.file).items()
+                }
                 net.load_state_dict(state, assign=True)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(
@@ -238,8 +249,12 @@ class NeuralCodec(Codec):
         return in_blocks(self.net.encode, self.prepare(raws).to(self.device))
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Any]:
-        return self.finish(in_blocks(self.net.decode, latents.to(self.device, torch.float32)))
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[Any]:
+        return self.finish(
+            in_blocks(self.net.decode, latents.to(self.device, torch.float32))
+        )
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}
@@ -258,4 +273,8 @@ class _Undrawn(TorchFunctionMode):
 
     def __torch_function__(self, function, types, arguments=(), named=None):
         named = named or {}
-        return named["tensor"] if function is nn.init.normal_ else function(*arguments, **named)
+        return (
+            named["tensor"]
+            if function is nn.init.normal_
+            else function(*arguments, **named)
+        )

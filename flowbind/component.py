@@ -118,7 +118,9 @@ def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
     # No description of what is needed; but None may stand for it.
     described = component or config
     if described and not (value is None and type(None) in alternatives):
-        raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, no {described.__name__}")
+        raise ValueError(
+            f"{cls.__name__}: {name} is {value!r:.60}, no {described.__name__}"
+        )
     _check_plain(cls, name, kind, value)
     return value
 
@@ -137,16 +139,22 @@ def _check_plain(cls: type, name: str, kind: Any, value: Any) -> None:
 
     # A float may be written as a whole number; True, which Python takes for one, is none.
     allowed = (*kinds, *([int] if float in kinds else []))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in kinds):
+    if not isinstance(value, allowed) or (
+        isinstance(value, bool) and bool not in kinds
+    ):
         names = " or ".join(part.__name__ for part in kinds)
-        raise ValueError(f"{cls.__name__}: {name} is {value!r:.60}, which is no {names}")
+        raise ValueError(
+            f"{cls.__name__}: {name} is {value!r:.60}, which is no {names}"
+        )
 
 
 def _is_a(kind: Any, base: type) -> bool:
     return isinstance(kind, type) and issubclass(kind, base)
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[tuple[str, Any, Any]]:
     """Where two nested mappings differ: dotted key, value before, value now, None where absent."""
     flat_before = dict(flatten(before))
     flat_now = dict(flatten(now))

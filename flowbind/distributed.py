@@ -45,7 +45,10 @@ def all_gather(value: Any) -> list[Any]:
 
 def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The parts of tensors that lie on this device."""
-    return [tensor.to_local() if isinstance(tensor, DTensor) else tensor.data for tensor in tensors]
+    return [
+        tensor.to_local() if isinstance(tensor, DTensor) else tensor.data
+        for tensor in tensors
+    ]
 
 
 class Heartbeat:
@@ -55,7 +58,9 @@ class Heartbeat:
     """
 
     def __init__(self) -> None:
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        several = (
+            dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        )
         self.group = dist.new_group(backend="gloo") if several else None
         self.sent: tuple[Tensor, dist.Work] | None = None
 
@@ -71,6 +76,8 @@ class Heartbeat:
             largest = int(tensor)
 
         tensor = torch.tensor([flag])
-        work = dist.all_reduce(tensor, dist.ReduceOp.MAX, group=self.group, async_op=True)
+        work = dist.all_reduce(
+            tensor, dist.ReduceOp.MAX, group=self.group, async_op=True
+        )
         self.sent = (tensor, work)
         return largest

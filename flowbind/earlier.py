@@ -12,7 +12,10 @@ from typing import Any
 from torch import Tensor
 
 METHOD = "flowbind"  # the one there was
-CLASSES = ("flowbind.FlowBind", "flowbind.train.flowbind.FlowBind")  # its names in recipes
+CLASSES = (
+    "flowbind.FlowBind",
+    "flowbind.train.flowbind.FlowBind",
+)  # its names in recipes
 PRESENT = "flowbind.FlowBind"
 
 # Keys of a recipe that have another place now. What `model` had for a method moved to two sections
@@ -62,7 +65,10 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
         moved[model["class_path"]] = model["class_path"] = PRESENT
 
     arguments = model.get("init_args")
-    for section, values in (("model", arguments), ("evaluation", new.get("evaluation"))):
+    for section, values in (
+        ("model", arguments),
+        ("evaluation", new.get("evaluation")),
+    ):
         for key in list(values) if isinstance(values, dict) else []:
             place = place_now(f"{section}.{key}")
             if place:
@@ -117,7 +123,9 @@ def checkpoint(content: dict[str, Any]) -> None:
     state = content["state_dict"]
     renamed = {}
     for old, new in (("flows.", "networks."), ("average.", "ema.")):
-        part = {key.removeprefix(old): x for key, x in state.items() if key.startswith(old)}
+        part = {
+            key.removeprefix(old): x for key, x in state.items() if key.startswith(old)
+        }
         for key, tensor in weights(part).items():
             renamed[new + key] = tensor
     content["state_dict"] = type(state)(renamed)

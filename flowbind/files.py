@@ -28,7 +28,10 @@ LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
 # Nanoseconds for which a file may change again without another time: clocks of disks are coarse.
 FRESH = 2 * 10**9
-FULL = (errno.ENOSPC, errno.EDQUOT)  # what a full disk, and a quota that is used up, are called
+FULL = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+)  # what a full disk, and a quota that is used up, are called
 
 
 @contextmanager
@@ -72,7 +75,9 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot: there is nothing to wait for
+        if (
+            error.errno != errno.EINVAL
+        ):  # a file system that cannot: there is nothing to wait for
             raise
     finally:
         os.close(handle)
@@ -139,7 +144,9 @@ def check_place(path: Path, folder: bool = False) -> None:
             )
         if not os.access(place, os.W_OK | os.X_OK):
             raise PermissionError(
-                errno.EACCES, "no permission to write here; choose another folder", str(place)
+                errno.EACCES,
+                "no permission to write here; choose another folder",
+                str(place),
             )
 
 
@@ -168,7 +175,9 @@ def check_regular(path: str | Path, largest: int = LARGEST) -> int:
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path}: not a file, but a folder, a pipe or a device")
     if status.st_size > largest:
-        raise ValueError(f"{path}: a file of {status.st_size} bytes, allowed here are {largest}")
+        raise ValueError(
+            f"{path}: a file of {status.st_size} bytes, allowed here are {largest}"
+        )
     return status.st_size
 
 
@@ -208,7 +217,9 @@ def encoding_of(path: str | Path) -> str:
     """
     with open_regular(path, sys.maxsize) as file:
         start = file.read(2)
-    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    return (
+        "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    )
 
 
 def digest_all(paths: Iterable[Path]) -> str:

@@ -31,7 +31,9 @@ class Model:
         sampling: Choices of generation where nothing else is chosen; the method's defaults if None.
     """
 
-    def __init__(self, method: Method, networks: Networks, sampling: Any = None) -> None:
+    def __init__(
+        self, method: Method, networks: Networks, sampling: Any = None
+    ) -> None:
         self.method = method
         self.networks = networks
         self.sampling = sampling or method.Sampling()
@@ -83,7 +85,9 @@ class Model:
         loaded = self.stamps.get((name, use))
         if loaded is not None and loaded != stamp(codec):
             files = ", ".join(map(str, codec.files().values()))
-            raise ValueError(f"{files}: replaced since the model was loaded; load it again")
+            raise ValueError(
+                f"{files}: replaced since the model was loaded; load it again"
+            )
         self.stamps.pop((name, use), None)
         return codec
 
@@ -119,7 +123,9 @@ class Model:
     ) -> None:
         """Says, in a line, which samples have a codec's caveat or latents far from training's."""
         codec = self.modalities[name].codec
-        standard = self.networks.standard[name](latents.to(self.device)).flatten(1).float()
+        standard = (
+            self.networks.standard[name](latents.to(self.device)).flatten(1).float()
+        )
         distances = standard.square().mean(1).sqrt().tolist()
         if codec.vocabulary is not None:  # ids are near or far from nothing
             distances = [0.0] * len(samples)
@@ -137,8 +143,14 @@ class Model:
 
         if caveats:
             first = next(iter(caveats))
-            source = f" ({samples[first]!s:.60})" if isinstance(samples[first], str | Path) else ""
-            others = f", and {len(caveats) - 1} more like it" if len(caveats) > 1 else ""
+            source = (
+                f" ({samples[first]!s:.60})"
+                if isinstance(samples[first], str | Path)
+                else ""
+            )
+            others = (
+                f", and {len(caveats) - 1} more like it" if len(caveats) > 1 else ""
+            )
             say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
 
     def streams(self, rows: int, seed: int = 0, first: int = 0) -> Tensor:
@@ -153,7 +165,9 @@ class Model:
         return draws.streams(draws.key(seed), numbers)
 
     @torch.no_grad()
-    def start(self, name: str, latents: Tensor, sampling: Any, streams: Tensor) -> State:
+    def start(
+        self, name: str, latents: Tensor, sampling: Any, streams: Tensor
+    ) -> State:
         """Where the flow of one source begins, from its codec latents, with shape (B, *shape)."""
         x = self.networks.standard[name](latents.to(self.device))
         return self.method.start(self.networks.nets, name, x, sampling, streams)
@@ -163,11 +177,17 @@ class Model:
         self, state: State, targets: Sequence[str], sampling: Any, streams: Tensor
     ) -> dict[str, Tensor]:
         """Codec latents of every target, with shape (B, *shape) each, from a flow's beginning."""
-        generated = self.method.finish(self.networks.nets, state, targets, sampling, streams)
+        generated = self.method.finish(
+            self.networks.nets, state, targets, sampling, streams
+        )
         return {name: self._to_codec(name, x) for name, x in generated.items()}
 
     def _to_codec(self, name: str, x: Tensor) -> Tensor:
-        return self.networks.standard[name].inverse(x).to(self.modalities[name].codec.dtype)
+        return (
+            self.networks.standard[name]
+            .inverse(x)
+            .to(self.modalities[name].codec.dtype)
+        )
 
     def check_direction(self, sources: Iterable[str], targets: Iterable[str]) -> None:
         """Refuses what this model does not generate.
@@ -287,10 +307,16 @@ class Model:
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
 
-        latents = {name: self.encode(name, samples) for name, samples in sources.items()}
-        generated = self.translate(latents, to, count=count, seed=seed, first=first, **choices)
+        latents = {
+            name: self.encode(name, samples) for name, samples in sources.items()
+        }
+        generated = self.translate(
+            latents, to, count=count, seed=seed, first=first, **choices
+        )
 
-        generator = torch.Generator(self.device).manual_seed(draws.key(seed, first) % 2**63)
+        generator = torch.Generator(self.device).manual_seed(
+            draws.key(seed, first) % 2**63
+        )
         raws = {}
         for name, latent in generated.items():
             raws[name] = self.codec(name, "decode").decode(latent, generator)
@@ -332,10 +358,14 @@ def find_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
         devices = ", ".join(_devices())
-        raise ValueError(f"no device '{name}' on this machine; it has {devices}") from None
+        raise ValueError(
+            f"no device '{name}' on this machine; it has {devices}"
+        ) from None
 
     if device.type == "meta":
-        raise ValueError("the device 'meta' holds no numbers; nothing can be generated on it")
+        raise ValueError(
+            "the device 'meta' holds no numbers; nothing can be generated on it"
+        )
     return device
 
 

@@ -98,7 +98,9 @@ class BatchNorm(_BatchNorm):
             return
 
         self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
+        share = (
+            self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
+        )
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 

@@ -42,13 +42,22 @@ def folder_of(
         from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=list(patterns))
+        )
     except (OSError, ValueError) as error:
-        raise ValueError(unreachable(name, revision, kind, argument, error, instead)) from None
+        raise ValueError(
+            unreachable(name, revision, kind, argument, error, instead)
+        ) from None
 
 
 def unreachable(
-    name: str, revision: str | None, kind: str, argument: str, error: Exception, instead: str = ""
+    name: str,
+    revision: str | None,
+    kind: str,
+    argument: str,
+    error: Exception,
+    instead: str = "",
 ) -> str:
     """The message about a repository that cannot be had."""
     return (
@@ -60,4 +69,6 @@ def unreachable(
 
 def local(**arguments: str) -> dict[str, Path]:
     """Those of a codec's arguments whose values are paths of something that is there."""
-    return {name: Path(value) for name, value in arguments.items() if Path(value).exists()}
+    return {
+        name: Path(value) for name, value in arguments.items() if Path(value).exists()
+    }

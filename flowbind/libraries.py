@@ -31,7 +31,11 @@ class Extra(NamedTuple):
         if not needed:  # installed from a clone, before the extra was written
             return f"pip install -e '.[{self.name}]'"
 
-        absent = [requirement for name, requirement in needed.items() if not _is_installed(name)]
+        absent = [
+            requirement
+            for name, requirement in needed.items()
+            if not _is_installed(name)
+        ]
         quoted = [f"'{requirement}'" for requirement in absent or needed.values()]
         return " ".join(["pip install", *quoted])
 
@@ -70,9 +74,13 @@ def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[Non
     ) as error:  # an import may end in anything, as where a shared library is missing
         names = " and ".join(modules)
         absent = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if absent and any(f"{module}.".startswith(f"{error.name}.") for module in modules):
+        if absent and any(
+            f"{module}.".startswith(f"{error.name}.") for module in modules
+        ):
             it = "them" if len(modules) > 1 else "it"
-            raise ValueError(f"{needing} needs {names}; install {it} with `{install}`") from None
+            raise ValueError(
+                f"{needing} needs {names}; install {it} with `{install}`"
+            ) from None
 
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         verb = "are" if len(modules) > 1 else "is"

@@ -122,7 +122,9 @@ class Method(Component):
         """
 
     @abstractmethod
-    def start(self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor) -> State:
+    def start(
+        self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor
+    ) -> State:
         """Where the flow of one source begins.
 
         Args:
@@ -268,7 +270,9 @@ def check_same_codecs(
     """
     for name in names:
         if name not in base_modalities:
-            raise ValueError(f"it has no modality '{name}'; {nearest(name, base_modalities)}")
+            raise ValueError(
+                f"it has no modality '{name}'; {nearest(name, base_modalities)}"
+            )
 
         before = base_modalities[name].codec.fingerprint()
         now = modalities[name].codec.fingerprint()

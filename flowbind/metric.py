@@ -57,7 +57,9 @@ class Metric(Component):
         """
 
     @abstractmethod
-    def compute(self, made: Tensor, reference: Tensor, *sample: Tensor) -> dict[str, float]:
+    def compute(
+        self, made: Tensor, reference: Tensor, *sample: Tensor
+    ) -> dict[str, float]:
         """The values by name, such as `fid[torch-fidelity,inception-v3-compat]`.
 
         The names lack the number of samples, which `counted` adds.
@@ -77,7 +79,11 @@ class Metric(Component):
 
     def fingerprint(self) -> dict[str, Any]:
         """What decides the features, as flat JSON: features of real samples are cached under it."""
-        return {"metric": type(self).__name__, "version": self.version, **self.arguments()}
+        return {
+            "metric": type(self).__name__,
+            "version": self.version,
+            **self.arguments(),
+        }
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the metric to a device, with the networks that it has built. Returns it."""

@@ -165,4 +165,8 @@ def describe_reading(modality: Modality) -> dict[str, Any]:
     arguments = modality.arguments()
     for name in ("codec", "drift", "head", "reads"):
         arguments.pop(name, None)
-    return {"modality": type(modality).__name__, "version": modality.version, **arguments}
+    return {
+        "modality": type(modality).__name__,
+        "version": modality.version,
+        **arguments,
+    }

@@ -19,7 +19,9 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 def say(message: str) -> None:
     """Prints one line about what is being done."""
-    printable = message.encode(errors="backslashreplace").decode()  # names of files may be no UTF-8
+    printable = message.encode(
+        errors="backslashreplace"
+    ).decode()  # names of files may be no UTF-8
     print(printable, file=sys.stderr, flush=True)
 
 
@@ -144,7 +146,9 @@ class _Lines:
         work = self.work
         if work.now - self.last >= QUIET_INTERVAL:
             self.last = work.now
-            say(f"{work.description}: {work.amount} ({work.speed:.1f}/s) {work.detail}".rstrip())
+            say(
+                f"{work.description}: {work.amount} ({work.speed:.1f}/s) {work.detail}".rstrip()
+            )
 
     def close(self, line: str) -> None:
         say(line)
@@ -156,7 +160,9 @@ class _Bar:
     Whatever else is printed meanwhile stands above it.
     """
 
-    open: ClassVar[list["_Bar"]] = []  # one within the other; the last one is on the screen
+    open: ClassVar[
+        list["_Bar"]
+    ] = []  # one within the other; the last one is on the screen
 
     def __init__(self, work: Progress) -> None:
         from rich.console import Console
@@ -176,7 +182,9 @@ class _Bar:
         from rich.table import Column
 
         def column(name: str) -> TextColumn:
-            return TextColumn(f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True))
+            return TextColumn(
+                f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True)
+            )
 
         # Results on standard output wait for the bar only where they would land in the same
         # terminal.
@@ -202,7 +210,9 @@ class _Bar:
         work = self.work
         speed = f"{work.speed:.1f}/s" if work.done > work.first else ""
 
-        room = self.console.width - self.width - len(f"{work.amount} {speed} 00:00:00") - 4
+        room = (
+            self.console.width - self.width - len(f"{work.amount} {speed} 00:00:00") - 4
+        )
         least = min(len(work.description), 12)
         detail = _cut(work.detail, room - least)
         about = _cut(work.description, room - len(detail))

@@ -57,7 +57,9 @@ def load(kind: str, name: str) -> Any:
     """
     entries = installed(kind)
     if name not in entries:
-        raise ValueError(f"no {kind} named '{name}' is installed; {nearest(name, entries)}")
+        raise ValueError(
+            f"no {kind} named '{name}' is installed; {nearest(name, entries)}"
+        )
 
     try:
         return entries[name].load()
@@ -80,7 +82,9 @@ def name_of(kind: str, cls: type) -> str:
         if entry.value == value:
             return name
         # Or by another path, as a package's face re-exports it; others are not imported for this.
-        is_alike = entry.attr == cls.__qualname__ and entry.module.split(".")[0] == owner
+        is_alike = (
+            entry.attr == cls.__qualname__ and entry.module.split(".")[0] == owner
+        )
         if is_alike and entry.load() is cls:
             return name
 

@@ -119,7 +119,11 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
 
 
 def _write(
-    model: Model, weights: Mapping[str, Tensor], step: int | None, partial: Path, folder: Path
+    model: Model,
+    weights: Mapping[str, Tensor],
+    step: int | None,
+    partial: Path,
+    folder: Path,
 ) -> None:
     """Writes all files of a model into `partial`, which is to become `folder`."""
     partial.mkdir(parents=True)
@@ -184,7 +188,9 @@ def _copy(source: Path, target: Path) -> int:
 
 def _bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
-    return sum(part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file())
+    return sum(
+        part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file()
+    )
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -244,7 +250,9 @@ def verify(folder: str | Path) -> Verified:
         raise ValueError(f"{config}: changed since it was written (checksum)")
 
     _check_files(folder, checksums, lambda files: track(files, f"verifying {folder}"))
-    size = config.stat().st_size + sum((folder / file).stat().st_size for file in checksums)
+    size = config.stat().st_size + sum(
+        (folder / file).stat().st_size for file in checksums
+    )
 
     weights = description.get("weights")
     if weights:
@@ -254,7 +262,9 @@ def verify(folder: str | Path) -> Verified:
 
 
 def _check_files(
-    folder: Path, checksums: Mapping[str, str], progress: Callable[[Collection], Iterable] = iter
+    folder: Path,
+    checksums: Mapping[str, str],
+    progress: Callable[[Collection], Iterable] = iter,
 ) -> None:
     """Reads files of a released model and compares their checksums.
 
@@ -266,7 +276,9 @@ def _check_files(
     for file, sha256 in progress(checksums.items()):
         path = _inside(folder, folder / file)
         if digest_now(path) != sha256:
-            raise ValueError(f"{path}: damaged, or changed since it was written (checksum)")
+            raise ValueError(
+                f"{path}: damaged, or changed since it was written (checksum)"
+            )
 
 
 def _inside(folder: Path, path: Path) -> Path:
@@ -275,8 +287,12 @@ def _inside(folder: Path, path: Path) -> Path:
     Raises:
         ValueError: it is neither the weights nor in `codecs/`, but leads elsewhere.
     """
-    is_inside = path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
-    if not is_inside or (path != folder / WEIGHTS and folder / CODECS not in path.parents):
+    is_inside = (
+        path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
+    )
+    if not is_inside or (
+        path != folder / WEIGHTS and folder / CODECS not in path.parents
+    ):
         raise ValueError(
             f"{folder / CONFIG}: names '{path}', "
             f"allowed are {WEIGHTS} and what is in {folder / CODECS}"
@@ -372,13 +388,17 @@ def _load_weights(
         state = rename(load_file(path))
         dtypes = {tensor.dtype for tensor in state.values()}
         if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
-            raise RuntimeError("not all numbers are floating-point numbers of one precision")
+            raise RuntimeError(
+                "not all numbers are floating-point numbers of one precision"
+            )
 
         networks.load_state_dict(state, assign=True)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error})") from None
     except RuntimeError as error:
-        raise ValueError(f"{path}: weights of another model ({last_line(error)})") from None
+        raise ValueError(
+            f"{path}: weights of another model ({last_line(error)})"
+        ) from None
 
 
 def _current(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,13 +24,18 @@ def listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, str | os.PathLike):
         return [given]
 
-    if isinstance(given, Mapping | set | frozenset | bytes | bytearray | Number) or given is None:
+    if (
+        isinstance(given, Mapping | set | frozenset | bytes | bytearray | Number)
+        or given is None
+    ):
         raise ValueError(
             f"{what}: a list of samples is needed, each a string, a path or a raw sample, "
             f"not {_kind(given)}"
         )
     if hasattr(given, "columns"):
-        raise ValueError(f"{what}: a table is no list of samples; give one of its columns")
+        raise ValueError(
+            f"{what}: a table is no list of samples; give one of its columns"
+        )
 
     samples = _elements(given, what)
     if not samples:
@@ -75,7 +80,9 @@ def named(given: Any, what: str) -> list[str]:
         names = list(given)
 
     if not names or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{what}: names are needed, such as ['a', 'b'], not {given!r:.60}")
+        raise ValueError(
+            f"{what}: names are needed, such as ['a', 'b'], not {given!r:.60}"
+        )
     return list(dict.fromkeys(names))
 
 
@@ -90,7 +97,9 @@ def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
             f"sources are given by modality, such as {{'a': [...]}}, not as {_kind(sources)}"
         )
 
-    lists = {name: listed(samples, f"source '{name}'") for name, samples in sources.items()}
+    lists = {
+        name: listed(samples, f"source '{name}'") for name, samples in sources.items()
+    }
     count = max(map(len, lists.values()))
     if any(len(samples) not in (1, count) for samples in lists.values()):
         numbers = ", ".join(f"{name} {len(samples)}" for name, samples in lists.items())

@@ -24,7 +24,9 @@ def save_tensors(
     Raises:
         OSError: there is no room, or the file cannot be written; it is named.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    tensors = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
+    }
     check_space(path, size_of(tensors))
 
     # The library writes to a file of a random name beside the one that it is given. A kill would
@@ -34,7 +36,9 @@ def save_tensors(
         with replacing(path) as partial:
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir()
-            save_file(tensors, writing / "tensors", metadata=metadata and dict(metadata))
+            save_file(
+                tensors, writing / "tensors", metadata=metadata and dict(metadata)
+            )
             os.replace(writing / "tensors", partial)
     except SafetensorError as error:  # how the library reports a full disk
         raise no_space(path, str(error)) from None

@@ -30,7 +30,10 @@ TOYS = {
         "regression": "tests.toy_kinds:Regression",
         "from-nothing": "tests.toy_kinds:FromNothing",
     },
-    "metrics": {"digit-error": "tests.toy:DigitError", "word-match": "tests.toy:WordMatch"},
+    "metrics": {
+        "digit-error": "tests.toy:DigitError",
+        "word-match": "tests.toy:WordMatch",
+    },
 }
 
 
@@ -38,7 +41,9 @@ TOYS = {
 def _one_thread():
     import torch
 
-    torch.set_num_threads(1)  # tests run side by side with others; more threads than cores crawl
+    torch.set_num_threads(
+        1
+    )  # tests run side by side with others; more threads than cores crawl
 
 
 @pytest.fixture
@@ -59,7 +64,14 @@ def register_toys(monkeypatch):
         return {**installed(kind), **extra}
 
     data = ("data.folder", "data.raw", "data.manifest")
-    names = ("registry", *data, "cli.check", "cli.overrides", "cli.modalities", "cli.prepare")
+    names = (
+        "registry",
+        *data,
+        "cli.check",
+        "cli.overrides",
+        "cli.modalities",
+        "cli.prepare",
+    )
     modules = [
         import_module(f"flowbind.{name}") for name in names
     ]  # all of them first: they take the name over

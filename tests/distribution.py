@@ -10,12 +10,17 @@ from flowbind import registry
 
 
 def write_distribution(
-    site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], version: str = "1.0"
+    site: Path,
+    name: str,
+    entry_points: Mapping[str, Mapping[str, str]],
+    version: str = "1.0",
 ) -> None:
     """Writes into `site` a distribution that registers `entry_points`: per group, objects by name."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    )
     sections = (
         [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
         for group, entries in entry_points.items()
@@ -27,7 +32,10 @@ def write_distribution(
 
 @contextmanager
 def distribution(
-    site: Path, name: str, entry_points: Mapping[str, Mapping[str, str]], version: str = "1.0"
+    site: Path,
+    name: str,
+    entry_points: Mapping[str, Mapping[str, str]],
+    version: str = "1.0",
 ) -> Iterator[None]:
     """Puts `site` on the path, with such a distribution in it."""
     write_distribution(site, name, entry_points, version)

@@ -64,13 +64,17 @@ class Hang(BaseException):
 # Making inputs
 
 
-def cuts(content: bytes, draw: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
+def cuts(
+    content: bytes, draw: random.Random, count: int
+) -> Iterator[tuple[str, bytes]]:
     for _ in range(count):
         kept = draw.randrange(len(content))
         yield f"cut at {kept}", content[:kept]
 
 
-def flips(content: bytes, draw: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
+def flips(
+    content: bytes, draw: random.Random, count: int
+) -> Iterator[tuple[str, bytes]]:
     """Half of them among the first bytes, where headers are."""
     for number in range(count):
         place = draw.randrange(min(64, len(content)) if number % 2 else len(content))
@@ -81,7 +85,12 @@ def flips(content: bytes, draw: random.Random, count: int) -> Iterator[tuple[str
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     """A chunk of a PNG, its checksum right."""
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    return (
+        struct.pack(">I", len(data))
+        + kind
+        + data
+        + struct.pack(">I", zlib.crc32(kind + data))
+    )
 
 
 def png(width: int, height: int, rows: bytes, *more: bytes) -> bytes:
@@ -126,10 +135,12 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     for kind, suffix in kinds.items():
         whole = picture(kind, draw)
         yield from (
-            (what, suffix, content, kind != "PNG") for what, content in cuts(whole, draw, 6)
+            (what, suffix, content, kind != "PNG")
+            for what, content in cuts(whole, draw, 6)
         )
         yield from (
-            (what, suffix, content, kind != "PNG") for what, content in flips(whole, draw, 8)
+            (what, suffix, content, kind != "PNG")
+            for what, content in flips(whole, draw, 8)
         )
     yield "60,000 pixels a side, promised", ".png", png(60_000, 60_000, b"\0"), False
     yield (
@@ -178,8 +189,18 @@ def images(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     gif = bytearray(picture("GIF", draw))
     gif[6:10] = struct.pack("<HH", 65_500, 65_500)
     yield "65,500 pixels a side, promised", ".gif", bytes(gif), False
-    yield "65,500 pixels a side, promised", ".ppm", b"P6 65500 65500 255\n" + bytes(99), False
-    yield "9,000 pixels a side, promised", ".ppm", b"P6 9000 9000 255\n" + bytes(99), False
+    yield (
+        "65,500 pixels a side, promised",
+        ".ppm",
+        b"P6 65500 65500 255\n" + bytes(99),
+        False,
+    )
+    yield (
+        "9,000 pixels a side, promised",
+        ".ppm",
+        b"P6 9000 9000 255\n" + bytes(99),
+        False,
+    )
     yield (
         "a drawing in words",
         ".png",
@@ -204,7 +225,9 @@ def wav(
 ) -> bytes:
     """A WAV with any header."""
     block = channels * bits // 8
-    form = struct.pack("<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits)
+    form = struct.pack(
+        "<HHIIHH", 1, channels, rate, rate * block % 2**32, block % 2**16, bits
+    )
     size = len(data) if stated is None else stated
     return (
         b"RIFF"
@@ -247,9 +270,12 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     for form, subtype, suffix in kinds:
         whole = sound(form, subtype, tone)
         yield from (
-            (what, suffix, content, form == "MP3") for what, content in cuts(whole, draw, 6)
+            (what, suffix, content, form == "MP3")
+            for what, content in cuts(whole, draw, 6)
         )
-        yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 8))
+        yield from (
+            (what, suffix, content, True) for what, content in flips(whole, draw, 8)
+        )
     yield "3 GB, promised", ".wav", wav(stated=0x7FF00000), False
     yield "2,147,483,647 Hz", ".wav", wav(rate=2**31 - 1), False
     yield "no rate", ".wav", wav(rate=0), False
@@ -258,8 +284,18 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     yield "no channels", ".wav", wav(channels=0), False
     yield "no bits", ".wav", wav(bits=0), False
     yield "no samples", ".wav", wav(data=b""), False
-    yield "not a number", ".wav", sound("WAV", "FLOAT", np.array([0, np.nan, 0], np.float32)), False
-    yield "infinite", ".wav", sound("WAV", "FLOAT", np.array([0, -np.inf, 0], np.float32)), False
+    yield (
+        "not a number",
+        ".wav",
+        sound("WAV", "FLOAT", np.array([0, np.nan, 0], np.float32)),
+        False,
+    )
+    yield (
+        "infinite",
+        ".wav",
+        sound("WAV", "FLOAT", np.array([0, -np.inf, 0], np.float32)),
+        False,
+    )
     yield "1e300", ".wav", sound("WAV", "DOUBLE", np.array([0, 1e300, 0])), False
     yield (
         "700 s in a small file",
@@ -269,9 +305,16 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     )
     yield "700 s", ".wav", wav(rate=100, data=bytes(2 * 700 * 100)), False
     flac = bytearray(sound("FLAC", "PCM_16", tone))
-    flac[21:26] = b"\xff" * 5  # STREAMINFO's number of samples, and bits of what stands before it
+    flac[21:26] = (
+        b"\xff" * 5
+    )  # STREAMINFO's number of samples, and bits of what stands before it
     yield "2^36 samples, promised", ".flac", bytes(flac), False
-    yield "a million empty chunks", ".wav", wav()[:36] + b"junk\0\0\0\0" * 1_000_000, False
+    yield (
+        "a million empty chunks",
+        ".wav",
+        wav()[:36] + b"junk\0\0\0\0" * 1_000_000,
+        False,
+    )
     yield "an AIFF", ".wav", sound("AIFF", "PCM_16", tone), True
     yield "32,767 in floats", ".wav", sound("WAV", "FLOAT", 32_767 * tone), False
     yield "words", ".wav", b"no sound at all, just a sentence that goes on", False
@@ -309,8 +352,12 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         (".off", OFF),
         (".stl", STL),
     ):
-        yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 5))
-        yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 6))
+        yield from (
+            (what, suffix, content, True) for what, content in cuts(whole, draw, 5)
+        )
+        yield from (
+            (what, suffix, content, True) for what, content in flips(whole, draw, 6)
+        )
     huge = 10**18
     for form, body in (
         ("ascii", b"0 0 0\n"),
@@ -374,7 +421,12 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         False,
     )
     yield "infinite vertices", ".obj", b"v inf 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
-    yield "vertices of 1e300", ".obj", b"v 1e300 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", False
+    yield (
+        "vertices of 1e300",
+        ".obj",
+        b"v 1e300 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n",
+        False,
+    )
     yield "a face without area", ".obj", b"v 0 0 0\nv 0 0 0\nv 0 0 0\nf 1 2 3\n", True
     yield (
         "a face of points that are not there",
@@ -382,15 +434,30 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99\n",
         False,
     )
-    yield "a face of 10^12", ".obj", b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 1000000000000\n", False
-    yield "a material elsewhere", ".obj", b"mtllib ../../../../etc/passwd\nusemtl a\n" + OBJ, True
+    yield (
+        "a face of 10^12",
+        ".obj",
+        b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 1000000000000\n",
+        False,
+    )
+    yield (
+        "a material elsewhere",
+        ".obj",
+        b"mtllib ../../../../etc/passwd\nusemtl a\n" + OBJ,
+        True,
+    )
     yield (
         "10^18 vertices, promised",
         ".off",
         OFF.replace(b"4 4 0", b"1000000000000000000 4 0"),
         False,
     )
-    yield "10^9 faces, promised", ".off", OFF.replace(b"4 4 0", b"4 1000000000 0"), False
+    yield (
+        "10^9 faces, promised",
+        ".off",
+        OFF.replace(b"4 4 0", b"4 1000000000 0"),
+        False,
+    )
     yield "-4 vertices", ".off", OFF.replace(b"4 4 0", b"-4 4 0"), False
     yield (
         "2^32 - 1 triangles, promised",
@@ -404,7 +471,12 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         STL[:84] + struct.pack("<12f", *[float("nan")] * 12) + bytes(2) + STL[134:],
         True,
     )
-    yield "4 GB, promised", ".glb", b"glTF" + struct.pack("<II", 2, 0xFFFFFFFF) + bytes(40), False
+    yield (
+        "4 GB, promised",
+        ".glb",
+        b"glTF" + struct.pack("<II", 2, 0xFFFFFFFF) + bytes(40),
+        False,
+    )
     yield from _gltfs()
     yield from _tables(draw)
     yield from _archives()
@@ -413,7 +485,10 @@ def clouds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
 def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
     """Scenes in JSON, of the triangle in their one buffer."""
     numbers = np.eye(3, dtype="<f4").tobytes()
-    buffer = {"byteLength": 36, "uri": "data:;base64," + base64.b64encode(numbers).decode()}
+    buffer = {
+        "byteLength": 36,
+        "uri": "data:;base64," + base64.b64encode(numbers).decode(),
+    }
     accessor = {"componentType": 5126, "count": 3, "type": "VEC3", "bufferView": 0}
     primitive = {"attributes": {"POSITION": 0}}
 
@@ -430,7 +505,12 @@ def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
         return json.dumps(tree | changes).encode()
 
     yield "sound", ".gltf", scene(), True
-    yield "10^15 numbers, promised", ".gltf", scene(accessors=[accessor | {"count": 10**15}]), False
+    yield (
+        "10^15 numbers, promised",
+        ".gltf",
+        scene(accessors=[accessor | {"count": 10**15}]),
+        False,
+    )
     yield (
         "10^15 numbers, of no buffer",
         ".gltf",
@@ -439,7 +519,12 @@ def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
     )
     many = [{"componentType": 5126, "count": 40_000_000, "type": "VEC3"}] * 50
     primitives = [{"primitives": [{"attributes": {"POSITION": n}} for n in range(50)]}]
-    yield "2 * 10^9 points, all zeros", ".gltf", scene(accessors=many, meshes=primitives), False
+    yield (
+        "2 * 10^9 points, all zeros",
+        ".gltf",
+        scene(accessors=many, meshes=primitives),
+        False,
+    )
     yield (
         "numbers that overlap",
         ".gltf",
@@ -451,9 +536,9 @@ def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
     )
     circle = [{"mesh": 0, "children": [1]}, {"children": [0]}]
     yield "a circle of nodes", ".gltf", scene(nodes=circle), False
-    deep = [{"children": [n + 1], "mesh": 0, "scale": [2, 2, 2]} for n in range(20_000)] + [
-        {"mesh": 0}
-    ]
+    deep = [
+        {"children": [n + 1], "mesh": 0, "scale": [2, 2, 2]} for n in range(20_000)
+    ] + [{"mesh": 0}]
     yield "20,000 nodes, one below the other", ".gltf", scene(nodes=deep), True
     yield (
         "a million nodes",
@@ -474,7 +559,12 @@ def _gltfs() -> Iterator[tuple[str, str, bytes, bool]]:
         scene(buffers=[{"byteLength": 36, "uri": "http://127.0.0.1:9/a.bin"}]),
         False,
     )
-    yield "compressed", ".gltf", scene(extensionsRequired=["KHR_draco_mesh_compression"]), False
+    yield (
+        "compressed",
+        ".gltf",
+        scene(extensionsRequired=["KHR_draco_mesh_compression"]),
+        False,
+    )
 
 
 def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
@@ -496,8 +586,12 @@ def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         (".pcd", text),
         (".pcd", packed),
     ):
-        yield from ((what, suffix, content, True) for what, content in cuts(whole, draw, 4))
-        yield from ((what, suffix, content, True) for what, content in flips(whole, draw, 5))
+        yield from (
+            (what, suffix, content, True) for what, content in cuts(whole, draw, 4)
+        )
+        yield from (
+            (what, suffix, content, True) for what, content in flips(whole, draw, 5)
+        )
     huge = b"9" * 18
     for form in (b"ascii", b"binary", b"binary_compressed"):
         yield (
@@ -507,11 +601,18 @@ def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
             False,
         )
     bomb = struct.pack("<II", 2**20, 2**29) + b"\0\0" + b"\xe0\xff\0" * 2**18
-    yield "a bomb", ".pcd", head % (b"44739242", b"44739242", b"binary_compressed") + bomb, False
+    yield (
+        "a bomb",
+        ".pcd",
+        head % (b"44739242", b"44739242", b"binary_compressed") + bomb,
+        False,
+    )
     yield (
         "a repetition of nothing",
         ".pcd",
-        head % (b"2", b"2", b"binary_compressed") + struct.pack("<II", 3, 24) + b"\xe0\x0a\x05",
+        head % (b"2", b"2", b"binary_compressed")
+        + struct.pack("<II", 3, 24)
+        + b"\xe0\x0a\x05",
         False,
     )
     objects = io.BytesIO()
@@ -523,7 +624,12 @@ def _tables(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
         npy.getvalue().replace(b"(4, 3), }", b"(%d, 3), }" % 10**13),
         False,
     )
-    yield "a header that is a program", ".npy", npy.getvalue().replace(b"(4, 3)", b"exit()"), False
+    yield (
+        "a header that is a program",
+        ".npy",
+        npy.getvalue().replace(b"(4, 3)", b"exit()"),
+        False,
+    )
     yield "a million words", ".xyz", b"word " * 10**6, False
     yield "a million comments", ".xyz", b"# a\n" * 10**6, False
     yield "a line of a million numbers", ".xyz", b"1 " * 10**6, False
@@ -545,7 +651,10 @@ def _archives() -> Iterator[tuple[str, str, bytes, bool]]:
     entities = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10))
     bomb = f'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a0 "aaaaaaaaaa">{entities}]><COLLADA>&a9;</COLLADA>'.encode()
     outside = b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]><COLLADA>&a;</COLLADA>'
-    for what, content in (("a bomb of entities", bomb), ("an entity elsewhere", outside)):
+    for what, content in (
+        ("a bomb of entities", bomb),
+        ("an entity elsewhere", outside),
+    ):
         yield what, ".dae", content, False
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w") as archive:
@@ -692,7 +801,11 @@ def manifests(folder: Path, draw: random.Random) -> Iterator[Input]:
         "0 bytes": '{"image": "empty.png"}',
         "2^40 bytes": '{"image": "sparse.png"}',
         "100,000 lists in lists": '{"text": ' + "[" * 100_000,
-        "5,000 objects in objects": '{"labels": ' + '{"a": ' * 5000 + "1" + "}" * 5000 + "}",
+        "5,000 objects in objects": '{"labels": '
+        + '{"a": ' * 5000
+        + "1"
+        + "}" * 5000
+        + "}",
         "10,000 digits": '{"text": "a", "id": ' + "9" * 10_000 + "}",
         "a list": '["text"]',
         "a number": "7",
@@ -713,7 +826,11 @@ def manifests(folder: Path, draw: random.Random) -> Iterator[Input]:
     for number, (what, content) in enumerate(lines.items()):
         path = here / f"bad{number:03}.jsonl"
         path.write_bytes(
-            (content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+            (
+                content.encode("utf-8", "surrogatepass")
+                if isinstance(content, str)
+                else content
+            )
             + b"\n"
         )
         yield Input(what, "manifest", path)
@@ -730,9 +847,15 @@ def weights(folder: Path, draw: random.Random) -> Iterator[Input]:
     size = 8 + int.from_bytes(whole[:8], "little")
     name = next(iter(state))
 
-    def headed(header: Any, data: bytes = bytes(64), stated: int | None = None) -> bytes:
+    def headed(
+        header: Any, data: bytes = bytes(64), stated: int | None = None
+    ) -> bytes:
         content = header if isinstance(header, bytes) else json.dumps(header).encode()
-        return struct.pack("<Q", len(content) if stated is None else stated) + content + data
+        return (
+            struct.pack("<Q", len(content) if stated is None else stated)
+            + content
+            + data
+        )
 
     def one(dtype: Any = "F32", shape: Any = (4,), offsets: Any = (0, 16)) -> dict:
         return {name: {"dtype": dtype, "shape": shape, "data_offsets": offsets}}
@@ -761,7 +884,9 @@ def weights(folder: Path, draw: random.Random) -> Iterator[Input]:
             json.dumps(one())[:-1].encode() + b", " + json.dumps(one())[1:].encode()
         ),
         "another network's": safetensors({"weight": torch.zeros(3)}),
-        "one tensor less": safetensors({key: value for key, value in state.items() if key != name}),
+        "one tensor less": safetensors(
+            {key: value for key, value in state.items() if key != name}
+        ),
         "one tensor more": safetensors(state | {"more": torch.zeros(3)}),
         "another shape": safetensors(state | {name: torch.zeros(2, 2)}),
         "a pickle": b"\x80\x04cos\nsystem\n(S'touch canary'\ntR.",
@@ -774,7 +899,9 @@ def weights(folder: Path, draw: random.Random) -> Iterator[Input]:
         path = here / f"bad{number:03}.safetensors"
         path.write_bytes(content + (whole[size:] if what.startswith("byte ") else b""))
         yield Input(what, "codec", path, harmless=what.startswith("byte "))
-    yield from (Input(what, "codec", path) for what, path in places(here, ".safetensors"))
+    yield from (
+        Input(what, "codec", path) for what, path in places(here, ".safetensors")
+    )
 
 
 def save_model(folder: Path) -> None:
@@ -825,15 +952,32 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
         "a path for a codec": changed(*codec, "name", value="../../evil"),
         "a list for a codec": changed(*codec, "name", value=["small-image"]),
         "no codec": changed(*codec, value=None),
-        "an unknown argument": changed(*codec, "args", value={"command": "touch canary"}),
+        "an unknown argument": changed(
+            *codec, "args", value={"command": "touch canary"}
+        ),
         "an argument of another type": changed(
-            *args, "modalities", "text", "args", "codec", "args", "embedding", value="many"
+            *args,
+            "modalities",
+            "text",
+            "args",
+            "codec",
+            "args",
+            "embedding",
+            value="many",
         ),
         "a list of arguments": changed(*codec, "args", value=[1]),
-        "weights up and out": changed(*codec, "args", "weights", value="../../../../etc/passwd"),
-        "weights up and in": changed(*codec, "args", "weights", value="codecs/../../x.safetensors"),
-        "weights from the root": changed(*codec, "args", "weights", value="/etc/passwd"),
-        "weights that are a folder": changed(*codec, "args", "weights", value="codecs/.."),
+        "weights up and out": changed(
+            *codec, "args", "weights", value="../../../../etc/passwd"
+        ),
+        "weights up and in": changed(
+            *codec, "args", "weights", value="codecs/../../x.safetensors"
+        ),
+        "weights from the root": changed(
+            *codec, "args", "weights", value="/etc/passwd"
+        ),
+        "weights that are a folder": changed(
+            *codec, "args", "weights", value="codecs/.."
+        ),
         "a number for weights": changed(*codec, "args", "weights", value=7),
         "a depth of 10^9": changed(*args, "drift", "depth", value=10**9),
         "a width of 10^18": changed(*args, "drift", "width", value=10**18),
@@ -869,9 +1013,9 @@ def models(folder: Path, whole: Path) -> Iterator[Input]:
     }
     for number, (what, content) in enumerate([*described.items(), *held.items()]):
         path = shutil.copytree(whole, here / f"bad{number:03}")
-        (path / ("model.json" if number < len(described) else "model.safetensors")).write_bytes(
-            content
-        )
+        (
+            path / ("model.json" if number < len(described) else "model.safetensors")
+        ).write_bytes(content)
         yield Input(what, "release", path)
     for file in ("model.json", "model.safetensors"):
         (there := here / file.replace(".", "-")).mkdir()
@@ -929,7 +1073,9 @@ def stores(folder: Path) -> Iterator[Input]:
         for key in keys[:-1]:
             node = node[key]
         node[keys[-1]] = value
-        (path / MANIFEST).write_text(json.dumps({"sha256": digest_json(manifest)} | manifest))
+        (path / MANIFEST).write_text(
+            json.dumps({"sha256": digest_json(manifest)} | manifest)
+        )
         yield Input(what, "store", path)
     for number, content in enumerate(
         (
@@ -956,17 +1102,26 @@ def datasets(folder: Path) -> Iterator[Input]:
         "coco: up and out": (
             "coco",
             annotations,
-            json.dumps({"images": [{"id": 1, "file_name": out}], "annotations": [caption]}),
+            json.dumps(
+                {"images": [{"id": 1, "file_name": out}], "annotations": [caption]}
+            ),
         ),
         "coco: from the root": (
             "coco",
             annotations,
             json.dumps(
-                {"images": [{"id": 1, "file_name": "/etc/a.jpg"}], "annotations": [caption]}
+                {
+                    "images": [{"id": 1, "file_name": "/etc/a.jpg"}],
+                    "annotations": [caption],
+                }
             ),
         ),
         "coco: lists in lists": ("coco", annotations, "[" * 100_000),
-        "coco: 10,000 digits": ("coco", annotations, '{"images": ' + "9" * 10_000 + "}"),
+        "coco: 10,000 digits": (
+            "coco",
+            annotations,
+            '{"images": ' + "9" * 10_000 + "}",
+        ),
         "coco: not UTF-8": ("coco", annotations, b'{"images": "\xe9"}'),
         "flickr30k: up and out": (
             "flickr30k",
@@ -983,8 +1138,16 @@ def datasets(folder: Path) -> Iterator[Input]:
             "captions.txt",
             "image,caption\na.jpg," + "a" * 10**6 + "\n",
         ),
-        "flickr30k: a zero": ("flickr30k", "captions.txt", "image,caption\na\0.jpg,a\n"),
-        "flickr30k: not UTF-8": ("flickr30k", "captions.txt", b"image,caption\na.jpg,\xe9\n"),
+        "flickr30k: a zero": (
+            "flickr30k",
+            "captions.txt",
+            "image,caption\na\0.jpg,a\n",
+        ),
+        "flickr30k: not UTF-8": (
+            "flickr30k",
+            "captions.txt",
+            b"image,caption\na.jpg,\xe9\n",
+        ),
         "audiocaps: up and out": (
             "audiocaps",
             "test.csv",
@@ -1007,18 +1170,27 @@ def datasets(folder: Path) -> Iterator[Input]:
         "folder: no words": ("folder", "a.unread", "a"),
         "folder: labels with a zero": ("folder", "labels.csv", "id,a\n1,\0\n"),
         "folder: labels not in UTF-8": ("folder", "labels.csv", b"id,a\n1,\xe9\n"),
-        "folder: a label of 10^6": ("folder", "labels.csv", "id,a\n1," + "a" * 10**6 + "\n"),
+        "folder: a label of 10^6": (
+            "folder",
+            "labels.csv",
+            "id,a\n1," + "a" * 10**6 + "\n",
+        ),
         "folder: labels without a header": ("folder", "labels.csv", ""),
     }
     for number, (what, (dataset, file, content)) in enumerate(bad.items()):
         path = here / f"bad{number:03}"
         (path / file).parent.mkdir(parents=True)
-        (path / file).write_bytes(content.encode() if isinstance(content, str) else content)
+        (path / file).write_bytes(
+            content.encode() if isinstance(content, str) else content
+        )
         (path / "val2014").mkdir()
         if file == "labels.csv":
             (path / "1.txt").write_text("a")
         yield Input(
-            what, f"prepare {dataset}", path, harmless=what == "folder: labels with a zero"
+            what,
+            f"prepare {dataset}",
+            path,
+            harmless=what == "folder: labels with a zero",
         )  # as csv reads them
 
 
@@ -1101,18 +1273,33 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
         literal = kind == "text" and not os.path.isfile(
             path
         )  # on the command line, no file is a caption itself
-        return {"read": lambda: read(kind, path)} | ({} if literal else {"generate": generate})
+        return {"read": lambda: read(kind, path)} | (
+            {} if literal else {"generate": generate}
+        )
     if kind.startswith("prepare"):
         name = kind.split()[1]
-        options = ["--labels", path / "labels.csv"] if (path / "labels.csv").is_file() else []
-        options += ["--val-samples", 0, "--test-samples", 0] if name == "flickr30k" else []
+        options = (
+            ["--labels", path / "labels.csv"] if (path / "labels.csv").is_file() else []
+        )
+        options += (
+            ["--val-samples", 0, "--test-samples", 0] if name == "flickr30k" else []
+        )
         return {
             "prepare": command(
-                "prepare", name, "--source", path, "--out", folder / "prepared", *options
+                "prepare",
+                name,
+                "--source",
+                path,
+                "--out",
+                folder / "prepared",
+                *options,
             )
         }
     return {
-        "recipe": {"check": lambda: read_recipe(path), "fit": command("fit", "--config", path)},
+        "recipe": {
+            "check": lambda: read_recipe(path),
+            "fit": command("fit", "--config", path),
+        },
         "manifest": {"read": lambda: read_manifest(path)},
         "codec": {"net": lambda: use_codec(path), "print": lambda: print_codec(path)},
         "release": {
@@ -1138,11 +1325,18 @@ def outcome(door: Callable[[], None]) -> tuple[str, str]:
     said = io.StringIO()
     signal.alarm(PATIENCE)
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             door()
         return "read", ""
     except SystemExit as stop:
-        lines = [line for line in said.getvalue().splitlines() if line.startswith("flowbind: ")]
+        lines = [
+            line
+            for line in said.getvalue().splitlines()
+            if line.startswith("flowbind: ")
+        ]
         return (
             "refused" if stop.code == 2 and len(lines) == 1 else f"exit {stop.code}"
         ), said.getvalue()

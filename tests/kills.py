@@ -28,10 +28,16 @@ from flowbind.cli import main
 from flowbind.data.plan import SHARD_ROWS
 from tests.small_recipes import options, prepare
 
-STEPS, EVERY = 84, 5  # past the first steps of the average, which then waits between its updates
+STEPS, EVERY = (
+    84,
+    5,
+)  # past the first steps of the average, which then waits between its updates
 WORKERS = (0, 1, 4)
 AIMED = 0.3  # share of the kills that come while something is being written
-PAIRS, WORDS = 4 * SHARD_ROWS + 100, 2 * SHARD_ROWS + 50  # samples to encode: 5 and 3 shards
+PAIRS, WORDS = (
+    4 * SHARD_ROWS + 100,
+    2 * SHARD_ROWS + 50,
+)  # samples to encode: 5 and 3 shards
 SECONDS = 0.02  # that the toy codec takes for a batch
 
 WORDS_RECIPE = """
@@ -82,16 +88,29 @@ class Training(Work):
 
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
         return [
-            *("fit", "--config", self.folder / "recipe.yaml", f"--trainer.default_root_dir={out}"),
-            *(f"--trainer.max_steps={STEPS}", f"--trainer.val_check_interval={STEPS // 2}"),
-            *(f"--checkpoints.every={EVERY}", f"--data.init_args.workers={draw.choice(WORKERS)}"),
+            *(
+                "fit",
+                "--config",
+                self.folder / "recipe.yaml",
+                f"--trainer.default_root_dir={out}",
+            ),
+            *(
+                f"--trainer.max_steps={STEPS}",
+                f"--trainer.val_check_interval={STEPS // 2}",
+            ),
+            *(
+                f"--checkpoints.every={EVERY}",
+                f"--data.init_args.workers={draw.choice(WORKERS)}",
+            ),
             "--trainer.logger=false",
         ]
 
     def unfinished(self, out: Path) -> list[Path]:
         checkpoints = out / "checkpoints"
         bare = [
-            path for path in checkpoints.glob("*.ckpt") if not path.with_suffix(".json").exists()
+            path
+            for path in checkpoints.glob("*.ckpt")
+            if not path.with_suffix(".json").exists()
         ]
         return [*checkpoints.glob("*.partial"), *bare]
 
@@ -127,12 +146,19 @@ class CodecTraining(Training):
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
         export = f"--model.init_args.export={out}/codec.safetensors"
         return options(
-            "codecs/points", out, export, "--trainer.logger=false", steps=STEPS, every=EVERY
+            "codecs/points",
+            out,
+            export,
+            "--trainer.logger=false",
+            steps=STEPS,
+            every=EVERY,
         )
 
     def differing(self, out: Path, whole: Path) -> list[str]:
         exports = [(run / "codec.safetensors").read_bytes() for run in (out, whole)]
-        return super().differing(out, whole) + ["the exported file"] * (exports[0] != exports[1])
+        return super().differing(out, whole) + ["the exported file"] * (
+            exports[0] != exports[1]
+        )
 
 
 class Encoding(Work):
@@ -144,13 +170,21 @@ class Encoding(Work):
         super().__init__(folder)
         pair, word = '{{"word": "{0}", "twin": "{0}"}}\n', '{{"word": "{0}"}}\n'
         lines = [
-            (pair if n < PAIRS else word).format(f"{n % 1000:03d}") for n in range(PAIRS + WORDS)
+            (pair if n < PAIRS else word).format(f"{n % 1000:03d}")
+            for n in range(PAIRS + WORDS)
         ]
         (folder / "words.jsonl").write_text("".join(lines))
-        (folder / "words.yaml").write_text(WORDS_RECIPE.format(folder=folder, seconds=SECONDS))
+        (folder / "words.yaml").write_text(
+            WORDS_RECIPE.format(folder=folder, seconds=SECONDS)
+        )
 
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
-        return ["encode", "--config", self.folder / "words.yaml", f"--data.init_args.store={out}"]
+        return [
+            "encode",
+            "--config",
+            self.folder / "words.yaml",
+            f"--data.init_args.store={out}",
+        ]
 
     def unfinished(self, out: Path) -> list[Path]:
         return [*out.rglob("*.partial")]
@@ -158,7 +192,9 @@ class Encoding(Work):
     def differing(self, out: Path, whole: Path) -> list[str]:
         """Files that are not the same to the byte, or that one of the two has alone."""
         mine, other = (_contents(store) for store in (out, whole))
-        return sorted(name for name in {*mine, *other} if mine.get(name) != other.get(name))
+        return sorted(
+            name for name in {*mine, *other} if mine.get(name) != other.get(name)
+        )
 
 
 def _state(run: Path) -> dict:
@@ -246,7 +282,9 @@ def torment(work: Work, wanted: int, draw: random.Random, log: Path) -> None:
     Raises:
         SystemExit: something differs.
     """
-    whole, killed = (work.folder / f"{end}-{type(work).__name__}" for end in ("whole", "killed"))
+    whole, killed = (
+        work.folder / f"{end}-{type(work).__name__}" for end in ("whole", "killed")
+    )
     begin = time.monotonic()
     finish(start(work.arguments(whole, draw), log))
     seconds = time.monotonic() - begin
@@ -284,8 +322,12 @@ def run() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--kills", type=int, default=200, help="of the training of a model")
-    parser.add_argument("--codec", type=int, default=40, help="of the training of a codec")
+    parser.add_argument(
+        "--kills", type=int, default=200, help="of the training of a model"
+    )
+    parser.add_argument(
+        "--codec", type=int, default=40, help="of the training of a codec"
+    )
     parser.add_argument("--encode", type=int, default=50, help="of encoding")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

@@ -22,7 +22,9 @@ def picture(path, hue=180):
 
 def sound(path, pitch=0):
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, 0.5 * np.sin(2 * np.pi * pitch * np.arange(800) / 16000), 16000)
+    soundfile.write(
+        path, 0.5 * np.sin(2 * np.pi * pitch * np.arange(800) / 16000), 16000
+    )
 
 
 def mesh(path, height=0):
@@ -64,14 +66,17 @@ def karpathy(source, images):
             "sentids": list(range(len(texts))),
             "imgid": k,
             "sentences": [
-                {"tokens": [], "raw": text, "imgid": k, "sentid": n} for n, text in enumerate(texts)
+                {"tokens": [], "raw": text, "imgid": k, "sentid": n}
+                for n, text in enumerate(texts)
             ],
             "split": split,
             "filename": f"{name}.jpg",
         }
         for k, (name, (split, texts)) in enumerate(images.items())
     ]
-    write_json(source / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"})
+    write_json(
+        source / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"}
+    )
 
 
 def coco_part(source, part, images, captions=5, there=True):
@@ -110,7 +115,8 @@ def write_audiocaps(folder: Path) -> None:
 
 def write_flickr30k(folder: Path) -> None:
     images = {
-        f"{1000 + n}": (split, [f"dog {n} runs", f"a dog, {n}"]) for n, split in enumerate(SPLITS)
+        f"{1000 + n}": (split, [f"dog {n} runs", f"a dog, {n}"])
+        for n, split in enumerate(SPLITS)
     }
     karpathy(folder, images)
     for n, name in enumerate(images):

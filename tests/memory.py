@@ -51,8 +51,19 @@ OTHERS = (  # mode, suffix, and how the picture is written
     ("RGB", ".sgi", {"bpc": 2}),
     ("RGBA", ".dds", {}),
 )
-PICTURES = (".png", ".jpg", ".webp", ".bmp", ".ico", *sorted({suffix for _, suffix, _ in OTHERS}))
-WARM = {"image": PICTURES, "audio": (".wav", ".flac", ".ogg"), "points": (".ply", ".obj")}
+PICTURES = (
+    ".png",
+    ".jpg",
+    ".webp",
+    ".bmp",
+    ".ico",
+    *sorted({suffix for _, suffix, _ in OTHERS}),
+)
+WARM = {
+    "image": PICTURES,
+    "audio": (".wav", ".flac", ".ogg"),
+    "points": (".ply", ".obj"),
+}
 
 
 def within(kind: str, mode: str) -> int:
@@ -99,25 +110,40 @@ def pictures(folder: Path) -> Iterator[Input]:
         bomb = hostile.chunk(head[:4], head[4:] + zlib.compress(bytes(2**30), 9))
         content = hostile.png(side, side, b"", bomb)
         path = folder / f"{name}.png"
-        path.write_bytes(content[: content.rindex(b"IDAT") - 4] + hostile.chunk(b"IDAT", rows))
-        yield Input(f"{side} pixels a side and 2^30 bytes of a bomb", "image", path, harmless=True)
+        path.write_bytes(
+            content[: content.rindex(b"IDAT") - 4] + hostile.chunk(b"IDAT", rows)
+        )
+        yield Input(
+            f"{side} pixels a side and 2^30 bytes of a bomb",
+            "image",
+            path,
+            harmless=True,
+        )
 
     for number, (mode, suffix, options) in enumerate(OTHERS):
         path = folder / f"other{number}{suffix}"
         PIL.Image.new(mode, (2500, 2000)).save(path, **options)
-        yield Input(f"2500 x 2000 pixels, {mode}, {suffix}", "image", path, harmless=True)
+        yield Input(
+            f"2500 x 2000 pixels, {mode}, {suffix}", "image", path, harmless=True
+        )
     path = folder / "deep.tif"
     path.write_bytes(deep_tiff(2500, 2000))
-    yield Input("2500 x 2000 pixels of 64 bits in one strip, .tif", "image", path, harmless=True)
+    yield Input(
+        "2500 x 2000 pixels of 64 bits in one strip, .tif", "image", path, harmless=True
+    )
     for name, content in icons(8000, 8000).items():
         (folder / f"{name}.ico").write_bytes(content)
-        yield Input(f"8000 pixels a side in an icon, {name}", "image", folder / f"{name}.ico")
+        yield Input(
+            f"8000 pixels a side in an icon, {name}", "image", folder / f"{name}.ico"
+        )
 
 
 def deep_tiff(width: int, height: int) -> bytes:
     """RGBA of 16 bits each, packed in one strip."""
     strip = zlib.compress(bytes(8 * width * height))
-    end = 14 + 12 * 10  # of the table of tags, where the four depths stand, and then the strip
+    end = (
+        14 + 12 * 10
+    )  # of the table of tags, where the four depths stand, and then the strip
     tags = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, end), (259, 4, 1, 8), (262, 4, 1, 2),
         (273, 4, 1, end + 8), (277, 4, 1, 4), (278, 4, 1, height), (279, 4, 1, len(strip)), (338, 4, 1, 2),
@@ -137,13 +163,14 @@ def icons(width: int, height: int) -> dict[str, bytes]:
     """Icons that are said to have 32 pixels a side, and a picture of another size in them."""
     file = io.BytesIO()
     PIL.Image.new("RGBA", (width, height)).save(file, "PNG")
-    plain = struct.pack("<IiiHHIIiiII", 40, width, 2 * height, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(
-        4 * width * height
-    )
+    plain = struct.pack(
+        "<IiiHHIIiiII", 40, width, 2 * height, 1, 24, 0, 0, 0, 0, 0, 0
+    ) + bytes(4 * width * height)
     table = struct.pack("<HHHBBBBHH", 0, 1, 1, 32, 32, 0, 0, 1, 24)
     pictures = {"png": file.getvalue(), "dib": plain}
     return {
-        name: table + struct.pack("<II", len(data), 22) + data for name, data in pictures.items()
+        name: table + struct.pack("<II", len(data), 22) + data
+        for name, data in pictures.items()
     }
 
 
@@ -156,10 +183,14 @@ def sounds(folder: Path) -> Iterator[Input]:
         (8000, 1, ".flac"),
     ):
         path = folder / f"{rate}-{channels}{suffix}"
-        with soundfile.SoundFile(path, "w", rate, channels, format=suffix[1:].upper()) as file:
+        with soundfile.SoundFile(
+            path, "w", rate, channels, format=suffix[1:].upper()
+        ) as file:
             for _ in range(600):
                 file.write(np.zeros((rate, channels), np.int16))
-        yield Input(f"600 s, {rate} Hz, {channels} channels", "audio", path, harmless=True)
+        yield Input(
+            f"600 s, {rate} Hz, {channels} channels", "audio", path, harmless=True
+        )
     path = folder / "channels.ogg"
     soundfile.write(path, np.zeros((48_000, 255), np.float32), 48_000, format="OGG")
     yield Input("255 channels", "audio", path, harmless=True)
@@ -202,7 +233,11 @@ def warm(folder: Path) -> None:
 
 def promised(given: Input) -> int | None:
     """The bytes that a picture is told to take by its header; of icons, which are decoded to be opened, nothing."""
-    if given.door != "image" or given.path.parent.name != "large" or given.path.suffix == ".ico":
+    if (
+        given.door != "image"
+        or given.path.parent.name != "large"
+        or given.path.suffix == ".ico"
+    ):
         return None
     with (
         contextlib.suppress(ValueError),
@@ -229,7 +264,10 @@ def apart(work: Callable[[], Any], result: Path) -> Any:
 def resident(process: int) -> int:
     """The bytes of memory that a process has; 0 of one that has ended."""
     with contextlib.suppress(OSError, IndexError):
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * resource.getpagesize()
+        return (
+            int(Path(f"/proc/{process}/statm").read_text().split()[1])
+            * resource.getpagesize()
+        )
     return 0
 
 
@@ -252,7 +290,9 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     warm(folder / "warm")
     written = apart(
-        lambda: [(*given[:2], str(given.path), given.harmless) for given in inputs(folder)],
+        lambda: [
+            (*given[:2], str(given.path), given.harmless) for given in inputs(folder)
+        ],
         folder / "inputs",
     )
     for what, door, path, harmless in written:
@@ -260,7 +300,9 @@ def main(folder: Path) -> None:
         outcome = apart(partial(measure, given), folder / "result")
         died = {"became": "died", "said": "", "growth": 0, "promised": None}
         print(
-            json.dumps({"what": what, "kind": door, "harmless": harmless} | (outcome or died)),
+            json.dumps(
+                {"what": what, "kind": door, "harmless": harmless} | (outcome or died)
+            ),
             flush=True,
         )
 

@@ -14,8 +14,15 @@ ROOT = Path(__file__).parents[1]
 
 def environment(folder: Path) -> dict[str, str]:
     """What a run in a folder with a `site` needs."""
-    path = os.pathsep.join(map(str, (folder / "site", ROOT, os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(
+        map(str, (folder / "site", ROOT, os.environ.get("PYTHONPATH", "")))
+    )
+    return {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
 
 
 def flowbind(
@@ -37,11 +44,15 @@ def flowbind(
 def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> Path:
     """Prepares and encodes the toy world in a folder. Returns its recipe."""
     write_distribution(
-        folder / "site", "toys", {f"flowbind.{kind}": names for kind, names in TOYS.items()}
+        folder / "site",
+        "toys",
+        {f"flowbind.{kind}": names for kind, names in TOYS.items()},
     )
     write_world(folder / "files", samples=samples)
     recipe = folder / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=folder / "data", run=folder / "run", steps=steps))
+    recipe.write_text(
+        RECIPE.format(data=folder / "data", run=folder / "run", steps=steps)
+    )
     for arguments in (
         [
             "prepare",

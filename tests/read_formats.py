@@ -54,7 +54,10 @@ def read_in(folder: Path, kind: str) -> Any:
     Raises:
         ValueError: what the reader was told, in one line.
     """
-    with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as monkeypatch:
+    with (
+        tempfile.TemporaryDirectory() as place,
+        pytest.MonkeyPatch.context() as monkeypatch,
+    ):
         copy = shutil.copytree(folder, Path(place, "copy"))
         set_times(copy)
         register_toys(monkeypatch)
@@ -76,7 +79,10 @@ def run(*arguments: str) -> None:
     """
     said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            contextlib.redirect_stderr(said),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
             main(list(arguments))
     except SystemExit as stop:
         if stop.code:
@@ -88,12 +94,16 @@ def changed_by(folder: str, *arguments: str) -> list[str]:
     before = _stamps(folder)
     run(*arguments)
     after = _stamps(folder)
-    return sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return sorted(
+        name for name in {**before, **after} if before.get(name) != after.get(name)
+    )
 
 
 def _stamps(folder: str) -> dict[str, tuple[int, int]]:
     files = [path for path in Path(folder).rglob("*") if path.is_file()]
-    return {path.as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
+    return {
+        path.as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files
+    }
 
 
 @reader
@@ -101,7 +111,9 @@ def manifests() -> Any:
     """One by hand, and one that `prepare` wrote."""
     paths = "manifest.jsonl", "data/train.jsonl"
     return {
-        path: [asdict(sample) for sample in Manifest.read(path, ["word", "vector"]).samples]
+        path: [
+            asdict(sample) for sample in Manifest.read(path, ["word", "vector"]).samples
+        ]
         for path in paths
     }
 
@@ -118,21 +130,35 @@ def prepared() -> Any:
     before = {path.name: path.read_bytes() for path in Path("data").glob("*.jsonl")}
     run("prepare", "folder", "--source=files", "--labels=labels.csv", "--out=data")
     after = {path.name: path.read_bytes() for path in Path("data").glob("*.jsonl")}
-    return sorted(name for name in {**before, **after} if before.get(name) != after.get(name))
+    return sorted(
+        name for name in {**before, **after} if before.get(name) != after.get(name)
+    )
 
 
 @reader
 def recipes() -> Any:
     """Those of people, the first one that `prepare` wrote, and those that runs keep."""
-    paths = "model.yaml", "codec.yaml", "data/recipe.yaml", "run/config.yaml", "codec/config.yaml"
+    paths = (
+        "model.yaml",
+        "codec.yaml",
+        "data/recipe.yaml",
+        "run/config.yaml",
+        "codec/config.yaml",
+    )
     built = {path: build([f"--config={path}"]) for path in paths}
-    return {path: [cli.datamodule.batch_size, cli.trainer.max_steps] for path, cli in built.items()}
+    return {
+        path: [cli.datamodule.batch_size, cli.trainer.max_steps]
+        for path, cli in built.items()
+    }
 
 
 @reader
 def stores() -> Any:
     """Latents, to the bit, and the statistics that the store keeps of them."""
-    folders = ["dtypes", *(f"data/latents/{split}" for split in ("train", "val", "test"))]
+    folders = [
+        "dtypes",
+        *(f"data/latents/{split}" for split in ("train", "val", "test")),
+    ]
     return {folder: _read_store(folder) for folder in folders}
 
 
@@ -149,7 +175,9 @@ def _read_store(folder: str) -> Any:
 @reader
 def encoded() -> Any:
     """Shards that are not encoded again; the damaged sample, tried again, is still one."""
-    changed = changed_by("data/latents", "encode", "--config=model.yaml", "--skip-bad=1")
+    changed = changed_by(
+        "data/latents", "encode", "--config=model.yaml", "--skip-bad=1"
+    )
     return [name for name in changed if name.endswith(".safetensors")]
 
 
@@ -166,12 +194,20 @@ def codec_run() -> Any:
     """A codec's training that has made all its steps, and what its checkpoint holds."""
     changed = changed_by(".", "fit", "--config=codec.yaml")
     run("export", "codec", "--out=again.safetensors")
-    return [changed, _checkpoint("codec"), digest_tensors(load_file("again.safetensors"))]
+    return [
+        changed,
+        _checkpoint("codec"),
+        digest_tensors(load_file("again.safetensors")),
+    ]
 
 
 def _checkpoint(run_folder: str) -> Any:
     path = newest(Path(run_folder, "checkpoints"))
-    return [path.name, step_of(path), digest_tensors(read_checkpoint(path)["state_dict"])]
+    return [
+        path.name,
+        step_of(path),
+        digest_tensors(read_checkpoint(path)["state_dict"]),
+    ]
 
 
 @reader
@@ -197,7 +233,8 @@ def resumed() -> Any:
         "stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped"
     )
     straight, parts = (
-        flowbind.load(f"{folder}/model").networks.state_dict() for folder in ("run", "stopped")
+        flowbind.load(f"{folder}/model").networks.state_dict()
+        for folder in ("run", "stopped")
     )
     apart = max((straight[name] - parts[name]).abs().max().item() for name in straight)
     return [stopped, [name for name in changed if "model/" not in name], apart]
@@ -208,7 +245,9 @@ def exported() -> Any:
     """The released model of a run that has steps left."""
     run("export", "stopped", "--out=half")
     weights = load_file("half/model.safetensors")
-    return digest_tensors({name.removeprefix("nets."): x for name, x in weights.items()})
+    return digest_tensors(
+        {name.removeprefix("nets."): x for name, x in weights.items()}
+    )
 
 
 @reader
@@ -216,7 +255,10 @@ def tested() -> Any:
     """What a test of a run measures, by the run's own recipe and the store's features."""
     changed = changed_by(".", "test", "--config=run/config.yaml")
     metrics = json.loads(Path("run/metrics.json").read_text())
-    return [changed, {key: metrics[key] for key in ("directions", "alignment", "published")}]
+    return [
+        changed,
+        {key: metrics[key] for key in ("directions", "alignment", "published")},
+    ]
 
 
 @reader

@@ -30,7 +30,9 @@ def configs(name: str) -> list[str]:
 
 def merged(name: str) -> dict[str, Any]:
     """What the recipes of a run say together."""
-    return merge([load_yaml((RECIPES.parent / path).read_text()) for path in configs(name)])
+    return merge(
+        [load_yaml((RECIPES.parent / path).read_text()) for path in configs(name)]
+    )
 
 
 def options(name: str) -> list[str]:

@@ -60,7 +60,11 @@ OWN = {
 
 
 def options(
-    name: str, run_folder: str | Path, *more: str, steps: int = STEPS, every: int = EVERY
+    name: str,
+    run_folder: str | Path,
+    *more: str,
+    steps: int = STEPS,
+    every: int = EVERY,
 ) -> list[str]:
     """The command that trains a recipe at small size, in a folder that `prepare` has prepared.
 
@@ -131,7 +135,11 @@ def _prepare_latents(name: str) -> None:
         save_file({"stand-in": torch.tensor([len(weights.name)])}, weights)
 
     cli = build(
-        [*recipes.options(name), "--trainer.accelerator=cpu", "--trainer.precision=32-true"]
+        [
+            *recipes.options(name),
+            "--trainer.accelerator=cpu",
+            "--trainer.precision=32-true",
+        ]
     )
     modalities = cli.model.modalities
     names = list(modalities)
@@ -142,18 +150,30 @@ def _prepare_latents(name: str) -> None:
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text("{}\n")  # training reads latents alone
         store = cli.datamodule.folder(split)
-        shutil.rmtree(store, ignore_errors=True)  # of the recipe that this one builds on
+        shutil.rmtree(
+            store, ignore_errors=True
+        )  # of the recipe that this one builds on
         store.mkdir(parents=True)
 
         for number, kind in enumerate(kinds):
             rows = SAMPLES - 3 * number
             latents = {
-                one: torch.randn(rows, *modalities[one].codec.shape, generator=generator)
+                one: torch.randn(
+                    rows, *modalities[one].codec.shape, generator=generator
+                )
                 for one in kind
             }
-            write_shard(store / f"{number}.safetensors", latents | {LINE: torch.arange(rows)}, {})
-        strata = [(list(kind), [f"{number}.safetensors"]) for number, kind in enumerate(kinds)]
-        prints = {one: modality.codec.fingerprint() for one, modality in modalities.items()}
+            write_shard(
+                store / f"{number}.safetensors",
+                latents | {LINE: torch.arange(rows)},
+                {},
+            )
+        strata = [
+            (list(kind), [f"{number}.safetensors"]) for number, kind in enumerate(kinds)
+        ]
+        prints = {
+            one: modality.codec.fingerprint() for one, modality in modalities.items()
+        }
         finish_store(store, strata, prints, str(manifest), digest(manifest))
 
 

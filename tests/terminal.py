@@ -51,7 +51,9 @@ class Terminal:
     def _look(self) -> None:
         for number in self.screen.dirty:
             row = self.screen.buffer[number]
-            self.rows[number] = "".join(row[column].data for column in range(COLUMNS)).rstrip()
+            self.rows[number] = "".join(
+                row[column].data for column in range(COLUMNS)
+            ).rstrip()
         self.screen.dirty.clear()
         lines = [line for line in self.rows if line]
         if not self.screens or self.screens[-1] != lines:

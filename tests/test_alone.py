@@ -21,7 +21,12 @@ CLOSE = 1e-6  # of the latents' spread, in float32
 @pytest.fixture(scope="module")
 def model():
     """Flows that carry latents about as far as trained ones do."""
-    modalities = {"text": Text(), "image": Image(), "audio": Audio(), "points": Points()}
+    modalities = {
+        "text": Text(),
+        "image": Image(),
+        "audio": Audio(),
+        "points": Points(),
+    }
     sizes = DriftConfig(width=64, depth=2, ratio=2), HeadConfig(width=8, depth=1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -53,16 +58,22 @@ def test_encoding(model, sources, latents, name):
     spread = latents[name].std()
     for start, count in ((0, 1), (7, 1), (39, 1), (3, 2), (5, 19)):
         few = model.encode(name, sources[name][start : start + count])
-        assert (few - latents[name][start : start + count]).abs().max() <= CLOSE * spread
+        assert (
+            few - latents[name][start : start + count]
+        ).abs().max() <= CLOSE * spread
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("given", [["text"], ["image"], ["audio"], ["points"], ["text", "audio"]])
+@pytest.mark.parametrize(
+    "given", [["text"], ["image"], ["audio"], ["points"], ["text", "audio"]]
+)
 def test_generating(model, sources, latents, solver, given):
     """Encoder, both legs, average and the noise of variety; the noise is the sample's, whatever its part begins with."""
     targets = list(model.modalities)
     options = {"steps": 4, "solver": solver, "variety": 0.5, "seed": 3}
-    together = model.translate({name: latents[name] for name in given}, targets, **options)
+    together = model.translate(
+        {name: latents[name] for name in given}, targets, **options
+    )
     for one in ONES:
         alone = {name: model.encode(name, [sources[name][one]]) for name in given}
         made = model.translate(alone, targets, **options, first=one)
@@ -79,11 +90,16 @@ def test_decoding(model, latents):
             (alone,) = modality.codec.decode(latents[name][one : one + 1])
             if isinstance(alone, str) or not alone.is_floating_point():
                 assert (
-                    torch.equal(alone, together[one]) if name != "text" else alone == together[one]
+                    torch.equal(alone, together[one])
+                    if name != "text"
+                    else alone == together[one]
                 )
             else:
                 torch.testing.assert_close(
-                    alone, together[one], rtol=0, atol=1e-6 * together[one].abs().max().item()
+                    alone,
+                    together[one],
+                    rtol=0,
+                    atol=1e-6 * together[one].abs().max().item(),
                 )
 
 

@@ -59,7 +59,18 @@ def test_the_same_numbers_in_any_container(container):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["uint8", "int8", "uint16", "int16", "int32", "int64", "float16", "float64", "bool"]
+    "dtype",
+    [
+        "uint8",
+        "int8",
+        "uint16",
+        "int16",
+        "int32",
+        "int64",
+        "float16",
+        "float64",
+        "bool",
+    ],
 )
 def test_the_dtype_is_kept(dtype):
     assert str(as_tensor(NUMBERS.astype(dtype), "numbers").dtype) == f"torch.{dtype}"
@@ -123,10 +134,24 @@ class Unprepared(Vector):
 
 
 @pytest.mark.parametrize(
-    "value", [None, 3, float("nan"), b"0", [], ["a"], [None], np.zeros(0), np.array([np.nan]), 2j]
+    "value",
+    [
+        None,
+        3,
+        float("nan"),
+        b"0",
+        [],
+        ["a"],
+        [None],
+        np.zeros(0),
+        np.array([np.nan]),
+        2j,
+    ],
 )
 @pytest.mark.parametrize(
-    "modality", [Silent(), Unprepared(), Word()], ids=lambda modality: type(modality).__name__
+    "modality",
+    [Silent(), Unprepared(), Word()],
+    ids=lambda modality: type(modality).__name__,
 )
 def test_nonsense_is_refused_at_every_plugin_s_door(modality, value):
     with pytest.raises(ValueError, match=r"^source 'x': [^\n]+$"):
@@ -178,11 +203,11 @@ def test_a_model_says_which_sample_it_refuses(model, capsys):
 
 
 def test_a_model_says_what_is_far_from_all_it_was_trained_on(model, capsys):
-    model.generate({"vector": [np.ones(3), np.full(3, 1e6), np.full(3, -70.0)]}, to=["word"])
-    (line,) = capsys.readouterr().err.splitlines()
-    says = (
-        r"source 'vector'\[1\] is far from .* \(6.12e\+05 standard .* usual\), and 1 more like it"
+    model.generate(
+        {"vector": [np.ones(3), np.full(3, 1e6), np.full(3, -70.0)]}, to=["word"]
     )
+    (line,) = capsys.readouterr().err.splitlines()
+    says = r"source 'vector'\[1\] is far from .* \(6.12e\+05 standard .* usual\), and 1 more like it"
     assert re.fullmatch(says, line)
 
 
@@ -199,5 +224,6 @@ def test_what_a_codec_cannot_keep_is_said_once(world, command, monkeypatch):
     assert len(lines) == 3
     for line in lines:
         assert re.fullmatch(
-            r"'word' of sample '\w+' of \S*\.jsonl has a zero, .*, and \d+ more like it", line
+            r"'word' of sample '\w+' of \S*\.jsonl has a zero, .*, and \d+ more like it",
+            line,
         )

@@ -66,7 +66,9 @@ def notes(count: int, seed: int) -> tuple[Tensor, np.ndarray]:
     for shape, instrument in enumerate(INSTRUMENTS.values()):
         scenes = draw(count, generator)
         sounds.append(synthesise(instrument, scenes, generator))
-        factors.append(np.stack([np.full(count, shape), scenes.colour, scenes.size], axis=1))
+        factors.append(
+            np.stack([np.full(count, shape), scenes.colour, scenes.size], axis=1)
+        )
     return torch.from_numpy(np.concatenate(sounds)), np.concatenate(factors)
 
 
@@ -90,7 +92,9 @@ def test_what_was_written_is_read(audio, tmp_path):
     audio.write(tone(440), tmp_path / "a.wav")
     assert (audio.read(str(tmp_path / "a.wav")) - tone(440)).abs().max() <= 0.5 / 32768
     audio.write(torch.tensor([2.0, -2.0]), tmp_path / "a.wav")
-    assert torch.equal(audio.read(tmp_path / "a.wav"), torch.tensor([32767 / 32768, -1.0]))
+    assert torch.equal(
+        audio.read(tmp_path / "a.wav"), torch.tensor([32767 / 32768, -1.0])
+    )
 
 
 def test_a_written_file_is_what_others_read(audio, tmp_path):
@@ -111,9 +115,13 @@ def test_a_written_file_is_what_others_read(audio, tmp_path):
         (".ogg", "OGG", "VORBIS", 0.05),
     ],
 )
-def test_channels_are_averaged_in_every_format(audio, tmp_path, suffix, form, subtype, error):
+def test_channels_are_averaged_in_every_format(
+    audio, tmp_path, suffix, form, subtype, error
+):
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(encoded(form, subtype, torch.stack([tone(440), tone(600)], dim=1).numpy()))
+    path.write_bytes(
+        encoded(form, subtype, torch.stack([tone(440), tone(600)], dim=1).numpy())
+    )
     read = audio.read(path)
     assert (read.dtype, read.shape) == (torch.float32, (SAMPLES,))
     assert (read - (tone(440) + tone(600)) / 2).abs().max() < error
@@ -175,7 +183,10 @@ def test_truncated_files_are_refused(audio, tmp_path, suffix, form, subtype, sha
         (b"no sound at all, just a sentence that goes on", "not a whole sound file"),
         (encoded("VOC", "PCM_16", np.zeros(9)), "format VOC; allowed: WAV, FLAC, OGG"),
         (encoded("WAV", "PCM_16", np.zeros(0)), "without samples"),
-        (encoded("WAV", "FLOAT", np.array([0.5, np.nan], dtype=np.float32)), "not finite"),
+        (
+            encoded("WAV", "FLOAT", np.array([0.5, np.nan], dtype=np.float32)),
+            "not finite",
+        ),
     ],
     ids=lambda value: (
         value if isinstance(value, str) else ""
@@ -196,7 +207,8 @@ def test_a_sound_that_is_too_long_is_refused(tmp_path):
     Audio().write(tone(440, seconds=2.0), tmp_path / "long.wav")
     assert len(Audio(longest=2.0).read(tmp_path / "long.wav")) == 2 * RATE
     with pytest.raises(
-        ValueError, match=r"long\.wav: a sound of 2 s, allowed are 1; cut it, or raise `longest`"
+        ValueError,
+        match=r"long\.wav: a sound of 2 s, allowed are 1; cut it, or raise `longest`",
     ):
         Audio(longest=1.0).read(tmp_path / "long.wav")
 
@@ -220,9 +232,12 @@ def test_levels_are_decibels():
     full = log_mel(tone(1000, amplitude=1.0)[None])[0, :, 30]
     assert full.max() == pytest.approx(1, abs=0.05)
     half = log_mel(tone(1000, amplitude=0.5)[None])[0, :, 30]
-    assert (full.max() - half.max()).item() * 35 == pytest.approx(20 * np.log10(2), abs=0.01)
+    assert (full.max() - half.max()).item() * 35 == pytest.approx(
+        20 * np.log10(2), abs=0.01
+    )
     assert torch.equal(
-        log_mel(torch.zeros(1, SAMPLES)), torch.full((1, MELS, 63), level(torch.zeros(())).item())
+        log_mel(torch.zeros(1, SAMPLES)),
+        torch.full((1, MELS, 63), level(torch.zeros(())).item()),
     )
     assert level(torch.zeros(())) == pytest.approx(-1)
     powers = torch.logspace(-6, 0.3, 50)
@@ -239,7 +254,9 @@ def test_a_tone_is_loudest_in_its_band(frequency):
 # Phases
 
 
-@pytest.mark.parametrize("frequencies", [(220.0,), (239.9,), (330, 990, 1650), (880, 2429)])
+@pytest.mark.parametrize(
+    "frequencies", [(220.0,), (239.9,), (330, 990, 1650), (880, 2429)]
+)
 def test_waves_keep_the_note(frequencies):
     made = waves(log_mel(tone(*frequencies)[None]))[0]
     for frequency in frequencies:
@@ -255,7 +272,9 @@ def test_waves_keep_the_spectrogram():
     assert again.shape == levels.shape
     error = (again - levels) * 35  # dB
     assert error[levels > -0.3].abs().median() < 1.0
-    assert error.mean(2).abs().mean() < 1.0  # noise has another texture, but the same level
+    assert (
+        error.mean(2).abs().mean() < 1.0
+    )  # noise has another texture, but the same level
 
 
 def test_waves_hang_on_their_spectrogram_alone():
@@ -265,8 +284,12 @@ def test_waves_hang_on_their_spectrogram_alone():
     state = torch.get_rng_state()
     assert torch.equal(waves(levels), first)
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.allclose(torch.cat([waves(one[None]) for one in levels]), first, atol=1e-4)
-    assert torch.equal(waves(torch.full((1, MELS, 5), -1.2)), torch.zeros(1, 1024))  # silence
+    assert torch.allclose(
+        torch.cat([waves(one[None]) for one in levels]), first, atol=1e-4
+    )
+    assert torch.equal(
+        waves(torch.full((1, MELS, 5), -1.2)), torch.zeros(1, 1024)
+    )  # silence
     assert waves(torch.full((1, MELS, 5), 3.0)).abs().max() <= 1
 
 
@@ -287,11 +310,15 @@ def test_encoding_and_decoding(audio):
     raws = [tone(300), tone(500, seconds=0.3), tone(700, seconds=2.5), torch.zeros(1)]
     latents = codec.encode(raws)
     assert latents.shape == (4, 64)
-    assert torch.allclose(torch.cat([codec.encode([raw]) for raw in raws]), latents, atol=1e-3)
+    assert torch.allclose(
+        torch.cat([codec.encode([raw]) for raw in raws]), latents, atol=1e-3
+    )
     made = codec.decode(latents)
     assert [(m.shape, m.dtype) for m in made] == [((SAMPLES,), torch.float32)] * 4
     assert all(m.isfinite().all() and m.abs().max() <= 1 for m in made)
-    assert all(torch.equal(a, b) for a, b in zip(made, codec.decode(latents), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(made, codec.decode(latents), strict=True)
+    )
     alone = torch.stack([codec.decode(latent[None])[0] for latent in latents])
     assert (log_mel(alone) - log_mel(torch.stack(made))).abs().mean() < 0.01
 
@@ -336,14 +363,20 @@ def test_the_round_trip_keeps_instrument_note_and_octave(audio):
     latents = codec.encode(list(known))
     design = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
     again = torch.cat(
-        [codec.encode(codec.decode(codec.encode(list(heard)))), torch.ones(len(heard), 1)], dim=1
+        [
+            codec.encode(codec.decode(codec.encode(list(heard)))),
+            torch.ones(len(heard), 1),
+        ],
+        dim=1,
     )
     kept = np.ones(len(heard), dtype=bool)
     for factor, truths in zip(
         factors.T, truth.T, strict=True
     ):  # the simplest probe: least squares on one-hot labels
         targets = torch.nn.functional.one_hot(torch.from_numpy(factor)).float()
-        kept &= (again @ torch.linalg.lstsq(design, targets).solution).argmax(1).numpy() == truths
+        kept &= (again @ torch.linalg.lstsq(design, targets).solution).argmax(
+            1
+        ).numpy() == truths
     assert kept.mean() >= 0.95
 
 
@@ -362,7 +395,9 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     codec = SmallAudio(weights=str(weights))
     training = AudioCodecTraining(codec, str(weights), learning_rate=3e-3)
     raws = list(notes(4, seed=0)[0])
-    batches = [RawBatch.of(codec.training_inputs(raws), step=step) for step in range(25)]
+    batches = [
+        RawBatch.of(codec.training_inputs(raws), step=step) for step in range(25)
+    ]
 
     def loss() -> float:
         return training.eval().errors(batches[0], 0.0)["reconstruction"].mean().item()
@@ -373,7 +408,13 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     )  # the latents' spread, before which nothing can be compared
     before = loss()
     quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        (
+            "logger",
+            "enable_checkpointing",
+            "enable_progress_bar",
+            "enable_model_summary",
+        ),
+        False,
     )
     trainer = Trainer(max_steps=25, accelerator="cpu", num_sanity_val_steps=0, **quiet)
     trainer.fit(
@@ -394,7 +435,9 @@ def test_preview(audio):
         picture = audio.preview(tone(200, seconds=seconds))
         assert (picture.mode, picture.size) == ("RGB", (128, 128))
     sounds = tone(200), tone(4000), torch.zeros(9)
-    low, high, silent = (np.asarray(audio.preview(sound)).sum(2).sum(1) for sound in sounds)
+    low, high, silent = (
+        np.asarray(audio.preview(sound)).sum(2).sum(1) for sound in sounds
+    )
     assert low.argmax() > 100  # low frequencies are at the bottom
     assert high.argmax() < 50
     assert silent.max() <= 4 * 128

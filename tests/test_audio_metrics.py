@@ -32,7 +32,9 @@ def weights(tmp_path_factory):
 
 
 def noise(seconds: float, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(round(seconds * RATE), generator=torch.Generator().manual_seed(seed))
+    return 0.1 * torch.randn(
+        round(seconds * RATE), generator=torch.Generator().manual_seed(seed)
+    )
 
 
 # CLAPScore
@@ -57,8 +59,14 @@ def test_a_score_is_of_sounds_and_captions(folder):
         [noise(1, seed) for seed in range(3)],
         ["a dog", "a train that passes", "rain"],
     )
-    by_audio, by_text = CLAPScore("audio", clap=str(folder)), CLAPScore("text", clap=str(folder))
-    heard, read = by_audio.features("audio", sounds), by_audio.features("text", captions)
+    by_audio, by_text = (
+        CLAPScore("audio", clap=str(folder)),
+        CLAPScore("text", clap=str(folder)),
+    )
+    heard, read = (
+        by_audio.features("audio", sounds),
+        by_audio.features("text", captions),
+    )
     assert heard.shape == read.shape == (3, 512)
     assert torch.equal(by_text.features("audio", sounds), heard)
     assert (by_audio.judges, by_audio.against, by_text.judges, by_text.against) == (
@@ -69,7 +77,8 @@ def test_a_score_is_of_sounds_and_captions(folder):
     )
     expected = (
         sum(
-            max(0.0, 100 * float(a.double() @ b.double())) for a, b in zip(heard, read, strict=True)
+            max(0.0, 100 * float(a.double() @ b.double()))
+            for a, b in zip(heard, read, strict=True)
         )
         / 3
     )
@@ -94,7 +103,10 @@ def test_a_clap_that_finds_captions_alike_is_refused(folder, tmp_path):
 
     good = CLAPScore(clap=str(folder))
     texts = good._model.texts(UNRELATED, good.device)
-    assert np.mean([float(texts[i] @ texts[j]) for i in range(6) for j in range(i)]) < PARALLEL
+    assert (
+        np.mean([float(texts[i] @ texts[j]) for i in range(6) for j in range(i)])
+        < PARALLEL
+    )
     broken = CLAPScore(clap=str(save_clap(tmp_path / "broken", change=flatten)))
     for kind, raws in (("text", ["a dog"]), ("audio", [noise(1)])):
         with pytest.raises(
@@ -105,7 +117,9 @@ def test_a_clap_that_finds_captions_alike_is_refused(folder, tmp_path):
 
 
 def test_what_is_judged_is_checked():
-    with pytest.raises(ValueError, match=r"^CLAPScore.judges: 'image' is none of audio, text$"):
+    with pytest.raises(
+        ValueError, match=r"^CLAPScore.judges: 'image' is none of audio, text$"
+    ):
         CLAPScore("image")
 
 
@@ -124,7 +138,10 @@ def gaussian(count: int, width: int, seed: int) -> Tensor:
 
 def test_the_distance_by_clap_has_its_closed_form(folder):
     metric = ClapFAD(clap=str(folder))
-    x, shift = gaussian(800, 512, seed=0), torch.linspace(-0.1, 0.2, 512, dtype=torch.float64)
+    x, shift = (
+        gaussian(800, 512, seed=0),
+        torch.linspace(-0.1, 0.2, 512, dtype=torch.float64),
+    )
     name = f"fad[clap,transformers,tiny@{metric.fingerprint()['clap_weights'][:8]}]"
     same = metric.compute(x, x)
     assert same[name] == pytest.approx(0, abs=1e-6)
@@ -138,7 +155,9 @@ def test_the_distance_by_clap_has_its_closed_form(folder):
 def test_the_distance_by_clap_is_of_its_embeddings(folder):
     metric, score = ClapFAD(clap=str(folder)), CLAPScore(clap=str(folder))
     sounds = [noise(1, seed) for seed in range(3)]
-    assert torch.equal(metric.features("audio", sounds), score.features("audio", sounds))
+    assert torch.equal(
+        metric.features("audio", sounds), score.features("audio", sounds)
+    )
     assert (metric.judges, metric.against) == ("audio", "audio")
 
 
@@ -150,7 +169,10 @@ def test_the_distance_by_vggish_has_its_closed_form(weights):
         held = torch.cat([x, torch.ones(len(x), 1)], dim=1).unflatten(0, (-1, 7))
         return torch.cat([held, torch.zeros(len(held), 3, 129)], dim=1)
 
-    x, shift = gaussian(350, 128, seed=0), torch.linspace(-1, 1, 128, dtype=torch.float64)
+    x, shift = (
+        gaussian(350, 128, seed=0),
+        torch.linspace(-1, 1, 128, dtype=torch.float64),
+    )
     name, kernel = metric.compute(packed(x), packed(x))
     assert name.startswith("fad[vggish,")
     assert kernel == name.replace("fad", "kad")
@@ -158,18 +180,24 @@ def test_the_distance_by_vggish_has_its_closed_form(weights):
     assert metric.compute(packed(x + shift), packed(x))[name] == pytest.approx(
         float(shift.square().sum()), rel=1e-5
     )
-    assert metric.compute(packed(2 * x)[:25], packed(2 * x)[:25])[name] == pytest.approx(
-        0, abs=1e-6
-    )
+    assert metric.compute(packed(2 * x)[:25], packed(2 * x)[:25])[
+        name
+    ] == pytest.approx(0, abs=1e-6)
 
 
 def test_distances_of_given_embeddings_are_those_of_others():
     """frechet-audio-distance's and kadtk's, by the command that `reference/features.py` tells."""
     theirs = json.loads((Path(__file__).parent / "reference/features.json").read_text())
-    made, real = (torch.tensor(theirs[part], dtype=torch.float64) for part in ("made", "real"))
+    made, real = (
+        torch.tensor(theirs[part], dtype=torch.float64) for part in ("made", "real")
+    )
     assert distances("given", made, real) == {
-        "fad[given]": pytest.approx(theirs["frechet"]["frechet-audio-distance"], rel=1e-9),
-        "kad[given]": pytest.approx(theirs["kad"], rel=1e-6),  # theirs takes the median of float32
+        "fad[given]": pytest.approx(
+            theirs["frechet"]["frechet-audio-distance"], rel=1e-9
+        ),
+        "kad[given]": pytest.approx(
+            theirs["kad"], rel=1e-6
+        ),  # theirs takes the median of float32
     }
 
 
@@ -203,7 +231,8 @@ def mel_matrix() -> np.ndarray:
         for band in range(64):
             left, centre, right = edges[band : band + 3]
             weights[k, band] = max(
-                0.0, min((here - left) / (centre - left), (right - here) / (right - centre))
+                0.0,
+                min((here - left) / (centre - left), (right - here) / (right - centre)),
             )
     return weights
 
@@ -216,9 +245,14 @@ def test_bands_are_triangles_on_the_mel_scale():
 def test_spectrograms_are_those_of_the_definition(samples):
     wave = noise(2)[:samples].double()
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
-    frames = [wave.numpy()[start : start + 400] * hann for start in range(0, samples - 399, 160)]
+    frames = [
+        wave.numpy()[start : start + 400] * hann
+        for start in range(0, samples - 399, 160)
+    ]
     magnitudes = np.abs(np.stack([np.fft.fft(frame, 512)[:257] for frame in frames]))
-    assert np.allclose(log_mel(wave).numpy(), np.log(magnitudes @ mel_matrix() + 0.01), atol=1e-9)
+    assert np.allclose(
+        log_mel(wave).numpy(), np.log(magnitudes @ mel_matrix() + 0.01), atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +269,9 @@ def test_patches_are_whole(samples, count):
 
 def test_the_network_is_that_of_the_paper():
     assert {
-        name: tuple(p.shape) for name, p in Vggish(hidden=5).named_parameters() if p.ndim > 1
+        name: tuple(p.shape)
+        for name, p in Vggish(hidden=5).named_parameters()
+        if p.ndim > 1
     } == {
         "features.0.weight": (64, 1, 3, 3),
         "features.3.weight": (128, 64, 3, 3),
@@ -255,15 +291,29 @@ def test_the_network_is_its_layers(weights):
     net = load_vggish(weights)
     state, x = net.state_dict(), patches(noise(2))
     seen = x[:, None]
-    for place, pooled in ((0, True), (3, True), (6, False), (8, True), (11, False), (13, True)):
-        weight, bias = state[f"features.{place}.weight"], state[f"features.{place}.bias"]
+    for place, pooled in (
+        (0, True),
+        (3, True),
+        (6, False),
+        (8, True),
+        (11, False),
+        (13, True),
+    ):
+        weight, bias = (
+            state[f"features.{place}.weight"],
+            state[f"features.{place}.bias"],
+        )
         seen = nn.functional.conv2d(seen, weight, bias, padding=1).clamp(min=0)
         seen = nn.functional.max_pool2d(seen, 2) if pooled else seen
     flat = torch.stack(
-        [seen[:, c, t, f] for t in range(6) for f in range(4) for c in range(512)], dim=1
+        [seen[:, c, t, f] for t in range(6) for f in range(4) for c in range(512)],
+        dim=1,
     )
     for place in (0, 2, 4):
-        flat = flat @ state[f"embeddings.{place}.weight"].T + state[f"embeddings.{place}.bias"]
+        flat = (
+            flat @ state[f"embeddings.{place}.weight"].T
+            + state[f"embeddings.{place}.bias"]
+        )
         flat = flat.clamp(min=0) if place < 4 else flat
     assert torch.allclose(net(x), flat, atol=1e-5)
     assert (net(x) < 0).any()  # before the activation
@@ -271,7 +321,10 @@ def test_the_network_is_its_layers(weights):
 
 def test_weights_are_read_from_either_file(weights, tmp_path):
     net = load_vggish(weights)
-    torch.save({**net.state_dict(), "pproc.pca_matrix": torch.eye(128)}, tmp_path / "vggish.pth")
+    torch.save(
+        {**net.state_dict(), "pproc.pca_matrix": torch.eye(128)},
+        tmp_path / "vggish.pth",
+    )
     x = patches(noise(1))
     assert torch.equal(load_vggish(tmp_path / "vggish.pth")(x), net(x))
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "other.pt")

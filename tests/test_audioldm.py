@@ -24,7 +24,9 @@ SHORT = {"steps": 2, "seconds": 0.25}
 
 def tone(*frequencies: float, seconds: float = 1.0) -> Tensor:
     time = torch.arange(round(seconds * RATE)) / RATE
-    return 0.5 * torch.stack([torch.sin(2 * torch.pi * f * time) for f in frequencies]).mean(0)
+    return 0.5 * torch.stack(
+        [torch.sin(2 * torch.pi * f * time) for f in frequencies]
+    ).mean(0)
 
 
 SOUNDS = [tone(300), tone(500, 900, seconds=0.4), tone(2000, seconds=1.5)]
@@ -60,7 +62,9 @@ def codec(arguments):
 def registered(tmp_path):
     value = f"{ClapAudioLDM.__module__}:{ClapAudioLDM.__qualname__}"
     with distribution(
-        tmp_path / "site", "clap-audioldm-test", {"flowbind.codecs": {"clap-audioldm": value}}
+        tmp_path / "site",
+        "clap-audioldm-test",
+        {"flowbind.codecs": {"clap-audioldm": value}},
     ):
         yield
 
@@ -80,13 +84,17 @@ def test_latents_are_the_adapter_s_of_claps_embeddings(codec):
         codec.ear.sounds(SOUNDS, codec.device) @ weights["encoder.0.weight"].T
         + weights["encoder.0.bias"]
     )
-    expected = hidden.clamp(min=0) @ weights["encoder.2.weight"].T + weights["encoder.2.bias"]
+    expected = (
+        hidden.clamp(min=0) @ weights["encoder.2.weight"].T + weights["encoder.2.bias"]
+    )
     assert torch.allclose(codec.encode(SOUNDS), expected, atol=1e-5)
 
 
 def test_sounds_are_audioldm_s_of_the_embeddings_that_come_back(codec):
     weights, latents = load_file(codec.weights), codec.encode(SOUNDS)
-    hidden = (latents @ weights["decoder.0.weight"].T + weights["decoder.0.bias"]).clamp(min=0)
+    hidden = (
+        latents @ weights["decoder.0.weight"].T + weights["decoder.0.bias"]
+    ).clamp(min=0)
     embeddings = hidden @ weights["decoder.2.weight"].T + weights["decoder.2.bias"]
     embeddings = embeddings / embeddings.norm(dim=1, keepdim=True)
     expected = codec.pipeline(
@@ -97,8 +105,12 @@ def test_sounds_are_audioldm_s_of_the_embeddings_that_come_back(codec):
         generator=torch.Generator().manual_seed(3),
     ).audios
     made = codec.decode(latents, torch.Generator().manual_seed(3))
-    assert [(sound.shape, sound.dtype) for sound in made] == [((RATE // 4,), torch.float32)] * 3
-    assert torch.allclose(torch.stack(made), torch.from_numpy(expected).clamp(-1, 1), atol=1e-6)
+    assert [(sound.shape, sound.dtype) for sound in made] == [
+        ((RATE // 4,), torch.float32)
+    ] * 3
+    assert torch.allclose(
+        torch.stack(made), torch.from_numpy(expected).clamp(-1, 1), atol=1e-6
+    )
     assert torch.stack(made).std() > 0.01
 
 
@@ -106,7 +118,8 @@ def test_a_released_model_needs_no_other_folder(codec, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "mine")
     places = {"clap": "clap", "audioldm": "audioldm", "weights": "adapter.safetensors"}
     mine = ClapAudioLDM(
-        **{name: str(tmp_path / "mine" / place) for name, place in places.items()}, **SHORT
+        **{name: str(tmp_path / "mine" / place) for name, place in places.items()},
+        **SHORT,
     )
     received = as_received(Audio(mine), "audio", tmp_path / "mine")
     assert received.fingerprint() == codec.fingerprint()
@@ -123,9 +136,14 @@ def test_many_sounds_are_made_in_parts(codec):
     made = codec.decode(latents, torch.Generator().manual_seed(0))
     assert len(made) == 12
     generator = torch.Generator().manual_seed(0)  # goes on from part to part
-    parts = [*codec.decode(latents[:8], generator), *codec.decode(latents[8:], generator)]
+    parts = [
+        *codec.decode(latents[:8], generator),
+        *codec.decode(latents[8:], generator),
+    ]
     assert torch.allclose(torch.stack(made), torch.stack(parts), atol=1e-6)
-    assert not torch.allclose(made[0], made[3], atol=1e-3)  # the same latent, other noise
+    assert not torch.allclose(
+        made[0], made[3], atol=1e-3
+    )  # the same latent, other noise
 
 
 def test_decoding_depends_on_latent_and_arguments(codec, arguments):
@@ -154,9 +172,17 @@ def test_the_remark_on_deprecation_is_left_out(arguments, capfd):
 
 def test_the_fingerprint_is_of_what_decides_latents(codec, arguments, folder, tmp_path):
     expected = codec.fingerprint()
-    for other in ({"audioldm": "another/one"}, {"steps": 50}, {"guidance": 1.0}, {"seconds": 5.0}):
+    for other in (
+        {"audioldm": "another/one"},
+        {"steps": 50},
+        {"guidance": 1.0},
+        {"seconds": 5.0},
+    ):
         assert ClapAudioLDM(**arguments | other).fingerprint() == expected
-    adapter, clap = tmp_path / "adapter.safetensors", save_clap(tmp_path / "clap", seed=1)
+    adapter, clap = (
+        tmp_path / "adapter.safetensors",
+        save_clap(tmp_path / "clap", seed=1),
+    )
     save_file(ClapAdapter().state_dict(), adapter)
     for key, path in (("weights", adapter), ("clap", clap)):
         found = ClapAudioLDM(**arguments | {key: str(path)}).fingerprint()
@@ -167,7 +193,9 @@ def test_the_fingerprint_is_of_what_decides_latents(codec, arguments, folder, tm
 
 def test_another_clap_than_audioldm_s_is_told_once(codec, arguments, tmp_path, capfd):
     assert codec.agreement == pytest.approx(1, abs=1e-5)
-    other = ClapAudioLDM(**arguments | {"clap": str(save_clap(tmp_path / "other", seed=1))})
+    other = ClapAudioLDM(
+        **arguments | {"clap": str(save_clap(tmp_path / "other", seed=1))}
+    )
     other.decode(other.encode(SOUNDS[:1]))
     other.encode(SOUNDS[:1])
     assert capfd.readouterr().err.count("was trained with another CLAP than") == 1
@@ -190,14 +218,17 @@ def test_without_an_adapter(arguments):
             match=r"^ClapAudioLDM has no adapter: [^\n]*recipes/codecs/audio_adapter.yaml[^\n]*$",
         ):
             use()
-    with pytest.raises(FileNotFoundError, match=r"^none.safetensors: no such weights [^\n]*$"):
+    with pytest.raises(
+        FileNotFoundError, match=r"^none.safetensors: no such weights [^\n]*$"
+    ):
         ClapAudioLDM(**arguments | {"weights": "none.safetensors"}).encode(SOUNDS)
 
 
 @pytest.mark.parametrize("wrong", [{"steps": 0}, {"seconds": 0.0}])
 def test_senseless_arguments(wrong):
     with pytest.raises(
-        ValueError, match=r"^ClapAudioLDM: steps \(\d+\) must be at least 1 and seconds [^\n]*$"
+        ValueError,
+        match=r"^ClapAudioLDM: steps \(\d+\) must be at least 1 and seconds [^\n]*$",
     ):
         ClapAudioLDM(**wrong)
 
@@ -205,7 +236,9 @@ def test_senseless_arguments(wrong):
 def test_what_is_no_audioldm(arguments, folder, tmp_path):
     def complaint(audioldm: str) -> str:
         with pytest.raises(ValueError, match=r"^[^\n]+$") as caught:
-            ClapAudioLDM(**arguments | {"audioldm": audioldm}).decode(torch.zeros(1, 768))
+            ClapAudioLDM(**arguments | {"audioldm": audioldm}).decode(
+                torch.zeros(1, 768)
+            )
         return str(caught.value)
 
     assert "'nobody/nothing' (main) is no folder" in complaint("nobody/nothing")
@@ -243,12 +276,16 @@ def manifest(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     for i in range(24):
         frequencies = 200 + 3000 * torch.rand(2, generator=generator)
-        Audio().write(tone(*frequencies.tolist(), seconds=0.3 + 0.05 * i), folder / f"{i}.wav")
+        Audio().write(
+            tone(*frequencies.tolist(), seconds=0.3 + 0.05 * i), folder / f"{i}.wav"
+        )
     write_manifest(folder / "all.jsonl", [{"audio": f"{i}.wav"} for i in range(24)])
     return folder / "all.jsonl"
 
 
-def test_the_recipe_trains_an_adapter_that_the_codec_loads(arguments, manifest, tmp_path, command):
+def test_the_recipe_trains_an_adapter_that_the_codec_loads(
+    arguments, manifest, tmp_path, command
+):
     export = tmp_path / "adapter.safetensors"
     code, _, err = command(
         *("fit", "--config", RECIPE),

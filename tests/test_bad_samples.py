@@ -97,7 +97,11 @@ def test_what_failed_is_tried_again_alone(lines, encode, tmp_path, monkeypatch):
 
     # Still bad: said and counted again, and the store stays as it is.
     code, said = encode("--skip-bad", 1)
-    assert (code, "1.vec: damaged" in said, "all others are encoded already" in said) == (
+    assert (
+        code,
+        "1.vec: damaged" in said,
+        "all others are encoded already" in said,
+    ) == (
         0,
         True,
         True,
@@ -111,7 +115,9 @@ def test_what_failed_is_tried_again_alone(lines, encode, tmp_path, monkeypatch):
     monkeypatch.setattr(
         Limited,
         "read",
-        lambda self, source: torch.ones(3) if source.name == "1.vec" else read(self, source),
+        lambda self, source: (
+            torch.ones(3) if source.name == "1.vec" else read(self, source)
+        ),
     )
     monkeypatch.setattr(ToyCodec, "encode", counting(ToyCodec.encode, encoded))
     code, said = encode()
@@ -160,7 +166,9 @@ def test_strata_and_shards_without_a_good_sample(lines, encode, monkeypatch, tmp
     assert "3 samples could not be read and are left out" in said
     assert store().lines("word").tolist() == [0, 1, 4]
     assert [stratum.modalities for stratum in store().strata] == [["word", "vector"]]
-    assert sorted(path.name for path in (tmp_path / "latents/train").glob("*.safetensors")) == [
+    assert sorted(
+        path.name for path in (tmp_path / "latents/train").glob("*.safetensors")
+    ) == [
         "1-00000.safetensors",
         "1-00002.safetensors",
     ]
@@ -198,7 +206,11 @@ class Picky(ToyCodec):
         rows = self.numbers(raws)
         if (rows == 7).any():
             raise TypeError("seven")
-        return super().encode(raws).masked_fill((rows == 8).any(1, keepdim=True), torch.nan)
+        return (
+            super()
+            .encode(raws)
+            .masked_fill((rows == 8).any(1, keepdim=True), torch.nan)
+        )
 
 
 def test_what_a_codec_cannot_encode_is_a_bad_sample_too(lines, encode):
@@ -230,7 +242,9 @@ def test_a_codec_that_is_broken_is_no_fault_of_the_samples(lines, encode, monkey
         (OSError(28, "No space left on device"), "No space left"),
     ):
         monkeypatch.setattr(
-            ToyCodec, "encode", lambda self, raws, error=error: (_ for _ in ()).throw(error)
+            ToyCodec,
+            "encode",
+            lambda self, raws, error=error: (_ for _ in ()).throw(error),
         )
         code, said = encode("--skip-bad", 100)
         assert (code, message in said.splitlines()[-1]) == (2, True), said
@@ -242,7 +256,9 @@ PICKY = [
 ]
 
 
-def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(lines, encode, monkeypatch):
+def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(
+    lines, encode, monkeypatch
+):
     """Two rows a chunk, and the first two samples are bad: nothing tells yet who is at fault, and the rest does."""
     monkeypatch.setattr("flowbind.data.encoding.BATCH_ROWS", 2)
     lines(("222", "7 1 1"), ("222", "7 2 1"), GOOD, ("111", "1 1 1"))
@@ -255,7 +271,9 @@ def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(lines, encode, mo
     )
     code, said = encode(*PICKY, "--skip-bad", 2)
     assert (code, store().lines("vector").tolist()) == (0, [2, 3]), said
-    assert encode(*PICKY, "--skip-bad", 2)[0] == 0  # again, when only these two are left to try
+    assert (
+        encode(*PICKY, "--skip-bad", 2)[0] == 0
+    )  # again, when only these two are left to try
 
 
 def test_a_codec_that_failed_for_all_is_told_in_the_end(lines, encode, tmp_path):
@@ -315,7 +333,10 @@ def test_damage_is_not_written_over(lines, encode, tmp_path, monkeypatch):
     shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))
     code, said = encode()
-    assert (code, f"{shard.name}: this shard is corrupted (data: checksum); delete it" in said) == (
+    assert (
+        code,
+        f"{shard.name}: this shard is corrupted (data: checksum); delete it" in said,
+    ) == (
         2,
         True,
     ), said
@@ -326,7 +347,9 @@ def test_memory_is_no_fault_of_a_sample_but_the_sample_is_named(
     lines, encode, monkeypatch, workers
 ):
     lines(GOOD, GOOD)
-    monkeypatch.setattr(Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(
+        Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError())
+    )
     code, said = encode("--skip-bad", 5, "--workers", workers)
     assert code == 2
     last = said.splitlines()[-1]
@@ -363,7 +386,9 @@ def shifted(lines, tmp_path):
         back = ToyCodec().decode(store().all("vector"))
         return dict(
             zip(
-                store().lines("vector").tolist(), [round(float(v[0]), 3) for v in back], strict=True
+                store().lines("vector").tolist(),
+                [round(float(v[0]), 3) for v in back],
+                strict=True,
             )
         )
 
@@ -380,7 +405,9 @@ def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(
     tried = []
     original = Shifted.read
     monkeypatch.setattr(
-        Shifted, "read", lambda self, source: tried.append(source.name) or original(self, source)
+        Shifted,
+        "read",
+        lambda self, source: tried.append(source.name) or original(self, source),
     )
     changes = (
         ("1.shift", "22", {0: 1, 1: 23, 2: 1}),
@@ -405,11 +432,14 @@ def test_a_file_beside_that_changes_comes_or_goes_is_a_change_of_the_sample(
 
 def content_of_shards(folder):
     return {
-        path.name: path.read_bytes() for path in (folder / "latents/train").glob("*.safetensors")
+        path.name: path.read_bytes()
+        for path in (folder / "latents/train").glob("*.safetensors")
     }
 
 
-def test_what_a_file_beside_makes_unreadable_leaves_no_latent(shifted, encode, tmp_path):
+def test_what_a_file_beside_makes_unreadable_leaves_no_latent(
+    shifted, encode, tmp_path
+):
     assert encode()[0] == 0
     (tmp_path / "1.shift").write_text("one")
     code, said = encode()
@@ -421,7 +451,9 @@ def test_what_a_file_beside_makes_unreadable_leaves_no_latent(shifted, encode, t
     assert shifted() == {0: 1, 1: 5, 2: 1}
 
 
-def test_the_only_sample_that_a_file_beside_makes_unreadable(lines, shifted, encode, tmp_path):
+def test_the_only_sample_that_a_file_beside_makes_unreadable(
+    lines, shifted, encode, tmp_path
+):
     lines(("321", "1 1 1"))
     (tmp_path / "0.shift").write_text("1")
     assert encode()[0] == 0

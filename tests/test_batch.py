@@ -14,7 +14,9 @@ def seeded():
 
 
 def brute_force(samples):
-    return [(i, j) for i, a in enumerate(samples) for j, b in enumerate(samples) if a == b]
+    return [
+        (i, j) for i, a in enumerate(samples) for j, b in enumerate(samples) if a == b
+    ]
 
 
 def pairs(links):
@@ -104,13 +106,18 @@ def test_to_moves_every_tensor():
     batch = Batch.of(*make())
     assert all(tensor.device.type == "meta" for tensor in tensors(batch.to("meta")))
     assert all(
-        torch.equal(a, b) for a, b in zip(tensors(batch), tensors(batch.to("cpu")), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(tensors(batch), tensors(batch.to("cpu")), strict=True)
     )
 
 
 def test_pin_memory_pins_every_tensor(monkeypatch):
     pinned = []
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor
+    )
     batch = Batch.of(*make())
     assert isinstance(batch.pin_memory(), Batch)
-    assert {id(tensor) for tensor in pinned} == {id(tensor) for tensor in tensors(batch)}
+    assert {id(tensor) for tensor in pinned} == {
+        id(tensor) for tensor in tensors(batch)
+    }

@@ -61,10 +61,14 @@ def test_a_new_modality_meets_those_it_was_never_paired_with(world, command):
 
     old, new = flowbind.load(world / "run/model"), flowbind.load(world / "bound/model")
     held = new.networks.state_dict()
-    assert all(torch.equal(held[key], tensor) for key, tensor in old.networks.state_dict().items())
+    assert all(
+        torch.equal(held[key], tensor)
+        for key, tensor in old.networks.state_dict().items()
+    )
     words = {"word": old.encode("word", ["302", "113"])}
     assert torch.equal(
-        old.translate(words, ["vector"])["vector"], new.translate(words, ["vector"])["vector"]
+        old.translate(words, ["vector"])["vector"],
+        new.translate(words, ["vector"])["vector"],
     )
     assert any(key.startswith("nets.drifts.twin") for key in held)
 
@@ -74,24 +78,33 @@ def test_only_samples_with_a_modality_to_learn_are_drawn(world, command):
     more = (world / "data/train.jsonl").read_text().splitlines(keepends=True)
     with (world / "more/train.jsonl").open("a") as file:
         file.writelines(
-            json.dumps(json.loads(line) | {"id": f"pair {n}"}) + "\n" for n, line in enumerate(more)
+            json.dumps(json.loads(line) | {"id": f"pair {n}"}) + "\n"
+            for n, line in enumerate(more)
         )
     code, _, err = command("encode", "--config", world / "bind.yaml")
     assert code == 0, err
     data = LatentDataModule({"train": "none.jsonl"}, "none", batch_size=10)
     store = flowbind.LatentStore(world / "more/latents/train")
-    method = FlowBind({"word": Word(), "vector": Vector(), "twin": Vector()}, bind=["twin"])
+    method = FlowBind(
+        {"word": Word(), "vector": Vector(), "twin": Vector()}, bind=["twin"]
+    )
     drawn = map(len, data.mixture(store, method).batch(0))
     kinds = {
         frozenset(stratum.modalities): count
         for stratum, count in zip(store.strata, drawn, strict=True)
     }
-    assert kinds == {frozenset({"vector", "twin"}): 10, frozenset({"vector", "word"}): 0}
+    assert kinds == {
+        frozenset({"vector", "twin"}): 10,
+        frozenset({"vector", "word"}): 0,
+    }
 
 
 MISTAKES = [
     ("--training.base=null", "training.base names the released model"),
-    ("--model.init_args.bind=[twyn]", "bind: no modality 'twyn' here; did you mean 'twin'"),
+    (
+        "--model.init_args.bind=[twyn]",
+        "bind: no modality 'twyn' here; did you mean 'twin'",
+    ),
     ("--model.init_args.bind=[]", "it has no modality 'twin'"),
     (
         "--model.init_args.modalities.word.init_args.codec.init_args.seed=9",
@@ -125,7 +138,11 @@ def test_a_run_goes_on_with_the_base_that_it_has(world, command):
     short = ["--trainer.max_steps=4", "--trainer.val_check_interval=4"]
     assert command("fit", "--config", world / "recipe.yaml", other, *short)[0] == 0
 
-    more = [*fit, "--trainer.max_steps=8", f"--ckpt_path={world}/bound/checkpoints/step=4.ckpt"]
+    more = [
+        *fit,
+        "--trainer.max_steps=8",
+        f"--ckpt_path={world}/bound/checkpoints/step=4.ckpt",
+    ]
     for changed, key in (
         ([f"--training.base={world}/other/model"], "base"),
         (["--model.bind=[twin, vector]"], "learnt"),

@@ -21,18 +21,28 @@ SIZES = DriftConfig(width=16, depth=1), HeadConfig(width=16, depth=1)
 
 
 def data_of(world) -> LatentDataModule:
-    manifests = {split: str(world / f"data/{split}.jsonl") for split in ("train", "val", "test")}
+    manifests = {
+        split: str(world / f"data/{split}.jsonl") for split in ("train", "val", "test")
+    }
     return LatentDataModule(manifests, str(world / "data/latents"), batch_size=64)
 
 
 def test_a_method_trains_in_plain_lightning(world, command, tmp_path):
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     method = flowbind.FlowBind({"word": Word(), "vector": Vector()}, *SIZES)
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = Trainer(
-        max_steps=4, accelerator="cpu", default_root_dir=tmp_path, limit_val_batches=0, **quiet
+    quiet = dict.fromkeys(
+        ("logger", "enable_progress_bar", "enable_model_summary"), False
     )
-    trainer.fit(flowbind.Training(method, TrainingConfig(seed=3)), datamodule=data_of(world))
+    trainer = Trainer(
+        max_steps=4,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        limit_val_batches=0,
+        **quiet,
+    )
+    trainer.fit(
+        flowbind.Training(method, TrainingConfig(seed=3)), datamodule=data_of(world)
+    )
     model = flowbind.load(tmp_path / "model")
     assert len(model.generate({"word": ["302", "113"]}, to="vector")["vector"]) == 2
 
@@ -52,7 +62,9 @@ def test_training_stands_under_a_plain_lightning_cli(world, command, tmp_path):
         "word": {"class_path": "tests.toy.Word"},
         "vector": {"class_path": "tests.toy.Vector"},
     }
-    manifests = {split: str(world / f"data/{split}.jsonl") for split in ("train", "val", "test")}
+    manifests = {
+        split: str(world / f"data/{split}.jsonl") for split in ("train", "val", "test")
+    }
     recipe = {
         "model": {
             "class_path": "flowbind.Training",
@@ -109,7 +121,11 @@ def test_a_recipe_of_before_there_were_methods_is_read_and_told_where_its_keys_s
     assert code == 0, err
     recipe = yaml.safe_load(out)
     training, evaluation = recipe["training"], recipe["evaluation"]
-    assert (training["learning_rate"], training["ema_decay"], training["seed"]) == (0.25, 0.5, 7)
+    assert (training["learning_rate"], training["ema_decay"], training["seed"]) == (
+        0.25,
+        0.5,
+        7,
+    )
     assert evaluation["sampling"] == {"steps": 3, "solver": "rk4"}
     assert evaluation["limit"] == 9
     (line,) = err.strip().splitlines()
@@ -133,7 +149,9 @@ def test_a_recipe_of_before_there_were_methods_is_read_and_told_where_its_keys_s
 def test_an_option_of_before_there_were_methods_is_taken_and_told_where_it_stands(
     option, place, value, world, command
 ):
-    code, out, err = command("fit", "--config", world / "recipe.yaml", option, "--print_config")
+    code, out, err = command(
+        "fit", "--config", world / "recipe.yaml", option, "--print_config"
+    )
     name = option.partition("=")[0]
     assert (code, err) == (0, f"{name} is now --{place}\n")
     recipe = yaml.safe_load(out)
@@ -147,9 +165,11 @@ def test_mistaken_choices_are_one_line(sampling, world, command):
     code, _, err = command(
         "fit", "--config", world / "recipe.yaml", f"--evaluation.sampling={sampling}"
     )
-    assert (code, len(err.strip().splitlines()), "evaluation.sampling: " in err) == (2, 1, True), (
-        err
-    )
+    assert (code, len(err.strip().splitlines()), "evaluation.sampling: " in err) == (
+        2,
+        1,
+        True,
+    ), err
 
 
 def test_a_released_model_keeps_the_choices_of_its_recipe(world, command):
@@ -163,7 +183,9 @@ def test_a_released_model_keeps_the_choices_of_its_recipe(world, command):
 
     words = {"word": model.encode("word", ["302"])}
     own = model.translate(words, ["vector"])["vector"]
-    assert torch.equal(own, model.translate(words, ["vector"], steps=7, variety=0.5)["vector"])
+    assert torch.equal(
+        own, model.translate(words, ["vector"], steps=7, variety=0.5)["vector"]
+    )
     assert not torch.equal(own, model.translate(words, ["vector"], steps=2)["vector"])
     _, out, _ = command("generate", world / "run/model", "--help")
     assert "(default: 7)" in out

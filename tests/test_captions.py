@@ -16,7 +16,9 @@ from flowbind_text.similarity import CaptionSimilarity
 
 CIDER, ROUGE = "cider[cider-d,1-reference]", "rouge-l[beta=1.2,1-reference]"
 BLEU = [f"bleu-{n}[corpus,1-reference]" for n in (1, 2, 3, 4)]
-OTHERS = json.loads((Path(__file__).parent / "reference/captions.json").read_text(encoding="utf-8"))
+OTHERS = json.loads(
+    (Path(__file__).parent / "reference/captions.json").read_text(encoding="utf-8")
+)
 BRACKETS = {
     "(": "-lrb-",
     ")": "-rrb-",
@@ -30,12 +32,16 @@ BRACKETS = {
 def judge(made: list[str], real: list[str] | list[list[str]]) -> dict[str, float]:
     """The figures of captions, each with one reference or a list of them."""
     metric = Captions()
-    references = [[captions] if isinstance(captions, str) else captions for captions in real]
+    references = [
+        [captions] if isinstance(captions, str) else captions for captions in real
+    ]
     every = [caption for captions in references for caption in captions]
     sample = torch.arange(len(made)).repeat_interleave(
         torch.tensor([len(captions) for captions in references])
     )
-    return metric.compute(metric.features("text", made), metric.features("text", every), sample)
+    return metric.compute(
+        metric.features("text", made), metric.features("text", every), sample
+    )
 
 
 def alone(references):
@@ -46,7 +52,10 @@ def alone(references):
 def drawn(count: int, seed: int) -> list[tuple[str, ...]]:
     """Sentences of 0 to 12 words of a small vocabulary, so that n-grams repeat within and across them."""
     generator = random.Random(seed)
-    return [tuple(generator.choices("abcd", k=generator.randrange(13))) for _ in range(count)]
+    return [
+        tuple(generator.choices("abcd", k=generator.randrange(13)))
+        for _ in range(count)
+    ]
 
 
 # Words
@@ -82,13 +91,15 @@ def test_words_are_those_of_the_coco_evaluation(caption):
 
 
 @pytest.mark.parametrize(
-    ("which", "label"), [("one reference", "1-reference"), ("all references", "3-to-6-references")]
+    ("which", "label"),
+    [("one reference", "1-reference"), ("all references", "3-to-6-references")],
 )
 def test_scores_are_those_of_the_coco_evaluation(which, label):
     samples = OTHERS["samples"]
     assert len(samples) == 200
     figures = judge(
-        [sample["made"] for sample in samples], [sample["references"] for sample in samples]
+        [sample["made"] for sample in samples],
+        [sample["references"] for sample in samples],
     )
     names = [
         f"cider[cider-d,{label}]",
@@ -118,7 +129,10 @@ def published_cider_d(candidates, references):
     """The same by dense vectors over all n-grams, in the form of the published sums."""
     vectors = []
     for n in (1, 2, 3, 4):
-        cut = [[s[i : i + n] for i in range(len(s) - n + 1)] for s in (*candidates, *references)]
+        cut = [
+            [s[i : i + n] for i in range(len(s) - n + 1)]
+            for s in (*candidates, *references)
+        ]
         known = sorted({gram for grams in cut for gram in grams})
         counts = torch.tensor(
             [[grams.count(gram) for gram in known] for grams in cut], dtype=torch.double
@@ -127,12 +141,16 @@ def published_cider_d(candidates, references):
         documents = (counts[1] > 0).double().sum(0).clamp(min=1)
         vectors.append(counts * (len(references) / documents).log())
     scores = []
-    for row, (candidate, reference) in enumerate(zip(candidates, references, strict=True)):
+    for row, (candidate, reference) in enumerate(
+        zip(candidates, references, strict=True)
+    ):
         bigrams = max(len(candidate) - 1, 0) - max(len(reference) - 1, 0)
         for vector in vectors:
             g, h = vector[0, row], vector[1, row]
             cosine = (
-                torch.minimum(g, h) @ h / (g.norm() * h.norm()) if g.norm() * h.norm() > 0 else 0.0
+                torch.minimum(g, h) @ h / (g.norm() * h.norm())
+                if g.norm() * h.norm() > 0
+                else 0.0
             )
             scores.append(10 * float(cosine) * math.exp(-(bigrams**2) / 72))
     return sum(scores) / len(scores)
@@ -153,15 +171,21 @@ def test_cider_d_by_hand():
     assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(
         10 * 2 / 4
     )  # no trigrams in two words
-    assert cider_d([("b",), ("c",)], references) == pytest.approx(10 / 4 * math.exp(-1 / 72))
+    assert cider_d([("b",), ("c",)], references) == pytest.approx(
+        10 / 4 * math.exp(-1 / 72)
+    )
     assert cider_d([("c",), ("b",)], references) == 0
     # A word said too often counts as often as in the reference: min(2, 1) * 1 / (2 * 1).
-    assert cider_d([("b", "b"), ("c", "c")], references) == pytest.approx(10 / 4 * (1 / 2))
+    assert cider_d([("b", "b"), ("c", "c")], references) == pytest.approx(
+        10 / 4 * (1 / 2)
+    )
     four = [tuple("abcd"), tuple("efgh")]
     assert cider_d(four, alone(four)) == pytest.approx(10)
     assert cider_d(four[::-1], alone(four)) == 0
     # Of several references the mean; "e" is then in one sample's references, as the rest is.
-    assert cider_d(four, [[four[0], four[1]], [four[1]]]) == pytest.approx((10 / 2 + 0) / 2)
+    assert cider_d(four, [[four[0], four[1]], [four[1]]]) == pytest.approx(
+        (10 / 2 + 0) / 2
+    )
 
 
 # BLEU
@@ -183,7 +207,8 @@ def slow_bleu(candidates, references, n):
             return 0.0
         logarithm += math.log(matched / total) / n
     made, real = (
-        sum(len(caption) for caption in captions) for captions in (candidates, references)
+        sum(len(caption) for caption in captions)
+        for captions in (candidates, references)
     )
     return math.exp(logarithm) * (math.exp(1 - real / made) if made < real else 1)
 
@@ -197,7 +222,9 @@ def test_bleu_is_what_others_say(seed):
     for n, score in zip((1, 2, 3, 4), scores, strict=True):
         assert score == pytest.approx(slow_bleu(candidates, references, n), rel=1e-12)
         theirs = bleu_score(
-            [" ".join(c) for c in candidates], [[" ".join(r)] for r in references], n_gram=n
+            [" ".join(c) for c in candidates],
+            [[" ".join(r)] for r in references],
+            n_gram=n,
         )
         assert score == pytest.approx(theirs.item(), rel=1e-5)
 
@@ -214,12 +241,14 @@ def test_bleu_by_hand():
     )
     assert bleu([()], [[("a",)]]) == (0, 0, 0, 0)
     # Papineni et al.'s clipping over references: "the" stands twice in one, so twice in all.
-    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat"), ("the",)]])[0] == pytest.approx(
-        2 / 7
-    )
+    assert bleu([the], [[("the", "cat", "is", "on", "the", "mat"), ("the",)]])[
+        0
+    ] == pytest.approx(2 / 7)
     # The nearest length counts, the shorter of two.
     assert bleu([("a", "b")], [[("a", "b", "c"), ("a",)]])[0] == 1
-    assert bleu([("a", "b")], [[("a", "b", "c"), ("x",) * 9]])[0] == pytest.approx(math.exp(-1 / 2))
+    assert bleu([("a", "b")], [[("a", "b", "c"), ("x",) * 9]])[0] == pytest.approx(
+        math.exp(-1 / 2)
+    )
 
 
 # ROUGE-L
@@ -255,7 +284,11 @@ def test_rouge_l_by_hand():
 
 # The metric
 
-REAL = ["A dog barks at the moon.", "Rain falls on a tin roof!", "Ein Zug fährt sehr laut vorbei"]
+REAL = [
+    "A dog barks at the moon.",
+    "Rain falls on a tin roof!",
+    "Ein Zug fährt sehr laut vorbei",
+]
 
 
 def test_equal_captions_get_the_most():
@@ -294,13 +327,17 @@ def test_similarity_is_the_mean_cosine():
 
     metric = CaptionSimilarity()
     made = ["a hound howls at night", "an orchestra is playing", *REAL[2:]]
-    figures = metric.compute(metric.features("text", made), metric.features("text", REAL))
+    figures = metric.compute(
+        metric.features("text", made), metric.features("text", REAL)
+    )
     model = SentenceTransformer(str(metric.sentences.folder), device="cpu")
     cosines = [
         model.similarity(*model.encode([one, other])[:, None]).item()
         for one, other in zip(made, REAL, strict=True)
     ]
-    assert figures == {"similarity[all-minilm-l6-v2]": pytest.approx(sum(cosines) / 3, abs=1e-5)}
+    assert figures == {
+        "similarity[all-minilm-l6-v2]": pytest.approx(sum(cosines) / 3, abs=1e-5)
+    }
     assert cosines[0] > cosines[1]
     assert cosines[2] == pytest.approx(1, abs=1e-5)
     assert metric.fingerprint()["encoder"].endswith("all-MiniLM-L6-v2")

@@ -59,7 +59,9 @@ def test_a_tone_is_resampled():
 def test_a_sound_is_heard_as_its_file(tmp_path):
     sound = 1.2 * noise(10)  # beyond full scale here and there
     Audio().write(sound, tmp_path / "a.wav")
-    assert torch.equal(ten_seconds(Audio().read(tmp_path / "a.wav")), ten_seconds(sound))
+    assert torch.equal(
+        ten_seconds(Audio().read(tmp_path / "a.wav")), ten_seconds(sound)
+    )
 
 
 def test_a_long_sound_is_its_first_ten_seconds():
@@ -71,7 +73,9 @@ def test_a_short_sound_is_repeated_whole(seconds):
     heard = ten_seconds(noise(seconds))
     once = 3 * round(seconds * RATE)
     times = len(heard) // once
-    assert torch.equal(heard[: times * once].reshape(times, once), heard[:once].expand(times, once))
+    assert torch.equal(
+        heard[: times * once].reshape(times, once), heard[:once].expand(times, once)
+    )
     assert not heard[times * once :].any()
     assert len(heard) - times * once < once
 
@@ -112,7 +116,9 @@ def test_embeddings_are_those_of_transformers(clap):
     captions = ["a dog", "a very long train passes by"]
     tokens = clap.tokenizer(captions, padding=True, return_tensors="pt")
     assert torch.allclose(
-        clap.texts(captions, CPU), clap.model.get_text_features(**tokens).pooler_output, atol=1e-6
+        clap.texts(captions, CPU),
+        clap.model.get_text_features(**tokens).pooler_output,
+        atol=1e-6,
     )
 
 
@@ -130,7 +136,9 @@ def test_embeddings_are_of_norm_1_and_hang_on_their_own_item(clap):
         )
         assert torch.allclose(together.norm(dim=1), torch.ones(18), atol=1e-5)
         assert torch.allclose(
-            torch.cat([embed([item], CPU) for item in items[-3:]]), together[-3:], atol=1e-4
+            torch.cat([embed([item], CPU) for item in items[-3:]]),
+            together[-3:],
+            atol=1e-4,
         )
         assert torch.pdist(together).min() > 1e-4
 
@@ -162,7 +170,9 @@ def test_copies_load_their_own(clap, folder):
 def test_the_digest_knows_weights_and_preprocessing(clap, folder, tmp_path):
     def other(file: str, content: bytes) -> str:
         for path in folder.iterdir():
-            (tmp_path / path.name).write_bytes(content if path.name == file else path.read_bytes())
+            (tmp_path / path.name).write_bytes(
+                content if path.name == file else path.read_bytes()
+            )
         return TransformersClap(str(tmp_path)).digest()
 
     assert other("", b"") == clap.digest()
@@ -184,7 +194,8 @@ def test_labels_say_which_weights(clap):
 
 def test_no_such_backend():
     with pytest.raises(
-        ValueError, match=r"^no CLAP backend 'msclap'; allowed: transformers, laion_clap$"
+        ValueError,
+        match=r"^no CLAP backend 'msclap'; allowed: transformers, laion_clap$",
     ):
         open_clap("msclap", "x")
 
@@ -192,7 +203,8 @@ def test_no_such_backend():
 @pytest.mark.parametrize("backend", ["transformers", "laion_clap"])
 def test_an_unreachable_hub(backend):
     clap = open_clap(
-        backend, "nobody/nothing/none.pt" if backend == "laion_clap" else "nobody/nothing"
+        backend,
+        "nobody/nothing/none.pt" if backend == "laion_clap" else "nobody/nothing",
     )
     for use in (clap.digest, lambda: clap.sounds([noise(1)], CPU)):
         with pytest.raises(
@@ -203,13 +215,19 @@ def test_an_unreachable_hub(backend):
 
 
 def test_what_is_no_clap_of_transformers(tmp_path, folder):
-    with pytest.raises(ValueError, match=r"^[^\n]*: no weights \(.safetensors or .bin\)[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*: no weights \(.safetensors or .bin\)[^\n]*$"
+    ):
         TransformersClap(str(tmp_path)).digest()
-    with pytest.raises(ValueError, match=r"^[^\n]*: no complete CLAP model of transformers[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*: no complete CLAP model of transformers[^\n]*$"
+    ):
         TransformersClap(str(tmp_path)).sounds([noise(1)], CPU)
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((folder / name).read_bytes())
-    with pytest.raises(ValueError, match=r"^[^\n]*: no settings of a CLAP's spectrograms[^\n]*$"):
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*: no settings of a CLAP's spectrograms[^\n]*$"
+    ):
         TransformersClap(str(tmp_path)).sounds([noise(1)], CPU)
     with pytest.raises(
         ValueError, match=r"^[^\n]*: (the tokenizer has no words|no tokenizer)[^\n]*$"
@@ -222,7 +240,8 @@ def test_fusion_is_refused(tmp_path):
         tmp_path, enable_fusion=True, fusion_type="aff_2d", patch_embed_input_channels=4
     )
     with pytest.raises(
-        ValueError, match=r"^[^\n]*: a CLAP with fusion, which mixes random crops[^\n]*$"
+        ValueError,
+        match=r"^[^\n]*: a CLAP with fusion, which mixes random crops[^\n]*$",
     ):
         TransformersClap(str(fused)).sounds([noise(1)], CPU)
 
@@ -230,16 +249,22 @@ def test_fusion_is_refused(tmp_path):
 def test_laion_clap_names_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "laion_clap", None)
     with pytest.raises(
-        ValueError, match=r"^nothing.pt: no such file; give a .pt file of laion-clap or [^\n]*$"
+        ValueError,
+        match=r"^nothing.pt: no such file; give a .pt file of laion-clap or [^\n]*$",
     ):
         open_clap("laion_clap", "nothing.pt").digest()
     file = tmp_path / "clap.pt"
     torch.save(
-        {"state_dict": {"module.audio_branch.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)}},
+        {
+            "state_dict": {
+                "module.audio_branch.patch_embed.proj.weight": torch.zeros(128, 1, 4, 4)
+            }
+        },
         file,
     )
     with pytest.raises(
-        ValueError, match=r"^[^\n]* needs laion_clap; install it with `pip install [^\n]*$"
+        ValueError,
+        match=r"^[^\n]* needs laion_clap; install it with `pip install [^\n]*$",
     ):
         open_clap("laion_clap", str(file)).sounds([noise(1)], CPU)
 
@@ -253,7 +278,9 @@ class Stub(torch.nn.Module):
         self.model = torch.nn.Module()
         self.model.audio_branch = torch.nn.Module()
         self.model.audio_branch.patch_embed = torch.nn.Module()
-        self.model.audio_branch.patch_embed.proj = torch.nn.Conv2d(1, 128, 4, bias=False)
+        self.model.audio_branch.patch_embed.proj = torch.nn.Conv2d(
+            1, 128, 4, bias=False
+        )
         self.model.audio_projection = torch.nn.Linear(4, 512)
 
     def get_audio_embedding_from_data(self, x: Tensor, use_tensor: bool) -> Tensor:
@@ -279,14 +306,18 @@ def test_laion_clap_is_given_weights_and_ten_seconds(tmp_path, monkeypatch):
         torch.stack([ten_seconds(sound)[1000:1004] for sound in sounds])
         @ state["audio_projection.weight"].T
     )
-    expected = torch.nn.functional.normalize(expected + state["audio_projection.bias"], dim=1)
+    expected = torch.nn.functional.normalize(
+        expected + state["audio_projection.bias"], dim=1
+    )
     assert torch.allclose(clap.sounds(sounds, CPU), expected, atol=1e-6)
     assert clap.texts(["a dog", "rain"], CPU).shape == (2, 512)
     torch.save(
-        {"audio_branch.patch_embed.proj.weight": torch.zeros(9, 1, 4, 4)}, tmp_path / "other.pt"
+        {"audio_branch.patch_embed.proj.weight": torch.zeros(9, 1, 4, 4)},
+        tmp_path / "other.pt",
     )
     with pytest.raises(
-        ValueError, match=r"^[^\n]*other.pt: no weights of laion-clap with an HTSAT audio tower$"
+        ValueError,
+        match=r"^[^\n]*other.pt: no weights of laion-clap with an HTSAT audio tower$",
     ):
         open_clap("laion_clap", str(tmp_path / "other.pt")).sounds(sounds, CPU)
 
@@ -299,10 +330,15 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
 
     words = {
         token: i
-        for i, token in enumerate(["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"])
+        for i, token in enumerate(
+            ["<s>", "<pad>", "</s>", "<unk>", *"abcdefghijklmnopqrstuvwxyz"]
+        )
     }
     config = RobertaConfig(
-        vocab_size=len(words), max_position_embeddings=514, type_vocab_size=1, pad_token_id=1
+        vocab_size=len(words),
+        max_position_embeddings=514,
+        type_vocab_size=1,
+        pad_token_id=1,
     )
     monkeypatch.setattr(
         RobertaModel, "from_pretrained", lambda name: RobertaModel(config)
@@ -312,10 +348,17 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
         "from_pretrained",
         lambda name: RobertaTokenizer(words, [], unk_token="<unk>"),
     )
-    module = laion_clap.CLAP_Module(enable_fusion=False, device="cpu", amodel="HTSAT-base").eval()
-    state = {f"module.{name}": tensor for name, tensor in module.model.state_dict().items()}
+    module = laion_clap.CLAP_Module(
+        enable_fusion=False, device="cpu", amodel="HTSAT-base"
+    ).eval()
+    state = {
+        f"module.{name}": tensor for name, tensor in module.model.state_dict().items()
+    }
     state["module.text_branch.embeddings.position_ids"] = torch.arange(514)[None]
-    torch.save({"epoch": 15, "loss": np.float64(0.5), "state_dict": state}, tmp_path / "clap.pt")
+    torch.save(
+        {"epoch": 15, "loss": np.float64(0.5), "state_dict": state},
+        tmp_path / "clap.pt",
+    )
     clap = open_clap("laion_clap", str(tmp_path / "clap.pt"))
     sounds, captions = [noise(1), noise(12)], ["a dog", "rain"]
     with torch.no_grad():
@@ -324,7 +367,9 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
         )
         read = module.get_text_embedding(captions, use_tensor=True)
     assert torch.allclose(clap.sounds(sounds, CPU), heard, atol=1e-5)
-    assert torch.allclose(clap.sounds([sounds[1][: 10 * RATE]], CPU), heard[1:], atol=1e-5)
+    assert torch.allclose(
+        clap.sounds([sounds[1][: 10 * RATE]], CPU), heard[1:], atol=1e-5
+    )
     assert torch.allclose(clap.texts(captions, CPU), read, atol=1e-5)
 
 

@@ -20,15 +20,21 @@ from torch import Tensor
 from flowbind.metric import counted
 
 
-def clouds(count: int, points: int = 64, seed: int = 0, stretch: float = 1.0) -> list[Tensor]:
+def clouds(
+    count: int, points: int = 64, seed: int = 0, stretch: float = 1.0
+) -> list[Tensor]:
     """Balls stretched at random along each axis, as raw samples, with shape (points, 6)."""
     generator = torch.Generator().manual_seed(seed)
     axes = 1 + stretch * torch.rand(count, 1, 3, generator=generator)
     place = (
-        torch.nn.functional.normalize(torch.randn(count, points, 3, generator=generator), dim=2)
+        torch.nn.functional.normalize(
+            torch.randn(count, points, 3, generator=generator), dim=2
+        )
         * axes
     )
-    return list(torch.cat([place, torch.rand(count, points, 3, generator=generator)], dim=2))
+    return list(
+        torch.cat([place, torch.rand(count, points, 3, generator=generator)], dim=2)
+    )
 
 
 def slow_chamfer(a: Tensor, b: Tensor) -> float:
@@ -47,7 +53,9 @@ def slow_figures(made: Tensor, real: Tensor) -> dict[str, float]:
     met = {min(range(n), key=lambda r, g=g: table[g][n + r]) for g in range(n)}
     right = 0
     for i in range(2 * n):
-        nearest = min((j for j in range(2 * n) if j != i), key=lambda j, i=i: table[i][j])
+        nearest = min(
+            (j for j in range(2 * n) if j != i), key=lambda j, i=i: table[i][j]
+        )
         right += (nearest < n) == (i < n)
     return {
         "chamfer": sum(table[i][n + i] for i in range(n)) / n,
@@ -73,7 +81,9 @@ def test_a_cloud_is_no_distance_from_itself_in_any_order():
     assert torch.equal(squared_chamfer(a, a[:, torch.randperm(64)]), torch.zeros(3))
 
 
-@pytest.mark.parametrize("block", [33, 1000, 2**18])  # points of one pair, or many pairs, at once
+@pytest.mark.parametrize(
+    "block", [33, 1000, 2**18]
+)  # points of one pair, or many pairs, at once
 def test_every_two_clouds_are_compared(monkeypatch, block):
     monkeypatch.setitem(BLOCK, "cpu", block)
     few = torch.stack(clouds(5, points=20))[..., :3] + 100  # far from the origin
@@ -108,7 +118,10 @@ def test_matching_and_coverage():
 @pytest.mark.parametrize(
     ("places", "expected"),
     [
-        ([0, 1, 2, 100, 101, 102], 1),  # far apart: every neighbour is of one's own kind
+        (
+            [0, 1, 2, 100, 101, 102],
+            1,
+        ),  # far apart: every neighbour is of one's own kind
         ([0, 10, 20, 1, 11, 21], 0),  # each a copy of a real one: no neighbour is
         ([0, 1, 20, 2.1, 20.5, 21.2], 3 / 6),
     ],
@@ -120,7 +133,9 @@ def test_nearest_neighbours(places, expected):
 
 def test_one_distribution_cannot_be_told_from_itself():
     places = torch.randn(1000, 3, generator=torch.Generator().manual_seed(0))
-    assert nearest_neighbour_accuracy(torch.cdist(places, places)) == pytest.approx(0.5, abs=0.05)
+    assert nearest_neighbour_accuracy(torch.cdist(places, places)) == pytest.approx(
+        0.5, abs=0.05
+    )
     places[:500] += 3
     assert nearest_neighbour_accuracy(torch.cdist(places, places)) > 0.9
 
@@ -131,9 +146,13 @@ def test_one_distribution_cannot_be_told_from_itself():
 @pytest.mark.parametrize("normalise", [True, False])
 def test_figures_are_those_of_a_slow_derivation(monkeypatch, normalise):
     monkeypatch.setattr(CloudSets, "minimum", 5)
-    made, real = clouds(5, points=24, stretch=2), clouds(5, points=24, seed=1, stretch=2)
+    made, real = (
+        clouds(5, points=24, stretch=2),
+        clouds(5, points=24, seed=1, stretch=2),
+    )
     single, sets = (
-        metric(points=24, normalise=normalise) for metric in (ChamferDistance, CloudSets)
+        metric(points=24, normalise=normalise)
+        for metric in (ChamferDistance, CloudSets)
     )
     features = sets.features("points", made), sets.features("points", real)
     assert torch.equal(single.features("points", real), features[1])
@@ -146,17 +165,27 @@ def test_figures_are_those_of_a_slow_derivation(monkeypatch, normalise):
         "coverage": "cd,l2-squared",
         "1-nna": "cd,l2-squared",
     }
-    expected = {f"{k}[{how[k]},{place},points=24]": v for k, v in slow_figures(*features).items()}
+    expected = {
+        f"{k}[{how[k]},{place},points=24]": v
+        for k, v in slow_figures(*features).items()
+    }
     assert found == pytest.approx(expected, rel=1e-5)
     assert counted("mmd[cd,points=24]", 5) == "mmd[cd,points=24,n=5]"
 
 
 def test_a_set_like_the_real_one_and_one_that_is_not():
     metric = CloudSets(points=32)
-    real, like = (metric.features("points", clouds(100, 32, seed, stretch=9)) for seed in (0, 1))
-    unlike = metric.features("points", clouds(100, 32, seed=2, stretch=0.1))  # balls alone
+    real, like = (
+        metric.features("points", clouds(100, 32, seed, stretch=9)) for seed in (0, 1)
+    )
+    unlike = metric.features(
+        "points", clouds(100, 32, seed=2, stretch=0.1)
+    )  # balls alone
     near, far = (
-        {name.split("[")[0]: value for name, value in metric.compute(made, real).items()}
+        {
+            name.split("[")[0]: value
+            for name, value in metric.compute(made, real).items()
+        }
         for made in (like, unlike)
     )
     assert near["1-nna"] == pytest.approx(0.5, abs=0.1)
@@ -171,7 +200,10 @@ def test_place_and_size_count_only_where_they_should():
         raw * torch.tensor([2.0, 2, 2, 1, 1, 1]) + torch.tensor([5.0, 0, -1, 0, 0, 0])
         for raw in raws
     ]
-    shape, world = ChamferDistance(points=64), ChamferDistance(points=64, normalise=False)
+    shape, world = (
+        ChamferDistance(points=64),
+        ChamferDistance(points=64, normalise=False),
+    )
     for metric, different in ((shape, False), (world, True)):
         (distance,) = metric.compute(
             metric.features("points", raws), metric.features("points", moved)
@@ -238,10 +270,15 @@ def test_clouds_that_cannot_be_compared_are_refused():
 
 def test_sets_that_would_mislead_are_refused():
     metric = CloudSets(points=16)
-    made, real = (metric.features("points", clouds(100, points=16, seed=seed)) for seed in (0, 1))
+    made, real = (
+        metric.features("points", clouds(100, points=16, seed=seed)) for seed in (0, 1)
+    )
     refused("99 generated clouds; it takes 100", metric.compute, made[:99], real[:99])
     real[7] = real[50]
     refused("only 99 of 100 reference clouds are distinct", metric.compute, made, real)
     refused(
-        "1 generated clouds; it takes 2", ChamferDistance(points=16).compute, made[:1], real[:1]
+        "1 generated clouds; it takes 2",
+        ChamferDistance(points=16).compute,
+        made[:1],
+        real[:1],
     )

@@ -24,7 +24,9 @@ def read(tmp_path):
     """Writes a file and reads it. Returns places and colours."""
 
     def write_and_read(name, content):
-        (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+        (tmp_path / name).write_bytes(
+            content.encode() if isinstance(content, str) else content
+        )
         cloud = Points().read(tmp_path / name)
         assert cloud.dtype == torch.float32
         assert Points().accept(cloud) is not None
@@ -43,7 +45,10 @@ def refused(read, name, content, match):
 
 def lines(*columns, between=" "):
     """A text with a point a line."""
-    rows = zip(*(row for column in columns for row in np.asarray(column).T.tolist()), strict=True)
+    rows = zip(
+        *(row for column in columns for row in np.asarray(column).T.tolist()),
+        strict=True,
+    )
     return "\n".join(between.join(map(str, row)) for row in rows) + "\n"
 
 
@@ -70,8 +75,12 @@ def ply(columns, encoding="binary_little_endian", more="", tail=b"", head=b""):
         if "binary" in encoding
         else lines(*(c[:, None] for c in columns.values())).encode()
     )
-    properties = "".join(f"property {names[c.dtype.str[1:]]} {n}\n" for n, c in columns.items())
-    header = f"ply\nformat {encoding} 1.0\n{more}element vertex {len(table)}\n{properties}"
+    properties = "".join(
+        f"property {names[c.dtype.str[1:]]} {n}\n" for n, c in columns.items()
+    )
+    header = (
+        f"ply\nformat {encoding} 1.0\n{more}element vertex {len(table)}\n{properties}"
+    )
     return header.encode() + b"end_header\n" + head + rows + tail
 
 
@@ -102,7 +111,9 @@ def rgb(colour=RED, names=("red", "green", "blue")):
     ],
     ids=lambda value: str(value.dtype),
 )
-@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "binary_little_endian", "binary_big_endian"]
+)
 def test_colours_of_every_range(read, colour, meant, encoding):
     place, read_colour = read("a.ply", ply(xyz() | rgb(colour), encoding))
     np.testing.assert_allclose(place, PLACE, rtol=1e-6)
@@ -112,16 +123,25 @@ def test_colours_of_every_range(read, colour, meant, encoding):
 @pytest.mark.parametrize("wrong", [-0.5, 1e6])
 def test_colours_of_no_range_are_refused(read, wrong):
     refused(
-        read, "a.ply", ply(xyz() | rgb(np.full((40, 3), wrong, np.float32))), "allowed are 0 to 1"
+        read,
+        "a.ply",
+        ply(xyz() | rgb(np.full((40, 3), wrong, np.float32))),
+        "allowed are 0 to 1",
     )
 
 
 @pytest.mark.parametrize(
     "names",
-    [("red", "green", "blue"), ("diffuse_red", "diffuse_green", "diffuse_blue"), ("r", "g", "b")],
+    [
+        ("red", "green", "blue"),
+        ("diffuse_red", "diffuse_green", "diffuse_blue"),
+        ("r", "g", "b"),
+    ],
 )
 def test_colours_by_their_names(read, names):
-    columns = {"intensity": PLACE[:, 0]} | rgb(names=names) | {"alpha": RED[:, 1]} | xyz()
+    columns = (
+        {"intensity": PLACE[:, 0]} | rgb(names=names) | {"alpha": RED[:, 1]} | xyz()
+    )
     np.testing.assert_allclose(read("a.ply", ply(columns))[1], RED / 255, atol=1e-6)
 
 
@@ -135,7 +155,8 @@ def test_what_is_no_colour_is_left_aside(read):
 def test_splats_have_the_colour_that_is_drawn(read):
     drawn = np.linspace(-8, 8, 40).astype(np.float32)
     harmonics = {
-        f"f_dc_{i}": np.full(40, value, np.float32) for i, value in enumerate((-1.0, 0.5, 9.0))
+        f"f_dc_{i}": np.full(40, value, np.float32)
+        for i, value in enumerate((-1.0, 0.5, 9.0))
     }
     rest = dict.fromkeys(("f_rest_0", "scale_0", "rot_0", "nx"), PLACE[:, 0])
     place, colour = read("a.ply", ply(xyz() | harmonics | {"opacity": drawn} | rest))
@@ -143,18 +164,24 @@ def test_splats_have_the_colour_that_is_drawn(read):
     assert 0 < kept.sum() < 40
     assert (kept == (drawn > FAINTEST)).all()
     np.testing.assert_allclose(place, PLACE[kept], rtol=1e-6)
-    np.testing.assert_allclose(colour[0], [0.5 - 0.2820948, 0.5 + 0.1410474, 1], atol=1e-6)
+    np.testing.assert_allclose(
+        colour[0], [0.5 - 0.2820948, 0.5 + 0.1410474, 1], atol=1e-6
+    )
 
 
 # PLY in all its forms
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "binary_little_endian", "binary_big_endian"]
+)
 def test_vertices_need_not_come_first(read, encoding):
     order = ">" if "big" in encoding else "<"
     cameras = np.arange(6, dtype=order + "f4")
     head = b"0 1 2\n3 4 5\n" if encoding == "ascii" else cameras.tobytes()
-    element = "element camera 2\n" + "".join(f"property float {name}\n" for name in "uvw")
+    element = "element camera 2\n" + "".join(
+        f"property float {name}\n" for name in "uvw"
+    )
     place, colour = read("a.ply", ply(xyz() | rgb(), encoding, more=element, head=head))
     np.testing.assert_allclose(place, PLACE, rtol=1e-6)
     np.testing.assert_allclose(colour, RED / 255, atol=1e-6)
@@ -182,7 +209,8 @@ def test_vertices_may_have_lists(read, text, lengths):
                 -number,
             )
     place, _ = read(
-        "a.ply", header.format("ascii" if text else "binary_little_endian").encode() + rows
+        "a.ply",
+        header.format("ascii" if text else "binary_little_endian").encode() + rows,
     )
     np.testing.assert_allclose(place, [[0, 0.5, 0], [1, 1.5, -1], [2, 2.5, -2]])
 
@@ -232,8 +260,14 @@ COLOURED = {
     "after normals": ("a.xyz", lines(PLACE, NORMALS, RED)),
     "before normals": ("a.xyz", lines(PLACE, RED, NORMALS)),
     "after an intensity": ("a.xyz", lines(PLACE, np.full((40, 1), -700), RED)),
-    "after an intensity, Leica": ("a.pts", "40\n" + lines(PLACE, np.full((40, 1), 9), RED)),
-    "by name": ("a.xyz", "//X Y Z Intensity B G R\n" + lines(PLACE, PLACE[:, :1], RED[:, ::-1])),
+    "after an intensity, Leica": (
+        "a.pts",
+        "40\n" + lines(PLACE, np.full((40, 1), 9), RED),
+    ),
+    "by name": (
+        "a.xyz",
+        "//X Y Z Intensity B G R\n" + lines(PLACE, PLACE[:, :1], RED[:, ::-1]),
+    ),
 }
 
 
@@ -248,7 +282,11 @@ def test_texts_of_coloured_points(read, name, content):
     ("name", "content", "match"),
     [
         ("a.xyz", "", "no line begins with a number"),
-        ("a.xyz", "3\nwater\nO 0 0 0\nH 0 0 1\nH 0 1 0\n", "no line begins with a number"),
+        (
+            "a.xyz",
+            "3\nwater\nO 0 0 0\nH 0 0 1\nH 0 1 0\n",
+            "no line begins with a number",
+        ),
         ("a.xyz", "0 0 0\n1 1\n", "truncated or no table"),
         ("a.xyz", "0 0 0\n1 one 1\n", "something else where numbers"),
         ("a.xyz", "0 0\n1 1\n", "x, y, z"),
@@ -287,12 +325,19 @@ def test_arrays(read, value):
 
 @pytest.mark.parametrize(
     "names",
-    [{"points": 0, "colors": 1}, {"label": 2, "xyz": 0, "rgb": 1}, {"arr_0": 0, "arr_1": 1}],
+    [
+        {"points": 0, "colors": 1},
+        {"label": 2, "xyz": 0, "rgb": 1},
+        {"arr_0": 0, "arr_1": 1},
+    ],
 )
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_archives(read, names, save):
     file = io.BytesIO()
-    save(file, **{name: (PLACE, RED, np.arange(3))[which] for name, which in names.items()})
+    save(
+        file,
+        **{name: (PLACE, RED, np.arange(3))[which] for name, which in names.items()},
+    )
     place, colour = read("a.npz", file.getvalue())
     np.testing.assert_allclose(place, PLACE, rtol=1e-6)
     np.testing.assert_allclose(colour, RED / 255, atol=1e-6)
@@ -305,7 +350,12 @@ def test_arrays_that_are_refused(read):
     refused(read, "a.npy", array(PLACE[:, :2]), "x, y, z")
     refused(read, "a.npy", array(np.arange(3.0)), "x, y, z")
     refused(read, "a.npy", array(PLACE.astype(np.complex64)), "not of real numbers")
-    refused(read, "a.npy", array(np.array([{}, 1], dtype=object), allow_pickle=True), "objects")
+    refused(
+        read,
+        "a.npy",
+        array(np.array([{}, 1], dtype=object), allow_pickle=True),
+        "objects",
+    )
     refused(
         read,
         "a.npy",
@@ -317,10 +367,14 @@ def test_arrays_that_are_refused(read):
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(read, monkeypatch):
-    monkeypatch.setattr("flowbind_points.table.LARGEST", 10**6)  # 512 MiB take long to pack
+    monkeypatch.setattr(
+        "flowbind_points.table.LARGEST", 10**6
+    )  # 512 MiB take long to pack
     file = io.BytesIO()
     np.savez_compressed(file, points=np.zeros((10**5, 3), np.float32))
-    monkeypatch.setattr("zipfile.ZipFile.read", lambda *_: pytest.fail("it is unpacked"))
+    monkeypatch.setattr(
+        "zipfile.ZipFile.read", lambda *_: pytest.fail("it is unpacked")
+    )
     refused(read, "a.npz", file.getvalue(), "an array of more than 1000000 bytes")
 
 
@@ -341,7 +395,11 @@ def pack(plain, chunk=7):
             ):
                 length += 1
             size = length - 2
-            out += bytes([(min(size, 7) << 5)]) + (bytes([size - 7]) if size >= 7 else b"") + b"\7"
+            out += (
+                bytes([(min(size, 7) << 5)])
+                + (bytes([size - 7]) if size >= 7 else b"")
+                + b"\7"
+            )
             place += length
         else:
             part = plain[place : place + chunk]
@@ -351,7 +409,8 @@ def pack(plain, chunk=7):
 
 
 @pytest.mark.parametrize(
-    "plain", [b"", b"a", b"abcdefgh" * 200, np.random.default_rng(0).bytes(999), bytes(5000)]
+    "plain",
+    [b"", b"a", b"abcdefgh" * 200, np.random.default_rng(0).bytes(999), bytes(5000)],
 )
 def test_lzf_is_unpacked(plain):
     assert unpack(pack(plain), len(plain)) == plain
@@ -368,7 +427,9 @@ def pcd(place, colour, encoding, kind="F", width=None):
     width = width or len(place)
     shape = f"WIDTH {width}\nHEIGHT {len(place) // width}\n"
     header = f"# .PCD v0.7 - Point Cloud Data file format\nVERSION 0.7\nFIELDS x y z curvature rgb\nSIZE 4 4 4 8 4\nTYPE F F F F {kind}\nCOUNT 1 1 1 2 1\n{shape}VIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(place)}\nDATA {encoding}\n"
-    table = np.empty(len(place), [("p", "<f4", 3), ("c", "<f8", 2), ("rgb", packed.dtype)])
+    table = np.empty(
+        len(place), [("p", "<f4", 3), ("c", "<f8", 2), ("rgb", packed.dtype)]
+    )
     table["p"], table["c"], table["rgb"] = place, 1.5, packed
     if encoding == "ascii":
         body = lines(place, np.full((len(place), 2), 1.5), packed[:, None]).encode()
@@ -399,7 +460,9 @@ def test_pcd(read, encoding, kind):
      (b"FIELDS x", b"FIELDS q"), (b"POINTS 40", b"POINTS 9999999999999"), (b"COUNT 1", b"COUNT x"), (b"DATA", b"ATAD")],
 )  # fmt: skip
 def test_pcd_headers_that_are_refused(read, old, new):
-    refused(read, "a.pcd", pcd(PLACE, RED, "ascii").replace(old, new), "PCD|no x|allowed")
+    refused(
+        read, "a.pcd", pcd(PLACE, RED, "ascii").replace(old, new), "PCD|no x|allowed"
+    )
 
 
 # What was not measured
@@ -419,7 +482,10 @@ def test_points_without_a_place_are_left_out_and_counted(read, capsys, hole):
         np.testing.assert_allclose(colour, RED[holes:] / 255, atol=1e-6)
         err = capsys.readouterr().err
         assert err.count("\n") == 1
-        assert f"{name}: {holes} of 40 points have no finite place, and are left out" in err
+        assert (
+            f"{name}: {holes} of 40 points have no finite place, and are left out"
+            in err
+        )
     place[:] = hole
     refused(read, "a.ply", ply(xyz(place)), "not finite")
 
@@ -442,7 +508,10 @@ def test_maps_in_metres_keep_their_shape(read, capsys, encoding):
     far = ball + np.array([689_123.25, 5_334_567.5, 519])
     place, _ = read("a.ply", ply(xyz(far), encoding))
     np.testing.assert_allclose(place, ball - ball.mean(0), atol=1e-6)
-    assert "to the origin, since float32 would round its shape away" in capsys.readouterr().err
+    assert (
+        "to the origin, since float32 would round its shape away"
+        in capsys.readouterr().err
+    )
     moved = Points().accept(far)[:, :3].numpy()
     np.testing.assert_array_equal(moved, place)
 
@@ -466,7 +535,9 @@ def test_a_codec_sees_the_shape_of_what_is_far_in_float32():
     far[:, :3] = ((ball[:, :3] * 4096).round() + 2**23) / 4096  # which float32 holds
     near = far.clone()
     near[:, 0:3] -= 2048
-    moments = [codec.net._moments(codec.prepare([cloud]))[0, :256] for cloud in (near, far)]
+    moments = [
+        codec.net._moments(codec.prepare([cloud]))[0, :256] for cloud in (near, far)
+    ]
     torch.testing.assert_close(*moments, atol=1e-5, rtol=0)
 
 
@@ -502,7 +573,9 @@ def test_thinning_knows_no_period():
         assert torch.equal(kept, thin(torch.arange(n), count))
         for period in (2, 3, 16, 32, 64, 1024):
             shares = torch.bincount(kept % period, minlength=period) / count * period
-            spread = (period / count) ** 0.5  # of a share, were all points drawn by themselves
+            spread = (
+                period / count
+            ) ** 0.5  # of a share, were all points drawn by themselves
             assert (shares - 1).abs().max() < 6 * spread, (n, period)
             middle = kept[kept // period % 2 == 0]
             assert abs(len(middle) / count - 0.5) < 0.08, (n, period)
@@ -518,7 +591,9 @@ def test_thinning_keeps_a_smaller_choice_within_a_larger_one():
 @pytest.mark.parametrize("codec", [SmallPoints, PointAutoencoder])
 def test_a_scanner_s_beams_all_reach_the_codec(codec):
     turn, tilt = np.meshgrid(
-        np.linspace(0, 2 * np.pi, 1024, endpoint=False), np.linspace(-0.8, 0.8, 64), indexing="ij"
+        np.linspace(0, 2 * np.pi, 1024, endpoint=False),
+        np.linspace(-0.8, 0.8, 64),
+        indexing="ij",
     )
     beams = np.stack(
         [np.cos(tilt) * np.cos(turn), np.cos(tilt) * np.sin(turn), np.sin(tilt)], -1
@@ -539,7 +614,9 @@ def test_large_clouds_are_kept_in_bounds(read):
     place[7] = np.nan
     got, got_colour = read("a.ply", ply(xyz(place) | rgb(colour)))
     assert len(got) == MOST == len(np.unique(got, axis=0))
-    np.testing.assert_allclose(got_colour, np.floor(got * np.float32(255)) / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        got_colour, np.floor(got * np.float32(255)) / 255, atol=1e-6
+    )
     whole = place[8 : 8 + MOST]
     np.testing.assert_array_equal(read("b.npy", array(whole))[0], whole)
     assert len(Points().accept(place[8:])) == MOST
@@ -555,8 +632,15 @@ def test_clouds_in_python():
     forms = [both, both.astype(np.float64), expected, expected.double(), both.tolist(), eight, eight.tolist(), torch.tensor(eight),
              (PLACE, RED), (torch.tensor(PLACE), torch.tensor(RED)), [PLACE, RED / 255], (PLACE, RED.astype(np.uint16) * 257)]  # fmt: skip
     for form in forms:
-        torch.testing.assert_close(Points().accept(form), expected, atol=1e-6, rtol=1e-6)
-    for form in (PLACE, PLACE.tolist(), torch.tensor(PLACE).requires_grad_(), PLACE[::-1][::-1]):
+        torch.testing.assert_close(
+            Points().accept(form), expected, atol=1e-6, rtol=1e-6
+        )
+    for form in (
+        PLACE,
+        PLACE.tolist(),
+        torch.tensor(PLACE).requires_grad_(),
+        PLACE[::-1][::-1],
+    ):
         cloud = Points().accept(form)
         assert torch.equal(cloud[:, :3], torch.tensor(PLACE))
         assert (cloud[:, 3:] == 0.5).all()
@@ -564,7 +648,8 @@ def test_clouds_in_python():
     half = Points().accept(torch.tensor(PLACE).bfloat16())
     assert torch.equal(half[:, :3], torch.tensor(PLACE).bfloat16().float())
     assert torch.equal(
-        Points().accept([[1, 2, 3], [4, 5, 6]])[:, :3], torch.tensor([[1.0, 2, 3], [4, 5, 6]])
+        Points().accept([[1, 2, 3], [4, 5, 6]])[:, :3],
+        torch.tensor([[1.0, 2, 3], [4, 5, 6]]),
     )
 
 
@@ -583,7 +668,9 @@ def test_what_is_changed_in_python_is_a_copy():
     ids=describe,
 )  # fmt: skip
 def test_what_is_no_cloud_is_refused(raw):
-    with pytest.raises(ValueError, match=r"allowed: x, y, z or|allowed: as many") as error:
+    with pytest.raises(
+        ValueError, match=r"allowed: x, y, z or|allowed: as many"
+    ) as error:
         Points().accept(raw)
     assert "\n" not in str(error.value)
 
@@ -629,4 +716,8 @@ def test_lines_that_end_in_a_return_alone(tmp_path):
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content.encode())
-        assert Points().read(tmp_path / name)[:, :3].tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+        assert Points().read(tmp_path / name)[:, :3].tolist() == [
+            [0, 0, 0],
+            [1, 0, 0],
+            [0, 1, 0],
+        ]

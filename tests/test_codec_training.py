@@ -37,7 +37,10 @@ def fit(tmp_path, monkeypatch, command):
 
 def last(run):
     """The weights and buffers of the newest checkpoint."""
-    path = max(Path(run, "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    path = max(
+        Path(run, "checkpoints").glob("*.ckpt"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     return torch.load(path, weights_only=True)["state_dict"]
 
 
@@ -47,7 +50,9 @@ def test_what_is_not_finite_changes_no_weight_and_is_named(fit, monkeypatch):
     def marked(codec, raws):
         prepared = clouds(codec, raws)
         if len(prepared) == SAMPLES:
-            prepared[4] = 7.0  # of the clouds to train on; every third line of the manifest has one
+            prepared[4] = (
+                7.0  # of the clouds to train on; every third line of the manifest has one
+            )
         return prepared
 
     def overflowing(training, latents, clouds, streams):
@@ -89,18 +94,30 @@ def test_bad_samples_are_named_or_left_out_as_if_they_were_not_there(fit, monkey
 
     monkeypatch.setattr(SmallPoints, "prepare", with_a_hole)
     code, err = fit("run")
-    assert (code, f"not finite (sample '{json.loads(odd)['id']}' of" in err) == (2, True), err
+    assert (code, f"not finite (sample '{json.loads(odd)['id']}' of" in err) == (
+        2,
+        True,
+    ), err
     assert "--data.skip_bad N leaves out at most N such samples" in err
 
     file.write_bytes(b"no cloud")
     code, err = fit("run")
-    assert (code, f"{file.name}" in err, "--data.skip_bad N" in err) == (2, True, True), err
+    assert (code, f"{file.name}" in err, "--data.skip_bad N" in err) == (
+        2,
+        True,
+        True,
+    ), err
     code, err = fit("run", "--data.skip_bad=1")
-    assert (code, "more than the 1 that --data.skip_bad allows" in err) == (2, True), err
+    assert (code, "more than the 1 that --data.skip_bad allows" in err) == (2, True), (
+        err
+    )
     assert not Path("run").exists()
 
     code, err = fit("run", "--data.skip_bad=2")
-    assert (code, f"{manifest}: 2 samples could not be read and are left out" in err) == (
+    assert (
+        code,
+        f"{manifest}: 2 samples could not be read and are left out" in err,
+    ) == (
         0,
         True,
     ), err
@@ -109,12 +126,18 @@ def test_bad_samples_are_named_or_left_out_as_if_they_were_not_there(fit, monkey
     manifest.write_text("".join(line for line in lines if line not in (unread, odd)))
     code, err = fit("without")
     assert code == 0, err
-    assert all(torch.equal(tensor, last("run")[name]) for name, tensor in last("without").items())
+    assert all(
+        torch.equal(tensor, last("run")[name])
+        for name, tensor in last("without").items()
+    )
     assert Path("runs/codecs/points.json").read_text() == promise
 
 
 def test_a_batch_without_a_spread_is_refused_before_work_begins(fit):
-    for size, reason in ((1, "a batch has 1 samples"), (0, "batch_size must be at least 1, not 0")):
+    for size, reason in (
+        (1, "a batch has 1 samples"),
+        (0, "batch_size must be at least 1, not 0"),
+    ):
         code, err = fit("run", f"--data.init_args.batch_size={size}")
         assert (code, reason in err, "reading" in err) == (2, True, False), err
     assert "at least 2 are needed" in fit("run", "--data.init_args.batch_size=1")[1]
@@ -125,7 +148,10 @@ def test_how_often_is_validated_decides_nothing(fit):
     for run, interval in (("often", 1), ("seldom", 4)):
         code, err = fit(run, f"--trainer.val_check_interval={interval}")
         assert code == 0, err
-    assert all(torch.equal(tensor, last("often")[name]) for name, tensor in last("seldom").items())
+    assert all(
+        torch.equal(tensor, last("often")[name])
+        for name, tensor in last("seldom").items()
+    )
 
 
 def test_a_setting_that_waits_for_the_end_of_an_epoch_is_told(fit):
@@ -135,13 +161,20 @@ def test_a_setting_that_waits_for_the_end_of_an_epoch_is_told(fit):
             f"--trainer.val_check_interval={interval}",
         )
         code, err = fit(run, *waits)
-        assert (code, "nothing is validated" in err, "val_check_interval in steps" in err) == (
+        assert (
+            code,
+            "nothing is validated" in err,
+            "val_check_interval in steps" in err,
+        ) == (
             0,
             True,
             True,
         ), err
     assert "nothing is validated" not in fit("steps")[1]
-    assert "nothing is validated" not in fit("none", waits[0], "--trainer.limit_val_batches=0")[1]
+    assert (
+        "nothing is validated"
+        not in fit("none", waits[0], "--trainer.limit_val_batches=0")[1]
+    )
 
 
 RANKS, ROWS = 3, [(0, 4), (4, 5), (5, 11)]  # of 11 rows, in unequal parts
@@ -159,8 +192,14 @@ dist.destroy_process_group()
 def learn(first, stop):
     """One step on some of the rows: what batch normalisation gives and keeps, the spread, the loss, and all gradients."""
     torch.manual_seed(0)
-    inputs = [torch.randn(11, 4, 3, dtype=torch.float64), torch.randn(11, 4, dtype=torch.float64)]
-    norms = [nn.BatchNorm1d(4).double(), nn.BatchNorm1d(4, affine=False, momentum=None).double()]
+    inputs = [
+        torch.randn(11, 4, 3, dtype=torch.float64),
+        torch.randn(11, 4, dtype=torch.float64),
+    ]
+    norms = [
+        nn.BatchNorm1d(4).double(),
+        nn.BatchNorm1d(4, affine=False, momentum=None).double(),
+    ]
     net = share_statistics(nn.ModuleList(norms))
     net[0].weight.data.uniform_()
     rows = [x[first:stop].requires_grad_() for x in inputs]
@@ -203,22 +242,29 @@ def test_statistics_of_ranks_with_unequal_rows_are_those_of_all(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    whole, parts = learn(0, 11), [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)]
+    whole, parts = (
+        learn(0, 11),
+        [torch.load(tmp_path / f"{rank}.pt") for rank in range(RANKS)],
+    )
 
     for number in (0, 1):
         assert_close(
-            torch.cat([part["outputs"][number] for part in parts]), whole["outputs"][number]
+            torch.cat([part["outputs"][number] for part in parts]),
+            whole["outputs"][number],
         )
         assert_close(
-            torch.cat([part["rows"][number] for part in parts]) / RANKS, whole["rows"][number]
+            torch.cat([part["rows"][number] for part in parts]) / RANKS,
+            whole["rows"][number],
         )
         assert_close(
-            sum(part["weights"][number] for part in parts) / RANKS, whole["weights"][number]
+            sum(part["weights"][number] for part in parts) / RANKS,
+            whole["weights"][number],
         )
     for part in parts:
         assert_close(part["spread"], whole["spread"])
         assert all(
-            torch.allclose(tensor, whole["kept"][name]) for name, tensor in part["kept"].items()
+            torch.allclose(tensor, whole["kept"][name])
+            for name, tensor in part["kept"].items()
         )
     for name, loss in whole["losses"].items():
         assert_close(sum(part["losses"][name] for part in parts) / RANKS, loss)

@@ -31,7 +31,9 @@ OPTION = re.compile(r"(?<![\w-])--[a-z][\w.-]*")
 def recipe(tmp_path, toys):
     """A recipe of the toy world, without its data."""
     path = tmp_path / "recipe.yaml"
-    path.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20))
+    path.write_text(
+        RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20)
+    )
     return path
 
 
@@ -71,7 +73,10 @@ def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
         cli = build([*itertools.chain(*order)])
         assert cli.trainer.max_steps == 3
         assert cli.model.method.drift.width == 8
-        assert (cli.trainer.log_every_n_steps, cli.model.training_config.learning_rate) == (
+        assert (
+            cli.trainer.log_every_n_steps,
+            cli.model.training_config.learning_rate,
+        ) == (
             7,
             0.25,
         )  # the later recipe's
@@ -79,13 +84,24 @@ def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
 
 @pytest.mark.parametrize(
     "config",
-    [["--config", "a.yaml"], ["--config=a.yaml"], ["-c", "a.yaml"], ["-ca.yaml"], ["-c=a.yaml"]],
+    [
+        ["--config", "a.yaml"],
+        ["--config=a.yaml"],
+        ["-c", "a.yaml"],
+        ["-ca.yaml"],
+        ["-c=a.yaml"],
+    ],
 )
-def test_a_recipe_and_a_value_may_be_given_in_several_ways(config, tmp_path, monkeypatch):
+def test_a_recipe_and_a_value_may_be_given_in_several_ways(
+    config, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.yaml").touch()
     for options in (["--x", "-1e-4"], ["--x=-1e-4"]):
-        assert split("fit", [*options, *config]) == ([Path("a.yaml")], [Option("--x", "-1e-4")])
+        assert split("fit", [*options, *config]) == (
+            [Path("a.yaml")],
+            [Option("--x", "-1e-4")],
+        )
 
 
 def test_of_an_option_given_twice_the_last_holds_and_a_line_says_so(recipe, command):
@@ -96,7 +112,9 @@ def test_of_an_option_given_twice_the_last_holds_and_a_line_says_so(recipe, comm
         ("--model.init_args.drift.width", "--model.drift.width"),
     ):
         code, out, err = command(*verb, f"{first}=8", f"{last}=16")
-        told = "--model.drift.width is given twice, as '8' and as '16'; the last holds\n"
+        told = (
+            "--model.drift.width is given twice, as '8' and as '16'; the last holds\n"
+        )
         assert (code, err) == (0, told)
         assert yaml.safe_load(out)["model"]["init_args"]["drift"]["width"] == 16
     assert command(*verb, "--seed_everything=1", "--seed_everything=1")[2] == ""
@@ -106,7 +124,9 @@ def test_of_an_option_given_twice_the_last_holds_and_a_line_says_so(recipe, comm
         _, _, err = command(
             "generate", "none", "--from", "a=b", "--to", "c", "--out", "none", *option
         )
-        assert err.startswith("--seed is given twice, as '1' and as '2'; the last holds\n")
+        assert err.startswith(
+            "--seed is given twice, as '1' and as '2'; the last holds\n"
+        )
 
 
 def test_options_that_would_undo_one_another(recipe, mistake):
@@ -119,7 +139,9 @@ def test_options_that_would_undo_one_another(recipe, mistake):
         "--trainer.callbacks+=B",
         "--trainer.callbacks.x=2",
     ]
-    assert [str(option) for option in split("fit", ["-c", str(recipe), *appended])[1]] == appended
+    assert [
+        str(option) for option in split("fit", ["-c", str(recipe), *appended])[1]
+    ] == appended
 
 
 def test_options_lead_through_default_codecs_and_registered_names(recipe):
@@ -152,27 +174,36 @@ def options_of(verb, command, *arguments):
     code, out, _ = command(verb, *arguments, "--help")
     assert code == 0
     return sorted(
-        {name for name in OPTION.findall(out) if not name.endswith(".help")} - {"--config"}
+        {name for name in OPTION.findall(out) if not name.endswith(".help")}
+        - {"--config"}
     )
 
 
 @pytest.mark.parametrize(
     "verb",
     [
-        pytest.param(verb, marks=pytest.mark.slow) if verb in ("validate", "test") else verb
+        pytest.param(verb, marks=pytest.mark.slow)
+        if verb in ("validate", "test")
+        else verb
         for verb in VERBS
     ],
 )
-def test_prefixes_are_refused_and_the_whole_name_is_told(verb, command, mistake, recipe):
+def test_prefixes_are_refused_and_the_whole_name_is_told(
+    verb, command, mistake, recipe
+):
     given = {"prepare": ["folder"], "generate": ["model"]}.get(verb, [])
     given = ["--config", recipe] if verb in RECIPE_VERBS else given
     names = options_of(verb, command, *given[: verb == "prepare"])
     assert names
     for name in names:
-        line = mistake(verb, *given, f"{name[:-1]}=1" if len(name) > 6 else f"{name}x=1")
+        line = mistake(
+            verb, *given, f"{name[:-1]}=1" if len(name) > 6 else f"{name}x=1"
+        )
         assert re.search(r"no option|required", line), line
         if len(name) > 8 and "required" not in line:
-            assert f"did you mean {name}" in line or f"did you mean {name[:-1]}" in line, line
+            assert (
+                f"did you mean {name}" in line or f"did you mean {name[:-1]}" in line
+            ), line
 
 
 @pytest.mark.parametrize("verb", ["fit", "encode"])
@@ -185,7 +216,10 @@ def test_prefixes_are_refused_and_the_whole_name_is_told(verb, command, mistake,
         ("--trainer.max_step", "--trainer.max_steps"),
         ("--data.batchsize", "--data.batch_size"),
         ("--model.drift.widht", "--model.drift.width"),
-        ("--model.modalities.vector.codec.sede", "--model.modalities.vector.codec.seed"),
+        (
+            "--model.modalities.vector.codec.sede",
+            "--model.modalities.vector.codec.seed",
+        ),
         ("--model.modalities.vektor.codec.seed", "'vector'"),
         ("--modle", "--model"),
         ("--seed_evrything", "--seed_everything"),
@@ -195,11 +229,15 @@ def test_unknown_options_get_the_nearest_name(verb, typed, meant, recipe, mistak
     assert f"did you mean {meant}" in mistake(verb, f"{typed}=1", "--config", recipe)
 
 
-def test_what_lightning_offers_and_nothing_takes_is_not_offered(recipe, command, mistake):
+def test_what_lightning_offers_and_nothing_takes_is_not_offered(
+    recipe, command, mistake
+):
     names = options_of("fit", command)
     assert not {"--optimizer", "--lr_scheduler"} & {*names}
     for name in ("optimizer", "lr_scheduler"):
-        assert f"no option --{name}" in mistake("fit", "--config", recipe, f"--{name}=Adam")
+        assert f"no option --{name}" in mistake(
+            "fit", "--config", recipe, f"--{name}=Adam"
+        )
 
 
 # Values.
@@ -326,7 +364,13 @@ def test_a_codec_s_recipe_is_no_model_s(toys, mistake, tmp_path):
     assert "a ToyTraining has no latents to encode" in mistake(
         "encode", "--config", tmp_path / "codec.yaml"
     )
-    given = ["--checkpoint=x", "--config=y", "--mean=word=m.npy", "--std=word=s.npy", "--out=o"]
+    given = [
+        "--checkpoint=x",
+        "--config=y",
+        "--mean=word=m.npy",
+        "--std=word=s.npy",
+        "--out=o",
+    ]
     assert "a ToyTraining has no modalities" in mistake(
         "import-official", *given, "--recipe", tmp_path / "codec.yaml"
     )
@@ -381,9 +425,12 @@ class AbsentLogger(CSVLogger):
 
 
 def test_a_logger_that_is_not_installed_says_what_to_install(recipe, mistake):
-    line = mistake("fit", "--config", recipe, f"--trainer.logger={__name__}.AbsentLogger")
+    line = mistake(
+        "fit", "--config", recipe, f"--trainer.logger={__name__}.AbsentLogger"
+    )
     assert (
-        "AbsentLogger needs 'nowhere>=1', which is not installed: pip install 'nowhere>=1'" in line
+        "AbsentLogger needs 'nowhere>=1', which is not installed: pip install 'nowhere>=1'"
+        in line
     )
 
 
@@ -442,7 +489,9 @@ def test_mistakes_in_the_folders_of_generate(model, mistake, tmp_path):
     assert "taken: a file, where a folder is needed" in mistake(
         "generate", model, *given, tmp_path / "taken/sub"
     )
-    assert "no such folder" in mistake("generate", tmp_path / "none", *given, tmp_path / "out")
+    assert "no such folder" in mistake(
+        "generate", tmp_path / "none", *given, tmp_path / "out"
+    )
     assert "required: model" in mistake("generate", *given, tmp_path / "out")
     assert "required: --out" in mistake("generate", model, *given[:-1])
 
@@ -525,9 +574,9 @@ def test_the_table_of_exit_codes_is_the_code(command, recipe, monkeypatch):
         assert ("please report it" in err) == (code == 1)
         assert len(err.strip().splitlines()) == 1 or code in (0, 1)
     table = (ROOT / "docs/command-line.md").read_text()
-    assert [int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)] == sorted(
-        [*ends, 141]
-    )
+    assert [
+        int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)
+    ] == sorted([*ends, 141])
 
 
 @pytest.mark.parametrize(
@@ -574,11 +623,16 @@ def test_of_several_processes_the_first_tells_what_is_wrong(rank, command, monke
 )
 def test_several_processes_say_one_line(option, tmp_path, toys, command):
     recipe = make_world(tmp_path, command, samples=64, steps=4)
-    done = flowbind_process(tmp_path, "fit", "--config", recipe, "--trainer.devices=2", option)
-    assert done.returncode == 2, done.stderr
-    assert len([line for line in done.stderr.splitlines() if line.startswith("flowbind: ")]) == 1, (
-        done.stderr
+    done = flowbind_process(
+        tmp_path, "fit", "--config", recipe, "--trainer.devices=2", option
     )
+    assert done.returncode == 2, done.stderr
+    assert (
+        len(
+            [line for line in done.stderr.splitlines() if line.startswith("flowbind: ")]
+        )
+        == 1
+    ), done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -638,7 +692,10 @@ def test_what_a_part_that_the_recipe_chose_raises_is_a_mistake(modules, is_a_mis
 def test_a_reader_who_leaves_ends_it_quietly():
     code = "import os, time; from flowbind.cli import main; time.sleep(0.3); main(['modalities'])"
     with subprocess.Popen(
-        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         process.stdout.close()
         err = process.stderr.read()
@@ -663,7 +720,11 @@ def test_help_and_mistakes_of_our_own_import_nothing_heavy(arguments):
     code = f"import sys\nfrom flowbind.cli import main\ntry: main({arguments!r})\nexcept SystemExit: pass\n"
     code += "print(*sys.modules, file=sys.stderr)"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert not {*run.stderr.split()} & {"torch", "lightning", "jsonargparse", "numpy"}
 
@@ -671,6 +732,8 @@ def test_help_and_mistakes_of_our_own_import_nothing_heavy(arguments):
 def test_print_config_and_help_need_nothing_else(command, recipe):
     assert command("fit", "--help")[0] == 0
     assert command("fit", "--model.help", "flowbind.FlowBind")[0] == 0
-    code, out, err = command("fit", "--trainer.max_steps=3", "--config", recipe, "--print_config")
+    code, out, err = command(
+        "fit", "--trainer.max_steps=3", "--config", recipe, "--print_config"
+    )
     assert (code, err) == (0, "")
     assert yaml.safe_load(out)["trainer"]["max_steps"] == 3

@@ -33,7 +33,9 @@ FSDP2 = (
 def carrying(width: int, drift: DriftConfig):
     """A model whose flows carry latents about as far as trained ones do."""
     torch.manual_seed(0)
-    model = make_model({name: Vector(ToyCodec(width)) for name in "ab"}, drift, HeadConfig(8, 1))
+    model = make_model(
+        {name: Vector(ToyCodec(width)) for name in "ab"}, drift, HeadConfig(8, 1)
+    )
     for parameter in model.networks.nets.drifts.parameters():
         parameter.data.add_(torch.randn_like(parameter), alpha=0.02)
     return model
@@ -51,7 +53,9 @@ def test_a_sample_is_generated_alone_as_in_a_batch(solver, width, drift):
     model.to("cuda")
     together = model.translate({"a": x}, **options)["b"]
     for first, size in ((0, 1), (255, 1), (599, 1), (100, 20), (250, 300)):
-        part = model.translate({"a": x[first : first + size]}, **options, first=first)["b"]
+        part = model.translate({"a": x[first : first + size]}, **options, first=first)[
+            "b"
+        ]
         assert torch.equal(part, together[first : first + size])
     assert (together[:64].cpu() - here).abs().max() < 1e-4 * here.std()
 
@@ -67,7 +71,9 @@ def test_codecs_encode_as_on_a_processor(tmp_path, name):
 
     modality = {"text": Text, "image": Image, "audio": Audio, "points": Points}[name]()
     prepare(tmp_path, samples=3, test_samples=40)
-    manifest = Manifest.read(tmp_path / "test.jsonl", {"text", "image", "audio", "points"})
+    manifest = Manifest.read(
+        tmp_path / "test.jsonl", {"text", "image", "audio", "points"}
+    )
     raws = [manifest.read_raw(sample, name, modality) for sample in manifest.samples]
     codec: Codec = modality.codec
     here = codec.encode(raws)
@@ -96,7 +102,9 @@ def make_step(names="abcd", width: int = 64):
     """Networks, and a batch of samples that have all modalities."""
     with torch.device("cuda"):
         torch.manual_seed(0)
-        drifts = nn.ModuleDict({name: Drift(width, width=256, depth=3, ratio=2) for name in names})
+        drifts = nn.ModuleDict(
+            {name: Drift(width, width=256, depth=3, ratio=2) for name in names}
+        )
         heads = nn.ModuleDict({name: Head(width, width=256, depth=2) for name in names})
         for parameter in [*drifts.parameters(), *heads.parameters()]:
             parameter.data.add_(torch.randn_like(parameter), alpha=0.03)
@@ -107,7 +115,11 @@ def make_step(names="abcd", width: int = 64):
 
 def learn(nets, batch, key: int = 1) -> torch.Tensor:
     found = losses(
-        nets["drifts"], nets["heads"], batch, Draws.sample(batch, key), ObjectiveConfig()
+        nets["drifts"],
+        nets["heads"],
+        batch,
+        Draws.sample(batch, key),
+        ObjectiveConfig(),
     )
     torch.stack(list(found.values())).sum().backward()
     return torch.cat([parameter.grad.flatten() for parameter in nets.parameters()])
@@ -142,7 +154,9 @@ def test_a_step_waits_for_nothing():
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize(
-    "strategy", [("auto",), ("ddp",), ("fsdp",), FSDP2], ids=["auto", "ddp", "fsdp", "FSDP2"]
+    "strategy",
+    [("auto",), ("ddp",), ("fsdp",), FSDP2],
+    ids=["auto", "ddp", "fsdp", "FSDP2"],
 )
 def test_one_device_learns_by_every_strategy(tmp_path, strategy, precision):
     def run(*arguments):
@@ -151,7 +165,12 @@ def test_one_device_learns_by_every_strategy(tmp_path, strategy, precision):
 
     recipe = make_world(tmp_path, run, steps=STEPS)
     strategy = strategy if len(strategy) > 1 else (f"--trainer.strategy={strategy[0]}",)
-    options = ("--config", recipe, "--trainer.accelerator=gpu", f"--trainer.precision={precision}")
+    options = (
+        "--config",
+        recipe,
+        "--trainer.accelerator=gpu",
+        f"--trainer.precision={precision}",
+    )
     code, _, err = run(
         "fit",
         *options,

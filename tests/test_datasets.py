@@ -44,10 +44,19 @@ def prepare(tmp_path):
         arguments = {"out": tmp_path / out, "source": tmp_path / "source"} | options
         run(
             "prepare",
-            [name, *(f"--{key.replace('_', '-')}={value}" for key, value in arguments.items())],
+            [
+                name,
+                *(
+                    f"--{key.replace('_', '-')}={value}"
+                    for key, value in arguments.items()
+                ),
+            ],
         )
         return {
-            path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            path.stem: [
+                json.loads(line)
+                for line in path.read_text(encoding="utf-8").splitlines()
+            ]
             for path in (tmp_path / out).glob("*.jsonl")
         }
 
@@ -132,11 +141,20 @@ def test_audiocaps(prepare, audiocaps_source, tmp_path, capsys):
             "text": "multiple clanging, and “clanking” sounds",
             "audio": "../source/wav/-jj2tyuf6-A_80_90.wav",
         },
-        {"id": "17542", "text": "the wind is blowing", "audio": "../source/a/YZBtgrP4vU_w.wav"},
+        {
+            "id": "17542",
+            "text": "the wind is blowing",
+            "audio": "../source/a/YZBtgrP4vU_w.wav",
+        },
     ]
     five = {"text": [f"rustling {n}" for n in range(100, 105)]}
     assert made["val"] == [
-        {"id": "100", "text": "rustling 100", "audio": "../source/val/100.wav", "references": five}
+        {
+            "id": "100",
+            "text": "rustling 100",
+            "audio": "../source/val/100.wav",
+            "references": five,
+        }
     ]
     (test,) = made["test"]
     assert test.pop("references") == {"text": [f"7fmOlUlwoNg {n}" for n in range(1, 6)]}
@@ -148,7 +166,10 @@ def test_audiocaps(prepare, audiocaps_source, tmp_path, capsys):
     assert missing(tmp_path) == ["train\taaaaaaaaaaa_0.wav", "test\t6BJ455B1aAs_20.wav"]
     said = capsys.readouterr().err
     assert "train: 3 samples, 1 missing, 1 further captions left aside" in said
-    assert "test: 1 samples, 1 missing, 1 of them with up to 5 captions to compare with" in said
+    assert (
+        "test: 1 samples, 1 missing, 1 of them with up to 5 captions to compare with"
+        in said
+    )
     assert "missing.txt" in said
     assert readable(tmp_path)
 
@@ -156,14 +177,18 @@ def test_audiocaps(prepare, audiocaps_source, tmp_path, capsys):
 def test_audiocaps_all_captions(prepare, audiocaps_source, tmp_path):
     made = prepare("audiocaps", captions="all")
     assert [line["id"] for line in made["train"]] == ["91139", "58146", "17542"]
-    assert [line["text"] for line in made["test"]] == [f"7fmOlUlwoNg {n}" for n in range(1, 6)]
+    assert [line["text"] for line in made["test"]] == [
+        f"7fmOlUlwoNg {n}" for n in range(1, 6)
+    ]
     assert len({line["audio"] for line in made["test"]}) == 1
     assert len({line["id"] for line in made["test"]}) == 5
     assert all(len(line["references"]["text"]) == 5 for line in made["test"])
     assert len(missing(tmp_path)) == 2  # a file that five captions share is missed once
 
 
-def test_audiocaps_triplets_and_annotations_elsewhere(prepare, audiocaps_source, tmp_path, capsys):
+def test_audiocaps_triplets_and_annotations_elsewhere(
+    prepare, audiocaps_source, tmp_path, capsys
+):
     elsewhere = tmp_path / "dataset2.0"
     elsewhere.mkdir()
     for split in ("train", "test"):
@@ -202,10 +227,16 @@ def flickr_source(source):
 
 
 def annotate_flickr(source, splits=("train", "val", "test", "train")):
-    named = {name: [f"{name} no. {n}" for n in range(count)] for name, count in FLICKR.items()}
+    named = {
+        name: [f"{name} no. {n}" for n in range(count)]
+        for name, count in FLICKR.items()
+    }
     karpathy(
         source,
-        {name: (split, texts) for (name, texts), split in zip(named.items(), splits, strict=True)},
+        {
+            name: (split, texts)
+            for (name, texts), split in zip(named.items(), splits, strict=True)
+        },
     )
 
 
@@ -214,14 +245,30 @@ def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
     made = prepare("flickr30k")
     image = "../source/flickr30k-images/{}.jpg"
     for split, name in (("val", "10002456"), ("test", "1000268201")):
-        assert made[split][0].pop("references") == {"text": [f"{name} no. {n}" for n in range(5)]}
+        assert made[split][0].pop("references") == {
+            "text": [f"{name} no. {n}" for n in range(5)]
+        }
     assert made == {
         "train": [
-            {"id": "1000092795#0", "text": "1000092795 no. 0", "image": image.format("1000092795")}
+            {
+                "id": "1000092795#0",
+                "text": "1000092795 no. 0",
+                "image": image.format("1000092795"),
+            }
         ],
-        "val": [{"id": "10002456#0", "text": "10002456 no. 0", "image": image.format("10002456")}],
+        "val": [
+            {
+                "id": "10002456#0",
+                "text": "10002456 no. 0",
+                "image": image.format("10002456"),
+            }
+        ],
         "test": [
-            {"id": "1000268201#0", "text": "1000268201 no. 0", "image": image.format("1000268201")}
+            {
+                "id": "1000268201#0",
+                "text": "1000268201 no. 0",
+                "image": image.format("1000268201"),
+            }
         ],
     }
     assert missing(tmp_path) == ["train\t1000344755.jpg"]
@@ -235,7 +282,13 @@ def test_flickr30k_by_karpathy(prepare, flickr_source, tmp_path, capsys):
 
 def test_flickr30k_as_the_hub_has_it(prepare, flickr_source):
     rows = [
-        (json.dumps([f"a “{name}”, and {n}" for n in range(count)]), "[]", split, f"{name}.jpg", 0)
+        (
+            json.dumps([f"a “{name}”, and {n}" for n in range(count)]),
+            "[]",
+            split,
+            f"{name}.jpg",
+            0,
+        )
         for (name, count), split in zip(
             FLICKR.items(), ("train", "val", "test", "train"), strict=True
         )
@@ -272,16 +325,26 @@ LAYOUTS = [  # name of the file, its first line, and a line of it
 
 @pytest.mark.parametrize(("name", "header", "line"), LAYOUTS)
 def test_flickr30k_without_splits(prepare, flickr_source, name, header, line, capsys):
-    lines = [line.format(name=image, n=n) for image, count in FLICKR.items() for n in range(count)]
+    lines = [
+        line.format(name=image, n=n)
+        for image, count in FLICKR.items()
+        for n in range(count)
+    ]
     (flickr_source / name).write_text(header + "\n".join(lines) + "\n")
     made = prepare("flickr30k", captions="all", val_samples=1, test_samples=1, seed=2)
     texts = {line["id"]: line["text"] for lines in made.values() for line in lines}
     there = list(FLICKR)[:3]
     assert texts == {
-        f"{image}#{n}": f'"So-called" dogs , {n}' for image in there for n in range(FLICKR[image])
+        f"{image}#{n}": f'"So-called" dogs , {n}'
+        for image in there
+        for n in range(FLICKR[image])
     }
     assert "drawn into them with the seed 2" in capsys.readouterr().err
-    split_of = {line["id"].split("#")[0]: split for split, lines in made.items() for line in lines}
+    split_of = {
+        line["id"].split("#")[0]: split
+        for split, lines in made.items()
+        for line in lines
+    }
     for split, lines in made.items():
         assert {split_of[line["id"].split("#")[0]] for line in lines} == {split}
 
@@ -292,7 +355,8 @@ def test_flickr30k_s_draw_depends_on_the_seed_alone(prepare, flickr_source):
     )
     picture(flickr_source / "1000344755.jpg")
     drawn = [
-        prepare("flickr30k", f"{k}", val_samples=1, test_samples=1, seed=k // 2) for k in range(10)
+        prepare("flickr30k", f"{k}", val_samples=1, test_samples=1, seed=k // 2)
+        for k in range(10)
     ]
     assert drawn[::2] == drawn[1::2]
     for split in ("val", "test"):
@@ -313,7 +377,9 @@ def test_a_caption_that_is_not_there_is_missed(prepare, flickr_source, tmp_path)
     )
     made = prepare("flickr30k", captions="all", val_samples=1, test_samples=1)
     assert sum(map(len, made.values())) == 3
-    assert [line.split("\t")[1] for line in missing(tmp_path)] == ["text of 1000092795#1"]
+    assert [line.split("\t")[1] for line in missing(tmp_path)] == [
+        "text of 1000092795#1"
+    ]
 
 
 def test_flickr30k_refuses_to_draw_where_splits_are_published(prepare, flickr_source):
@@ -321,7 +387,9 @@ def test_flickr30k_refuses_to_draw_where_splits_are_published(prepare, flickr_so
     with pytest.raises(ValueError, match=r"published splits.*leave out"):
         prepare("flickr30k", val_samples=1)
     annotate_flickr(flickr_source, ("train", "val", "test", "restval"))
-    with pytest.raises(ValueError, match=r"1000344755.jpg.*'restval'; allowed: train, val, test"):
+    with pytest.raises(
+        ValueError, match=r"1000344755.jpg.*'restval'; allowed: train, val, test"
+    ):
         prepare("flickr30k")
 
 
@@ -334,27 +402,45 @@ def test_coco(prepare, source, tmp_path):
     (source / "train2014" / "COCO_train2014_000000000003.jpg").unlink()
     made = prepare("coco", test_samples=6, val_samples=2)
     lines = {line["id"]: line for split in ("train", "val") for line in made[split]}
-    assert lines.keys() == {f"COCO_train2014_{k:012d}#{100 * k}" for k in range(8) if k != 3}
+    assert lines.keys() == {
+        f"COCO_train2014_{k:012d}#{100 * k}" for k in range(8) if k != 3
+    }
     assert lines["COCO_train2014_000000000001#100"] == {
         "id": "COCO_train2014_000000000001#100",
         "text": "train2014 1 0",
         "image": "../source/train2014/COCO_train2014_000000000001.jpg",
     }
-    assert len(made["val"]) + sum(line.startswith("val") for line in missing(tmp_path)) == 2
+    assert (
+        len(made["val"]) + sum(line.startswith("val") for line in missing(tmp_path))
+        == 2
+    )
     assert [line.split("\t")[1] for line in missing(tmp_path)] == [
         "COCO_train2014_000000000003.jpg"
     ]
     assert len({line["image"] for line in made["test"]}) == 6  # one of each image
-    assert len({line["text"].split()[2] for line in made["test"]}) > 1  # not always the first
+    assert (
+        len({line["text"].split()[2] for line in made["test"]}) > 1
+    )  # not always the first
     assert readable(tmp_path)
     for split, part in (("val", "train2014"), ("test", "val2014")):
         for line in made[split]:
             number = line["text"].split()[1]
-            assert line["references"] == {"text": [f"{part} {number} {n}" for n in range(5)]}
+            assert line["references"] == {
+                "text": [f"{part} {number} {n}" for n in range(5)]
+            }
     assert prepare("coco", "again", test_samples=6, val_samples=2) == made
     other = prepare("coco", "other", test_samples=6, val_samples=2, seed=1)
-    assert {line["id"] for line in other["test"]} != {line["id"] for line in made["test"]}
-    assert len(prepare("coco", "all", captions="all", val_samples=0, test_samples=6)["train"]) == 35
+    assert {line["id"] for line in other["test"]} != {
+        line["id"] for line in made["test"]
+    }
+    assert (
+        len(
+            prepare("coco", "all", captions="all", val_samples=0, test_samples=6)[
+                "train"
+            ]
+        )
+        == 35
+    )
 
 
 def test_coco_test_captions_are_spread_over_images(prepare, source, capsys):
@@ -369,7 +455,9 @@ def test_coco_test_captions_are_spread_over_images(prepare, source, capsys):
     assert len({line["id"] for line in made["test"]}) == 15
     assert "train2014: no such folder, so it is left out" in capsys.readouterr().err
     fewer = prepare("coco", "fewer", test_samples=4)
-    assert {line["id"] for line in fewer["test"]} < {line["id"] for line in made["test"]}
+    assert {line["id"] for line in fewer["test"]} < {
+        line["id"] for line in made["test"]
+    }
     assert len(prepare("coco", "more", test_samples=31)["test"]) == 30
     assert "has 30 captions, so all of them are taken" in capsys.readouterr().err
 
@@ -396,7 +484,9 @@ CLIPS = [
 
 @pytest.fixture
 def vggsound_source(source):
-    spaced = [(clip, start, f" {label}", f" {split} ") for clip, start, label, split in CLIPS]
+    spaced = [
+        (clip, start, f" {label}", f" {split} ") for clip, start, label, split in CLIPS
+    ]
     table(source / "vggsound.csv", *spaced)
     return source
 
@@ -471,12 +561,18 @@ def test_vggsound_takes_from_videos_what_is_not_there(
     assert sum("moov atom not found" in line for line in missing(tmp_path)) == 2
     asked.clear()
     assert prepare("vggsound", "again", val_samples=0) == made
-    assert {video for video, _ in asked} == {"--56QUhyDQM_000185.mp4"}  # the rest is kept
-    elsewhere = prepare("vggsound", "other", val_samples=0, extracted=vggsound_source / "extracted")
+    assert {video for video, _ in asked} == {
+        "--56QUhyDQM_000185.mp4"
+    }  # the rest is kept
+    elsewhere = prepare(
+        "vggsound", "other", val_samples=0, extracted=vggsound_source / "extracted"
+    )
     assert elsewhere == made
 
 
-@pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)")
+@pytest.mark.skipif(
+    not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)"
+)
 def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
     """A video that is red for its first half and blue for the rest, with a tone; one without sound; one that is damaged."""
     videos = vggsound_source / "video"
@@ -517,7 +613,9 @@ def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
     ).mean((0, 1))
     assert frame[2] > 200
     assert frame[0] < 50
-    wave, rate = soundfile.read(vggsound_source / "extracted" / "---g-f_I2yQ_000001.wav")
+    wave, rate = soundfile.read(
+        vggsound_source / "extracted" / "---g-f_I2yQ_000001.wav"
+    )
     assert rate == 16000
     assert wave.ndim == 1
     assert len(wave) == pytest.approx(32000, rel=0.05)
@@ -532,10 +630,15 @@ def test_vggsound_from_videos(prepare, vggsound_source, tmp_path):
     }
 
 
-@pytest.mark.skipif(not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)")
+@pytest.mark.skipif(
+    not ffmpeg.installed(), reason="needs ffmpeg (Debian: apt-get install ffmpeg)"
+)
 @pytest.mark.parametrize(
     "text",
-    ["#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n", "ffconcat version 1.0\nfile {other}\n"],
+    [
+        "#EXTM3U\n#EXTINF:1,\n{other}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile {other}\n",
+    ],
 )
 def test_a_playlist_by_the_name_of_a_video_opens_no_other_file(tmp_path, text):
     other, video = tmp_path / "other.mp4", tmp_path / "video.mp4"
@@ -546,13 +649,19 @@ def test_a_playlist_by_the_name_of_a_video_opens_no_other_file(tmp_path, text):
     for take in (ffmpeg.take_sound, ffmpeg.take_frame):
         with pytest.raises(ValueError, match="Invalid"):
             take(video, tmp_path / "taken")
-    assert {path.name for path in tmp_path.iterdir()} == {"other.mp4", "other.wav", "video.mp4"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "other.mp4",
+        "other.wav",
+        "video.mp4",
+    }
 
 
 def test_a_full_disk_is_no_damaged_video(monkeypatch, tmp_path):
     said = "av_interleaved_write_frame(): No space left on device\nConversion failed!"
     monkeypatch.setattr(
-        ffmpeg.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess((), 1, "", said)
+        ffmpeg.subprocess,
+        "run",
+        lambda *_, **__: subprocess.CompletedProcess((), 1, "", said),
     )
     with pytest.raises(OSError, match="No space left") as caught:
         ffmpeg.take_sound(tmp_path / "a.mp4", tmp_path / "a.wav")
@@ -583,7 +692,8 @@ def downloaded(source):
                 picture(source / f"{shard:05d}" / f"{key}.jpg")
                 (source / f"{shard:05d}" / f"{key}.txt").write_text(f"alt {key}\n")
                 write_json(
-                    source / f"{shard:05d}" / f"{key}.json", {"key": key, "caption": f"alt {key}"}
+                    source / f"{shard:05d}" / f"{key}.json",
+                    {"key": key, "caption": f"alt {key}"},
                 )
     return source
 
@@ -593,7 +703,11 @@ def test_laion_coco(prepare, downloaded, tmp_path, capsys):
     keys = [f"{shard:05d}{k:04d}" for shard in range(2) for k in (0, 2, 3, 4)]
     assert made == {
         "train": [
-            {"id": key, "text": f"a picture of {key}", "image": f"../source/{key[:5]}/{key}.jpg"}
+            {
+                "id": key,
+                "text": f"a picture of {key}",
+                "image": f"../source/{key[:5]}/{key}.jpg",
+            }
             for key in keys
         ]
     }
@@ -601,9 +715,14 @@ def test_laion_coco(prepare, downloaded, tmp_path, capsys):
     assert readable(tmp_path)
     few = prepare("laion-coco", "few", limit=3)
     assert len(few["train"]) == 3
-    assert [line["id"] for line in few["train"]] == sorted(line["id"] for line in few["train"])
+    assert [line["id"] for line in few["train"]] == sorted(
+        line["id"] for line in few["train"]
+    )
     assert prepare("laion-coco", "again", limit=3) == few
-    assert any(prepare("laion-coco", f"{seed}", limit=3, seed=seed) != few for seed in range(1, 4))
+    assert any(
+        prepare("laion-coco", f"{seed}", limit=3, seed=seed) != few
+        for seed in range(1, 4)
+    )
     assert "3 of 8 samples were drawn" in capsys.readouterr().err
 
 
@@ -615,7 +734,14 @@ def test_laion_coco_from_text_files(prepare, downloaded, tmp_path, capsys):
     made = prepare("laion-coco")["train"]
     assert [line["text"] for line in made] == [
         f"alt {key}"
-        for key in ("000000000", "000000002", "000000004", "000010000", "000010002", "000010003")
+        for key in (
+            "000000000",
+            "000000002",
+            "000000004",
+            "000010000",
+            "000010002",
+            "000010003",
+        )
     ]
     assert missing(tmp_path) == ["train\ttext of 000010004"]
     assert "images without a caption, left aside: 1" in capsys.readouterr().err
@@ -629,7 +755,8 @@ def test_laion_coco_draws_among_what_can_be_used(prepare, source, tmp_path):
         picture(source / f"{key}.jpg")
     for seed in range(3):
         assert {
-            line["text"] for line in prepare("laion-coco", f"{seed}", limit=2, seed=seed)["train"]
+            line["text"]
+            for line in prepare("laion-coco", f"{seed}", limit=2, seed=seed)["train"]
         } == {
             "one",
             "two",
@@ -638,7 +765,9 @@ def test_laion_coco_draws_among_what_can_be_used(prepare, source, tmp_path):
 
 
 def test_laion_coco_in_one_folder_of_images(prepare, source):
-    parquet(source / "meta" / "part.parquet", key=[7, 8], caption=["sept \n huit", None])
+    parquet(
+        source / "meta" / "part.parquet", key=[7, 8], caption=["sept \n huit", None]
+    )
     for key in (7, 8):
         picture(source / "images" / f"{key}.webp")
     assert prepare("laion-coco")["train"] == [
@@ -650,17 +779,22 @@ def test_laion_coco_mistakes(prepare, source, monkeypatch):
     picture(source / "0.jpg")
     parquet(source / "laion.parquet", URL=["http://x"], TEXT=["x"], top_caption=["y"])
     with pytest.raises(
-        ValueError, match=r"needs the columns key and .*found URL, TEXT, top_caption; .*img2dataset"
+        ValueError,
+        match=r"needs the columns key and .*found URL, TEXT, top_caption; .*img2dataset",
     ):
         prepare("laion-coco")
     (source / "laion.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ValueError, match=r"laion.parquet: not a whole parquet file") as caught:
+    with pytest.raises(
+        ValueError, match=r"laion.parquet: not a whole parquet file"
+    ) as caught:
         prepare("laion-coco")
     assert "\n" not in str(caught.value)
     with pytest.raises(ValueError, match="limit is 0"):
         prepare("laion-coco", limit=0)
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ValueError, match="needs pyarrow; install it with `pip install "):
+    with pytest.raises(
+        ValueError, match="needs pyarrow; install it with `pip install "
+    ):
         prepare("laion-coco")
     for path in source.iterdir():
         path.unlink()
@@ -712,7 +846,9 @@ def test_pix3d(prepare, pix3d_source, tmp_path):
         "points": "../source/model/bed/IKEA_3/malm_obj.obj",
         "labels": {"category": "bed"},
     }
-    models = {split: {line["points"] for line in lines} for split, lines in made.items()}
+    models = {
+        split: {line["points"] for line in lines} for split, lines in made.items()
+    }
     assert {split: len(found) for split, found in models.items()} == {
         "train": 7,
         "val": 2,
@@ -722,7 +858,9 @@ def test_pix3d(prepare, pix3d_source, tmp_path):
     assert [line.split("\t")[1] for line in missing(tmp_path)] == ["img/bed/0004.png"]
     assert readable(tmp_path)
     assert prepare("pix3d", "again", val=0.2) == made
-    assert any(prepare("pix3d", f"{seed}", val=0.2, seed=seed) != made for seed in range(1, 4))
+    assert any(
+        prepare("pix3d", f"{seed}", val=0.2, seed=seed) != made for seed in range(1, 4)
+    )
     with pytest.raises(ValueError, match="shares of the models"):
         prepare("pix3d", val=0.5, test=0.5)
 
@@ -732,7 +870,10 @@ def test_pix3d_may_name_a_picture_twice(prepare, pix3d_source):
     entries = json.loads((pix3d_source / "pix3d.json").read_text())
     write_json(pix3d_source / "pix3d.json", [*entries, entries[0]])
     made = prepare("pix3d", val=0, test=0)["train"]
-    assert [line["id"] for line in made if "0000" in line["id"]] == ["bed/0000", "bed/0000#2"]
+    assert [line["id"] for line in made if "0000" in line["id"]] == [
+        "bed/0000",
+        "bed/0000#2",
+    ]
 
 
 # All of them
@@ -747,7 +888,8 @@ def everything(source):
     table(source / "vggsound.csv", *CLIPS)
     parquet(source / "a.parquet", key=["0"], caption=["one"])
     write_json(
-        source / "pix3d.json", [{"img": "img/a.png", "model": "model/a.obj", "category": "bed"}]
+        source / "pix3d.json",
+        [{"img": "img/a.png", "model": "model/a.obj", "category": "bed"}],
     )
 
 
@@ -756,7 +898,8 @@ def test_no_sample_is_a_mistake_that_tells_the_layout(prepare, source, tmp_path,
     everything(source)
     options = {"val_samples": 0} if name == "vggsound" else {}
     with pytest.raises(
-        ValueError, match=r"no sample found, \d+ files are missing, such as .*; the layout is: "
+        ValueError,
+        match=r"no sample found, \d+ files are missing, such as .*; the layout is: ",
     ) as caught:
         prepare(name, **options)
     assert "\n" not in str(caught.value)
@@ -905,26 +1048,35 @@ def test_coco_annotations_of_another_kind(prepare, source):
     content = json.loads(path.read_text())
     write_json(path, content | {"annotations": [{"id": 1, "image_id": 1, "bbox": []}]})
     with pytest.raises(
-        ValueError, match="with the keys id, image_id, caption; number 0 has id, image_id, bbox"
+        ValueError,
+        match="with the keys id, image_id, caption; number 0 has id, image_id, bbox",
     ):
         prepare("coco")
     write_json(path, content | {"images": []})
-    with pytest.raises(ValueError, match="the image of caption 100 is not among its images"):
+    with pytest.raises(
+        ValueError, match="the image of caption 100 is not among its images"
+    ):
         prepare("coco")
 
 
 def test_text_that_is_not_utf8_is_named(prepare, source):
-    (source / "test.csv").write_bytes(",".join(AUDIOCAPS).encode() + b"\n1,abc,0,caf\xe9\n")
+    (source / "test.csv").write_bytes(
+        ",".join(AUDIOCAPS).encode() + b"\n1,abc,0,caf\xe9\n"
+    )
     with pytest.raises(ValueError, match=r"test.csv: not UTF-8"):
         prepare("audiocaps")
 
 
-def test_two_files_of_one_name_are_refused_when_they_are_meant(prepare, audiocaps_source):
+def test_two_files_of_one_name_are_refused_when_they_are_meant(
+    prepare, audiocaps_source
+):
     sound(audiocaps_source / "other" / "unnamed.wav")
     sound(audiocaps_source / "wav" / "unnamed.wav")
     prepare("audiocaps")  # nobody asked for them
     sound(audiocaps_source / "other" / "r1nicOVtvkQ_130.flac")
-    with pytest.raises(ValueError, match=r"two files for 'r1nicOVtvkQ_130', .*keep one"):
+    with pytest.raises(
+        ValueError, match=r"two files for 'r1nicOVtvkQ_130', .*keep one"
+    ):
         prepare("audiocaps", "other")
 
 
@@ -934,13 +1086,18 @@ def test_names_are_compared_as_characters_not_as_bytes(prepare, source):
         "image,caption\ncafé.jpg,x\nb.jpg,y\n", encoding="utf-8-sig"
     )
     picture(source / "cafe\u0301.jpg")
-    assert prepare("flickr30k", val_samples=0, test_samples=0)["train"][0]["id"] == "café#0"
+    assert (
+        prepare("flickr30k", val_samples=0, test_samples=0)["train"][0]["id"]
+        == "café#0"
+    )
 
 
 @pytest.mark.parametrize("name", ["audiocaps", "flickr30k", "coco"])
 def test_captions_are_first_or_all(prepare, source, name):
     everything(source)
-    with pytest.raises(ValueError, match=r"captions is 'one', allowed are first .* and all"):
+    with pytest.raises(
+        ValueError, match=r"captions is 'one', allowed are first .* and all"
+    ):
         prepare(name, captions="one")
 
 
@@ -949,5 +1106,7 @@ def test_a_held_out_split_leaves_something_to_train_on(prepare, source):
     with pytest.raises(ValueError, match="val_samples is 3; of 3 for training 0 to 2"):
         prepare("coco", val_samples=3)
     (source / "captions.txt").write_text("image,caption\na.jpg,x\nb.jpg,y\n")
-    with pytest.raises(ValueError, match="val_samples 1014 and test_samples 1000 of 2 images"):
+    with pytest.raises(
+        ValueError, match="val_samples 1014 and test_samples 1000 of 2 images"
+    ):
         prepare("flickr30k")

@@ -62,13 +62,17 @@ def fit(world, name, *arguments, recipe="recipe.yaml", **named):
 
 
 def weights(run, step=STEPS):
-    return torch.load(run / f"checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+    return torch.load(run / f"checkpoints/step={step}.ckpt", weights_only=True)[
+        "state_dict"
+    ]
 
 
 def apart(run, other):
     mine, others = weights(run), weights(other)
     assert mine.keys() == others.keys()
-    return max((tensor - others[name]).abs().max().item() for name, tensor in mine.items())
+    return max(
+        (tensor - others[name]).abs().max().item() for name, tensor in mine.items()
+    )
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +80,9 @@ def one(world):
     """Runs of one process, in both precisions."""
     found = {}
     for precision in ("64-true", "32-true"):
-        found[precision], done = fit(world, precision, f"--trainer.precision={precision}")
+        found[precision], done = fit(
+            world, precision, f"--trainer.precision={precision}"
+        )
         assert done.returncode == 0, done.stderr
     return found
 
@@ -88,7 +94,9 @@ def test_ddp_learns_what_one_process_learns(world, one, precision, bound, proces
         world, f"ddp{processes}-{precision}", f"--trainer.precision={precision}",
         f"--trainer.devices={processes}", "--trainer.strategy=ddp",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr  # ranks that differ in one bit would have ended it
+    assert done.returncode == 0, (
+        done.stderr
+    )  # ranks that differ in one bit would have ended it
     difference = apart(run, one[precision])
     print(f"ddp, {processes} processes, {precision}: {difference:.1e}")
     assert difference < bound
@@ -107,16 +115,23 @@ def test_fsdp2_learns_what_one_process_learns(world, one):
     difference = apart(run, one["32-true"])
     print(f"FSDP2, 2 processes, 32-true: {difference:.1e}")
     assert difference < 1e-5
-    done = flowbind(world, "test", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}")
+    done = flowbind(
+        world, "test", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}"
+    )
     assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="Lightning's FSDP runs on a GPU only: not run here"
+    not torch.cuda.is_available(),
+    reason="Lightning's FSDP runs on a GPU only: not run here",
 )
 def test_fsdp_learns_what_one_process_learns(world, one):
     run, done = fit(
-        world, "fsdp", "--trainer.accelerator=gpu", "--trainer.devices=1", "--trainer.strategy=fsdp"
+        world,
+        "fsdp",
+        "--trainer.accelerator=gpu",
+        "--trainer.devices=1",
+        "--trainer.strategy=fsdp",
     )
     assert done.returncode == 0, done.stderr
     assert apart(run, one["32-true"]) < 1e-4
@@ -133,7 +148,9 @@ def test_testing_on_two_processes_gives_the_same_figures(world, one):
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         found = json.loads((run / "metrics.json").read_text())
-        figures.append({key: found[key] for key in ("directions", "alignment", "probes", "codecs")})
+        figures.append(
+            {key: found[key] for key in ("directions", "alignment", "probes", "codecs")}
+        )
     assert figures[0] == figures[1]
 
 
@@ -149,7 +166,9 @@ def test_the_number_of_processes_may_change_on_the_way(world, one):
             f"--trainer.devices={processes}", *strategy, f"--trainer.max_steps={stop}",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-    whole, done = fit(world, "straight", "--trainer.precision=64-true", "--training.decay=constant")
+    whole, done = fit(
+        world, "straight", "--trainer.precision=64-true", "--training.decay=constant"
+    )
     assert done.returncode == 0, done.stderr
     assert apart(run, whole) < 1e-9
 

@@ -18,20 +18,32 @@ ROOT = Path(__file__).parents[1]
 README, COMMANDS = ROOT / "README.md", ROOT / "docs" / "command-line.md"
 PAGES = [
     README,
-    *(path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts),
+    *(
+        path
+        for path in sorted((ROOT / "docs").rglob("*.md"))
+        if "_build" not in path.parts
+    ),
 ]
 
 LINK = re.compile(r"\]\(([^)\s#]+)")
-DIRECTIVE = re.compile(r"^`{3,}\{(?:include|literalinclude|figure|image)\} (\S+)", re.MULTILINE)
-NAMED = re.compile(r"(?<![\w./-])(?:flowbind|modalities|recipes|tests|docs|benchmarks)/[\w./-]*\w")
-HELP = re.compile(r"^```console\n\$ (flowbind (?:.* )?--help)\n(?s:.*?)^```$", re.MULTILINE)
+DIRECTIVE = re.compile(
+    r"^`{3,}\{(?:include|literalinclude|figure|image)\} (\S+)", re.MULTILINE
+)
+NAMED = re.compile(
+    r"(?<![\w./-])(?:flowbind|modalities|recipes|tests|docs|benchmarks)/[\w./-]*\w"
+)
+HELP = re.compile(
+    r"^```console\n\$ (flowbind (?:.* )?--help)\n(?s:.*?)^```$", re.MULTILINE
+)
 TREE = re.compile(r"^## Files\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LISTED_WHOLE = {
     "flowbind": 9,
     "modalities": 2,
     "recipes": 3,
 }  # folders of the tree, and how deep it goes there
-RELEASED = ROOT / "tests/formats/2/run/model"  # of the same method, for the help that hangs on it
+RELEASED = (
+    ROOT / "tests/formats/2/run/model"
+)  # of the same method, for the help that hangs on it
 LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -78,7 +90,9 @@ def test_the_tree_is_the_tree():
     shown = list(shown_in_tree())
     assert len(set(shown)) == len(shown)
     within = {path for path in shown if "/" in path}
-    assert within == {path for folder in LISTED_WHOLE for path in present(ROOT / folder)}
+    assert within == {
+        path for folder in LISTED_WHOLE for path in present(ROOT / folder)
+    }
 
 
 def test_every_verb_has_a_section():
@@ -91,18 +105,30 @@ def test_every_verb_has_a_section():
 def printed(command):
     """What a command prints, 100 columns wide."""
     out = StringIO()
-    words = [str(RELEASED) if word == "runs/shapes/model" else word for word in command.split()[1:]]
-    with patch.dict(os.environ, COLUMNS="100"), redirect_stdout(out), suppress(SystemExit):
+    words = [
+        str(RELEASED) if word == "runs/shapes/model" else word
+        for word in command.split()[1:]
+    ]
+    with (
+        patch.dict(os.environ, COLUMNS="100"),
+        redirect_stdout(out),
+        suppress(SystemExit),
+    ):
         main(words)
     text = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
     if text.count("\n") > LONG:
-        text = next(part for part in text.split("\n\n") if part.startswith("options:")) + "\n\n..."
+        text = (
+            next(part for part in text.split("\n\n") if part.startswith("options:"))
+            + "\n\n..."
+        )
     return text
 
 
 def with_help(text):
     """A page with what its commands print now."""
-    return HELP.sub(lambda found: f"```console\n$ {found[1]}\n{printed(found[1])}\n```", text)
+    return HELP.sub(
+        lambda found: f"```console\n$ {found[1]}\n{printed(found[1])}\n```", text
+    )
 
 
 def words(text):

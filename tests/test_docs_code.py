@@ -19,7 +19,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 HEADS = sorted((ROOT / "recipes").glob("**/*.*"))
 HELP = ROOT / "flowbind/cli/__init__.py"  # its examples
-COMMAND = re.compile(rf"^(?:#? *)(flowbind (?:{'|'.join(VERBS)}) (?:[^\\\n]|\\\n)*)$", re.MULTILINE)
+COMMAND = re.compile(
+    rf"^(?:#? *)(flowbind (?:{'|'.join(VERBS)}) (?:[^\\\n]|\\\n)*)$", re.MULTILINE
+)
 REMARK = re.compile(r"\s{4,}(?=[^-\s]).*")  # beside a command
 COMMANDS = ROOT / "docs/command-line.md"
 OTHER_PROGRAMS = (
@@ -37,7 +39,9 @@ CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCED = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 RUN = ("fit", "validate", "test", "encode")  # verbs that take a recipe
 PARTS = ("model", "training", "evaluation", "data", "trainer")
-RELEASED = ROOT / "tests/formats/2/run/model"  # a model, for options that hang on its method
+RELEASED = (
+    ROOT / "tests/formats/2/run/model"
+)  # a model, for options that hang on its method
 
 
 class Parsed(BaseException):
@@ -94,9 +98,9 @@ def check_recipes(verb, arguments, monkeypatch):
     from flowbind.cli.overrides import check_overrides, merge
     from flowbind.cli.recipe import KEYS
 
-    known = set(re.findall(r"^  +(?:-\w[^,]*, )?(--[\w.-]+)", shown_help(verb), re.MULTILINE)) | {
-        "--ckpt_path"
-    }
+    known = set(
+        re.findall(r"^  +(?:-\w[^,]*, )?(--[\w.-]+)", shown_help(verb), re.MULTILINE)
+    ) | {"--ckpt_path"}
     for place, argument in enumerate(arguments):
         if (
             arguments[place - 1] in CONFIG and not Path(argument).is_file()
@@ -106,7 +110,9 @@ def check_recipes(verb, arguments, monkeypatch):
     recipes, options = split(verb, arguments)
     recipe = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
     check_overrides(options, recipe, Trainer)
-    others = [option.name for option in options if option.name[2:].split(".")[0] not in PARTS]
+    others = [
+        option.name for option in options if option.name[2:].split(".")[0] not in PARTS
+    ]
     assert set(others) <= known
 
 
@@ -114,7 +120,9 @@ def shown_help(verb):
     """The help of a verb in the documentation, which another test compares with the program's."""
     text = COMMANDS.read_text(encoding="utf-8")
     verb = "encode" if verb == "encode" else "fit"
-    return re.search(rf"^\$ flowbind {verb} --help\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)[1]
+    return re.search(
+        rf"^\$ flowbind {verb} --help\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )[1]
 
 
 @pytest.mark.parametrize("line", commands())
@@ -138,19 +146,30 @@ def test_options_that_are_mentioned_are_those_that_there_are():
 
     help = "".join(
         re.findall(
-            r"^\$ flowbind .*? --help\n.*?^```$", COMMANDS.read_text(), re.MULTILINE | re.DOTALL
+            r"^\$ flowbind .*? --help\n.*?^```$",
+            COMMANDS.read_text(),
+            re.MULTILINE | re.DOTALL,
         )
     )
-    known = set(re.findall(r"--[a-z][\w.-]*", help)) | {"--ckpt_path", "--help", "--version"}
+    known = set(re.findall(r"--[a-z][\w.-]*", help)) | {
+        "--ckpt_path",
+        "--help",
+        "--version",
+    }
     for name in installed("datasets"):
         known.update(
-            "--" + option.replace("_", "-") for option in options_of(load("datasets", name))
+            "--" + option.replace("_", "-")
+            for option in options_of(load("datasets", name))
         )
     for page in PAGES:
         prose = FENCED.sub("", page.read_text(encoding="utf-8"))
-        codes = [code for code in CODE.findall(prose) if not code.startswith(OTHER_PROGRAMS)]
+        codes = [
+            code for code in CODE.findall(prose) if not code.startswith(OTHER_PROGRAMS)
+        ]
         options = {
-            option for code in codes for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code)
+            option
+            for code in codes
+            for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code)
         }
         plain = {option for option in options if option[2:].split(".")[0] not in PARTS}
         assert plain <= known, f"{page.name}: {plain - known}"
@@ -203,7 +222,9 @@ def test_names_are_those_of_the_code():
     for page in PAGES:
         prose = FENCED.sub("", page.read_text(encoding="utf-8"))
         dotted = {name for code in CODE.findall(prose) for name in NAME.findall(code)}
-        parts = {part for name in dotted for part in name.split(".") if TELLING.search(part)}
+        parts = {
+            part for name in dotted for part in name.split(".") if TELLING.search(part)
+        }
         unknown.update(f"{page.name}: {part}" for part in parts - known)
     assert not unknown
 
@@ -256,19 +277,28 @@ def numbers():
         ("codecs/image.md", f"precision[...,k={fidelity.NEIGHBOURS}]"),
         ("codecs/image.md", f"density[flowbind,...,k={fidelity.DENSITY_NEIGHBOURS}]"),
         ("codecs/image.md", f"It needs {fidelity.Fidelity.minimum} samples"),
-        ("codecs/audio.md", f"is {KAD_SCALE} times the squared maximum mean discrepancy"),
+        (
+            "codecs/audio.md",
+            f"is {KAD_SCALE} times the squared maximum mean discrepancy",
+        ),
         ("codecs/audio.md", f"more than {MEDIAN_ROWS:,} embeddings"),
         ("codecs/points.md", f"{MOST:,}"),
         ("codecs/points.md", f"{DRAWN:,}"),
         ("metrics.md", f"rouge-l[beta={BETA},1-reference"),
         ("formats.md", f"at most {plan.SHARD_ROWS:,} rows"),
         ("formats.md", f"unfold to {MOST_NODES:,} values, {DEEPEST} deep"),
-        ("formats.md", f"every `checkpoints.every` ({default(Checkpoints, 'every')}) steps"),
+        (
+            "formats.md",
+            f"every `checkpoints.every` ({default(Checkpoints, 'every')}) steps",
+        ),
         (
             "reliability.md",
             f"what takes {MEMORY >> 20} MiB to read ({pixels[7]} million pixels of a PNG)",
         ),
-        ("reliability.md", f"`longest` ({Audio().longest:.0f} s) and {FASTEST // 1000} kHz"),
+        (
+            "reliability.md",
+            f"`longest` ({Audio().longest:.0f} s) and {FASTEST // 1000} kHz",
+        ),
         (
             "reliability.md",
             f"a caption, {LONGEST >> 20} MiB; a line of a manifest, {manifest.LONGEST >> 20} Mi characters",
@@ -284,7 +314,8 @@ def test_numbers_are_those_of_the_code():
         if page.is_relative_to(ROOT / "docs")
     }
     words = {
-        name: " ".join(page.read_text(encoding="utf-8").split()) for name, page in pages.items()
+        name: " ".join(page.read_text(encoding="utf-8").split())
+        for name, page in pages.items()
     }
     missing = [(page, text) for page, text in numbers() if text not in words[page]]
     assert not missing

@@ -9,13 +9,20 @@ from flowbind import draws
 from flowbind.nets.mlp import Dropout
 
 # The first numbers of splitmix64 from the seed 1234567, as published with reference implementations.
-PUBLISHED = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+PUBLISHED = [
+    6457827717110365317,
+    3203168211198807973,
+    9817491932198370423,
+    4593380528125082431,
+]
 
 
 def test_a_stream_is_splitmix64():
     start = torch.tensor([1234567 + draws.GOLDEN - draws.WORD])
     high, low = draws._halves(start, 2 * len(PUBLISHED))
-    words = [(h << 32) + l for h, l in zip(high[0].tolist(), low[0].tolist(), strict=True)]
+    words = [
+        (h << 32) + l for h, l in zip(high[0].tolist(), low[0].tolist(), strict=True)
+    ]
     assert words == PUBLISHED
 
 
@@ -28,7 +35,13 @@ def test_tensors_and_integers_are_mixed_alike():
 
 
 def test_keys_depend_on_every_part_and_on_their_order():
-    positions = [*itertools.product(range(-2, 3), repeat=3), (0,), (0, 0), (1,), (7, 7, 7, 7)]
+    positions = [
+        *itertools.product(range(-2, 3), repeat=3),
+        (0,),
+        (0, 0),
+        (1,),
+        (7, 7, 7, 7),
+    ]
     assert len({draws.key(*position) for position in positions}) == len(positions)
     assert draws.key(3, 4) == draws.key(3, 4)
 
@@ -68,7 +81,9 @@ def test_numbers_have_the_laws_they_claim_and_are_independent(draw):
         numbers = 12**0.5 * (numbers - 0.5)
 
     bound, count = 6 / numbers.shape[1] ** 0.5, len(numbers)
-    torch.testing.assert_close(numbers.mean(1), torch.zeros(count).double(), rtol=0, atol=bound)
+    torch.testing.assert_close(
+        numbers.mean(1), torch.zeros(count).double(), rtol=0, atol=bound
+    )
     torch.testing.assert_close(
         torch.cov(numbers), torch.eye(count).double(), rtol=0, atol=2 * bound
     )
@@ -82,7 +97,9 @@ def test_uniform_numbers_stay_below_one_and_fill_their_range():
     assert numbers.max() < 1
     counts = torch.histc(numbers, 64, 0, 1)
     expected = numbers.numel() / 64
-    assert ((counts - expected).square() / expected).sum() < 63 + 6 * (2 * 63) ** 0.5  # chi-square
+    assert ((counts - expected).square() / expected).sum() < 63 + 6 * (
+        2 * 63
+    ) ** 0.5  # chi-square
 
 
 def test_the_largest_normal_number_is_finite():
@@ -98,7 +115,8 @@ def test_the_largest_normal_number_is_finite():
     finally:
         draws._halves = original
     torch.testing.assert_close(
-        numbers, torch.tensor([[(2 * 32 * torch.tensor(2.0).log()).sqrt().item(), 0, 0, 0]])
+        numbers,
+        torch.tensor([[(2 * 32 * torch.tensor(2.0).log()).sqrt().item(), 0, 0, 0]]),
     )
 
 

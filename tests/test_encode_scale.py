@@ -52,7 +52,10 @@ def recipe(tmp_path_factory):
     """A recipe and its manifests: words, most of them twice; of the validation words some are none."""
     folder = tmp_path_factory.mktemp("encode")
     pair, word = '{{"word": "{0}", "twin": "{0}"}}\n', '{{"word": "{0}"}}\n'
-    lines = [(pair if n < PAIRS else word).format(f"{n % 1000:03d}") for n in range(PAIRS + WORDS)]
+    lines = [
+        (pair if n < PAIRS else word).format(f"{n % 1000:03d}")
+        for n in range(PAIRS + WORDS)
+    ]
     (folder / "train.jsonl").write_text("".join(lines))
     for n, wrong in BAD.items():
         lines[n] = (pair if n < PAIRS else word).format(wrong)
@@ -63,7 +66,9 @@ def recipe(tmp_path_factory):
 
 def begin(*arguments) -> subprocess.Popen:
     """Starts a command in a session of its own, where it hears Ctrl-C: a shell has what it puts in the background ignore it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])
+    }
     for name in ("LOCAL_RANK", "WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     return subprocess.Popen(
@@ -131,7 +136,9 @@ def listed(said: str) -> list[str]:
 
 
 def test_two_devices_write_what_one_writes(recipe, whole, tmp_path):
-    code, said = finish(begin(*encoding(recipe, tmp_path / "store", 2, "--skip-bad", len(BAD))))
+    code, said = finish(
+        begin(*encoding(recipe, tmp_path / "store", 2, "--skip-bad", len(BAD)))
+    )
     assert code == 0, said
     assert content(tmp_path / "store") == whole[0]
     assert listed(said) == listed(whole[1])
@@ -146,7 +153,9 @@ def test_two_devices_write_what_one_writes(recipe, whole, tmp_path):
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_bad_sample_of_one_device_ends_all_in_one_line(recipe, tmp_path, devices):
     process = begin(
-        *encoding(recipe, tmp_path / "store", devices, "--split", "val", "--skip-bad", "1")
+        *encoding(
+            recipe, tmp_path / "store", devices, "--split", "val", "--skip-bad", "1"
+        )
     )
     code, said = finish(process)
     assert code == 2, said
@@ -180,7 +189,9 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
         before = lines(log)
         while lines(log) < before + batches and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(draw.uniform(0, 0.1) if kill else draw.uniform(0, 4))  # once before it has begun
+        time.sleep(
+            draw.uniform(0, 0.1) if kill else draw.uniform(0, 4)
+        )  # once before it has begun
         assert process.poll() is None, process.stderr.read()
         if kill % 2:  # the first process alone: the others must notice
             process.kill()
@@ -203,8 +214,12 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     assert {f"train/{name}" for name in content(folder)} == {
         name for name in whole[0] if name.startswith("train/")
     }
-    assert all(held == whole[0][f"train/{name}"] for name, held in content(folder).items())
-    needed = sum(-(-rows // BATCH_ROWS) * names for rows, names in ((PAIRS, 2), (WORDS, 1)))
+    assert all(
+        held == whole[0][f"train/{name}"] for name, held in content(folder).items()
+    )
+    needed = sum(
+        -(-rows // BATCH_ROWS) * names for rows, names in ((PAIRS, 2), (WORDS, 1))
+    )
     lost = kills * devices * SHARD_ROWS // BATCH_ROWS * 2
     assert needed <= lines(log) <= needed + lost
     print(
@@ -252,7 +267,8 @@ def test_preparing_is_whole_after_kills(tmp_path):
         process = begin(*command, "--out", tmp_path / "killed")
         files = draw.randrange(1, 200)
         while (
-            process.poll() is None and sum(len(names) for *_, names in os.walk(partial)) < files
+            process.poll() is None
+            and sum(len(names) for *_, names in os.walk(partial)) < files
         ):  # it comes and goes
             time.sleep(0.005)
         process.kill()

@@ -30,7 +30,11 @@ from tests import released
 NAMES = ("ant", "bee", "cat")
 WIDTH = 6
 COLOURS, SIZES = ("blue", "green", "red"), ("large", "small")
-TRAIN, TEST, PARTIAL = 400, 60, 5  # samples; the last are test samples that lack something
+TRAIN, TEST, PARTIAL = (
+    400,
+    60,
+    5,
+)  # samples; the last are test samples that lack something
 CONFIG = EvaluationConfig(
     sampling={"steps": 1}, gallery=6
 )  # one Euler step is exact on a straight field
@@ -78,7 +82,9 @@ class Vector(Modality):
     def __init__(self, kind, shift=0.0):
         super().__init__(Turned(kind))
         self.kind, self.shift = kind, shift
-        self.scale = 0.5 + torch.rand(WIDTH, generator=torch.Generator().manual_seed(kind))
+        self.scale = 0.5 + torch.rand(
+            WIDTH, generator=torch.Generator().manual_seed(kind)
+        )
 
     def read(self, source):
         return torch.tensor([float(number) for number in source.split()])
@@ -105,7 +111,9 @@ def statistics(kind):
 def _quick_probes():
     """These factors are read after few steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=100))
+        patch.setattr(
+            "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=100)
+        )
         yield
 
 
@@ -135,17 +143,24 @@ def make_world(folder, labelled):
             lines = torch.arange(len(samples), len(samples) + rows)
             for row, place in enumerate(places_of.tolist()):
                 raws = {
-                    name: kinds[name].codec.decode(tensors[name][row : row + 1])[0].tolist()
+                    name: kinds[name]
+                    .codec.decode(tensors[name][row : row + 1])[0]
+                    .tolist()
                     for name in names
                 }
                 sample = {"id": f"s{len(samples)}"} | {
                     name: " ".join(map(str, raw)) for name, raw in raws.items()
                 }
                 if labelled:
-                    sample["labels"] = {"colour": COLOURS[place // 2], "size": SIZES[place % 2]}
+                    sample["labels"] = {
+                        "colour": COLOURS[place // 2],
+                        "size": SIZES[place % 2],
+                    }
                 samples.append(sample)
             (folder / split).mkdir(exist_ok=True)
-            write_shard(folder / split / f"{number}.safetensors", tensors | {LINE: lines}, {})
+            write_shard(
+                folder / split / f"{number}.safetensors", tensors | {LINE: lines}, {}
+            )
             groups.append((names, [f"{number}.safetensors"]))
         path = folder / f"{split}.jsonl"
         write_manifest(path, samples)
@@ -160,7 +175,8 @@ def make_world(folder, labelled):
 def make_model(shift=0.0):
     """The exact model; with a shift, one whose last modality lies elsewhere."""
     modalities = {
-        name: Vector(kind, shift if kind == 2 else 0.0) for kind, name in enumerate(NAMES)
+        name: Vector(kind, shift if kind == 2 else 0.0)
+        for kind, name in enumerate(NAMES)
     }
     model = released.make_model(modalities, DriftConfig(), HeadConfig(width=8, depth=1))
     for name, modality in modalities.items():
@@ -196,7 +212,13 @@ def directions(names):
 def test_directions_are_single_self_and_pairs():
     every = [str(d) for d in directions(NAMES)]
     assert len(every) == 12
-    assert {"ant->ant", "ant->cat", "ant+bee->cat", "ant+cat->bee", "bee+cat->ant"} <= set(every)
+    assert {
+        "ant->ant",
+        "ant->cat",
+        "ant+bee->cat",
+        "ant+cat->bee",
+        "bee+cat->ant",
+    } <= set(every)
     assert len(directions("abcd")) == 28
 
 
@@ -217,7 +239,9 @@ def test_only_ways_between_two_modalities_are_walked_back(exact):
         for said, measures in found.items()
         if any(key.startswith("cycle[") for key in measures)
     }
-    assert walked == {str(Direction((a,), (b,))) for a in NAMES for b in NAMES if a != b}
+    assert walked == {
+        str(Direction((a,), (b,))) for a in NAMES for b in NAMES if a != b
+    }
     assert all(measure(found[said], "cycle") < 1e-5 for said in walked)
 
 
@@ -245,13 +269,21 @@ def test_names_say_implementation_and_count(exact):
 def test_the_shared_space_agrees_and_ceilings_and_codecs_are_told(exact):
     results = exact[1]
     for measures in results["alignment"].values():
-        shared = [value for key, value in measures.items() if key.startswith("cknna[shared")]
+        shared = [
+            value for key, value in measures.items() if key.startswith("cknna[shared")
+        ]
         assert shared == pytest.approx([1.0], abs=1e-4)
         assert len(measures) == 2
     assert set(results["alignment"]) == {"ant~bee", "ant~cat", "bee~cat"}
-    assert [measure(found, "accuracy/joint") for found in results["probes"].values()] == [1, 1, 1]
+    assert [
+        measure(found, "accuracy/joint") for found in results["probes"].values()
+    ] == [1, 1, 1]
     assert results["probes"]["bee"]["rows"] == 2 * TRAIN
-    assert [measure(found, "recall@1") for found in results["codecs"].values()] == [1, 1, 1]
+    assert [measure(found, "recall@1") for found in results["codecs"].values()] == [
+        1,
+        1,
+        1,
+    ]
 
 
 def test_what_does_not_enter_is_counted(exact):
@@ -259,7 +291,9 @@ def test_what_does_not_enter_is_counted(exact):
     assert (meta["samples"], meta["left_out"]) == (TEST, PARTIAL)
     assert meta["trained_on"] == {"ant+bee": TRAIN, "bee+cat": TRAIN}
     assert meta["codecs"]["cat"]["seed"] == 2
-    assert {"decode ant", "encode cat", "flows", "probes", "measures"} <= set(meta["seconds"])
+    assert {"decode ant", "encode cat", "flows", "probes", "measures"} <= set(
+        meta["seconds"]
+    )
 
 
 def test_a_broken_modality_is_seen_wherever_it_takes_part(world):
@@ -273,7 +307,9 @@ def test_a_broken_modality_is_seen_wherever_it_takes_part(world):
         assert measure(found[said], "accuracy/joint") == 1, said
     assert results["summary"]["paired"]["lowest_joint_accuracy"] < 0.5
     assert results["summary"]["two_sources"]["least_gain_over_the_better_source"] < 0
-    assert [measure(found, "accuracy/joint") for found in results["codecs"].values()] == [1, 1, 1]
+    assert [
+        measure(found, "accuracy/joint") for found in results["codecs"].values()
+    ] == [1, 1, 1]
 
 
 class Growing(nn.Module):
@@ -286,12 +322,19 @@ class Growing(nn.Module):
 def test_the_way_there_and_back_shows_what_the_solver_loses(world):
     model = make_model()
     model.networks.nets.drifts["bee"] = Growing()
-    evaluation, results = evaluate(world, model, EvaluationConfig(), steps=1, source_steps=2)
-    x = {name: model.networks.standard[name](real) for name, real in evaluation.real.items()}
+    evaluation, results = evaluate(
+        world, model, EvaluationConfig(), steps=1, source_steps=2
+    )
+    x = {
+        name: model.networks.standard[name](real)
+        for name, real in evaluation.real.items()
+    }
     assert torch.allclose(evaluation.states["bee"], x["bee"] / 4, atol=1e-5)
     # ant -> z -> 2 z -> z / 2 -> ant: half of it is lost
     lost = (x["ant"] / 2).square().mean().sqrt().item()
-    assert measure(results["directions"]["ant->bee"], "cycle") == pytest.approx(lost, rel=1e-4)
+    assert measure(results["directions"]["ant->bee"], "cycle") == pytest.approx(
+        lost, rel=1e-4
+    )
     assert measure(results["directions"]["ant->cat"], "cycle") < 1e-5
 
 
@@ -310,10 +353,15 @@ def test_what_is_judged_went_through_the_codec(world):
 def test_results_do_not_depend_on_who_takes_which_step(world, exact):
     """Two devices, each with some rows, one row with both: sums over devices give the results of one."""
     config = replace(CONFIG, gallery=0)
-    both = [Evaluation(make_model(), *world["train"], *world["test"], config) for _ in range(2)]
+    both = [
+        Evaluation(make_model(), *world["train"], *world["test"], config)
+        for _ in range(2)
+    ]
     both[0].step(torch.arange(0, 40))
     both[1].step(torch.arange(39, TEST))
-    sums = iter([sum(parts) for parts in zip(*(kept_of(one) for one in both), strict=True)])
+    sums = iter(
+        [sum(parts) for parts in zip(*(kept_of(one) for one in both), strict=True)]
+    )
     results = both[0].finish(lambda tensor: next(sums))
     for said, expected in exact[1]["directions"].items():
         for key, value in expected.items():
@@ -343,7 +391,10 @@ def test_the_trainer_s_precision_changes_nothing(world, exact):
 def test_the_limit_draws_by_seed(world):
     drawn = [
         Evaluation(
-            make_model(), *world["train"], *world["test"], EvaluationConfig(limit=20, seed=s)
+            make_model(),
+            *world["train"],
+            *world["test"],
+            EvaluationConfig(limit=20, seed=s),
         )
         for s in (0, 0, 1)
     ]
@@ -357,10 +408,14 @@ def test_rows_carry_the_latents_of_their_lines(world):
     """From two strata, drawn: the manifest's own raw sample, encoded, is the row."""
     store, manifest = world["train"]
     bee = make_model().modalities["bee"]
-    found, lines = draw_rows(store, ["bee"], torch.ones(2 * TRAIN, dtype=torch.bool), 50, seed=3)
+    found, lines = draw_rows(
+        store, ["bee"], torch.ones(2 * TRAIN, dtype=torch.bool), 50, seed=3
+    )
     assert (lines < TRAIN).any()
     assert (lines >= TRAIN).any()
-    raws = [manifest.read_raw(manifest.samples[line], "bee", bee) for line in lines.tolist()]
+    raws = [
+        manifest.read_raw(manifest.samples[line], "bee", bee) for line in lines.tolist()
+    ]
     assert torch.allclose(bee.codec.encode(raws), found["bee"], atol=1e-4)
 
 
@@ -368,7 +423,9 @@ def test_without_labels_there_are_no_accuracies(tmp_path):
     evaluation, results = evaluate(make_world(tmp_path, labelled=False))
     assert results["summary"] == results["probes"] == {}
     assert not any(
-        "accuracy" in key for measures in results["directions"].values() for key in measures
+        "accuracy" in key
+        for measures in results["directions"].values()
+        for key in measures
     )
     assert measure(results["directions"]["ant->cat"], "recall@1") == 1
     assert evaluation.gallery().width == gallery.WIDTH
@@ -377,8 +434,12 @@ def test_without_labels_there_are_no_accuracies(tmp_path):
 
 
 def test_latents_that_are_not_finite_are_refused(world):
-    evaluation = Evaluation(make_model(shift=float("nan")), *world["train"], *world["test"], CONFIG)
-    with pytest.raises(ValueError, match=r"^cat->ant: generated latents are not finite"):
+    evaluation = Evaluation(
+        make_model(shift=float("nan")), *world["train"], *world["test"], CONFIG
+    )
+    with pytest.raises(
+        ValueError, match=r"^cat->ant: generated latents are not finite"
+    ):
         evaluation.step(torch.arange(4))
 
 
@@ -388,7 +449,9 @@ def test_a_test_set_without_a_modality_is_refused(world):
         Evaluation(make_model(), *world["train"], store, manifest, CONFIG)
 
 
-@pytest.mark.parametrize(("key", "value"), [("repeats", 0), ("limit", 1), ("gallery", -1)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("repeats", 0), ("limit", 1), ("gallery", -1)]
+)
 def test_a_mistaken_setting_is_named(key, value):
     with pytest.raises(ValueError, match=f"evaluation.{key}.*{value}"):
         EvaluationConfig(**{key: value})
@@ -413,12 +476,17 @@ def test_files_are_whole(exact, tmp_path):
 
 def test_the_terminal_table_is_aligned(exact):
     headline, *blocks = report.terminal(exact[1]).split("\n\n")
-    assert headline == f"{TEST} test samples, seed 0, steps 1, solver euler, variety 0.0"
+    assert (
+        headline == f"{TEST} test samples, seed 0, steps 1, solver euler, variety 0.0"
+    )
     for block in blocks[1:]:
         _, head, rule, *rows = block.splitlines()
         assert len(head) == len(rule) >= max(map(len, rows))
     paired = next(block for block in blocks if block.startswith("One source, never"))
-    assert [line.split()[0] for line in paired.splitlines()[3:]] == ["ant->cat", "cat->ant"]
+    assert [line.split()[0] for line in paired.splitlines()[3:]] == [
+        "ant->cat",
+        "cat->ant",
+    ]
     assert blocks[0].splitlines()[-1] == (
         "  Two sources are below the better of them in 0 of 3 directions; the least gain is +0.000 (ant+bee->cat)."
     )
@@ -439,7 +507,9 @@ def test_figures_of_one_name_are_told_apart(exact):
 def test_repetitions_are_averaged_and_their_spread_told(exact):
     results = exact[1]
     other = json.loads(json.dumps(results))
-    name = next(key for key in results["directions"]["ant->bee"] if key.startswith("frechet"))
+    name = next(
+        key for key in results["directions"]["ant->bee"] if key.startswith("frechet")
+    )
     other["directions"]["ant->bee"][name] = results["directions"]["ant->bee"][name] + 2
     both = report.averaged([results, other])
     assert both["directions"]["ant->bee"][name] == pytest.approx(
@@ -469,7 +539,11 @@ def test_the_summary_finds_the_lowest_and_what_a_second_source_adds():
         "a+b->c": direction(["a", "b"], "c", 0.875),
     }
     summary = report.summarise(found)
-    assert summary["paired"] == {"directions": 2, "lowest_joint_accuracy": 0.9, "in": "a->c"}
+    assert summary["paired"] == {
+        "directions": 2,
+        "lowest_joint_accuracy": 0.9,
+        "in": "a->c",
+    }
     assert summary["never_paired"]["in"] == "b->c"
     assert summary["itself"]["lowest_joint_accuracy"] == 1
     two = summary["two_sources"]
@@ -501,7 +575,10 @@ def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
         gallery.Row("a", f"{i}", "", picture, {"a": picture, "b": "words"}, frozenset())
         for i in range(3)
     ]
-    one, three = gallery.compose(rows[:1], ["a", "b"]), gallery.compose(rows, ["a", "b"])
+    one, three = (
+        gallery.compose(rows[:1], ["a", "b"]),
+        gallery.compose(rows, ["a", "b"]),
+    )
     step = (three.height - one.height) / 2
     assert step == three.height - gallery.compose(rows[:2], ["a", "b"]).height > 100
     orange = tuple(int(gallery.UNSEEN[i : i + 2], 16) for i in (1, 3, 5))

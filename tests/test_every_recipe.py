@@ -18,7 +18,13 @@ from tests.processes import environment
 from tests.recipes import CODECS, MODELS
 from tests.small_recipes import STEPS, options, prepare
 
-QUICK = ("flowbind/paper", "codecs/audio", "codecs/image", "codecs/point_autoencoder", "codecs/points")
+QUICK = (
+    "flowbind/paper",
+    "codecs/audio",
+    "codecs/image",
+    "codecs/point_autoencoder",
+    "codecs/points",
+)
 NAMES = [*MODELS, *CODECS]
 CLOSE = 1e-9  # of weights in float64
 
@@ -62,7 +68,10 @@ def curves(run):
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in NAMES],
+    [
+        pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name in NAMES
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, command):
     monkeypatch.chdir(tmp_path)
@@ -73,7 +82,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(name, tmp_path, monkeypatch, comm
     for run, more in ((whole, ["--trainer.callbacks.killed=killed"]), (killed, [])):
         code, _, err = command(*options(name, run, *more))
         assert code == 0, err
-        export = Path(re.search(r"^wrote (?:the released model )?(.*)$", err, re.MULTILINE)[1])
+        export = Path(
+            re.search(r"^wrote (?:the released model )?(.*)$", err, re.MULTILINE)[1]
+        )
         weights = export / "model.safetensors" if export.is_dir() else export
         written.append(weights.read_bytes())
 
@@ -131,15 +142,23 @@ def test_two_processes_learn_what_one_does(tmp_path, monkeypatch, command):
     assert done.returncode == 0, done.stderr
     apart = {}
     for name in NAMES:
-        one, two = (state(tmp_path / name / run)["state_dict"] for run in ("one", "two"))
+        one, two = (
+            state(tmp_path / name / run)["state_dict"] for run in ("one", "two")
+        )
         apart[name] = max(
-            (tensor - two[key]).abs().max().item() for key, tensor in one.items() if tensor.numel()
+            (tensor - two[key]).abs().max().item()
+            for key, tensor in one.items()
+            if tensor.numel()
         )
         print(f"{name}: {apart[name]:.1e}")
         for losses in zip(
-            *(curves(tmp_path / name / run).values() for run in ("one", "two")), strict=True
+            *(curves(tmp_path / name / run).values() for run in ("one", "two")),
+            strict=True,
         ):
             assert losses[0].keys() == losses[1].keys()
             for key, value in losses[0].items():
-                assert float(losses[1][key]) == pytest.approx(float(value), rel=1e-5), (name, key)
+                assert float(losses[1][key]) == pytest.approx(float(value), rel=1e-5), (
+                    name,
+                    key,
+                )
     assert max(apart.values()) < CLOSE, apart

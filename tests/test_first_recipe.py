@@ -9,7 +9,13 @@ import pytest
 import yaml
 
 from flowbind.cli.check import load_yaml
-from flowbind.data.first_recipe import FEWEST_STEPS, MOST_STEPS, RECIPE, steps_for, write_recipe
+from flowbind.data.first_recipe import (
+    FEWEST_STEPS,
+    MOST_STEPS,
+    RECIPE,
+    steps_for,
+    write_recipe,
+)
 from flowbind.registry import load
 from tests.toy import Vector, Word, write_world
 
@@ -26,7 +32,9 @@ def written(tmp_path, toys, monkeypatch, capsys):
     def write(name="data/mine", **kinds):
         out = Path(f"{name}.partial")
         out.mkdir(parents=True)
-        write_recipe(out.absolute(), {split: Counter(own) for split, own in kinds.items()}, TOYS)
+        write_recipe(
+            out.absolute(), {split: Counter(own) for split, own in kinds.items()}, TOYS
+        )
         told = capsys.readouterr().err
         if not (out / RECIPE).is_file():
             return None, "", told
@@ -38,7 +46,9 @@ def written(tmp_path, toys, monkeypatch, capsys):
 
 
 def test_it_names_what_was_found(written):
-    recipe, head, told = written(train={BOTH: 300, ("word",): 7}, val={BOTH: 30}, test={BOTH: 5})
+    recipe, head, told = written(
+        train={BOTH: 300, ("word",): 7}, val={BOTH: 30}, test={BOTH: 5}
+    )
     assert [*recipe["model"]["init_args"]["modalities"]] == ["vector", "word"]
     data = recipe["data"]["init_args"]
     assert data["manifests"] == {
@@ -54,7 +64,9 @@ def test_it_names_what_was_found(written):
     assert "data/mine/recipe.yaml: a recipe for vector, word" in told
 
 
-def test_of_the_documentation_s_digits_it_is_the_recipe_that_ships(tmp_path, monkeypatch):
+def test_of_the_documentation_s_digits_it_is_the_recipe_that_ships(
+    tmp_path, monkeypatch
+):
     """With the comments turned into keys, as docs/your-own-files.md does it."""
     monkeypatch.chdir(tmp_path)
     out = Path("data/digits.partial")
@@ -65,29 +77,41 @@ def test_of_the_documentation_s_digits_it_is_the_recipe_that_ships(tmp_path, mon
         "val": Counter({every: 100}),
         "test": Counter({every: 300}),
     }
-    write_recipe(out.absolute(), kinds, {name: load("modalities", name) for name in every})
-    written = yaml.safe_load((out / RECIPE).read_text().replace("# init_args:", "init_args:"))
+    write_recipe(
+        out.absolute(), kinds, {name: load("modalities", name) for name in every}
+    )
+    written = yaml.safe_load(
+        (out / RECIPE).read_text().replace("# init_args:", "init_args:")
+    )
     assert written == yaml.safe_load((ROOT / "recipes/digits.yaml").read_text())
 
 
 def test_splits_that_are_not_there_are_not_named(written):
     recipe, head, _ = written(train={BOTH: 20})
-    assert recipe["data"]["init_args"]["manifests"] == {"train": "data/mine/train.jsonl"}
+    assert recipe["data"]["init_args"]["manifests"] == {
+        "train": "data/mine/train.jsonl"
+    }
     assert "flowbind test " not in head
     assert "`flowbind test` needs test samples that have every modality" in head
 
 
 def test_of_what_is_not_there_to_train_on_nothing_is_said(written):
-    recipe, head, _ = written(train={("vector",): 9, ("word",): 9}, test={("vector", "other"): 3})
+    recipe, head, _ = written(
+        train={("vector",): 9, ("word",): 9}, test={("vector", "other"): 3}
+    )
     assert [*recipe["model"]["init_args"]["modalities"]] == ["vector", "word"]
     assert "flowbind test " not in head
 
 
-@pytest.mark.parametrize("kinds", [{"train": {("word",): 9}}, {"test": {BOTH: 9}}, {"train": {}}])
+@pytest.mark.parametrize(
+    "kinds", [{"train": {("word",): 9}}, {"test": {BOTH: 9}}, {"train": {}}]
+)
 def test_one_modality_makes_no_recipe_and_a_line_says_so(kinds, written):
     recipe, _, told = written(**kinds)
     assert recipe is None
-    assert "a model ties two modalities or more together, so no recipe is written" in told
+    assert (
+        "a model ties two modalities or more together, so no recipe is written" in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -121,10 +145,18 @@ def test_it_runs_as_it_is(tmp_path, toys, command, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path / "files", samples=64)
     recipe = "data/mine/recipe.yaml"
-    assert command("prepare", "folder", "--source", "files", "--out", "data/mine")[0] == 0
+    assert (
+        command("prepare", "folder", "--source", "files", "--out", "data/mine")[0] == 0
+    )
     for arguments in (
         ["encode", "--config", recipe],
-        ["fit", "--config", recipe, "--trainer.max_steps=2", "--trainer.val_check_interval=2"],
+        [
+            "fit",
+            "--config",
+            recipe,
+            "--trainer.max_steps=2",
+            "--trainer.val_check_interval=2",
+        ],
         ["validate", "--config", recipe],
     ):
         code, _, err = command(*arguments)
@@ -132,7 +164,9 @@ def test_it_runs_as_it_is(tmp_path, toys, command, monkeypatch):
     assert Path("runs/mine/model/model.json").is_file()
 
 
-def test_a_modality_that_no_sample_has_is_to_be_taken_out(tmp_path, toys, command, monkeypatch):
+def test_a_modality_that_no_sample_has_is_to_be_taken_out(
+    tmp_path, toys, command, monkeypatch
+):
     """Neither verb sends to the other for ever."""
     monkeypatch.chdir(tmp_path)
     write_world(tmp_path / "files", samples=64)
@@ -148,9 +182,7 @@ def test_a_modality_that_no_sample_has_is_to_be_taken_out(tmp_path, toys, comman
     }
     Path("recipe.yaml").write_text(yaml.safe_dump(recipe))
 
-    told = (
-        "data/train.jsonl: no sample has 'vector'; take that out of model.modalities in the recipe"
-    )
+    told = "data/train.jsonl: no sample has 'vector'; take that out of model.modalities in the recipe"
     for _ in range(2):
         code, _, err = command("encode", "--config", "recipe.yaml")
         assert (code, told in err) == (0, True), err
@@ -169,7 +201,9 @@ def test_captions_and_pictures_alone(tmp_path, command, monkeypatch):
         )
         Path(f"files/{number}.txt").write_text(f"colour number {number}")
     recipe = "data/mine/recipe.yaml"
-    code, _, err = command("prepare", "folder", "--source", "files", "--out", "data/mine")
+    code, _, err = command(
+        "prepare", "folder", "--source", "files", "--out", "data/mine"
+    )
     assert (code, "a recipe for image, text" in err) == (0, True), err
     code, _, err = command("encode", "--config", recipe)
     assert code == 0, err

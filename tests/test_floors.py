@@ -24,7 +24,11 @@ FLOORS = {
 @pytest.mark.parametrize("name", FLOORS)
 def test_floors(name):
     floor = Version(FLOORS[name])
-    asked = [requirement for requirement in map(Requirement, ASKED) if requirement.name == name]
+    asked = [
+        requirement
+        for requirement in map(Requirement, ASKED)
+        if requirement.name == name
+    ]
     assert asked
     for requirement in asked:
         lowest = [

@@ -63,7 +63,8 @@ def prepare(tmp_path, source, toys, command):
                 for name in sample.values:
                     manifest.read_raw(sample, name, TOYS[name]())
             splits[path.stem] = {
-                sample.id: "+".join(sorted(sample.values)) for sample in manifest.samples
+                sample.id: "+".join(sorted(sample.values))
+                for sample in manifest.samples
             }
         return splits, err
 
@@ -83,7 +84,12 @@ def labels_of(tmp_path, out="out"):
 
 def test_files_of_equal_stem_are_one_sample(prepare, source):
     pair_of(source, "a", "deep/b.c d", "é 😀")
-    put(source / "A.VEC", source / "lone.word", source / "word/w.word", source / "vector/w.vec")
+    put(
+        source / "A.VEC",
+        source / "lone.word",
+        source / "word/w.word",
+        source / "vector/w.vec",
+    )
     splits, said = prepare(*ALL)
     assert splits == {
         "train": {
@@ -100,7 +106,9 @@ def test_files_of_equal_stem_are_one_sample(prepare, source):
 
 
 def test_stems_that_differ_in_case_alone_are_told(prepare, source):
-    put(source / "Cat.vec", source / "cat.word", source / "dog.vec", source / "dog.WORD")
+    put(
+        source / "Cat.vec", source / "cat.word", source / "dog.vec", source / "dog.WORD"
+    )
     splits, said = prepare(*ALL)
     assert splits["train"] == {"Cat": "vector", "cat": "word", "dog": "vector+word"}
     assert (
@@ -150,7 +158,8 @@ def test_folders_named_like_modalities(prepare, source, files, samples):
     assert made == {"train": samples}
     misplaced = len(files) - sum(kinds.count("+") + 1 for kinds in samples.values())
     assert (
-        "left out 1: files in a folder named after another modality, such as vector/1.word" in said
+        "left out 1: files in a folder named after another modality, such as vector/1.word"
+        in said
     ) == misplaced
 
 
@@ -183,8 +192,13 @@ def test_folders_of_splits(prepare, source, names, splits, form):
     """Whatever they are called, before and behind folders of modalities."""
     for number, name in enumerate(names):
         for kind, suffix in (("word", ".word"), ("vector", ".vec")):
-            put(source / (form.format(split=name, kind=kind, stem=f"deep/{number}") + suffix))
-    expected = {split: {f"deep/{number}": "vector+word"} for number, split in enumerate(splits)}
+            put(
+                source
+                / (form.format(split=name, kind=kind, stem=f"deep/{number}") + suffix)
+            )
+    expected = {
+        split: {f"deep/{number}": "vector+word"} for number, split in enumerate(splits)
+    }
     made, said = prepare()
     assert made == expected
     for name, split in zip(names, splits, strict=True):
@@ -196,9 +210,14 @@ def test_a_class_that_is_called_like_a_split_is_a_class(prepare, source, name):
     pair_of(source, "bus/1", f"{name}/1", "car/1")
     made, said = prepare(*ALL)
     assert made == {
-        "train": {f"{folder}/1": "vector+word" for folder in sorted((name, "bus", "car"))}
+        "train": {
+            f"{folder}/1": "vector+word" for folder in sorted((name, "bus", "car"))
+        }
     }
-    assert f"'{name}' is taken for a folder like bus, car beside it, not for a split" in said
+    assert (
+        f"'{name}' is taken for a folder like bus, car beside it, not for a split"
+        in said
+    )
 
 
 def test_files_beside_a_split_alone(prepare, source):
@@ -295,9 +314,15 @@ def test_links_are_followed_once(prepare, source, tmp_path):
         "link/deep/b": "vector+word",
         "linked file": "vector",
     }
-    assert "left out 3: folders that were gone through before, by a link, such as circle" in said
+    assert (
+        "left out 3: folders that were gone through before, by a link, such as circle"
+        in said
+    )
     assert "left out 3: links that lead nowhere, such as loop.vec" in said
-    assert f"link: a link that leads out of the folder, to {tmp_path}/disk; it is followed" in said
+    assert (
+        f"link: a link that leads out of the folder, to {tmp_path}/disk; it is followed"
+        in said
+    )
 
 
 def test_a_linked_folder_of_a_modality(prepare, source, tmp_path):
@@ -321,9 +346,18 @@ def test_names_that_are_no_utf8_are_named(prepare, source):
 def test_a_folder_whose_own_path_is_no_utf8(tmp_path, toys, command):
     source = Path(os.fsdecode(bytes(tmp_path) + b"/caf\xe9"))
     pair_of(source, "a")
-    assert command("prepare", "folder", "--source", source, "--out", tmp_path / "out", *ALL)[0] == 0
+    assert (
+        command(
+            "prepare", "folder", "--source", source, "--out", tmp_path / "out", *ALL
+        )[0]
+        == 0
+    )
     manifest = Manifest.read(tmp_path / "out/train.jsonl", TOYS)
-    assert manifest.read_raw(manifest.samples[0], "vector", Vector()).tolist() == [1, 2, 3]
+    assert manifest.read_raw(manifest.samples[0], "vector", Vector()).tolist() == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_what_is_no_file_of_a_sample_is_left_out_and_counted(prepare, source):
@@ -357,7 +391,9 @@ def test_what_prepare_wrote_is_no_source(prepare, source, tmp_path, monkeypatch)
     assert "prepared already; its sources have not changed" in said
 
 
-def test_files_and_folders_that_go_while_they_are_looked_at(scanned, source, monkeypatch, capsys):
+def test_files_and_folders_that_go_while_they_are_looked_at(
+    scanned, source, monkeypatch, capsys
+):
     pair_of(source, "a", "gone/b")
     put(source / "c.vec")
     scandir, stat = os.scandir, os.stat
@@ -402,7 +438,9 @@ def test_files_and_folders_that_go_while_they_are_looked_at(scanned, source, mon
     )
 
 
-def test_folders_that_cannot_be_opened_are_counted(scanned, source, monkeypatch, capsys):
+def test_folders_that_cannot_be_opened_are_counted(
+    scanned, source, monkeypatch, capsys
+):
     """Stubbed, since the tests may run as one who can open all."""
     pair_of(source, "a", "locked/b")
     scandir = os.scandir
@@ -478,7 +516,10 @@ def write_laion_coco(folder):
 
 
 def write_pix3d(folder):
-    write_json(folder / "pix3d.json", [{"img": "media/a.png", "model": "b.obj", "category": "bed"}])
+    write_json(
+        folder / "pix3d.json",
+        [{"img": "media/a.png", "model": "b.obj", "category": "bed"}],
+    )
     mesh(folder / "b.obj", height=1)
     return "media/a.png", picture, {"test": 0, "val": 0}
 
@@ -490,7 +531,9 @@ DATASETS = {
 
 
 @pytest.mark.parametrize("name", DATASETS)
-@pytest.mark.parametrize("place", ["there", "linked", "hidden", "system", "empty", "not UTF-8"])
+@pytest.mark.parametrize(
+    "place", ["there", "linked", "hidden", "system", "empty", "not UTF-8"]
+)
 def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, place):
     source = tmp_path / "source"
     source.mkdir()
@@ -502,13 +545,19 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
         media.symlink_to(tmp_path / "disk")
         (tmp_path / "disk/up").symlink_to(tmp_path / "disk")
     elif place in ("hidden", "system"):
-        media.rename(media.with_name({"hidden": ".ipynb_checkpoints", "system": "@eaDir"}[place]))
+        media.rename(
+            media.with_name({"hidden": ".ipynb_checkpoints", "system": "@eaDir"}[place])
+        )
     elif place == "empty":
         (source / file).write_bytes(b"")
     elif place == "not UTF-8":
-        os.rename(bytes(source / file), bytes(media) + b"/\xe9" + Path(file).suffix.encode())
+        os.rename(
+            bytes(source / file), bytes(media) + b"/\xe9" + Path(file).suffix.encode()
+        )
     arguments = [
-        part for key, value in options.items() for part in (f"--{key.replace('_', '-')}", value)
+        part
+        for key, value in options.items()
+        for part in (f"--{key.replace('_', '-')}", value)
     ]
     code, _, said = command(
         "prepare", name, "--source", source, "--out", tmp_path / "out", *arguments
@@ -539,7 +588,9 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
-def test_tables_as_spreadsheets_write_them(prepare, source, tmp_path, content, encoding):
+def test_tables_as_spreadsheets_write_them(
+    prepare, source, tmp_path, content, encoding
+):
     pair_of(source, "a", "b")
     (tmp_path / "labels.csv").write_bytes(
         content.lstrip("\ufeff" * (encoding == "utf-16")).encode(encoding)
@@ -552,10 +603,14 @@ def test_tables_as_spreadsheets_write_them(prepare, source, tmp_path, content, e
 @pytest.mark.parametrize(
     "header", ["id", "ID", " Id ", "file", "Filename", "file_name", "path", "stem"]
 )
-@pytest.mark.parametrize("form", ["{}", "{}.vec", "{}.word", "./{}.vec", "{}.VEC", "{}.jpg"])
+@pytest.mark.parametrize(
+    "form", ["{}", "{}.vec", "{}.word", "./{}.vec", "{}.VEC", "{}.jpg"]
+)
 def test_ids_are_stems_or_paths(prepare, source, tmp_path, header, form):
     pair_of(source, "cat/a.b", "c")
-    rows = "".join(f"{form.format(stem)},{n}\n" for n, stem in enumerate(("cat/a.b", "c")))
+    rows = "".join(
+        f"{form.format(stem)},{n}\n" for n, stem in enumerate(("cat/a.b", "c"))
+    )
     (tmp_path / "labels.csv").write_text(f"{header},n\n{rows}")
     said = prepare(*ALL, "--labels", tmp_path / "labels.csv")[1]
     assert labels_of(tmp_path) == {"cat/a.b": {"n": "0"}, "c": {"n": "1"}}
@@ -597,8 +652,14 @@ def test_ids_that_fit_nothing_are_a_mistake(prepare, source, tmp_path):
         (b"id,n\na,1\nb,1\na,2\n", r"line 4: 'a' has other labels than in line 2"),
         (b"id,n\n,1\n", r"line 2: no id"),
         (b"id,n\na,\xe9\n", r"not UTF-8"),
-        (b'id,n\na,"1\nb,2\n', r"line 2: a quote that is not closed, so that the row goes on to line 3"),
-        (b'id,n\nc,"1\na,2\nb,"3"\n', r"line 2: a quote that is not closed, so that the row goes on to line 4"),
+        (
+            b'id,n\na,"1\nb,2\n',
+            r"line 2: a quote that is not closed, so that the row goes on to line 3",
+        ),
+        (
+            b'id,n\nc,"1\na,2\nb,"3"\n',
+            r"line 2: a quote that is not closed, so that the row goes on to line 4",
+        ),
         (b'id,n\na,"' + b"x" * 200_000, r"not a table \(field larger"),
     ],
 )
@@ -627,7 +688,9 @@ def test_columns_without_a_name_are_no_labels(prepare, source, tmp_path):
     assert labels_of(tmp_path) == {"a": {"n": "1"}, "b": {"n": "2"}}
 
 
-def test_a_source_is_reached_as_it_was_given(source, tmp_path, toys, command, monkeypatch):
+def test_a_source_is_reached_as_it_was_given(
+    source, tmp_path, toys, command, monkeypatch
+):
     """Through a link, which may be changed to lead elsewhere; but where a path goes up behind one, by its real path."""
     pair_of(tmp_path, "disk/deep/files/a", "disk/b")
     source.rmdir()
@@ -639,7 +702,15 @@ def test_a_source_is_reached_as_it_was_given(source, tmp_path, toys, command, mo
         ("link/..", ["../disk/b.vec", "../disk/deep/files/a.vec"]),
     ):
         assert (
-            command("prepare", "folder", "--source", given, "--out", f"out/{len(vectors)}", *ALL)[0]
+            command(
+                "prepare",
+                "folder",
+                "--source",
+                given,
+                "--out",
+                f"out/{len(vectors)}",
+                *ALL,
+            )[0]
             == 0
         )
         lines = (tmp_path / f"out/{len(vectors)}/train.jsonl").read_text().splitlines()

@@ -21,7 +21,8 @@ from tests.write_formats import write, write_new
 VERSIONS = sorted((path.name for path in FOLDER.iterdir()), key=int)
 NEWEST = FOLDER / VERSIONS[-1]
 EXPECTATIONS = {
-    version: json.loads((FOLDER / version / EXPECTED).read_text()) for version in VERSIONS
+    version: json.loads((FOLDER / version / EXPECTED).read_text())
+    for version in VERSIONS
 }
 CONVERTED: dict[tuple[str, str], str] = {
     # A format of a version that is read no more, and the command that the refusal names, such as
@@ -29,7 +30,9 @@ CONVERTED: dict[tuple[str, str], str] = {
 }
 MACHINE = ("device", "threads", "versions")  # keys whose values are the machine's
 SAMPLES = "files/"  # people's own, drawn anew where a version is written
-ARGUMENTS = "init_args"  # of a class: one that is added, with a default, changes no format
+ARGUMENTS = (
+    "init_args"  # of a class: one that is added, with a default, changes no format
+)
 LIGHTNINGS = (
     "default_root_dir",
     "max_steps",
@@ -80,8 +83,13 @@ def test_the_newest_version_has_what_every_reader_reads():
 
 def test_what_is_written_today_is_the_newest_version(today):
     written, newest = outlines(today), outlines(NEWEST)
-    changed = {path for path in {**written, **newest} if written.get(path) != newest.get(path)}
-    differing = {path: differences(newest.get(path), written.get(path)) for path in sorted(changed)}
+    changed = {
+        path for path in {**written, **newest} if written.get(path) != newest.get(path)
+    }
+    differing = {
+        path: differences(newest.get(path), written.get(path))
+        for path in sorted(changed)
+    }
     assert not differing, (
         f"formats differ from those of version {NEWEST.name}: {json.dumps(differing, indent=1)}\n"
         f"If so they shall be: python -m tests.write_formats {int(NEWEST.name) + 1}, and a line in docs/formats.md"
@@ -102,10 +110,15 @@ def differences(before: Any, now: Any, place: str = "") -> list[str]:
 
 def outlines(folder: Path) -> dict[str, Any]:
     """The outline of every file of a folder of formats that flowbind wrote, by its path."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != EXPECTED]
+    paths = [
+        path for path in folder.rglob("*") if path.is_file() and path.name != EXPECTED
+    ]
     names = {path: path.relative_to(folder).as_posix() for path in paths}
     own = {path: name for path, name in names.items() if not name.startswith(SAMPLES)}
-    return {re.sub("[0-9a-f]{32}", "HASH", name): outline(path) for path, name in own.items()}
+    return {
+        re.sub("[0-9a-f]{32}", "HASH", name): outline(path)
+        for path, name in own.items()
+    }
 
 
 def outline(path: Path) -> Any:
@@ -117,7 +130,11 @@ def outline(path: Path) -> Any:
         case ".json":
             return settled(json.loads(path.read_text()))
         case ".jsonl":
-            return [settled(json.loads(line)) for line in path.read_text().splitlines() if line]
+            return [
+                settled(json.loads(line))
+                for line in path.read_text().splitlines()
+                if line
+            ]
         case ".yaml":
             recipe = yaml.safe_load(path.read_text())
             recipe["trainer"] = {key: recipe["trainer"].get(key) for key in LIGHTNINGS}
@@ -125,14 +142,18 @@ def outline(path: Path) -> Any:
         case ".csv":
             return path.read_text().splitlines()[0]
         case ".safetensors":
-            return {name: entry_of(entry) for name, entry in read_header(path)[1].items()}
+            return {
+                name: entry_of(entry) for name, entry in read_header(path)[1].items()
+            }
         case ".ckpt":
             return outline_of_checkpoint(path)
         case ".png":
             with Image.open(path) as picture:
                 return picture.mode
         case ".md":
-            return [line for line in path.read_text().splitlines() if line.startswith("#")]
+            return [
+                line for line in path.read_text().splitlines() if line.startswith("#")
+            ]
     raise ValueError(f"{path}: say how a file of this kind is laid out")
 
 
@@ -162,12 +183,17 @@ def outline_of_checkpoint(path: Path) -> Any:
     """What flowbind and its optimiser keep in Lightning's checkpoint."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     (optimizer,) = checkpoint["optimizer_states"]
-    weights = {name: kind_of(tensor) for name, tensor in checkpoint["state_dict"].items()}
+    weights = {
+        name: kind_of(tensor) for name, tensor in checkpoint["state_dict"].items()
+    }
     moments = {
         str(key): {name: kind_of(tensor) for name, tensor in state.items()}
         for key, state in optimizer["state"].items()
     }
-    own = {"step": checkpoint["global_step"], "flowbind": settled(checkpoint.get("flowbind"))}
+    own = {
+        "step": checkpoint["global_step"],
+        "flowbind": settled(checkpoint.get("flowbind")),
+    }
     return own | {
         "weights": weights,
         "moments": moments,
@@ -182,7 +208,9 @@ def kind_of(tensor: torch.Tensor) -> str:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_numbers_in_files_are_documented(version):
     files = "dtypes/manifest.json", "run/model/model.json", "run/run.json"
-    numbers = [json.loads((FOLDER / version / file).read_text())["format"] for file in files]
+    numbers = [
+        json.loads((FOLDER / version / file).read_text())["format"] for file in files
+    ]
     row = f"| {version} | {' | '.join(map(str, numbers))} | "
     assert row in (FOLDER.parents[1] / "docs/formats.md").read_text()
 
@@ -200,10 +228,14 @@ def test_a_version_is_written_once(tmp_path, monkeypatch):
 def test_formats_are_small_and_hang_on_no_place(today):
     """All of a version is under 300 KB, and no file of it names where it was written."""
     for folder in (*(FOLDER / version for version in VERSIONS), today):
-        files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            path: path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        }
         assert sum(map(len, files.values())) < 300_000, folder
         places = {bytes(Path.home()), bytes(Path(__file__).parents[1]), bytes(today)}
         named = [
-            path for path, content in files.items() if any(place in content for place in places)
+            path
+            for path, content in files.items()
+            if any(place in content for place in places)
         ]
         assert not named

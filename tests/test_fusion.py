@@ -23,7 +23,9 @@ def linked(samples):
 
 def draws(links, rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(len(links.target), generator=generator), torch.rand(rows, generator=generator)
+    return torch.rand(len(links.target), generator=generator), torch.rand(
+        rows, generator=generator
+    )
 
 
 def kept_of(links, kept, rows):
@@ -53,12 +55,19 @@ def test_nothing_is_left_out_or_dropped_unless_asked():
 @pytest.mark.parametrize("head_dropout", [0, 0.5, 1])
 def test_the_own_estimate_is_left_out_whenever_the_sample_has_another(head_dropout):
     links, rows = linked([*SAMPLES, 7])  # sample 7 has one row
-    found = kept_of(links, keep(links, rows, *draws(links, rows), head_dropout, 1), rows)
+    found = kept_of(
+        links, keep(links, rows, *draws(links, rows), head_dropout, 1), rows
+    )
     assert found[rows - 1] == {rows - 1}
     for row in range(rows - 1):
         assert row not in found[row]
-        if head_dropout in (0, 1):  # dropping none and dropping all both keep all the others
-            assert found[row] == {k for k in range(rows - 1) if SAMPLES[k] == SAMPLES[row]} - {row}
+        if head_dropout in (
+            0,
+            1,
+        ):  # dropping none and dropping all both keep all the others
+            assert found[row] == {
+                k for k in range(rows - 1) if SAMPLES[k] == SAMPLES[row]
+            } - {row}
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25, 0.5, 0.9])
@@ -74,7 +83,9 @@ def test_rates(q, p):
         found[k] = (number == k).double().mean()
         expected[k] = 0.0
         for candidates, chance in ((3, 1 - q), (2, q)):
-            binomial = math.comb(candidates, k) * (1 - p) ** k * p ** max(candidates - k, 0)
+            binomial = (
+                math.comb(candidates, k) * (1 - p) ** k * p ** max(candidates - k, 0)
+            )
             expected[k] += chance * (
                 binomial + (p**candidates if k == candidates else 0)
             )  # all drop: all are kept
@@ -105,7 +116,10 @@ def test_estimates_with_several_axes_are_averaged_as_flat_ones():
     links, rows = linked(SAMPLES)
     estimates = torch.randn(rows, 2, 3)
     kept = keep(links, rows, *draws(links, rows), 0.5, 0.5)
-    flat, shaped = fuse(estimates.flatten(1), links, kept, rows), fuse(estimates, links, kept, rows)
+    flat, shaped = (
+        fuse(estimates.flatten(1), links, kept, rows),
+        fuse(estimates, links, kept, rows),
+    )
     assert torch.equal(flat.mean.reshape(-1, 2, 3), shaped.mean)
 
 
@@ -123,12 +137,19 @@ def test_renumbering_samples_and_rows_only_renumbers_the_means():
     moved = find_links(names[torch.tensor(SAMPLES)][order])
     old = {
         pair: k
-        for k, pair in enumerate(zip(links.target.tolist(), links.estimate.tolist(), strict=True))
+        for k, pair in enumerate(
+            zip(links.target.tolist(), links.estimate.tolist(), strict=True)
+        )
     }
-    pairs = zip(order[moved.target].tolist(), order[moved.estimate].tolist(), strict=True)
+    pairs = zip(
+        order[moved.target].tolist(), order[moved.estimate].tolist(), strict=True
+    )
     moved_drop = drop[[old[pair] for pair in pairs]]
     found = fuse(
-        estimates[order], moved, keep(moved, rows, moved_drop, leave[order], 0.5, 0.5), rows
+        estimates[order],
+        moved,
+        keep(moved, rows, moved_drop, leave[order], 0.5, 0.5),
+        rows,
     )
     torch.testing.assert_close(found.mean, mean[order])
     assert torch.equal(found.count, count[order])
@@ -141,7 +162,10 @@ def test_generation_averages_the_sources_latents():
     order = torch.arange(sources * requests).reshape(sources, requests).T.flatten()
     links = Links(torch.arange(requests).repeat_interleave(sources), order)
     mean, count = fuse(
-        ends.flatten(0, 1), links, torch.ones(sources * requests, dtype=torch.bool), requests
+        ends.flatten(0, 1),
+        links,
+        torch.ones(sources * requests, dtype=torch.bool),
+        requests,
     )
     torch.testing.assert_close(mean, ends.mean(dim=0))
     assert (count == sources).all()
@@ -218,10 +242,14 @@ def test_noise_has_the_variance_of_one_estimate_over_their_number():
     )
     z = add_noise(mean, count, noise, variance)
     for k in range(rows):
-        torch.testing.assert_close(z[k], mean[k] + (variance / count[k]) ** 0.5 * noise[k])
+        torch.testing.assert_close(
+            z[k], mean[k] + (variance / count[k]) ** 0.5 * noise[k]
+        )
     torch.testing.assert_close(
         (z - mean).var(dim=1), variance / count, rtol=0.06, atol=0
     )  # six standard errors
     assert torch.equal(add_noise(mean, count, noise, 0.0), mean)
-    shaped = add_noise(mean.reshape(4, 100, 200), count, noise.reshape(4, 100, 200), variance)
+    shaped = add_noise(
+        mean.reshape(4, 100, 200), count, noise.reshape(4, 100, 200), variance
+    )
     assert torch.equal(shaped.flatten(1), z)

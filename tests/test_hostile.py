@@ -22,11 +22,13 @@ MEMORY = 3 * 2**30  # bytes resident, of which a bit more than one is torch
 
 
 @pytest.mark.parametrize(
-    "what", [what for what in RECIPES if re.search(r"bomb|itself|lists in|mappings in", what)]
+    "what",
+    [what for what in RECIPES if re.search(r"bomb|itself|lists in|mappings in", what)],
 )
 def test_bombs_are_refused_before_they_unfold(what):
     with pytest.raises(
-        ValueError, match=r"more than 100000 values|stands for nothing, or for what it stands in"
+        ValueError,
+        match=r"more than 100000 values|stands for nothing, or for what it stands in",
     ):
         refuse_bombs(RECIPES[what])
 
@@ -40,7 +42,9 @@ def test_aliases_stay_useful():
 
 
 def test_regular_files_alone_are_opened(tmp_path):
-    refused = {what: path for what, path in places(tmp_path, ".png") if what != "0 bytes"}
+    refused = {
+        what: path for what, path in places(tmp_path, ".png") if what != "0 bytes"
+    }
     assert len(refused) == 10
     for what, path in refused.items():
         with pytest.raises((ValueError, OSError)):
@@ -52,7 +56,9 @@ def test_regular_files_alone_are_opened(tmp_path):
                 read_raw(Vector(), path, "a sample")
     (tmp_path / "sound.png").write_bytes(b"12345")
     assert read_regular(tmp_path / "sound.png", largest=5) == b"12345"
-    with pytest.raises(ValueError, match=r"sound\.png: a file of 5 bytes, allowed here are 4"):
+    with pytest.raises(
+        ValueError, match=r"sound\.png: a file of 5 bytes, allowed here are 4"
+    ):
         open_regular(tmp_path / "sound.png", largest=4)
 
 
@@ -61,7 +67,12 @@ def test_regular_files_alone_are_opened(tmp_path):
 def test_malformed_inputs_are_refused_by_name(tmp_path):
     command = [sys.executable, "-m", "tests.hostile", str(tmp_path)]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=900, stdin=subprocess.DEVNULL
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        stdin=subprocess.DEVNULL,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     visits = [json.loads(line) for line in done.stdout.splitlines()]

@@ -16,7 +16,10 @@ from torch import Tensor
 def noise(height: int = 20, width: int = 24, seed: int = 0) -> Tensor:
     """A picture that no compression can guess."""
     return torch.randint(
-        256, (3, height, width), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+        256,
+        (3, height, width),
+        generator=torch.Generator().manual_seed(seed),
+        dtype=torch.uint8,
     )
 
 
@@ -26,7 +29,9 @@ def discs(count: int, seed: int = 0) -> list[Tensor]:
     colour, place, radius, ground = (
         torch.rand(count, n, 1, 1, generator=generator) for n in (3, 2, 1, 1)
     )
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, 64), torch.linspace(-1, 1, 64), indexing="ij"
+    )
     inside = (x - place[:, 0] + 0.5) ** 2 + (y - place[:, 1] + 0.5) ** 2 < (
         0.25 + 0.4 * radius[:, 0]
     ) ** 2
@@ -52,7 +57,9 @@ def test_what_was_written_is_read(image, tmp_path):
 
 
 def test_preview_is_the_picture(image):
-    assert np.array_equal(np.asarray(image.preview(noise())), noise().permute(1, 2, 0).numpy())
+    assert np.array_equal(
+        np.asarray(image.preview(noise())), noise().permute(1, 2, 0).numpy()
+    )
 
 
 @pytest.mark.parametrize(
@@ -60,8 +67,16 @@ def test_preview_is_the_picture(image):
     [
         ("grey.png", PIL.Image.new("L", (5, 4), 77), (77, 77, 77)),
         ("bit.png", PIL.Image.new("1", (5, 4), 1), (255, 255, 255)),
-        ("deep.png", PIL.Image.fromarray(np.full((4, 5), 256 * 77 + 200, np.uint16)), (77, 77, 77)),
-        ("palette.png", PIL.Image.new("RGB", (5, 4), (255, 0, 51)).quantize(4), (255, 0, 51)),
+        (
+            "deep.png",
+            PIL.Image.fromarray(np.full((4, 5), 256 * 77 + 200, np.uint16)),
+            (77, 77, 77),
+        ),
+        (
+            "palette.png",
+            PIL.Image.new("RGB", (5, 4), (255, 0, 51)).quantize(4),
+            (255, 0, 51),
+        ),
         ("clear.png", PIL.Image.new("RGBA", (5, 4), (255, 0, 51, 0)), (255, 255, 255)),
         ("clear-grey.png", PIL.Image.new("LA", (5, 4), (77, 0)), (255, 255, 255)),
         ("half.png", PIL.Image.new("RGBA", (5, 4), (255, 0, 0, 127)), (255, 128, 128)),
@@ -73,12 +88,16 @@ def test_every_kind_of_picture_becomes_rgb(image, tmp_path, name, picture, pixel
     picture.save(tmp_path / name)
     read = image.read(tmp_path / name)
     assert read.dtype == torch.uint8
-    assert torch.equal(read, torch.tensor(pixel, dtype=torch.uint8)[:, None, None].expand(3, 4, 5))
+    assert torch.equal(
+        read, torch.tensor(pixel, dtype=torch.uint8)[:, None, None].expand(3, 4, 5)
+    )
 
 
 def test_lossless_webp_and_the_first_frame(image, tmp_path):
     frames = [image.preview(noise(seed=seed)) for seed in (0, 1)]
-    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    frames[0].save(
+        tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True
+    )
     assert torch.equal(image.read(tmp_path / "a.webp"), noise())
 
 
@@ -92,7 +111,9 @@ def test_pictures_are_turned_upright(image, tmp_path):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"])
 def test_pictures_read_by_tiles_are_whole(image, tmp_path, monkeypatch, mode):
     values = np.random.default_rng(0).integers(256, size=(23, 17, 4), dtype=np.uint8)
-    kinds = {"I;16": lambda: PIL.Image.fromarray(values[..., 0].astype(np.uint16) * 257)}
+    kinds = {
+        "I;16": lambda: PIL.Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    }
     picture = kinds.get(mode, lambda: PIL.Image.fromarray(values).convert(mode))()
     options = {"transparency": bytes(range(256))} if mode == "P" else {}
     picture.save(tmp_path / "a.png", **options)
@@ -138,13 +159,22 @@ def test_a_wrong_bit_in_a_png_is_found(image, tmp_path):
 
 
 def test_other_formats_are_refused(image, tmp_path):
-    refused(image, tmp_path / "a.png", encoded(image, "EPS"), says="PNG, JPEG, WebP, AVIF, GIF")
-    refused(image, tmp_path / "b.png", b"a red torus", says="PNG, JPEG, WebP, AVIF, GIF")
+    refused(
+        image,
+        tmp_path / "a.png",
+        encoded(image, "EPS"),
+        says="PNG, JPEG, WebP, AVIF, GIF",
+    )
+    refused(
+        image, tmp_path / "b.png", b"a red torus", says="PNG, JPEG, WebP, AVIF, GIF"
+    )
 
 
 def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
-    refused(image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 100 pixels")
+    refused(
+        image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 100 pixels"
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +191,12 @@ def test_a_picture_that_takes_too_much_memory_is_refused(
     assert image.read(tmp_path / "a.png").shape == (3, 7, 9)
     monkeypatch.setattr("flowbind_image.memory.MEMORY", 9 * 7 * pixel - 1)
     monkeypatch.setattr(PIL.Image.Image, "load", None)  # before it is decoded
-    refused(image, tmp_path / "a.png", buffer.getvalue(), says=f"9 x 7 pixels of a {kind} take")
+    refused(
+        image,
+        tmp_path / "a.png",
+        buffer.getvalue(),
+        says=f"9 x 7 pixels of a {kind} take",
+    )
 
 
 def test_a_missing_file_says_so(image, tmp_path):
@@ -199,7 +234,9 @@ def test_opponent_axes_are_orthogonal_and_grey_has_no_chroma():
     )
     grey = torch.arange(256, dtype=torch.uint8)[None, None, None].expand(1, 3, 1, 256)
     assert torch.allclose(opponent(grey)[:, 1:], torch.zeros(()), atol=1e-5)
-    assert torch.allclose(opponent(grey)[:, 0], 3**0.5 * (grey[:, 0] / 127.5 - 1), atol=1e-5)
+    assert torch.allclose(
+        opponent(grey)[:, 0], 3**0.5 * (grey[:, 0] / 127.5 - 1), atol=1e-5
+    )
 
 
 # The codec
@@ -217,7 +254,9 @@ def test_shapes_and_ranges(codec):
     assert latents.dtype == codec.dtype
     assert latents.isfinite().all()
     decoded = codec.decode(1e3 * latents)
-    assert [(raw.shape, raw.dtype) for raw in decoded] == [((3, 64, 64), torch.uint8)] * 4
+    assert [(raw.shape, raw.dtype) for raw in decoded] == [
+        ((3, 64, 64), torch.uint8)
+    ] * 4
 
 
 def test_one_alone_equals_one_among_many(codec):
@@ -225,7 +264,9 @@ def test_one_alone_equals_one_among_many(codec):
     latents = codec.encode(raws)
     assert torch.equal(codec.encode(raws), latents)
     assert torch.allclose(codec.encode(raws[9:10]), latents[9:10], atol=1e-4)
-    assert (codec.decode(latents[9:10])[0].int() - codec.decode(latents)[9].int()).abs().max() <= 1
+    assert (
+        codec.decode(latents[9:10])[0].int() - codec.decode(latents)[9].int()
+    ).abs().max() <= 1
 
 
 def test_what_fits_is_not_touched_and_the_rest_is_averaged(codec):
@@ -250,9 +291,15 @@ def test_what_fits_is_not_touched_and_the_rest_is_averaged(codec):
 def test_fingerprint(codec, tmp_path):
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(codec.file.read_bytes())
-    assert SmallImage(weights=str(copy)).fingerprint()["weights"] == codec.fingerprint()["weights"]
+    assert (
+        SmallImage(weights=str(copy)).fingerprint()["weights"]
+        == codec.fingerprint()["weights"]
+    )
     copy.write_bytes(codec.file.read_bytes() + b" ")
-    assert SmallImage(weights=str(copy)).fingerprint()["weights"] != codec.fingerprint()["weights"]
+    assert (
+        SmallImage(weights=str(copy)).fingerprint()["weights"]
+        != codec.fingerprint()["weights"]
+    )
     assert codec.fingerprint()["codec"] == "SmallImage"
 
 
@@ -281,7 +328,9 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
         opponent(made)[:, 1:].flatten(1),
     )  # the ground is grey: the solid alone
     assert torch.equal(torch.cdist(*chroma).argmin(1), torch.arange(64))
-    assert torch.equal(torch.cdist(codec.encode(decoded), latents).argmin(1), torch.arange(64))
+    assert torch.equal(
+        torch.cdist(codec.encode(decoded), latents).argmin(1), torch.arange(64)
+    )
 
 
 # Training
@@ -310,18 +359,28 @@ def test_training_lowers_the_loss_and_exports(image, tmp_path, labelled):
     manifest = str(tmp_path / "discs.jsonl")
     codec = SmallImage(weights=str(weights))
     data = RawDataModule(Image(codec), train=manifest, val=manifest, batch_size=8)
-    training = ImageCodecTraining(codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled)
+    training = ImageCodecTraining(
+        codec, str(weights), learning_rate=2e-3, semantic=0.02 * labelled
+    )
     seen = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    seen |= {"val_check_interval": 15, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
+    seen |= {
+        "val_check_interval": 15,
+        "check_val_every_n_epoch": None,
+        "num_sanity_val_steps": 0,
+    }
     trainer = Trainer(max_steps=15, accelerator="cpu", **seen)
     fresh = ImageCodecTraining(codec, str(weights))
     fresh.configure_model()
-    before = fresh.errors(RawBatch.of([codec.prepare(raws)]), 0.0)["reconstruction"].mean().item()
+    before = (
+        fresh.errors(RawBatch.of([codec.prepare(raws)]), 0.0)["reconstruction"]
+        .mean()
+        .item()
+    )
     trainer.fit(training, datamodule=data)
     after = trainer.callback_metrics
     assert after["val/reconstruction"] < before / 2

@@ -73,7 +73,12 @@ def official(made, real, **options):
     }
     figures = {"fid": True, "kid": True, "prc": True, "kid_subset_size": min(1000, 120)}
     return calculate_metrics(
-        input1=made, input2=real, feature_extractor=EXTRACTOR, **plain, **figures, **options
+        input1=made,
+        input2=real,
+        feature_extractor=EXTRACTOR,
+        **plain,
+        **figures,
+        **options,
     )
 
 
@@ -107,7 +112,9 @@ def assert_as_official(found, expected, label):
 
 def test_figures_are_torch_fidelity_s(extractor, sets):
     expected = official(*map(Listed, sets))
-    assert_as_official(judged(Fidelity(extractor), *sets), expected, f"torch-fidelity,{EXTRACTOR}")
+    assert_as_official(
+        judged(Fidelity(extractor), *sets), expected, f"torch-fidelity,{EXTRACTOR}"
+    )
 
 
 def test_figures_are_torch_fidelity_s_on_cropped_files(extractor, sets, tmp_path):
@@ -125,7 +132,9 @@ def test_figures_are_torch_fidelity_s_on_cropped_files(extractor, sets, tmp_path
             PIL.Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(
                 tmp_path / name / f"{place:03}.png"
             )
-    expected = official(str(tmp_path / "made"), str(tmp_path / "real"), samples_resize_and_crop=16)
+    expected = official(
+        str(tmp_path / "made"), str(tmp_path / "real"), samples_resize_and_crop=16
+    )
     found = judged(Fidelity(extractor, crop=16), *shaped)
     assert_as_official(found, expected, f"torch-fidelity,{EXTRACTOR},crop=16")
 
@@ -139,14 +148,17 @@ def test_features_keep_the_order_of_pictures_of_many_sizes(extractor):
     with torch.autocast("cpu", torch.bfloat16):
         together = metric.features("image", raws)
     assert torch.allclose(
-        together, torch.cat([metric.features("image", [raw]) for raw in raws]), atol=1e-6
+        together,
+        torch.cat([metric.features("image", [raw]) for raw in raws]),
+        atol=1e-6,
     )
     assert together.dtype == torch.float32
 
 
 def figures(made, reference):
     return {
-        name.split("[")[0]: value for name, value in Fidelity().compute(made, reference).items()
+        name.split("[")[0]: value
+        for name, value in Fidelity().compute(made, reference).items()
     }
 
 
@@ -154,11 +166,17 @@ def test_fid_of_gaussians_with_known_moments():
     """Samples whitened to exact moments: N(0, S^2) and N(m, T^2), diagonal, have |m|^2 + |S - T|^2."""
     x = randn(150, 3).double()
     x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T
-    s, t, m = torch.tensor([1.0, 2, 3]), torch.tensor([2.0, 0.5, 3]), torch.tensor([0.0, 1, -2])
+    s, t, m = (
+        torch.tensor([1.0, 2, 3]),
+        torch.tensor([2.0, 0.5, 3]),
+        torch.tensor([0.0, 1, -2]),
+    )
     made, reference = (x * s).float(), (x * t + m).float()
     expected = m.square().sum() + (s - t).square().sum()
     assert figures(made, reference)["fid"] == pytest.approx(expected.item(), rel=1e-4)
-    assert figures(made, reference)["fid"] == pytest.approx(frechet(made, reference), rel=1e-4)
+    assert figures(made, reference)["fid"] == pytest.approx(
+        frechet(made, reference), rel=1e-4
+    )
 
 
 def test_kid_of_few_samples_is_the_unbiased_estimate_over_all():
@@ -168,20 +186,26 @@ def test_kid_of_few_samples_is_the_unbiased_estimate_over_all():
         return (float(p @ q) / 4 + 1) ** 3
 
     within = sum(
-        kernel(s[i], s[j]) for s in (made, real) for i in range(30) for j in range(30) if i != j
+        kernel(s[i], s[j])
+        for s in (made, real)
+        for i in range(30)
+        for j in range(30)
+        if i != j
     )
     across = sum(kernel(p, q) for p in made for q in real)
     expected = within / (30 * 29) - 2 * across / 30**2
     found = Fidelity().compute(made, real)
-    assert found["kid[torch-fidelity,inception-v3-compat,subsets=100x30]"] == pytest.approx(
-        expected, rel=1e-4
-    )
+    assert found[
+        "kid[torch-fidelity,inception-v3-compat,subsets=100x30]"
+    ] == pytest.approx(expected, rel=1e-4)
 
 
 def test_precision_and_recall_of_known_sets():
     one, other = randn(60, 3), randn(60, 3, seed=1) + 100
     same, apart = figures(one, one), figures(one, other)
-    assert (same["fid"], same["precision"], same["recall"]) == pytest.approx((0, 1, 1), abs=1e-4)
+    assert (same["fid"], same["precision"], same["recall"]) == pytest.approx(
+        (0, 1, 1), abs=1e-4
+    )
     assert (apart["precision"], apart["recall"]) == (0, 0)
     both = torch.cat([one[:30], other[:30]])
     missed = figures(
@@ -194,7 +218,9 @@ def test_precision_and_recall_of_known_sets():
 def test_figures_of_given_features_are_those_of_others():
     """clean-fid's FID and KID and prdc's other four, by the command that `reference/features.py` tells."""
     theirs = json.loads((Path(__file__).parent / "reference/features.json").read_text())
-    found = figures(torch.tensor(theirs["made"]), torch.tensor(theirs["real"]))  # float32
+    found = figures(
+        torch.tensor(theirs["made"]), torch.tensor(theirs["real"])
+    )  # float32
     assert found["fid"] == pytest.approx(theirs["frechet"]["clean-fid"], rel=1e-4)
     assert found["kid"] == pytest.approx(theirs["kid"], rel=1e-4)
     for name, k in (("precision", 3), ("recall", 3), ("density", 5), ("coverage", 5)):
@@ -204,7 +230,10 @@ def test_figures_of_given_features_are_those_of_others():
 def test_fewer_samples_than_features_are_remarked_on_once(capsys):
     for _ in range(2):
         Fidelity().compute(randn(40, 41), randn(40, 41, seed=1))
-    assert capsys.readouterr().err.count("fid of 40 samples, no more than its 41 features") == 1
+    assert (
+        capsys.readouterr().err.count("fid of 40 samples, no more than its 41 features")
+        == 1
+    )
     Fidelity().compute(randn(40, 39), randn(40, 39, seed=1))
     assert not capsys.readouterr().err
 
@@ -224,7 +253,9 @@ def inception(tmp_path_factory):
     ):
         shapes = {
             key: part.shape
-            for key, part in Untrained("inception-v3-compat", ["2048"]).state_dict().items()
+            for key, part in Untrained("inception-v3-compat", ["2048"])
+            .state_dict()
+            .items()
         }
     rows = {
         key: randn(*shape[:1], *[1] * len(shape[1:]), seed=1).abs()
@@ -235,7 +266,10 @@ def inception(tmp_path_factory):
     counters = {key: torch.tensor(0) for key, shape in shapes.items() if not shape}
     torch.save(
         counters
-        | {key: (row / shapes[key][1:].numel()).expand(shapes[key]) for key, row in rows.items()},
+        | {
+            key: (row / shapes[key][1:].numel()).expand(shapes[key])
+            for key, row in rows.items()
+        },
         path,
     )
     assert path.stat().st_size < 2**20
@@ -269,7 +303,9 @@ def test_extractors_and_weights_that_are_not_there(tmp_path):
     assert "cannot be loaded" in refusal(
         lambda: Fidelity(weights=str(tmp_path / "other.pth")).features("image", raws)
     )
-    with patch.object(module, "load_state_dict_from_url", side_effect=OSError("no route to host")):
+    with patch.object(
+        module, "load_state_dict_from_url", side_effect=OSError("no route to host")
+    ):
         said = refusal(lambda: Fidelity().features("image", raws))
     assert "no route to host" in said
     assert "set `weights`" in said
@@ -312,9 +348,15 @@ def test_clip_score_is_the_mean_of_open_clip_s_cosines(weights):
 
     metric = ClipScore("image", NAME, weights)
     with torch.autocast("cpu", torch.bfloat16):
-        made, reference = metric.features("image", raws), metric.features("text", CAPTIONS)
+        made, reference = (
+            metric.features("image", raws),
+            metric.features("text", CAPTIONS),
+        )
     label = f"open_clip,{NAME},{metric.fingerprint()['pretrained'][:8]}"
-    expected = {f"clip-score[{label}]": sum(scores) / len(scores), f"cut-captions[{label}]": 1}
+    expected = {
+        f"clip-score[{label}]": sum(scores) / len(scores),
+        f"cut-captions[{label}]": 1,
+    }
     assert metric.compute(made, reference) == pytest.approx(expected, rel=1e-4)
     assert ClipScore("text", NAME, weights).compute(reference, made) == pytest.approx(
         expected, rel=1e-4
@@ -379,9 +421,9 @@ def value(made, reference):
 
 
 def test_ais_equals_loops(monkeypatch):
-    reference = randn(30, 8) * torch.rand(30, 1, generator=torch.Generator().manual_seed(1)).add(
-        0.1
-    )
+    reference = randn(30, 8) * torch.rand(
+        30, 1, generator=torch.Generator().manual_seed(1)
+    ).add(0.1)
     made = 3 * (reference + 0.5 * randn(30, 8, seed=2))
 
     def cosine(p, q):
@@ -418,8 +460,12 @@ def test_ais_knows_what_it_compares():
     )
     assert "'text'" in refusal(lambda: metric_of(judges="text"))
     assert "given are image" in refusal(lambda: AIS({"image": Given()}))
-    assert "share no space" in refusal(lambda: metric_of().compute(randn(9, 8), randn(9, 7)))
-    assert "embed alike" in refusal(lambda: metric_of().compute(randn(9, 8), torch.ones(9, 8)))
+    assert "share no space" in refusal(
+        lambda: metric_of().compute(randn(9, 8), randn(9, 7))
+    )
+    assert "embed alike" in refusal(
+        lambda: metric_of().compute(randn(9, 8), torch.ones(9, 8))
+    )
 
 
 def test_the_name_of_ais_says_which_embedders():

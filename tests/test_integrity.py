@@ -31,13 +31,20 @@ def whole(tmp_path_factory):
     for number, file in enumerate(files):
         lines = torch.arange(number * ROWS, (number + 1) * ROWS)
         latents = {name: torch.randn(ROWS, 5, generator=draw) for name in "ab"}
-        write_shard(folder / file, latents | {LINE: lines}, {"key": f"{number:064d}", "bad": "[]"})
+        write_shard(
+            folder / file,
+            latents | {LINE: lines},
+            {"key": f"{number:064d}", "bad": "[]"},
+        )
     write_shard(
         folder / "1-00000.safetensors",
         {"a": torch.ones(2, 5), LINE: torch.arange(2)},
         {"key": "k", "bad": "[]"},
     )
-    prints = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
+    prints = {
+        "a": {"codec": "A", "version": 1},
+        "b": {"codec": "B", "version": 2, "weights": "x"},
+    }
     finish_store(
         folder,
         [(["a", "b"], files), (["a"], ["1-00000.safetensors"])],
@@ -84,9 +91,9 @@ def flip(folder, draw, header):
     path = draw.choice(shards(folder))
     content = bytearray(path.read_bytes())
     begin = 8 + int.from_bytes(content[:8], "little")
-    content[draw.randrange(0, begin) if header else draw.randrange(begin, len(content))] ^= (
-        1 << draw.randrange(8)
-    )
+    content[
+        draw.randrange(0, begin) if header else draw.randrange(begin, len(content))
+    ] ^= 1 << draw.randrange(8)
     path.write_bytes(content)
     return {path.name}
 
@@ -184,7 +191,9 @@ def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
         if refusal:
             assert any(name in refusal for name in named)
             opened[kind.__name__] += 1
-    assert set(found) - set(opened) == {"flip_data"}  # which only reading every byte can show
+    assert set(found) - set(opened) == {
+        "flip_data"
+    }  # which only reading every byte can show
     assert all(opened[name] == found[name] for name in opened)
     print(
         f"{found.total()} of {MUTATIONS} mutations found by verify, {opened.total()} on opening: {dict(found)}"
@@ -196,12 +205,17 @@ def test_a_parent_is_verified_split_by_split(whole, tmp_path, command):
         shutil.copytree(whole, tmp_path / "latents" / split)
     code, out, err = command("verify", tmp_path / "latents")
     assert code == 0, err
-    assert [Path(line.split(":")[0]).name for line in out.splitlines()] == ["train", "val"]
+    assert [Path(line.split(":")[0]).name for line in out.splitlines()] == [
+        "train",
+        "val",
+    ]
     flip_data(tmp_path / "latents" / "val", random.Random(0))
     code, out, err = command("verify", tmp_path / "latents")
     assert (code, out.count("whole")) == (2, 1)
     assert re.search(
-        r"^flowbind: .*latents/val/.*safetensors: this shard is corrupted", err, re.MULTILINE
+        r"^flowbind: .*latents/val/.*safetensors: this shard is corrupted",
+        err,
+        re.MULTILINE,
     )
     (tmp_path / "none").mkdir()
     assert command("verify", tmp_path / "none")[0] == 2
@@ -211,12 +225,21 @@ def test_a_forged_manifest_cannot_lead_out_of_the_store(whole, tmp_path):
     """A checksum keeps off mistakes, not ill will: whoever writes one anew still names nothing outside."""
     folder = shutil.copytree(whole, tmp_path / "store")
     shutil.copy(shards(folder)[0], tmp_path / "outside.safetensors")
-    for file in ("../outside.safetensors", str(tmp_path / "outside.safetensors"), "..", ""):
+    for file in (
+        "../outside.safetensors",
+        str(tmp_path / "outside.safetensors"),
+        "..",
+        "",
+    ):
         manifest = json.loads((whole / MANIFEST).read_text())
         del manifest["sha256"]
         manifest["strata"][0]["shards"][0]["file"] = file
-        (folder / MANIFEST).write_text(json.dumps({"sha256": digest_json(manifest)} | manifest))
-        with pytest.raises(ValueError, match=r"^[^\n]*manifest\.json[^\n]*not in the store$"):
+        (folder / MANIFEST).write_text(
+            json.dumps({"sha256": digest_json(manifest)} | manifest)
+        )
+        with pytest.raises(
+            ValueError, match=r"^[^\n]*manifest\.json[^\n]*not in the store$"
+        ):
             LatentStore(folder)
 
 
@@ -227,9 +250,14 @@ def test_what_is_damaged_before_the_end_does_not_pass_for_whole(whole, tmp_path)
         (stratum.modalities, [shard.file for shard in stratum.shards])
         for stratum in LatentStore(whole).strata
     ]
-    assert finish_store(folder, groups, {"a": {}, "b": {}}, "", "").rows == ROWS * SHARDS + 2
+    assert (
+        finish_store(folder, groups, {"a": {}, "b": {}}, "", "").rows
+        == ROWS * SHARDS + 2
+    )
     (named,) = flip_data(folder, random.Random(1))
-    with pytest.raises(ValueError, match=rf"{named}: this shard is corrupted \(data: checksum\)"):
+    with pytest.raises(
+        ValueError, match=rf"{named}: this shard is corrupted \(data: checksum\)"
+    ):
         finish_store(folder, groups, {"a": {}, "b": {}}, "", "")
 
 
@@ -263,8 +291,18 @@ def changed_codecs(folder):
         ("sentence-prefix-lm", {}, {"normalize": True}, "normalize"),
         ("clip-unclip", {}, {"model": "ViT-B-32"}, "model"),
         ("clip-unclip", {}, {"pretrained": "laion2b_s32b_b82k"}, "pretrained"),
-        ("clap-audioldm", {"weights": weights}, {"clap": "laion/larger_clap_general"}, "clap"),
-        ("clap-audioldm", {"weights": weights}, {"clap_revision": "v2"}, "clap_revision"),
+        (
+            "clap-audioldm",
+            {"weights": weights},
+            {"clap": "laion/larger_clap_general"},
+            "clap",
+        ),
+        (
+            "clap-audioldm",
+            {"weights": weights},
+            {"clap_revision": "v2"},
+            "clap_revision",
+        ),
         (
             "clap-audioldm",
             {"weights": weights},
@@ -285,7 +323,9 @@ def test_every_field_of_a_fingerprint_is_named(tmp_path):
     refused = []
     for number, (made, wanted, field) in enumerate(changed_codecs(tmp_path)):
         folder = tmp_path / str(number)
-        write_shard(folder / "0.safetensors", {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {})
+        write_shard(
+            folder / "0.safetensors", {"a": torch.ones(2, 3), LINE: torch.arange(2)}, {}
+        )
         store = finish_store(
             folder, [(["a"], ["0.safetensors"])], {"a": made.fingerprint()}, "", ""
         )
@@ -296,7 +336,9 @@ def test_every_field_of_a_fingerprint_is_named(tmp_path):
             store.check({"a": wanted.fingerprint()})
         refused.append(f"{type(made).__name__}.{field}")
     assert len(set(refused)) == FINGERPRINTS
-    print(f"{len(refused)} of {FINGERPRINTS} changed fields refused by name: {', '.join(refused)}")
+    print(
+        f"{len(refused)} of {FINGERPRINTS} changed fields refused by name: {', '.join(refused)}"
+    )
 
 
 # Released models

@@ -15,7 +15,9 @@ from tests.processes import ROOT, environment, flowbind, make_world
 KILLS = os.environ.get("FLOWBIND_KILLS", "200,40,50").split(",")
 
 
-def test_what_a_kill_leaves_of_a_file_of_tensors_goes_with_the_next_attempt(tmp_path, monkeypatch):
+def test_what_a_kill_leaves_of_a_file_of_tensors_goes_with_the_next_attempt(
+    tmp_path, monkeypatch
+):
     """The library's own name for what it is writing is drawn at random."""
     path, tensors = tmp_path / "x.safetensors", {"x": torch.arange(9.0)}
     with monkeypatch.context() as patch:
@@ -47,7 +49,8 @@ def test_kills_change_nothing(tmp_path):
 
     make_world(tmp_path, command)
     counts = [
-        f"--{kind}={count}" for kind, count in zip(("kills", "codec", "encode"), KILLS, strict=True)
+        f"--{kind}={count}"
+        for kind, count in zip(("kills", "codec", "encode"), KILLS, strict=True)
     ]
     done = subprocess.run(
         [sys.executable, ROOT / "tests/kills.py", tmp_path, *counts],
@@ -57,4 +60,6 @@ def test_kills_change_nothing(tmp_path):
         check=False,
     )
     print(done.stdout)
-    assert done.returncode == 0, done.stderr + (tmp_path / "kills.log").read_text()[-2000:]
+    assert done.returncode == 0, (
+        done.stderr + (tmp_path / "kills.log").read_text()[-2000:]
+    )

@@ -47,7 +47,10 @@ def test_statistics_are_over_rows_and_positions(shape):
     flat = x.movedim(channel, -1).reshape(-1, x.shape[channel])
     expected = [1] * len(shape)
     expected[channel - 1] = x.shape[channel]
-    for buffer, value in ((standard.mean, flat.mean(0)), (standard.std, flat.std(0, correction=0))):
+    for buffer, value in (
+        (standard.mean, flat.mean(0)),
+        (standard.std, flat.std(0, correction=0)),
+    ):
         torch.testing.assert_close(buffer, value.reshape(expected), rtol=1e-9, atol=0)
     torch.testing.assert_close(standard.inverse(standard(x)), x)
 
@@ -62,7 +65,9 @@ def test_statistics_of_a_masked_sequence_are_those_of_its_real_positions():
 
     real = features[there[..., 0]]
     torch.testing.assert_close(standard.mean[0, :3], real.mean(0), rtol=1e-9, atol=0)
-    torch.testing.assert_close(standard.std[0, :3], real.std(0, correction=0), rtol=1e-8, atol=0)
+    torch.testing.assert_close(
+        standard.std[0, :3], real.std(0, correction=0), rtol=1e-8, atol=0
+    )
     z = standard(x)
     assert torch.equal(z[..., -1:], there.double())
     assert not z[~there[..., 0]].any()
@@ -73,11 +78,15 @@ def test_ids_stay_as_they_are(toys):
     networks = Networks(toy_kinds.Regression(toy_kinds.modalities()))
     ids = toy_kinds.DigitIds().encode(WORDS)
     assert networks.standard["ids"](ids) is ids
-    assert not [name for name in networks.state_dict() if name.startswith("standard.ids")]
+    assert not [
+        name for name in networks.state_dict() if name.startswith("standard.ids")
+    ]
 
 
 @pytest.mark.parametrize(
-    "law", [law for law in LAWS if "description" not in law.__name__], ids=lambda law: law.__name__
+    "law",
+    [law for law in LAWS if "description" not in law.__name__],
+    ids=lambda law: law.__name__,
 )
 def test_laws_of_a_method_over_every_kind(law, toys):
     law(Subject(toy_kinds.Regression(toy_kinds.modalities())))
@@ -115,7 +124,9 @@ def test_resident_latents_of_every_kind_are_those_of_the_store(world, recipe, co
     assert command("encode", "--config", recipe)[0] == 0
     store = LatentStore(world / "data/latents/train")
     names = ["word", *toy_kinds.KINDS]
-    mixture = Mixture([stratum.rows for stratum in store.strata], [5] * len(store.strata))
+    mixture = Mixture(
+        [stratum.rows for stratum in store.strata], [5] * len(store.strata)
+    )
     steps = Steps(store, names, mixture)
     resident = Resident(store, names, torch.device("cpu"))
     numbers = steps.numbers(3)
@@ -127,17 +138,23 @@ def test_resident_latents_of_every_kind_are_those_of_the_store(world, recipe, co
         assert torch.equal(made.latents[name], latents)
 
 
-def test_a_kind_that_no_sample_has_keeps_its_own_shape_and_dtype(world, recipe, command):
+def test_a_kind_that_no_sample_has_keeps_its_own_shape_and_dtype(
+    world, recipe, command
+):
     assert command("encode", "--config", recipe)[0] == 0
     store = LatentStore(world / "data/latents/train")
     absent = {"other": torch.empty(0, 2, 7, dtype=torch.int64)}
-    mixture = Mixture([stratum.rows for stratum in store.strata], [5] * len(store.strata))
+    mixture = Mixture(
+        [stratum.rows for stratum in store.strata], [5] * len(store.strata)
+    )
     batch = Steps(store, ["word", "ids", "other"], mixture, absent=absent).at(0)
     assert batch.latents["other"].shape == (0, 2, 7)
     assert batch.latents["other"].dtype == torch.int64
 
 
-def test_a_method_of_noise_alone_is_tested_and_generates_by_number(world, recipe, command):
+def test_a_method_of_noise_alone_is_tested_and_generates_by_number(
+    world, recipe, command
+):
     words = yaml.safe_load(recipe.read_text())
     words["model"] = toy_kinds.MODEL | {"class_path": "from-nothing"}
     recipe.write_text(yaml.safe_dump(words))
@@ -145,15 +162,28 @@ def test_a_method_of_noise_alone_is_tested_and_generates_by_number(world, recipe
     for arguments in (["encode"], ["fit", *short], ["test", *short]):
         code, _, err = command(arguments[0], "--config", recipe, *arguments[1:])
         assert code == 0, err
-    assert "->word" in json.loads((world / "run/metrics.json").read_text())["directions"]
+    assert (
+        "->word" in json.loads((world / "run/metrics.json").read_text())["directions"]
+    )
 
-    generate = ("generate", world / "run/model", "--to", "word", "--out", world / "made")
+    generate = (
+        "generate",
+        world / "run/model",
+        "--to",
+        "word",
+        "--out",
+        world / "made",
+    )
     code, out, err = command(*generate, "--count", "3", "--batch", "2")
     assert code == 0, err
     files = [Path(line) for line in out.splitlines()]
-    assert [file.name for file in files] == [f"{number}-sample.word.word" for number in range(3)]
+    assert [file.name for file in files] == [
+        f"{number}-sample.word.word" for number in range(3)
+    ]
     model = flowbind.load(world / "run/model")
-    assert model.generate({}, "word", count=3)["word"] == [file.read_text() for file in files]
+    assert model.generate({}, "word", count=3)["word"] == [
+        file.read_text() for file in files
+    ]
     code, _, err = command(*generate, "--from", "word=203")
     assert (code, "does not make word->word; it makes ->word" in err) == (2, True), err
 
@@ -168,7 +198,11 @@ def test_two_processes_learn_every_kind_as_one_does(world, recipe, command, tmp_
     weights = []
     for count in (1, 2):
         run = tmp_path / str(count)
-        options = (f"--trainer.devices={count}", f"--trainer.default_root_dir={run}", *short)
+        options = (
+            f"--trainer.devices={count}",
+            f"--trainer.default_root_dir={run}",
+            *short,
+        )
         done = processes.flowbind(
             world, "fit", "--config", recipe, "--trainer.precision=64-true", *options
         )

@@ -62,9 +62,9 @@ ANYWHERE = (
     "registry",
     "turns",
 )  # may be imported from every layer, so it imports nothing of flowbind
-LAYER = {name: layer for layer, names in LAYERS.items() for name in names} | dict.fromkeys(
-    ANYWHERE, -1
-)
+LAYER = {
+    name: layer for layer, names in LAYERS.items() for name in names
+} | dict.fromkeys(ANYWHERE, -1)
 
 HEAVY = {
     "transformers",
@@ -94,7 +94,9 @@ FOREIGN = {
 
 
 def python_files(folder):
-    return sorted(path for path in folder.rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(
+        path for path in folder.rglob("*.py") if "__pycache__" not in path.parts
+    )
 
 
 CORE = python_files(ROOT / "flowbind")
@@ -135,7 +137,9 @@ def statements(tree, deferred):
             "typing.TYPE_CHECKING",
         ):
             continue
-        elif deferred or not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        elif deferred or not isinstance(
+            node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+        ):
             yield from statements(node, deferred)
 
 
@@ -151,10 +155,14 @@ def imported(path, deferred=True):
             package = module_of(path).split(".")
             package = package if path.name == "__init__.py" else package[:-1]
             base = ".".join(
-                [*package[: len(package) - node.level + 1], *filter(None, [node.module])]
+                [
+                    *package[: len(package) - node.level + 1],
+                    *filter(None, [node.module]),
+                ]
             )
         found |= {
-            full if (full := f"{base}.{alias.name}") in FILES else base for alias in node.names
+            full if (full := f"{base}.{alias.name}") in FILES else base
+            for alias in node.names
         }
     return found
 
@@ -173,10 +181,12 @@ def layer_of(module):
 def test_the_documented_layers_are_these():
     page = (ROOT / "docs/walk.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d) [^|]+ \| ([^|]+) \|", page, re.MULTILINE)
-    documented = {int(layer): set(re.findall(r"`([\w.]+)`", names)) for layer, names in rows}
-    assert documented == {layer: {*names} - {"__main__"} for layer, names in LAYERS.items()}, (
-        "see docs/walk.md"
-    )
+    documented = {
+        int(layer): set(re.findall(r"`([\w.]+)`", names)) for layer, names in rows
+    }
+    assert documented == {
+        layer: {*names} - {"__main__"} for layer, names in LAYERS.items()
+    }, "see docs/walk.md"
 
     (anywhere,) = re.findall(r"^(.*) import nothing of flowbind", page, re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", anywhere)) == set(ANYWHERE), "see docs/walk.md"
@@ -193,8 +203,14 @@ def test_every_module_has_a_layer(path):
 @each_core_file
 def test_imports_never_point_up(path):
     own = module_of(path)
-    above = {m for m in imported(path) if top(m) == "flowbind" and layer_of(m) > layer_of(own)}
-    assert not above, f"{own} (layer {layer_of(own)}) imports from a layer above: {sorted(above)}"
+    above = {
+        m
+        for m in imported(path)
+        if top(m) == "flowbind" and layer_of(m) > layer_of(own)
+    }
+    assert not above, (
+        f"{own} (layer {layer_of(own)}) imports from a layer above: {sorted(above)}"
+    )
 
 
 def test_imports_have_no_cycle():
@@ -208,7 +224,9 @@ def test_imports_have_no_cycle():
 
     def visit(name):
         if name in walking:
-            pytest.fail("import cycle: " + " -> ".join([*walking[walking.index(name) :], name]))
+            pytest.fail(
+                "import cycle: " + " -> ".join([*walking[walking.index(name) :], name])
+            )
         if name not in done and name in edges:
             walking.append(name)
             for other in edges[name]:
@@ -222,26 +240,36 @@ def test_imports_have_no_cycle():
 @each_core_file
 def test_lightning_is_training_s_alone(path):
     if layer_of(module_of(path)) < 3:
-        assert not {m for m in imported(path) if top(m) in ("lightning", "pytorch_lightning")}
+        assert not {
+            m for m in imported(path) if top(m) in ("lightning", "pytorch_lightning")
+        }
 
 
 @each_core_file
 def test_mathematics_needs_torch_alone(path):
     if layer_of(module_of(path)) == 0:
         allowed = (
-            {"flowbind", "torch", "torchdiffeq"} if path.stem == "solver" else {"flowbind", "torch"}
+            {"flowbind", "torch", "torchdiffeq"}
+            if path.stem == "solver"
+            else {"flowbind", "torch"}
         )
-        assert {top(m) for m in imported(path)} - set(sys.stdlib_module_names) <= allowed
+        assert {top(m) for m in imported(path)} - set(
+            sys.stdlib_module_names
+        ) <= allowed
 
 
 @each_core_file
 def test_the_core_imports_no_plugin(path):
-    assert not {m for m in imported(path) if top(m) in {plugin.name for plugin in PLUGINS}}
+    assert not {
+        m for m in imported(path) if top(m) in {plugin.name for plugin in PLUGINS}
+    }
 
 
 @each_plugin_file
 def test_a_plugin_imports_no_other_plugin(path):
-    others = {plugin.name for plugin in PLUGINS} - {path.relative_to(ROOT / "modalities").parts[0]}
+    others = {plugin.name for plugin in PLUGINS} - {
+        path.relative_to(ROOT / "modalities").parts[0]
+    }
     assert not {m for m in imported(path) if top(m) in others}
 
 
@@ -254,7 +282,9 @@ def test_a_plugin_imports_public_names_of_flowbind(path):
             and not node.level
         ):
             names = [*node.module.split("."), *(alias.name for alias in node.names)]
-            assert not [name for name in names if name.startswith("_")], ast.unparse(node)
+            assert not [name for name in names if name.startswith("_")], ast.unparse(
+                node
+            )
             assert node.module == "flowbind" or node.module in FILES, (
                 f"{ast.unparse(node)}: no such module"
             )
@@ -272,20 +302,26 @@ def test_naming_a_modality_or_codec_imports_nothing_heavy(entry):
     while todo:
         module = todo.pop()
         if module not in reached and module in FILES:
-            todo += [*imported(FILES[module], deferred=False), module.rpartition(".")[0]]
+            todo += [
+                *imported(FILES[module], deferred=False),
+                module.rpartition(".")[0],
+            ]
         reached.add(module)
     assert not {m for m in reached if top(m) in HEAVY | {"lightning"}}
 
 
 @pytest.mark.parametrize("plugin", PLUGINS, ids=identity)
 def test_a_plugin_s_face_imports_nothing_heavy(plugin):
-    assert not {m for m in imported(plugin / "__init__.py", deferred=False) if top(m) in HEAVY}
+    assert not {
+        m for m in imported(plugin / "__init__.py", deferred=False) if top(m) in HEAVY
+    }
 
 
 def words(text):
     """Lower-case words of an identifier or a string: snake_case and camelCase are taken apart."""
     return {
-        word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", PHRASES.sub("", text))
+        word.lower()
+        for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", PHRASES.sub("", text))
     }
 
 
@@ -295,11 +331,15 @@ def names_a_modality(text):
 
 def docstrings(tree):
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            for (
-                statement
-            ) in node.body:  # a string that stands for itself documents the one before it
-                if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        if isinstance(
+            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        ):
+            for statement in (
+                node.body
+            ):  # a string that stands for itself documents the one before it
+                if isinstance(statement, ast.Expr) and isinstance(
+                    statement.value, ast.Constant
+                ):
                     yield statement.value
 
 
@@ -390,7 +430,11 @@ def fresh(code):
     """Modules that a fresh interpreter has loaded after running `code`."""
     code += "\nimport sys; print(*sys.modules)"
     run = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
     )
     return set(run.stdout.split())
 
@@ -444,5 +488,14 @@ def test_deferred_imports_are_told_apart():
         "import a\nif TYPE_CHECKING:\n    import b\ntry:\n    import c\nexcept ImportError:\n    d = 0\n"
         "class E:\n    import e\n    def f(self):\n        import g"
     )
-    assert [node.names[0].name for node in statements(tree, deferred=False)] == ["a", "c", "e"]
-    assert [node.names[0].name for node in statements(tree, deferred=True)] == ["a", "c", "e", "g"]
+    assert [node.names[0].name for node in statements(tree, deferred=False)] == [
+        "a",
+        "c",
+        "e",
+    ]
+    assert [node.names[0].name for node in statements(tree, deferred=True)] == [
+        "a",
+        "c",
+        "e",
+        "g",
+    ]

@@ -33,7 +33,9 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_a_library_is_imported(installed):
-    assert require(installed("flowbind_there", "x = 3"), "a test", "pip install it").x == 3
+    assert (
+        require(installed("flowbind_there", "x = 3"), "a test", "pip install it").x == 3
+    )
     assert require("xml.etree", "a test", "pip install it").__name__ == "xml.etree"
 
 
@@ -48,8 +50,12 @@ def test_a_library_that_is_not_installed_is_named_with_the_command(module):
 
 
 def test_several_are_named_together():
-    message = r"^a test needs xml and flowbind_missing; install them with `pip install it`$"
-    both = importing("xml", "flowbind_missing", needing="a test", install="pip install it")
+    message = (
+        r"^a test needs xml and flowbind_missing; install them with `pip install it`$"
+    )
+    both = importing(
+        "xml", "flowbind_missing", needing="a test", install="pip install it"
+    )
     with pytest.raises(ValueError, match=message), both:
         import flowbind_missing  # noqa: F401
     with importing("xml", needing="a test", install="pip install it"):
@@ -64,7 +70,10 @@ def test_several_are_named_together():
             "import flowbind_missing_below",
             "ModuleNotFoundError: No module named 'flowbind_missing_below'",
         ),
-        ("raise OSError('libsndfile.so:\\n cannot open')", "OSError: libsndfile.so: cannot open"),
+        (
+            "raise OSError('libsndfile.so:\\n cannot open')",
+            "OSError: libsndfile.so: cannot open",
+        ),
         (
             "import flowbind_broken.below",
             "ModuleNotFoundError: No module named 'flowbind_broken.below'",
@@ -84,10 +93,14 @@ def test_a_library_that_is_broken_says_what_failed(installed, content, reason):
     assert "pip install" not in str(error.value)
 
 
-def test_the_libraries_of_a_modality_are_asked_for_before_work(world, command, monkeypatch):
+def test_the_libraries_of_a_modality_are_asked_for_before_work(
+    world, command, monkeypatch
+):
     """No sample is called bad for want of a library, and nothing is written."""
     monkeypatch.setattr(Vector, "libraries", {"flowbind_missing": "pip install it"})
-    code, out, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
+    code, out, err = command(
+        "encode", "--config", world / "recipe.yaml", "--skip-bad", "100000"
+    )
     assert (code, out) == (2, "")
     assert err.splitlines() == [f"flowbind: {MISSING}"]
     assert not (world / "data" / "latents" / "train").exists()
@@ -103,7 +116,14 @@ def test_generation_asks_before_it_begins(tmp_path, toys, command, monkeypatch):
         "flowbind.generation.Model.generate", lambda *_, **__: pytest.fail("it begins")
     )
     code, out, err = command(
-        "generate", model, "--from", "word=123", "--to", "vector", "--out", tmp_path / "out"
+        "generate",
+        model,
+        "--from",
+        "word=123",
+        "--to",
+        "vector",
+        "--out",
+        tmp_path / "out",
     )
     assert (code, out, err.splitlines()) == (2, "", [f"flowbind: {MISSING}"])
 
@@ -118,13 +138,15 @@ def test_the_libraries_of_a_codec_are_asked_for_before_work(
 
     model = release(tmp_path / "model", word=Word(), vector=Vector())
     missing = {"flowbind_missing": "pip install it"}
-    monkeypatch.setattr(WordCodec, "libraries", lambda self, asked: missing if asked == use else {})
-    monkeypatch.setattr(Word, "read", lambda *_: pytest.fail("it begins"))
-    message = (
-        f"flowbind: WordCodec ({use}) needs flowbind_missing; install it with `pip install it`"
+    monkeypatch.setattr(
+        WordCodec, "libraries", lambda self, asked: missing if asked == use else {}
     )
+    monkeypatch.setattr(Word, "read", lambda *_: pytest.fail("it begins"))
+    message = f"flowbind: WordCodec ({use}) needs flowbind_missing; install it with `pip install it`"
     if use == "encode":
-        code, _, err = command("encode", "--config", world / "recipe.yaml", "--skip-bad", "100000")
+        code, _, err = command(
+            "encode", "--config", world / "recipe.yaml", "--skip-bad", "100000"
+        )
         assert (code, err.splitlines()) == (2, [message])
     sources = (
         ["--from", "word=123", "--to", "vector"]
@@ -183,18 +205,20 @@ def test_an_extra_is_the_command_that_installs_what_it_lacks(libraries):
     libraries.add("soundfile")  # there, and yet not to be imported
     assert str(Extra("audio")) == "pip install 'soundfile>=0.13' 'soxr<2,>=0.5'"
     assert str(Extra("newer")) == "pip install -e '.[newer]'"
-    message = (
-        r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
-    )
+    message = r"^a test needs flowbind_missing; install it with `pip install 'laion-clap>=1\.1\.7'`$"
     with pytest.raises(ValueError, match=message):
         require("flowbind_missing", "a test", Extra("laion-clap"))
 
 
 def test_what_installs_a_library_works_without_an_index():
     """Every extra that the code names is one, and nothing tells people to ask an index for flowbind."""
-    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
     sources = [
-        path for folder in ("flowbind", "modalities") for path in (ROOT / folder).rglob("*.py")
+        path
+        for folder in ("flowbind", "modalities")
+        for path in (ROOT / folder).rglob("*.py")
     ]
     told = [
         *sources,
@@ -255,7 +279,9 @@ def test_what_some_files_need_is_told_before_work_begins(dated, command, monkeyp
     monkeypatch.setattr(
         Dated,
         "read",
-        lambda self, path: super(Dated, self).read(path) if path.suffix == ".vec" else refuse(path),
+        lambda self, path: (
+            super(Dated, self).read(path) if path.suffix == ".vec" else refuse(path)
+        ),
     )
     code, _, err = command("encode", "--config", "recipe.yaml", "--skip-bad", 3)
     assert (code, err.count(needed)) == (0, 1)
@@ -283,7 +309,14 @@ def test_generation_asks_what_its_files_need(tmp_path, dated, command, monkeypat
     monkeypatch.setattr(Vector, "missing", lambda self, suffix: Dated().missing(suffix))
     model = release(tmp_path / "model", word=Word(), vector=Vector())
     code, _, err = command(
-        "generate", model, "--from", "vector=.", "--to", "word", "--out", tmp_path / "out"
+        "generate",
+        model,
+        "--from",
+        "vector=.",
+        "--to",
+        "word",
+        "--out",
+        tmp_path / "out",
     )
     assert (code, err.splitlines()) == (
         2,
@@ -292,7 +325,9 @@ def test_generation_asks_what_its_files_need(tmp_path, dated, command, monkeypat
 
 
 def test_what_the_files_of_a_modality_need(uninstall, tmp_path, monkeypatch):
-    modalities = {name: load("modalities", name)() for name in ("audio", "image", "points")}
+    modalities = {
+        name: load("modalities", name)() for name in ("audio", "image", "points")
+    }
     monkeypatch.setenv("PATH", str(tmp_path))
     uninstall("pi_heif")
     uninstall("trimesh")
@@ -304,6 +339,17 @@ def test_what_the_files_of_a_modality_need(uninstall, tmp_path, monkeypatch):
         if (missing := modality.missing(suffix))
     }
     assert sorted(lacking) == sorted(
-        [".m4a", ".aac", ".wma", ".webm", ".mka", ".amr", ".heic", ".heif", ".stl", ".dae"]
+        [
+            ".m4a",
+            ".aac",
+            ".wma",
+            ".webm",
+            ".mka",
+            ".amr",
+            ".heic",
+            ".heif",
+            ".stl",
+            ".dae",
+        ]
     )
     assert all("install" in line for line in lacking.values())

@@ -27,11 +27,11 @@ def other(tmp_path):
     process.communicate()
 
 
-def test_a_second_process_is_refused_in_a_line_until_the_first_ends(tmp_path, other, monkeypatch):
+def test_a_second_process_is_refused_in_a_line_until_the_first_ends(
+    tmp_path, other, monkeypatch
+):
     monkeypatch.setattr(flowbind.lock, "PATIENCE", 0.1)
-    message = (
-        r"another process is training in it; wait until that has ended, or choose another folder$"
-    )
+    message = r"another process is training in it; wait until that has ended, or choose another folder$"
     with pytest.raises(ValueError, match=message), alone_in(tmp_path, "training"):
         pytest.fail("it has the folder too")
     other.kill()
@@ -68,7 +68,11 @@ def test_a_fork_does_not_keep_the_folder(tmp_path, monkeypatch):
 
 def test_commands_say_so(world, command, monkeypatch):
     monkeypatch.setattr(flowbind.lock, "PATIENCE", 0.1)
-    recipe, store, run = world / "recipe.yaml", world / "data/latents/train", world / "run"
+    recipe, store, run = (
+        world / "recipe.yaml",
+        world / "data/latents/train",
+        world / "run",
+    )
 
     def refused(folder, work, *arguments):
         folder.mkdir(parents=True, exist_ok=True)

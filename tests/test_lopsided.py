@@ -96,7 +96,9 @@ def test_factors_that_would_tell_nothing_are_left_out(world, case, capsys, monke
     expected = {*measured, "joint"} if measured else set()
     for figures in results["directions"].values():
         assert {
-            key.split("/")[1].split("[")[0] for key in figures if key.startswith("accuracy/")
+            key.split("/")[1].split("[")[0]
+            for key in figures
+            if key.startswith("accuracy/")
         } == expected
         assert any(key.startswith("frechet[") for key in figures)
     assert bool(results["probes"]) == bool(measured)
@@ -116,7 +118,9 @@ def test_test_samples_with_values_that_training_never_saw_are_left_out(world, ca
         f"3 of {TEST} test samples are left out, for no training sample has their 'size' (huge)"
         in said
     )
-    assert f"1 of {TEST} test samples are left out, for they have no label 'size'" in said
+    assert (
+        f"1 of {TEST} test samples are left out, for they have no label 'size'" in said
+    )
     assert evaluation.count == TEST - 4
     assert results["directions"]["ant->bee"][f"accuracy/size[probe,n={TEST - 4}]"] == 1
 
@@ -143,7 +147,11 @@ def store(tmp_path):
         groups = []
         for number, names in enumerate(strata):
             tensors = {name: torch.ones(2, 3) for name in names}
-            write_shard(tmp_path / f"{number}.safetensors", tensors | {LINE: torch.arange(2)}, {})
+            write_shard(
+                tmp_path / f"{number}.safetensors",
+                tensors | {LINE: torch.arange(2)},
+                {},
+            )
             groups.append((names, [f"{number}.safetensors"]))
         prints = {name: {"codec": "A"} for names in strata for name in names}
         return finish_store(tmp_path, groups, prints, "train.jsonl", "s")
@@ -171,11 +179,14 @@ def test_chains_of_samples_tie_modalities(store, strata, tied, groups, capsys):
     assert said.count("no chain of samples leads from") == (len(groups) > 1)
     assert (
         len(groups) == 1
-        or f"from {' to '.join(', '.join(group) for group in groups)}: what is generated" in said
+        or f"from {' to '.join(', '.join(group) for group in groups)}: what is generated"
+        in said
     )
 
 
-def test_untied_modalities_are_told_before_training_and_testing(tmp_path, toys, command):
+def test_untied_modalities_are_told_before_training_and_testing(
+    tmp_path, toys, command
+):
     write_world(tmp_path / "files", samples=16)
     for number, path in enumerate(sorted((tmp_path / "files/train").iterdir())):
         if number // 2 % 2 == (path.suffix == ".vec"):
@@ -190,7 +201,9 @@ def test_untied_modalities_are_told_before_training_and_testing(tmp_path, toys, 
     ]
     assert command("prepare", "folder", *arguments)[0] == 0
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=2))
+    recipe.write_text(
+        RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=2)
+    )
     assert command("encode", "--config", recipe)[0] == 0
     for verb in ("fit", "test"):
         code, _, said = command(verb, "--config", recipe)
@@ -217,16 +230,28 @@ def test_one_sample_trains(tmp_path, toys, command):
                 {".word": "123", ".vec": "1 2 3"}[suffix]
             )
     assert (
-        command("prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data")[0]
+        command(
+            "prepare",
+            "folder",
+            "--source",
+            tmp_path / "files",
+            "--out",
+            tmp_path / "data",
+        )[0]
         == 0
     )
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=3))
+    recipe.write_text(
+        RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=3)
+    )
     for verb in ("encode", "fit"):
         code, _, said = command(verb, "--config", recipe)
         assert code == 0, said
     code, _, said = command("test", "--config", recipe)
-    assert (code, "1 samples have all of word, vector" in said.splitlines()[-1]) == (2, True), said
+    assert (code, "1 samples have all of word, vector" in said.splitlines()[-1]) == (
+        2,
+        True,
+    ), said
     assert all(
         tensor.isfinite().all()
         for tensor in LatentStore(tmp_path / "data/latents/train")

@@ -15,7 +15,9 @@ KNOWN = ("word", "vector")
 
 
 def read(tmp_path, text):
-    (tmp_path / "m.jsonl").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "m.jsonl").write_bytes(
+        text if isinstance(text, bytes) else text.encode()
+    )
     return Manifest.read(tmp_path / "m.jsonl", KNOWN)
 
 
@@ -25,7 +27,11 @@ def test_what_is_written_is_read(tmp_path):
         [{"word": "123", "labels": {"first": 1}}, {"id": "x", "vector": "v/1.vec"}],
     )
     first, second = Manifest.read(tmp_path / "m.jsonl", KNOWN).samples
-    assert (first.id, first.values, first.labels) == ("1", {"word": "123"}, {"first": "1"})
+    assert (first.id, first.values, first.labels) == (
+        "1",
+        {"word": "123"},
+        {"first": "1"},
+    )
     assert (second.id, second.values, second.labels) == ("x", {"vector": "v/1.vec"}, {})
 
 
@@ -41,7 +47,10 @@ def test_what_is_written_is_read(tmp_path):
         ),
         ('{"Word": "1"}', r"line 2: no modality 'Word'; did you mean 'word'\?"),
         ('{"word": 3}', r"line 2: 'word' must be a string"),
-        ('{"word": "1", "labels": [1]}', r"line 2: 'labels' must be an object, not list"),
+        (
+            '{"word": "1", "labels": [1]}',
+            r"line 2: 'labels' must be an object, not list",
+        ),
         (
             '{"word": "1", "labels": {"kind": ["a"]}}',
             r"line 2: the label 'kind' must be a string or a number, not \[\"a\"\]",
@@ -49,15 +58,24 @@ def test_what_is_written_is_read(tmp_path):
         ('{"word": "1", "id": {"a": 1}}', r"line 2: 'id' must be a string or a number"),
         ('{"word": "1"},', r"line 2: not JSON \(a comma after the object\)"),
         ('{"word": "1",}', r"line 2: not JSON"),
-        ('{"word": "1", "word": "2"}', r"line 2: not JSON \(the key 'word' stands there twice\)"),
+        (
+            '{"word": "1", "word": "2"}',
+            r"line 2: not JSON \(the key 'word' stands there twice\)",
+        ),
         ('{"word": Infinity}', r"line 2: not JSON \(Infinity is no value\)"),
-        ("word;vector", r"line 2: not JSON \(the header of a table, by its look; .*to_json"),
+        (
+            "word;vector",
+            r"line 2: not JSON \(the header of a table, by its look; .*to_json",
+        ),
         ("{", r"line 2: not JSON \(.*spread over lines"),
         (
             '{"word": ["1", "2"]}',
             r"""line 2: 'word' must be a string.*go into "references": \{"word": \[\.\.\.\]\}""",
         ),
-        ('{"word": "1", "references": ["2"]}', r"line 2: 'references' must be an object, not list"),
+        (
+            '{"word": "1", "references": ["2"]}',
+            r"line 2: 'references' must be an object, not list",
+        ),
         (
             '{"word": "1", "references": {"vector": ["2"]}}',
             r"'references' of 'vector', which the .* allowed: word",
@@ -91,17 +109,22 @@ def test_no_manifest_and_no_sample(tmp_path):
         with pytest.raises(ValueError, match=f"m.jsonl: .*{message}"):
             read(tmp_path, content)
     with pytest.raises(
-        ValueError, match=r"line 1: not JSON \(a list, or an object that is spread over lines"
+        ValueError,
+        match=r"line 1: not JSON \(a list, or an object that is spread over lines",
     ):
         read(tmp_path, '[\n  {"word": "1"}\n]')
 
 
 def test_literals_and_files(tmp_path):
     (tmp_path / "a.word").write_text("321")
-    manifest = read(tmp_path, '{"word": "a.word"}\n{"word": "123"}\n{"vector": "none.vec"}\n')
+    manifest = read(
+        tmp_path, '{"word": "a.word"}\n{"word": "123"}\n{"vector": "none.vec"}\n'
+    )
     assert manifest.read_raw(manifest.samples[0], "word", Word()) == "321"
     assert manifest.read_raw(manifest.samples[1], "word", Word()) == "123"
-    with pytest.raises(ValueError, match=r"none\.vec: no such file \(sample '3' of .*m\.jsonl\)"):
+    with pytest.raises(
+        ValueError, match=r"none\.vec: no such file \(sample '3' of .*m\.jsonl\)"
+    ):
         manifest.read_raw(manifest.samples[2], "vector", Vector())
     (tmp_path / "none.vec").write_text("1 2")
     with pytest.raises(ValueError, match=r"none\.vec: damaged; .* \(sample '3'"):
@@ -110,12 +133,21 @@ def test_literals_and_files(tmp_path):
 
 def test_references_are_the_own_value_and_the_others(tmp_path):
     (tmp_path / "b.word").write_text("222")
-    lines = ['{"word": "111"}', '{"word": "111", "references": {"word": ["b.word", "333"]}}']
-    lines.append('{"word": "111", "references": {"word": ["333", "111", "333", "111"]}}')
+    lines = [
+        '{"word": "111"}',
+        '{"word": "111", "references": {"word": ["b.word", "333"]}}',
+    ]
+    lines.append(
+        '{"word": "111", "references": {"word": ["333", "111", "333", "111"]}}'
+    )
     manifest = read(tmp_path, "\n".join(lines))
-    every = [manifest.read_references(sample, "word", Word()) for sample in manifest.samples]
+    every = [
+        manifest.read_references(sample, "word", Word()) for sample in manifest.samples
+    ]
     assert every == [["111"], ["111", "222", "333"], ["111", "333", "333", "111"]]
-    assert [manifest.read_raw(sample, "word", Word()) for sample in manifest.samples] == ["111"] * 3
+    assert [
+        manifest.read_raw(sample, "word", Word()) for sample in manifest.samples
+    ] == ["111"] * 3
     (tmp_path / "b.word").unlink()
     with pytest.raises(ValueError, match=r"b\.word.*\(sample '2' of .*m\.jsonl\)"):
         manifest.read_references(manifest.samples[1], "word", Word())
@@ -133,7 +165,11 @@ def test_absent_is_absent_however_it_is_written(tmp_path, absent):
     }
     without = {}
     for key, value in whole.items():
-        rest = {other: value for other, value in whole.items() if other not in (key, "references")}
+        rest = {
+            other: value
+            for other, value in whole.items()
+            if other not in (key, "references")
+        }
         if absent:
             rest[key] = absent
         text = json.dumps(rest).replace(f'"{absent}"', absent or "")
@@ -161,7 +197,9 @@ def test_whatever_an_editor_makes_of_the_file(tmp_path, encoding, end):
     content = text.encode(encoding)
     if encoding == "utf-16-le":
         content = b"\xff\xfe" + content
-    assert [(sample.id, sample.values["word"]) for sample in read(tmp_path, content).samples] == [
+    assert [
+        (sample.id, sample.values["word"]) for sample in read(tmp_path, content).samples
+    ] == [
         ("1", "é\u2028ß"),
         ("7", "2"),
     ]
@@ -176,13 +214,19 @@ def test_numbers_are_the_same_however_they_are_written(tmp_path):
 
 
 def test_ids_are_unique(tmp_path):
-    with pytest.raises(ValueError, match=r"m\.jsonl, line 4: the id '1' is that of line 1"):
-        read(tmp_path, '{"word": "1", "id": 1}\n{"word": "1"}\n\n{"word": "1", "id": "1"}\n')
+    with pytest.raises(
+        ValueError, match=r"m\.jsonl, line 4: the id '1' is that of line 1"
+    ):
+        read(
+            tmp_path,
+            '{"word": "1", "id": 1}\n{"word": "1"}\n\n{"word": "1", "id": "1"}\n',
+        )
     read(
         tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n'
     )  # as files may be called
     samples = read(
-        tmp_path, '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}'
+        tmp_path,
+        '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}',
     ).samples
     assert [sample.id for sample in samples] == ["2", "line 2", "a/b c"]
 
@@ -191,7 +235,10 @@ def test_ids_are_unique(tmp_path):
     ("value", "message"),
     [
         ("", r"'': an empty path; leave the key out"),
-        ("https://x.org/a.vec", r"an address; give the path of a file on this machine \("),
+        (
+            "https://x.org/a.vec",
+            r"an address; give the path of a file on this machine \(",
+        ),
         ("s3://bucket/a.vec", r"an address"),
         ("file:///tmp/a.vec", r"an address.* without file://"),
         ("~/a.vec", r"~ stands for no folder"),
@@ -234,12 +281,16 @@ def test_paths_as_people_have_them(tmp_path):
         "./link.vec",
         *(place.name for place in places[1:]),
     ]
-    manifest = read(tmp_path / "in", "\n".join(json.dumps({"vector": value}) for value in values))
+    manifest = read(
+        tmp_path / "in", "\n".join(json.dumps({"vector": value}) for value in values)
+    )
     for sample in manifest.samples:
         assert manifest.read_raw(sample, "vector", Vector()).tolist() == [1, 2, 3]
 
 
-def test_a_literal_that_is_named_like_a_file_is_that_of_the_manifest(tmp_path, monkeypatch):
+def test_a_literal_that_is_named_like_a_file_is_that_of_the_manifest(
+    tmp_path, monkeypatch
+):
     """Not one in the working directory."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/a.word").write_text("111")
@@ -285,11 +336,15 @@ def test_whatever_a_reader_raises_is_one_line(tmp_path, fault, monkeypatch, caps
         raise fault
 
     monkeypatch.setattr(Vector, "read", read)
-    with pytest.raises(ValueError, match=r"^[^\n]*a\.vec[^\n]* \(a sample\)$") as caught:
+    with pytest.raises(
+        ValueError, match=r"^[^\n]*a\.vec[^\n]* \(a sample\)$"
+    ) as caught:
         read_raw(Vector(), path, "a sample")
     message = str(caught.value)
     assert len(message) < 600
-    assert (getattr(fault, "strerror", None) or str(fault).split("\n")[0][:100]) in message
+    assert (
+        getattr(fault, "strerror", None) or str(fault).split("\n")[0][:100]
+    ) in message
     assert (getattr(fault, "filename", None) or "") in message
     if not isinstance(fault, ValueError | OSError):  # which are a reader's own verdict
         assert f"failed with {type(fault).__name__}" in message
@@ -309,8 +364,12 @@ def test_what_ends_a_process_is_no_fault_of_a_sample(error, monkeypatch):
     monkeypatch.setattr(Word, "read", lambda self, source: (_ for _ in ()).throw(error))
     with pytest.raises(error):
         read_raw(Word(), "123", "a sample")
-    monkeypatch.setattr(Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError()))
-    with pytest.raises(MemoryError, match=r"'123': not enough memory to read it \(a sample\)"):
+    monkeypatch.setattr(
+        Word, "read", lambda self, source: (_ for _ in ()).throw(MemoryError())
+    )
+    with pytest.raises(
+        MemoryError, match=r"'123': not enough memory to read it \(a sample\)"
+    ):
         read_raw(Word(), "123", "a sample")
 
 
@@ -368,9 +427,13 @@ def test_any_manifest_is_read_or_refused_in_a_line(tmp_path):
         for base in ({}, {"word": "123"})
         for key, value in product(KEYS, VALUES)
     ]
-    entries += [{key: draw.choice(VALUES) for key in draw.sample(KEYS[:5], 3)} for _ in range(150)]
     entries += [
-        {"word": "123", draw.choice(("labels", "references")): {"word": value}} for value in VALUES
+        {key: draw.choice(VALUES) for key in draw.sample(KEYS[:5], 3)}
+        for _ in range(150)
+    ]
+    entries += [
+        {"word": "123", draw.choice(("labels", "references")): {"word": value}}
+        for value in VALUES
     ]
     lines = [
         wrap.replace("{}", json.dumps(entry, ensure_ascii=draw.random() < 0.5))
@@ -380,7 +443,10 @@ def test_any_manifest_is_read_or_refused_in_a_line(tmp_path):
     contents = [line.encode("utf-8", "surrogatepass") for line in lines]
     for content in draw.sample(contents, 100):
         place = draw.randrange(len(content))
-        contents += [content[:place], content[:place] + draw.randbytes(1) + content[place + 1 :]]
+        contents += [
+            content[:place],
+            content[:place] + draw.randbytes(1) + content[place + 1 :],
+        ]
 
     outcomes = Counter()
     for content in contents:
@@ -401,7 +467,9 @@ def visit(path):
     for sample in manifest.samples:
         for name in sample.values:
             try:
-                manifest.read_references(sample, name, {"word": Word(), "vector": Vector()}[name])
+                manifest.read_references(
+                    sample, name, {"word": Word(), "vector": Vector()}[name]
+                )
                 yield "read", ""
             except ValueError as error:
                 named = one_line(error, f"(sample '{sample.id}' of ")
@@ -422,4 +490,8 @@ def test_names_that_are_no_utf8_survive_a_manifest(tmp_path):
     write_manifest(tmp_path / "m.jsonl", [{"vector": name}, {"word": "é"}])
     assert (tmp_path / "m.jsonl").read_bytes().endswith('{"word": "é"}\n'.encode())
     manifest = Manifest.read(tmp_path / "m.jsonl", KNOWN)
-    assert manifest.read_raw(manifest.samples[0], "vector", Vector()).tolist() == [1, 2, 3]
+    assert manifest.read_raw(manifest.samples[0], "vector", Vector()).tolist() == [
+        1,
+        2,
+        3,
+    ]

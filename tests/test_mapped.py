@@ -11,12 +11,16 @@ from flowbind.data.memory_map import Mapped
 def test_rows_are_the_files_bytes(tmp_path, scattered, size):
     random = np.random.default_rng(size)
     contents = [
-        random.integers(0, 256, length, dtype=np.uint8) for length in (5000, 123_457, 8192, 70_001)
+        random.integers(0, 256, length, dtype=np.uint8)
+        for length in (5000, 123_457, 8192, 70_001)
     ]
     for number, content in enumerate(contents):
         (tmp_path / str(number)).write_bytes(content.tobytes())
     files = Mapped(
-        [(tmp_path / str(number), len(content)) for number, content in enumerate(contents)],
+        [
+            (tmp_path / str(number), len(content))
+            for number, content in enumerate(contents)
+        ],
         scattered,
     )
     which = random.integers(0, 4, 300)
@@ -30,7 +34,8 @@ def test_rows_are_the_files_bytes(tmp_path, scattered, size):
     )
     found[:] = 0  # a copy: the files stay
     assert all(
-        (tmp_path / str(i)).read_bytes() == content.tobytes() for i, content in enumerate(contents)
+        (tmp_path / str(i)).read_bytes() == content.tobytes()
+        for i, content in enumerate(contents)
     )
     assert files.rows(files.addresses[:0], size).shape == (0, size)
 
@@ -38,6 +43,7 @@ def test_rows_are_the_files_bytes(tmp_path, scattered, size):
 def test_a_file_that_cannot_be_mapped_is_one_line(tmp_path):
     (tmp_path / "x").write_bytes(b"x")
     with pytest.raises(
-        OSError, match=r"^[^\n]*none: cannot be mapped into memory after 1 other files [^\n]*$"
+        OSError,
+        match=r"^[^\n]*none: cannot be mapped into memory after 1 other files [^\n]*$",
     ):
         Mapped([(tmp_path / "x", 1), (tmp_path / "none", 1)])

@@ -29,16 +29,22 @@ TETRA = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 
 def picture(pixels=QUARTERS, size=32, form="PNG"):
     file = io.BytesIO()
-    PIL.Image.fromarray(pixels).resize((size, size), PIL.Image.Resampling.NEAREST).save(file, form)
+    PIL.Image.fromarray(pixels).resize((size, size), PIL.Image.Resampling.NEAREST).save(
+        file, form
+    )
     return file.getvalue()
 
 
 def grid(steps=8):
     """The unit square in triangles: vertices, whose x and y are their places in a picture, and faces."""
-    x, y = np.meshgrid(np.linspace(0, 1, steps + 1), np.linspace(0, 1, steps + 1), indexing="ij")
+    x, y = np.meshgrid(
+        np.linspace(0, 1, steps + 1), np.linspace(0, 1, steps + 1), indexing="ij"
+    )
     vertices = np.stack([x, y, 0 * x], -1).reshape(-1, 3)
     i = np.arange(len(vertices)).reshape(x.shape)
-    quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]], -1).reshape(-1, 4)
+    quads = np.stack([i[:-1, :-1], i[1:, :-1], i[1:, 1:], i[:-1, 1:]], -1).reshape(
+        -1, 4
+    )
     return vertices, np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 
@@ -84,7 +90,9 @@ def read(path):
 
 
 def write(folder, name, content):
-    (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (folder / name).write_bytes(
+        content.encode() if isinstance(content, str) else content
+    )
     return folder / name
 
 
@@ -115,8 +123,12 @@ def test_a_factor_and_a_picture_are_multiplied(tmp_path, form):
 
 @pytest.mark.parametrize("form", ["obj", "glb", "gltf", "dae"])
 def test_a_material_s_colour(tmp_path, form):
-    _, colour = read(export(textured(baseColorFactor=[255, 102, 0, 255]), tmp_path, form))
-    np.testing.assert_allclose(colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6)
+    _, colour = read(
+        export(textured(baseColorFactor=[255, 102, 0, 255]), tmp_path, form)
+    )
+    np.testing.assert_allclose(
+        colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("form", ["ply", "obj", "glb", "gltf"])
@@ -134,19 +146,28 @@ def test_vertices_colours_are_blended(tmp_path, form):
 def test_faces_colours(tmp_path, encoding):
     right = VERTICES[FACES].mean(1)[:, :1] > 0.5
     made = mesh(
-        face_colors=np.where(right, [[255, 0, 0, 255]], [[0, 0, 255, 255]]).astype(np.uint8)
+        face_colors=np.where(right, [[255, 0, 0, 255]], [[0, 0, 255, 255]]).astype(
+            np.uint8
+        )
     )
     path = write(tmp_path, "a.ply", made.export(file_type="ply", encoding=encoding))
     place, colour = read(path)
-    np.testing.assert_array_equal(colour, np.where(place[:, :1] > 0.5, [[1, 0, 0]], [[0, 0, 1]]))
+    np.testing.assert_array_equal(
+        colour, np.where(place[:, :1] > 0.5, [[1, 0, 0]], [[0, 0, 1]])
+    )
 
 
-@pytest.mark.parametrize("form", ["ply", "obj", "stl", "off", "glb", "gltf", "dae", "3mf"])
+@pytest.mark.parametrize(
+    "form", ["ply", "obj", "stl", "off", "glb", "gltf", "dae", "3mf"]
+)
 def test_without_colours_all_is_mid_grey(tmp_path, form):
     place, colour = read(export(mesh(), tmp_path, form))
     assert (colour == 0.5).all()
     assert (
-        abs(np.histogram2d(*place[:, :2].T, bins=4, range=[[0, 1]] * 2)[0] / DRAWN * 16 - 1).max()
+        abs(
+            np.histogram2d(*place[:, :2].T, bins=4, range=[[0, 1]] * 2)[0] / DRAWN * 16
+            - 1
+        ).max()
         < 0.3
     )
 
@@ -156,17 +177,26 @@ def test_a_scene_s_parts_are_where_it_puts_them(tmp_path, form):
     """Each in its own colours, also beside one without any."""
     scene, turn = trimesh.Scene(), trimesh.transformations
     box, ball = trimesh.creation.box((1, 1, 4)), trimesh.creation.icosphere(2)
-    box.visual.face_colors, ball.visual.vertex_colors = [255, 0, 0, 255], [0, 255, 0, 255]
+    box.visual.face_colors, ball.visual.vertex_colors = (
+        [255, 0, 0, 255],
+        [0, 255, 0, 255],
+    )
     scene.add_geometry(
         box,
-        transform=turn.translation_matrix([-3, 0, 0]) @ turn.rotation_matrix(np.pi / 2, [0, 1, 0]),
+        transform=turn.translation_matrix([-3, 0, 0])
+        @ turn.rotation_matrix(np.pi / 2, [0, 1, 0]),
     )
-    scene.add_geometry(ball, transform=turn.translation_matrix([3, 0, 0]) @ turn.scale_matrix(0.5))
+    scene.add_geometry(
+        ball, transform=turn.translation_matrix([3, 0, 0]) @ turn.scale_matrix(0.5)
+    )
     scene.add_geometry(textured(), transform=turn.translation_matrix([0, 5, 0]))
     scene.add_geometry(mesh(), transform=turn.translation_matrix([0, -5, 0]))
     place, colour = read(export(scene, tmp_path, form))
     sheet, bare = place[:, 1] > 4, place[:, 1] < -4
-    left, right = (place[:, 0] < -0.5) & ~sheet & ~bare, (place[:, 0] > 2) & ~sheet & ~bare
+    left, right = (
+        (place[:, 0] < -0.5) & ~sheet & ~bare,
+        (place[:, 0] > 2) & ~sheet & ~bare,
+    )
     assert (sheet | bare | left | right).all()
     np.testing.assert_allclose(np.ptp(place[left], axis=0), [4, 1, 1], atol=0.03)
     assert np.linalg.norm(place[right] - [3, 0, 0], axis=1).max() < 0.501
@@ -174,7 +204,9 @@ def test_a_scene_s_parts_are_where_it_puts_them(tmp_path, form):
     if form in ("obj", "glb", "gltf"):
         assert (colour[left] == [1, 0, 0]).all()
         assert (colour[right] == [0, 1, 0]).all()
-        np.testing.assert_allclose(colour[sheet], quarter(place[sheet] - [0, 5, 0]), atol=1e-6)
+        np.testing.assert_allclose(
+            colour[sheet], quarter(place[sheet] - [0, 5, 0]), atol=1e-6
+        )
         assert len(np.unique(colour[bare], axis=0)) == 1
 
 
@@ -184,7 +216,9 @@ def test_objects_of_trimesh_are_taken_as_they_are(tmp_path):
     face = mesh(face_colors=[255, 0, 51, 255])
     for made in (face, trimesh.Scene(face)):
         cloud = Points().accept(made)
-        torch.testing.assert_close(cloud[:, 3:], torch.tensor([1, 0, 0.2]).expand(DRAWN, 3))
+        torch.testing.assert_close(
+            cloud[:, 3:], torch.tensor([1, 0, 0.2]).expand(DRAWN, 3)
+        )
     assert (Points().accept(mesh())[:, 3:] == 0.5).all()
     some = trimesh.PointCloud(VERTICES, colors=[0, 0, 255, 255])
     np.testing.assert_allclose(Points().accept(some)[:, :3], VERTICES, atol=1e-6)
@@ -199,7 +233,11 @@ def test_objects_of_trimesh_are_taken_as_they_are(tmp_path):
 
 
 def obj_square(extra=b"", faces=b"f 1/1 2/2 3/3 4/4\n"):
-    return b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n" + extra + faces
+    return (
+        b"v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\n"
+        + extra
+        + faces
+    )
 
 
 MTL = "newmtl paint\nKd 1 0.4 0\nmap_Kd {}\n"
@@ -223,9 +261,15 @@ OBJS = {
 @pytest.mark.parametrize("lines", OBJS.values(), ids=OBJS)
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_ways_to_write_an_obj(tmp_path, lines, end):
-    expected, _ = read(write(tmp_path, "plain.obj", TETRA + OBJS["faces of places alone"][0]))
+    expected, _ = read(
+        write(tmp_path, "plain.obj", TETRA + OBJS["faces of places alone"][0])
+    )
     place, colour = read(
-        write(tmp_path, "a.obj", (TETRA + lines[0]).replace(b"\r\n", b"\n").replace(b"\n", end))
+        write(
+            tmp_path,
+            "a.obj",
+            (TETRA + lines[0]).replace(b"\r\n", b"\n").replace(b"\n", end),
+        )
     )
     np.testing.assert_array_equal(place, expected)
     assert (colour == 0.5).all()
@@ -274,15 +318,23 @@ def test_names_of_pictures(tmp_path, named, lies):
     (tmp_path / "maps").mkdir()
     write(tmp_path, lies, picture())
     write(tmp_path, "a.mtl", MTL.format(named))
-    place, colour = read(write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n")))
+    place, colour = read(
+        write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n"))
+    )
     np.testing.assert_allclose(colour, quarter(place), atol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "TGA", "WEBP", "TIFF"])
 def test_pictures_of_every_format(tmp_path, form):
-    write(tmp_path, "a.map", picture(np.tile(np.uint8([[[200, 100, 50]]]), (2, 2, 1)), form=form))
+    write(
+        tmp_path,
+        "a.map",
+        picture(np.tile(np.uint8([[[200, 100, 50]]]), (2, 2, 1)), form=form),
+    )
     write(tmp_path, "a.mtl", MTL.format("a.map"))
-    _, colour = read(write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n")))
+    _, colour = read(
+        write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n"))
+    )
     np.testing.assert_allclose(
         colour, np.broadcast_to(np.array([200, 100, 50]) / 255, colour.shape), atol=0.02
     )
@@ -298,7 +350,9 @@ def test_pictures_of_every_kind(tmp_path, mode):
     )
     image.save(tmp_path / "a.tif")
     write(tmp_path, "a.mtl", MTL.format("a.tif"))
-    _, colour = read(write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n")))
+    _, colour = read(
+        write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n"))
+    )
     assert abs(colour.mean() - 0.2) < (0.01 if mode != "1" else 0.2)
 
 
@@ -323,14 +377,18 @@ def test_what_is_not_beside_it_is_told_once_and_done_without(tmp_path, capsys):
     path = write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n"))
     for _ in range(2):
         _, colour = read(path)
-        np.testing.assert_allclose(colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6)
+        np.testing.assert_allclose(
+            colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6
+        )
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert "a.obj: 'gone.png', which it names, is not beside it" in err
     write(tmp_path, "gone.png", picture()[:60])
     read(write(tmp_path, "b.obj", path.read_bytes()))
     assert "its picture 'gone.png' cannot be read" in capsys.readouterr().err
-    _, colour = read(write(tmp_path, "c.obj", obj_square(b"mtllib none.mtl\nusemtl paint\n")))
+    _, colour = read(
+        write(tmp_path, "c.obj", obj_square(b"mtllib none.mtl\nusemtl paint\n"))
+    )
     assert (colour == 0.5).all()
     assert "'none.mtl', which it names, is not beside it" in capsys.readouterr().err
 
@@ -344,12 +402,17 @@ def test_materials_of_several_files_and_faces(tmp_path):
     lines = b"mtllib a.mtl\nmtllib b c.mtl\nmtllib d.mtl e.mtl\n"
     for number, use in enumerate(uses):
         square = b"".join(
-            b"v %d %d 0\n" % (number + x, y) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
+            b"v %d %d 0\n" % (number + x, y)
+            for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))
         )
         lines += square + f"usemtl {use}\nf -4 -3 -2 -1\n".encode()
     place, colour = read(write(tmp_path, "a.obj", lines))
-    expected = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5] * 3, [0.5] * 3, [0.5] * 3])
-    np.testing.assert_array_equal(colour, expected[np.minimum(place[:, 0], 5.999).astype(int)])
+    expected = np.array(
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5] * 3, [0.5] * 3, [0.5] * 3]
+    )
+    np.testing.assert_array_equal(
+        colour, expected[np.minimum(place[:, 0], 5.999).astype(int)]
+    )
 
 
 def test_objs_of_points_alone(tmp_path):
@@ -366,13 +429,13 @@ def test_objs_of_points_alone(tmp_path):
         ),
     ):
         cloud = Points().read(write(tmp_path, "a.obj", content))
-        np.testing.assert_allclose(cloud, np.concatenate([VERTICES, colour], axis=1), atol=1e-6)
+        np.testing.assert_allclose(
+            cloud, np.concatenate([VERTICES, colour], axis=1), atol=1e-6
+        )
 
 
 def test_colours_of_some_vertices_alone(tmp_path):
-    text = (
-        "v 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 0 1 0 1 0 0\nv 5 0 0\nv 6 0 0\nv 5 1 0\nf 1 2 3\nf 4 5 6\n"
-    )
+    text = "v 0 0 0 1 0 0\nv 1 0 0 1 0 0\nv 0 1 0 1 0 0\nv 5 0 0\nv 6 0 0\nv 5 1 0\nf 1 2 3\nf 4 5 6\n"
     place, colour = read(write(tmp_path, "a.obj", text))
     np.testing.assert_array_equal(
         colour, np.where(place[:, :1] < 2, [[1, 0, 0]], [[0.5, 0.5, 0.5]])
@@ -408,7 +471,11 @@ def mixed_ply(encoding, faces, colour=True):
     order = {"binary_little_endian": "<", "binary_big_endian": ">"}.get(encoding)
     vertices = [(x, y, 0) for x in range(4) for y in range(2)]
     head = f"ply\nformat {encoding} 1.0\nelement face {len(faces)}\nproperty uchar flags\nproperty list uchar uint vertex_indices\n"
-    head += "property uchar red\nproperty uchar green\nproperty uchar blue\n" if colour else ""
+    head += (
+        "property uchar red\nproperty uchar green\nproperty uchar blue\n"
+        if colour
+        else ""
+    )
     head += f"element vertex {len(vertices)}\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
     body = b""
     for corners, rgb in faces:
@@ -428,7 +495,9 @@ def mixed_ply(encoding, faces, colour=True):
     return head.encode() + body
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "binary_little_endian", "binary_big_endian"]
+)
 @pytest.mark.parametrize("even", [True, False])
 def test_plys_of_any_polygons(tmp_path, encoding, even):
     red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -436,9 +505,12 @@ def test_plys_of_any_polygons(tmp_path, encoding, even):
     if not even:
         faces[1:2] = [((2, 4, 5), green), ((2, 5, 3), green)]
     place, colour = read(write(tmp_path, "a.ply", mixed_ply(encoding, faces)))
-    np.testing.assert_array_equal(colour, np.eye(3)[np.minimum(place[:, 0], 2.999).astype(int)])
+    np.testing.assert_array_equal(
+        colour, np.eye(3)[np.minimum(place[:, 0], 2.999).astype(int)]
+    )
     refused(
-        write(tmp_path, "a.ply", mixed_ply(encoding, faces)[:-9]), "truncated|numbers are expected"
+        write(tmp_path, "a.ply", mixed_ply(encoding, faces)[:-9]),
+        "truncated|numbers are expected",
     )
     strips = mixed_ply(encoding, faces).replace(b"element face", b"element tristrips")
     refused(write(tmp_path, "a.ply", strips), "strips of triangles")
@@ -482,7 +554,9 @@ OFFS = {
 def test_offs(tmp_path, content, expected):
     place, colour = read(write(tmp_path, "a.off", content))
     np.testing.assert_allclose(np.ptp(place, axis=0), [1, 1, 0], atol=0.01)
-    np.testing.assert_allclose(colour, np.broadcast_to(expected, colour.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        colour, np.broadcast_to(expected, colour.shape), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -522,9 +596,13 @@ def test_an_off_of_points_alone(tmp_path):
 def test_colours_in_the_spare_bytes_of_stl(tmp_path, header, bits, expected):
     face = struct.pack("<12fH", 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, bits)
     _, colour = read(
-        write(tmp_path, "a.stl", header.ljust(80, b"\0") + struct.pack("<I", 2) + 2 * face)
+        write(
+            tmp_path, "a.stl", header.ljust(80, b"\0") + struct.pack("<I", 2) + 2 * face
+        )
     )
-    np.testing.assert_allclose(colour, np.broadcast_to(expected, colour.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        colour, np.broadcast_to(expected, colour.shape), atol=1e-6
+    )
 
 
 # glTF, by its definition
@@ -540,7 +618,9 @@ class GLTF:
         self.place = self.add(np.float32([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]))
         self.where = self.add(np.float32([[0, 1], [1, 1], [1, 0], [0, 0]]))
         self.order = self.add(np.uint16([0, 1, 2, 0, 2, 3])[:, None])
-        self.tree["images"].append({"bufferView": self.view(picture()), "mimeType": "image/png"})
+        self.tree["images"].append(
+            {"bufferView": self.view(picture()), "mimeType": "image/png"}
+        )
         self.primitive = {
             "attributes": {"POSITION": self.place, "TEXCOORD_0": self.where},
             "indices": self.order,
@@ -554,7 +634,12 @@ class GLTF:
 
     def view(self, content, **more):
         self.views.append(
-            {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(content), **more}
+            {
+                "buffer": 0,
+                "byteOffset": len(self.binary),
+                "byteLength": len(content),
+                **more,
+            }
         )
         self.binary += content + bytes(-len(content) % 4)
         return len(self.views) - 1
@@ -563,7 +648,11 @@ class GLTF:
         """Adds numbers, with shape (n, width). Returns their accessor."""
         kinds = {"i1": 5120, "u1": 5121, "i2": 5122, "u2": 5123, "u4": 5125, "f4": 5126}
         shape = {1: "SCALAR", 2: "VEC2", 3: "VEC3", 4: "VEC4"}[array.shape[1]]
-        accessor = {"componentType": kinds[array.dtype.str[1:]], "count": len(array), "type": shape}
+        accessor = {
+            "componentType": kinds[array.dtype.str[1:]],
+            "count": len(array),
+            "type": shape,
+        }
         view = {} if "sparse" in more else {"bufferView": self.view(array.tobytes())}
         self.tree["accessors"].append(accessor | view | more)
         return len(self.tree["accessors"]) - 1
@@ -603,7 +692,9 @@ def of_picture(path):
 
 def test_a_glb_by_its_definition(tmp_path, gltf):
     of_picture(write(tmp_path, "a.glb", gltf.glb()))
-    of_picture(write(tmp_path, "lies.ply", gltf.glb()))  # how it begins tells what it is
+    of_picture(
+        write(tmp_path, "lies.ply", gltf.glb())
+    )  # how it begins tells what it is
 
 
 @pytest.mark.parametrize(
@@ -629,7 +720,8 @@ def test_modes_of_a_primitive(tmp_path, gltf, mode, indexed):
         gltf.primitive["attributes"] = {
             "POSITION": gltf.add(square),
             "TEXCOORD_0": gltf.add(
-                np.ascontiguousarray(square[:, :2]) * np.float32([1, -1]) + np.float32([0, 1])
+                np.ascontiguousarray(square[:, :2]) * np.float32([1, -1])
+                + np.float32([0, 1])
             ),
         }
     of_picture(write(tmp_path, "a.glb", gltf.glb()))
@@ -641,7 +733,8 @@ def test_numbers_that_stand_for_fractions(tmp_path, gltf):
         np.uint16([[0, 65535], [65535, 65535], [65535, 0], [0, 0]]), normalized=True
     )
     has["POSITION"] = gltf.add(
-        np.int16([[0, 0, 0], [32767, 0, 0], [32767, 32767, 0], [0, 32767, 0]]), normalized=True
+        np.int16([[0, 0, 0], [32767, 0, 0], [32767, 32767, 0], [0, 32767, 0]]),
+        normalized=True,
     )
     of_picture(write(tmp_path, "a.glb", gltf.glb()))
     gltf.tree["extensionsRequired"] = ["KHR_mesh_quantization"]
@@ -654,9 +747,13 @@ def test_numbers_that_stand_for_fractions(tmp_path, gltf):
 def test_vertices_colours_and_the_material_s_are_multiplied(tmp_path, gltf, kind):
     full = 1 if kind is np.float32 else np.iinfo(kind).max
     shade = (np.array([[0.2, 1, 0.6, 1]] * 4) * full).astype(kind)
-    gltf.primitive["attributes"]["COLOR_0"] = gltf.add(shade, normalized=kind is not np.float32)
+    gltf.primitive["attributes"]["COLOR_0"] = gltf.add(
+        shade, normalized=kind is not np.float32
+    )
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    lit(colour, quarter(place) * [0.2, 1, 0.6])  # full or nothing, in light as on a screen
+    lit(
+        colour, quarter(place) * [0.2, 1, 0.6]
+    )  # full or nothing, in light as on a screen
     gltf.material.clear()
     gltf.material["baseColorFactor"] = [0.5, 0.5, 1, 1]
     _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
@@ -671,7 +768,9 @@ def test_vertices_colours_and_the_material_s_are_multiplied(tmp_path, gltf, kind
 
 def lit(colour, light):
     """Colours are what a screen shows of some light."""
-    np.testing.assert_allclose(colour, np.broadcast_to(to_screen(light), colour.shape), atol=1e-6)
+    np.testing.assert_allclose(
+        colour, np.broadcast_to(to_screen(light), colour.shape), atol=1e-6
+    )
 
 
 def test_half_the_light_of_a_picture(tmp_path, gltf):
@@ -680,20 +779,28 @@ def test_half_the_light_of_a_picture(tmp_path, gltf):
     gltf.tree["images"] = [{"bufferView": grey, "mimeType": "image/png"}]
     gltf.material["baseColorFactor"] = [1, 0.5, 0, 1]
     _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    np.testing.assert_allclose(colour * 255, np.broadcast_to([188, 137, 0], colour.shape), atol=0.5)
+    np.testing.assert_allclose(
+        colour * 255, np.broadcast_to([188, 137, 0], colour.shape), atol=0.5
+    )
 
 
 def test_light_and_a_screen_s_colours_are_inverse():
     colours = np.linspace(0, 1, 256)
     np.testing.assert_allclose(to_screen(from_screen(colours)), colours, atol=1e-6)
-    assert to_screen(np.array(0.2140)) == pytest.approx(0.5, abs=1e-3)  # a standard's middle grey
+    assert to_screen(np.array(0.2140)) == pytest.approx(
+        0.5, abs=1e-3
+    )  # a standard's middle grey
     assert (np.diff(from_screen(colours)) > 0).all()
-    np.testing.assert_allclose(to_screen(np.array([-1.0, 0, 1, 7])), [0, 0, 1, 1], atol=1e-12)
+    np.testing.assert_allclose(
+        to_screen(np.array([-1.0, 0, 1, 7])), [0, 0, 1, 1], atol=1e-12
+    )
 
 
 def test_numbers_that_only_a_compressed_part_has_are_missed(tmp_path, gltf):
     gltf.primitive["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0}}
-    of_picture(write(tmp_path, "a.glb", gltf.glb()))  # they are there as well, for whoever lacks it
+    of_picture(
+        write(tmp_path, "a.glb", gltf.glb())
+    )  # they are there as well, for whoever lacks it
     del gltf.tree["accessors"][gltf.place]["bufferView"]
     path = write(tmp_path, "a.glb", gltf.glb())
     refused(path, "KHR_draco_mesh_compression, which is not read; save it without")
@@ -717,7 +824,13 @@ def test_sparse_and_strided_numbers(tmp_path, gltf):
     together[:, 3:5] = [[0, 1], [1, 1], [1, 0], [0, 0]]
     view = gltf.view(together.tobytes(), byteStride=32)
     gltf.tree["accessors"].append(
-        {"componentType": 5126, "count": 4, "type": "VEC2", "bufferView": view, "byteOffset": 12}
+        {
+            "componentType": 5126,
+            "count": 4,
+            "type": "VEC2",
+            "bufferView": view,
+            "byteOffset": 12,
+        }
     )
     has["TEXCOORD_0"] = len(gltf.tree["accessors"]) - 1
     of_picture(write(tmp_path, "a.glb", gltf.glb()))
@@ -772,7 +885,10 @@ def test_points_beside_surfaces_are_told(tmp_path, capsys):
     scene = trimesh.Scene([mesh(), trimesh.PointCloud(VERTICES + 9)])
     place, _ = read(export(scene, tmp_path, "glb"))
     assert place.max() < 1.001
-    assert "mesh.glb: 81 points beside its surfaces are left out" in capsys.readouterr().err
+    assert (
+        "mesh.glb: 81 points beside its surfaces are left out"
+        in capsys.readouterr().err
+    )
     Points().accept(scene)
     assert "81 points beside its surfaces are left out" in capsys.readouterr().err
 
@@ -798,7 +914,9 @@ MATERIALS = "http://schemas.microsoft.com/3dmanufacturing/material/2015/02"
 PRODUCTION = "http://schemas.microsoft.com/3dmanufacturing/production/2015/06"
 SQUARE = (
     "<vertices>"
-    + "".join(f'<vertex x="{x}" y="{y}" z="0"/>' for x, y in [(0, 0), (1, 0), (1, 1), (0, 1)])
+    + "".join(
+        f'<vertex x="{x}" y="{y}" z="0"/>' for x, y in [(0, 0), (1, 0), (1, 1), (0, 1)]
+    )
     + "</vertices>"
 )
 HALVES = ('v1="0" v2="1" v3="2"', 'v1="0" v2="2" v3="3"')
@@ -807,7 +925,9 @@ BUILD = '<build><item objectid="1"/></build>'
 
 def three_mf(resources="", of_object="", halves=("", ""), build=BUILD, **others):
     """A 3MF file of the unit square in two triangles; `others` are further files in it."""
-    triangles = "".join(f"<triangle {h} {more}/>" for h, more in zip(HALVES, halves, strict=True))
+    triangles = "".join(
+        f"<triangle {h} {more}/>" for h, more in zip(HALVES, halves, strict=True)
+    )
     model = (
         f'<?xml version="1.0"?><model unit="millimeter" xmlns="{CORE}" xmlns:m="{MATERIALS}" '
         f'xmlns:p="{PRODUCTION}"><resources>{resources}<object id="1" {of_object}><mesh>{SQUARE}'
@@ -835,10 +955,14 @@ def test_base_materials_of_a_3mf(tmp_path):
 
 
 def test_colours_of_corners_in_a_3mf(tmp_path):
-    colours = "".join(f'<m:color color="#{c}"/>' for c in ("000000", "FF0000", "FFFF00", "00FF00"))
+    colours = "".join(
+        f'<m:color color="#{c}"/>' for c in ("000000", "FF0000", "FFFF00", "00FF00")
+    )
     group = f'<m:colorgroup id="3">{colours}</m:colorgroup>'
     halves = ('p1="0" p2="1" p3="2"', 'pid="3" p1="0" p2="2" p3="3"')
-    place, colour = read(write(tmp_path, "a.3mf", three_mf(group, 'pid="3" pindex="0"', halves)))
+    place, colour = read(
+        write(tmp_path, "a.3mf", three_mf(group, 'pid="3" pindex="0"', halves))
+    )
     np.testing.assert_allclose(colour[:, :2], place[:, :2], atol=1e-6)
 
 
@@ -846,17 +970,27 @@ def test_a_picture_in_a_3mf(tmp_path, capsys):
     group = (
         '<m:texture2d id="4" path="/3D/Textures/A.png" contenttype="image/png"/>'
         '<m:texture2dgroup id="5" texid="4">'
-        + "".join(f'<m:tex2coord u="{u}" v="{v}"/>' for u, v in [(0, 0), (1, 0), (1, 1), (0, 1)])
+        + "".join(
+            f'<m:tex2coord u="{u}" v="{v}"/>'
+            for u, v in [(0, 0), (1, 0), (1, 1), (0, 1)]
+        )
         + "</m:texture2dgroup>"
     )
     halves = ('pid="5" p1="0" p2="1" p3="2"', 'pid="5" p1="0" p2="2" p3="3"')
     of_picture(
-        write(tmp_path, "a.3mf", three_mf(group, "", halves, **{"3D__Textures__a_png": picture()}))
+        write(
+            tmp_path,
+            "a.3mf",
+            three_mf(group, "", halves, **{"3D__Textures__a_png": picture()}),
+        )
     )
     assert not capsys.readouterr().err
     _, colour = read(write(tmp_path, "gone.3mf", three_mf(group, "", halves)))
     np.testing.assert_array_equal(colour, np.full(colour.shape, 0.5, np.float32))
-    assert "gone.3mf: its picture '3D/Textures/A.png' cannot be read" in capsys.readouterr().err
+    assert (
+        "gone.3mf: its picture '3D/Textures/A.png' cannot be read"
+        in capsys.readouterr().err
+    )
 
 
 def test_parts_of_a_3mf_in_other_files_and_places(tmp_path):
@@ -869,20 +1003,28 @@ def test_parts_of_a_3mf_in_other_files_and_places(tmp_path):
         '<component p:path="/3D/other.model" objectid="9"/></components></object>'
     )
     build = '<build><item objectid="2" transform="2 0 0 0 2 0 0 0 2 0 0 5"/></build>'
-    content = three_mf(TWO + built, 'pid="7" pindex="0"', build=build, **{"3D__other_model": part})
+    content = three_mf(
+        TWO + built, 'pid="7" pindex="0"', build=build, **{"3D__other_model": part}
+    )
     place, colour = read(write(tmp_path, "a.3mf", content))
     turned = place[:, 0] > 10
     assert turned.mean() == pytest.approx(2 / 3, abs=0.03)
     np.testing.assert_allclose(place[turned].min(0), [18, 0, 5], atol=0.05)
     np.testing.assert_allclose(place[turned].max(0), [20, 2, 5], atol=0.05)
-    np.testing.assert_array_equal(colour[turned], np.broadcast_to([1, 0, 0], (turned.sum(), 3)))
+    np.testing.assert_array_equal(
+        colour[turned], np.broadcast_to([1, 0, 0], (turned.sum(), 3))
+    )
     np.testing.assert_array_equal(colour[~turned], np.full(((~turned).sum(), 3), 0.5))
 
 
 def test_what_is_not_built_is_not_shown_and_mixtures_are_told(tmp_path, capsys):
-    refused(write(tmp_path, "a.3mf", three_mf(build="<build/>")), "neither faces nor points")
+    refused(
+        write(tmp_path, "a.3mf", three_mf(build="<build/>")), "neither faces nor points"
+    )
     mixture = '<m:multiproperties id="8" pids="7"/>'
-    _, colour = read(write(tmp_path, "b.3mf", three_mf(TWO + mixture, 'pid="8" pindex="0"')))
+    _, colour = read(
+        write(tmp_path, "b.3mf", three_mf(TWO + mixture, 'pid="8" pindex="0"'))
+    )
     assert (colour == 0.5).all()
     assert "b.3mf: mixtures of its materials are not read" in capsys.readouterr().err
 
@@ -898,7 +1040,10 @@ BROKEN_3MF = {
         },
         "a part of itself",
     ),
-    "twelve numbers": ({"build": '<build><item objectid="1" transform="1 2"/></build>'}, "reshape"),
+    "twelve numbers": (
+        {"build": '<build><item objectid="1" transform="1 2"/></build>'},
+        "reshape",
+    ),
     "a tag that is open": ({"resources": "<object>"}, "damaged 3MF"),
 }
 
@@ -914,12 +1059,24 @@ BROKEN = {
         lambda tree: tree.update(extensionsRequired=["KHR_draco_mesh_compression"]),
         "KHR_draco_mesh_compression",
     ),
-    "a circle of nodes": (lambda tree: tree["nodes"][0].update(children=[0]), "shown twice"),
+    "a circle of nodes": (
+        lambda tree: tree["nodes"][0].update(children=[0]),
+        "shown twice",
+    ),
     "no such node": (lambda tree: tree["scenes"][0].update(nodes=[7]), "damaged glTF"),
-    "a node before the first": (lambda tree: tree["scenes"][0].update(nodes=[-1]), "damaged glTF"),
+    "a node before the first": (
+        lambda tree: tree["scenes"][0].update(nodes=[-1]),
+        "damaged glTF",
+    ),
     "no such mesh": (lambda tree: tree["nodes"][0].update(mesh=7), "damaged glTF"),
-    "nothing shown": (lambda tree: tree["scenes"][0].update(nodes=[]), "neither faces nor points"),
-    "too many numbers": (lambda tree: tree["accessors"][0].update(count=10**15), "allowed are"),
+    "nothing shown": (
+        lambda tree: tree["scenes"][0].update(nodes=[]),
+        "neither faces nor points",
+    ),
+    "too many numbers": (
+        lambda tree: tree["accessors"][0].update(count=10**15),
+        "allowed are",
+    ),
     "numbers beyond the end": (
         lambda tree: tree["accessors"][0].update(count=4000),
         "beyond the end",
@@ -928,9 +1085,18 @@ BROKEN = {
         lambda tree: tree["accessors"][0].update(byteOffset=-4),
         "beyond the end",
     ),
-    "no count": (lambda tree: tree["accessors"][0].update(count="4"), "allowed are|damaged"),
-    "an unknown kind": (lambda tree: tree["accessors"][0].update(componentType=1), "damaged glTF"),
-    "faces of others": (lambda tree: tree["accessors"][0].update(count=2), "not there|as many"),
+    "no count": (
+        lambda tree: tree["accessors"][0].update(count="4"),
+        "allowed are|damaged",
+    ),
+    "an unknown kind": (
+        lambda tree: tree["accessors"][0].update(componentType=1),
+        "damaged glTF",
+    ),
+    "faces of others": (
+        lambda tree: tree["accessors"][0].update(count=2),
+        "not there|as many",
+    ),
     "a view beyond the end": (
         lambda tree: tree["bufferViews"][0].update(byteLength=10**9),
         "beyond the end",
@@ -1006,7 +1172,9 @@ def test_faces_without_an_area(tmp_path, corners):
 def test_a_surface_of_a_large_map_keeps_its_shape(tmp_path):
     far = VERTICES + np.array([5e6, 4e6, 0])
     place, _ = read(export(trimesh.Trimesh(far, FACES, process=False), tmp_path, "ply"))
-    np.testing.assert_allclose(np.ptp(place, axis=0), [1, 1, 0], atol=0.6)  # trimesh writes float32
+    np.testing.assert_allclose(
+        np.ptp(place, axis=0), [1, 1, 0], atol=0.6
+    )  # trimesh writes float32
     text = "".join(f"v {x!r} {y!r} {z!r}\n" for x, y, z in far.tolist()) + "".join(
         f"f {a} {b} {c}\n" for a, b, c in FACES + 1
     )
@@ -1053,18 +1221,24 @@ def test_no_file_elsewhere_is_read(tmp_path, gltf, name, form, capsys, monkeypat
     opened = []
     sys.addaudithook(
         lambda event, args: (
-            opened.append(str(args[0])) if event == "open" and opened is not None else None
+            opened.append(str(args[0]))
+            if event == "open" and opened is not None
+            else None
         )
     )
     if form == "obj":
         write(folder, "a.mtl", MTL.format(name))
         path = write(
-            folder, "a.obj", obj_square(f"mtllib a.mtl\nmtllib {name}\nusemtl paint\n".encode())
+            folder,
+            "a.obj",
+            obj_square(f"mtllib a.mtl\nmtllib {name}\nusemtl paint\n".encode()),
         )
     elif form == "gltf":
         gltf.tree["images"] = [{"uri": name}]
         path = write(
-            folder, "a.gltf", gltf.gltf("data:;base64," + base64.b64encode(gltf.binary).decode())
+            folder,
+            "a.gltf",
+            gltf.gltf("data:;base64," + base64.b64encode(gltf.binary).decode()),
         )
     elif form == "ply":
         path = write(
@@ -1092,15 +1266,21 @@ def collada(picture):
 def test_collada_with_a_picture(tmp_path):
     write(tmp_path, "wood.png", picture())
     of_picture(write(tmp_path, "a.dae", collada("wood.png")))
-    bomb = collada("wood.png").replace("<COLLADA", '<!DOCTYPE x [<!ENTITY a "aaaa">]><COLLADA', 1)
+    bomb = collada("wood.png").replace(
+        "<COLLADA", '<!DOCTYPE x [<!ENTITY a "aaaa">]><COLLADA', 1
+    )
     refused(write(tmp_path, "b.dae", bomb), "declares entities")
 
 
 def test_a_picture_with_too_many_pixels_is_told(tmp_path, capsys):
     PIL.Image.new("1", (70_000, 1_000)).save(tmp_path / "wide.png")
     write(tmp_path, "a.mtl", MTL.format("wide.png"))
-    _, colour = read(write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n")))
-    np.testing.assert_allclose(colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6)
+    _, colour = read(
+        write(tmp_path, "a.obj", obj_square(b"mtllib a.mtl\nusemtl paint\n"))
+    )
+    np.testing.assert_allclose(
+        colour, np.broadcast_to([1, 0.4, 0], colour.shape), atol=1e-6
+    )
     assert "pixels, allowed are" in capsys.readouterr().err
 
 
@@ -1118,10 +1298,14 @@ def test_what_is_named_is_a_regular_file_or_not_read(tmp_path, what, capsys):
 
 
 @pytest.mark.parametrize(("form", "module"), [("stl", "trimesh"), ("dae", "collada")])
-def test_a_library_that_is_missing_is_named_with_the_extra(tmp_path, monkeypatch, form, module):
+def test_a_library_that_is_missing_is_named_with_the_extra(
+    tmp_path, monkeypatch, form, module
+):
     path = export(mesh(), tmp_path, form)
     monkeypatch.setitem(sys.modules, module, None)
-    refused(path, rf"needs {module}; install it with `{re.escape(str(Extra('points')))}`")
+    refused(
+        path, rf"needs {module}; install it with `{re.escape(str(Extra('points')))}`"
+    )
 
 
 def test_a_library_that_fails_says_what_failed(tmp_path, monkeypatch):
@@ -1144,7 +1328,9 @@ data: {{class_path: flowbind.data.latents.LatentDataModule, init_args: {{manifes
 def folder(tmp_path, gltf):
     """Clouds and meshes of every suffix, three that are damaged, and a text that is a caption."""
     files = tmp_path / "files"
-    for number, form in enumerate(("ply", "obj", "stl", "off", "glb", "gltf", "dae", "3mf")):
+    for number, form in enumerate(
+        ("ply", "obj", "stl", "off", "glb", "gltf", "dae", "3mf")
+    ):
         (files / str(number)).mkdir(parents=True)
         export(textured(), files / str(number), form)
     some = np.eye(3).repeat(5, axis=0)
@@ -1163,7 +1349,16 @@ def folder(tmp_path, gltf):
 
 def test_a_folder_of_meshes_is_prepared_and_encoded(tmp_path, folder, command):
     code, _, err = command(
-        "prepare", "folder", "--source", folder, "--out", tmp_path / "data", "--val", 0, "--test", 0
+        "prepare",
+        "folder",
+        "--source",
+        folder,
+        "--out",
+        tmp_path / "data",
+        "--val",
+        0,
+        "--test",
+        0,
     )
     assert code == 0, err
     recipe = write(tmp_path, "recipe.yaml", ENCODING.format(data=tmp_path / "data"))
@@ -1173,7 +1368,9 @@ def test_a_folder_of_meshes_is_prepared_and_encoded(tmp_path, folder, command):
     code, _, err = command("encode", "--config", recipe, "--skip-bad", 3)
     assert code == 0, err
     for name in ("g.glb", "h.obj", "i.ply"):
-        assert f"{folder / name}: " in err.replace(f"{tmp_path / 'data'}/../", f"{tmp_path}/"), err
+        assert f"{folder / name}: " in err.replace(
+            f"{tmp_path / 'data'}/../", f"{tmp_path}/"
+        ), err
     assert "3 samples could not be read and are left out" in err
 
 
@@ -1186,7 +1383,11 @@ def test_pix3d_with_its_materials(tmp_path, command):
     (tmp_path / "pix3d/img/bed").mkdir(parents=True)
     write(tmp_path / "pix3d/img/bed", "1.png", picture())
     export(textured(), model, "obj")
-    entry = {"img": "img/bed/1.png", "model": "model/bed/MALM/mesh.obj", "category": "bed"}
+    entry = {
+        "img": "img/bed/1.png",
+        "model": "model/bed/MALM/mesh.obj",
+        "category": "bed",
+    }
     write(tmp_path / "pix3d", "pix3d.json", json.dumps([entry]))
     code, _, err = command(
         "prepare",
@@ -1211,4 +1412,6 @@ def test_pix3d_with_its_materials(tmp_path, command):
 def test_comments_behind_numbers_of_an_obj(tmp_path):
     lines = "v 0 0 0 # a\nv 1 0 0\t# b\nv 0 1 0\nusemtl # 3\nf 1 2 3 # c\n"
     assert read(write(tmp_path, "a.obj", lines))[0].max() <= 1
-    refused(write(tmp_path, "b.obj", lines.replace("0 # a", "x # a")), "else where numbers")
+    refused(
+        write(tmp_path, "b.obj", lines.replace("0 # a", "x # a")), "else where numbers"
+    )

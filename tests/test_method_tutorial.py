@@ -35,7 +35,9 @@ def package(monkeypatch, tmp_path):
 
 
 def made(package):
-    return package.FromNoise({"text": Text(), "image": Image()}, "text", "image", width=32)
+    return package.FromNoise(
+        {"text": Text(), "image": Image()}, "text", "image", width=32
+    )
 
 
 def test_laws(package):
@@ -50,15 +52,21 @@ def test_it_is_short():
 
 def test_what_it_does_not_make_is_refused(package):
     model = Model(made(package), Networks(made(package)))
-    with pytest.raises(ValueError, match="does not make image->text; it makes text->image"):
+    with pytest.raises(
+        ValueError, match="does not make image->text; it makes text->image"
+    ):
         model.translate({"image": torch.zeros(1, 64)}, ["text"])
-    with pytest.raises(ValueError, match="no sampling choice 'step'; did you mean 'steps'"):
+    with pytest.raises(
+        ValueError, match="no sampling choice 'step'; did you mean 'steps'"
+    ):
         model.translate({"text": torch.zeros(1, 64)}, ["image"], step=3)
 
 
 def test_the_page_shows_the_package_whole():
     shown = re.findall(r"^```\{literalinclude\} (\S+)$", PAGE.read_text(), re.MULTILINE)
-    files = {path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".toml", ".yaml")}
+    files = {
+        path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".toml", ".yaml")
+    }
     assert files == {(PAGE.parent / path).resolve() for path in shown}
 
 
@@ -74,11 +82,17 @@ def test_it_is_built_installed_and_trained(tmp_path):
     project, site = tmp_path / "project", tmp_path / "site"
     shutil.copytree(PACKAGE, project, ignore=shutil.ignore_patterns("__pycache__"))
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    environment = os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": path,
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+    }
 
     def python(*arguments):
         command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -89,9 +103,22 @@ def test_it_is_built_installed_and_trained(tmp_path):
     (wheel,) = (project / "dist").iterdir()
     python("-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
 
-    flowbind("prepare", "shapes", "--out", "data/shapes", "--samples", 64, "--test-samples", 16)
+    flowbind(
+        "prepare",
+        "shapes",
+        "--out",
+        "data/shapes",
+        "--samples",
+        64,
+        "--test-samples",
+        16,
+    )
     flowbind("encode", "--config", "recipe.yaml")
-    few = ("--trainer.max_steps=4", "--trainer.val_check_interval=4", "--trainer.accelerator=cpu")
+    few = (
+        "--trainer.max_steps=4",
+        "--trainer.val_check_interval=4",
+        "--trainer.accelerator=cpu",
+    )
     flowbind("fit", "--config", "recipe.yaml", "--data.init_args.batch_size=24", *few)
     flowbind("test", "--config", "recipe.yaml", *few, "--evaluation.sampling.steps=3")
     assert "--steps N" in flowbind("generate", "runs/from_noise/model", "--help")

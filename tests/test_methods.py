@@ -22,7 +22,9 @@ def modalities():
 METHODS = {
     "flowbind": lambda: FlowBind(modalities(), *SIZES),
     "flowbind, as its authors": lambda: FlowBind(
-        modalities(), *SIZES, ObjectiveConfig(times="both", normalize=False, leave_own_out=0.0)
+        modalities(),
+        *SIZES,
+        ObjectiveConfig(times="both", normalize=False, leave_own_out=0.0),
     ),
 }
 
@@ -65,13 +67,18 @@ class Keeping(Sizes):
 class Rolling(Sizes):
     def losses(self, nets, batch, draws):
         terms = super().losses(nets, batch, draws)
-        return {name: Loss(of, errors + torch.rand(1)) for name, (of, errors) in terms.items()}
+        return {
+            name: Loss(of, errors + torch.rand(1))
+            for name, (of, errors) in terms.items()
+        }
 
 
 class Summing(Sizes):
     def losses(self, nets, batch, draws):
         terms = super().losses(nets, batch, draws)
-        return {name: Loss(of, errors.sum()[None]) for name, (of, errors) in terms.items()}
+        return {
+            name: Loss(of, errors.sum()[None]) for name, (of, errors) in terms.items()
+        }
 
 
 class Idle(Sizes):
@@ -126,9 +133,12 @@ def test_a_broken_law_is_named(each, toys, monkeypatch):
     monkeypatch.setattr("flowbind.registry.name_of", lambda kind, cls: cls.__name__)
     monkeypatch.setattr("flowbind.registry.load", lambda kind, name: NAMED[name])
     with pytest.raises(
-        AssertionError, match=f"{type(method).__name__} breaks the law '{each.__name__}'"
+        AssertionError,
+        match=f"{type(method).__name__} breaks the law '{each.__name__}'",
     ):
         each(Subject(method))
 
 
-NAMED = {cls.__name__: cls for cls in (*BROKEN.values(), Word, Vector, WordCodec, ToyCodec)}
+NAMED = {
+    cls.__name__: cls for cls in (*BROKEN.values(), Word, Vector, WordCodec, ToyCodec)
+}

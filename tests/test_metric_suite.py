@@ -24,13 +24,17 @@ WAYS = {
 @pytest.fixture
 def judged(world, command):
     """Makes a MetricSuite of the toy world's test samples."""
-    assert command("encode", "--config", world / "recipe.yaml", "--split", "test")[0] == 0
+    assert (
+        command("encode", "--config", world / "recipe.yaml", "--split", "test")[0] == 0
+    )
     modalities = {"word": Word(), "vector": Vector()}
 
     def make(*metrics, rows=20):
         manifest = Manifest.read(world / "data/test.jsonl", ["word", "vector"])
         store = LatentStore(world / "data/latents/test")
-        return MetricSuite(metrics, modalities, WAYS, manifest, torch.arange(rows), store)
+        return MetricSuite(
+            metrics, modalities, WAYS, manifest, torch.arange(rows), store
+        )
 
     return make
 
@@ -47,7 +51,9 @@ def walk(judging, add=0.5):
 
 def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
     found = walk(judged(DigitError(), DigitError("word")))
-    assert found["vector->vector"] == {"digit-error[toy,vector,n=20]": pytest.approx(0.5)}
+    assert found["vector->vector"] == {
+        "digit-error[toy,vector,n=20]": pytest.approx(0.5)
+    }
     assert found["word->vector"].keys() == {
         "digit-error[toy,vector,n=20]",
         "digit-error[toy,word,n=20]",
@@ -61,7 +67,9 @@ def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
 def test_features_of_real_samples_are_computed_once(judged, monkeypatch, world):
     first = walk(judged(DigitError()))
     asked = []
-    monkeypatch.setattr(Vector, "read", lambda self, source: asked.append(source) or torch.zeros(3))
+    monkeypatch.setattr(
+        Vector, "read", lambda self, source: asked.append(source) or torch.zeros(3)
+    )
     again = judged(DigitError())
     again.update_real(torch.arange(20))
     assert len(asked) == 1  # the one that tells the shape of what is generated
@@ -122,7 +130,9 @@ def test_other_latents_are_other_samples(judged, world):
 
 
 def test_too_few_samples_are_refused(judged):
-    with pytest.raises(ValueError, match="DigitError needs at least 2 test samples, there are 1"):
+    with pytest.raises(
+        ValueError, match="DigitError needs at least 2 test samples, there are 1"
+    ):
         judged(DigitError(), rows=1)
     bystander = DigitError()
     bystander.judges = "image"
@@ -146,7 +156,9 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     monkeypatch.setattr(
         "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
     )  # what they read is not looked at
-    recipe = yaml.safe_load(RECIPE.format(data=world / "data", run=world / "run", steps=20))
+    recipe = yaml.safe_load(
+        RECIPE.format(data=world / "data", run=world / "run", steps=20)
+    )
     metric = {"class_path": "digit-error", "init_args": {"against": "word"}}
     recipe["evaluation"] = {
         "gallery": 0,
@@ -156,7 +168,10 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     }
     every = {"word": ["".join(digits) for digits in product("0123", repeat=3)]}
     path = world / "data/test.jsonl"
-    lines = [json.loads(line) | {"references": every} for line in path.read_text().splitlines()]
+    lines = [
+        json.loads(line) | {"references": every}
+        for line in path.read_text().splitlines()
+    ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     for verb in ("encode", "fit", "test"):
@@ -181,12 +196,21 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     table = {
         "title": "As published",
         "columns": [
-            {"direction": "word->vector", "measure": "error", "ours": "digit-error[", "scale": 10}
+            {
+                "direction": "word->vector",
+                "measure": "error",
+                "ours": "digit-error[",
+                "scale": 10,
+            }
         ],
         "rows": [{"name": "somebody", "values": [7.125]}],
     }
     (world / "published.json").write_text(json.dumps([table]))
-    options = "--config", world / "recipe.yaml", f"--evaluation.published={world}/published.json"
+    options = (
+        "--config",
+        world / "recipe.yaml",
+        f"--evaluation.published={world}/published.json",
+    )
     assert command("test", *options)[0] == 0
     report = (world / "run/metrics.md").read_text()
     ours = results["directions"]["word->vector"]["digit-error[toy,word,n=128]"]
@@ -197,7 +221,10 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
         json.dumps([table | {"rows": [{"name": "somebody", "values": []}]}])
     )
     code, _, err = command("test", *options)
-    assert (code, "published.json: not a file of published figures" in err) == (2, True), err
+    assert (code, "published.json: not a file of published figures" in err) == (
+        2,
+        True,
+    ), err
 
     metric["init_args"] = {"aganst": "word"}
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))

@@ -19,11 +19,15 @@ from flowbind.metrics.probe import accuracy
 from flowbind.metrics.retrieval import recall_at_1
 
 OTHERS = json.loads((Path(__file__).parent / "reference/features.json").read_text())
-OTHERS_SETS = tuple(torch.tensor(OTHERS[part], dtype=torch.float64) for part in ("made", "real"))
+OTHERS_SETS = tuple(
+    torch.tensor(OTHERS[part], dtype=torch.float64) for part in ("made", "real")
+)
 
 
 def randn(*shape, seed=0):
-    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(
+        *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 # Frechet distance
@@ -31,14 +35,20 @@ def randn(*shape, seed=0):
 
 def slow_frechet(a, b):
     a, b = a.numpy(), b.numpy()
-    ca, cb = np.atleast_2d(np.cov(a, rowvar=False)), np.atleast_2d(np.cov(b, rowvar=False))
+    ca, cb = (
+        np.atleast_2d(np.cov(a, rowvar=False)),
+        np.atleast_2d(np.cov(b, rowvar=False)),
+    )
     root = scipy.linalg.sqrtm(ca @ cb)
     return ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(ca + cb - 2 * root).real
 
 
 @pytest.mark.parametrize("width", [1, 2, 7])
 def test_frechet_equals_the_root_of_the_product(width):
-    a, b = randn(200, width) @ randn(width, width, seed=1), 2 * randn(150, width, seed=2) + 1
+    a, b = (
+        randn(200, width) @ randn(width, width, seed=1),
+        2 * randn(150, width, seed=2) + 1,
+    )
     assert frechet(a, b) == pytest.approx(slow_frechet(a, b), rel=1e-9)
     assert frechet(a, b) == pytest.approx(frechet(b, a), rel=1e-9)
 
@@ -67,7 +77,11 @@ def test_frechet_of_fewer_samples_than_features_is_real():
     assert frechet(a, a) == pytest.approx(0, abs=1e-9)
     # Rank-deficient: the trace of the root is the nuclear norm of the centred samples' product.
     ac, bc = (a - a.mean(0)) / math.sqrt(4), (b - b.mean(0)) / math.sqrt(5)
-    trace = ac.square().sum() + bc.square().sum() - 2 * torch.linalg.svdvals(ac @ bc.T).sum()
+    trace = (
+        ac.square().sum()
+        + bc.square().sum()
+        - 2 * torch.linalg.svdvals(ac @ bc.T).sum()
+    )
     assert frechet(a, b) == pytest.approx(
         ((a.mean(0) - b.mean(0)).square().sum() + trace).item(), rel=1e-7
     )
@@ -84,9 +98,9 @@ def test_frechet_is_what_others_say(others):
 def slow_density_and_coverage(made, real, k):
     inside, reached = 0, 0
     for i, centre in enumerate(real):
-        radius = sorted(float((centre - other).norm()) for j, other in enumerate(real) if j != i)[
-            k - 1
-        ]
+        radius = sorted(
+            float((centre - other).norm()) for j, other in enumerate(real) if j != i
+        )[k - 1]
         within = sum(float((centre - other).norm()) < radius for other in made)
         inside, reached = inside + within, reached + (within > 0)
     return inside / (k * len(made)), reached / len(real)
@@ -96,7 +110,9 @@ def slow_density_and_coverage(made, real, k):
 def test_density_and_coverage_are_their_definition(made, real, k, monkeypatch):
     monkeypatch.setattr("flowbind.metrics.density.ROWS", 7)
     sets = randn(made, 3), 1.5 * randn(real, 3, seed=1)
-    assert density_and_coverage(*sets, k) == pytest.approx(slow_density_and_coverage(*sets, k))
+    assert density_and_coverage(*sets, k) == pytest.approx(
+        slow_density_and_coverage(*sets, k)
+    )
 
 
 @pytest.mark.parametrize("k", [3, 5])
@@ -117,9 +133,13 @@ def test_density_and_coverage_of_known_sets():
     density, coverage = density_and_coverage(
         x[:1].repeat(60, 1), torch.cat([x, far]), 5
     )  # all in one place
-    assert density == pytest.approx(slow_density_and_coverage(x[:1], torch.cat([x, far]), 5)[0])
+    assert density == pytest.approx(
+        slow_density_and_coverage(x[:1], torch.cat([x, far]), 5)[0]
+    )
     assert 1 / 120 <= coverage < 0.2
-    with pytest.raises(ValueError, match="by 5 neighbours need more than 5 real samples, not 5"):
+    with pytest.raises(
+        ValueError, match="by 5 neighbours need more than 5 real samples, not 5"
+    ):
         density_and_coverage(x, x[:5], 5)
 
 
@@ -133,7 +153,12 @@ def slow_kernel_distance(made, real):
     width = distances[(len(distances) - 1) // 2]
 
     def mean_kernel(a, b, skip):
-        pairs = [(x, y) for i, x in enumerate(a) for j, y in enumerate(b) if not (skip and i == j)]
+        pairs = [
+            (x, y)
+            for i, x in enumerate(a)
+            for j, y in enumerate(b)
+            if not (skip and i == j)
+        ]
         return sum(
             math.exp(-float((x - y).square().sum()) / (2 * width**2)) for x, y in pairs
         ) / len(pairs)
@@ -149,7 +174,9 @@ def slow_kernel_distance(made, real):
 def test_kernel_distance_is_its_definition(made, real, monkeypatch):
     monkeypatch.setattr("flowbind.metrics.kernel.ROWS", 5)
     sets = randn(made, 4) + 0.3, randn(real, 4, seed=1)
-    assert kernel_distance(*sets) == pytest.approx(slow_kernel_distance(*sets), rel=1e-9)
+    assert kernel_distance(*sets) == pytest.approx(
+        slow_kernel_distance(*sets), rel=1e-9
+    )
 
 
 def test_kernel_distance_is_what_kadtk_says():
@@ -161,12 +188,17 @@ def test_kernel_distance_is_what_kadtk_says():
 def test_kernel_distance_is_fair_at_any_number_and_in_any_unit():
     """Its mean over pairs of sets drawn alike is 0 within its own deviation, and scaling both changes nothing."""
     same = torch.tensor(
-        [kernel_distance(randn(10, 3, seed=i), randn(10, 3, seed=1000 + i)) for i in range(300)]
+        [
+            kernel_distance(randn(10, 3, seed=i), randn(10, 3, seed=1000 + i))
+            for i in range(300)
+        ]
     )
     assert same.mean().abs() < 3 * same.std() / 300**0.5
     assert (same < 0).any()
     x, y = randn(30, 3), randn(30, 3, seed=1) + 1
-    assert kernel_distance(7 * x, 7 * y) == pytest.approx(kernel_distance(x, y), rel=1e-9)
+    assert kernel_distance(7 * x, 7 * y) == pytest.approx(
+        kernel_distance(x, y), rel=1e-9
+    )
     assert kernel_distance(x, y) > 0.1
     with pytest.raises(ValueError, match="most real samples are the same"):
         kernel_distance(x, x[:1].repeat(5, 1))
@@ -205,7 +237,9 @@ def slow_cknna(a, b, k):
         x = [row / row.norm() for row in x]
         kernel = [[float(p @ q) for q in x] for p in x]
         near = [
-            sorted((j for j in range(len(x)) if j != i), key=lambda j: -kernel[i][j])[:k]
+            sorted((j for j in range(len(x)) if j != i), key=lambda j: -kernel[i][j])[
+                :k
+            ]
             for i in range(len(x))
         ]
         centred = [[value - sum(row) / len(row) for value in row] for row in kernel]
@@ -282,7 +316,9 @@ def test_a_probe_is_decided_by_its_seed_and_leaves_the_global_one_alone():
     x, labels = world(200, 0, spread=2.0)
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, second, other = (fit_probe(x, labels, [3, 4], seed=seed) for seed in (1, 1, 2))
+    first, second, other = (
+        fit_probe(x, labels, [3, 4], seed=seed) for seed in (1, 1, 2)
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     weights = [probe.net[0].weight for probe in (first, second, other)]
     assert torch.equal(weights[0], weights[1])

@@ -16,7 +16,8 @@ def test_permuted_is_a_permutation(count, key):
 def test_permutations_of_different_keys_differ_and_look_random():
     count = 2000
     first, second = (
-        permuted(np.arange(count), count, np.full(count, key, dtype=np.uint64)) for key in (1, 2)
+        permuted(np.arange(count), count, np.full(count, key, dtype=np.uint64))
+        for key in (1, 2)
     )
     assert (first == second).mean() < 0.01
     for out in (first, second):
@@ -35,12 +36,17 @@ def test_permuted_needs_no_memory_of_its_size():
 def test_each_epoch_visits_every_row_once():
     mixture = Mixture(rows=[10, 35], shares=[4, 7], seed=3)
     drawn = [
-        np.concatenate([mixture.batch(step)[stratum] for step in range(10)]) for stratum in (0, 1)
+        np.concatenate([mixture.batch(step)[stratum] for step in range(10)])
+        for stratum in (0, 1)
     ]
     for epoch in range(4):
-        assert sorted(drawn[0][10 * epoch : 10 * epoch + 10].tolist()) == list(range(10))
+        assert sorted(drawn[0][10 * epoch : 10 * epoch + 10].tolist()) == list(
+            range(10)
+        )
     for epoch in range(2):
-        assert sorted(drawn[1][35 * epoch : 35 * epoch + 35].tolist()) == list(range(35))
+        assert sorted(drawn[1][35 * epoch : 35 * epoch + 35].tolist()) == list(
+            range(35)
+        )
     assert drawn[0][:10].tolist() != drawn[0][10:20].tolist()
 
 

@@ -21,7 +21,9 @@ from flowbind.testing import LAWS, Subject, check_modality
 from tests.distribution import distribution
 from tests.toy import ToyCodec, Vector
 
-PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())[
+    "project"
+]
 BUILT_IN = sorted(PROJECT["entry-points"]["flowbind.modalities"])
 SAMPLES = 4
 
@@ -61,7 +63,9 @@ class Changed(ToyCodec):
 
     def __init__(self, **methods):
         super().__init__()
-        self.__dict__ |= {name: method.__get__(self) for name, method in methods.items()}
+        self.__dict__ |= {
+            name: method.__get__(self) for name, method in methods.items()
+        }
 
 
 def toy(modality=None, **codec):
@@ -95,7 +99,9 @@ def read_carelessly(self, source):
 
 
 def accept_holes(self, raw):
-    return Vector.accept(self, raw.nan_to_num() if isinstance(raw, torch.Tensor) else raw)
+    return Vector.accept(
+        self, raw.nan_to_num() if isinstance(raw, torch.Tensor) else raw
+    )
 
 
 def accept_at_length(self, raw):
@@ -124,7 +130,11 @@ def encode_changed(change):
 
 
 def decode_changed(change):
-    return {"decode": lambda self, latents, generator=None: change(ToyCodec.decode(self, latents))}
+    return {
+        "decode": lambda self, latents, generator=None: change(
+            ToyCodec.decode(self, latents)
+        )
+    }
 
 
 def drift_of(change):
@@ -182,7 +192,9 @@ class Forgetful(NeuralCodec):
     def build(self):
         net = nn.Module()
         net.encode, net.decode = nn.Linear(3, 8), nn.Linear(8, 3)
-        setattr(net, self.where, nn.Sequential(getattr(net, self.where), nn.Dropout(0.1)))
+        setattr(
+            net, self.where, nn.Sequential(getattr(net, self.where), nn.Dropout(0.1))
+        )
         return net
 
     @cached_property
@@ -239,7 +251,9 @@ def head_of(build):
 
 def nearness(raws, again):
     """1 where nothing was lost, below it elsewhere."""
-    return torch.exp(-(torch.stack(list(raws)) - torch.stack(list(again))).abs().mean(1))
+    return torch.exp(
+        -(torch.stack(list(raws)) - torch.stack(list(again))).abs().mean(1)
+    )
 
 
 BROKEN = {
@@ -247,7 +261,9 @@ BROKEN = {
         (toy({"suffixes": ("VEC",)}), "in lower case"),
         (toy({"write": write_and_leave}), r"the folder holds .*\.log"),
         (
-            toy({"write": lambda self, raw, path: Vector.write(self, raw.round(), path)}),
+            toy(
+                {"write": lambda self, raw, path: Vector.write(self, raw.round(), path)}
+            ),
             "going through a file moves",
         ),
     ],
@@ -256,24 +272,36 @@ BROKEN = {
             toy({"accept": lambda self, raw: Vector.accept(self, raw) + 1}),
             "of a sample that was given it makes another",
         ),
-        (toy({"accept": lambda self, raw: Vector.accept(self, raw).numpy()}), "makes another"),
+        (
+            toy({"accept": lambda self, raw: Vector.accept(self, raw).numpy()}),
+            "makes another",
+        ),
         (toy({"accept": lambda self, raw: raw.mul_(1.5)}), "changed in place"),
     ],
     "what_is_no_sample_is_refused": [
         (toy({"accept": lambda self, raw: raw}), "None is accepted"),
         (toy({"accept": lambda self, raw: raw * 1.0}), "TypeError.* is raised"),
-        (toy({"accept": accept_holes}), r"a tensor of float32 with shape \(3,\) is accepted"),
+        (
+            toy({"accept": accept_holes}),
+            r"a tensor of float32 with shape \(3,\) is accepted",
+        ),
         (toy({"accept": accept_at_length}), "of None it says '.* more'"),
     ],
     "another_container_holds_the_same_sample": [
         (toy({"accept": accept_by_container}), "an array of float32"),
-        (toy({"accept": lambda self, raw: as_tensor(raw, "numbers")}), "a tensor of float64"),
+        (
+            toy({"accept": lambda self, raw: as_tensor(raw, "numbers")}),
+            "a tensor of float64",
+        ),
     ],
     "damaged_files_are_refused": [
         (toy({"read": read_anything}), "an empty file is read as a sample"),
         (toy({"read": read_namelessly}), "does not name it"),
         (toy({"read": read_at_length}), "several lines"),
-        (toy({"read": lambda self, source: torch.tensor(eval(source.read_bytes()))}), "is raised"),
+        (
+            toy({"read": lambda self, source: torch.tensor(eval(source.read_bytes()))}),
+            "is raised",
+        ),
     ],
     "missing_files_are_refused": [
         (toy({"read": read_anything}), "it is read as a sample"),
@@ -289,13 +317,26 @@ BROKEN = {
         (toy(**encode_changed(lambda latents: latents.log())), "not finite"),
         (toy(**encode_changed(torch.zeros_like)), "all 4 samples have the same"),
         (toy(**encode_changed(torch.Tensor.requires_grad_)), "require a gradient"),
-        (toy(**encode_changed(lambda latents: latents.to("meta"))), "the device is meta"),
+        (
+            toy(**encode_changed(lambda latents: latents.to("meta"))),
+            "the device is meta",
+        ),
     ],
     "a_latent_depends_on_its_sample_alone": [
-        (toy(**encode_changed(lambda latents: latents - latents.mean(0))), "encoding one by one"),
-        (toy(**encode_changed(lambda latents: latents + torch.rand(8))), "encoding again"),
         (
-            toy(**encode_changed(lambda latents: latents + torch.arange(len(latents))[:, None])),
+            toy(**encode_changed(lambda latents: latents - latents.mean(0))),
+            "encoding one by one",
+        ),
+        (
+            toy(**encode_changed(lambda latents: latents + torch.rand(8))),
+            "encoding again",
+        ),
+        (
+            toy(
+                **encode_changed(
+                    lambda latents: latents + torch.arange(len(latents))[:, None]
+                )
+            ),
             "encoding one by one",
         ),
     ],
@@ -315,11 +356,17 @@ BROKEN = {
         (toy(promise=lambda self: 0.1), "measures none"),
         (toy(promise=lambda self: -1.0), "it promises -1"),
         (
-            toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.zeros(1)),
+            toy(
+                promise=lambda self: 0.1,
+                errors=lambda self, raws, again: torch.zeros(1),
+            ),
             r"the shape \(1,\)",
         ),
         (
-            toy(promise=lambda self: 0.1, errors=lambda self, raws, again: torch.ones(len(raws))),
+            toy(
+                promise=lambda self: 0.1,
+                errors=lambda self, raws, again: torch.ones(len(raws)),
+            ),
             "nothing was lost",
         ),
         (
@@ -331,8 +378,14 @@ BROKEN = {
         ),
     ],
     "the_fingerprint_is_flat_json": [
-        (toy(fingerprint=lambda self: {"codec": "Changed", "inner": {}}), "hold objects"),
-        (toy(fingerprint=lambda self: {"codec": torch.zeros(1)}), "not JSON serializable"),
+        (
+            toy(fingerprint=lambda self: {"codec": "Changed", "inner": {}}),
+            "hold objects",
+        ),
+        (
+            toy(fingerprint=lambda self: {"codec": torch.zeros(1)}),
+            "not JSON serializable",
+        ),
         (Toy(Listed()), "comes back from JSON"),
         (Toy(Counting()), "after use"),
     ],
@@ -351,7 +404,10 @@ BROKEN = {
     ],
     "networks_fit_the_latents": [
         (toy(drift_of(widened)), r"gives the shape \(3, 9\) where \(3, 8\)"),
-        (toy(drift_of(idle)), r"spare\.weight of the drift net gets no finite gradient"),
+        (
+            toy(drift_of(idle)),
+            r"spare\.weight of the drift net gets no finite gradient",
+        ),
         (toy(head_of(Whitened)), "a row of the head depends on the other rows"),
     ],
     "networks_draw_from_their_arguments_alone": [
@@ -363,7 +419,9 @@ BROKEN = {
     "networks_are_their_weights": [
         (toy(head_of(Scaled)), "two of the head is no part of its state_dict")
     ],
-    "previews_can_be_shown": [(toy({"preview": lambda self, raw: raw.numpy()}), "it is ndarray")],
+    "previews_can_be_shown": [
+        (toy({"preview": lambda self, raw: raw.numpy()}), "it is ndarray")
+    ],
 }
 
 
@@ -372,7 +430,10 @@ def registered(tmp_path):
     """The toy as an installed modality."""
     entry_points = {
         "flowbind.modalities": {"toy": f"{__name__}:Toy"},
-        "flowbind.codecs": {"toy": "tests.toy:ToyCodec", "unkept": f"{__name__}:Unkept"},
+        "flowbind.codecs": {
+            "toy": "tests.toy:ToyCodec",
+            "unkept": f"{__name__}:Unkept",
+        },
     }
     with distribution(tmp_path / "site", "toys", entry_points):
         yield
@@ -425,14 +486,18 @@ def test_an_unknown_name_gets_the_nearest():
 
 def test_two_packages_with_one_name_are_both_named(tmp_path):
     with (
-        distribution(tmp_path / "a", "first", {"flowbind.codecs": {"same": "tests.toy:ToyCodec"}}),
+        distribution(
+            tmp_path / "a", "first", {"flowbind.codecs": {"same": "tests.toy:ToyCodec"}}
+        ),
         distribution(
             tmp_path / "b",
             "second",
             {"flowbind.codecs": {"same": "tests.toy:WordCodec"}},
             version="2.1",
         ),
-        pytest.raises(ValueError, match=r"'same' is claimed by both second 2\.1 and first 1\.0"),
+        pytest.raises(
+            ValueError, match=r"'same' is claimed by both second 2\.1 and first 1\.0"
+        ),
     ):
         installed("codecs")
 
@@ -531,7 +596,8 @@ WRONG = {
 def test_wrong_weights_are_one_line_that_names_the_file(weights, content):
     weights.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"weights\.safetensors: these are not weights of the codec LinearCodec"
+        ValueError,
+        match=r"weights\.safetensors: these are not weights of the codec LinearCodec",
     ) as caught:
         LinearCodec(str(weights)).encode([torch.zeros(3)])
     assert "\n" not in str(caught.value)
@@ -554,14 +620,16 @@ def test_a_buffer_that_weights_leave_out_is_an_error(weights):
             return net
 
     with pytest.raises(
-        ValueError, match="Table: the buffers table are not in its weights; make them persistent"
+        ValueError,
+        match="Table: the buffers table are not in its weights; make them persistent",
     ):
         Table(str(weights)).encode([torch.zeros(3)])
 
 
 def test_missing_weights_say_how_to_make_them(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"none: no such weights for the codec LinearCodec; train them"
+        FileNotFoundError,
+        match=r"none: no such weights for the codec LinearCodec; train them",
     ):
         LinearCodec(str(tmp_path / "none")).encode([torch.zeros(3)])
 
@@ -583,4 +651,6 @@ def test_a_fingerprint_tells_versions_arguments_and_weights_apart(weights, monke
 def test_the_same_weights_elsewhere_have_the_same_fingerprint(weights, tmp_path):
     other = tmp_path / "moved.safetensors"
     other.write_bytes(weights.read_bytes())
-    assert LinearCodec(str(other)).fingerprint() == LinearCodec(str(weights)).fingerprint()
+    assert (
+        LinearCodec(str(other)).fingerprint() == LinearCodec(str(weights)).fingerprint()
+    )

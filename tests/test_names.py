@@ -29,13 +29,17 @@ def test_any_words_name_a_file(words, tmp_path):
     (stem,) = stems({"text": [words]})
     lawful(stem)
     (tmp_path / f"{stem}.some_modality.safetensors").touch()
-    assert [path.name for path in tmp_path.glob("[!.]*")] == [f"{stem}.some_modality.safetensors"]
+    assert [path.name for path in tmp_path.glob("[!.]*")] == [
+        f"{stem}.some_modality.safetensors"
+    ]
 
 
 def test_what_is_readable_stays_so():
     assert stems({"text": ["A large, red torus!"]}) == ["A-large-red-torus"]
     assert stems({"text": ["नमस्ते दुनिया"]}) == ["नमस्ते-दुनिया"]
-    assert stems({"text": ["a b", "c"], "image": [Path("x/17.png"), Path("18.png")]}) == [
+    assert stems(
+        {"text": ["a b", "c"], "image": [Path("x/17.png"), Path("18.png")]}
+    ) == [
         "0-a-b+17",
         "1-c+18",
     ]
@@ -66,7 +70,8 @@ def test_many_long_sources_still_fit():
         sources = {str(number): [WORDS[11][number:]] for number in range(count)}
         lawful(stems(sources)[0])
     others = [
-        stems({"a": ["x" * 70], "b": ["y" * 70 + end], "c": ["z" * 70]})[0] for end in ("", "y")
+        stems({"a": ["x" * 70], "b": ["y" * 70 + end], "c": ["z" * 70]})[0]
+        for end in ("", "y")
     ]
     assert others[0] != others[1]
 

@@ -66,7 +66,10 @@ def rows(count=6):
 
 def test_sizes_at_the_papers_configuration():
     with torch.device("meta"):
-        drift, head = Drift(768, **asdict(DriftConfig())), Head(768, **asdict(HeadConfig()))
+        drift, head = (
+            Drift(768, **asdict(DriftConfig())),
+            Head(768, **asdict(HeadConfig())),
+        )
     assert parameters(drift) == 178_684_032
     assert parameters(head) == 9_754_752
 
@@ -86,9 +89,14 @@ def test_the_drift_is_that_of_the_released_model():
 def test_the_head_is_that_of_the_released_model():
     head = small_head()
     weights = renamed(head, HEAD_NAMES)
-    for part in ("weight", "bias"):  # the released one has as many outputs again, which are unused
+    for part in (
+        "weight",
+        "bias",
+    ):  # the released one has as many outputs again, which are unused
         last = f"logvar.{DEPTH + 1}.{part}"
-        weights[last] = torch.cat([weights[last], torch.full_like(weights[last], torch.nan)])
+        weights[last] = torch.cat(
+            [weights[last], torch.full_like(weights[last], torch.nan)]
+        )
     x, _ = rows()
     for row, estimate in zip(x, head(x), strict=True):
         torch.testing.assert_close(
@@ -125,7 +133,9 @@ def test_the_weights_are_all_there_is(net):
 @pytest.mark.parametrize("net", [small_drift(), small_head()], ids=["drift", "head"])
 def test_every_parameter_matters(net):
     arguments = rows()[: 2 if isinstance(net, Drift) else 1]
-    gradients = torch.autograd.grad(net(*arguments).square().sum(), list(net.parameters()))
+    gradients = torch.autograd.grad(
+        net(*arguments).square().sum(), list(net.parameters())
+    )
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
 
 
@@ -135,7 +145,10 @@ def test_a_batch_of_one_equals_a_row_of_many(net):
     many = net(*arguments)
     for k in range(len(many)):
         torch.testing.assert_close(
-            net(*(a[k : k + 1] for a in arguments)), many[k : k + 1], rtol=1e-12, atol=1e-12
+            net(*(a[k : k + 1] for a in arguments)),
+            many[k : k + 1],
+            rtol=1e-12,
+            atol=1e-12,
         )
 
 
@@ -153,23 +166,33 @@ def test_zero_rows_give_zero_rows_and_zero_gradients(net):
 def test_dropout_is_the_heads_alone_and_only_in_training():
     torch.manual_seed(0)
     x, _ = rows()
-    head, (one, other) = small_head(), (streams(seed, torch.arange(len(x))) for seed in (0, 1))
+    head, (one, other) = (
+        small_head(),
+        (streams(seed, torch.arange(len(x))) for seed in (0, 1)),
+    )
     assert torch.equal(head(x, one), head(x))
     head.train()
     assert torch.equal(head(x, one), head(x, one))
-    torch.testing.assert_close(head(x[1:2], one[1:2]), head(x, one)[1:2], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        head(x[1:2], one[1:2]), head(x, one)[1:2], rtol=1e-12, atol=1e-12
+    )
     assert not torch.equal(head(x, one), head(x, other))
     assert not torch.equal(head(x, one), head(x))
-    off = randomised(Head(FEATURES, width=WIDTH, depth=DEPTH, dropout=HeadConfig().dropout)).train()
+    off = randomised(
+        Head(FEATURES, width=WIDTH, depth=DEPTH, dropout=HeadConfig().dropout)
+    ).train()
     assert torch.equal(off(x, one), off(x))
     assert not any(
-        isinstance(module, Dropout) for module in Drift(FEATURES, width=WIDTH, depth=1).modules()
+        isinstance(module, Dropout)
+        for module in Drift(FEATURES, width=WIDTH, depth=1).modules()
     )
 
 
 @pytest.mark.parametrize("dropout", [-0.1, 1, 1.5, float("nan")])
 def test_a_dropout_that_is_no_probability_is_refused(dropout):
-    with pytest.raises(ValueError, match=r"^HeadConfig: dropout is a probability in \[0, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"^HeadConfig: dropout is a probability in \[0, 1\)"
+    ):
         HeadConfig(dropout=dropout)
 
 
@@ -177,7 +200,8 @@ def test_a_dropout_that_is_no_probability_is_refused(dropout):
 @pytest.mark.parametrize("shape", [(), (2, 3)])
 def test_a_latent_that_is_no_vector_is_refused_in_one_line(net, shape):
     with pytest.raises(
-        ValueError, match=rf"^the MLP nets take .* not of shape {re.escape(str(shape))}; .*$"
+        ValueError,
+        match=rf"^the MLP nets take .* not of shape {re.escape(str(shape))}; .*$",
     ):
         net(*shape)
 

@@ -63,7 +63,9 @@ def canary(tmp_path):
 
 def test_the_payloads_would_run(canary, tmp_path):
     """Or nothing below means anything."""
-    for number, payload in enumerate([*(kind(canary) for kind in (Evil, Executed, Opened)), None]):
+    for number, payload in enumerate(
+        [*(kind(canary) for kind in (Evil, Executed, Opened)), None]
+    ):
         made = pickle.loads(pickle.dumps(payload) if payload else plain(canary))
         if isinstance(payload, Opened):
             made.close()
@@ -75,7 +77,9 @@ def test_the_payloads_would_run(canary, tmp_path):
 
 
 def pickled(path, canary):
-    path.write_bytes(pickle.dumps({"state_dict": Evil(canary), "model_state_dict": Evil(canary)}))
+    path.write_bytes(
+        pickle.dumps({"state_dict": Evil(canary), "model_state_dict": Evil(canary)})
+    )
 
 
 def in_letters(path, canary):
@@ -130,7 +134,13 @@ def hidden(path, canary):
     """A pickle behind the header of a safetensors file."""
     content = pickle.dumps(Evil(canary))
     header = json.dumps(
-        {"a": {"dtype": "U8", "shape": [len(content)], "data_offsets": [0, len(content)]}}
+        {
+            "a": {
+                "dtype": "U8",
+                "shape": [len(content)],
+                "data_offsets": [0, len(content)],
+            }
+        }
     ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + content)
 
@@ -164,9 +174,14 @@ def test_checkpoints(craft, canary, tmp_path):
 @pytest.mark.parametrize("craft", CHECKPOINT.values(), ids=CHECKPOINT)
 def test_the_authors_checkpoints(craft, canary, tmp_path):
     craft(tmp_path / "model.pth", canary)
-    if craft is beside_weights:  # the settings are not looked at, but refused with the file
+    if (
+        craft is beside_weights
+    ):  # the settings are not looked at, but refused with the file
         torch.save(
-            {"model_state_dict": {"image": {"w": torch.ones(1)}}, "config": Evil(canary)},
+            {
+                "model_state_dict": {"image": {"w": torch.ones(1)}},
+                "config": Evil(canary),
+            },
             tmp_path / "model.pth",
         )
     refuse(lambda: _states(tmp_path / "model.pth"), canary)
@@ -207,12 +222,18 @@ def test_weights(craft, whole, canary, tmp_path):
     craft(folder / "model.safetensors", canary)
     refuse(lambda: release.load(folder), canary)
     refuse(
-        lambda: load("codecs", "small-image")(weights=str(folder / "model.safetensors")).net, canary
+        lambda: (
+            load("codecs", "small-image")(weights=str(folder / "model.safetensors")).net
+        ),
+        canary,
     )
     if craft is not hidden:  # which is one tensor of bytes
         craft(tmp_path / "clap.pt", canary)
         refuse(lambda: load_weights(tmp_path / "clap.pt"), canary)
-        refuse(lambda: load("codecs", "wav2clip")(weights=str(tmp_path / "clap.pt")).net, canary)
+        refuse(
+            lambda: load("codecs", "wav2clip")(weights=str(tmp_path / "clap.pt")).net,
+            canary,
+        )
 
 
 # Names and paths in a released model. Beside it lie a module and weights that nobody may reach.
@@ -237,21 +258,29 @@ def of_modality(name):
 
 
 def in_yaml(folder, canary):
-    (folder / "model.json").write_text(f"!!python/object/apply:os.system ['touch {canary}']\n")
+    (folder / "model.json").write_text(
+        f"!!python/object/apply:os.system ['touch {canary}']\n"
+    )
 
 
 MODELS = {
-    "a function for a codec": described(name="os.system", args={"command": "touch canary"}),
+    "a function for a codec": described(
+        name="os.system", args={"command": "touch canary"}
+    ),
     "a function in an entry point's spelling": described(
         name="os:system", args={"command": "touch canary"}
     ),
     "a module beside the model": described(name="evil.Codec", args={}),
     "a module beside the model, for a modality": of_modality("evil:Modality"),
     "a sound class by its path": described(name="flowbind_image.small.SmallImage"),
-    "a sound class in an entry point's spelling": described(name="flowbind_image.small:SmallImage"),
+    "a sound class in an entry point's spelling": described(
+        name="flowbind_image.small:SmallImage"
+    ),
     "a class path": described(name=None, class_path="evil.Codec", init_args={}),
     "weights up and out": described(args={"weights": "../evil.safetensors"}),
-    "weights that go down and up": described(args={"weights": "codecs/../../evil.safetensors"}),
+    "weights that go down and up": described(
+        args={"weights": "codecs/../../evil.safetensors"}
+    ),
     "weights that are a pickle": described(args={"weights": "codecs/evil.pt"}),
     "tags of YAML": in_yaml,
 }
@@ -281,7 +310,9 @@ def test_weights_from_the_root(whole, canary, tmp_path):
 
 
 CODE = {
-    what: content for what, content in RECIPES.items() if what.startswith(("code:", "a function"))
+    what: content
+    for what, content in RECIPES.items()
+    if what.startswith(("code:", "a function"))
 }
 
 
@@ -303,7 +334,8 @@ def test_shards(canary, tmp_path):
 def evil_module(folder: Path, canary: Path) -> None:
     names = ("Transformer", "Model", "Config", "Tokenizer")
     (folder / "evil.py").write_text(
-        f"open({str(canary)!r}, 'w').close()\n" + "".join(f"class {n}: pass\n" for n in names)
+        f"open({str(canary)!r}, 'w').close()\n"
+        + "".join(f"class {n}: pass\n" for n in names)
     )
 
 
@@ -332,7 +364,8 @@ def other_model(folder, canary):
     }
     (folder / "config.json").write_text(
         json.dumps(
-            config | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}}
+            config
+            | {"auto_map": {**config["auto_map"], "AutoModelForCausalLM": "evil.Model"}}
         )
     )
 
@@ -344,7 +377,9 @@ def trusting(folder, canary):
     told = json.loads(settings.read_text()) if settings.is_file() else {}
     trust = {"trust_remote_code": True}
     settings.write_text(
-        json.dumps(told | dict.fromkeys(("model_args", "config_args", "tokenizer_args"), trust))
+        json.dumps(
+            told | dict.fromkeys(("model_args", "config_args", "tokenizer_args"), trust)
+        )
     )
 
 
@@ -374,7 +409,9 @@ def test_sentence_encoders(craft, encoder, canary, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("craft", [other_model, pickled_weights], ids=["model", "pickle"])
+@pytest.mark.parametrize(
+    "craft", [other_model, pickled_weights], ids=["model", "pickle"]
+)
 def test_language_models(craft, canary, tmp_path):
     from tests.tiny_text import save_gemma
 

@@ -11,7 +11,11 @@ from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, losses
 from tests.reference import objective as reference
 
 NAMES = ("a", "b", "c", "d")
-SUBSETS = [set(subset) for size in range(1, 5) for subset in itertools.combinations(NAMES, size)]
+SUBSETS = [
+    set(subset)
+    for size in range(1, 5)
+    for subset in itertools.combinations(NAMES, size)
+]
 WIDTH = 3
 DEFAULT = {
     "times": "mixture",
@@ -22,7 +26,12 @@ DEFAULT = {
     "head_dropout": 0.5,
     "leave_own_out": 0.75,
 }
-AUTHORS = {"times": "both", "normalize": False, "noise_variance": 10.0, "leave_own_out": 0.0}
+AUTHORS = {
+    "times": "both",
+    "normalize": False,
+    "noise_variance": 10.0,
+    "leave_own_out": 0.0,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +59,9 @@ class SmallHead(nn.Module):
 
 def networks(seed=0):
     torch.manual_seed(seed)
-    drifts, heads = ({name: kind() for name in NAMES} for kind in (SmallDrift, SmallHead))
+    drifts, heads = (
+        {name: kind() for name in NAMES} for kind in (SmallDrift, SmallHead)
+    )
     return nn.ModuleDict(drifts).double(), nn.ModuleDict(heads).double()
 
 
@@ -58,7 +69,10 @@ def structured(subsets, seed=0, width=WIDTH):
     """One sample per subset, as the reference takes them and as a batch whose rows stand in a random order."""
     generator = torch.Generator().manual_seed(seed)
     samples = [
-        {n: torch.randn(width, dtype=torch.float64, generator=generator) for n in sorted(s)}
+        {
+            n: torch.randn(width, dtype=torch.float64, generator=generator)
+            for n in sorted(s)
+        }
         for s in subsets
     ]
     latents, owners = {}, {}
@@ -76,9 +90,16 @@ def structured(subsets, seed=0, width=WIDTH):
 
 def by_row(batch, draws):
     """The draws of a batch as the reference takes them."""
-    rows = [(sample, name) for name in batch.latents for sample in batch.samples[name].tolist()]
+    rows = [
+        (sample, name)
+        for name in batch.latents
+        for sample in batch.samples[name].tolist()
+    ]
     pairs = zip(
-        batch.links.target.tolist(), batch.links.estimate.tolist(), draws.drop.tolist(), strict=True
+        batch.links.target.tolist(),
+        batch.links.estimate.tolist(),
+        draws.drop.tolist(),
+        strict=True,
     )
     per_row = (
         dict(zip(rows, values.tolist(), strict=True))
@@ -135,7 +156,11 @@ def test_equals_the_reference_in_every_setting(
 @pytest.mark.parametrize("alpha", [0, 0.3, 1])
 @pytest.mark.parametrize("endpoint", [0, 0.3, 1])
 def test_equals_the_reference_at_all_times(times, alpha, endpoint):
-    check(SUBSETS, DEFAULT | {"times": times, "alpha": alpha, "endpoint": endpoint}, seed=2)
+    check(
+        SUBSETS,
+        DEFAULT | {"times": times, "alpha": alpha, "endpoint": endpoint},
+        seed=2,
+    )
 
 
 @pytest.mark.parametrize("first", range(len(SUBSETS)))
@@ -183,11 +208,17 @@ def test_heads_learn_only_at_time_zero(times):
     draws = Draws.sample(batch, key=0)
     for alpha, learn in ((0.0, times == "both"), (1.0, True)):
         total = sum(
-            losses(drifts, heads, batch, draws, ObjectiveConfig(times=times, alpha=alpha)).values()
+            losses(
+                drifts, heads, batch, draws, ObjectiveConfig(times=times, alpha=alpha)
+            ).values()
         )
-        gradients = torch.autograd.grad(total, list(heads.parameters()), retain_graph=True)
+        gradients = torch.autograd.grad(
+            total, list(heads.parameters()), retain_graph=True
+        )
         assert all(bool(g.any()) == learn for g in gradients)
-        assert all(g.any() for g in torch.autograd.grad(total, list(drifts.parameters())))
+        assert all(
+            g.any() for g in torch.autograd.grad(total, list(drifts.parameters()))
+        )
 
 
 def test_both_is_the_sum_of_the_mixtures_without_and_with_only_time_zero():
@@ -200,13 +231,17 @@ def test_both_is_the_sum_of_the_mixtures_without_and_with_only_time_zero():
 
     both, inside, zero = found(times="both"), found(alpha=0.0), found(alpha=1.0)
     for name in NAMES:
-        torch.testing.assert_close(both[name], inside[name] + zero[name], rtol=1e-12, atol=0)
+        torch.testing.assert_close(
+            both[name], inside[name] + zero[name], rtol=1e-12, atol=0
+        )
 
 
 def test_latents_with_several_axes_are_treated_as_flat_ones():
     _, flat = structured(SUBSETS, width=6)
     shaped = Batch(
-        {n: x.reshape(-1, 2, 3) for n, x in flat.latents.items()}, flat.samples, flat.links
+        {n: x.reshape(-1, 2, 3) for n, x in flat.latents.items()},
+        flat.samples,
+        flat.links,
     )
     draws = Draws.sample(flat, key=0)
 
@@ -221,7 +256,11 @@ def test_latents_with_several_axes_are_treated_as_flat_ones():
         config = ObjectiveConfig(times=times)
         right = losses(drifts, heads, flat, draws, config)
         found = losses(
-            drifts, heads, shaped, draws._replace(noise=draws.noise.reshape(-1, 2, 3)), config
+            drifts,
+            heads,
+            shaped,
+            draws._replace(noise=draws.noise.reshape(-1, 2, 3)),
+            config,
         )
         for name in NAMES:
             torch.testing.assert_close(found[name], right[name])
@@ -257,7 +296,9 @@ def test_a_seed_decides_the_draws():
     }
     for name, shape in shapes.items():
         assert getattr(first, name).shape == shape
-        assert getattr(first, name).dtype == (torch.float64 if name == "noise" else torch.float32)
+        assert getattr(first, name).dtype == (
+            torch.float64 if name == "noise" else torch.float32
+        )
         assert torch.equal(getattr(first, name), getattr(again, name))
         assert not torch.equal(getattr(first, name), getattr(other, name))
 
@@ -266,14 +307,19 @@ def test_draws_are_independent_with_the_laws_they_claim():
     _, batch = structured([{"a", "b", "c"}] * 4000)
     draws = Draws.sample(batch, key=0)
     rows = sum(batch.rows)
-    uniforms = torch.stack([draws.drop[:rows], draws.leave, draws.uniform, draws.choice]).double()
+    uniforms = torch.stack(
+        [draws.drop[:rows], draws.leave, draws.uniform, draws.choice]
+    ).double()
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
     normals = torch.cat(
         [(uniforms - 0.5) * 12**0.5, draws.noise.T]
     )  # all with mean 0 and variance 1
     torch.testing.assert_close(
-        normals.mean(dim=1), torch.zeros(len(normals)).double(), rtol=0, atol=5 / rows**0.5
+        normals.mean(dim=1),
+        torch.zeros(len(normals)).double(),
+        rtol=0,
+        atol=5 / rows**0.5,
     )
     torch.testing.assert_close(
         torch.cov(normals), torch.eye(len(normals)).double(), rtol=0, atol=8 / rows**0.5

@@ -84,9 +84,14 @@ def run(models, tmp_path, monkeypatch, command):
             shutil.copy(models / file.name, file)
             return
         for option, value in pairwise(tuple(arguments)):
-            if option == "--source" and not Path(value := value.partition("/")[0]).exists():
+            if (
+                option == "--source"
+                and not Path(value := value.partition("/")[0]).exists()
+            ):
                 WRITERS[value](Path(value))
-        configs = [value for option, value in pairwise(arguments) if option == "--config"]
+        configs = [
+            value for option, value in pairwise(arguments) if option == "--config"
+        ]
         if configs:
             place = len(arguments) - arguments[::-1].index(configs[-1])
             arguments[place:place] = ["--config", write_small(configs)]
@@ -135,7 +140,10 @@ def shrink(told):
     told = {key: shrink(part) for key, part in told.items()}
     own = told.get("init_args", {})
     name = " ".join(
-        [told.get("class_path", "").rpartition(".")[2], *([own["model"]] if "model" in own else [])]
+        [
+            told.get("class_path", "").rpartition(".")[2],
+            *([own["model"]] if "model" in own else []),
+        ]
     )
     return told | {"init_args": own | SMALL[name]} if name in SMALL else told
 
@@ -168,7 +176,9 @@ def test_audiocaps(follow):
     found = measured("runs/audiocaps", 12)
     assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
-    model = flowbind.load("runs/audiocaps/model")  # the trained projector and adapter came along
+    model = flowbind.load(
+        "runs/audiocaps/model"
+    )  # the trained projector and adapter came along
     (sound,) = model.generate({"text": ["a bell"]}, to=["audio"], steps=2)["audio"]
     assert sound.shape == (8000,)
     assert sound.isfinite().all()
@@ -197,10 +207,17 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
         assert found["text->image"] == EVERY | FIDELITY | {"clip-score", "cut-captions"}
         assert found["image->text"] >= EVERY | CAPTIONS | {"clip-score"}
         report = newest(f"runs/{name}", "metrics*.md").read_text()
-        for published in ("| FlowBind (568 M) | 17.39 | 46.26 |", "| FlowBind | 28.35 | 29.74 |"):
+        for published in (
+            "| FlowBind (568 M) | 17.39 | 46.26 |",
+            "| FlowBind | 28.35 | 29.74 |",
+        ):
             assert published in report
         assert (
-            len(re.findall(r"^\| this run \| +\d+\.\d\d \| +\d+\.\d\d \|", report, re.MULTILINE))
+            len(
+                re.findall(
+                    r"^\| this run \| +\d+\.\d\d \| +\d+\.\d\d \|", report, re.MULTILINE
+                )
+            )
             == 2
         )
 
@@ -223,7 +240,10 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
         flowbind.load("runs/pix3d_bind/model"),
     )
     held = new.networks.state_dict()
-    assert all(torch.equal(held[key], tensor) for key, tensor in old.networks.state_dict().items())
+    assert all(
+        torch.equal(held[key], tensor)
+        for key, tensor in old.networks.state_dict().items()
+    )
     assert {
         key.removeprefix("nets.").split(".")[1]
         for key in held.keys() - old.networks.state_dict().keys()

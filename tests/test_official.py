@@ -26,7 +26,10 @@ def released(tmp_path, toys):
         }
         for name in NAMES
     }
-    optimizer = {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"lr": 1e-4}]}
+    optimizer = {
+        "state": {0: {"step": torch.tensor(5.0)}},
+        "param_groups": [{"lr": 1e-4}],
+    }
     whole = {
         "epoch": 3,
         "global_step": 5,
@@ -79,7 +82,9 @@ def test_outputs_are_those_of_the_published_formula(released, tmp_path, command)
     for number, name in enumerate(NAMES):
         state = {key: tensor.double() for key, tensor in states[name].items()}
         assert torch.allclose(
-            model.networks.nets.drifts[name](x, t), official.drift(state, x, t, LAYERS), atol=1e-9
+            model.networks.nets.drifts[name](x, t),
+            official.drift(state, x, t, LAYERS),
+            atol=1e-9,
         )
         assert torch.allclose(
             model.networks.nets.heads[name](x), official.head(state, x), atol=1e-9
@@ -94,10 +99,14 @@ def test_every_weight_of_the_published_size_has_a_place():
     with torch.device("meta"):
         drift, head = Drift(768), Head(768)
     count = sum(
-        np.prod(shape) for shape in official.shapes(768, 1152, DriftConfig().depth).values()
+        np.prod(shape)
+        for shape in official.shapes(768, 1152, DriftConfig().depth).values()
     )
     unused = 768 * 1152 + 768
-    assert sum(p.numel() for net in (drift, head) for p in net.parameters()) == count - unused
+    assert (
+        sum(p.numel() for net in (drift, head) for p in net.parameters())
+        == count - unused
+    )
     assert 3 * count == 567_972_864
 
 
@@ -106,7 +115,12 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
 
     def refused(said):
         code, _, err = command("import-official", *options)
-        assert (code, said in err, "Traceback" in err, (tmp_path / "model").exists()) == (
+        assert (
+            code,
+            said in err,
+            "Traceback" in err,
+            (tmp_path / "model").exists(),
+        ) == (
             2,
             True,
             False,
@@ -115,11 +129,17 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
 
     config = json.loads((tmp_path / "config.json").read_text())
     for changed, said in (
-        (config | {"prior": "gaussian"}, "prior is 'gaussian', allowed is 'explicit_residual'"),
+        (
+            config | {"prior": "gaussian"},
+            "prior is 'gaussian', allowed is 'explicit_residual'",
+        ),
         (config | {"feat_scale": 4.0}, "feat_scale is 4.0"),
         ({"hidden_dim": W}, "not the authors' config.json"),
         (config | {"hidden_dim": W + 1}, "'word' does not fit a latent of 8"),
-        (config | {"num_layers": 1}, "'word' does not fit a latent of 8 (Unexpected key(s)"),
+        (
+            config | {"num_layers": 1},
+            "'word' does not fit a latent of 8 (Unexpected key(s)",
+        ),
     ):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         refused(said)
@@ -159,4 +179,7 @@ def test_wrong_statistics(released, tmp_path, command):
     assert (code, "word_mean.npy: not 8 numbers" in err) == (2, True), err
     *files, recipe, path = released[1]
     code, _, err = command("import-official", *files[:-4], recipe, path)
-    assert (code, "no statistics of 'vector': give --mean vector=FILE" in err) == (2, True), err
+    assert (code, "no statistics of 'vector': give --mean vector=FILE" in err) == (
+        2,
+        True,
+    ), err

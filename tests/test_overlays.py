@@ -22,7 +22,9 @@ def built(tmp_path, toys):
         arguments = ["--config", str(tmp_path / "recipe.yaml")]
         for number, overlay in enumerate(overlays):
             path = tmp_path / f"{number}.yaml"
-            path.write_text(overlay if isinstance(overlay, str) else yaml.safe_dump(overlay))
+            path.write_text(
+                overlay if isinstance(overlay, str) else yaml.safe_dump(overlay)
+            )
             arguments += ["--config", str(path)]
         return build(arguments)
 
@@ -30,10 +32,21 @@ def built(tmp_path, toys):
 
 
 def plain(cli):
-    config = cli.settings.as_dict() if hasattr(cli.settings, "as_dict") else vars(cli.settings)
+    config = (
+        cli.settings.as_dict()
+        if hasattr(cli.settings, "as_dict")
+        else vars(cli.settings)
+    )
     return {
         key: config[key]
-        for key in ("model", "training", "evaluation", "data", "trainer", "seed_everything")
+        for key in (
+            "model",
+            "training",
+            "evaluation",
+            "data",
+            "trainer",
+            "seed_everything",
+        )
     }
 
 
@@ -47,7 +60,16 @@ def leaves(node, path=()):
 
 
 OVERLAYS = {
-    ("model", "init_args", "modalities", "vector", "init_args", "codec", "init_args", "seed"): 5,
+    (
+        "model",
+        "init_args",
+        "modalities",
+        "vector",
+        "init_args",
+        "codec",
+        "init_args",
+        "seed",
+    ): 5,
     ("training", "warmup_steps"): 3,
     ("evaluation", "sampling", "steps"): 3,
     ("evaluation", "limit"): 3,
@@ -63,15 +85,23 @@ OVERLAYS = {
 def test_one_value_changes_and_nothing_else(built, path):
     """In the arguments of classes, in mappings of modalities, splits and weights, and deep in a codec."""
     codec = {"class_path": "toy", "init_args": {"seed": 1, "width": 8}}
-    first = {"model": {"init_args": {"modalities": {"vector": {"init_args": {"codec": codec}}}}}}
+    first = {
+        "model": {
+            "init_args": {"modalities": {"vector": {"init_args": {"codec": codec}}}}
+        }
+    }
     first["evaluation"] = {"sampling": {"solver": "rk4"}}
     first["data"] = {"init_args": {"weights": {"word": 1.0}}}
     overlay = OVERLAYS[path]
     for key in reversed(path):
         overlay = {key: overlay}
-    before, after = (dict(leaves(plain(cli))) for cli in (built(first), built(first, overlay)))
+    before, after = (
+        dict(leaves(plain(cli))) for cli in (built(first), built(first, overlay))
+    )
     changed = {
-        place for place in before.keys() | after.keys() if before.get(place) != after.get(place)
+        place
+        for place in before.keys() | after.keys()
+        if before.get(place) != after.get(place)
     }
     assert {place[-1] for place in changed} == {path[-1]}
     assert len(changed) == 1
@@ -80,11 +110,12 @@ def test_one_value_changes_and_nothing_else(built, path):
 
 def test_another_class_leaves_the_arguments_of_the_one_before(built):
     named = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy, init_args: {seed: 5}}}}}}}"
-    other = (
-        "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy-word}}}}}}"
-    )
+    other = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy-word}}}}}}"
     same = "model: {init_args: {modalities: {vector: {init_args: {codec: {class_path: toy, init_args: {width: 8}}}}}}}"
-    codecs = [built(named, overlay).model.modalities["vector"].codec for overlay in (other, same)]
+    codecs = [
+        built(named, overlay).model.modalities["vector"].codec
+        for overlay in (other, same)
+    ]
     assert [(type(codec).__name__, codec.seed) for codec in codecs] == [
         ("WordCodec", 0),
         ("ToyCodec", 5),
@@ -129,7 +160,11 @@ def test_what_is_written_reads_as_the_same(recipe):
 
 
 def test_merging_changes_none_of_what_it_merges():
-    parts = [{"a": {"b": {"c": 1}}}, {"a": {"b": {"d": 2}}}, {"a": {"b": {"c": None}, "e": [1]}}]
+    parts = [
+        {"a": {"b": {"c": 1}}},
+        {"a": {"b": {"d": 2}}},
+        {"a": {"b": {"c": None}, "e": [1]}},
+    ]
     before = copy.deepcopy(parts)
     assert merge(parts) == {"a": {"b": {"c": None, "d": 2}, "e": [1]}}
     assert parts == before

@@ -118,7 +118,9 @@ def test_other_processes_are_silent(own, capsys, monkeypatch):
     assert capsys.readouterr().err == ""
 
 
-def test_a_recipe_that_is_nowhere_is_told_from_those_that_there_are(tmp_path, monkeypatch, command):
+def test_a_recipe_that_is_nowhere_is_told_from_those_that_there_are(
+    tmp_path, monkeypatch, command
+):
     monkeypatch.chdir(tmp_path)
     for given, meant in (
         ("shapes.yaml", "recipes/shapes.yaml"),
@@ -147,21 +149,44 @@ def test_published_figures_come_along(tmp_path, monkeypatch):
 def outside(tmp_path_factory):
     """Runs flowbind as a wheel has it, outside any clone, with the libraries that are installed here."""
     folder = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    build = [
+        sys.executable,
+        "-m",
+        "hatchling",
+        "build",
+        "-t",
+        "wheel",
+        "-d",
+        str(folder),
+    ]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(
         folder / "site"
     )  # which is what installing a wheel of Python alone comes to
     (folder / "work").mkdir()
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "PYTHONPATH"
+    }
     environment |= {"PYTHONPATH": str(folder / "site"), "OMP_NUM_THREADS": "1"}
 
     def run(*arguments):
         program = "from flowbind.cli import main; main()"
-        command = [sys.executable, "-P", "-W", "ignore", "-c", program, *map(str, arguments)]
+        command = [
+            sys.executable,
+            "-P",
+            "-W",
+            "ignore",
+            "-c",
+            program,
+            *map(str, arguments),
+        ]
         return subprocess.run(
-            command, cwd=folder / "work", env=environment, capture_output=True, text=True
+            command,
+            cwd=folder / "work",
+            env=environment,
+            capture_output=True,
+            text=True,
         )
 
     run.folder = folder
@@ -174,7 +199,9 @@ def test_a_wheel_holds_the_packages_their_weights_and_the_recipes(outside):
         path.relative_to(site / "flowbind").as_posix()
         for path in (site / "flowbind/recipes").rglob("*.*")
     }
-    assert there == {path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.*")}
+    assert there == {
+        path.relative_to(ROOT).as_posix() for path in (ROOT / "recipes").rglob("*.*")
+    }
     for kind in ("text", "image", "audio", "points"):
         assert (site / f"flowbind_{kind}/weights/small.safetensors").is_file()
     assert not (site / "tests").exists()
@@ -183,11 +210,19 @@ def test_a_wheel_holds_the_packages_their_weights_and_the_recipes(outside):
 @pytest.mark.slow
 def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
     done = outside(
-        "prepare", "shapes", "--samples", 30, "--test-samples", 6, "--out", "data/shapes"
+        "prepare",
+        "shapes",
+        "--samples",
+        30,
+        "--test-samples",
+        6,
+        "--out",
+        "data/shapes",
     )
     assert done.returncode == 0, done.stderr
     small = [
-        f"--model.init_args.drift.{key}={value}" for key, value in {"width": 16, "depth": 1}.items()
+        f"--model.init_args.drift.{key}={value}"
+        for key, value in {"width": 16, "depth": 1}.items()
     ]
     for verb, options in {
         "encode": [],
@@ -207,7 +242,8 @@ def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
         assert done.returncode == 0, f"{verb}\n{done.stderr}"
         own = outside.folder / "site/flowbind/recipes/shapes.yaml"
         assert (
-            f"recipes/shapes.yaml: no such file here; flowbind's own is taken, {own}" in done.stderr
+            f"recipes/shapes.yaml: no such file here; flowbind's own is taken, {own}"
+            in done.stderr
         )
     done = outside(
         "generate",

@@ -48,7 +48,9 @@ def test_velocity_is_the_derivative_of_the_path():
         sample_path(z, x, t + 0.5).x_t - sample_path(z, x, t - 0.5).x_t
     )  # exact: the path is straight
     torch.testing.assert_close(derivative, velocity)
-    torch.testing.assert_close(x_t + (1 - t[:, None, None]) * velocity, x)  # following it arrives
+    torch.testing.assert_close(
+        x_t + (1 - t[:, None, None]) * velocity, x
+    )  # following it arrives
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -97,7 +99,9 @@ def test_inner_times_are_never_zero(law):
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
 def test_shares_of_the_times(alpha, endpoint, dtype):
     rows = 40_000
-    uniform, choice = torch.rand(2, rows, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    uniform, choice = torch.rand(
+        2, rows, dtype=dtype, generator=torch.Generator().manual_seed(0)
+    )
     deviation = 5 * 0.5 / rows**0.5  # five standard errors, at most
     both = both_times(uniform, choice, endpoint)
     assert both.shape == (2, rows)

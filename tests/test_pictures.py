@@ -72,7 +72,9 @@ def picture(mode: str) -> PIL.Image.Image:
     """Noise in one of Pillow's modes."""
     if mode.startswith("I;16"):
         order = ">" if mode == "I;16B" else "<"
-        return PIL.Image.frombytes(mode, (WIDTH, HEIGHT), DEEP.astype(f"{order}u2").tobytes())
+        return PIL.Image.frombytes(
+            mode, (WIDTH, HEIGHT), DEEP.astype(f"{order}u2").tobytes()
+        )
     if mode == "I":
         return PIL.Image.fromarray(DEEP.astype(np.int32))
     if mode == "F":
@@ -102,7 +104,9 @@ def test_a_picture_of_any_mode_is_rgb(image, mode):
     assert (raw.dtype, raw.shape) == (torch.uint8, (3, HEIGHT, WIDTH))
     white = np.full_like(RGB, 255)
     if mode in ("RGBA", "RGBa"):  # premultiplied, dark colours are coarse
-        over = (ALPHA[..., None] * (RGB / 255) + (255 - ALPHA[..., None]) * (white / 255)).round()
+        over = (
+            ALPHA[..., None] * (RGB / 255) + (255 - ALPHA[..., None]) * (white / 255)
+        ).round()
         assert (raw.permute(1, 2, 0).int() - torch.from_numpy(over)).abs().max() <= (
             1 if mode == "RGBA" else 2
         )
@@ -113,10 +117,13 @@ def test_a_picture_of_any_mode_is_rgb(image, mode):
     elif mode == "CMYK":
         assert (raw.int() - RAW.int()).abs().max() <= 1
     elif mode.startswith("I"):
-        assert torch.equal(raw, torch.from_numpy((DEEP >> 8).astype(np.uint8)).expand(3, -1, -1))
+        assert torch.equal(
+            raw, torch.from_numpy((DEEP >> 8).astype(np.uint8)).expand(3, -1, -1)
+        )
     elif mode == "F":
         assert torch.equal(
-            raw, torch.from_numpy((DEEP / 257).round().astype(np.uint8)).expand(3, -1, -1)
+            raw,
+            torch.from_numpy((DEEP / 257).round().astype(np.uint8)).expand(3, -1, -1),
         )
     else:
         assert raw.float().std() > 40
@@ -137,16 +144,22 @@ def test_a_file_is_what_its_picture_is(image, tmp_path, suffix):
         raw = image.read(path)
         with PIL.Image.open(path) as opened:
             assert torch.equal(image.accept(opened), raw), mode
-            plain = opened.mode in ("1", "L", "LA", "RGB", "RGBA", "F") or opened.mode.startswith(
-                "I;16"
-            )
+            plain = opened.mode in (
+                "1",
+                "L",
+                "LA",
+                "RGB",
+                "RGBA",
+                "F",
+            ) or opened.mode.startswith("I;16")
             array = np.asarray(opened)
         if plain:
             assert torch.equal(image.accept(array), raw), mode
             tensor = torch.from_numpy(array.astype(array.dtype.newbyteorder("=")))
             assert torch.equal(image.accept(tensor), raw), mode
             assert torch.equal(
-                image.accept(tensor if array.ndim == 2 else tensor.permute(2, 0, 1)), raw
+                image.accept(tensor if array.ndim == 2 else tensor.permute(2, 0, 1)),
+                raw,
             ), mode
     assert written
 
@@ -154,7 +167,9 @@ def test_a_file_is_what_its_picture_is(image, tmp_path, suffix):
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_that_is_cut_is_refused(image, tmp_path, suffix):
     whole = io.BytesIO()
-    PIL.Image.fromarray(RGB[..., 0] if suffix == ".pfm" else RGB).save(whole, FORMATS[suffix])
+    PIL.Image.fromarray(RGB[..., 0] if suffix == ".pfm" else RGB).save(
+        whole, FORMATS[suffix]
+    )
     path = tmp_path / f"cut{suffix}"
     length = len(whole.getvalue())
     for kept in {0, 1, 9, 30, *range(40, length - 30, max(1, length // 16))}:
@@ -164,12 +179,16 @@ def test_a_file_that_is_cut_is_refused(image, tmp_path, suffix):
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("suffix", [".gif", ".tif", ".avif", ".webp", ".png", ".tga", ".jp2"])
+@pytest.mark.parametrize(
+    "suffix", [".gif", ".tif", ".avif", ".webp", ".png", ".tga", ".jp2"]
+)
 def test_the_content_counts_and_not_the_suffix(image, tmp_path, suffix):
     PIL.Image.fromarray(RGB).save(tmp_path / f"a{suffix}")
     (tmp_path / f"a{suffix}").rename(tmp_path / "a.jpg")
     if suffix == ".tga":  # it does not say what it is
-        with pytest.raises(ValueError, match=r"a\.jpg: not a picture; allowed: PNG, .*HEIC"):
+        with pytest.raises(
+            ValueError, match=r"a\.jpg: not a picture; allowed: PNG, .*HEIC"
+        ):
             image.read(tmp_path / "a.jpg")
     else:
         assert image.read(tmp_path / "a.jpg").shape == RAW.shape
@@ -185,7 +204,9 @@ def test_of_several_frames_the_first_is_taken(image, tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif", ".avif"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_orientation_is_turned_upright(image, tmp_path, suffix, orientation):
-    upright = np.kron(np.array([[255, 0, 0], [0, 128, 0]], np.uint8), np.ones((16, 16), np.uint8))
+    upright = np.kron(
+        np.array([[255, 0, 0], [0, 128, 0]], np.uint8), np.ones((16, 16), np.uint8)
+    )
     turned = {
         2: "FLIP_LEFT_RIGHT",
         3: "ROTATE_180",
@@ -207,7 +228,9 @@ def test_every_orientation_is_turned_upright(image, tmp_path, suffix, orientatio
         assert torch.equal(image.accept(opened), raw)
 
 
-def tiff(values: bytes, bits: int, photometric: int, size: tuple[int, int] = (2, 2)) -> bytes:
+def tiff(
+    values: bytes, bits: int, photometric: int, size: tuple[int, int] = (2, 2)
+) -> bytes:
     """A grey TIFF of one strip, uncompressed."""
     tags = [
         (256, size[0]),
@@ -222,13 +245,18 @@ def tiff(values: bytes, bits: int, photometric: int, size: tuple[int, int] = (2,
     tags.append((279, len(values)))
     start = 8 + 2 + 12 * len(tags) + 4
     entries = b"".join(
-        struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value) for tag, value in tags
+        struct.pack("<HHII", tag, 4, 1, start if tag == 273 else value)
+        for tag, value in tags
     )
     return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + values
 
 
 def png(
-    colour: int, depth: int, rows: bytes, transparent: bytes = b"", size: tuple[int, int] = (2, 1)
+    colour: int,
+    depth: int,
+    rows: bytes,
+    transparent: bytes = b"",
+    size: tuple[int, int] = (2, 1),
 ) -> bytes:
     """A PNG of rows that begin with their filter's number."""
     header = struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, 0)
@@ -250,20 +278,36 @@ def png(
 
 
 RARE = {  # a file's content, and the brightness of its first pixels
-    "12 bits": ("a.tif", tiff(bytes.fromhex("fff000 800800"), 12, 1), [255, 0, 128, 128]),
+    "12 bits": (
+        "a.tif",
+        tiff(bytes.fromhex("fff000 800800"), 12, 1),
+        [255, 0, 128, 128],
+    ),
     "16 bits, white is 0": (
         "a.tif",
         tiff(struct.pack("<4H", 0, 65535, 0x7F00, 255), 16, 0),
         [255, 0, 128, 255],
     ),
-    "8 bits, white is 0": ("a.tif", tiff(bytes([0, 255, 127, 1]), 8, 0), [255, 0, 128, 254]),
-    "16 bits": ("a.tif", tiff(struct.pack("<4H", 0, 65535, 0x8000, 255), 16, 1), [0, 255, 128, 0]),
+    "8 bits, white is 0": (
+        "a.tif",
+        tiff(bytes([0, 255, 127, 1]), 8, 0),
+        [255, 0, 128, 254],
+    ),
+    "16 bits": (
+        "a.tif",
+        tiff(struct.pack("<4H", 0, 65535, 0x8000, 255), 16, 1),
+        [0, 255, 128, 0],
+    ),
     "grey, a level of which is clear": (
         "a.png",
         png(0, 16, b"\0\x12\x34\x40\0", b"\x12\x34"),
         [255, 64],
     ),
-    "8 bits, a level of which is clear": ("a.png", png(0, 8, b"\0\x12\x40", b"\0\x12"), [255, 64]),
+    "8 bits, a level of which is clear": (
+        "a.png",
+        png(0, 8, b"\0\x12\x40", b"\0\x12"),
+        [255, 64],
+    ),
     "RGB of 16 bits": (
         "a.png",
         png(2, 16, b"\0" + bytes.fromhex("4000 4000 4000 80ff 80ff 80ff")),
@@ -272,7 +316,10 @@ RARE = {  # a file's content, and the brightness of its first pixels
     "two levels": ("a.png", png(0, 2, b"\0\x40"), [85, 0]),
     "layers": (
         "a.psd",
-        b"8BPS\0\1" + bytes(6) + struct.pack(">HIIHHIIIH", 1, 1, 2, 8, 1, 0, 0, 0, 0) + b"\x07\xf0",
+        b"8BPS\0\1"
+        + bytes(6)
+        + struct.pack(">HIIHHIIIH", 1, 1, 2, 8, 1, 0, 0, 0, 0)
+        + b"\x07\xf0",
         [7, 240],
     ),
     "15 levels": ("a.pgm", b"P5 2 1 15\n\x0f\x00", [255, 0]),
@@ -295,7 +342,11 @@ def test_what_scanners_and_microscopes_write(image, tmp_path, name, content, lev
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("a.tif", tiff(struct.pack("<4I", 0, 2**31, 5, 70000), 32, 1), "mode I with numbers from"),
+        (
+            "a.tif",
+            tiff(struct.pack("<4I", 0, 2**31, 5, 70000), 32, 1),
+            "mode I with numbers from",
+        ),
         (
             "a.pfm",
             b"Pf 2 1 -1.0\n" + struct.pack("<2f", 300.0, 0.25),
@@ -304,7 +355,9 @@ def test_what_scanners_and_microscopes_write(image, tmp_path, name, content, lev
         ("a.pfm", b"Pf 2 1 -1.0\n" + struct.pack("<2f", np.nan, 0.25), "not finite"),
     ],
 )
-def test_numbers_whose_range_nothing_tells_are_refused(image, tmp_path, name, content, says):
+def test_numbers_whose_range_nothing_tells_are_refused(
+    image, tmp_path, name, content, says
+):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=rf"{name}: .*{says}") as error:
         image.read(tmp_path / name)
@@ -334,8 +387,12 @@ def test_heic_is_read_by_its_extra(image, tmp_path, monkeypatch):
             image.read(tmp_path / "a.heic")
     pytest.importorskip("pi_heif")
     raw = image.read(tmp_path / "a.heic")
-    assert (raw[:, :32].float().mean((1, 2)) - torch.tensor([255.0, 0, 0])).abs().max() < 9
-    assert (raw[:, 32:].float().mean((1, 2)) - torch.tensor([0, 0, 255.0])).abs().max() < 9
+    assert (
+        raw[:, :32].float().mean((1, 2)) - torch.tensor([255.0, 0, 0])
+    ).abs().max() < 9
+    assert (
+        raw[:, 32:].float().mean((1, 2)) - torch.tensor([0, 0, 255.0])
+    ).abs().max() < 9
     (tmp_path / "a.heic").write_bytes(HEIC[:-40])
     with pytest.raises(ValueError, match=r"a\.heic: "):
         image.read(tmp_path / "a.heic")
@@ -355,7 +412,9 @@ def test_rows_are_converted_in_parts_and_come_out_whole(image):
     whole = PIL.Image.alpha_composite(
         PIL.Image.new("RGBA", (5, 700), "white"), PIL.Image.fromarray(tall)
     ).convert("RGB")
-    assert np.array_equal(image.accept(tall).permute(1, 2, 0).numpy(), np.asarray(whole))
+    assert np.array_equal(
+        image.accept(tall).permute(1, 2, 0).numpy(), np.asarray(whole)
+    )
 
 
 def test_pil_pictures_that_are_none(image, tmp_path):
@@ -369,7 +428,11 @@ def test_pil_pictures_that_are_none(image, tmp_path):
         PIL.Image.fromarray(np.full((2, 2), 70000, np.int32)),
         "mode I with numbers from 70000 to 70000",
     )
-    refused(image, PIL.Image.fromarray(np.full((2, 2), 255, np.float32)), r"floats lie in \[0, 1\]")
+    refused(
+        image,
+        PIL.Image.fromarray(np.full((2, 2), 255, np.float32)),
+        r"floats lie in \[0, 1\]",
+    )
 
 
 def test_a_picture_is_left_as_it_was(image):
@@ -395,7 +458,10 @@ LAYOUTS = {
         np.dstack([RGB, np.zeros_like(ALPHA)]).transpose(2, 0, 1),
         np.full_like(RGB, 255),
     ),
-    "(H, W, 2)": (np.dstack([ALPHA, np.full_like(ALPHA, 255)]), np.stack([ALPHA] * 3, -1)),
+    "(H, W, 2)": (
+        np.dstack([ALPHA, np.full_like(ALPHA, 255)]),
+        np.stack([ALPHA] * 3, -1),
+    ),
 }
 RANGES = {
     "uint8": lambda levels: levels,
@@ -416,7 +482,9 @@ def test_layouts_and_ranges_are_the_same_picture(image, array, expected, kind):
         assert torch.equal(raw, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+)
 def test_all_levels_survive_in_floats(image, dtype):
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16).expand(3, -1, -1)
     assert torch.equal(image.accept((levels.double() / 255).to(dtype)), levels)

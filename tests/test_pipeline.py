@@ -43,9 +43,9 @@ def test_the_whole_thread(world, command):
     metrics = json.loads((run / "metrics.json").read_text())
     n = metrics["meta"]["samples"]
     for direction in ("word->vector", "vector->word"):
-        assert metrics["directions"][direction][f"accuracy/joint[probe,n={n}]"] > 0.9, metrics[
-            "directions"
-        ]
+        assert metrics["directions"][direction][f"accuracy/joint[probe,n={n}]"] > 0.9, (
+            metrics["directions"]
+        )
     assert (run / "metrics.md").is_file()
     assert (run / "gallery.png").is_file()
 
@@ -82,9 +82,18 @@ def test_the_whole_thread(world, command):
 def test_files_without_labels(tmp_path, toys, command):
     write_world(tmp_path / "files", samples=64)
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20))
+    recipe.write_text(
+        RECIPE.format(data=tmp_path / "data", run=tmp_path / "run", steps=20)
+    )
     for arguments in (
-        ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data"],
+        [
+            "prepare",
+            "folder",
+            "--source",
+            tmp_path / "files",
+            "--out",
+            tmp_path / "data",
+        ],
         ["encode", "--config", recipe],
         ["fit", "--config", recipe],
         ["test", "--config", recipe],
@@ -109,11 +118,17 @@ def test_a_run_goes_on_where_it_stopped(world, command):
         "--training.decay=constant",
     ]
     assert (
-        command(*short, "--trainer.max_steps=12", f"--trainer.default_root_dir={world}/whole")[0]
+        command(
+            *short,
+            "--trainer.max_steps=12",
+            f"--trainer.default_root_dir={world}/whole",
+        )[0]
         == 0
     )
     assert (
-        command(*short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts")[0]
+        command(
+            *short, "--trainer.max_steps=6", f"--trainer.default_root_dir={world}/parts"
+        )[0]
         == 0
     )
     checkpoint = world / "parts/checkpoints/step=6.ckpt"
@@ -136,7 +151,11 @@ def test_a_run_goes_on_where_it_stopped(world, command):
 def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    short = ["--checkpoints.every=8", "--trainer.max_steps=20", "--trainer.val_check_interval=20"]
+    short = [
+        "--checkpoints.every=8",
+        "--trainer.max_steps=20",
+        "--trainer.val_check_interval=20",
+    ]
     assert command("fit", "--config", recipe, *short)[0] == 0
     checkpoint = torch.load(world / "run/checkpoints/step=20.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 20
@@ -160,7 +179,13 @@ def test_signals_while_training_lose_nothing(world, command, monkeypatch):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
     step = flowbind.Training.training_step
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=12", "--trainer.val_check_interval=12"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=12",
+        "--trainer.val_check_interval=12",
+    ]
     for number, at, kept in (
         (signal.SIGINT, 3, {4}),
         (signal.SIGTERM, 4, {4, 5}),
@@ -202,12 +227,19 @@ def same_weights(run, other, step):
         torch.equal(tensor, mine["state_dict"][name])
         for name, tensor in others["state_dict"].items()
     )
-    for one, two in zip(mine["optimizer_states"], others["optimizer_states"], strict=True):
+    for one, two in zip(
+        mine["optimizer_states"], others["optimizer_states"], strict=True
+    ):
         for key, state in one["state"].items():
-            assert all(torch.equal(value, two["state"][key][name]) for name, value in state.items())
+            assert all(
+                torch.equal(value, two["state"][key][name])
+                for name, value in state.items()
+            )
 
 
-def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monkeypatch):
+def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(
+    world, command, monkeypatch
+):
     recipe, folder = world / "recipe.yaml", world / "data/latents/train"
     monkeypatch.setattr("flowbind.data.plan.SHARD_ROWS", 128)
     write, written = flowbind.data.encoding.write_shard, []
@@ -222,12 +254,16 @@ def test_ctrl_c_and_a_full_disk_while_encoding_lose_nothing(world, command, monk
         return write_some
 
     with monkeypatch.context() as patch:
-        patch.setattr("flowbind.data.encoding.write_shard", failing(KeyboardInterrupt()))
+        patch.setattr(
+            "flowbind.data.encoding.write_shard", failing(KeyboardInterrupt())
+        )
         code, _, err = command("encode", "--config", recipe, "--split", "train")
     assert (code, "interrupted" in err) == (130, True), err
     with monkeypatch.context() as patch:
         full = SafetensorError("I/O error: No space left on device (os error 28)")
-        patch.setattr("flowbind.tensors.save_file", lambda *_, **__: (_ for _ in ()).throw(full))
+        patch.setattr(
+            "flowbind.tensors.save_file", lambda *_, **__: (_ for _ in ()).throw(full)
+        )
         code, _, err = command("encode", "--config", recipe, "--split", "train")
     assert (code, "No space left on device" in err.splitlines()[-1]) == (2, True), err
     assert not (folder / "manifest.json").exists()
@@ -247,7 +283,14 @@ def test_no_place_to_write(world, command):
             world / "recipe.yaml",
             f"--data.init_args.store={world}/taken/store",
         ],
-        ["prepare", "folder", "--source", world / "files", "--out", world / "taken/data"],
+        [
+            "prepare",
+            "folder",
+            "--source",
+            world / "files",
+            "--out",
+            world / "taken/data",
+        ],
     ):
         code, _, err = command(*arguments)
         assert (code, "taken" in err.strip().splitlines()[-1]) == (2, True), err
@@ -258,12 +301,20 @@ def test_another_recipe_keeps_the_old_run(world, command):
     assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
-            "fit", "--config", recipe, "--trainer.max_steps=5", "--trainer.val_check_interval=5"
+            "fit",
+            "--config",
+            recipe,
+            "--trainer.max_steps=5",
+            "--trainer.val_check_interval=5",
         )[0]
         == 0
     )
     code, _, err = command(
-        "fit", "--config", recipe, "--trainer.max_steps=6", "--trainer.val_check_interval=6"
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=6",
+        "--trainer.val_check_interval=6",
     )
     assert code == 0
     assert "the run that was here is kept in" in err
@@ -279,7 +330,9 @@ def test_encoding_does_only_what_changed(own_world, command):
     code, _, err = command("encode", "--config", recipe, "--split", "train")
     assert code == 0
     assert "encoding" not in err
-    assert all(torch.equal(LatentStore(folder).all(name), x) for name, x in whole.items())
+    assert all(
+        torch.equal(LatentStore(folder).all(name), x) for name, x in whole.items()
+    )
     file = next((world / "files/train").glob("*.vec"))
     file.write_text("1 1 1")
     code, _, err = command("encode", "--config", recipe, "--split", "train")
@@ -329,7 +382,12 @@ def test_mistakes_in_a_recipe(world, command):
         "unknown key 'learning_rat'",
         "did you mean 'learning_rate'?",
     )
-    mistake("class_path: word", "class_path: wrod", "no class 'wrod'", "did you mean 'word'?")
+    mistake(
+        "class_path: word",
+        "class_path: wrod",
+        "no class 'wrod'",
+        "did you mean 'word'?",
+    )
     mistake("trainer:", "trianer:", "unknown key 'trianer'", "did you mean 'trainer'?")
     mistake("depth: 2", "detph: 2", "unknown key 'detph'", "did you mean 'depth'?")
     mistake("max_steps", "max_step", "did you mean 'max_steps'?")
@@ -340,7 +398,12 @@ def test_mistakes_in_a_recipe(world, command):
         "no class 'flowbnid'",
         "did you mean 'flowbind'?",
     )
-    mistake("class_path: flowbind\n", "class_path: flowbind.FlowBnid\n", "FlowBnid", "FlowBind")
+    mistake(
+        "class_path: flowbind\n",
+        "class_path: flowbind.FlowBnid\n",
+        "FlowBnid",
+        "FlowBind",
+    )
     mistake("batch_size: 64", "batch_size: many", "batch_size")
     mistake(
         "word: {class_path: word}",
@@ -348,8 +411,15 @@ def test_mistakes_in_a_recipe(world, command):
         "word (16,)",
         "vector (8,)",
     )
-    mistake("decay: cosine", "decay: linear", "decay is constant or cosine, not 'linear'")
-    mistake("seed_everything: 1", "seed_everything: 0", "no such latent store", "flowbind encode")
+    mistake(
+        "decay: cosine", "decay: linear", "decay is constant or cosine, not 'linear'"
+    )
+    mistake(
+        "seed_everything: 1",
+        "seed_everything: 0",
+        "no such latent store",
+        "flowbind encode",
+    )
     code, _, err = command("fit", "--config", world / "none.yaml")
     assert (code, "no such recipe" in err) == (2, True)
 
@@ -357,7 +427,13 @@ def test_mistakes_in_a_recipe(world, command):
 def test_mistakes_of_stores_and_checkpoints(world, command):
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=3",
+        "--trainer.val_check_interval=3",
+    ]
 
     def mistake(arguments, *said):
         code, _, err = command(*arguments)
@@ -389,7 +465,11 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
     for damaged in (whole[: len(whole) // 2], b"", whole[:-1] + bytes([whole[-1] ^ 1])):
         checkpoint.write_bytes(damaged)
         mistake(["test", "--config", recipe], "no whole checkpoint")
-        mistake(["test", "--config", recipe, f"--ckpt_path={checkpoint}"], "step=3.ckpt", "damaged")
+        mistake(
+            ["test", "--config", recipe, f"--ckpt_path={checkpoint}"],
+            "step=3.ckpt",
+            "damaged",
+        )
     shard = next((world / "data/latents/train").glob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-9])
     mistake([*fit, "--resume", "never"], shard.name, "flowbind encode")
@@ -406,7 +486,11 @@ def test_nothing_is_replaced_without_a_word(world, command):
     assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
-            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+            "fit",
+            "--config",
+            recipe,
+            "--trainer.max_steps=3",
+            "--trainer.val_check_interval=3",
         )[0]
         == 0
     )
@@ -447,7 +531,11 @@ def test_mistakes_of_generate(world, command):
     assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
-            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+            "fit",
+            "--config",
+            recipe,
+            "--trainer.max_steps=3",
+            "--trainer.val_check_interval=3",
         )[0]
         == 0
     )
@@ -462,7 +550,9 @@ def test_mistakes_of_generate(world, command):
         assert not (world / "made").exists()
 
     mistake([world / "none", "--from", "word=123", "--to", "vector"], "no such folder")
-    mistake([world / "data", "--from", "word=123", "--to", "vector"], "not a released model")
+    mistake(
+        [world / "data", "--from", "word=123", "--to", "vector"], "not a released model"
+    )
     mistake(
         [model, "--from", "word=123", "--to", "vectro"],
         "no modality 'vectro'",
@@ -475,8 +565,14 @@ def test_mistakes_of_generate(world, command):
     )
     mistake([model, "--from", "vector=none.vec", "--to", "word"], "no such file")
     mistake([model, "--from", "word", "--to", "vector"], "--from takes NAME=VALUE")
-    mistake([model, "--from", "word=12", "--to", "vector"], "'12' is no word of three digits")
-    mistake([model, "--from", "word=123", "--to", "vector", "--solver", "eule"], "no solver 'eule'")
+    mistake(
+        [model, "--from", "word=12", "--to", "vector"],
+        "'12' is no word of three digits",
+    )
+    mistake(
+        [model, "--from", "word=123", "--to", "vector", "--solver", "eule"],
+        "no solver 'eule'",
+    )
     mistake(
         [model, "--from", "word=123", "--to", "vector", "--steps", "0"],
         "steps must be a whole number, at least 1, not 0",
@@ -488,12 +584,21 @@ def test_mistakes_of_generate(world, command):
     )
     weights = model / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    mistake([model, "--from", "word=123", "--to", "vector"], "model.safetensors: damaged")
+    mistake(
+        [model, "--from", "word=123", "--to", "vector"], "model.safetensors: damaged"
+    )
 
 
 def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
     write_world(tmp_path / "files", samples=16)
-    args = ["prepare", "folder", "--source", tmp_path / "files", "--out", tmp_path / "data"]
+    args = [
+        "prepare",
+        "folder",
+        "--source",
+        tmp_path / "files",
+        "--out",
+        tmp_path / "data",
+    ]
     assert command(*args)[0] == 0
     assert "prepared already" in command(*args)[2]
     assert command(*args, "--val", "0.2")[0] == 0
@@ -506,7 +611,11 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
     code, _, err = command(
         "prepare", "folder", "--source", tmp_path / "none", "--out", tmp_path / "other"
     )
-    assert (code, "no such folder" in err, (tmp_path / "other").exists()) == (2, True, False)
+    assert (code, "no such folder" in err, (tmp_path / "other").exists()) == (
+        2,
+        True,
+        False,
+    )
     code, _, err = command("prepare", "fodler", "--out", tmp_path / "other")
     assert (code, "did you mean 'folder'?" in err) == (2, True)
 

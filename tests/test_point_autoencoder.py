@@ -29,7 +29,8 @@ def solid(count: int = 128, seed: int = 0, colour: float = 0.4) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     axes, middle = 1 + 4 * torch.rand(2, 3, generator=generator)
     place = (
-        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * axes
+        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+        * axes
         + middle
     )
     return torch.cat([place, torch.full((count, 3), colour)], dim=1)
@@ -53,7 +54,9 @@ def meshes() -> dict:
 
 def untrained(folder: Path, **sizes) -> PointAutoencoder:
     """A tiny codec with fresh weights."""
-    codec = PointAutoencoder(**TINY | sizes, weights=str(folder / "weights.safetensors"))
+    codec = PointAutoencoder(
+        **TINY | sizes, weights=str(folder / "weights.safetensors")
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         export_weights(codec.build(), codec.file)
@@ -112,14 +115,21 @@ def test_the_network_minds_no_repeated_points(codec):
 
 def test_place_and_size_do_not_matter(codec):
     raws = [solid(seed=seed) for seed in range(5)]
-    moved = [torch.cat([raw[:, :3] * 1000 + 1e5, raw[:, 3:] / 2], dim=1) for raw in raws]
-    torch.testing.assert_close(codec.encode(moved), codec.encode(raws), atol=1e-4, rtol=0)
+    moved = [
+        torch.cat([raw[:, :3] * 1000 + 1e5, raw[:, 3:] / 2], dim=1) for raw in raws
+    ]
+    torch.testing.assert_close(
+        codec.encode(moved), codec.encode(raws), atol=1e-4, rtol=0
+    )
     prepared = codec.prepare(raws).double()
     torch.testing.assert_close(
         prepared.mean(1), torch.zeros_like(prepared[:, 0]), atol=1e-7, rtol=0
     )
     torch.testing.assert_close(
-        prepared.norm(dim=2).amax(1), torch.ones(5, dtype=torch.double), atol=1e-6, rtol=0
+        prepared.norm(dim=2).amax(1),
+        torch.ones(5, dtype=torch.double),
+        atol=1e-6,
+        rtol=0,
     )
 
 
@@ -130,7 +140,10 @@ def test_any_number_of_points(codec, count):
     assert codec.encode([raw]).isfinite().all()
     if 128 % count == 0:  # points that repeat evenly change nothing
         torch.testing.assert_close(
-            codec.encode([raw]), codec.encode([raw.repeat(128 // count, 1)]), atol=2e-6, rtol=0
+            codec.encode([raw]),
+            codec.encode([raw.repeat(128 // count, 1)]),
+            atol=2e-6,
+            rtol=0,
         )
 
 
@@ -138,7 +151,10 @@ def test_a_far_small_cloud_keeps_its_shape():
     cloud = solid()[None]
     far = cloud.double() * 1e-2 + 50
     torch.testing.assert_close(
-        to_unit_sphere(far.float())[..., :3], to_unit_sphere(cloud)[..., :3], atol=3e-4, rtol=0
+        to_unit_sphere(far.float())[..., :3],
+        to_unit_sphere(cloud)[..., :3],
+        atol=3e-4,
+        rtol=0,
     )
     assert torch.equal(to_unit_sphere(cloud)[..., 3:], cloud[..., 3:])
 
@@ -153,20 +169,24 @@ def test_colours_are_encoded_where_they_are_asked_for(codec, tmp_path):
     coloured = untrained(tmp_path, colours=True)
     raws = [solid(colour=0.1), solid(colour=0.9)]
     apart, alike = (
-        (one.encode(raws)[0] - one.encode(raws)[1]).abs().max() for one in (coloured, codec)
+        (one.encode(raws)[0] - one.encode(raws)[1]).abs().max()
+        for one in (coloured, codec)
     )
     assert apart > 1e-3
     assert alike == 0
     decoded = coloured.decode(1e3 * coloured.encode(raws))
     assert all(
-        raw.shape == (128, 6) and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded
+        raw.shape == (128, 6) and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1
+        for raw in decoded
     )
     assert torch.stack(decoded)[..., 3:].std() > 0
 
 
 def test_the_laws_of_a_modality(codec, tmp_path):
     names = {
-        "flowbind.codecs": {"point-autoencoder": "flowbind_points.autoencoder:PointAutoencoder"}
+        "flowbind.codecs": {
+            "point-autoencoder": "flowbind_points.autoencoder:PointAutoencoder"
+        }
     }
     with distribution(tmp_path / "site", "point-autoencoder", names):
         check_modality(Points(codec), [solid(seed=seed) for seed in range(3)], tmp_path)
@@ -188,12 +208,18 @@ def test_without_weights_it_says_how_to_train_them():
 
 
 def test_weights_of_another_size_are_refused(codec):
-    with pytest.raises(ValueError, match="not weights of the codec PointAutoencoder") as error:
-        PointAutoencoder(**TINY | {"latent": 17}, weights=codec.weights).encode([solid()])
+    with pytest.raises(
+        ValueError, match="not weights of the codec PointAutoencoder"
+    ) as error:
+        PointAutoencoder(**TINY | {"latent": 17}, weights=codec.weights).encode(
+            [solid()]
+        )
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("sizes", [{"width": 100}, {"width": 0}, {"points": 0}, {"latent": -1}])
+@pytest.mark.parametrize(
+    "sizes", [{"width": 100}, {"width": 0}, {"points": 0}, {"latent": -1}]
+)
 def test_impossible_sizes_are_refused(sizes):
     with pytest.raises(ValueError, match="width is a multiple of 8"):
         PointAutoencoder(**sizes)
@@ -231,7 +257,9 @@ def test_a_latent_in_training_is_of_half_the_points(codec):
     streams = draws.streams(0, torch.arange(4))
     trained = training.encode(clouds.expand(4, -1, -1), streams=streams)
     assert trained.std(0).min() > 0
-    torch.testing.assert_close(training.encode(clouds, streams=streams[2:3]), trained[2:3])
+    torch.testing.assert_close(
+        training.encode(clouds, streams=streams[2:3]), trained[2:3]
+    )
     assert torch.equal(
         training.eval().encode(clouds, streams=streams[:1]), training.net.encode(clouds)
     )
@@ -267,9 +295,17 @@ def test_training_lowers_the_distance_and_exports(tmp_path):
 
     before = distance(training.net.eval())
     training.net.train()
-    loader = DataLoader([RawBatch.of([clouds], step=step) for step in range(150)], batch_size=None)
+    loader = DataLoader(
+        [RawBatch.of([clouds], step=step) for step in range(150)], batch_size=None
+    )
     quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        (
+            "logger",
+            "enable_checkpointing",
+            "enable_progress_bar",
+            "enable_model_summary",
+        ),
+        False,
     )
     Trainer(max_steps=150, accelerator="cpu", limit_val_batches=1, **quiet).fit(
         training, loader, loader
@@ -277,7 +313,9 @@ def test_training_lowers_the_distance_and_exports(tmp_path):
     after = distance(training.net.eval())
     assert after < before / 5
     made = torch.stack(codec.decode(codec.encode(raws)))[..., :3]
-    assert squared_chamfer(made, clouds).mean().item() == pytest.approx(after, rel=0.05)  # float16
+    assert squared_chamfer(made, clouds).mean().item() == pytest.approx(
+        after, rel=0.05
+    )  # float16
     of_every_solid = torch.stack(
         [squared_chamfer(cloud.expand_as(clouds), clouds) for cloud in made]
     )
@@ -316,14 +354,24 @@ def test_from_a_folder_of_meshes_to_weights(folder, capsys):
         *("fit", "--config", str(RECIPE)),
         *(f"{codec}.{name}={size}" for name, size in TINY.items()),
         f"--model.init_args.export={folder}/trained.safetensors",
-        *(f"--data.init_args.{part}={folder}/data/{part}.jsonl" for part in ("train", "val")),
-        *("--data.init_args.batch_size=4", "--trainer.max_steps=5", "--trainer.accelerator=cpu"),
+        *(
+            f"--data.init_args.{part}={folder}/data/{part}.jsonl"
+            for part in ("train", "val")
+        ),
+        *(
+            "--data.init_args.batch_size=4",
+            "--trainer.max_steps=5",
+            "--trainer.accelerator=cpu",
+        ),
         *("--trainer.val_check_interval=5", f"--trainer.default_root_dir={folder}/run"),
     ]
     main(fit)
     assert f"wrote {folder}/trained.safetensors" in capsys.readouterr().err
     trained = PointAutoencoder(**TINY, weights=f"{folder}/trained.safetensors")
-    raws = [Points().read(next((folder / "meshes" / name).iterdir())) for name in ("box", "ring")]
+    raws = [
+        Points().read(next((folder / "meshes" / name).iterdir()))
+        for name in ("box", "ring")
+    ]
     assert trained.encode(raws).isfinite().all()
     assert not torch.equal(*trained.encode(raws))
     with pytest.raises(SystemExit) as done:

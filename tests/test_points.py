@@ -19,7 +19,8 @@ def cloud(count: int = POINTS, seed: int = 0, radius: float = 0.8) -> Tensor:
     """Points on a sphere, each with a colour that 8 bits hold exactly."""
     generator = torch.Generator().manual_seed(seed)
     place = (
-        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1) * radius
+        torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=1)
+        * radius
     )
     colour = torch.randint(256, (count, 3), generator=generator) / 255
     return torch.cat([place, colour], dim=1)
@@ -30,7 +31,9 @@ def points() -> Points:
     return Points()
 
 
-def ply(encoding: str, rows: list[tuple], properties: str, count: int | None = None) -> bytes:
+def ply(
+    encoding: str, rows: list[tuple], properties: str, count: int | None = None
+) -> bytes:
     """A PLY file of points, written from the format's definition."""
     lines = [f"property {part}" for part in properties.split(", ")]
     header = [
@@ -42,11 +45,16 @@ def ply(encoding: str, rows: list[tuple], properties: str, count: int | None = N
     head = "\n".join([*header, *lines, "end_header", ""]).encode()
     if encoding == "ascii":
         return (
-            head + "\n".join(" ".join(str(value) for value in row) for row in rows).encode() + b"\n"
+            head
+            + "\n".join(" ".join(str(value) for value in row) for row in rows).encode()
+            + b"\n"
         )
     codes = {"float": "f4", "double": "f8", "uchar": "u1", "ushort": "u2"}
     order = "<" if "little" in encoding else ">"
-    kinds = [(part.split()[1], order + codes[part.split()[0]]) for part in properties.split(", ")]
+    kinds = [
+        (part.split()[1], order + codes[part.split()[0]])
+        for part in properties.split(", ")
+    ]
     return head + np.array(rows, dtype=kinds).tobytes()
 
 
@@ -64,7 +72,9 @@ def test_what_was_written_is_read(points, tmp_path):
         raw[:, :] + torch.tensor([0, 0, 0, 0.3 / 255, 5, -5]), tmp_path / "a.ply"
     )  # between and beyond 8 bits
     assert torch.equal(points.read(str(tmp_path / "a.ply"))[:, 3], raw[:, 3])
-    assert torch.equal(points.read(tmp_path / "a.ply")[:, 4:].unique(), torch.tensor([0.0, 1.0]))
+    assert torch.equal(
+        points.read(tmp_path / "a.ply")[:, 4:].unique(), torch.tensor([0.0, 1.0])
+    )
 
 
 def test_a_written_file_is_what_others_read(points, tmp_path):
@@ -76,7 +86,9 @@ def test_a_written_file_is_what_others_read(points, tmp_path):
     assert np.array_equal(other.colors[:, :3], (raw[:, 3:] * 255).round().numpy())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "binary_little_endian", "binary_big_endian"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", "binary_little_endian", "binary_big_endian"]
+)
 @pytest.mark.parametrize(
     ("properties", "rows", "colour"),
     [
@@ -126,7 +138,9 @@ def test_a_mesh_gives_its_colours(points, tmp_path):
     box = trimesh.creation.box()
     box.visual.face_colors = [51, 0, 255, 255]
     box.export(tmp_path / "a.ply")
-    assert torch.allclose(points.read(tmp_path / "a.ply")[:, 3:], torch.tensor([0.2, 0, 1]))
+    assert torch.allclose(
+        points.read(tmp_path / "a.ply")[:, 3:], torch.tensor([0.2, 0, 1])
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 2, 30, 150, 190, 400, -1])
@@ -134,7 +148,11 @@ def test_a_mesh_gives_its_colours(points, tmp_path):
 def test_truncated_points_are_refused(points, tmp_path, encoding, kept):
     rows = [(0.25, 0.5, 0.75)] * 40
     content = ply(encoding, rows, "float x, float y, float z")
-    cut = content[: content.rindex(b" ")] if encoding == "ascii" and kept == -1 else content[:kept]
+    cut = (
+        content[: content.rindex(b" ")]
+        if encoding == "ascii" and kept == -1
+        else content[:kept]
+    )
     (tmp_path / "cut.ply").write_bytes(cut)
     refused(points, tmp_path / "cut.ply")
 
@@ -188,20 +206,32 @@ def test_a_missing_file_says_so(points, tmp_path):
 
 
 def test_chamfer_is_what_its_docstring_says():
-    a, b = (torch.randn(11, n, 3, generator=torch.Generator().manual_seed(n)) for n in (40, 70))
+    a, b = (
+        torch.randn(11, n, 3, generator=torch.Generator().manual_seed(n))
+        for n in (40, 70)
+    )
     expected = []
     for x, y in zip(a.numpy(), b.numpy(), strict=True):
-        expected.append((cKDTree(y).query(x)[0].mean() + cKDTree(x).query(y)[0].mean()) / 2)
-    assert torch.allclose(chamfer(a, b), torch.tensor(expected, dtype=torch.float32), atol=1e-5)
+        expected.append(
+            (cKDTree(y).query(x)[0].mean() + cKDTree(x).query(y)[0].mean()) / 2
+        )
+    assert torch.allclose(
+        chamfer(a, b), torch.tensor(expected, dtype=torch.float32), atol=1e-5
+    )
     to_b, to_a = nearest(a, b)
     assert np.array_equal(to_b[-1], cKDTree(b[-1]).query(a[-1])[1])
     assert np.array_equal(to_a[-1], cKDTree(a[-1]).query(b[-1])[1])
 
 
 def test_chamfer_is_symmetric_and_zero_for_the_same_points():
-    a, b = torch.rand(2, 30, 3, dtype=torch.float64), torch.rand(2, 50, 3, dtype=torch.float64)
+    a, b = (
+        torch.rand(2, 30, 3, dtype=torch.float64),
+        torch.rand(2, 50, 3, dtype=torch.float64),
+    )
     assert torch.allclose(chamfer(a, b), chamfer(b, a))
-    assert torch.allclose(chamfer(a, a[:, torch.randperm(30)]), torch.zeros(2, dtype=torch.float64))
+    assert torch.allclose(
+        chamfer(a, a[:, torch.randperm(30)]), torch.zeros(2, dtype=torch.float64)
+    )
     assert torch.allclose(chamfer(a * 3, b * 3), 3 * chamfer(a, b))  # world units
 
 
@@ -227,7 +257,8 @@ def test_shapes_and_ranges(codec):
     decoded = codec.decode(latents)
     assert [raw.shape for raw in decoded] == [(POINTS, 6)] * 3
     assert all(
-        raw.isfinite().all() and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1 for raw in decoded
+        raw.isfinite().all() and raw[:, 3:].min() >= 0 and raw[:, 3:].max() <= 1
+        for raw in decoded
     )
     assert codec.encode(decoded).isfinite().all()
 
@@ -237,7 +268,9 @@ def test_one_alone_equals_one_among_many(codec):
     latents = codec.encode(raws)
     assert torch.allclose(codec.encode(raws[9:10]), latents[9:10], atol=1e-5)
     assert torch.equal(codec.encode(raws), latents)
-    assert torch.allclose(codec.decode(latents[9:10])[0], codec.decode(latents)[9], atol=1e-5)
+    assert torch.allclose(
+        codec.decode(latents[9:10])[0], codec.decode(latents)[9], atol=1e-5
+    )
 
 
 def test_the_order_of_points_does_not_matter(codec):
@@ -273,7 +306,9 @@ def test_fingerprint(codec, tmp_path):
     prints = [codec.fingerprint(), SmallPoints(scale=2).fingerprint()]
     copy = tmp_path / "copy.safetensors"
     copy.write_bytes(codec.file.read_bytes())
-    assert SmallPoints(weights=str(copy)).fingerprint()["weights"] == prints[0]["weights"]
+    assert (
+        SmallPoints(weights=str(copy)).fingerprint()["weights"] == prints[0]["weights"]
+    )
     copy.write_bytes(codec.file.read_bytes() + b" ")
     prints.append(SmallPoints(weights=str(copy)).fingerprint())
     assert len({str(sorted(one.items())) for one in prints}) == 3
@@ -296,14 +331,26 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     ]
     raws = [
         torch.tensor(
-            np.stack([v["x"], v["y"], v["z"], v["red"] / 255, v["green"] / 255, v["blue"] / 255], 1)
+            np.stack(
+                [
+                    v["x"],
+                    v["y"],
+                    v["z"],
+                    v["red"] / 255,
+                    v["green"] / 255,
+                    v["blue"] / 255,
+                ],
+                1,
+            )
         ).float()
         for v in vertices
     ]
     decoded = codec.decode(codec.encode(raws))
     true, made = torch.stack(raws), torch.stack(decoded)
     radius = true[..., :3].norm(dim=2).mean(1), made[..., :3].norm(dim=2).mean(1)
-    assert torch.allclose(radius[1] / radius[0], torch.ones(100), atol=0.12)  # sizes are 1.5 apart
+    assert torch.allclose(
+        radius[1] / radius[0], torch.ones(100), atol=0.12
+    )  # sizes are 1.5 apart
     assert (true[..., 3:].mean(1) - made[..., 3:].mean(1)).abs().max() < 0.15
     size = radius[0][:, None, None]
     few = [(cloud[:, ::8, :3] / size) for cloud in (made, true)]
@@ -332,11 +379,21 @@ def trained(raws, tmp_path_factory):
         seed_everything(0)
         weights = str(tmp_path_factory.mktemp("trained") / "trained.safetensors")
         codec = SmallPoints(weights=weights)
-        training = PointsCodecTraining(codec, weights, learning_rate=3e-3, compared=64, cycle=cycle)
+        training = PointsCodecTraining(
+            codec, weights, learning_rate=3e-3, compared=64, cycle=cycle
+        )
         inputs = codec.training_inputs(raws)
-        loader = DataLoader([RawBatch.of(inputs, step=step) for step in range(90)], batch_size=None)
+        loader = DataLoader(
+            [RawBatch.of(inputs, step=step) for step in range(90)], batch_size=None
+        )
         quiet = dict.fromkeys(
-            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+            (
+                "logger",
+                "enable_checkpointing",
+                "enable_progress_bar",
+                "enable_model_summary",
+            ),
+            False,
         )
         Trainer(max_steps=90, accelerator="cpu", limit_val_batches=1, **quiet).fit(
             training, loader, loader
@@ -368,8 +425,12 @@ def test_the_cycle_leads_back_latents_that_went_astray(raws, trained):
         training = trained(cycle=cycle)
         net = training.net
         latents = net.encode(*training.codec.training_inputs(raws))
-        noise = 0.4 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-        lost.append((net.encode(net.decode(latents + noise)) - latents).square().mean().item())
+        noise = 0.4 * torch.randn(
+            latents.shape, generator=torch.Generator().manual_seed(0)
+        )
+        lost.append(
+            (net.encode(net.decode(latents + noise)) - latents).square().mean().item()
+        )
     assert lost[1] < lost[0] / 2
 
 
@@ -377,17 +438,22 @@ def test_the_cycle_leads_back_latents_that_went_astray(raws, trained):
 
 
 def test_preview(points):
-    small, large = (np.asarray(points.preview(cloud(radius=radius))) for radius in (0.3, 0.9))
+    small, large = (
+        np.asarray(points.preview(cloud(radius=radius))) for radius in (0.3, 0.9)
+    )
     assert small.shape == large.shape == (128, 128, 3)
     ink = [(picture != 255).any(-1) for picture in (small, large)]
-    assert ink[1].sum() / ink[0].sum() == pytest.approx(9, rel=0.2)  # the area of a ball
+    assert ink[1].sum() / ink[0].sum() == pytest.approx(
+        9, rel=0.2
+    )  # the area of a ball
     assert all(abs(np.argwhere(one).mean(0) - 63.5).max() < 1.5 for one in ink)
 
 
 def test_preview_shows_what_is_nearest(points):
     place = torch.rand(400, 2, generator=torch.Generator().manual_seed(0)) - 0.5
     red = torch.cat(
-        [place, torch.full((400, 1), 0.5), torch.tensor([[1.0, 0, 0]]).expand(400, 3)], 1
+        [place, torch.full((400, 1), 0.5), torch.tensor([[1.0, 0, 0]]).expand(400, 3)],
+        1,
     )
     blue = red * torch.tensor([1, 1, -1, 0, 0, 0]) + torch.tensor([0, 0, 0, 0, 0, 1])
     picture = np.asarray(points.preview(torch.cat([red, blue]))).astype(int)
@@ -416,7 +482,8 @@ def test_preview_of_clouds_of_any_size(points, scale):
 
 def test_preview_of_a_large_cloud_is_that_of_a_part(points):
     large, part = (
-        np.asarray(points.preview(cloud(count))).astype(float) for count in (100_000, 4096)
+        np.asarray(points.preview(cloud(count))).astype(float)
+        for count in (100_000, 4096)
     )
     ink = [(picture != 255).any(-1) for picture in (large, part)]
     assert ink[0].sum() / ink[1].sum() == pytest.approx(1, abs=0.03)

@@ -51,7 +51,10 @@ def models(tmp_path_factory) -> Path:
 
 
 def codec_of(models: Path, language_model: str = "gemma", **more) -> SentencePrefixLM:
-    folders = {"encoder": str(models / "encoder"), "language_model": str(models / language_model)}
+    folders = {
+        "encoder": str(models / "encoder"),
+        "language_model": str(models / language_model),
+    }
     return SentencePrefixLM(**{"width": EMBEDDED, "longest": 24, **folders, **more})
 
 
@@ -76,7 +79,9 @@ def test_latents_are_the_encoder_s_embeddings(models):
 
     codec = codec_of(models, "nowhere")  # which encoding does not need
     found = codec.encode(CAPTIONS)
-    expected = SentenceTransformer(str(models / "encoder"), device="cpu").encode(CAPTIONS)
+    expected = SentenceTransformer(str(models / "encoder"), device="cpu").encode(
+        CAPTIONS
+    )
     assert torch.allclose(found, torch.from_numpy(expected), atol=1e-5)
     assert (found.norm(dim=1) - 1).abs().min() > 0.01
     assert torch.allclose(
@@ -85,14 +90,18 @@ def test_latents_are_the_encoder_s_embeddings(models):
 
 
 def test_the_wrong_width_is_refused(models):
-    with pytest.raises(ValueError, match=f"gives {EMBEDDED} numbers, not 768; set `width`"):
+    with pytest.raises(
+        ValueError, match=f"gives {EMBEDDED} numbers, not 768; set `width`"
+    ):
         codec_of(models, width=768).encode(CAPTIONS)
 
 
 def test_the_fingerprint_is_the_encoder_s(models, tmp_path):
     held = codec_of(models).fingerprint()
     assert (
-        codec_of(models, "gpt2", prefix=5, weights="x.safetensors", temperature=1.0).fingerprint()
+        codec_of(
+            models, "gpt2", prefix=5, weights="x.safetensors", temperature=1.0
+        ).fingerprint()
         == held
     )
     assert codec_of(models, normalize=True).fingerprint() != held
@@ -119,7 +128,9 @@ def test_a_released_model_needs_no_other_folder(models, random_codec, tmp_path):
     shutil.copy(random_codec.file, tmp_path / "mine/trained.safetensors")
     language_model = str(tmp_path / "mine" / Path(random_codec.language_model).name)
     codec = codec_of(
-        tmp_path / "mine", language_model, weights=str(tmp_path / "mine/trained.safetensors")
+        tmp_path / "mine",
+        language_model,
+        weights=str(tmp_path / "mine/trained.safetensors"),
     )
     received = as_received(Text(codec), "text", tmp_path / "mine")
     assert received.fingerprint() == random_codec.fingerprint()
@@ -139,9 +150,14 @@ def test_the_projector_is_the_published_one():
     normed = (out - out.mean(2, keepdim=True)) / (
         out.var(2, unbiased=False, keepdim=True) + 1e-5
     ).sqrt()
-    assert torch.allclose(projector(x), normed * state["ln.weight"] + state["ln.bias"], atol=1e-12)
+    assert torch.allclose(
+        projector(x), normed * state["ln.weight"] + state["ln.bias"], atol=1e-12
+    )
     with torch.device("meta"):
-        sizes = {name: tuple(p.shape) for name, p in Projector(768, 1152, 3).named_parameters()}
+        sizes = {
+            name: tuple(p.shape)
+            for name, p in Projector(768, 1152, 3).named_parameters()
+        }
     assert sizes["net.0.weight"] == (1152, 768)
     assert sizes["net.2.weight"] == (3 * 1152, 1152)
     assert sizes["ln.weight"] == (1152,)
@@ -158,14 +174,19 @@ def slowly(codec: SentencePrefixLM, latent: torch.Tensor) -> list[int]:
         embedded = codec.net.lm.get_input_embeddings()(torch.tensor([pieces]))
         read = torch.cat([codec.net.projector(latent[None]), embedded], dim=1)
         pieces.append(
-            codec.net.lm(inputs_embeds=read, use_cache=False).logits[0, -1].argmax().item()
+            codec.net.lm(inputs_embeds=read, use_cache=False)
+            .logits[0, -1]
+            .argmax()
+            .item()
         )
     return pieces[1:]
 
 
 def test_what_is_written_is_the_likeliest_at_each_step(random_codec):
     x = latents(4)
-    written = random_codec.net.write(x, *random_codec.ends, random_codec.longest, 0.0, None)
+    written = random_codec.net.write(
+        x, *random_codec.ends, random_codec.longest, 0.0, None
+    )
     for row, latent in zip(written, x, strict=True):
         expected = slowly(random_codec, latent)
         assert row.tolist()[: len(expected)] == expected
@@ -177,7 +198,10 @@ def test_what_is_written_is_the_likeliest_at_each_step(random_codec):
 def test_it_writes_as_transformers_does(random_codec):
     x, (beginning, end) = latents(6), random_codec.ends
     prefix = torch.cat(
-        [random_codec.net.projector(x), random_codec.net.embed(torch.full((6, 1), beginning))],
+        [
+            random_codec.net.projector(x),
+            random_codec.net.embed(torch.full((6, 1), beginning)),
+        ],
         dim=1,
     )
     theirs = random_codec.net.lm.generate(
@@ -189,7 +213,8 @@ def test_it_writes_as_transformers_does(random_codec):
         pad_token_id=end,
     )
     assert torch.equal(
-        random_codec.net.write(x, beginning, end, random_codec.longest, 0.0, None), theirs
+        random_codec.net.write(x, beginning, end, random_codec.longest, 0.0, None),
+        theirs,
     )
 
 
@@ -205,21 +230,30 @@ def test_a_caption_ends_where_its_end_is_drawn():
         def forward(self, inputs_embeds, past_key_values=None, use_cache=True):
             following = (inputs_embeds.argmax(2) - torch.tensor([[1], [2]])) % 8
             return type(
-                "Out", (), {"logits": F.one_hot(following, 8).float(), "past_key_values": None}
+                "Out",
+                (),
+                {"logits": F.one_hot(following, 8).float(), "past_key_values": None},
             )
 
     net = PrefixNet(Counting(), EMBEDDED, 3)
-    assert net.write(latents(2), 4, 0, 9, 0.0, None).tolist() == [[3, 2, 1, 0], [2, 0, 0, 0]]
+    assert net.write(latents(2), 4, 0, 9, 0.0, None).tolist() == [
+        [3, 2, 1, 0],
+        [2, 0, 0, 0],
+    ]
     assert net.write(latents(2), 4, 0, 2, 0.0, None).tolist() == [[3, 2], [2, 0]]
 
 
 def test_pieces_are_drawn_from_the_softmax():
     logits, count = torch.tensor([1.0, 0.0, -1.0, 2.0, -torch.inf]), 20_000
     for temperature in (0.5, 1.0, 2.0):
-        pieces = draw(logits.expand(count, -1), temperature, torch.Generator().manual_seed(0))
+        pieces = draw(
+            logits.expand(count, -1), temperature, torch.Generator().manual_seed(0)
+        )
         expected = (logits / temperature).exp() / (logits / temperature).exp().sum()
         found = pieces.bincount(minlength=5) / count
-        assert ((found - expected).abs() <= 4 * (expected * (1 - expected) / count).sqrt()).all()
+        assert (
+            (found - expected).abs() <= 4 * (expected * (1 - expected) / count).sqrt()
+        ).all()
     assert draw(logits.expand(3, -1), 0.0, None).tolist() == [3, 3, 3]
 
 
@@ -269,9 +303,13 @@ def test_the_loss_is_the_mean_over_pieces(models, tmp_path, kind):
     )
     spent = []
     with torch.no_grad():
-        for latent, row in zip(x, pieces, strict=True):  # one by one, so without any padding
+        for latent, row in zip(
+            x, pieces, strict=True
+        ):  # one by one, so without any padding
             row = row[row != PAST]
-            read = training.net.embed(torch.cat([torch.tensor([codec.ends[0]]), row[:-1]])[None])
+            read = training.net.embed(
+                torch.cat([torch.tensor([codec.ends[0]]), row[:-1]])[None]
+            )
             read = torch.cat([training.net.projector(latent[None]), read], dim=1)
             logits = training.net.lm(inputs_embeds=read).logits[0, codec.prefix :]
             spent += (-logits.log_softmax(1).gather(1, row[:, None])).flatten().tolist()
@@ -292,19 +330,29 @@ def test_noise_is_a_share_of_each_feature_s_spread(models, tmp_path):
 
 
 def fit(
-    training: PrefixTraining, folder: Path, steps: int, ckpt_path: Path | None = None, **trainer
+    training: PrefixTraining,
+    folder: Path,
+    steps: int,
+    ckpt_path: Path | None = None,
+    **trainer,
 ) -> None:
     from lightning.pytorch import Trainer
 
     write_manifest(folder / "all.jsonl", ({"text": caption} for caption in CAPTIONS))
-    data = RawDataModule(Text(), *[str(folder / "all.jsonl")] * 2, batch_size=len(CAPTIONS))
+    data = RawDataModule(
+        Text(), *[str(folder / "all.jsonl")] * 2, batch_size=len(CAPTIONS)
+    )
     quiet = {
         "enable_progress_bar": False,
         "enable_model_summary": False,
         "logger": False,
         "num_sanity_val_steps": 0,
     }
-    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "default_root_dir": folder}
+    quiet |= {
+        "enable_checkpointing": False,
+        "accelerator": "cpu",
+        "default_root_dir": folder,
+    }
     quiet |= {"val_check_interval": steps, "check_val_every_n_epoch": None}
     Trainer(max_steps=steps, **(quiet | trainer)).fit(
         training, datamodule=data, ckpt_path=ckpt_path
@@ -316,18 +364,25 @@ def learned(models) -> SentencePrefixLM:
     """A codec whose decoder learnt the captions by heart."""
     weights = models / "learned.safetensors"
     codec = codec_of(models, weights=str(weights))
-    training = training_of(codec, weights, tune="language_model", learning_rate=1e-2, noise=0.1)
+    training = training_of(
+        codec, weights, tune="language_model", learning_rate=1e-2, noise=0.1
+    )
     fit(training, models, 120)
     return codec
 
 
 def test_trained_captions_come_back(learned):
     assert learned.decode(learned.encode(CAPTIONS)) == CAPTIONS
-    assert load_file(learned.file).keys() == dict(learned.build().named_parameters()).keys()
+    assert (
+        load_file(learned.file).keys()
+        == dict(learned.build().named_parameters()).keys()
+    )
 
 
 def test_the_laws_hold(learned, tmp_path):
-    entry = {"flowbind.codecs": {"prefix-lm": "flowbind_text.prefix_lm:SentencePrefixLM"}}
+    entry = {
+        "flowbind.codecs": {"prefix-lm": "flowbind_text.prefix_lm:SentencePrefixLM"}
+    }
     with distribution(tmp_path / "site", "prefix-lm", entry):
         check_modality(Text(learned), CAPTIONS, tmp_path)
 
@@ -344,7 +399,9 @@ def loss_of(codec: SentencePrefixLM, net: PrefixNet) -> float:
     training.net = net
     with torch.no_grad():
         return (
-            training.errors(RawBatch.of(codec.training_inputs(CAPTIONS)), 0.0)["reconstruction"]
+            training.errors(RawBatch.of(codec.training_inputs(CAPTIONS)), 0.0)[
+                "reconstruction"
+            ]
             .mean()
             .item()
         )
@@ -361,7 +418,8 @@ def test_a_projector_alone_learns(models, tmp_path):
     }
     held = codec.build().lm.state_dict()
     assert all(
-        torch.equal(tensor, held[name]) for name, tensor in training.net.lm.state_dict().items()
+        torch.equal(tensor, held[name])
+        for name, tensor in training.net.lm.state_dict().items()
     )
 
 
@@ -372,7 +430,10 @@ def test_low_rank_changes_are_exported(models, tmp_path):
     fit(training, tmp_path, 30)
     pieces = torch.randint(5, 200, (4, 9), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found, expected = codec.net(latents(4), pieces), training.eval().net(latents(4), pieces)
+        found, expected = (
+            codec.net(latents(4), pieces),
+            training.eval().net(latents(4), pieces),
+        )
         plain = PrefixNet(codec.build().lm, EMBEDDED, 3)
         plain.projector = codec.net.projector
         assert torch.allclose(found, expected, atol=1e-4)
@@ -381,7 +442,9 @@ def test_low_rank_changes_are_exported(models, tmp_path):
         ).abs().max() > 0.01  # the language model did change
     assert loss_of(codec, codec.net) < before - 0.3
     ranks = {
-        tensor.shape[0] for name, tensor in load_file(codec.file).items() if name.endswith(".down")
+        tensor.shape[0]
+        for name, tensor in load_file(codec.file).items()
+        if name.endswith(".down")
     }
     assert ranks == {4}
     with pytest.raises(ValueError, match="no linear layers"):
@@ -395,14 +458,20 @@ def test_what_learns_is_in_float32(models, tmp_path, tune):
     training.errors(RawBatch.of([latents(len(CAPTIONS)), codec.cut(CAPTIONS)]), 0.0)[
         "reconstruction"
     ].mean().backward()
-    learning = [parameter for parameter in training.parameters() if parameter.requires_grad]
+    learning = [
+        parameter for parameter in training.parameters() if parameter.requires_grad
+    ]
     assert {parameter.dtype for parameter in learning} == {torch.float32}
     assert all(parameter.grad.isfinite().all() for parameter in learning)
     assert not any(
-        part.training for part in training.net.lm.modules() if isinstance(part, torch.nn.Dropout)
+        part.training
+        for part in training.net.lm.modules()
+        if isinstance(part, torch.nn.Dropout)
     )
     save_file(trained(training.net), codec.file)
-    assert {parameter.dtype for parameter in codec.net.lm.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in codec.net.lm.parameters()} == {
+        torch.bfloat16
+    }
     assert len(codec.decode(latents(2))) == 2
 
 
@@ -420,7 +489,10 @@ def test_a_checkpoint_holds_what_is_trained_and_resumes(models, tmp_path, tune):
     again = training_of(codec, codec.file, tune=tune)
     fit(again, tmp_path, 4, ckpt_path=first)
     expected = trained(through.net)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in trained(again.net).items())
+    assert all(
+        torch.equal(tensor, expected[name])
+        for name, tensor in trained(again.net).items()
+    )
     assert not torch.allclose(
         state["net.projector.ln.bias"], expected["projector.ln.bias"], atol=1e-5
     )
@@ -439,7 +511,11 @@ def refused(use, *says: str, error: type[Exception] = ValueError) -> None:
 
 def test_an_untrained_decoder_says_what_to_do(models, tmp_path):
     codec = codec_of(models)
-    refused(lambda: codec.decode(latents(1)), "recipes/codecs/text_decoder.yaml", "`weights`")
+    refused(
+        lambda: codec.decode(latents(1)),
+        "recipes/codecs/text_decoder.yaml",
+        "`weights`",
+    )
     codec = codec_of(models, weights=str(tmp_path / "none.safetensors"))
     refused(
         lambda: codec.decode(latents(1)),
@@ -451,16 +527,23 @@ def test_an_untrained_decoder_says_what_to_do(models, tmp_path):
 
 def test_other_weights_are_refused(models, random_codec, tmp_path):
     state = load_file(random_codec.file)
-    without = {name: tensor for name, tensor in state.items() if name != "projector.ln.bias"}
+    without = {
+        name: tensor for name, tensor in state.items() if name != "projector.ln.bias"
+    }
     damages = {
         "projector.ln.bias": without,
         "lm.something": state | {"lm.something": torch.zeros(1)},
         "projector.net.2": state | {"projector.net.2.weight": torch.zeros(2, 2)},
         "nowhere": state
-        | {"lora.nowhere.up": torch.zeros(1, 1), "lora.nowhere.down": torch.zeros(1, 1)},
+        | {
+            "lora.nowhere.up": torch.zeros(1, 1),
+            "lora.nowhere.down": torch.zeros(1, 1),
+        },
     }
     codec = codec_of(
-        models, Path(random_codec.language_model).name, weights=str(tmp_path / "other.safetensors")
+        models,
+        Path(random_codec.language_model).name,
+        weights=str(tmp_path / "other.safetensors"),
     )
     for said, damaged in damages.items():
         save_file(damaged, codec.file)
@@ -469,7 +552,9 @@ def test_other_weights_are_refused(models, random_codec, tmp_path):
     refused(lambda: codec.net, "other.safetensors")
 
 
-def test_models_that_cannot_be_had_say_what_to_do(models, random_codec, tmp_path, monkeypatch):
+def test_models_that_cannot_be_had_say_what_to_do(
+    models, random_codec, tmp_path, monkeypatch
+):
     hub = SentencePrefixLM(weights=random_codec.weights)
     refused(
         lambda: hub.encode(CAPTIONS),
@@ -493,11 +578,17 @@ def test_models_that_cannot_be_had_say_what_to_do(models, random_codec, tmp_path
     refused(codec_of(models, language_model=str(partial)).build, "partial", "lacks")
     (partial / "model.safetensors").unlink()
     refused(
-        codec_of(models, language_model=str(partial)).build, "partial", "no causal language model"
+        codec_of(models, language_model=str(partial)).build,
+        "partial",
+        "no causal language model",
     )
     for file in partial.glob("token*"):
         file.unlink()
-    refused(lambda: codec_of(models, language_model=str(partial)).tokenizer, "partial", "token")
+    refused(
+        lambda: codec_of(models, language_model=str(partial)).tokenizer,
+        "partial",
+        "token",
+    )
     monkeypatch.setitem(sys.modules, "transformers", None)
     refused(codec_of(models).build, str(Extra("prefix-lm")))
     refused(lambda: codec_of(models).tokenizer, str(Extra("prefix-lm")))

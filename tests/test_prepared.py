@@ -185,7 +185,8 @@ def rendered(out, samples: int = 1):
     for number in range(samples):
         (out / f"things/{number}.word").write_text("123")
     write_manifest(
-        out / "train.jsonl", [{"id": str(n), "word": f"things/{n}.word"} for n in range(samples)]
+        out / "train.jsonl",
+        [{"id": str(n), "word": f"things/{n}.word"} for n in range(samples)],
     )
     CALLS.append(samples)
 
@@ -213,7 +214,9 @@ def test_datasets_without_sources_are_not_made_again(tmp_path, capsys):
     assert len(list((tmp_path / "data/things").iterdir())) == 3
 
 
-def test_datasets_that_write_files_are_compared_by_content(tmp_path, capsys, monkeypatch):
+def test_datasets_that_write_files_are_compared_by_content(
+    tmp_path, capsys, monkeypatch
+):
     (tmp_path / "data").mkdir()
     for default in ("123", "123", "321"):
         monkeypatch.setattr(converted, "__defaults__", (default,))

@@ -30,7 +30,9 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("released")
     own = {}
     for kind in (SmallImage, SmallAudio):
-        own[kind] = kind(str(shutil.copy(kind.shipped, place / f"{kind.__name__}.safetensors")))
+        own[kind] = kind(
+            str(shutil.copy(kind.shipped, place / f"{kind.__name__}.safetensors"))
+        )
     return release(
         place / "model",
         text=Text(),
@@ -42,7 +44,9 @@ def folder(tmp_path_factory):
 
 def generate(model):
     """Samples of every target from a caption and what they are encoded to again."""
-    made = model.generate({"text": [CAPTION, "a ball"]}, to=TARGETS, steps=2, variety=0.5, seed=1)
+    made = model.generate(
+        {"text": [CAPTION, "a ball"]}, to=TARGETS, steps=2, variety=0.5, seed=1
+    )
     return {name: model.encode(name, raws) for name, raws in made.items()}
 
 
@@ -125,7 +129,9 @@ def test_blocks_that_overlap_leave_the_outer_default():
         with torch_defaults():
             thread.start()
             entered.wait(10)
-        assert torch.get_default_dtype() == torch.float32  # the other is still in its block
+        assert (
+            torch.get_default_dtype() == torch.float32
+        )  # the other is still in its block
         leave.set()
         thread.join()
         assert torch.get_default_dtype() == torch.float64
@@ -143,7 +149,9 @@ def test_the_working_folder(folder, expected, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("use", ["encode", "decode"])
-def test_a_codec_that_was_replaced_before_its_first_use_is_refused(folder, tmp_path, use):
+def test_a_codec_that_was_replaced_before_its_first_use_is_refused(
+    folder, tmp_path, use
+):
     copy = Path(shutil.copytree(folder, tmp_path / "model"))
     model = flowbind.load(copy)
     picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
@@ -165,7 +173,8 @@ def test_a_codec_that_was_replaced_before_its_first_use_is_refused(folder, tmp_p
     ):
         run()
     with pytest.raises(
-        ValueError, match=r"image/weights\.safetensors: damaged, or changed since it was written"
+        ValueError,
+        match=r"image/weights\.safetensors: damaged, or changed since it was written",
     ):
         flowbind.load(copy)
 

@@ -9,7 +9,9 @@ import pytest
 from flowbind_image import Image
 from PIL import ImageCms
 
-WHITE = struct.pack(">4s4x3i", b"XYZ ", *(round(x * 65536) for x in (0.9642, 1.0, 0.8249)))
+WHITE = struct.pack(
+    ">4s4x3i", b"XYZ ", *(round(x * 65536) for x in (0.9642, 1.0, 0.8249))
+)
 RGB = np.random.default_rng(0).integers(0, 256, (19, 22, 3), dtype=np.uint8)
 ALPHA = np.random.default_rng(1).choice([0, 255], (19, 22)).astype(np.uint8)
 
@@ -24,7 +26,9 @@ def profile(space, **tags):
         table += struct.pack(">4sII", name.encode(), start + len(data), len(content))
         data += content + bytes(-len(content) % 4)
     size = start + len(data)
-    head = struct.pack(">I4xI4s4s4s", size, 0x02400000, kind, space.ljust(4).encode(), pcs)
+    head = struct.pack(
+        ">I4xI4s4s4s", size, 0x02400000, kind, space.ljust(4).encode(), pcs
+    )
     head += bytes(12) + b"acsp" + bytes(28) + WHITE[8:]
     return head.ljust(128, b"\0") + table + data
 
@@ -41,7 +45,13 @@ def printer():
     lab = b"".join(bytes([0 if black else 255, 128, 128]) for black in nodes[3::4])
     ramp = bytes(range(256))
     identity = struct.pack(">9i", *(65536 * (i % 4 == 0) for i in range(9)))
-    return struct.pack(">4s4xBBBx", b"mft1", 4, 3, 2) + identity + 4 * ramp + lab + 3 * ramp
+    return (
+        struct.pack(">4s4xBBBx", b"mft1", 4, 3, 2)
+        + identity
+        + 4 * ramp
+        + lab
+        + 3 * ramp
+    )
 
 
 INK = profile("CMYK", A2B0=printer())
@@ -88,14 +98,20 @@ def test_transparency_stays_what_it_is(tmp_path):
 def test_grey_in_linear_light(tmp_path, mode):
     """Light of 55 in 255 is shown as 128, and black and white stay."""
     levels = np.array([[0, 55, 255]], np.uint16)
-    picture = PIL.Image.fromarray(levels * 257 if mode == "I;16" else levels.astype(np.uint8))
+    picture = PIL.Image.fromarray(
+        levels * 257 if mode == "I;16" else levels.astype(np.uint8)
+    )
     picture = picture.convert("LA") if mode == "LA" else picture
     turned = read(tmp_path, picture, "png", icc_profile=LIGHT)
-    np.testing.assert_allclose(turned[0].astype(int), [[0] * 3, [128] * 3, [255] * 3], atol=2)
+    np.testing.assert_allclose(
+        turned[0].astype(int), [[0] * 3, [128] * 3, [255] * 3], atol=2
+    )
 
 
 def test_a_printer_s_inks(tmp_path):
-    picture = PIL.Image.new("CMYK", (2, 1), (255, 255, 255, 0))  # colours are no ink here
+    picture = PIL.Image.new(
+        "CMYK", (2, 1), (255, 255, 255, 0)
+    )  # colours are no ink here
     picture.putpixel((1, 0), (0, 0, 0, 255))
     turned = read(tmp_path, picture, "tif", icc_profile=INK)
     np.testing.assert_allclose(turned[0].astype(int), [[255] * 3, [0] * 3], atol=2)
@@ -106,12 +122,22 @@ def test_a_printer_s_inks(tmp_path):
     ("content", "mode", "line"),
     [
         (b"none", "RGB", "its colour profile cannot be applied, and is left aside"),
-        (SWAPPED[:200], "RGB", "its colour profile cannot be applied, and is left aside"),
+        (
+            SWAPPED[:200],
+            "RGB",
+            "its colour profile cannot be applied, and is left aside",
+        ),
         (INK, "RGB", "its colour profile is one of CMYK, the picture has the mode RGB"),
-        (LIGHT, "RGB", "its colour profile is one of GRAY, the picture has the mode RGB"),
+        (
+            LIGHT,
+            "RGB",
+            "its colour profile is one of GRAY, the picture has the mode RGB",
+        ),
     ],
 )
-def test_profiles_that_cannot_be_applied_are_told(tmp_path, capsys, content, mode, line):
+def test_profiles_that_cannot_be_applied_are_told(
+    tmp_path, capsys, content, mode, line
+):
     picture = PIL.Image.fromarray(RGB).convert(mode)
     read_back = read(tmp_path, picture, "png", icc_profile=content)
     np.testing.assert_array_equal(read_back, RGB)

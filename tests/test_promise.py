@@ -10,7 +10,14 @@ from flowbind_shapes import prepare as prepare_shapes
 
 from flowbind.codec import PROMISED, promise_file
 from flowbind.data.manifest import Manifest
-from flowbind.data.promise import FACTOR, FEWEST, Promises, measure, round_trip, write_promise
+from flowbind.data.promise import (
+    FACTOR,
+    FEWEST,
+    Promises,
+    measure,
+    round_trip,
+    write_promise,
+)
 from flowbind.registry import load
 from tests.conftest import TOYS
 from tests.small_recipes import options, prepare
@@ -67,9 +74,13 @@ def test_codecs_that_ship_keep_their_promise_on_their_world_alone(name, embedded
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_errors_are_one_number_a_sample_and_nothing_where_nothing_is_lost(name, embedded):
+def test_errors_are_one_number_a_sample_and_nothing_where_nothing_is_lost(
+    name, embedded
+):
     modality = load("modalities", name)()
-    raws = [embedded.read_raw(sample, name, modality) for sample in embedded.samples[:3]]
+    raws = [
+        embedded.read_raw(sample, name, modality) for sample in embedded.samples[:3]
+    ]
     assert torch.allclose(modality.codec.errors(raws, raws), torch.zeros(3), atol=1e-6)
     lost = round_trip(modality.codec, raws + strangers(name)[:2])
     assert lost.shape == (5,)
@@ -124,7 +135,8 @@ def test_a_glance_is_enough_where_the_promise_is_kept(far, told, monkeypatch):
     assert (line is not None, sum(decoded)) == (told, 64)
     decoded.clear()
     assert (
-        Promises().look("vector", codec, raws[::-1], codec.encode(raws[::-1])) is None or far == 64
+        Promises().look("vector", codec, raws[::-1], codec.encode(raws[::-1])) is None
+        or far == 64
     )
     assert sum(decoded) == (64 if far == 64 else 16)
 
@@ -134,7 +146,9 @@ def test_few_samples_and_codecs_that_promise_nothing_are_left_alone():
     look = Promises().look
     assert look("vector", Promising(bound=1.0), far[1:], torch.zeros(3, 8)) is None
     assert look("vector", Promising(bound=1.0), far, Promising(bound=1.0).encode(far))
-    assert look("vector", Promising(bound=1.0), far, torch.zeros(4, 8)) is None, "it is said once"
+    assert look("vector", Promising(bound=1.0), far, torch.zeros(4, 8)) is None, (
+        "it is said once"
+    )
     assert Promises().look("vector", ToyCodec(), far, ToyCodec().encode(far)) is None
 
 
@@ -148,8 +162,12 @@ def test_encode_says_it_once(own_world, command, monkeypatch):
     ]
     code, _, err = command(*encode, "--model.modalities.vector.codec.bound=0.5")
     assert code == 0, err
-    (line,) = [line for line in err.splitlines() if "was made for other samples" in line]
-    assert line.startswith(f"{own_world}/data/train.jsonl: 'vector': the codec Promising")
+    (line,) = [
+        line for line in err.splitlines() if "was made for other samples" in line
+    ]
+    assert line.startswith(
+        f"{own_world}/data/train.jsonl: 'vector': the codec Promising"
+    )
     code, _, err = command(*encode)
     assert (code, "other samples" in err) == (0, False)
 
@@ -158,13 +176,23 @@ def test_what_is_written_is_what_was_measured(tmp_path):
     codec = Promising(bound=0.0)
     raws = [torch.full((3,), n / 100) for n in range(101)]
     write_promise(codec, raws, tmp_path / "weights.json")
-    assert json.loads((tmp_path / "weights.json").read_text()) == {PROMISED: 0.95, "samples": 101}
+    assert json.loads((tmp_path / "weights.json").read_text()) == {
+        PROMISED: 0.95,
+        "samples": 101,
+    }
     assert measure(codec, raws) == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{}", f'{{"{PROMISED}": "a"}}', f'{{"{PROMISED}": -1}}', f'{{"{PROMISED}": NaN}}'],
+    [
+        "",
+        "[]",
+        "{}",
+        f'{{"{PROMISED}": "a"}}',
+        f'{{"{PROMISED}": -1}}',
+        f'{{"{PROMISED}": NaN}}',
+    ],
 )
 def test_a_promise_that_is_none_is_an_error_that_names_the_file(content, tmp_path):
     codec = load("codecs", "small-image")(weights=str(tmp_path / "own.safetensors"))

@@ -61,7 +61,9 @@ def data(tmp_path, toys, monkeypatch):
         for n in range(SAMPLES):
             (tmp_path / f"{n}.vec").write_text(f"{n} {n + 0.5} 0")
             file.write(f'{{"vector": "{n}.vec"}}\n')
-    module = RawDataModule(CountedVector(), *[str(tmp_path / "all.jsonl")] * 2, batch_size=SAMPLES)
+    module = RawDataModule(
+        CountedVector(), *[str(tmp_path / "all.jsonl")] * 2, batch_size=SAMPLES
+    )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
     training = SimpleNamespace(codec=CountedCodec(), least_batch=2)
     module.trainer = SimpleNamespace(
@@ -77,12 +79,17 @@ def test_few_raw_samples_are_held(data, capsys):
     assert Counted.held == 0
     (batch,) = data.val_dataloader()
     assert torch.equal(batch.inputs[0][:, 0], torch.arange(SAMPLES).float())
-    assert f"reading all.jsonl: {SAMPLES}/{SAMPLES} samples done in" in capsys.readouterr().err
+    assert (
+        f"reading all.jsonl: {SAMPLES}/{SAMPLES} samples done in"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_damaged_sample_is_named(data, tmp_path):
     (tmp_path / f"{CHUNK + 3}.vec").write_text("1 2")
-    with pytest.raises(ValueError, match=rf"{CHUNK + 3}.vec: damaged.*sample '{CHUNK + 4}'"):
+    with pytest.raises(
+        ValueError, match=rf"{CHUNK + 3}.vec: damaged.*sample '{CHUNK + 4}'"
+    ):
         data.setup("fit")
 
 
@@ -99,7 +106,10 @@ def test_a_fault_of_the_codec_is_told_in_a_line(data, monkeypatch):
 @pytest.mark.parametrize(
     ("codec", "raw"),
     [
-        ("small-image", lambda n: torch.randint(256, (3, 32 + n % 3, 40), dtype=torch.uint8)),
+        (
+            "small-image",
+            lambda n: torch.randint(256, (3, 32 + n % 3, 40), dtype=torch.uint8),
+        ),
         ("small-audio", lambda n: torch.randn(3000 + n) / 9),
         ("small-points", lambda n: torch.rand(50 + n, 6)),
         ("point-autoencoder", lambda n: torch.rand(50 + n, 6)),

@@ -59,16 +59,25 @@ def prepare(name: str) -> None:
         store = cli.datamodule.folder(split)
         store.mkdir(parents=True, exist_ok=True)
         latents = {
-            name: torch.randn(ROWS, *modality.codec.shape) for name, modality in modalities.items()
+            name: torch.randn(ROWS, *modality.codec.shape)
+            for name, modality in modalities.items()
         }
         write_shard(store / "0.safetensors", latents | {LINE: torch.arange(ROWS)}, {})
-        prints = {name: modality.codec.fingerprint() for name, modality in modalities.items()}
+        prints = {
+            name: modality.codec.fingerprint() for name, modality in modalities.items()
+        }
         finish_store(
-            store, [(list(modalities), ["0.safetensors"])], prints, path, digest(Path(path))
+            store,
+            [(list(modalities), ["0.safetensors"])],
+            prints,
+            path,
+            digest(Path(path)),
         )
 
 
-@pytest.mark.parametrize("name", [name for name in MODELS if name not in BASES.values()])
+@pytest.mark.parametrize(
+    "name", [name for name in MODELS if name not in BASES.values()]
+)
 def test_a_model_s_recipe_trains(name, folder, command):
     """Those that others are bound to are trained with these."""
     for each in filter(None, (BASES.get(name), name)):
@@ -81,7 +90,11 @@ def test_a_model_s_recipe_trains(name, folder, command):
 
 @pytest.mark.parametrize("name", CODECS)
 def test_a_codec_s_recipe_builds_its_training(name, folder):
-    arguments = [*recipes.options(name), "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    arguments = [
+        *recipes.options(name),
+        "--trainer.accelerator=cpu",
+        "--trainer.devices=1",
+    ]
     cli = build([*arguments, "--trainer.precision=32-true"])
     assert cli.model.codec.shape
     assert Path(cli.model.export).parts[:2] == ("runs", "codecs")
@@ -92,7 +105,13 @@ def test_a_recipe_s_head_tells_command_and_hardware(name):
     text = (ROOT / f"recipes/{name}.yaml").read_text()
     head = re.match(r"(#.*\n)+", text)[0]
     assert f"recipes/{name}.yaml" in head
-    if Path(name).stem not in ("shapes", "shapes_base", "shapes_bind", "digits", "paper"):
+    if Path(name).stem not in (
+        "shapes",
+        "shapes_base",
+        "shapes_bind",
+        "digits",
+        "paper",
+    ):
         assert re.search(r"Hardware|Time", head)
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", head), "a placeholder was left"
 
@@ -100,7 +119,9 @@ def test_a_recipe_s_head_tells_command_and_hardware(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_recipe_over_another_says_nothing_that_this_says_already(name):
     """A variant names what differs, and nothing else."""
-    *below, own = (load_yaml((ROOT / path).read_text()) for path in recipes.configs(name))
+    *below, own = (
+        load_yaml((ROOT / path).read_text()) for path in recipes.configs(name)
+    )
     if not below:
         return
     base = dict(flatten(merge(below)))

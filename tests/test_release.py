@@ -35,7 +35,10 @@ def test_weights_come_along(weights, capsys):
 
 def test_missing_weights_are_told_when_the_model_is_written(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
-        release(tmp_path / "model", image=Image(SmallImage(str(tmp_path / "none.safetensors"))))
+        release(
+            tmp_path / "model",
+            image=Image(SmallImage(str(tmp_path / "none.safetensors"))),
+        )
 
 
 def test_names_on_a_hub_stay_names(tmp_path):
@@ -44,7 +47,9 @@ def test_names_on_a_hub_stay_names(tmp_path):
         text=Text(SentencePrefixLM(revision="1234567", language_revision="v1")),
         image=Image(ClipUnclip(revision="89abcde")),
     )
-    text, image = (flowbind.load(made).modality(name).codec for name in ("text", "image"))
+    text, image = (
+        flowbind.load(made).modality(name).codec for name in ("text", "image")
+    )
     assert (text.encoder, text.revision, text.language_revision) == (
         "google/embeddinggemma-300m",
         "1234567",
@@ -66,7 +71,9 @@ OUTSIDE = [
 
 @pytest.mark.parametrize("path", OUTSIDE)
 @pytest.mark.parametrize("place", ["files", "args"])
-def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch, path, place):
+def test_a_path_that_leaves_the_folder_is_refused(
+    weights, tmp_path, monkeypatch, path, place
+):
     made = release(tmp_path / "model", image=Image(SmallImage(str(weights))))
     monkeypatch.chdir(tmp_path / "model")
     description = json.loads((made / "model.json").read_text())
@@ -82,7 +89,9 @@ def test_a_path_that_leaves_the_folder_is_refused(weights, tmp_path, monkeypatch
 
 
 def test_a_name_that_is_a_path_here_is_refused(tmp_path, monkeypatch):
-    made = release(tmp_path / "model", text=Text(SentencePrefixLM(encoder="some/encoder")))
+    made = release(
+        tmp_path / "model", text=Text(SentencePrefixLM(encoder="some/encoder"))
+    )
     monkeypatch.chdir(tmp_path)
     flowbind.load(made)
     (tmp_path / "some/encoder").mkdir(parents=True)

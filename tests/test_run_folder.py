@@ -24,7 +24,13 @@ from flowbind.files import check_space, replacing
 from flowbind.release import check_folder
 from flowbind.tensors import digest_tensors, save_tensors
 from flowbind.train.callbacks import Steps
-from flowbind.train.checkpoints import drop_unfinished, newest, step_of, write_checkpoint, written
+from flowbind.train.checkpoints import (
+    drop_unfinished,
+    newest,
+    step_of,
+    write_checkpoint,
+    written,
+)
 from flowbind.train.deciding import TRAINER
 from flowbind.train.rate import rate_at
 from flowbind.train.run_folder import RunFolder
@@ -100,12 +106,16 @@ def fit(toys, command, recipe, run):
 def listing(folder):
     """Every file of a folder with its content."""
     return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+        path.relative_to(folder): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
     }
 
 
 def weights(folder, step=STEPS):
-    return torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+    return torch.load(folder / f"checkpoints/step={step}.ckpt", weights_only=True)[
+        "state_dict"
+    ]
 
 
 def same_bits(folder, other, step=STEPS):
@@ -137,7 +147,11 @@ def with_callback(described):
 
 
 @pytest.mark.parametrize(
-    "smoke", ["--trainer.fast_dev_run=true", pytest.param("--trainer.fast_dev_run=3", marks=slow)]
+    "smoke",
+    [
+        "--trainer.fast_dev_run=true",
+        pytest.param("--trainer.fast_dev_run=3", marks=slow),
+    ],
 )
 def test_a_smoke_run_leaves_nothing(fit, command, recipe, run, straight, smoke):
     code, said = fit(smoke)
@@ -146,7 +160,9 @@ def test_a_smoke_run_leaves_nothing(fit, command, recipe, run, straight, smoke):
     before = listing(run)
     code, said = fit(smoke, "--training.learning_rate=0.01")
     assert code == 0, said
-    code, out, _ = command("test", "--config", recipe, f"--trainer.default_root_dir={run}", smoke)
+    code, out, _ = command(
+        "test", "--config", recipe, f"--trainer.default_root_dir={run}", smoke
+    )
     assert (code, "word->vector" in out) == (0, True)
     assert listing(run) == before
 
@@ -156,10 +172,14 @@ def test_a_smoke_run_leaves_nothing(fit, command, recipe, run, straight, smoke):
     [
         (["--trainer.max_epochs=2", "--trainer.limit_train_batches=3"], 6),
         pytest.param(["--trainer.max_time=00:00:00:00"], None, marks=slow),
-        pytest.param([with_callback([EARLY]), "--trainer.val_check_interval=5"], 5, marks=slow),
+        pytest.param(
+            [with_callback([EARLY]), "--trainer.val_check_interval=5"], 5, marks=slow
+        ),
     ],
 )
-def test_a_run_that_ends_early_is_not_trained_and_goes_on(fit, run, straight, early, made):
+def test_a_run_that_ends_early_is_not_trained_and_goes_on(
+    fit, run, straight, early, made
+):
     """Told what remains, it goes on to the bits of a straight run."""
     code, said = fit(*early)
     assert code == 0, said
@@ -179,7 +199,8 @@ def test_a_time_limit_is_for_each_start(fit, run, monkeypatch):
     """The same command gets further every time, though the checkpoint knows of the time that was spent."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(
-        "lightning.pytorch.callbacks.timer.time", SimpleNamespace(monotonic=lambda: clock.now)
+        "lightning.pytorch.callbacks.timer.time",
+        SimpleNamespace(monotonic=lambda: clock.now),
     )
     step = flowbind.Training.training_step
 
@@ -211,7 +232,9 @@ def test_overfitting_repeats_batches(fit, tmp_path, straight):
 
 
 @slow
-def test_what_stops_within_a_step_goes_on_to_the_same_bits(fit, run, tmp_path, monkeypatch):
+def test_what_stops_within_a_step_goes_on_to_the_same_bits(
+    fit, run, tmp_path, monkeypatch
+):
     """Gradients gathered over three batches, stopped after the fifth."""
     step = flowbind.Training.training_step
 
@@ -235,10 +258,24 @@ def test_what_stops_within_a_step_goes_on_to_the_same_bits(fit, run, tmp_path, m
 
 def test_batches_of_an_unfinished_step_count_as_not_taken():
     def progress(ready, last=False):
-        counts = {"ready": ready, "started": ready, "processed": ready, "completed": ready - 1}
-        return {"total": {**counts, "ready": ready + 30}, "current": counts, "is_last_batch": last}
+        counts = {
+            "ready": ready,
+            "started": ready,
+            "processed": ready,
+            "completed": ready - 1,
+        }
+        return {
+            "total": {**counts, "ready": ready + 30},
+            "current": counts,
+            "is_last_batch": last,
+        }
 
-    for ready, last, left in ((5, False, 3), (6, False, 6), (5, True, 5), (2, False, 0)):
+    for ready, last, left in (
+        (5, False, 3),
+        (6, False, 6),
+        (5, True, 5),
+        (2, False, 0),
+    ):
         found = progress(ready, last)
         drop_unfinished(found, 3)
         assert (found["current"]["ready"], found["total"]["ready"]) == (left, left + 30)
@@ -285,7 +322,9 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     (run / "figures").mkdir()
     (run / "figures/loss.png").write_text("mine too")
 
-    code, said = fit("--trainer.gradient_clip_val=0.5", "--trainer.gradient_clip_algorithm=value")
+    code, said = fit(
+        "--trainer.gradient_clip_val=0.5", "--trainer.gradient_clip_algorithm=value"
+    )
     assert code == 0, said
     assert "trainer.gradient_clip_algorithm is value, it was norm" in said
     assert f"kept in {run / 'earlier.1'}" in said
@@ -298,7 +337,10 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     # A run that is kept is found again.
     code, said = fit("--trainer.gradient_clip_val=0.5")
     kept = f"{run}/earlier.1/checkpoints/step={STEPS}.ckpt"
-    assert (code, f"{kept} is of a run with these very settings" in said) == (0, True), said
+    assert (code, f"{kept} is of a run with these very settings" in said) == (
+        0,
+        True,
+    ), said
 
     # Back to the first: no step is left, so that it is there again as it was.
     code, said = fit(
@@ -352,7 +394,10 @@ def test_a_mistake_leaves_the_old_run_where_it_was(fit, trained, run):
 
 def test_a_move_that_was_cut_short_is_undone(fit, trained, run):
     before = listing(run)
-    for moved in (["checkpoints"], ["checkpoints", "model", "config.yaml", "curves", "run.json"]):
+    for moved in (
+        ["checkpoints"],
+        ["checkpoints", "model", "config.yaml", "curves", "run.json"],
+    ):
         partial = run / "earlier.1.partial"
         partial.mkdir()
         for name in moved:
@@ -384,13 +429,19 @@ def test_a_checkpoint_that_another_strategy_spread_over_files_is_refused(
 
     shutil.rmtree(run / "checkpoints")
     path = write_checkpoint(spread, run / "checkpoints", STEPS - 2)
-    (run / "run.json").write_text((run / "run.json").read_text().replace('"trained"', '"training"'))
+    (run / "run.json").write_text(
+        (run / "run.json").read_text().replace('"trained"', '"training"')
+    )
     before = listing(run)
 
     here = "--config", recipe, f"--trainer.default_root_dir={run}"
     answers = [fit(), *(command(verb, *here)[::2] for verb in ("validate", "test"))]
     for code, said in answers:
-        assert (code, f"{path}: spread over files" in said, "flowbind export" in said) == (
+        assert (
+            code,
+            f"{path}: spread over files" in said,
+            "flowbind export" in said,
+        ) == (
             2,
             True,
             True,
@@ -477,16 +528,22 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
         "step": STEPS,
     }
     assert weights["sha256"] in command("verify", run / "model")[1]
-    assert digest_tensors(load_file(run / "model/model.safetensors")) == weights["sha256"]
+    assert (
+        digest_tensors(load_file(run / "model/model.safetensors")) == weights["sha256"]
+    )
     assert weights["sha256"] in (run / "metrics.md").read_text()
-    other = json.loads((run / f"metrics-step={STEPS - 4}.json").read_text())["meta"]["model"]
+    other = json.loads((run / f"metrics-step={STEPS - 4}.json").read_text())["meta"][
+        "model"
+    ]
     assert (other["step"], other["sha256"] == weights["sha256"]) == (STEPS - 4, False)
 
 
 @slow
 def test_an_unfinished_run_has_figures_of_its_step(fit, command, recipe, run):
     assert fit("--trainer.max_epochs=1", "--trainer.limit_train_batches=5")[0] == 0
-    assert command("test", "--config", recipe, f"--trainer.default_root_dir={run}")[0] == 0
+    assert (
+        command("test", "--config", recipe, f"--trainer.default_root_dir={run}")[0] == 0
+    )
     assert (run / "metrics-step=5.json").is_file()
     assert not (run / "metrics.json").exists()
 
@@ -516,29 +573,42 @@ def test_damaged_checkpoints_are_named_and_never_trained_over(fit, run):
         assert path.name in said.splitlines()[-1]
     assert "--resume never" in said.splitlines()[-1]
     assert fit("--resume=never")[0] == 0
-    assert {path.name for path in (run / "earlier.1/checkpoints").iterdir()} >= {before.name}
+    assert {path.name for path in (run / "earlier.1/checkpoints").iterdir()} >= {
+        before.name
+    }
 
 
 def test_checkpoints_without_manifests_are_not_forgotten(tmp_path, capsys):
     for step in (1, 2):
-        path = write_checkpoint(lambda path: torch.save({"global_step": 0}, path), tmp_path, step)
+        path = write_checkpoint(
+            lambda path: torch.save({"global_step": 0}, path), tmp_path, step
+        )
         path.with_suffix(".json").unlink()
     with pytest.raises(
-        ValueError, match=r"no whole checkpoint .*step=1.*no manifest.*step=2.*--resume never"
+        ValueError,
+        match=r"no whole checkpoint .*step=1.*no manifest.*step=2.*--resume never",
     ):
         newest(tmp_path)
-    (tmp_path / "step=2.ckpt").unlink()  # one alone may be the first of a run that was killed
+    (
+        tmp_path / "step=2.ckpt"
+    ).unlink()  # one alone may be the first of a run that was killed
     assert newest(tmp_path) is None
     assert "step=1.ckpt: this checkpoint was never finished" in capsys.readouterr().err
 
 
-def test_every_save_is_on_the_disk_before_its_name_counts(tmp_path, monkeypatch, fit, run):
+def test_every_save_is_on_the_disk_before_its_name_counts(
+    tmp_path, monkeypatch, fit, run
+):
     """Content synced, then renamed, then the folder synced: files, shards, checkpoints of a file or a folder, models."""
     events, sync, replace = [], os.fsync, os.replace
 
     def synced(handle):
         events.append(
-            ("sync", os.path.realpath(f"/proc/self/fd/{handle}"), os.fstat(handle).st_size)
+            (
+                "sync",
+                os.path.realpath(f"/proc/self/fd/{handle}"),
+                os.fstat(handle).st_size,
+            )
         )
         sync(handle)
 
@@ -555,11 +625,19 @@ def test_every_save_is_on_the_disk_before_its_name_counts(tmp_path, monkeypatch,
     monkeypatch.setattr(os, "replace", renamed)
     with replacing(tmp_path / "file") as partial:
         partial.write_text("content")
-    write_shard(tmp_path / "shard.safetensors", {"a": torch.zeros(3, 4), LINE: torch.arange(3)}, {})
+    write_shard(
+        tmp_path / "shard.safetensors",
+        {"a": torch.zeros(3, 4), LINE: torch.arange(3)},
+        {},
+    )
     write_checkpoint(folder, tmp_path / "checkpoints", 3)
     assert fit()[0] == 0
 
-    names = {os.path.relpath(target, tmp_path) for kind, _, target in events if kind == "rename"}
+    names = {
+        os.path.relpath(target, tmp_path)
+        for kind, _, target in events
+        if kind == "rename"
+    }
     assert names > {
         "file",
         "shard.safetensors",
@@ -574,21 +652,23 @@ def test_every_save_is_on_the_disk_before_its_name_counts(tmp_path, monkeypatch,
     }
     for number, (kind, source, target) in enumerate(events):
         if kind == "rename":
-            before = {path: size for kind, path, size in events[:number] if kind == "sync"}
+            before = {
+                path: size for kind, path, size in events[:number] if kind == "sync"
+            }
             parts = [source] if os.path.isfile(target) else [
                 os.path.join(source, os.path.relpath(part, target))
                 for part in map(str, flowbind_paths(target))
             ]  # fmt: skip
             assert set(parts) <= before.keys(), target
-            assert ("sync", os.path.dirname(target)) in [event[:2] for event in events[number:]], (
-                target
-            )
+            assert ("sync", os.path.dirname(target)) in [
+                event[:2] for event in events[number:]
+            ], target
 
 
 def flowbind_paths(folder):
-    return [os.path.join(base, name) for base, _, names in os.walk(folder) for name in names] + [
-        base for base, _, _ in os.walk(folder) if base != folder
-    ]
+    return [
+        os.path.join(base, name) for base, _, names in os.walk(folder) for name in names
+    ] + [base for base, _, _ in os.walk(folder) if base != folder]
 
 
 def test_a_released_model_is_as_readable_as_any_file(fit, trained, run):
@@ -600,23 +680,30 @@ def test_a_released_model_is_as_readable_as_any_file(fit, trained, run):
         run / "run.json",
         run / "config.yaml",
     ]:
-        assert stat.S_IMODE(path.stat().st_mode) == (0o777 if path.is_dir() else 0o666) & ~mask, (
-            path
-        )
+        assert (
+            stat.S_IMODE(path.stat().st_mode)
+            == (0o777 if path.is_dir() else 0o666) & ~mask
+        ), path
 
 
 def test_a_disk_without_room_is_noticed_before_a_save(fit, run, tmp_path, monkeypatch):
     """Checkpoint, model and shard: one line with path, needed and free; what was whole stays."""
     usage, free = shutil.disk_usage, {}
     monkeypatch.setattr(
-        shutil, "disk_usage", lambda path: SimpleNamespace(free=free.get("bytes", usage(path).free))
+        shutil,
+        "disk_usage",
+        lambda path: SimpleNamespace(free=free.get("bytes", usage(path).free)),
     )
     assert fit("--trainer.max_epochs=1", "--trainer.limit_train_batches=8")[0] == 0
     whole = listing(run / "checkpoints")
     free["bytes"] = 1000
     code, said = fit()
     line = said.strip().splitlines()[-1]
-    assert (code, f"checkpoints/step={STEPS}.ckpt" in line, "1,000 bytes are free" in line) == (
+    assert (
+        code,
+        f"checkpoints/step={STEPS}.ckpt" in line,
+        "1,000 bytes are free" in line,
+    ) == (
         2,
         True,
         True,
@@ -642,7 +729,9 @@ def test_a_disk_without_room_is_noticed_before_a_save(fit, run, tmp_path, monkey
 
 
 @slow
-def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(fit, run, monkeypatch):
+def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(
+    fit, run, monkeypatch
+):
     saved = torch.save
 
     def full(checkpoint, file):
@@ -665,7 +754,9 @@ def test_a_disk_that_fills_while_saving_leaves_the_last_checkpoint(fit, run, mon
     assert fit()[0] == 0
 
 
-def test_checkpoints_do_not_pass_through_the_folder_of_temporary_files(fit, monkeypatch):
+def test_checkpoints_do_not_pass_through_the_folder_of_temporary_files(
+    fit, monkeypatch
+):
     def none(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/tmp")
 
@@ -688,7 +779,9 @@ def test_rates_follow_their_closed_form():
     peak, warmup, steps = 2.0, 10, 110
     rate = {}
     for decay in ("constant", "cosine"):
-        rate[decay] = [rate_at(step, steps, peak, warmup, decay) for step in range(steps + 5)]
+        rate[decay] = [
+            rate_at(step, steps, peak, warmup, decay) for step in range(steps + 5)
+        ]
         assert rate[decay][:10] == pytest.approx([0.2 * (s + 1) for s in range(10)])
     assert set(rate["constant"][10:]) == {peak}
     assert rate["cosine"][10] == peak
@@ -714,11 +807,15 @@ def test_rates_follow_their_closed_form():
         pytest.param(["--training.warmup_steps=6"], marks=slow),
     ],
 )
-def test_a_changed_rate_holds_from_where_a_run_goes_on(fit, trained, run, tmp_path, changed):
+def test_a_changed_rate_holds_from_where_a_run_goes_on(
+    fit, trained, run, tmp_path, changed
+):
     """At every step the rate of a straight run of the changed recipe, and config.yaml says that recipe."""
     step = STEPS if "--trainer.max_steps=20" in changed else 8
     code, said = fit(
-        f"--ckpt_path={run}/checkpoints/step={step}.ckpt", with_callback([RATES]), *changed
+        f"--ckpt_path={run}/checkpoints/step={step}.ckpt",
+        with_callback([RATES]),
+        *changed,
     )
     assert code == 0, said
     assert "the learning rate goes on at" in said
@@ -728,7 +825,11 @@ def test_a_changed_rate_holds_from_where_a_run_goes_on(fit, trained, run, tmp_pa
     assert rates(run) == {at: rate for at, rate in expected.items() if at >= step}
     config = [(folder / "config.yaml").read_text() for folder in (run, straight)]
     bare = [
-        [line for line in text.splitlines() if "root_dir" not in line and line[:1] != "#"]
+        [
+            line
+            for line in text.splitlines()
+            if "root_dir" not in line and line[:1] != "#"
+        ]
         for text in config
     ]
     assert bare[0] == bare[1]
@@ -741,7 +842,9 @@ def test_what_a_checkpoint_says_of_rates_does_not_count(fit, straight, run, tmp_
     """Neither that of its optimiser nor that of a scheduler of an earlier version."""
     checkpoint = torch.load(straight / "checkpoints/step=8.ckpt", weights_only=True)
     checkpoint["optimizer_states"][0]["param_groups"][0]["lr"] = 123.0
-    checkpoint["lr_schedulers"] = [{"last_epoch": 3, "base_lrs": [77.0], "_last_lr": [77.0]}]
+    checkpoint["lr_schedulers"] = [
+        {"last_epoch": 3, "base_lrs": [77.0], "_last_lr": [77.0]}
+    ]
     torch.save(checkpoint, tmp_path / "older.ckpt")
     code, said = fit(f"--ckpt_path={tmp_path}/older.ckpt")
     assert (code, "it was 123" in said) == (0, True), said
@@ -749,9 +852,14 @@ def test_what_a_checkpoint_says_of_rates_does_not_count(fit, straight, run, tmp_
 
 
 @slow
-def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(fit, trained, run, monkeypatch):
+def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(
+    fit, trained, run, monkeypatch
+):
     """Interrupted on its way, though the run that it came from, its checkpoint with it, has moved aside."""
-    more = [f"--ckpt_path={run}/checkpoints/step={STEPS}.ckpt", "--trainer.max_steps=20"]
+    more = [
+        f"--ckpt_path={run}/checkpoints/step={STEPS}.ckpt",
+        "--trainer.max_steps=20",
+    ]
     step = flowbind.Training.training_step
 
     def interrupted(module, batch, index, at):
@@ -765,7 +873,9 @@ def test_a_run_from_a_given_checkpoint_goes_on_by_the_same_command(fit, trained,
     ):
         with monkeypatch.context() as patch:
             patch.setattr(
-                flowbind.Training, "training_step", lambda *given, at=at: interrupted(*given, at)
+                flowbind.Training,
+                "training_step",
+                lambda *given, at=at: interrupted(*given, at),
             )
             code, said = fit(*more)
         assert code == 128 + signal.SIGTERM, said
@@ -795,8 +905,12 @@ def test_what_no_run_wrote_is_refused_before_the_first_step(fit, run, place):
     assert str(run / place) in said
 
 
-@pytest.mark.parametrize("place", ["", "model", "checkpoints", "curves", "config.yaml", "run.json"])
-def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(fit, run, place):
+@pytest.mark.parametrize(
+    "place", ["", "model", "checkpoints", "curves", "config.yaml", "run.json"]
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(
+    fit, run, place
+):
     path = run / place
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir() if "." in place else path.write_text("a file")
@@ -804,7 +918,9 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_first_step(fit, ru
     assert (code, said.count("\n"), str(path) in said) == (2, 1, True), said
 
 
-def test_the_last_checkpoint_is_there_whatever_becomes_of_the_model(fit, run, monkeypatch):
+def test_the_last_checkpoint_is_there_whatever_becomes_of_the_model(
+    fit, run, monkeypatch
+):
     def fails(*_, **__):
         raise OSError("the model cannot be written")
 
@@ -815,7 +931,9 @@ def test_the_last_checkpoint_is_there_whatever_becomes_of_the_model(fit, run, mo
     assert step_of(newest(run / "checkpoints")) == STEPS
     assert state(run) == "training"
     code, said = fit()  # makes no step
-    assert (code, "no step is left" in said, "fit: step" in said) == (0, True, False), said
+    assert (code, "no step is left" in said, "fit: step" in said) == (0, True, False), (
+        said
+    )
     assert state(run) == "trained"
     shutil.rmtree(run / "model")
     assert "no step is left" in fit()[1]
@@ -829,10 +947,17 @@ def test_export_releases_what_a_stopped_run_has(fit, command, recipe, run, tmp_p
     assert (code, f"step 6 of {STEPS}" in said) == (0, True), said
     flows = flowbind.load(tmp_path / "model").networks.state_dict()
     held = weights(run, 6)
-    assert all(torch.equal(tensor, held[f"ema.{name}"]) for name, tensor in flows.items())
+    assert all(
+        torch.equal(tensor, held[f"ema.{name}"]) for name, tensor in flows.items()
+    )
     first = run / "checkpoints/step=4.ckpt"
-    assert command("export", run, "--out", tmp_path / "model", "--checkpoint", first)[0] == 0
-    assert json.loads((tmp_path / "model/model.json").read_text())["weights"]["step"] == 4
+    assert (
+        command("export", run, "--out", tmp_path / "model", "--checkpoint", first)[0]
+        == 0
+    )
+    assert (
+        json.loads((tmp_path / "model/model.json").read_text())["weights"]["step"] == 4
+    )
     assert listing(run) == before
 
     assert fit()[0] == 0
@@ -854,13 +979,17 @@ def test_export_releases_what_a_stopped_run_has(fit, command, recipe, run, tmp_p
 
 
 @slow
-def test_one_callback_and_one_metric_may_stand_without_a_list(fit, command, recipe, run):
+def test_one_callback_and_one_metric_may_stand_without_a_list(
+    fit, command, recipe, run
+):
     overlay = run.parent / "one.yaml"
     overlay.write_text(f"trainer: {{callbacks: {json.dumps(RATES)}}}\n")
     assert fit("--config", overlay)[0] == 0
     assert len(rates(run)) == STEPS
     one = "--evaluation.metrics={class_path: digit-error}"
-    code, out, said = command("test", "--config", recipe, f"--trainer.default_root_dir={run}", one)
+    code, out, said = command(
+        "test", "--config", recipe, f"--trainer.default_root_dir={run}", one
+    )
     assert (code, "digit-error" in out) == (0, True), said
 
 
@@ -877,5 +1006,7 @@ def test_the_progress_of_other_processes_is_silent():
     """Lightning disables the bar of every process but the first, which has to be possible."""
     progress = Steps()
     progress.setup(SimpleNamespace(is_global_zero=False), None, "fit")
-    progress.on_train_start(SimpleNamespace(is_global_zero=False, max_steps=3, global_step=0), None)
+    progress.on_train_start(
+        SimpleNamespace(is_global_zero=False, max_steps=3, global_step=0), None
+    )
     assert progress.work is None

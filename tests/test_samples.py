@@ -129,8 +129,12 @@ def test_one_sample_may_stand_alone(folder, tmp_path):
         assert torch.equal(alone[0], listed[0])
     (tmp_path / "a.vec").write_text("1 2 3")
     assert len(model.generate({"vector": tmp_path / "a.vec"}, to="word")["word"]) == 1
-    assert len(model.generate({"vector": str(tmp_path / "a.vec")}, to="word")["word"]) == 1
-    both = model.generate({"word": "302", "vector": [torch.zeros(3), torch.ones(3)]}, to="word")
+    assert (
+        len(model.generate({"vector": str(tmp_path / "a.vec")}, to="word")["word"]) == 1
+    )
+    both = model.generate(
+        {"word": "302", "vector": [torch.zeros(3), torch.ones(3)]}, to="word"
+    )
     assert len(both["word"]) == 2
     assert model.encode("word", "302").shape == (1, 8)
 
@@ -138,7 +142,10 @@ def test_one_sample_may_stand_alone(folder, tmp_path):
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"sources": {"vector": torch.zeros(4, 3)}}, "source 'vector': a Tensor of shape"),
+        (
+            {"sources": {"vector": torch.zeros(4, 3)}},
+            "source 'vector': a Tensor of shape",
+        ),
         ({"sources": {"word": []}}, "source 'word': no sample"),
         ({"sources": "302"}, "sources are given by modality"),
         ({"sources": {}}, "needs at least one source and one target"),
@@ -171,7 +178,9 @@ def test_numpy_s_integers_are_integers(kind, folder):
     model = flowbind.load(folder)
     arguments = ({"word": ["302"]}, ["vector"])
     (wanted,) = model.generate(*arguments, steps=3, seed=7, variety=1.0)["vector"]
-    given = model.generate(*arguments, steps=kind(3), seed=kind(7), first=kind(0), variety=np.float32(1))
+    given = model.generate(
+        *arguments, steps=kind(3), seed=kind(7), first=kind(0), variety=np.float32(1)
+    )
     torch.testing.assert_close(given["vector"][0], wanted, rtol=0, atol=0)
 
 
@@ -205,7 +214,10 @@ NOT_LISTS = {
     "other.csv": ("id,caption\n1,302\n", "needs the columns word; found id, caption"),
     "twice.csv": ("word,word\n1,302\n", "2 columns are called 'word'"),
     "ragged.csv": ("id,word\n1,302\n2\n", "line 3: 1 cells where there are 2 columns"),
-    "gap.csv": ("id,word\n1,302\n2,\n", "1 of 2 samples have no 'word', the first of them '3'"),
+    "gap.csv": (
+        "id,word\n1,302\n2,\n",
+        "1 of 2 samples have no 'word', the first of them '3'",
+    ),
     "gap.jsonl": (
         '{"word": "302"}\n{"vector": "a.vec"}\n',
         "1 of 2 samples have no 'word', the first of them '2'",
@@ -220,7 +232,9 @@ NOT_LISTS = {
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_is_read_as_what_it_is(name, tmp_path, toys):
     content = LISTS[name]
-    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    (tmp_path / name).write_bytes(
+        content.encode() if isinstance(content, str) else content
+    )
     assert expand(f"@{tmp_path / name}", Word(), "word", ["word", "vector"]) == WORDS
 
 
@@ -228,7 +242,9 @@ def test_a_list_is_read_as_what_it_is(name, tmp_path, toys):
 def test_or_refused_in_one_line(name, tmp_path, toys):
     if name in NOT_LISTS:
         content, said = NOT_LISTS[name]
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        (tmp_path / name).write_bytes(
+            content if isinstance(content, bytes) else content.encode()
+        )
     else:
         said = "no such list"
     with pytest.raises((ValueError, FileNotFoundError), match=said) as error:
@@ -238,9 +254,12 @@ def test_or_refused_in_one_line(name, tmp_path, toys):
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("m.jsonl", '{"vector": "b/1.vec"}'), ("t.csv", "vector\nb/1.vec\n")]
+    ("name", "content"),
+    [("m.jsonl", '{"vector": "b/1.vec"}'), ("t.csv", "vector\nb/1.vec\n")],
 )
-def test_paths_of_a_list_go_from_its_own_folder(name, content, tmp_path, toys, monkeypatch):
+def test_paths_of_a_list_go_from_its_own_folder(
+    name, content, tmp_path, toys, monkeypatch
+):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / name).write_text(content)
     monkeypatch.chdir(tmp_path)

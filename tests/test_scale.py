@@ -24,7 +24,10 @@ spec = importlib.util.spec_from_file_location("plan", ROOT / "benchmarks" / "pla
 plan = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(plan)
 
-SIZES = [{"d": 6, "w": 16, "depth": 1, "ratio": 4}, {"d": 10, "w": 24, "depth": 3, "ratio": 2}]
+SIZES = [
+    {"d": 6, "w": 16, "depth": 1, "ratio": 4},
+    {"d": 10, "w": 24, "depth": 3, "ratio": 2},
+]
 
 
 def drift(d, w, depth, ratio):
@@ -36,11 +39,14 @@ def count(net):
 
 
 def matrices(net):
-    return sum(parameter.numel() for parameter in net.parameters() if parameter.ndim == 2)
+    return sum(
+        parameter.numel() for parameter in net.parameters() if parameter.ndim == 2
+    )
 
 
 @pytest.mark.parametrize(
-    "size", [*SIZES, {"d": plan.D, "w": plan.W, "depth": plan.DEPTH, "ratio": plan.RATIO}]
+    "size",
+    [*SIZES, {"d": plan.D, "w": plan.W, "depth": plan.DEPTH, "ratio": plan.RATIO}],
 )
 def test_parameters_of_a_drift_net(size):
     with torch.device("meta"):
@@ -51,11 +57,16 @@ def test_parameters_of_a_drift_net(size):
     )
 
 
-@pytest.mark.parametrize("size", [(6, 16, 1), (10, 24, 4), (plan.D, plan.W, plan.HEAD_DEPTH)])
+@pytest.mark.parametrize(
+    "size", [(6, 16, 1), (10, 24, 4), (plan.D, plan.W, plan.HEAD_DEPTH)]
+)
 def test_parameters_of_a_head(size):
     with torch.device("meta"):
         net = Head(size[0], width=size[1], depth=size[2])
-    assert (matrices(net), count(net)) == (plan.head_weights(*size), plan.head_parameters(*size))
+    assert (matrices(net), count(net)) == (
+        plan.head_weights(*size),
+        plan.head_parameters(*size),
+    )
 
 
 def test_the_paper_s_parameters():
@@ -68,10 +79,16 @@ def test_operations_of_a_step(size):
     names, rows = ("a", "b"), {"a": torch.arange(7), "b": torch.arange(4)}
     drifts = {name: drift(**size) for name in names}
     heads = {name: Head(size["d"], width=size["w"], depth=2) for name in names}
-    batch = Batch.of({name: torch.randn(len(r), size["d"]) for name, r in rows.items()}, rows)
+    batch = Batch.of(
+        {name: torch.randn(len(r), size["d"]) for name, r in rows.items()}, rows
+    )
     with FlopCounterMode(display=False) as counter:
         found = losses(
-            drifts, heads, batch, Draws.sample(batch, key=0), ObjectiveConfig(times="mixture")
+            drifts,
+            heads,
+            batch,
+            Draws.sample(batch, key=0),
+            ObjectiveConfig(times="mixture"),
         )
         torch.stack(list(found.values())).sum().backward()
     assert counter.get_total_flops() == plan.step_flops(11, **size, head=2)
@@ -95,9 +112,13 @@ def kept(net, *inputs):
 @pytest.mark.parametrize("size", SIZES)
 def test_what_is_kept_for_backward(size):
     x = torch.randn(9, size["d"], requires_grad=True)
-    assert kept(drift(**size), x, torch.rand(9)) == 4 * 9 * plan.drift_activations(**size)
+    assert kept(drift(**size), x, torch.rand(9)) == 4 * 9 * plan.drift_activations(
+        **size
+    )
     head = Head(size["d"], width=size["w"], depth=2)
-    assert kept(head, x.detach()) == 4 * 9 * plan.head_activations(size["d"], size["w"], 2)
+    assert kept(head, x.detach()) == 4 * 9 * plan.head_activations(
+        size["d"], size["w"], 2
+    )
 
 
 def test_adam_keeps_two_numbers_a_parameter():
@@ -105,7 +126,9 @@ def test_adam_keeps_two_numbers_a_parameter():
     optimizer = torch.optim.Adam(net.parameters(), fused=True)
     net(torch.randn(3, 6)).sum().backward()
     optimizer.step()
-    moments = [x for state in optimizer.state.values() for x in state.values() if x.ndim]
+    moments = [
+        x for state in optimizer.state.values() for x in state.values() if x.ndim
+    ]
     assert sum(x.numel() for x in moments) == 2 * count(net)
 
 
@@ -131,8 +154,12 @@ def test_bytes_that_a_ring_sends(ranks):
 
 def test_bytes_of_a_row_in_a_store(tmp_path):
     for rows in (1000, 3000):
-        latents = {name: torch.zeros(rows, 6, dtype=torch.float16) for name in ("a", "b")}
-        write_shard(tmp_path / f"{rows}.safetensors", latents | {LINE: torch.arange(rows)}, {})
+        latents = {
+            name: torch.zeros(rows, 6, dtype=torch.float16) for name in ("a", "b")
+        }
+        write_shard(
+            tmp_path / f"{rows}.safetensors", latents | {LINE: torch.arange(rows)}, {}
+        )
     sizes = [(tmp_path / f"{rows}.safetensors").stat().st_size for rows in (1000, 3000)]
     assert sizes[1] - sizes[0] == pytest.approx(
         2000 * plan.row_bytes(modalities=2, d=6), abs=16

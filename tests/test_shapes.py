@@ -44,14 +44,18 @@ def digests(world):
 def scenes_of(shape):
     """Every colour in every size, for one shape."""
     colour, size = np.divmod(np.arange(len(COLOURS) * len(SIZES)), len(SIZES))
-    return Scenes(shape=np.full(len(size), SHAPES.index(shape)), colour=colour, size=size)
+    return Scenes(
+        shape=np.full(len(size), SHAPES.index(shape)), colour=colour, size=size
+    )
 
 
 # What is written
 
 
 def test_training_samples_are_pairs_a_third_each_and_the_others_have_everything(world):
-    present = [tuple(m for m in MODALITIES if m in line) for line in manifest(world, "train")]
+    present = [
+        tuple(m for m in MODALITIES if m in line) for line in manifest(world, "train")
+    ]
     assert Counter(present) == {
         ("text", "image"): 16,
         ("text", "audio"): 16,
@@ -64,11 +68,15 @@ def test_training_samples_are_pairs_a_third_each_and_the_others_have_everything(
 
 
 def test_every_file_belongs_to_exactly_one_sample(world):
-    lines = [line for split in ("train", "val", "test") for line in manifest(world, split)]
+    lines = [
+        line for split in ("train", "val", "test") for line in manifest(world, split)
+    ]
     assert len({line["id"] for line in lines}) == SAMPLES + 2 * TEST_SAMPLES
     named = [line[m] for line in lines for m in MODALITIES[1:] if m in line]
     written = [
-        path.relative_to(world).as_posix() for m in MODALITIES[1:] for path in (world / m).iterdir()
+        path.relative_to(world).as_posix()
+        for m in MODALITIES[1:]
+        for path in (world / m).iterdir()
     ]
     assert sorted(named) == sorted(written)
 
@@ -120,7 +128,8 @@ def test_files_have_the_stated_formats(world):
 @pytest.mark.parametrize("wrong", [{"samples": 2}, {"test_samples": 0}, {"seed": -1}])
 def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, wrong):
     with pytest.raises(
-        ValueError, match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}, allowed"
+        ValueError,
+        match=f"{next(iter(wrong))} is {next(iter(wrong.values()))}, allowed",
     ):
         prepare(tmp_path, **wrong)
     assert not list(tmp_path.iterdir())
@@ -131,7 +140,11 @@ def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, wro
 
 def test_factors_are_uniform_and_independent():
     scenes = draw(20_000, np.random.default_rng(0))
-    factors = {"shape": (scenes.shape, 6), "colour": (scenes.colour, 8), "size": (scenes.size, 3)}
+    factors = {
+        "shape": (scenes.shape, 6),
+        "colour": (scenes.colour, 8),
+        "size": (scenes.size, 3),
+    }
     for (a, n), (b, m) in combinations(factors.values(), 2):
         expected = 20_000 / (n * m)
         counts = np.bincount(a * m + b, minlength=n * m)
@@ -141,7 +154,10 @@ def test_factors_are_uniform_and_independent():
 def test_no_word_means_two_things():
     vocabularies = (caption.SHAPE_WORDS, caption.COLOUR_WORDS, caption.SIZE_WORDS)
     words = [
-        word for words_of in vocabularies for synonyms in words_of.values() for word in synonyms
+        word
+        for words_of in vocabularies
+        for synonyms in words_of.values()
+        for word in synonyms
     ]
     plain = re.findall(
         r"[a-z]+", " ".join(re.sub(r"{\w+}", "", form) for form in caption.TEMPLATES)
@@ -227,16 +243,23 @@ def test_surface_is_uniform_by_area(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_picture_shows_the_colour_on_a_neutral_floor_and_the_size_as_area(shape):
     scenes = scenes_of(shape)
-    pictures = image.render(SOLIDS[shape], scenes, np.random.default_rng(0)).astype(float) / 255
+    pictures = (
+        image.render(SOLIDS[shape], scenes, np.random.default_rng(0)).astype(float)
+        / 255
+    )
     saturation = (pictures.max(-1) - pictures.min(-1)) / pictures.max(-1)
     solid = saturation > 0.4
     assert not solid[:, [0, -1]].any()
     assert not solid[:, :, [0, -1]].any()
-    area = np.array([solid[scenes.size == k].sum((1, 2)).mean() for k in range(len(SIZES))])
+    area = np.array(
+        [solid[scenes.size == k].sum((1, 2)).mean() for k in range(len(SIZES))]
+    )
     np.testing.assert_allclose(area / area[-1], RADIUS**2, rtol=0.25)
     # Light scales linear RGB and highlights add white: the direction that remains is the palette's nearest.
     for k in range(len(COLOURS)):
-        shown = np.median(pictures[scenes.colour == k][solid[scenes.colour == k]], axis=0)
+        shown = np.median(
+            pictures[scenes.colour == k][solid[scenes.colour == k]], axis=0
+        )
         cosine = unit(PALETTE**image.GAMMA) @ unit(shown**image.GAMMA)
         assert cosine.argmax() == k
 
@@ -252,9 +275,13 @@ def test_a_cloud_shows_the_size_as_scale_and_the_colour(shape):
     radius = np.sqrt((cloud["x"] ** 2 + cloud["y"] ** 2 + cloud["z"] ** 2).mean(axis=1))
     large = radius[scenes.size == 2].mean()
     np.testing.assert_allclose(radius, large * RADIUS[scenes.size], rtol=0.04)
-    colour = np.stack([cloud[c].mean(axis=1) for c in ("red", "green", "blue")], axis=-1) / 255
+    colour = (
+        np.stack([cloud[c].mean(axis=1) for c in ("red", "green", "blue")], axis=-1)
+        / 255
+    )
     assert (
-        np.linalg.norm(colour[:, None] - PALETTE, axis=-1).argmin(axis=1) == scenes.colour
+        np.linalg.norm(colour[:, None] - PALETTE, axis=-1).argmin(axis=1)
+        == scenes.colour
     ).all()
 
 
@@ -268,7 +295,9 @@ def test_a_sound_plays_the_colours_note_in_the_sizes_octave(shape):
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(16_000)))
     note = audio.LOWEST * 2.0 ** (2 - scenes.size + scenes.colour / 8)
     frequency = np.arange(spectrum.shape[1])  # one second: bins are Hz
-    around = np.abs(frequency - note[:, None]) < 0.5 * note[:, None]  # the first partial alone
+    around = (
+        np.abs(frequency - note[:, None]) < 0.5 * note[:, None]
+    )  # the first partial alone
     heard = np.where(around, spectrum, 0).argmax(axis=1)
     np.testing.assert_array_less(
         np.abs(12 * np.log2(heard / note)), 0.4

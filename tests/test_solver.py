@@ -12,7 +12,9 @@ FIXED = {
     "midpoint": 2,
     "rk4": 4,
 }  # order, which is also the number of drift calls a step
-BOTH_WAYS = pytest.mark.parametrize(("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)])
+BOTH_WAYS = pytest.mark.parametrize(
+    ("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +48,9 @@ def logistic(x, t):
 
 
 def logistic_solution(x, start, stop):
-    return torch.special.expit(torch.special.logit(x) + 2 * (math.sin(stop) - math.sin(start)))
+    return torch.special.expit(
+        torch.special.logit(x) + 2 * (math.sin(stop) - math.sin(start))
+    )
 
 
 def states(rows=3):
@@ -57,10 +61,14 @@ def states(rows=3):
 @pytest.mark.parametrize("steps", [1, 3])
 @pytest.mark.parametrize("solver", FIXED)
 @pytest.mark.parametrize("shape", [(1, 3), (4, 3), (4, 2, 3)])
-def test_a_straight_field_is_exact_in_any_number_of_steps(shape, solver, steps, start, stop):
+def test_a_straight_field_is_exact_in_any_number_of_steps(
+    shape, solver, steps, start, stop
+):
     x, velocity = torch.randn(2, *shape, dtype=torch.float64)
     found = integrate(lambda x, t: velocity, x, start, stop, steps=steps, solver=solver)
-    torch.testing.assert_close(found, x + (stop - start) * velocity, rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(
+        found, x + (stop - start) * velocity, rtol=1e-14, atol=1e-14
+    )
 
 
 @BOTH_WAYS
@@ -69,7 +77,9 @@ def test_observed_order(solver, start, stop):
     x, steps = states(), 20
     exact = logistic_solution(x, start, stop)
     coarse, fine = (
-        (integrate(logistic, x, start, stop, steps=k, solver=solver) - exact).abs().max()
+        (integrate(logistic, x, start, stop, steps=k, solver=solver) - exact)
+        .abs()
+        .max()
         for k in (steps, 2 * steps)
     )
     assert abs(math.log2(coarse / fine) - FIXED[solver]) < 0.15
@@ -81,17 +91,30 @@ def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, 
     matrix = torch.tensor(
         [[-0.5, 3.0, 0.0], [-3.0, -0.5, 1.0], [0.0, 0.5, 1.0]], dtype=torch.float64
     )
-    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(
+        4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     exact = x @ torch.matrix_exp((stop - start) * matrix)
-    found = integrate(lambda x, t: x @ matrix, x, start, stop, solver="dopri5", tolerance=tolerance)
+    found = integrate(
+        lambda x, t: x @ matrix, x, start, stop, solver="dopri5", tolerance=tolerance
+    )
     error = (found - exact).abs().max()
-    assert error < 20 * tolerance  # the tolerance is a step's; errors of some ten steps add up
-    assert tolerance == 1e-10 or error > 1e-3 * tolerance  # and it does not work for nothing
+    assert (
+        error < 20 * tolerance
+    )  # the tolerance is a step's; errors of some ten steps add up
+    assert (
+        tolerance == 1e-10 or error > 1e-3 * tolerance
+    )  # and it does not work for nothing
 
 
 @pytest.mark.parametrize(
     ("solver", "steps", "tolerance"),
-    [("euler", 200, 2e-2), ("midpoint", 100, 1e-4), ("rk4", 20, 1e-5), ("dopri5", 1, 1e-4)],
+    [
+        ("euler", 200, 2e-2),
+        ("midpoint", 100, 1e-4),
+        ("rk4", 20, 1e-5),
+        ("dopri5", 1, 1e-4),
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_there_and_back(dtype, solver, steps, tolerance):
@@ -113,7 +136,9 @@ def test_calls_and_times_of_the_fixed_methods(solver, steps, dtype, start, stop)
     step = (stop - start) / steps
     within = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 1 / 3, 2 / 3, 1]}[solver]
     expected = [start + (k + part) * step for k in range(steps) for part in within]
-    assert drift.times == pytest.approx(expected, abs=1e-12 if dtype == torch.float64 else 1e-7)
+    assert drift.times == pytest.approx(
+        expected, abs=1e-12 if dtype == torch.float64 else 1e-7
+    )
 
 
 @BOTH_WAYS
@@ -123,19 +148,29 @@ def test_dopri5_calls_the_drift_nowhere_beyond_the_ends(start, stop):
     assert min(start, stop) <= min(min(call) for call in drift.calls)
     assert max(max(call) for call in drift.calls) <= max(start, stop)
     torch.testing.assert_close(
-        found, states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2), rtol=1e-4, atol=0
+        found,
+        states() * math.exp(start + start**2 / 2 - stop - stop**2 / 2),
+        rtol=1e-4,
+        atol=0,
     )
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_row_does_not_depend_on_the_others(solver):
     """Also where rows need steps of very different sizes: here their speeds differ by a factor of 50."""
-    x, speed = torch.randn(6, 2, dtype=torch.float64), torch.linspace(1, 50, 6, dtype=torch.float64)
+    x, speed = (
+        torch.randn(6, 2, dtype=torch.float64),
+        torch.linspace(1, 50, 6, dtype=torch.float64),
+    )
 
     def turning(x, t, speed):
-        return speed[:, None] * torch.stack([-x[:, 1], x[:, 0]], dim=1) * (1 + t[:, None])
+        return (
+            speed[:, None] * torch.stack([-x[:, 1], x[:, 0]], dim=1) * (1 + t[:, None])
+        )
 
-    together = integrate(lambda x, t: turning(x, t, speed), x, 0, 1, solver=solver, tolerance=1e-6)
+    together = integrate(
+        lambda x, t: turning(x, t, speed), x, 0, 1, solver=solver, tolerance=1e-6
+    )
     for k in range(len(x)):
         alone = integrate(
             lambda x, t, k=k: turning(x, t, speed[k : k + 1]),
@@ -146,14 +181,19 @@ def test_a_row_does_not_depend_on_the_others(solver):
             tolerance=1e-6,
         )
         torch.testing.assert_close(
-            alone, together[k : k + 1], rtol=0, atol=1e-14 * max(1, together.abs().max().item())
+            alone,
+            together[k : k + 1],
+            rtol=0,
+            atol=1e-14 * max(1, together.abs().max().item()),
         )
 
 
 def test_a_row_of_dopri5_takes_the_steps_that_it_needs():
     """A still row and a fast one: the still row's times reach the end after a few steps."""
     speed = torch.tensor([[0.0], [30.0]], dtype=torch.float64)
-    drift = Recorded(lambda x, t: speed[: len(x)] * (speed[: len(x)] * t[:, None]).cos())
+    drift = Recorded(
+        lambda x, t: speed[: len(x)] * (speed[: len(x)] * t[:, None]).cos()
+    )
     integrate(drift, torch.zeros(2, 1, dtype=torch.float64), 0, 1, solver="dopri5")
     still, fast = zip(*drift.calls, strict=True)
     assert len(set(still)) < 40
@@ -194,16 +234,22 @@ def test_a_row_that_overflows_leaves_the_others_alone(bad):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_no_rows_need_no_drift(solver):
     x = torch.zeros(0, 3)
-    assert integrate(lambda x, t: pytest.fail("called"), x, 0, 1, solver=solver).shape == (0, 3)
+    assert integrate(
+        lambda x, t: pytest.fail("called"), x, 0, 1, solver=solver
+    ).shape == (0, 3)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_gradients_pass_through(solver):
     x = states()[:1].clone().requires_grad_()
-    integrate(logistic, x, 0, 1, steps=50, solver=solver, tolerance=1e-8).sum().backward()
+    integrate(
+        logistic, x, 0, 1, steps=50, solver=solver, tolerance=1e-8
+    ).sum().backward()
     y = states()[:1].clone().requires_grad_()
     logistic_solution(y, 0, 1).sum().backward()
-    torch.testing.assert_close(x.grad, y.grad, rtol=0.05 if solver == "euler" else 1e-3, atol=0)
+    torch.testing.assert_close(
+        x.grad, y.grad, rtol=0.05 if solver == "euler" else 1e-3, atol=0
+    )
 
 
 @pytest.mark.parametrize(

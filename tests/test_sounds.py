@@ -39,10 +39,22 @@ SUFFIXES = {
     ".sph": "NIST",
 }
 LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_III", "GSM610", "IMA_ADPCM", "MS_ADPCM"}
-LOSSY |= {"G721_32", "G723_24", "G723_40", "NMS_ADPCM_16", "NMS_ADPCM_24", "NMS_ADPCM_32"}
-UNREADABLE = {"DWVW_12", "DWVW_16", "DWVW_24"}  # libsndfile writes them, and refuses them itself
+LOSSY |= {
+    "G721_32",
+    "G723_24",
+    "G723_40",
+    "NMS_ADPCM_16",
+    "NMS_ADPCM_24",
+    "NMS_ADPCM_32",
+}
+UNREADABLE = {
+    "DWVW_12",
+    "DWVW_16",
+    "DWVW_24",
+}  # libsndfile writes them, and refuses them itself
 ffmpeg = pytest.mark.skipif(
-    shutil.which("ffmpeg") is None, reason="needs ffmpeg (Debian: apt-get install ffmpeg)"
+    shutil.which("ffmpeg") is None,
+    reason="needs ffmpeg (Debian: apt-get install ffmpeg)",
 )
 
 
@@ -54,9 +66,9 @@ def audio() -> Audio:
 def wave(count: int = 12_000, rate: int = RATE) -> np.ndarray:
     """A low tone and a little noise."""
     noise = np.random.default_rng(0).normal(size=count)
-    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(count) / rate) + 0.003 * noise).astype(
-        np.float32
-    )
+    return (
+        0.3 * np.sin(2 * np.pi * 300 * np.arange(count) / rate) + 0.003 * noise
+    ).astype(np.float32)
 
 
 def encoded(form: str, subtype: str, sound: np.ndarray, rate: int = RATE) -> bytes:
@@ -67,7 +79,11 @@ def encoded(form: str, subtype: str, sound: np.ndarray, rate: int = RATE) -> byt
 
 def pairs() -> list[tuple[str, str]]:
     """Every format that is read, with every subtype that libsndfile writes for one channel."""
-    kinds = [(form, subtype) for form in FORMATS for subtype in soundfile.available_subtypes(form)]
+    kinds = [
+        (form, subtype)
+        for form in FORMATS
+        for subtype in soundfile.available_subtypes(form)
+    ]
     return [(form, subtype) for form, subtype in kinds if subtype not in UNREADABLE]
 
 
@@ -81,11 +97,15 @@ def refused(audio: Audio, raw, says: str = "") -> None:
 
 
 @pytest.mark.parametrize(("form", "subtype"), pairs())
-def test_every_format_and_subtype_is_read_as_the_sound_it_holds(audio, tmp_path, form, subtype):
+def test_every_format_and_subtype_is_read_as_the_sound_it_holds(
+    audio, tmp_path, form, subtype
+):
     """At its level, from the first sample to the last, whatever lies beyond in the last block."""
     suffix = next(suffix for suffix, name in SUFFIXES.items() if form.startswith(name))
     path = tmp_path / f"a{suffix}"
-    odd = 12_346 if form == "AIFF" else 12_345  # libsndfile counts the byte that makes it even
+    odd = (
+        12_346 if form == "AIFF" else 12_345
+    )  # libsndfile counts the byte that makes it even
     for count in (8000, odd):
         sound = wave(count)
         try:
@@ -114,27 +134,41 @@ def test_a_file_is_what_its_samples_are(audio, tmp_path, suffix):
         soundfile.write(path, sound, rate, format=SUFFIXES[suffix], subtype=subtype)
         raw = audio.read(path)
         samples, rate = soundfile.read(path, dtype="float32")
-        exact = 1e-6 if SUFFIXES[suffix] == "MP3" else 0  # its decoder rounds as the memory lies
-        for given in ((samples, rate), (rate, samples), (torch.from_numpy(samples.T.copy()), rate)):
+        exact = (
+            1e-6 if SUFFIXES[suffix] == "MP3" else 0
+        )  # its decoder rounds as the memory lies
+        for given in (
+            (samples, rate),
+            (rate, samples),
+            (torch.from_numpy(samples.T.copy()), rate),
+        ):
             assert (audio.accept(given) - raw).abs().max() <= exact
         assert abs(len(raw) - len(sound) * RATE / rate) < 700
     assert set(SUFFIXES) == set(BY_LIBRARY)
 
 
 @pytest.mark.filterwarnings("ignore:Chunk .non-data. not understood")
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
+@pytest.mark.parametrize(
+    "subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
+)
 def test_a_wav_is_what_scipy_makes_of_it(audio, tmp_path, subtype):
     from scipy.io import wavfile
 
     soundfile.write(
-        tmp_path / "a.wav", np.stack([wave(), -0.5 * wave()], axis=1), 44_100, subtype=subtype
+        tmp_path / "a.wav",
+        np.stack([wave(), -0.5 * wave()], axis=1),
+        44_100,
+        subtype=subtype,
     )
     rate, samples = wavfile.read(tmp_path / "a.wav")
-    assert (audio.accept((rate, samples)) - audio.read(tmp_path / "a.wav")).abs().max() < 1e-6
+    assert (
+        audio.accept((rate, samples)) - audio.read(tmp_path / "a.wav")
+    ).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize(
-    ("form", "subtype"), [pair for pair in pairs() if pair[1] in LOSSY or pair[1] == "PCM_16"]
+    ("form", "subtype"),
+    [pair for pair in pairs() if pair[1] in LOSSY or pair[1] == "PCM_16"],
 )
 def test_a_file_that_is_cut_is_refused(audio, tmp_path, form, subtype):
     try:
@@ -199,12 +233,19 @@ def test_headers_of_more_than_four_gigabytes(audio, tmp_path):
 
 
 @pytest.mark.parametrize("peak", [1.5, 3.9])
-def test_what_goes_a_little_beyond_is_cut_and_what_goes_far_is_refused(audio, tmp_path, peak):
-    soundfile.write(tmp_path / "a.wav", peak * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT")
+def test_what_goes_a_little_beyond_is_cut_and_what_goes_far_is_refused(
+    audio, tmp_path, peak
+):
+    soundfile.write(
+        tmp_path / "a.wav", peak * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT"
+    )
     assert audio.read(tmp_path / "a.wav").abs().max() == 1
-    soundfile.write(tmp_path / "a.wav", 32767 * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT")
+    soundfile.write(
+        tmp_path / "a.wav", 32767 * np.sin(np.arange(999) / 9), RATE, subtype="FLOAT"
+    )
     with pytest.raises(
-        ValueError, match=r"a\.wav: a sound with numbers up to 3.277e\+04, floats lie in \[-1, 1\]"
+        ValueError,
+        match=r"a\.wav: a sound with numbers up to 3.277e\+04, floats lie in \[-1, 1\]",
     ):
         audio.read(tmp_path / "a.wav")
 
@@ -231,7 +272,8 @@ def test_noise_with_the_mark_of_a_sound_is_none(audio, tmp_path, mark):
 def test_other_formats_are_refused(audio, tmp_path):
     (tmp_path / "a.wav").write_bytes(encoded("VOC", "PCM_16", wave()))
     with pytest.raises(
-        ValueError, match="a sound in the format VOC; allowed: WAV, FLAC, OGG, Opus, MP3, AIFF"
+        ValueError,
+        match="a sound in the format VOC; allowed: WAV, FLAC, OGG, Opus, MP3, AIFF",
     ):
         audio.read(tmp_path / "a.wav")
 
@@ -253,21 +295,39 @@ def test_without_ffmpeg_a_line_says_what_is_needed(audio, tmp_path, monkeypatch,
     monkeypatch.setenv("PATH", str(tmp_path))
     (tmp_path / "a.m4a").write_bytes(mark + bytes(99))
     with pytest.raises(
-        ValueError, match=r"^[^\n]*a\.m4a: M4A, .* need the program ffmpeg; install it[^\n]*$"
+        ValueError,
+        match=r"^[^\n]*a\.m4a: M4A, .* need the program ffmpeg; install it[^\n]*$",
     ):
         audio.read(tmp_path / "a.m4a")
 
 
-CODECS = {".m4a": "aac", ".aac": "aac", ".wma": "wmav2", ".webm": "libopus", ".mka": "flac"}
+CODECS = {
+    ".m4a": "aac",
+    ".aac": "aac",
+    ".wma": "wmav2",
+    ".webm": "libopus",
+    ".mka": "flac",
+}
 
 
 @ffmpeg
 @pytest.mark.parametrize("suffix", CODECS)
 def test_ffmpeg_decodes_the_rest(audio, tmp_path, suffix):
     assert suffix in BY_PROGRAM
-    soundfile.write(tmp_path / "a.wav", np.stack([wave(96_000, 48_000)] * 2, axis=1), 48_000)
+    soundfile.write(
+        tmp_path / "a.wav", np.stack([wave(96_000, 48_000)] * 2, axis=1), 48_000
+    )
     path = tmp_path / f"a{suffix}"
-    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "a.wav", "-c:a", CODECS[suffix], path]
+    command = [
+        "ffmpeg",
+        "-v",
+        "error",
+        "-i",
+        tmp_path / "a.wav",
+        "-c:a",
+        CODECS[suffix],
+        path,
+    ]
     subprocess.run([str(part) for part in command], check=True)
     raw, expected = audio.read(path), audio.read(tmp_path / "a.wav")
     assert abs(len(raw) - len(expected)) < 1000
@@ -296,7 +356,9 @@ def test_ffmpeg_opens_nothing_but_the_file(audio, tmp_path):
 
 
 @pytest.mark.parametrize("library", ["soundfile", "soxr"])
-def test_a_missing_library_is_named_with_its_extra(audio, tmp_path, monkeypatch, library):
+def test_a_missing_library_is_named_with_its_extra(
+    audio, tmp_path, monkeypatch, library
+):
     soundfile.write(tmp_path / "a.wav", wave(), 8000)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(
@@ -324,7 +386,9 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize(
-    "library", [np.asarray, lambda array: torch.from_numpy(array.copy())], ids=["numpy", "torch"]
+    "library",
+    [np.asarray, lambda array: torch.from_numpy(array.copy())],
+    ids=["numpy", "torch"],
 )
 @pytest.mark.parametrize(("array", "expected"), LAYOUTS.values(), ids=LAYOUTS)
 def test_every_layout_is_one_sound(audio, array, expected, library):
@@ -355,7 +419,11 @@ def test_the_dtype_tells_the_range(audio, dtype, scale, centre):
         assert (raw - 0.99 * MONO).abs().max() <= 1 / min(scale, 2**20) + (
             1e-3 if dtype == "float16" else 0
         )
-    ends = np.array([np.iinfo(dtype).min, centre], dtype) if scale > 1 else np.array([-1, 0], dtype)
+    ends = (
+        np.array([np.iinfo(dtype).min, centre], dtype)
+        if scale > 1
+        else np.array([-1, 0], dtype)
+    )
     assert audio.accept(ends).tolist() == [-1, 0]
 
 
@@ -399,7 +467,10 @@ def test_a_raw_sample_is_itself(audio):
         (["a", "b"], "a list of str"),
         ([1, 2, 3], "does not tell the range"),
         (wave().astype(np.int64), "int64 .* does not tell the range"),
-        ((wave() * 32767).astype(np.float32), r"numbers up to .*, floats lie in \[-1, 1\]"),
+        (
+            (wave() * 32767).astype(np.float32),
+            r"numbers up to .*, floats lie in \[-1, 1\]",
+        ),
         (np.zeros(0), "empty"),
         (np.zeros((2, 0)), "empty"),
         (np.array([0.1, np.nan]), "not finite"),
@@ -438,7 +509,9 @@ def test_what_is_too_faint_to_be_heard_is_said(audio):
 def test_too_long_a_sound_is_refused_here_too():
     assert len(Audio(longest=1.0).accept(np.zeros(RATE))) == RATE
     refused(Audio(longest=1.0), np.zeros(2 * RATE), "a sound of 2 s, allowed are 1")
-    refused(Audio(longest=1.0), (np.zeros(2 * 8000), 8000), "a sound of 2 s, allowed are 1")
+    refused(
+        Audio(longest=1.0), (np.zeros(2 * 8000), 8000), "a sound of 2 s, allowed are 1"
+    )
 
 
 def test_a_model_takes_all_of_them(audio):

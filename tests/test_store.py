@@ -13,11 +13,16 @@ import torch
 from flowbind.data.shard import LINE, layout, read_header, shard_metadata, write_shard
 from flowbind.data.store import MANIFEST, LatentStore, finish_store
 
-PRINTS = {"a": {"codec": "A", "version": 1}, "b": {"codec": "B", "version": 2, "weights": "x"}}
+PRINTS = {
+    "a": {"codec": "A", "version": 1},
+    "b": {"codec": "B", "version": 2, "weights": "x"},
+}
 
 
 def rows(count, shape, dtype, seed=0):
-    values = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)) * 50
+    values = (
+        torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed)) * 50
+    )
     return values.to(dtype)
 
 
@@ -30,8 +35,15 @@ def make(folder, shape=(5,), dtype=torch.float32):
             {"a": a[start:stop], "b": b[start:stop], LINE: torch.arange(start, stop)},
             {"key": "k"},
         )
-    write_shard(folder / "1-0.safetensors", {"a": a[50:], LINE: torch.arange(50, 70)}, {"key": "k"})
-    strata = [(["a", "b"], ["0-0.safetensors", "0-1.safetensors"]), (["a"], ["1-0.safetensors"])]
+    write_shard(
+        folder / "1-0.safetensors",
+        {"a": a[50:], LINE: torch.arange(50, 70)},
+        {"key": "k"},
+    )
+    strata = [
+        (["a", "b"], ["0-0.safetensors", "0-1.safetensors"]),
+        (["a"], ["1-0.safetensors"]),
+    ]
     return finish_store(folder, strata, PRINTS, "manifest.jsonl", "0" * 64), a, b
 
 
@@ -60,14 +72,18 @@ def test_statistics_are_those_of_all_rows(tmp_path):
         torch.tensor(store.fields["a"].mean), a.double().mean(0), check_dtype=False
     )
     torch.testing.assert_close(
-        torch.tensor(store.fields["a"].std), a.double().std(0, correction=0), check_dtype=False
+        torch.tensor(store.fields["a"].std),
+        a.double().std(0, correction=0),
+        check_dtype=False,
     )
 
 
 def test_a_store_without_manifest_is_not_opened(tmp_path):
     make(tmp_path / "s")
     (tmp_path / "s" / MANIFEST).unlink()
-    with pytest.raises(FileNotFoundError, match=r"unfinished latent store; run `flowbind encode`"):
+    with pytest.raises(
+        FileNotFoundError, match=r"unfinished latent store; run `flowbind encode`"
+    ):
         LatentStore(tmp_path / "s")
     with pytest.raises(FileNotFoundError, match="no such latent store"):
         LatentStore(tmp_path / "none")
@@ -77,7 +93,9 @@ def test_a_store_without_manifest_is_not_opened(tmp_path):
 def test_a_damaged_manifest_is_named(tmp_path, text):
     make(tmp_path)
     (tmp_path / MANIFEST).write_text(text)
-    with pytest.raises(ValueError, match=r"manifest\.json: not a latent store's manifest"):
+    with pytest.raises(
+        ValueError, match=r"manifest\.json: not a latent store's manifest"
+    ):
         LatentStore(tmp_path)
 
 
@@ -86,7 +104,9 @@ def test_a_missing_or_truncated_shard_is_named_on_opening(tmp_path):
     shard = tmp_path / "0-1.safetensors"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=r"0-1\.safetensors: this shard has \d+ bytes, not \d+"):
+    with pytest.raises(
+        ValueError, match=r"0-1\.safetensors: this shard has \d+ bytes, not \d+"
+    ):
         LatentStore(tmp_path)
     shard.unlink()
     with pytest.raises(ValueError, match=r"0-1\.safetensors: this shard is missing"):
@@ -110,7 +130,9 @@ def test_a_flipped_bit_is_found_by_verify(tmp_path):
     data = bytearray(shard.read_bytes())
     data[-7] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ValueError, match=r"0-0\.safetensors: this shard is corrupted \(checksum\)"):
+    with pytest.raises(
+        ValueError, match=r"0-0\.safetensors: this shard is corrupted \(checksum\)"
+    ):
         LatentStore(tmp_path).verify()
 
 
@@ -122,7 +144,9 @@ def test_another_codec_is_refused_by_field(tmp_path):
         match=r"'b' was encoded by another codec: version is 2 in the store, 3 in the recipe",
     ):
         store.check(PRINTS | {"b": PRINTS["b"] | {"version": 3}})
-    with pytest.raises(ValueError, match="weights is 'x' in the store, None in the recipe"):
+    with pytest.raises(
+        ValueError, match="weights is 'x' in the store, None in the recipe"
+    ):
         store.check({"b": {"codec": "B", "version": 2}})
     with pytest.raises(ValueError, match="the store has no 'c', only a, b"):
         store.check({"c": {}})
@@ -154,7 +178,8 @@ def test_a_row_that_is_not_there_is_refused(tmp_path):
     store, *_ = make(tmp_path)
     for row in (-1, 50):
         with pytest.raises(
-            IndexError, match=rf"stratum 0 has 50 rows; asked for {min(row, 3)} to {max(row, 3)}"
+            IndexError,
+            match=rf"stratum 0 has 50 rows; asked for {min(row, 3)} to {max(row, 3)}",
         ):
             store.gather(0, np.array([3, row]))
 
@@ -169,7 +194,9 @@ def test_many_shards_need_no_file_descriptors(tmp_path):
         )
     store = finish_store(tmp_path, [(["a"], files)], PRINTS, "manifest.jsonl", "0" * 64)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1]))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, limits[1])
+    )
     try:
         rows = np.random.default_rng(0).permutation(200)
         found = store.gather(0, rows, ["a", LINE])
@@ -189,7 +216,9 @@ def test_a_process_of_its_own_opens_the_store_anew(tmp_path):
 @pytest.mark.parametrize("offsets", [[-400, 0], [10**6, 10**6 + 400], [0, 401]])
 def test_no_memory_outside_of_a_shard_is_read(tmp_path, offsets):
     path = tmp_path / "s.safetensors"
-    header = json.dumps({"a": {"dtype": "F32", "shape": [20, 5], "data_offsets": offsets}}).encode()
+    header = json.dumps(
+        {"a": {"dtype": "F32", "shape": [20, 5], "data_offsets": offsets}}
+    ).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(400))
     with pytest.raises(ValueError, match=r"s\.safetensors: this shard is corrupted"):
         layout(path, *read_header(path), 20)

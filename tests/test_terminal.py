@@ -59,24 +59,41 @@ def command(*arguments, code=0):
 
 
 def test_encode_fit_validate_and_test_on_a_terminal(world, monkeypatch):
-    monkeypatch.setattr("flowbind.Training.on_train_batch_start", lambda *_: time.sleep(0.01))
+    monkeypatch.setattr(
+        "flowbind.Training.on_train_batch_start", lambda *_: time.sleep(0.01)
+    )
     recipe = world / "recipe.yaml"
     terminal = command("encode", "--config", recipe)
-    assert any(line.startswith("encoding") and "/512 samples" in line for line in terminal.bars)
+    assert any(
+        line.startswith("encoding") and "/512 samples" in line for line in terminal.bars
+    )
     assert [line for line in terminal.lines if "512/512 samples done in" in line]
 
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=60", "--trainer.val_check_interval=20"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=60",
+        "--trainer.val_check_interval=20",
+    ]
     terminal = command(*fit)
-    assert any(line.startswith("fit ") and "/60 steps" in line for line in terminal.bars)
-    assert any("0:00:0" in line and "train/loss" in line for line in terminal.bars), terminal.bars
-    (end,) = [line for line in terminal.lines if line.startswith("fit: 60/60 steps done in")]
+    assert any(
+        line.startswith("fit ") and "/60 steps" in line for line in terminal.bars
+    )
+    assert any("0:00:0" in line and "train/loss" in line for line in terminal.bars), (
+        terminal.bars
+    )
+    (end,) = [
+        line for line in terminal.lines if line.startswith("fit: 60/60 steps done in")
+    ]
     assert "train/loss" in end
     assert "val/loss" in " ".join(terminal.lines)
     assert any("wrote the released model" in line for line in terminal.lines)
 
     terminal = command("validate", "--config", recipe)
     assert any(
-        line.startswith("validate: ") and "batches done in" in line for line in terminal.lines
+        line.startswith("validate: ") and "batches done in" in line
+        for line in terminal.lines
     )
 
     terminal = command("test", "--config", recipe)
@@ -88,7 +105,13 @@ def test_encode_fit_validate_and_test_on_a_terminal(world, monkeypatch):
 def test_a_run_that_goes_on_or_is_stopped_shows_its_steps(world, monkeypatch):
     recipe = world / "recipe.yaml"
     main(["encode", "--config", str(recipe)])
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=30", "--trainer.val_check_interval=30"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=30",
+        "--trainer.val_check_interval=30",
+    ]
     with monkeypatch.context() as patch:
 
         def interrupt(module, *arguments):
@@ -97,13 +120,13 @@ def test_a_run_that_goes_on_or_is_stopped_shows_its_steps(world, monkeypatch):
 
         patch.setattr("flowbind.Training.on_train_batch_start", interrupt)
         terminal = command(*fit, "--checkpoints.every=5", code=130)
-    assert any(line.startswith("fit: 11/30 steps stopped after") for line in terminal.lines), (
-        terminal.lines
-    )
+    assert any(
+        line.startswith("fit: 11/30 steps stopped after") for line in terminal.lines
+    ), terminal.lines
     terminal = command(*fit, "--checkpoints.every=5")
-    assert any(line.startswith("fit: 30/30 steps done in") for line in terminal.lines), (
-        terminal.lines
-    )
+    assert any(
+        line.startswith("fit: 30/30 steps done in") for line in terminal.lines
+    ), terminal.lines
 
 
 def test_what_was_asked_of_lightning_is_shown(world):
@@ -120,10 +143,14 @@ def test_what_was_asked_of_lightning_is_shown(world):
     terminal = command(*fit, "--trainer.profiler=simple")
     assert b"Profiler Report" in terminal.written
     assert b"Total" in terminal.written
-    terminal = on_terminal(lambda: main([*map(str, fit), "--trainer.enable_progress_bar=false"]))
+    terminal = on_terminal(
+        lambda: main([*map(str, fit), "--trainer.enable_progress_bar=false"])
+    )
     assert not terminal.bars
     theirs = "lightning.pytorch.callbacks.TQDMProgressBar"
-    terminal = on_terminal(lambda: main([*map(str, fit), f"--trainer.callbacks={theirs}"]))
+    terminal = on_terminal(
+        lambda: main([*map(str, fit), f"--trainer.callbacks={theirs}"])
+    )
     assert not terminal.bars
     assert b"it/s" in terminal.written
 
@@ -137,9 +164,10 @@ def test_work_within_work_shows_the_innermost_and_then_the_outer_again():
 
     terminal = on_terminal(work)
     check(terminal)
-    assert [line.split(":")[0] for line in terminal.lines] == ["inner", "a line between"] * 3 + [
-        "outer"
-    ]
+    assert [line.split(":")[0] for line in terminal.lines] == [
+        "inner",
+        "a line between",
+    ] * 3 + ["outer"]
     assert {line.split()[0] for line in terminal.bars} == {"outer", "inner"}
 
 
@@ -170,7 +198,9 @@ def test_a_narrow_terminal_cuts_words_and_breaks_none(columns, monkeypatch):
     check(terminal)
     assert terminal.bars or columns == 20
     assert any("1/3 samples" in line for line in terminal.bars) or columns < 80
-    assert all(len(line) <= columns for screen in terminal.screens[:-1] for line in screen)
+    assert all(
+        len(line) <= columns for screen in terminal.screens[:-1] for line in screen
+    )
     assert "".join(terminal.lines).startswith(
         f"{long}: 3/3 samples done in"
     )  # the last line is whole

@@ -51,11 +51,18 @@ def test_what_was_written_is_read(tmp_path, caption):
 
 def test_white_space_becomes_single_spaces(tmp_path):
     (tmp_path / "a.txt").write_bytes("\ufeff\r\n a\tbig\u00a0\r\n\n ball \n".encode())
-    assert Text().read(tmp_path / "a.txt") == Text().read(" a \t big\nball\n") == "a big ball"
+    assert (
+        Text().read(tmp_path / "a.txt")
+        == Text().read(" a \t big\nball\n")
+        == "a big ball"
+    )
 
 
 def test_a_literal_may_end_like_a_file():
-    assert Text().read("this is what stood in notes.txt") == "this is what stood in notes.txt"
+    assert (
+        Text().read("this is what stood in notes.txt")
+        == "this is what stood in notes.txt"
+    )
 
 
 @pytest.mark.parametrize(
@@ -82,7 +89,9 @@ def test_literals_without_a_caption_are_refused():
             Text().read(literal)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"]
+)
 def test_files_say_their_encoding_by_a_mark_alone(tmp_path, encoding):
     mark = {"utf-16-le": "\ufeff", "utf-16-be": "\ufeff"}.get(encoding, "")
     (tmp_path / "a.txt").write_bytes((mark + CAPTIONS[-1]).encode(encoding))
@@ -93,7 +102,12 @@ def test_files_say_their_encoding_by_a_mark_alone(tmp_path, encoding):
 def test_a_caption_is_the_same_from_a_file_and_from_python(tmp_path, caption):
     (tmp_path / "a.txt").write_text(caption, encoding="utf-8")
     read = Text().read(tmp_path / "a.txt")
-    for given in (caption, np.str_(caption), f" {caption}\n", caption.replace(" ", "\u00a0\t")):
+    for given in (
+        caption,
+        np.str_(caption),
+        f" {caption}\n",
+        caption.replace(" ", "\u00a0\t"),
+    ):
         accepted = Text().accept(given)
         assert accepted == read
         assert type(accepted) is str
@@ -132,11 +146,20 @@ def test_a_missing_file_says_so(source):
 
 
 def read_back(ids: torch.Tensor, table: torch.Tensor) -> list[str]:
-    return [row.numpy().tobytes().replace(b"\0", b"").decode()[1:] for row in spell(ids, table)]
+    return [
+        row.numpy().tobytes().replace(b"\0", b"").decode()[1:]
+        for row in spell(ids, table)
+    ]
 
 
 def test_anything_can_be_cut_and_spelled():
-    captions = [*CAPTIONS, "unseen wörds, incomprehensibilities; 日本語!?", "x", "a_b 12.5%", "."]
+    captions = [
+        *CAPTIONS,
+        "unseen wörds, incomprehensibilities; 日本語!?",
+        "x",
+        "a_b 12.5%",
+        ".",
+    ]
     table = learn(CAPTIONS)
     ids = Cutter(table)(captions, longest=1000)
     assert read_back(ids, table) == captions
@@ -155,7 +178,8 @@ def test_the_most_frequent_words_are_single_pieces():
     ]
     assert Cutter(table)(["a box a box"], longest=2).shape == (1, 2)
     many = learn(
-        [f"word{i}" for i in range(2 * PIECES)] + ["extraordinarily-incomprehensibilities"] * 9
+        [f"word{i}" for i in range(2 * PIECES)]
+        + ["extraordinarily-incomprehensibilities"] * 9
     )
     assert many.shape == (PIECES, LONGEST)
     assert many[BYTES:].any(1).all()
@@ -176,7 +200,9 @@ def test_an_encoder_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
     refused(SentenceEncoder("not a name").digest, "not a name", "folder")
     refused(SentenceEncoder(str(tmp_path)).digest, tmp_path.name, "safetensors")
     refused(
-        lambda: SentenceEncoder(str(tmp_path)).model, tmp_path.name, "sentence-transformers model"
+        lambda: SentenceEncoder(str(tmp_path)).model,
+        tmp_path.name,
+        "sentence-transformers model",
     )
     with monkeypatch.context() as missing:
         missing.setattr("flowbind_text.sentences.find_spec", lambda name: None)
@@ -204,7 +230,9 @@ def test_a_folder_without_its_tokenizer_is_refused(tmp_path, codec):
 
 
 def test_the_wrong_width_is_refused():
-    refused(lambda: SmallText(embedding=128).prepare(["a ball"]), "384", "128", "embedding")
+    refused(
+        lambda: SmallText(embedding=128).prepare(["a ball"]), "384", "128", "embedding"
+    )
 
 
 # The codec
@@ -279,7 +307,8 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
         words = set(re.findall(r"\w+", caption))
         factors = (SHAPE_WORDS, COLOUR_WORDS, SIZE_WORDS)
         return [
-            {name for name, known in factor.items() if words & set(known)} for factor in factors
+            {name for name, known in factor.items() if words & set(known)}
+            for factor in factors
         ]
 
     generator = np.random.default_rng(5)
@@ -287,9 +316,17 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     latents = codec.encode(captions)
     assert (latents.std(0) > 0.5).all()
     noise = 0.3 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-    for decoded, share in ((codec.decode(latents), 0.98), (codec.decode(latents + noise), 0.95)):
+    for decoded, share in (
+        (codec.decode(latents), 0.98),
+        (codec.decode(latents + noise), 0.95),
+    ):
         assert (
-            np.mean([meaning(a) == meaning(b) for a, b in zip(captions, decoded, strict=True)])
+            np.mean(
+                [
+                    meaning(a) == meaning(b)
+                    for a, b in zip(captions, decoded, strict=True)
+                ]
+            )
             >= share
         )
 
@@ -317,7 +354,13 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
     )
     training = TextCodecTraining(codec, weights, learning_rate=3e-3)
     quiet = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        (
+            "logger",
+            "enable_checkpointing",
+            "enable_progress_bar",
+            "enable_model_summary",
+        ),
+        False,
     )
     Trainer(max_steps=40, accelerator="cpu", num_sanity_val_steps=0, **quiet).fit(
         training, datamodule=data
@@ -347,6 +390,11 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
             for piece in slowly(latent, caption)
         ]
         assert torch.allclose(errors, torch.stack(pieces), atol=1e-5)
-    assert errors.mean() < 1  # of 6.9, the logarithm of the number of pieces, at the start
+    assert (
+        errors.mean() < 1
+    )  # of 6.9, the logarithm of the number of pieces, at the start
     assert torch.allclose(codec.encode(captions), latents, atol=0.05)  # float16
-    assert np.mean([a == b for a, b in zip(codec.decode(latents), captions, strict=True)]) > 0.5
+    assert (
+        np.mean([a == b for a, b in zip(codec.decode(latents), captions, strict=True)])
+        > 0.5
+    )

@@ -33,7 +33,13 @@ def test_the_average_is_that_of_its_closed_form():
         with torch.no_grad():
             for p in trained.parameters():
                 p.add_(torch.randn_like(p))
-        since = [step - 1] if step <= 64 else [*range(step - 8, step)] if step % 8 == 0 else []
+        since = (
+            [step - 1]
+            if step <= 64
+            else [*range(step - 8, step)]
+            if step % 8 == 0
+            else []
+        )
         decay = math.prod(min(0.97, n / (9 + n)) for n in since)
         expected = [
             decay * e + (1 - decay) * p.detach()
@@ -65,17 +71,23 @@ def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
     states = [
-        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)["state_dict"]
+        torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)[
+            "state_dict"
+        ]
         for step in range(1, 7)
     ]
-    weights = [key for key in states[0] if key.startswith("ema.") and "standard" not in key]
+    weights = [
+        key for key in states[0] if key.startswith("ema.") and "standard" not in key
+    ]
     decays = [1 / 10, 1, 2 / 11 * 3 / 12, 1, 4 / 13 * 5 / 14]  # after steps 2 to 6
     for decay, (before, after) in zip(decays, itertools.pairwise(states), strict=True):
         for key in weights:
             trained = after[key.replace("ema.", "networks.", 1)]
             expected = decay * before[key].double() + (1 - decay) * trained.double()
             torch.testing.assert_close(after[key].double(), expected, rtol=0, atol=1e-7)
-    assert not torch.equal(after[weights[0]], after[weights[0].replace("ema.", "networks.", 1)])
+    assert not torch.equal(
+        after[weights[0]], after[weights[0].replace("ema.", "networks.", 1)]
+    )
 
 
 def test_a_line_of_the_log_is_of_its_own_step(world, command):
@@ -88,7 +100,9 @@ def test_a_line_of_the_log_is_of_its_own_step(world, command):
             f"--trainer.default_root_dir={world}/{every}",
         ]
         short = ["--trainer.max_steps=6", "--trainer.val_check_interval=6"]
-        assert command("fit", "--config", world / "recipe.yaml", *short, *changed)[0] == 0
+        assert (
+            command("fit", "--config", world / "recipe.yaml", *short, *changed)[0] == 0
+        )
         with next((world / str(every)).rglob("metrics.csv")).open() as file:
             found.append(
                 {
@@ -118,8 +132,12 @@ def test_what_validation_logs_lies_on_the_device(monkeypatch):
     monkeypatch.setattr(Training, "device", torch.device("meta"), raising=False)
     monkeypatch.setattr(module, "_sum_over_devices", lambda totals: totals)
     monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
-    monkeypatch.setattr(module, "log", lambda name, value, **_: logged.update({name: value}))
-    module.totals = {name: torch.tensor([2.0, rows]) for name, rows in (("a", 4.0), ("b", 0.0))}
+    monkeypatch.setattr(
+        module, "log", lambda name, value, **_: logged.update({name: value})
+    )
+    module.totals = {
+        name: torch.tensor([2.0, rows]) for name, rows in (("a", 4.0), ("b", 0.0))
+    }
     module.on_validation_epoch_end()
     devices = {name: value.device.type for name, value in logged.items()}
     assert devices == {"val/a": "meta", "val/loss": "meta"}
@@ -133,7 +151,9 @@ def test_health_tells_the_first_bad_step_and_skips_all_after_it():
     assert health.look() == 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.int8]
+)
 def test_a_checksum_sees_every_bit(dtype):
     module = nn.Module()
     module.register_buffer("x", (100 * torch.randn(5, 5)).to(dtype))
@@ -214,7 +234,11 @@ def store(tmp_path):
     strata = []
     for number, (names, count) in enumerate(((["a"], 7), (["b"], 1), (["a", "b"], 20))):
         tensors = {name: torch.randn(count, 4, dtype=torch.float64) for name in names}
-        write_shard(tmp_path / f"{number}.safetensors", tensors | {LINE: torch.arange(count)}, {})
+        write_shard(
+            tmp_path / f"{number}.safetensors",
+            tensors | {LINE: torch.arange(count)},
+            {},
+        )
         strata.append((names, [f"{number}.safetensors"]))
     return finish_store(tmp_path, strata, {"a": {}, "b": {}}, "made up", "")
 
@@ -227,7 +251,10 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
 
     def batches(rank, world):
         if kind == "training":
-            return [Steps(store, names, mixture, 0, rank, world).at(step) for step in range(4)]
+            return [
+                Steps(store, names, mixture, 0, rank, world).at(step)
+                for step in range(4)
+            ]
         return list(Rows(store, names, 6, rank, world))
 
     parts = [batches(rank, world) for rank in range(world)]
@@ -235,21 +262,26 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
         mine = [part[number] for part in parts]
         assert {batch.step for batch in mine} == {whole.step}
         rows = [sum(batch.rows) for batch in mine]
-        assert max(sum(len(torch.unique(s)) for s in b.samples.values()) for b in mine) <= 2 * (
-            -(-9 // world)
-        )
+        assert max(
+            sum(len(torch.unique(s)) for s in b.samples.values()) for b in mine
+        ) <= 2 * (-(-9 // world))
         draws = Draws.sample(whole, key=5)
         theirs = [Draws.sample(batch, key=5) for batch in mine]
         for name in names:
             offset = 0 if name == "a" else whole.rows[0]
             for row, sample in enumerate(whole.samples[name].tolist()):
                 rank = sample % world
-                (at,) = (mine[rank].samples[name] == sample).nonzero().flatten().tolist()
-                assert torch.equal(mine[rank].latents[name][at], whole.latents[name][row])
+                (at,) = (
+                    (mine[rank].samples[name] == sample).nonzero().flatten().tolist()
+                )
+                assert torch.equal(
+                    mine[rank].latents[name][at], whole.latents[name][row]
+                )
                 here = at + (0 if name == "a" else mine[rank].rows[0])
                 for key in ("leave", "uniform", "choice", "noise", "heads"):
                     assert torch.equal(
-                        getattr(theirs[rank], key)[here], getattr(draws, key)[offset + row]
+                        getattr(theirs[rank], key)[here],
+                        getattr(draws, key)[offset + row],
                     )
         assert sum(rows) == sum(whole.rows)
         assert torch.equal(
@@ -257,7 +289,9 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
         )
         assert sum(len(batch.links.target) for batch in mine) == len(whole.links.target)
         for name in names:
-            assert mine[0].mean_rows[name] * world == pytest.approx(len(whole.latents[name]))
+            assert mine[0].mean_rows[name] * world == pytest.approx(
+                len(whole.latents[name])
+            )
 
 
 def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, command):
@@ -270,23 +304,34 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
     with shard.open("r+b") as file:
         file.seek(begin + poisoned * dtype.itemsize * shape[0])
         file.write(torch.tensor([float("nan")]).numpy().tobytes())
-    fit = ["fit", "--config", recipe, "--trainer.max_steps=30", "--trainer.val_check_interval=30"]
+    fit = [
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=30",
+        "--trainer.val_check_interval=30",
+    ]
     code, _, err = command(*fit, "--training.decay=constant")
     assert code == 2, err
     told = err.strip().splitlines()[-1]
     step = 5
     assert "step 5: not finite" in told
     assert (
-        f"the loss of 'vector' in 1 rows of rank 0 (lines of the manifest {poisoned + 1})" in told
+        f"the loss of 'vector' in 1 rows of rank 0 (lines of the manifest {poisoned + 1})"
+        in told
     )
-    saved = torch.load(world / f"run/checkpoints/step={step + 1}.ckpt", weights_only=True)[
-        "state_dict"
+    saved = torch.load(
+        world / f"run/checkpoints/step={step + 1}.ckpt", weights_only=True
+    )["state_dict"]
+    before = [
+        *fit,
+        "--training.decay=constant",
+        f"--trainer.default_root_dir={world}/before",
     ]
-    before = [*fit, "--training.decay=constant", f"--trainer.default_root_dir={world}/before"]
     assert command(*before, f"--trainer.max_steps={step}")[0] == 0
-    kept = torch.load(world / f"before/checkpoints/step={step}.ckpt", weights_only=True)[
-        "state_dict"
-    ]
+    kept = torch.load(
+        world / f"before/checkpoints/step={step}.ckpt", weights_only=True
+    )["state_dict"]
     for name, tensor in kept.items():
         if name.startswith("networks."):
             assert torch.equal(saved[name], tensor), name
@@ -304,11 +349,17 @@ def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatc
 
     monkeypatch.setattr(flowbind.Training, "on_after_backward", overflow)
     code, _, err = command(
-        "fit", "--config", recipe, "--trainer.max_steps=9", "--trainer.val_check_interval=9"
+        "fit",
+        "--config",
+        recipe,
+        "--trainer.max_steps=9",
+        "--trainer.val_check_interval=9",
     )
     assert code == 2, err
     assert "step 4: not finite: the gradient, though every loss is finite" in err
-    saved = torch.load(world / "run/checkpoints/step=5.ckpt", weights_only=True)["state_dict"]
+    saved = torch.load(world / "run/checkpoints/step=5.ckpt", weights_only=True)[
+        "state_dict"
+    ]
     assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
@@ -317,20 +368,28 @@ def test_an_overflow_is_reported_and_never_given_out(world, command):
     assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
-            "fit", "--config", recipe, "--trainer.max_steps=3", "--trainer.val_check_interval=3"
+            "fit",
+            "--config",
+            recipe,
+            "--trainer.max_steps=3",
+            "--trainer.val_check_interval=3",
         )[0]
         == 0
     )
     model = flowbind.load(world / "run/model")
     model.networks.nets.drifts["vector"].out.bias[0] = float("inf")
-    with pytest.raises(ValueError, match="word->vector: a number overflowed on the way"):
+    with pytest.raises(
+        ValueError, match="word->vector: a number overflowed on the way"
+    ):
         model.generate({"word": ["302"]}, to=["vector"])
 
 
 def test_workers_do_not_change_the_order(store):
     module = LatentDataModule({"train": "x"}, store=str(store.folder), workers=2)
     steps = Steps(store, ["a", "b"], Mixture([7, 1, 20], [3, 1, 5]), first=2)
-    loader = torch.utils.data.DataLoader(steps, batch_size=None, num_workers=module.workers)
+    loader = torch.utils.data.DataLoader(
+        steps, batch_size=None, num_workers=module.workers
+    )
     for number, batch in zip(range(2, 9), loader, strict=False):
         assert batch.step == number
         assert torch.equal(batch.latents["a"], steps.at(number).latents["a"])
@@ -350,10 +409,18 @@ def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
             "--trainer.max_steps=10",
         ]
         assert (
-            command(*fit, "--trainer.val_check_interval=10", f"--trainer.default_root_dir={run}")[0]
+            command(
+                *fit,
+                "--trainer.val_check_interval=10",
+                f"--trainer.default_root_dir={run}",
+            )[0]
             == 0
         )
-        found.append(torch.load(run / "checkpoints/step=10.ckpt", weights_only=True)["state_dict"])
+        found.append(
+            torch.load(run / "checkpoints/step=10.ckpt", weights_only=True)[
+                "state_dict"
+            ]
+        )
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
@@ -372,7 +439,9 @@ def test_checkpoints_by_the_clock(world, command):
     steps = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}
     assert steps == {f"step={n}.ckpt" for n in range(1, 7)}
     assert command(*fit, "--checkpoints.minutes=60", "--resume=never")[0] == 0
-    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == ["step=6.ckpt"]
+    assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == [
+        "step=6.ckpt"
+    ]
     by_steps = (
         "--checkpoints.minutes=null",
         "--checkpoints.every=4",

@@ -16,7 +16,10 @@ from flowbind.data.manifest import read_raw
 from flowbind.turns import LIGHT, lock_file, one_sample, weigh
 from tests.memory import resident
 
-SOON, LATE = 0.3, 20  # seconds after which something waits, and in which it must have come
+SOON, LATE = (
+    0.3,
+    20,
+)  # seconds after which something waits, and in which it must have come
 TRIANGLE = b"v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 FORK = multiprocessing.get_context("fork")
 
@@ -99,7 +102,9 @@ def test_a_folder_that_takes_no_files_keeps_nobody_waiting(tmp_path, monkeypatch
     with one_sample():
         weigh(2 * LIGHT)
     lock_file().parent.mkdir()
-    lock_file().symlink_to(tmp_path / "elsewhere")  # somebody else's doing: it is not followed
+    lock_file().symlink_to(
+        tmp_path / "elsewhere"
+    )  # somebody else's doing: it is not followed
     with one_sample():
         weigh(2 * LIGHT)
     assert not (tmp_path / "elsewhere").exists()
@@ -114,7 +119,9 @@ def test_readers_weigh_what_is_large(name, tmp_path, monkeypatch):
         path.write_bytes(TRIANGLE + b"f 1 2 3\n" * (LIGHT // (32 * 8)))
     elif name.endswith("ply"):
         header = f"ply\nformat binary_little_endian 1.0\nelement vertex {len(points)}\n"
-        header += "".join(f"property double {axis}\n" for axis in "xyz") + "end_header\n"
+        header += (
+            "".join(f"property double {axis}\n" for axis in "xyz") + "end_header\n"
+        )
         path.write_bytes(header.encode() + points.tobytes())
     elif name.endswith("npz"):
         np.savez_compressed(path, points=points + 1.0)
@@ -122,7 +129,11 @@ def test_readers_weigh_what_is_large(name, tmp_path, monkeypatch):
         PIL.Image.new("L", (7000, 6500)).save(path)
 
     weights = []
-    for module in ("flowbind_points.modality", "flowbind_points.table", "flowbind_image.memory"):
+    for module in (
+        "flowbind_points.modality",
+        "flowbind_points.table",
+        "flowbind_image.memory",
+    ):
         monkeypatch.setattr(f"{module}.weigh", weights.append)
     (Image() if name.endswith("png") else Points()).read(path)
     assert sum(weights) > LIGHT
@@ -143,7 +154,8 @@ def growth(path, readers):
     fresh = multiprocessing.get_context("spawn")
     told, go, end = fresh.Queue(), fresh.Event(), fresh.Event()
     processes = [
-        fresh.Process(target=read_beside, args=(path, told, go, end)) for _ in range(readers)
+        fresh.Process(target=read_beside, args=(path, told, go, end))
+        for _ in range(readers)
     ]
     for process in processes:
         process.start()

@@ -62,7 +62,9 @@ def test_latents_are_those_of_the_curve_whatever_its_sampling(ink):
     latents[:, 2] += 99  # wide enough that no width is below 0
     for samples in (128, 256):
         codec = ink.CosineInk(samples)
-        torch.testing.assert_close(codec.encode(codec.decode(latents)), latents, rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            codec.encode(codec.decode(latents)), latents, rtol=0, atol=1e-4
+        )
 
 
 def test_a_stroke_tells_all_factors_within_what_is_private_to_it(ink):
@@ -76,9 +78,13 @@ def test_a_stroke_tells_all_factors_within_what_is_private_to_it(ink):
     drawn = ink.dataset.draw(labels, np.random.default_rng(0))
     assert drawn.shape == (len(labels), 128, 3)
     beats = torch.fft.rfft(drawn[:, :-1, 2] - 0.06).abs()[:, :12].argmax(1) - 1
-    assert [scene.COLOURS[beat] for beat in beats] == [label["colour"] for label in labels]
+    assert [scene.COLOURS[beat] for beat in beats] == [
+        label["colour"] for label in labels
+    ]
     place = torch.complex(drawn[..., 0], drawn[..., 1])
-    reach = (place - place.mean(1, keepdim=True)).abs().amax(1).view(-1, len(scene.SIZES))
+    reach = (
+        (place - place.mean(1, keepdim=True)).abs().amax(1).view(-1, len(scene.SIZES))
+    )
     assert (reach.diff(dim=1) > 0.1).all()
     again = ink.dataset.draw(labels, np.random.default_rng(1))
     assert ((again - drawn).abs().amax(dim=(1, 2)) > 0.02).all()
@@ -138,7 +144,9 @@ def test_it_is_built_installed_and_trained_against(tmp_path):
 
     def python(*arguments):
         command = [sys.executable, *map(str, arguments)]
-        done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+        done = subprocess.run(
+            command, cwd=project, env=environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -148,11 +156,26 @@ def test_it_is_built_installed_and_trained_against(tmp_path):
     python("-m", "hatchling", "build", "-t", "wheel")
     (wheel,) = (project / "dist").iterdir()
     python("-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
-    assert re.search(r"ink +flowbind_ink:Ink +\(flowbind-ink 0\.1\.0\)", flowbind("modalities"))
+    assert re.search(
+        r"ink +flowbind_ink:Ink +\(flowbind-ink 0\.1\.0\)", flowbind("modalities")
+    )
 
-    flowbind("prepare", "shapes-ink", "--out", "data/ink", "--samples", 48, "--test-samples", 8)
+    flowbind(
+        "prepare",
+        "shapes-ink",
+        "--out",
+        "data/ink",
+        "--samples",
+        48,
+        "--test-samples",
+        8,
+    )
     flowbind("encode", "--config", "recipe.yaml")
-    few = ("--trainer.max_steps=4", "--trainer.val_check_interval=4", "--trainer.accelerator=cpu")
+    few = (
+        "--trainer.max_steps=4",
+        "--trainer.val_check_interval=4",
+        "--trainer.accelerator=cpu",
+    )
     flowbind("fit", "--config", "recipe.yaml", "--data.init_args.batch_size=24", *few)
     captions = ["--from", "text=a large red torus", "--from", "text=a small blue star"]
     written = flowbind(

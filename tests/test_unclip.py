@@ -55,16 +55,24 @@ def write_tiny_unclip(folder: Path, width: int = WIDTH) -> Path:
         StableUnCLIPImg2ImgPipeline(
             feature_extractor=CLIPImageProcessor(size=SIDE, crop_size=SIDE),
             image_encoder=CLIPVisionModelWithProjection(
-                CLIPVisionConfig(**small, projection_dim=width, image_size=SIDE, patch_size=16)
+                CLIPVisionConfig(
+                    **small, projection_dim=width, image_size=SIDE, patch_size=16
+                )
             ),
             image_normalizer=StableUnCLIPImageNormalizer(embedding_dim=width),
             image_noising_scheduler=DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
             tokenizer=CLIPTokenizer(
-                vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=7
+                vocab={word: i for i, word in enumerate(words)},
+                merges=[],
+                model_max_length=7,
             ),
             text_encoder=CLIPTextModel(
                 CLIPTextConfig(
-                    **small, vocab_size=4, bos_token_id=0, eos_token_id=1, max_position_embeddings=7
+                    **small,
+                    vocab_size=4,
+                    bos_token_id=0,
+                    eos_token_id=1,
+                    max_position_embeddings=7,
                 )
             ),
             unet=UNet2DConditionModel(
@@ -111,7 +119,12 @@ def codec(weights, decoder) -> ClipUnclip:
 def tiny(weights, decoder="", **changed) -> ClipUnclip:
     return ClipUnclip(
         NAME,
-        **{"pretrained": str(weights), "width": WIDTH, "decoder": str(decoder), "steps": 2}
+        **{
+            "pretrained": str(weights),
+            "width": WIDTH,
+            "decoder": str(decoder),
+            "steps": 2,
+        }
         | changed,
     )
 
@@ -168,14 +181,25 @@ def test_a_released_model_needs_no_other_folder(codec, weights, decoder, tmp_pat
 def test_latents_are_open_clip_s_own_embeddings(codec, weights):
     import open_clip
 
-    raws = [*pictures(2), *pictures(1, 64, 33), *pictures(1, SIDE, SIDE), *pictures(1, 5, 200)]
-    net, _, preprocess = open_clip.create_model_and_transforms(NAME, pretrained=str(weights))
+    raws = [
+        *pictures(2),
+        *pictures(1, 64, 33),
+        *pictures(1, SIDE, SIDE),
+        *pictures(1, 5, 200),
+    ]
+    net, _, preprocess = open_clip.create_model_and_transforms(
+        NAME, pretrained=str(weights)
+    )
     with torch.no_grad():
-        expected = net.eval().encode_image(torch.stack([preprocess(pil(raw)) for raw in raws]))
+        expected = net.eval().encode_image(
+            torch.stack([preprocess(pil(raw)) for raw in raws])
+        )
     latents = codec.encode(raws)
     assert torch.allclose(latents, expected, atol=1e-5)
     assert latents.dtype == torch.float32
-    assert not torch.allclose(latents.norm(dim=1), torch.ones(()), atol=0.1)  # not normalised
+    assert not torch.allclose(
+        latents.norm(dim=1), torch.ones(()), atol=0.1
+    )  # not normalised
 
 
 def test_the_middle_is_seen_and_the_margins_are_not(codec):
@@ -183,7 +207,9 @@ def test_the_middle_is_seen_and_the_margins_are_not(codec):
     other = raw.clone()
     other[..., :SIDE], other[..., 2 * SIDE :] = 0, 255
     assert torch.allclose(codec.encode([raw]), codec.encode([other]), atol=1e-5)
-    assert torch.allclose(codec.encode([raw]), codec.encode([raw[..., SIDE : 2 * SIDE]]), atol=1e-5)
+    assert torch.allclose(
+        codec.encode([raw]), codec.encode([raw[..., SIDE : 2 * SIDE]]), atol=1e-5
+    )
 
 
 def test_a_tag_brings_its_activation_and_its_preprocessing(weights, monkeypatch):
@@ -192,7 +218,12 @@ def test_a_tag_brings_its_activation_and_its_preprocessing(weights, monkeypatch)
     from open_clip import pretrained
 
     mean = (0.1, 0.2, 0.3)
-    tag = {"file": str(weights), "quick_gelu": True, "mean": mean, "interpolation": "bilinear"}
+    tag = {
+        "file": str(weights),
+        "quick_gelu": True,
+        "mean": mean,
+        "interpolation": "bilinear",
+    }
     monkeypatch.setitem(pretrained._PRETRAINED, NAME, {"official": tag})
     codec, raws = tiny("official"), pictures(3)
     net = open_clip.create_model(
@@ -229,7 +260,9 @@ def test_pictures_are_stable_unclip_s(codec, decoder):
     latents = codec.encode(pictures(2))
     pipeline = StableUnCLIPImg2ImgPipeline.from_pretrained(decoder)
     pipeline.set_progress_bar_config(disable=True)
-    seeds = torch.randint(2**62, (2,), generator=torch.Generator().manual_seed(7)).tolist()
+    seeds = torch.randint(
+        2**62, (2,), generator=torch.Generator().manual_seed(7)
+    ).tolist()
     expected = pipeline(
         prompt=["", ""],
         image_embeds=latents,
@@ -247,7 +280,9 @@ def test_pictures_are_stable_unclip_s(codec, decoder):
 def test_a_picture_depends_on_its_latent_and_noise_alone(weights, decoder):
     latents = tiny(weights).encode(pictures(5))
     made = [
-        tiny(weights, decoder, batch_size=size).decode(latents, torch.Generator().manual_seed(3))
+        tiny(weights, decoder, batch_size=size).decode(
+            latents, torch.Generator().manual_seed(3)
+        )
         for size in (2, 8)
     ]
     for one, other in zip(*made, strict=True):
@@ -258,7 +293,9 @@ def test_a_picture_depends_on_its_latent_and_noise_alone(weights, decoder):
     assert ((torch.stack(far).float() - drawn).abs().amax((1, 2, 3)) > 8).all()
 
 
-@pytest.mark.parametrize("changed", [{"steps": 4}, {"guidance": 1.0}, {"noise_level": 900}])
+@pytest.mark.parametrize(
+    "changed", [{"steps": 4}, {"guidance": 1.0}, {"noise_level": 900}]
+)
 def test_settings_reach_the_decoder(codec, weights, decoder, changed):
     latents = codec.encode(pictures(1))
     drawn = [
@@ -272,7 +309,12 @@ def test_the_decoder_is_frozen(codec):
     pipeline = (
         codec.pipeline
     )  # the normaliser apart, which makes itself new parameters whenever it is moved
-    for net in (pipeline.unet, pipeline.vae, pipeline.text_encoder, pipeline.image_encoder):
+    for net in (
+        pipeline.unet,
+        pipeline.vae,
+        pipeline.text_encoder,
+        pipeline.image_encoder,
+    ):
         assert not net.training
         assert not any(parameter.requires_grad for parameter in net.parameters())
 
@@ -288,8 +330,15 @@ def test_moving_moves_what_is_built(weights, decoder):
     assert not {"encoder", "pipeline"} & vars(codec).keys()
     codec.to("cpu").decode(codec.encode(pictures(1)))
     codec.to("meta")
-    nets = codec.encoder, codec.pipeline.unet, codec.pipeline.vae, codec.pipeline.text_encoder
-    assert {parameter.device.type for net in nets for parameter in net.parameters()} == {"meta"}
+    nets = (
+        codec.encoder,
+        codec.pipeline.unet,
+        codec.pipeline.vae,
+        codec.pipeline.text_encoder,
+    )
+    assert {
+        parameter.device.type for net in nets for parameter in net.parameters()
+    } == {"meta"}
 
 
 # The fingerprint
@@ -297,7 +346,9 @@ def test_moving_moves_what_is_built(weights, decoder):
 
 def test_the_fingerprint_is_the_encoder_s(weights, tmp_path):
     own = tiny(weights).fingerprint()
-    assert own == tiny(weights, "elsewhere", steps=50, size=512, half=False).fingerprint()
+    assert (
+        own == tiny(weights, "elsewhere", steps=50, size=512, half=False).fingerprint()
+    )
     moved = tmp_path / "moved.safetensors"
     moved.write_bytes(weights.read_bytes())
     assert own == tiny(moved).fingerprint()
@@ -320,7 +371,9 @@ def test_describing_it_loads_nothing():
 
 
 def test_unknown_models_and_weights(weights, tmp_path):
-    assert "did you mean 'ViT-L-14'" in refusal(lambda: ClipUnclip("ViT-L14").encode(pictures(1)))
+    assert "did you mean 'ViT-L-14'" in refusal(
+        lambda: ClipUnclip("ViT-L14").encode(pictures(1))
+    )
     assert "did you mean 'openai'" in refusal(
         lambda: ClipUnclip(pretrained="openal").encode(pictures(1))
     )
@@ -330,8 +383,12 @@ def test_unknown_models_and_weights(weights, tmp_path):
         lambda: tiny(damaged).encode(pictures(1))
     )
     other = ClipUnclip("ViT-B-32", str(weights), 512)
-    assert "not weights of open_clip's ViT-B-32" in refusal(lambda: other.encode(pictures(1)))
-    assert f"set `width` to {WIDTH}" in refusal(lambda: tiny(weights, width=20).encode(pictures(1)))
+    assert "not weights of open_clip's ViT-B-32" in refusal(
+        lambda: other.encode(pictures(1))
+    )
+    assert f"set `width` to {WIDTH}" in refusal(
+        lambda: tiny(weights, width=20).encode(pictures(1))
+    )
 
 
 def test_weights_never_run_code(tmp_path):
@@ -340,7 +397,9 @@ def test_weights_never_run_code(tmp_path):
             return print, ("ran",)
 
     torch.save({"weights": Evil()}, tmp_path / "evil.pt")
-    assert "not weights" in refusal(lambda: tiny(tmp_path / "evil.pt").encode(pictures(1)))
+    assert "not weights" in refusal(
+        lambda: tiny(tmp_path / "evil.pt").encode(pictures(1))
+    )
 
 
 def test_an_unreachable_hub_says_what_to_do(monkeypatch, tmp_path):
@@ -375,7 +434,9 @@ def test_settings_out_of_range(wrong, said):
     assert said in refusal(lambda: ClipUnclip(**wrong))
 
 
-@pytest.mark.parametrize(("package", "does"), [("open_clip", "encode"), ("diffusers", "decode")])
+@pytest.mark.parametrize(
+    ("package", "does"), [("open_clip", "encode"), ("diffusers", "decode")]
+)
 def test_a_missing_package_says_how_to_install_it(
     codec, weights, decoder, monkeypatch, package, does
 ):

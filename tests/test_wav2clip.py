@@ -25,7 +25,12 @@ DECODING = {  # laws that decode
     testing.decoding_obeys_its_generator,
     testing.the_fingerprint_is_flat_json,
 }
-LAYERS = {1: (64, 64), 2: (64, 128), 3: (128, 256), 4: (256, 512)}  # channels before and after
+LAYERS = {
+    1: (64, 64),
+    2: (64, 128),
+    3: (128, 256),
+    4: (256, 512),
+}  # channels before and after
 
 
 def reference_state(seed: int = 0) -> dict[str, Tensor]:
@@ -34,7 +39,9 @@ def reference_state(seed: int = 0) -> dict[str, Tensor]:
     state = {}
 
     def draw(name: str, *shape: int) -> None:
-        state[name] = torch.randn(shape, generator=generator) * np.prod(shape[1:]) ** -0.5
+        state[name] = (
+            torch.randn(shape, generator=generator) * np.prod(shape[1:]) ** -0.5
+        )
 
     def norm(name: str, width: int) -> None:
         around_one = 0.5 + torch.rand(2, width, generator=generator)
@@ -74,9 +81,13 @@ def embedding(wave: Tensor, state: dict[str, Tensor]) -> Tensor:
     samples = np.pad(wave.double().numpy(), (0, max(0, 257 - len(wave))))
     samples = np.pad(samples, 256, mode="reflect")
     hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
-    frames = [samples[start : start + 512] * hann for start in range(0, len(samples) - 511, 353)]
+    frames = [
+        samples[start : start + 512] * hann
+        for start in range(0, len(samples) - 511, 353)
+    ]
     levels = np.log(
-        np.abs(np.stack([np.fft.fft(frame)[:257] for frame in frames], axis=1)) ** 2 + 1e-7
+        np.abs(np.stack([np.fft.fft(frame)[:257] for frame in frames], axis=1)) ** 2
+        + 1e-7
     )
     levels = (levels - levels.mean()) / (levels.std(ddof=1) + 1e-9)
 
@@ -102,7 +113,9 @@ def embedding(wave: Tensor, state: dict[str, Tensor]) -> Tensor:
             )
             y = F.conv2d(x, state[f"{name}.conv1.weight"], stride=stride, padding=1)
             y = F.conv2d(
-                norm(y, f"{name}.bn1").clamp(min=0), state[f"{name}.conv2.weight"], padding=1
+                norm(y, f"{name}.bn1").clamp(min=0),
+                state[f"{name}.conv2.weight"],
+                padding=1,
             )
             if f"{name}.downsample.0.weight" in state:
                 x = norm(
@@ -111,7 +124,9 @@ def embedding(wave: Tensor, state: dict[str, Tensor]) -> Tensor:
                 )
             x = (norm(y, f"{name}.bn2") + x).clamp(min=0)
     first, last = (f"audio_transform.sequential.{place}" for place in (0, 3))
-    hidden = (state[f"{first}.weight"] @ x.mean((0, 2, 3)) + state[f"{first}.bias"]).clamp(min=0)
+    hidden = (
+        state[f"{first}.weight"] @ x.mean((0, 2, 3)) + state[f"{first}.bias"]
+    ).clamp(min=0)
     return state[f"{last}.weight"] @ hidden + state[f"{last}.bias"]
 
 
@@ -124,7 +139,9 @@ def tone(samples: int, pitch: float) -> Tensor:
 
 
 SOUNDS = [noise(9000), tone(9000, 440), tone(4000, 440), noise(9000, seed=1) * 0.1]
-SOUNDS = [(sound * 32768).round() / 32768 for sound in SOUNDS]  # as a file of 16 bits keeps them
+SOUNDS = [
+    (sound * 32768).round() / 32768 for sound in SOUNDS
+]  # as a file of 16 bits keeps them
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +184,9 @@ def test_embeddings_are_those_of_the_definition(codec, state, samples):
 
 def test_a_silence_is_standardised_to_nothing(codec, state):
     (found,) = codec.encode([torch.zeros(5000)])
-    assert torch.allclose(found.double(), embedding(torch.zeros(5000), state), atol=1e-4)
+    assert torch.allclose(
+        found.double(), embedding(torch.zeros(5000), state), atol=1e-4
+    )
     assert not wav2clip.spectrograms(torch.zeros(1, 5000)).any()
 
 
@@ -196,8 +215,14 @@ def test_sounds_of_one_length_are_embedded_at_once(codec, monkeypatch):
         "spectrograms",
         lambda waves, of=wav2clip.spectrograms: seen.append(waves) or of(waves),
     )
-    codec.encode([noise(400), noise(500), noise(400), noise(100), noise(257), noise(400)])
-    assert sorted(tuple(waves.shape) for waves in seen) == [(1, 500), (2, 257), (3, 400)]
+    codec.encode(
+        [noise(400), noise(500), noise(400), noise(100), noise(257), noise(400)]
+    )
+    assert sorted(tuple(waves.shape) for waves in seen) == [
+        (1, 500),
+        (2, 257),
+        (3, 400),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -230,7 +255,9 @@ def test_fingerprints_are_of_weights_wherever_they_lie(weights, codec, state, tm
     fresh = Wav2Clip(str(tmp_path / "copy.pt"))
     assert fresh.fingerprint() == codec.fingerprint()
     assert "net" not in vars(fresh)  # nothing is loaded for it
-    torch.save(state | {"audio_encoder.bn1.bias": torch.zeros(64)}, tmp_path / "other.pt")
+    torch.save(
+        state | {"audio_encoder.bn1.bias": torch.zeros(64)}, tmp_path / "other.pt"
+    )
     assert Wav2Clip(str(tmp_path / "other.pt")).fingerprint() != codec.fingerprint()
 
 
@@ -245,7 +272,9 @@ def test_loading_draws_nothing_and_learns_nothing(weights):
     net = load_wav2clip(weights)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert not net.training
-    assert not [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    assert not [
+        name for name, parameter in net.named_parameters() if parameter.requires_grad
+    ]
     assert sum(parameter.numel() for parameter in net.parameters()) == 11_695_552
 
 
@@ -256,7 +285,9 @@ OTHERS = {
         name: tensor for name, tensor in state.items() if name != LAST
     },
     "a weight of another shape": lambda state: state | {LAST: torch.zeros(512, 256)},
-    "a weight too many": lambda state: state | {"audio_encoder.fc.weight": torch.zeros(309, 512)},
+    "a weight too many": lambda state: (
+        state | {"audio_encoder.fc.weight": torch.zeros(309, 512)}
+    ),
 }
 
 
@@ -264,7 +295,9 @@ OTHERS = {
 def test_other_weights_are_refused(change, state, tmp_path):
     torch.save(change(state), tmp_path / "other.pt")
     said = refusal(lambda: Wav2Clip(str(tmp_path / "other.pt")).encode(SOUNDS))
-    assert said.startswith(f"{tmp_path / 'other.pt'}: these are not weights of Wav2CLIP; get ")
+    assert said.startswith(
+        f"{tmp_path / 'other.pt'}: these are not weights of Wav2CLIP; get "
+    )
 
 
 def test_damaged_files_are_refused(weights, tmp_path):
@@ -312,7 +345,9 @@ def test_ais_of_sounds_and_pictures(codec, judges, tmp_path):
     clip = ClipUnclip(model="tiny-clip-512", pretrained=str(file), width=512)
     metric = AIS({"audio": codec, "image": clip}, judges)
     raws = {
-        "audio": [noise(600, seed=i) if i % 2 else tone(900, 90 * i + 80) for i in range(12)],
+        "audio": [
+            noise(600, seed=i) if i % 2 else tone(900, 90 * i + 80) for i in range(12)
+        ],
         "image": pictures(12),
     }
     made, reference = (
@@ -322,14 +357,17 @@ def test_ais_of_sounds_and_pictures(codec, judges, tmp_path):
         F.normalize(metric.embedders[kind].encode(raws[kind]).double())
         for kind in (metric.judges, metric.against)
     )
-    below = [bool(g[i] @ c[r] < g[i] @ c[i]) for i in range(12) for r in range(12) if r != i]
+    below = [
+        bool(g[i] @ c[r] < g[i] @ c[i]) for i in range(12) for r in range(12) if r != i
+    ]
     ((name, found),) = metric.compute(made, reference).items()
     assert 0 < found < 100
     assert found == pytest.approx(
         100 * sum(below) / len(below), abs=1.5
     )  # two of 132 comparisons, should they be close
     heard, seen = (
-        part.split("-") for part in name.removeprefix("ais[").removesuffix("]").split(",")
+        part.split("-")
+        for part in name.removeprefix("ais[").removesuffix("]").split(",")
     )
     assert (heard[0], seen[0]) == ("Wav2Clip", "ClipUnclip")
     assert metric.fingerprint()["embedder of audio"].startswith(heard[1])
@@ -346,7 +384,8 @@ def test_ais_refuses_a_clip_of_another_width(codec, tmp_path):
     )
     said = refusal(
         lambda: metric.compute(
-            metric.features("image", pictures(2)), metric.features("audio", [noise(300)] * 2)
+            metric.features("image", pictures(2)),
+            metric.features("audio", [noise(300)] * 2),
         )
     )
     assert "share no space: 16 numbers for image, 512 for audio" in said

@@ -14,7 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "your-own-files.md"
 COMMANDS = "\n".join(
-    re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    re.findall(
+        r"^```sh\n(.*?)^```$",
+        PAGE.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
 )
 
 
@@ -47,14 +51,17 @@ def test_a_scan_is_a_page_with_ink(collect):
     page = np.asarray(collect.draw(scan))
     assert page.shape == (64, 64)
     assert page[0, 0] == page[-1, -1] == 255
-    darkest = np.unravel_index(page.argmin(), page.shape)  # cell (4, 4) of 10 x 10, for the margin
+    darkest = np.unravel_index(
+        page.argmin(), page.shape
+    )  # cell (4, 4) of 10 x 10, for the margin
     assert darkest == pytest.approx((28, 28), abs=1)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.skipif(
-    not shutil.which("espeak-ng"), reason="needs espeak-ng (Debian: apt-get install espeak-ng)"
+    not shutil.which("espeak-ng"),
+    reason="needs espeak-ng (Debian: apt-get install espeak-ng)",
 )
 def test_every_direction_keeps_the_digit(tmp_path):
     """The commands of the page, one after the other, in an empty folder beside the repository's docs and recipes."""
@@ -63,7 +70,11 @@ def test_every_direction_keeps_the_digit(tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
-        ["sh", "-ec", COMMANDS], cwd=tmp_path, env=environment, capture_output=True, text=True
+        ["sh", "-ec", COMMANDS],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 
@@ -75,10 +86,15 @@ def test_every_direction_keeps_the_digit(tmp_path):
     }
     assert len(kept) == 12
     assert min(kept.values()) >= 0.9, kept
-    assert all(not found["directions"][said]["paired"] for said in ("image->audio", "audio->image"))
+    assert all(
+        not found["directions"][said]["paired"]
+        for said in ("image->audio", "audio->image")
+    )
 
     written = [
-        tmp_path / line for line in done.stdout.splitlines() if line.startswith("runs/digits/made")
+        tmp_path / line
+        for line in done.stdout.splitlines()
+        if line.startswith("runs/digits/made")
     ]
     assert written
     assert all(made.stat().st_size for made in written)

@@ -32,16 +32,27 @@ def scatter(net: nn.Module, deviation: float) -> None:
 
 
 def save_clap(
-    folder: Path, change: Callable[[nn.Module], None] = lambda model: None, seed: int = 0, **sound
+    folder: Path,
+    change: Callable[[nn.Module], None] = lambda model: None,
+    seed: int = 0,
+    **sound,
 ) -> Path:
     """Writes a tiny `ClapModel` with its tokenizer, of single bytes, and its feature extractor, both of real size."""
     from tokenizers import pre_tokenizers
-    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizer
+    from transformers import (
+        ClapConfig,
+        ClapFeatureExtractor,
+        ClapModel,
+        RobertaTokenizer,
+    )
     from transformers.utils import logging
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     vocabulary = {
-        token: i for i, token in enumerate([*special, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+        token: i
+        for i, token in enumerate(
+            [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+        )
     }
     logging.disable_progress_bar()
     with torch.random.fork_rng(devices=[]):
@@ -52,14 +63,21 @@ def save_clap(
         scatter(model.audio_model, 0.5)
     change(model)
     model.save_pretrained(folder)
-    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=512).save_pretrained(folder)
+    RobertaTokenizer(vocab=vocabulary, merges=[], model_max_length=512).save_pretrained(
+        folder
+    )
     ClapFeatureExtractor(truncation="rand_trunc").save_pretrained(folder)
     return folder
 
 
 def save_audioldm(folder: Path, clap: Path, **vocoder) -> Path:
     """Writes a tiny `AudioLDMPipeline` that was, so to speak, trained with the CLAP in another folder."""
-    from diffusers import AudioLDMPipeline, AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import (
+        AudioLDMPipeline,
+        AutoencoderKL,
+        DDIMScheduler,
+        UNet2DConditionModel,
+    )
     from diffusers.utils import logging
     from transformers import (
         AutoTokenizer,
@@ -118,7 +136,11 @@ def save_audioldm(folder: Path, clap: Path, **vocoder) -> Path:
     )
     tower = ClapTextModelWithProjection(ClapConfig.from_pretrained(clap).text_config)
     tower.load_state_dict(
-        {k: v for k, v in load_file(clap / "model.safetensors").items() if k.startswith("text_")}
+        {
+            k: v
+            for k, v in load_file(clap / "model.safetensors").items()
+            if k.startswith("text_")
+        }
     )
     pipeline = AudioLDMPipeline(
         vae=vae,

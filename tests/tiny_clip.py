@@ -26,7 +26,9 @@ CONFIG = {
 }
 
 
-def write_tiny_clip(folder: Path, seed: int = 0, name: str = NAME, width: int = WIDTH) -> Path:
+def write_tiny_clip(
+    folder: Path, seed: int = 0, name: str = NAME, width: int = WIDTH
+) -> Path:
     """Registers the model with open_clip and writes random weights of it. Returns their file."""
     import open_clip
     import torch
@@ -47,11 +49,16 @@ def pictures(count: int, height: int = 40, width: int = 48, seed: int = 0) -> li
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    made = torch.randint(100, (count, 3, height, width), generator=generator, dtype=torch.uint8)
+    made = torch.randint(
+        100, (count, 3, height, width), generator=generator, dtype=torch.uint8
+    )
     for picture in made:
-        colour = torch.randint(100, 256, (3, 1, 1), generator=generator, dtype=torch.uint8)
+        colour = torch.randint(
+            100, 256, (3, 1, 1), generator=generator, dtype=torch.uint8
+        )
         top, left = (
-            int(torch.randint(side // 2, (), generator=generator)) for side in (height, width)
+            int(torch.randint(side // 2, (), generator=generator))
+            for side in (height, width)
         )
         picture[:, top : top + height // 2, left : left + width // 2] = colour
     return list(made)

@@ -25,13 +25,19 @@ def gemma_tokenizer():
         "▁",
         *"abcdefghijklmnopqrstuvwxyz",
     ]
-    return GemmaTokenizer(vocab={piece: number for number, piece in enumerate(known)}, merges=[])
+    return GemmaTokenizer(
+        vocab={piece: number for number, piece in enumerate(known)}, merges=[]
+    )
 
 
 def save_encoder(folder: Path, parts: Path, width: int = EMBEDDED) -> None:
     """EmbeddingGemma's modules but for its last, which divides by the norm."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import (
+        Dense,
+        Pooling,
+        Transformer,
+    )
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
     tokenizer = gemma_tokenizer()
@@ -76,7 +82,11 @@ def save_gpt2(folder: Path) -> None:
     tokenizer = gemma_tokenizer()
     tokenizer.bos_token = None
     config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=WIDTH, n_layer=2, n_head=2, initializer_range=0.2
+        vocab_size=len(tokenizer),
+        n_embd=WIDTH,
+        n_layer=2,
+        n_head=2,
+        initializer_range=0.2,
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -32,7 +32,9 @@ class ToyCodec(Codec):
     @property
     def basis(self) -> torch.Tensor:
         return torch.linalg.qr(
-            torch.randn(self.width, 3, generator=torch.Generator().manual_seed(self.seed))
+            torch.randn(
+                self.width, 3, generator=torch.Generator().manual_seed(self.seed)
+            )
         )[0]
 
     def numbers(self, raws) -> torch.Tensor:
@@ -53,7 +55,10 @@ class WordCodec(ToyCodec):
 
     def decode(self, latents, generator=None):
         digits = super().decode(latents)
-        return ["".join(str(int(d)) for d in row.round().clamp(0, DIGITS - 1)) for row in digits]
+        return [
+            "".join(str(int(d)) for d in row.round().clamp(0, DIGITS - 1))
+            for row in digits
+        ]
 
 
 class SlowWordCodec(WordCodec):
@@ -112,7 +117,9 @@ class Vector(Modality):
 
     def read(self, source):
         try:
-            numbers = torch.tensor([float(part) for part in Path(source).read_text().split()])
+            numbers = torch.tensor(
+                [float(part) for part in Path(source).read_text().split()]
+            )
         except ValueError:
             numbers = torch.empty(0)
         if len(numbers) != 3:
@@ -138,7 +145,11 @@ class Word(Modality):
     literal = True
 
     def __init__(
-        self, codec: Codec | None = None, drift=None, head=None, reads: str | None = None
+        self,
+        codec: Codec | None = None,
+        drift=None,
+        head=None,
+        reads: str | None = None,
     ) -> None:
         super().__init__(codec or WordCodec(seed=1), drift, head, reads)
 
@@ -167,7 +178,9 @@ class DigitError(Metric):
         return {"vector": ToyCodec.numbers, "word": WordCodec.numbers}[kind](None, raws)
 
     def compute(self, made, reference):
-        return {f"digit-error[toy,{self.against}]": (made - reference).abs().mean().item()}
+        return {
+            f"digit-error[toy,{self.against}]": (made - reference).abs().mean().item()
+        }
 
 
 class WordMatch(Metric):
@@ -194,7 +207,11 @@ def write_world(folder: Path, samples: int, seed: int = 0) -> None:
     """Files for `flowbind prepare folder`: train, val and test, and labels.csv."""
     generator = torch.Generator().manual_seed(seed)
     lines = ["id,first,second,third"]
-    for split, count in (("train", samples), ("val", samples // 4), ("test", samples // 4)):
+    for split, count in (
+        ("train", samples),
+        ("val", samples // 4),
+        ("test", samples // 4),
+    ):
         (folder / split).mkdir(parents=True)
         digits = torch.randint(DIGITS, (count, 3), generator=generator)
         noisy = digits + 0.05 * torch.randn(count, 3, generator=generator)

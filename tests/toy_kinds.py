@@ -66,7 +66,9 @@ KINDS = {"ids": DigitIds, "grid": DigitGrid, "sequence": DigitSequence}
 
 def modalities() -> dict[str, Modality]:
     """One of each kind: a vector, ids, a grid and a masked sequence."""
-    return {"word": Word()} | {name: Word(codec(), reads="word") for name, codec in KINDS.items()}
+    return {"word": Word()} | {
+        name: Word(codec(), reads="word") for name, codec in KINDS.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class Heads(nn.Module):
         }
         self.maps = nn.ModuleDict(
             {
-                name: nn.Sequential(nn.Linear(self.width, 64), nn.SiLU(), nn.Linear(64, size))
+                name: nn.Sequential(
+                    nn.Linear(self.width, 64), nn.SiLU(), nn.Linear(64, size)
+                )
                 for name, size in outputs.items()
             }
         )
@@ -104,28 +108,40 @@ class Regression(Method):
         return Heads(self)
 
     def directions(self) -> list[Direction]:
-        return [Direction(("word",), (name,)) for name in self.modalities if name != "word"]
+        return [
+            Direction(("word",), (name,)) for name in self.modalities if name != "word"
+        ]
 
     def trains_on(self, present) -> bool:
         return "word" in present
 
     def draw(self, batch, key):
-        noise = draws.normal(batch.streams(key)["word"], *batch.latents["word"].shape[1:])
+        noise = draws.normal(
+            batch.streams(key)["word"], *batch.latents["word"].shape[1:]
+        )
         return noise.to(batch.latents["word"].dtype)
 
     def losses(self, nets, batch, draws):
         words = batch.latents["word"] + 0.01 * draws
-        place = {sample: row for row, sample in enumerate(batch.samples["word"].tolist())}
+        place = {
+            sample: row for row, sample in enumerate(batch.samples["word"].tolist())
+        }
         losses = {}
         for name, x in batch.latents.items():
-            rows = torch.tensor([place[s] for s in batch.samples[name].tolist()], dtype=torch.long)
+            rows = torch.tensor(
+                [place[s] for s in batch.samples[name].tolist()], dtype=torch.long
+            )
             made = nets.maps[name](words[rows])
             if x.dtype == torch.int64:
                 logits = made.reshape(*x.shape, self.modalities[name].codec.vocabulary)
-                error = nn.functional.cross_entropy(logits.movedim(-1, 1), x, reduction="none")
+                error = nn.functional.cross_entropy(
+                    logits.movedim(-1, 1), x, reduction="none"
+                )
                 losses[name] = Loss(name, error.mean(1))
             else:
-                losses[name] = Loss(name, (made.reshape(x.shape) - x).square().flatten(1).mean(1))
+                losses[name] = Loss(
+                    name, (made.reshape(x.shape) - x).square().flatten(1).mean(1)
+                )
         return losses
 
     def start(self, nets, name, x, sampling, streams):
@@ -150,7 +166,10 @@ MODEL = {
         | {
             name: {
                 "class_path": "word",
-                "init_args": {"codec": {"class_path": f"digit-{name}"}, "reads": "word"},
+                "init_args": {
+                    "codec": {"class_path": f"digit-{name}"},
+                    "reads": "word",
+                },
             }
             for name in KINDS
         }

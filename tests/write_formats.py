@@ -105,7 +105,12 @@ PUBLISHED = [
     {
         "title": "Digits",
         "columns": [
-            {"direction": "word->vector", "measure": "error", "ours": "digit-error", "scale": 100}
+            {
+                "direction": "word->vector",
+                "measure": "error",
+                "ours": "digit-error",
+                "scale": 100,
+            }
         ],
         "rows": [{"name": "theirs", "values": [12.5]}],
         "note": "from nowhere",
@@ -140,7 +145,10 @@ def _write_samples() -> None:
 
 
 def _write_recipes() -> None:
-    for path, recipe, run_folder in (("codec.yaml", CODEC, "codec"), ("model.yaml", MODEL, "run")):
+    for path, recipe, run_folder in (
+        ("codec.yaml", CODEC, "codec"),
+        ("model.yaml", MODEL, "run"),
+    ):
         end = RUN.format(run=run_folder, steps=STEPS, half=STEPS // 2)
         Path(path).write_text(recipe.lstrip() + end.lstrip())
     Path("published.json").write_text(json.dumps(PUBLISHED, indent=1) + "\n")
@@ -170,7 +178,9 @@ def _write_dtypes(folder: Path) -> None:
             write_shard(folder / file, latents | {LINE: numbers}, {"key": file})
             first += rows
     prints = {name: {"codec": "none", "version": 1} for name in names}
-    finish_store(folder, [(m, list(s)) for m, s in strata], prints, "train.jsonl", "0" * 64)
+    finish_store(
+        folder, [(m, list(s)) for m, s in strata], prints, "train.jsonl", "0" * 64
+    )
 
 
 def write_new(version: str) -> Path:

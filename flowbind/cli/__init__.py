@@ -20,18 +20,27 @@ VERBS = {
         "manifest -> latent store, on any number of devices, resumable",
     ),
     "fit": ("flowbind.cli.fit", "train what a recipe describes: a model, or a codec"),
-    "export": ("flowbind.cli.export", "what a run has trained so far -> a released model"),
+    "export": (
+        "flowbind.cli.export",
+        "what a run has trained so far -> a released model",
+    ),
     "validate": ("flowbind.cli.fit", "the validation loss of a trained model"),
     "test": (
         "flowbind.cli.fit",
         "measure every direction; writes metrics.json, metrics.md and a gallery",
     ),
-    "generate": ("flowbind.cli.generate", "any sources -> any targets, with a released model"),
+    "generate": (
+        "flowbind.cli.generate",
+        "any sources -> any targets, with a released model",
+    ),
     "import-official": (
         "flowbind.cli.import_official",
         "the authors' released checkpoint -> a released model",
     ),
-    "verify": ("flowbind.cli.verify", "latent stores and released models, byte for byte"),
+    "verify": (
+        "flowbind.cli.verify",
+        "latent stores and released models, byte for byte",
+    ),
     "modalities": ("flowbind.cli.modalities", "what is installed, from which package"),
 }
 
@@ -88,10 +97,15 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         _leave_quietly()
     except MemoryError as error:
-        sample = str(error).strip().splitlines()[-1:]  # what was read, where that is known
+        sample = (
+            str(error).strip().splitlines()[-1:]
+        )  # what was read, where that is known
         _stop(": ".join([*sample, NO_MEMORY]), MISTAKE)
     except OSError as error:
-        _stop(f"{error.filename}: {error.strerror}" if error.filename else str(error), MISTAKE)
+        _stop(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error),
+            MISTAKE,
+        )
     except ValueError as error:
         _stop(str(error), MISTAKE)
     except Exception as error:
@@ -102,7 +116,9 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(FAULTY.format(kind=type(error).__name__), FAULT)
 
 
-PARENT = os.getppid()  # of several processes on one machine, the first started the others
+PARENT = (
+    os.getppid()
+)  # of several processes on one machine, the first started the others
 PATIENCE = 50  # tenths of a second that the others leave it
 NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
 # Words of torch's allocators, whose errors have no class of their own.

@@ -67,7 +67,9 @@ def refuse_bombs(stream: str) -> None:
     # Anchor of each open mapping or list, and its keys and values so far, from the outside in.
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
 
-    for event in yaml.parse(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(
+        stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    ):
         anchor = getattr(event, "anchor", None)
         size = 0
         if isinstance(event, yaml.CollectionStartEvent):
@@ -111,14 +113,22 @@ def check_recipe(
     """
     recipe = _read(path)
     if not isinstance(recipe, Mapping):
-        raise ValueError(f"{path}: a recipe is a mapping with the keys model, data and trainer")
+        raise ValueError(
+            f"{path}: a recipe is a mapping with the keys model, data and trainer"
+        )
 
     recipe, moved = earlier.recipe(recipe)
     if moved and is_first_process():
         places = ", ".join(f"{old} is now {new}" for old, new in moved.items())
-        say(f"{path}: a recipe of an earlier version, read by its present places: {places}")
+        say(
+            f"{path}: a recipe of an earlier version, read by its present places: {places}"
+        )
 
-    classes = {"trainer": trainer, "training": TrainingConfig, "evaluation": EvaluationConfig}
+    classes = {
+        "trainer": trainer,
+        "training": TrainingConfig,
+        "evaluation": EvaluationConfig,
+    }
     for key, value in recipe.items():
         if key not in keys:
             raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), keys)}")
@@ -160,13 +170,17 @@ def find_class(name: Any, where: str) -> type:
         names: list[str] = []
         for kind in REGISTERED:
             names += installed(kind)
-        raise ValueError(f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path")
+        raise ValueError(
+            f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path"
+        )
 
     # A name of dots alone raises ValueError or TypeError.
     try:
         cls = getattr(import_module(module), attribute)
     except (ImportError, ValueError, TypeError) as error:
-        raise ValueError(f"{where}: class '{name}' cannot be imported ({error})") from None
+        raise ValueError(
+            f"{where}: class '{name}' cannot be imported ({error})"
+        ) from None
     except AttributeError:
         public = [key for key in dir(import_module(module)) if key[0].isupper()]
         raise ValueError(
@@ -229,5 +243,7 @@ def _check_arguments(arguments: Any, cls: type, where: str) -> None:
     allowed = parameters(cls)
     for key, value in arguments.items():
         if key not in allowed:
-            raise ValueError(f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}")
+            raise ValueError(
+                f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}"
+            )
         _check(value, f"{where}.{key}", allowed[key].annotation)

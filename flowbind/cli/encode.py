@@ -30,7 +30,9 @@ def run(verb: str, arguments: list[str]) -> None:
     promises = Promises()
     for split in options.split or manifests:
         if split not in manifests:
-            raise ValueError(f"the recipe has no split '{split}'; {nearest(split, manifests)}")
+            raise ValueError(
+                f"the recipe has no split '{split}'; {nearest(split, manifests)}"
+            )
         store = encode(
             method.modalities,
             manifests[split],

@@ -23,7 +23,9 @@ def run(verb: str, arguments: list[str]) -> None:
         type=Path,
         help="folder that receives the model; of a codec, the file",
     )
-    parser.add_argument("--checkpoint", type=Path, help="another checkpoint than the run's newest")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="another checkpoint than the run's newest"
+    )
     options = parser.parse_args(arguments)
 
     from flowbind.cli.recipe import build
@@ -55,7 +57,9 @@ def run(verb: str, arguments: list[str]) -> None:
     settings = [f"--trainer.{key}={value}" for key, value in anywhere.items()]
     cli = build(["--config", str(config), "--trainer.plugins=null", *settings])
     if not hasattr(cli.model, "export_checkpoint"):
-        raise ValueError(f"{config}: a {type(cli.model).__name__} has no weights to release")
+        raise ValueError(
+            f"{config}: a {type(cli.model).__name__} has no weights to release"
+        )
 
     checkpoint = read_checkpoint(path)
     cli.model.export_checkpoint(checkpoint, options.out)

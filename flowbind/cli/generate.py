@@ -52,7 +52,9 @@ def run(verb: str, arguments: list[str]) -> None:
             **sampling,
         )
 
-        options.out.mkdir(parents=True, exist_ok=True)  # an error before this leaves nothing behind
+        options.out.mkdir(
+            parents=True, exist_ok=True
+        )  # an error before this leaves nothing behind
         for name, raws in generated.items():
             for file, raw in zip(files[name][rows], raws, strict=True):
                 targets[name].write(raw, file)
@@ -65,7 +67,9 @@ def _parser(verb: str) -> Parser:
         verb,
         "Generates every target from all sources together, and prints the files it wrote.",
     )
-    parser.add_argument("model", help="folder of a released model, as `flowbind fit` writes it")
+    parser.add_argument(
+        "model", help="folder of a released model, as `flowbind fit` writes it"
+    )
 
     # What is generated.
     parser.add_argument(
@@ -88,17 +92,26 @@ def _parser(verb: str) -> Parser:
     )
 
     # Where it goes, and how.
-    parser.add_argument("--out", required=True, type=path, help="folder that receives the files")
     parser.add_argument(
-        "--count", type=whole(1), default=1, help="samples to make where there is no source"
+        "--out", required=True, type=path, help="folder that receives the files"
     )
-    parser.add_argument("--seed", type=whole(0), default=0, help="seed of everything that is drawn")
+    parser.add_argument(
+        "--count",
+        type=whole(1),
+        default=1,
+        help="samples to make where there is no source",
+    )
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, help="seed of everything that is drawn"
+    )
     parser.add_argument(
         "--overwrite",
         action="store_true",
         help="replace files that are there already",
     )
-    parser.add_argument("--batch", type=whole(1), default=256, help="samples generated at a time")
+    parser.add_argument(
+        "--batch", type=whole(1), default=256, help="samples generated at a time"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
     return parser
 
@@ -111,9 +124,7 @@ def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, lis
     """
     folders = [word for word in arguments if (Path(word) / "model.json").is_file()]
     if not folders:
-        parser.epilog = (
-            "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
-        )
+        parser.epilog = "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
         options, _ = parser.parse_known_args(arguments)
         return options, []  # loading says that there is no model
 

@@ -33,7 +33,9 @@ def run(verb: str, arguments: list[str]) -> None:
         default="recipes/flowbind/published.yaml",
         help="the recipe that names the modalities and their codecs",
     )
-    parser.add_argument("--out", required=True, type=path, help="folder that receives the model")
+    parser.add_argument(
+        "--out", required=True, type=path, help="folder that receives the model"
+    )
     options = parser.parse_args(arguments)
 
     means = dict(named("--mean", word) for word in options.mean)
@@ -54,6 +56,8 @@ def run(verb: str, arguments: list[str]) -> None:
         )
 
     statistics = {name: (Path(means[name]), Path(stds[name])) for name in means}
-    official = read_official(options.checkpoint, options.config, model.modalities, statistics)
+    official = read_official(
+        options.checkpoint, options.config, model.modalities, statistics
+    )
     save(official, options.out)
     say(f"wrote the released model {options.out}")

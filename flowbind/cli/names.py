@@ -24,7 +24,8 @@ def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
     if len(rows) == 1:
         return [_words(rows[0])]
     return [
-        f"{number}-{_words(row)}" for number, row in zip(_numbers(len(rows)), rows, strict=True)
+        f"{number}-{_words(row)}"
+        for number, row in zip(_numbers(len(rows)), rows, strict=True)
     ]
 
 

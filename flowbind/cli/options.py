@@ -70,7 +70,9 @@ def _recipe(name: str) -> Path:
     close = [recipe for recipe in shipped if Path(recipe).name == path.name]
     close = close or get_close_matches(name, shipped, n=1)
     guess = f"did you mean '{close[0]}'? " if close else ""
-    raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {', '.join(shipped)}")
+    raise ValueError(
+        f"{name}: no such recipe; {guess}flowbind's own are {', '.join(shipped)}"
+    )
 
 
 def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
@@ -129,7 +131,9 @@ def look_for_repetitions(options: Iterable[Option]) -> None:
     """
     seen: dict[str, Option] = {}
     for option in options:
-        name = option.name.removesuffix("+").replace(".init_args", "")  # which may be left out
+        name = option.name.removesuffix("+").replace(
+            ".init_args", ""
+        )  # which may be left out
         deeper = [other for other in seen if other.startswith(f"{name}.")]
 
         if option.name.endswith("+"):

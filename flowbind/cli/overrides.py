@@ -131,7 +131,9 @@ def _by_present_place(option: Option, recipe: Mapping[str, Any]) -> Option:
     if place is None or "class_path" not in model:
         return option
 
-    section, key = option.name.removeprefix("--").replace(".init_args", "").split(".")[:2]
+    section, key = (
+        option.name.removeprefix("--").replace(".init_args", "").split(".")[:2]
+    )
     owner = CONFIGS.get(section) or find_class(model["class_path"], section)
     if key in parameters(owner):  # such as a codec's training has
         return option
@@ -194,7 +196,9 @@ def _follow(
             continue
         else:
             if value is None and _are_abstract(_classes(place.type)):
-                raise ValueError(f"{name}: {led} has no class yet; name it first, by {led}=NAME")
+                raise ValueError(
+                    f"{name}: {led} has no class yet; name it first, by {led}=NAME"
+                )
             return None, defaults
 
         place = Place(holder, part, _type_of(part, owner, led))

@@ -16,7 +16,9 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
     """Help that gives a default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
+        return (
+            action.help if action.default is None else super()._get_help_string(action)
+        )
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,9 +118,13 @@ def check_folder(folder: Path) -> None:
     places = (folder, *folder.absolute().parents)
     nearest = next(place for place in places if place.exists())
     if not nearest.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "a file, where a folder is needed", str(nearest))
+        raise NotADirectoryError(
+            errno.ENOTDIR, "a file, where a folder is needed", str(nearest)
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "a folder that may not be written into", str(nearest))
+        raise PermissionError(
+            errno.EACCES, "a folder that may not be written into", str(nearest)
+        )
 
 
 def named(flag: str, word: str) -> tuple[str, str]:

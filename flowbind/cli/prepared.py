@@ -44,7 +44,9 @@ def prepare_into(
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
-    folder = Path(os.path.realpath(out))  # where a link leads, so that all is on one disk
+    folder = Path(
+        os.path.realpath(out)
+    )  # where a link leads, so that all is on one disk
     words = {key: str(value) for key, value in options.items()}
     state: dict[str, Any] = {"dataset": name, "options": words}
     before = read_state(folder, out)
@@ -58,7 +60,9 @@ def prepare_into(
 
     with empty_beside(folder) as partial:
         prepare(partial, **options)
-        state["files"] = {path.name: [digest_of(path)] for path in sorted(partial.iterdir())}
+        state["files"] = {
+            path.name: [digest_of(path)] for path in sorted(partial.iterdir())
+        }
         if before is None:
             (partial / PREPARED).write_text(json.dumps(state))
             os.replace(partial, folder)
@@ -116,7 +120,9 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
 
     state = read_json(path)
     if not isinstance(state, dict):
-        raise ValueError(f"{path}: not what `flowbind prepare` wrote; choose another folder")
+        raise ValueError(
+            f"{path}: not what `flowbind prepare` wrote; choose another folder"
+        )
 
     # An older flowbind did not list its files.
     written = [*folder.glob(MANIFESTS), *folder.glob(LISTS)]
@@ -154,7 +160,9 @@ def is_same_tree(one: Path, other: Path) -> bool:
     if compared.left_only or compared.right_only or compared.common_funny:
         return False
 
-    _, different, unread = filecmp.cmpfiles(one, other, compared.common_files, shallow=False)
+    _, different, unread = filecmp.cmpfiles(
+        one, other, compared.common_files, shallow=False
+    )
     if different or unread:
         return False
     return all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
@@ -188,7 +196,9 @@ def install(
     for name in either:
         old = folder / name
         new = partial / name
-        is_unedited = not old.exists() or (name in before and digest_of(old) in either[name])
+        is_unedited = not old.exists() or (
+            name in before and digest_of(old) in either[name]
+        )
         if not is_unedited and (name not in files or files[name] == before.get(name)):
             say(f"{old}: was edited, so it stays")
         elif not is_unedited:
@@ -240,7 +250,9 @@ def describe_changes(
         "added": sum(id not in moved for id in added),
         "gone": sum(id not in moved for id in gone),
         "moved to another split": len(moved),
-        "changed": sum(before[key] != after[key] for key in before.keys() & after.keys()),
+        "changed": sum(
+            before[key] != after[key] for key in before.keys() & after.keys()
+        ),
     }
     parts = [f"{count} {change}" for change, count in counts.items() if count]
     return f"samples: {', '.join(parts)}" if parts else "the samples are the same"

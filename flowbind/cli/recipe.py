@@ -115,8 +115,12 @@ class RecipeParser(LightningArgumentParser):
         """Takes a method as the model, too: `Training` is built with it."""
         if nested_key == "model":
             kinds = (Method, LightningModule)
-            return self.add_subclass_arguments(kinds, nested_key, fail_untyped=False, required=True)
-        return super().add_lightning_class_args(lightning_class, nested_key, *args, **named)
+            return self.add_subclass_arguments(
+                kinds, nested_key, fail_untyped=False, required=True
+            )
+        return super().add_lightning_class_args(
+            lightning_class, nested_key, *args, **named
+        )
 
 
 class RecipeCLI(LightningCLI):
@@ -143,7 +147,9 @@ class RecipeCLI(LightningCLI):
             ValueError: an error in a recipe or an option; one line that says what is allowed.
         """
         self.verb = verb
-        self.locks = ExitStack()  # on the run folder, for as long as this process has it
+        self.locks = (
+            ExitStack()
+        )  # on the run folder, for as long as this process has it
 
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
@@ -193,9 +199,13 @@ class RecipeCLI(LightningCLI):
         """Sets it, after a look at values that parsers take and nothing else does."""
         seed = self._get(self.config, "seed_everything")
         if type(seed) is int and not 0 <= seed <= LARGEST_SEED:
-            raise ValueError(f"seed_everything must be from 0 to {LARGEST_SEED}, not {seed}")
+            raise ValueError(
+                f"seed_everything must be from 0 to {LARGEST_SEED}, not {seed}"
+            )
         if self._get(self.config, "ckpt_path") == "":
-            raise ValueError("ckpt_path is empty; give the path of a checkpoint, or leave it out")
+            raise ValueError(
+                "ckpt_path is empty; give the path of a checkpoint, or leave it out"
+            )
         super()._set_seed()
 
     def instantiate_classes(self) -> None:
@@ -204,7 +214,9 @@ class RecipeCLI(LightningCLI):
             if isinstance(self.model, Method):
                 config = self.config_init
                 settings = config[self.subcommand] if self.subcommand else config
-                self.model = Training(self.model, settings.training, settings.evaluation)
+                self.model = Training(
+                    self.model, settings.training, settings.evaluation
+                )
         except ImportError as error:  # of a logger, say, whose package is not there
             raise ValueError(plain(error)) from error
         except ValueError as error:
@@ -269,7 +281,9 @@ class RecipeCLI(LightningCLI):
         if is_fit and not trainer.get("fast_dev_run"):
             first.append(Begin(self._claim))
             if trainer.get("enable_checkpointing") is not False:
-                last.append(Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints)))
+                last.append(
+                    Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints))
+                )
         if trainer.get("logger") is None:
             trainer["logger"] = Curves(folder, name=CURVES) if is_fit else False
 
@@ -279,9 +293,13 @@ class RecipeCLI(LightningCLI):
         trainer["callbacks"] = [*first, *callbacks, *last]
         return super().instantiate_trainer(**kwargs)
 
-    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+    def _instantiate_trainer(
+        self, config: dict[str, Any], callbacks: list[Callback]
+    ) -> Trainer:
         check_trainer(config)
-        has_bar = any(isinstance(callback, ProgressBar) for callback in config["callbacks"])
+        has_bar = any(
+            isinstance(callback, ProgressBar) for callback in config["callbacks"]
+        )
         shows_bar = config.get("enable_progress_bar") is not False
         if shows_bar and not has_bar:
             callbacks = [*callbacks, Steps()]
@@ -294,7 +312,9 @@ class RecipeCLI(LightningCLI):
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default and override, as JSON."""
-        config = json.loads(self.parser.dump(self.config, format="json", skip_validation=True))
+        config = json.loads(
+            self.parser.dump(self.config, format="json", skip_validation=True)
+        )
         return config.get(self.subcommand, config)
 
     def before_fit(self) -> None:
@@ -361,7 +381,9 @@ class RecipeCLI(LightningCLI):
         start = self._claim_folder(start)
         self.run_folder.adopt(start.checkpoint)
         if hasattr(self.model, "export_checkpoint"):
-            self.model.export_checkpoint(read_checkpoint(start.checkpoint), self._export)
+            self.model.export_checkpoint(
+                read_checkpoint(start.checkpoint), self._export
+            )
 
         self.run_folder.finish()
         say(
@@ -375,7 +397,9 @@ class RecipeCLI(LightningCLI):
 
         The curves of a run that is resumed are counted on, those of another begin at 0.
         """
-        curves = [logger for logger in self.trainer.loggers if isinstance(logger, Curves)]
+        curves = [
+            logger for logger in self.trainer.loggers if isinstance(logger, Curves)
+        ]
         numbers = [logger.version for logger in curves]  # next to what is there now
         checkpoint = self.start.checkpoint
         is_here = checkpoint and checkpoint.parent == self.run_folder.checkpoints
@@ -398,7 +422,9 @@ class RecipeCLI(LightningCLI):
         config.ckpt_path = None
         config.resume = "auto"
         parser = self._parser(self.subcommand)
-        recipe = parser.dump(config, format="yaml", skip_none=False, skip_validation=True)
+        recipe = parser.dump(
+            config, format="yaml", skip_none=False, skip_validation=True
+        )
         return self.run_folder.claim(start, self.decides, recipe)
 
     def _together(self, decide: Callable[[], Start]) -> Start:
@@ -408,7 +434,9 @@ class RecipeCLI(LightningCLI):
         itself begin when the first has decided; those of torchrun and SLURM begin together.
         """
         strategy = self.trainer.strategy
-        if isinstance(getattr(strategy, "cluster_environment", None), LightningEnvironment | None):
+        if isinstance(
+            getattr(strategy, "cluster_environment", None), LightningEnvironment | None
+        ):
             if self.trainer.is_global_zero:
                 start = decide()
                 os.environ[CHOSEN] = str(start.checkpoint or "")
@@ -436,7 +464,9 @@ class RecipeCLI(LightningCLI):
             return
 
         if trainer.fast_dev_run:
-            say(f"fast_dev_run: {trainer.global_step} steps were made, of which nothing is kept")
+            say(
+                f"fast_dev_run: {trainer.global_step} steps were made, of which nothing is kept"
+            )
         elif is_trained(trainer):
             self.run_folder.finish()
         else:
@@ -446,7 +476,9 @@ class RecipeCLI(LightningCLI):
         """A line on the steps that are left, and what can be done with those that were made."""
         step = self.trainer.global_step
         steps = self.trainer.max_steps
-        has_checkpoints = any(isinstance(c, Checkpoints) for c in self.trainer.callbacks)
+        has_checkpoints = any(
+            isinstance(c, Checkpoints) for c in self.trainer.callbacks
+        )
 
         hint = "no checkpoint of them is kept"
         if step > 0 and has_checkpoints:
@@ -454,7 +486,9 @@ class RecipeCLI(LightningCLI):
                 "the same command resumes from there, "
                 f"`flowbind export {self.folder} --out DIR` releases the model as it is"
             )
-        say(f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {hint}")
+        say(
+            f"{self.folder}: ended after {step} of {steps} steps, {steps - step} remain; {hint}"
+        )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -501,8 +535,12 @@ class RecipeCLI(LightningCLI):
             checkpoint = Path(self.config_init.test.ckpt_path)
             recipe = self.resolved()
             recipe["evaluation"]["sampling"] = asdict(self.model.sampling)
-            usual = asdict(EvaluationConfig()) | {"sampling": asdict(self.model.method.Sampling())}
-            self.model.quick_look = self.run_folder.quick_look(checkpoint, recipe, usual)
+            usual = asdict(EvaluationConfig()) | {
+                "sampling": asdict(self.model.method.Sampling())
+            }
+            self.model.quick_look = self.run_folder.quick_look(
+                checkpoint, recipe, usual
+            )
 
 
 def build(arguments: Sequence[str], others: Sequence[str] = ()) -> RecipeCLI:

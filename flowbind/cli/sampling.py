@@ -30,7 +30,9 @@ def add_choices(
     Returns:
         The names of the choices.
     """
-    group = parser.add_argument_group(f"choices of this model, whose method is {method.__name__}")
+    group = parser.add_argument_group(
+        f"choices of this model, whose method is {method.__name__}"
+    )
     hints = get_type_hints(method.Sampling)
     help_of = described(method.Sampling)
     standard = method.Sampling()
@@ -92,7 +94,9 @@ def _read_int(word: str) -> int:
     try:
         return int(word)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"takes a whole number, not '{word}'") from None
+        raise argparse.ArgumentTypeError(
+            f"takes a whole number, not '{word}'"
+        ) from None
 
 
 def _read_float(word: str) -> float:

@@ -68,8 +68,12 @@ def expand(
 
 def _files_in(folder: Path, modality: Modality) -> list[Path]:
     """The files of a folder that a modality reads, without hidden ones, as in file managers."""
-    files = [file for file in folder.iterdir() if file.suffix.lower() in modality.suffixes]
-    return sorted(file for file in files if not file.name.startswith(".") and not file.is_dir())
+    files = [
+        file for file in folder.iterdir() if file.suffix.lower() in modality.suffixes
+    ]
+    return sorted(
+        file for file in files if not file.name.startswith(".") and not file.is_dir()
+    )
 
 
 def read_list(
@@ -102,7 +106,9 @@ def read_list(
     values = [line.strip() for line in lines]
     for value in values:
         if value.startswith("@"):
-            raise ValueError(f"{path}: a list that names another, '{value}'; give both with --from")
+            raise ValueError(
+                f"{path}: a list that names another, '{value}'; give both with --from"
+            )
     samples: list[str | Path] = []
     for value in values:
         samples += expand(value, modality, name, known)
@@ -147,7 +153,9 @@ def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Pa
 
     sources = [manifest.source(sample, name, modality) for sample in manifest.samples]
     for source in sources:
-        if isinstance(source, Path) and not source.name.lower().endswith(modality.suffixes):
+        if isinstance(source, Path) and not source.name.lower().endswith(
+            modality.suffixes
+        ):
             suffixes = ", ".join(modality.suffixes)
             raise ValueError(
                 f"{manifest.path}: names {source} as '{name}'; allowed are files with {suffixes}"
@@ -164,7 +172,9 @@ def _content(path: Path) -> str:
             "or a manifest"
         ) from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+        raise ValueError(
+            f"{path}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from None
 
 
 def _is_object(line: str) -> bool:

@@ -64,7 +64,9 @@ def check_accelerator(name: str) -> None:
     """Raises ValueError for an accelerator that does not exist, or not on this machine."""
     known = ["auto", GPU, *AcceleratorRegistry]
     if name not in known:
-        raise ValueError(f"trainer.accelerator: no accelerator '{name}'; {nearest(name, known)}")
+        raise ValueError(
+            f"trainer.accelerator: no accelerator '{name}'; {nearest(name, known)}"
+        )
 
     available = _available()
     if name not in ("auto", *available):
@@ -80,7 +82,9 @@ def check_devices(devices: Any, accelerator: str) -> None:
         return
 
     number = str(devices).strip()
-    on_processor = accelerator == "cpu" or (accelerator == "auto" and _available() == ["cpu"])
+    on_processor = accelerator == "cpu" or (
+        accelerator == "auto" and _available() == ["cpu"]
+    )
     is_positive = number.isdecimal() and int(number) > 0
     if number == "0" or (on_processor and not is_positive):
         raise ValueError(

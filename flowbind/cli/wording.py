@@ -10,10 +10,19 @@ GIVEN = re.compile(r"(?:Got value|Given value): (.*)", re.DOTALL)
 TYPE = re.compile(
     r"<class '([\w.]+)'>|typing\.Literal\[([^\]]*)\]|\b(list|dict|collections\.abc\.Iterable)\["
 )
-NOISE = ("Subtypes:", "Errors:", "Does not validate", "Given value", "Expected", "Got value")
+NOISE = (
+    "Subtypes:",
+    "Errors:",
+    "Does not validate",
+    "Given value",
+    "Expected",
+    "Got value",
+)
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 NO_FILE = re.compile(r"Unable to load config '(.*?)'.*")
-NO_VALUE = re.compile(r"argument (?:-\w, )?(--[\w.]+): expected (?:one|at least one) argument")
+NO_VALUE = re.compile(
+    r"argument (?:-\w, )?(--[\w.]+): expected (?:one|at least one) argument"
+)
 MISSING = re.compile(r"the following arguments are required: (.*)")
 REQUIREMENT = re.compile(r"Requirement '([^']+)' not met")
 WORDS = {
@@ -55,7 +64,9 @@ def explain(message: str) -> str:
             "a plugin's by its registered name"
         )
     elif value:
-        clause = f"{_short(value[1])!r} is not allowed; allowed: {', '.join(_allowed(body))}"
+        clause = (
+            f"{_short(value[1])!r} is not allowed; allowed: {', '.join(_allowed(body))}"
+        )
     else:
         clause = body
     return _under(keys, " ".join(clause.split()))
@@ -85,7 +96,9 @@ def _reworded(reason: str) -> str:
 
     reason = NO_VALUE.sub(r"\1 needs a value: \1=VALUE", reason)
     reason = NO_FILE.sub(r"a mapping is needed, or the file of one, not '\1'", reason)
-    return MISSING.sub(lambda match: f"{match[1].rpartition('.')[2]} is required", reason)
+    return MISSING.sub(
+        lambda match: f"{match[1].rpartition('.')[2]} is required", reason
+    )
 
 
 def _under(keys: list[str], clause: str) -> str:

@@ -134,7 +134,9 @@ class Rows(IterableDataset):
                 rows = [np.arange(0)] * len(self.store.strata)
                 rows[number] = np.arange(start + self.rank, stop, self.world)
 
-                frame = Frame(self.store, self.names, shares, self.rank, self.world, self.absent)
+                frame = Frame(
+                    self.store, self.names, shares, self.rank, self.world, self.absent
+                )
                 yield frame.fill(self.store, rows, next(step))
 
 
@@ -180,7 +182,9 @@ class Frame:
 
         # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
-        samples = {name: ranges_of(starts, strata) for name, strata in self.strata_of.items()}
+        samples = {
+            name: ranges_of(starts, strata) for name, strata in self.strata_of.items()
+        }
         links = find_links(torch.cat(list(samples.values())))
 
         part = part_of(samples, links, rank, world)

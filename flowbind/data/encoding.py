@@ -21,7 +21,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from flowbind.companions import Stamps, noting
-from flowbind.data.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
+from flowbind.data.manifest import (
+    Manifest,
+    Sample,
+    describe_fault,
+    leave_out,
+    refuse_bad,
+)
 from flowbind.data.plan import ShardPlan, is_finished, plan_shards, rows_of, unencoded
 from flowbind.data.promise import Promises
 from flowbind.data.shard import LINE, read_shard, write_shard
@@ -223,7 +229,9 @@ class Encoding(LightningModule):
         self.promises = promises
 
         self.lock = ExitStack()  # holds the folder for this process
-        self.caveats: dict[str, list[str]] = {}  # by modality, of the samples of this device
+        self.caveats: dict[
+            str, list[str]
+        ] = {}  # by modality, of the samples of this device
         self._begin()
 
     def _begin(self) -> None:
@@ -248,7 +256,9 @@ class Encoding(LightningModule):
 
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
-        chunks = Chunks(self.manifest, self.modalities, shares, self.trainer.global_rank)
+        chunks = Chunks(
+            self.manifest, self.modalities, shares, self.trainer.global_rank
+        )
 
         loader = DataLoader(chunks, batch_size=None, num_workers=self.workers)
         if not pending or not self.trainer.is_global_zero:
@@ -275,7 +285,9 @@ class Encoding(LightningModule):
             for caveats in caveats_of_devices:
                 lines += caveats.get(name, [])
             if lines and self.trainer.is_global_zero:
-                others = f", and {len(lines) - 1} more like it" if len(lines) > 1 else ""
+                others = (
+                    f", and {len(lines) - 1} more like it" if len(lines) > 1 else ""
+                )
                 say(f"'{name}' of {min(lines)}{others}")
 
     def _finish(self) -> None:
@@ -296,17 +308,24 @@ class Encoding(LightningModule):
             say(f"{self.folder}: all others are encoded already")
             return
         if not strata:
-            raise ValueError(f"{path}: none of its samples could be read, such as {min(self.bad)}")
+            raise ValueError(
+                f"{path}: none of its samples could be read, such as {min(self.bad)}"
+            )
 
         for name in sorted(lost):
-            say(f"{self.folder}: no sample with '{name}' could be read, so the store is without it")
+            say(
+                f"{self.folder}: no sample with '{name}' could be read, so the store is without it"
+            )
 
         (self.folder / MANIFEST).unlink(missing_ok=True)
         self._remove_all_but(set().union(*strata.values()))
         finish_store(
             self.folder,
             list(strata.items()),
-            {name: modality.codec.fingerprint() for name, modality in self.modalities.items()},
+            {
+                name: modality.codec.fingerprint()
+                for name, modality in self.modalities.items()
+            },
             source=str(path),
             source_sha256=digest(path),
         )
@@ -342,7 +361,9 @@ class Encoding(LightningModule):
             if len(faults) > 1:
                 fault = faults[0].removeprefix(CANNOT)
                 tried = f"none of the {len(faults)} samples tried"
-                raise ValueError(f"the codec of '{name}' encodes {tried}: {fault}{hint}")
+                raise ValueError(
+                    f"the codec of '{name}' encodes {tried}: {fault}{hint}"
+                )
 
     def _agree(self, work: Callable[[], Any]) -> list[Any]:
         """Does something on every device. Returns what came of it on each.
@@ -359,7 +380,9 @@ class Encoding(LightningModule):
             own_error = error
 
         outcomes = all_gather(Outcome(result, own_error and str(own_error)))
-        message = next((outcome.message for outcome in outcomes if outcome.message), None)
+        message = next(
+            (outcome.message for outcome in outcomes if outcome.message), None
+        )
         if message is not None:
             self._stop(own_error or ValueError(message))
         return [outcome.result for outcome in outcomes]
@@ -405,7 +428,9 @@ class Encoding(LightningModule):
                 encoded.add(name)
 
             # Of two codecs that fail for a sample, the first is named.
-            own_errors = {row: f"the codec of '{name}' {fault}" for row, fault in fault_of.items()}
+            own_errors = {
+                row: f"the codec of '{name}' {fault}" for row, fault in fault_of.items()
+            }
             errors = own_errors | errors
 
             self._note_caveats(name, chunk, raws)
@@ -593,7 +618,9 @@ def encode(
         modalities[name].codec.check_libraries("encode")
 
         files = _files_of(name, manifest, plans, todo)
-        check_readers(name, modalities[name], files, str(manifest.path), skip_bad, OPTION)
+        check_readers(
+            name, modalities[name], files, str(manifest.path), skip_bad, OPTION
+        )
 
     encoding = Encoding(
         modalities,
@@ -624,7 +651,9 @@ def _files_of(
     values = []
     for plan in plans:
         if name in plan.modalities:
-            values += [manifest.samples[index].values[name] for index in todo[plan.file]]
+            values += [
+                manifest.samples[index].values[name] for index in todo[plan.file]
+            ]
     return values
 
 
@@ -641,5 +670,9 @@ class _Shown:
 
     def __iter__(self):
         return track(
-            self.loader, self.description, self.samples, "samples", lambda chunk: chunk.of_all
+            self.loader,
+            self.description,
+            self.samples,
+            "samples",
+            lambda chunk: chunk.of_all,
         )

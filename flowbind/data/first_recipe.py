@@ -52,7 +52,9 @@ def write_recipe(
     head = _head(place, kinds, names)
     body = _body(place, kinds, {name: modalities[name] for name in names})
     (out / RECIPE).write_text(f"{head}\n{body}", encoding="utf-8")
-    say(f"{place}/{RECIPE}: a recipe for {', '.join(names)}; its first lines tell the commands")
+    say(
+        f"{place}/{RECIPE}: a recipe for {', '.join(names)}; its first lines tell the commands"
+    )
 
 
 def shown_path(folder: Path) -> str:
@@ -70,7 +72,10 @@ def steps_for(samples: int) -> int:
 
 def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
     """What was found, and the commands."""
-    lines = [f"A model of {place}, written by `flowbind prepare` for what was found there:", ""]
+    lines = [
+        f"A model of {place}, written by `flowbind prepare` for what was found there:",
+        "",
+    ]
     for split, counter in kinds.items():
         lines.append(f"  {split}: {counter.total()} samples ({in_words(counter)})")
     lines.append("")
@@ -81,7 +86,9 @@ def _head(place: str, kinds: Mapping[str, Kinds], names: list[str]) -> str:
         lines.append(f"  flowbind {verb:6} --config {recipe}")
     lines.append("")
     if not can_test:
-        lines.append("`flowbind test` needs test samples that have every modality; here is none.")
+        lines.append(
+            "`flowbind test` needs test samples that have every modality; here is none."
+        )
     lines += [
         "Change what you like: a recipe that was edited stays when the folder is prepared again, "
         "and the new",
@@ -161,7 +168,9 @@ def _modality(name: str, modality: type[Modality], run: str) -> str:
         return lines
 
     weights = quoted(f"{run}/{name}.safetensors")
-    own_codec = f"{{class_path: {name_of('codecs', codec)}, init_args: {{weights: {weights}}}}}"
+    own_codec = (
+        f"{{class_path: {name_of('codecs', codec)}, init_args: {{weights: {weights}}}}}"
+    )
     return (
         f"{lines}        # A codec that was trained on these files (docs/your-own-files.md), for "
         f"the one that ships:\n        # init_args: {{codec: {own_codec}}}\n"

@@ -118,7 +118,9 @@ def prepare(
 
 def entries_of(samples: Samples, out: Path) -> list[dict[str, Any]]:
     """The entries of a manifest in a folder: an id, and the path of each modality's file."""
-    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
+    base = os.path.realpath(
+        out
+    )  # a path that goes up does so from where the folder really is
     entries = []
     for stem, files in samples.items():
         paths = {name: os.path.relpath(path, base) for name, path in files.items()}
@@ -182,7 +184,9 @@ def find_files(
         relative = path[len(top) :].strip(os.sep)
         *folders, name = relative.split(os.sep)
         last = os.path.splitext(name)[1].lower()
-        suffix = next((suffix for suffix in long if name.lower().endswith(suffix)), last)
+        suffix = next(
+            (suffix for suffix in long if name.lower().endswith(suffix)), last
+        )
 
         names = readers[suffix]
         if len(names) > 1:

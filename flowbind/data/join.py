@@ -32,7 +32,9 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
     for folder in folders:
         paths = [folder / f"{split}.jsonl" for split in splits.split(",")]
         if not any(path.is_file() for path in paths):
-            raise ValueError(f"{folder}: no manifest of {splits}; `flowbind prepare` writes them")
+            raise ValueError(
+                f"{folder}: no manifest of {splits}; `flowbind prepare` writes them"
+            )
 
     for split in splits.split(","):
         name = f"{split}.jsonl"
@@ -45,7 +47,9 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
 def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str, Any]]:
     """The samples of the manifests with one name in several folders, as they stand in `out`."""
     modalities = {name: load("modalities", name) for name in installed("modalities")}
-    base = os.path.realpath(out)  # a path that goes up does so from where the folder really is
+    base = os.path.realpath(
+        out
+    )  # a path that goes up does so from where the folder really is
     for folder in folders:
         manifest = Manifest.read(folder / name, modalities)
         for sample in manifest.samples:
@@ -56,7 +60,9 @@ def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str
             if sample.labels:
                 entry["labels"] = sample.labels
             for key, values in sample.references.items():
-                moved = [_moved(manifest, value, modalities[key], base) for value in values]
+                moved = [
+                    _moved(manifest, value, modalities[key], base) for value in values
+                ]
                 entry.setdefault("references", {})[key] = moved
 
             yield entry

@@ -10,7 +10,17 @@ from flowbind.data.scan import root_of
 from flowbind.data.tables import read_table
 from flowbind.progress import say
 
-IDS = ("id", "stem", "file", "filename", "file_name", "file name", "path", "filepath", "file_path")
+IDS = (
+    "id",
+    "stem",
+    "file",
+    "filename",
+    "file_name",
+    "file name",
+    "path",
+    "filepath",
+    "file_path",
+)
 SHOWN = 3  # ids that a message gives
 
 
@@ -44,7 +54,9 @@ def read_labels(path: Path) -> Labels:
     for line, cells in table.rows:
         id = _plain(cells.pop(IDS[0]))
         if not id:
-            raise ValueError(f"{path}, line {line}: no id; it is the stem or the path of a file")
+            raise ValueError(
+                f"{path}, line {line}: no id; it is the stem or the path of a file"
+            )
 
         values = {name: value for name, value in cells.items() if value}
         if labels.setdefault(id, values) != values:
@@ -56,7 +68,9 @@ def read_labels(path: Path) -> Labels:
 
     if not any(labels.values()):
         names = ", ".join(filter(None, table.columns))
-        raise ValueError(f"{path}: no label in it, only {names}; every column but the ids is one")
+        raise ValueError(
+            f"{path}: no label in it, only {names}; every column but the ids is one"
+        )
 
     return Labels(path, labels, lines)
 

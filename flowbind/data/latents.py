@@ -242,7 +242,10 @@ class LatentDataModule(LightningDataModule):
         return batch
 
     def val_dataloader(self) -> DataLoader | list:
-        if "val" not in self.manifests and self.trainer.state.fn != TrainerFn.VALIDATING:
+        if (
+            "val" not in self.manifests
+            and self.trainer.state.fn != TrainerFn.VALIDATING
+        ):
             return []
 
         store = self.open("val", self._modalities)
@@ -272,7 +275,9 @@ class LatentDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
-        return DataLoader([0], batch_size=None)  # one step on each device evaluates its share
+        return DataLoader(
+            [0], batch_size=None
+        )  # one step on each device evaluates its share
 
 
 def kind_of(names: Iterable[str]) -> str:

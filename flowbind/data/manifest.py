@@ -141,7 +141,9 @@ class Manifest:
         if not modality.literal:
             return path
 
-        names_file = value.lower().endswith(modality.suffixes) and _names_file(value, path)
+        names_file = value.lower().endswith(modality.suffixes) and _names_file(
+            value, path
+        )
         return path if names_file else value
 
     def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
@@ -218,7 +220,9 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
         with one_sample():
             return _accepted(modality, modality.read(source), f"{source}: ")
     except MemoryError:
-        raise MemoryError(f"{_short(source)}: not enough memory to read it ({what})") from None
+        raise MemoryError(
+            f"{_short(source)}: not enough memory to read it ({what})"
+        ) from None
     except Exception as error:
         raise _unreadable(_verdict(error, source), what) from error
 
@@ -268,7 +272,9 @@ def _short(source: str | Path) -> str:
 
 
 def _unreadable(reason: str, what: str) -> ValueError:
-    return ValueError(" ".join(f"{reason} ({what})".split()))  # names may have line ends
+    return ValueError(
+        " ".join(f"{reason} ({what})".split())
+    )  # names may have line ends
 
 
 def _names_file(value: str, path: Path) -> bool:
@@ -351,7 +357,10 @@ def leave_out(place: Path, bad: Sequence[str], most: int, option: str) -> None:
 
 def write_manifest(path: Path, samples: Iterable[Mapping[str, Any]]) -> None:
     """Writes samples, each a JSON object, as a manifest: beside, then renamed."""
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+    with (
+        replacing(path) as partial,
+        partial.open("w", encoding="utf-8", newline="\n") as file,
+    ):
         file.writelines(_json(sample) + "\n" for sample in samples)
 
 
@@ -359,7 +368,9 @@ def _json(sample: Mapping[str, Any]) -> str:
     line = json.dumps(sample, ensure_ascii=False)
     if line.isascii() or not _SURROGATES.search(line):
         return line
-    return json.dumps(sample)  # a folder's name may be no UTF-8: JSON's escapes keep its bytes
+    return json.dumps(
+        sample
+    )  # a folder's name may be no UTF-8: JSON's escapes keep its bytes
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -467,7 +478,9 @@ def _load(line: str, where: str, known: Collection[str]) -> dict[str, Any]:
             "commas around"
         )
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: a JSON object is needed, not {type(entry).__name__}")
+        raise ValueError(
+            f"{where}: a JSON object is needed, not {type(entry).__name__}"
+        )
 
     return entry
 
@@ -522,7 +535,9 @@ def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         return {}
 
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: '{key}' must be an object, not {type(value).__name__}")
+        raise ValueError(
+            f"{where}: '{key}' must be an object, not {type(value).__name__}"
+        )
 
     return value
 
@@ -535,7 +550,9 @@ def _plain(value: Any, what: str) -> str:
     if _absent(value):
         return ""
     if isinstance(value, dict | list):
-        raise ValueError(f"{what} must be a string or a number, not {json.dumps(value)[:60]}")
+        raise ValueError(
+            f"{what} must be a string or a number, not {json.dumps(value)[:60]}"
+        )
 
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -39,7 +39,9 @@ class Mapped:
         files: Iterable[tuple[Path, int]],
         scattered: bool | None = None,
     ) -> None:
-        self._storages: list[torch.UntypedStorage] = []  # they unmap themselves when they go
+        self._storages: list[
+            torch.UntypedStorage
+        ] = []  # they unmap themselves when they go
         for path, size in files:
             self._storages.append(_map(path, size, others=len(self._storages)))
 
@@ -75,7 +77,9 @@ class Mapped:
 
         # Windows at every byte from the first file on; only those asked for are ever looked at.
         shape = (self._span - size + 1, size)
-        windows = np.lib.stride_tricks.as_strided(self._base, shape, (1, 1), writeable=False)
+        windows = np.lib.stride_tricks.as_strided(
+            self._base, shape, (1, 1), writeable=False
+        )
         return windows[addresses - self._base.ctypes.data]
 
 

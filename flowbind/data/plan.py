@@ -16,7 +16,9 @@ from flowbind.files import digest
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say
 
-SHARD_ROWS = 2048  # at most: what a killed run loses, and what one device takes at a time
+SHARD_ROWS = (
+    2048  # at most: what a killed run loses, and what one device takes at a time
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,13 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from flowbind.data.manifest import Manifest, Sample, describe_fault, leave_out, refuse_bad
+from flowbind.data.manifest import (
+    Manifest,
+    Sample,
+    describe_fault,
+    leave_out,
+    refuse_bad,
+)
 from flowbind.data.mixture import Mixture, step_numbers
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
@@ -68,7 +74,11 @@ class RawDataModule(LightningDataModule):
             once more, to find them.
     """
 
-    decides_nothing: ClassVar = ("train", "val", "skip_bad")  # `inputs` do, by their content
+    decides_nothing: ClassVar = (
+        "train",
+        "val",
+        "skip_bad",
+    )  # `inputs` do, by their content
 
     def __init__(
         self,
@@ -80,7 +90,10 @@ class RawDataModule(LightningDataModule):
         skip_bad: int = 0,
     ) -> None:
         super().__init__()
-        for name, value, least in (("batch_size", batch_size, 1), ("skip_bad", skip_bad, 0)):
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("skip_bad", skip_bad, 0),
+        ):
             if value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
 
@@ -121,7 +134,9 @@ class RawDataModule(LightningDataModule):
 
         for part, manifest in manifests.items():
             files = [manifest.samples[line].values[name] for line in lines[part]]
-            check_readers(name, self.modality, files, str(manifest.path), self.skip_bad, OPTION)
+            check_readers(
+                name, self.modality, files, str(manifest.path), self.skip_bad, OPTION
+            )
 
         for part, manifest in manifests.items():
             self.lines[part], inputs = self._load(manifest, lines[part], name)
@@ -179,7 +194,9 @@ class RawDataModule(LightningDataModule):
         finite = torch.stack(is_finite).all(0)
         for row in (~finite).nonzero().flatten().tolist():
             what = f"sample '{samples[row].id}' of {manifest.path}"
-            bad.append(f"the codec of '{name}' makes numbers of it that are not finite ({what})")
+            bad.append(
+                f"the codec of '{name}' makes numbers of it that are not finite ({what})"
+            )
 
         leave_out(manifest.path, bad, self.skip_bad, OPTION)
 
@@ -210,8 +227,12 @@ class RawDataModule(LightningDataModule):
                 return codec.training_inputs(raws)
             except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
-            except Exception as error:  # of a plugin, which does not say which sample it was
-                where = f"at sample '{raws.last}' of {manifest.path}, or one just before"
+            except (
+                Exception
+            ) as error:  # of a plugin, which does not say which sample it was
+                where = (
+                    f"at sample '{raws.last}' of {manifest.path}, or one just before"
+                )
                 raise ValueError(
                     f"the codec of '{name}' cannot prepare it: {describe_fault(error)} ({where})"
                 ) from error
@@ -239,7 +260,9 @@ class RawDataModule(LightningDataModule):
                 refuse_bad(bad, self.skip_bad, OPTION)
 
         if not readable:
-            raise ValueError(f"{manifest.path}: none of its samples can be read, such as {bad[0]}")
+            raise ValueError(
+                f"{manifest.path}: none of its samples can be read, such as {bad[0]}"
+            )
 
         return readable
 
@@ -293,7 +316,9 @@ def _lines(manifest: Manifest, name: str) -> list[int]:
     Raises:
         ValueError: there is none.
     """
-    lines = [line for line, sample in enumerate(manifest.samples) if name in sample.values]
+    lines = [
+        line for line, sample in enumerate(manifest.samples) if name in sample.values
+    ]
     if not lines:
         raise ValueError(
             f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained"

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from flowbind.data.store import LatentStore
 
-SHARE = 0.5  # of a device's free memory that latents may take; the networks need the rest
+SHARE = (
+    0.5  # of a device's free memory that latents may take; the networks need the rest
+)
 CHUNK_ROWS = 65_536  # copied at a time, so that the host never holds all
 
 
@@ -66,7 +68,9 @@ def copy_to(
     """
     rows = store.strata[stratum].rows
     template = store.gather(stratum, np.arange(0), [name])[name]
-    latents = torch.empty(rows, *template.shape[1:], dtype=template.dtype, device=device)
+    latents = torch.empty(
+        rows, *template.shape[1:], dtype=template.dtype, device=device
+    )
 
     for start in range(0, rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, rows)

@@ -144,7 +144,9 @@ class _Walk:
             identity = status.st_dev, status.st_ino
             if identity in self.seen:
                 if folder != self.top:
-                    self._leave("folders that were gone through before, by a link", folder)
+                    self._leave(
+                        "folders that were gone through before, by a link", folder
+                    )
                 return []
 
             self.seen.add(identity)
@@ -164,7 +166,9 @@ class _Walk:
         if entry.name.startswith("."):
             self._leave("hidden files and folders", entry.path)
         elif not _is_utf8(entry.name):
-            self._leave("files and folders whose names are not UTF-8 (rename them)", entry.path)
+            self._leave(
+                "files and folders whose names are not UTF-8 (rename them)", entry.path
+            )
         else:
             return False
         return True
@@ -202,7 +206,9 @@ class _Walk:
 
     def _folder(self, entry: os.DirEntry) -> str | None:
         if entry.name.casefold() in SYSTEM:
-            self._leave("folders of the system (trash, thumbnails, snapshots)", entry.path)
+            self._leave(
+                "folders of the system (trash, thumbnails, snapshots)", entry.path
+            )
             return None
 
         if entry.is_symlink():
@@ -215,7 +221,9 @@ class _Walk:
         if self.others:
             suffix = os.path.splitext(entry.name)[1].lower()
             ending = f"the suffix '{suffix}'" if suffix else "no suffix"
-            self._leave(f"files with {ending}, which no installed modality reads", entry.path)
+            self._leave(
+                f"files with {ending}, which no installed modality reads", entry.path
+            )
 
     def _leave(self, reason: str, path: str) -> None:
         self.left_out.add(reason, path)

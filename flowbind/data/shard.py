@@ -63,7 +63,9 @@ class TensorEntry(NamedTuple):
 
 def unusable_shard(path: str | Path, fault: str) -> ValueError:
     """The error for a shard that cannot be used; `fault` follows "this shard"."""
-    return ValueError(f"{path}: this shard {fault}; delete it and run `flowbind encode` again")
+    return ValueError(
+        f"{path}: this shard {fault}; delete it and run `flowbind encode` again"
+    )
 
 
 def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
@@ -124,7 +126,9 @@ def layout(
                 and stop - start == rows * dtype.itemsize * math.prod(shape)
             )
             if not is_whole:
-                raise ValueError(f"'{name}' has shape {entry['shape']}, {rows} rows were written")
+                raise ValueError(
+                    f"'{name}' has shape {entry['shape']}, {rows} rows were written"
+                )
             entries[name] = TensorEntry(dtype, tuple(shape), len(raw) + start)
         except (KeyError, TypeError, ValueError) as error:
             raise unusable_shard(path, f"is corrupted (header: {error})") from None

@@ -117,11 +117,15 @@ class LatentStore:
         try:
             manifest = read_json(path)
             if manifest["format"] != FORMAT:
-                raise ValueError(f"format {manifest['format']}, this flowbind reads {FORMAT}")
+                raise ValueError(
+                    f"format {manifest['format']}, this flowbind reads {FORMAT}"
+                )
             if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
                 raise ValueError("changed since it was written (checksum)")
 
-            self.fields = {name: Field(**field) for name, field in manifest["fields"].items()}
+            self.fields = {
+                name: Field(**field) for name, field in manifest["fields"].items()
+            }
             self.strata: list[Stratum] = []
             for stratum in manifest["strata"]:
                 shards = [Shard(**shard) for shard in stratum["shards"]]
@@ -141,7 +145,9 @@ class LatentStore:
         # Per stratum and shard, the byte of the file at which each tensor begins.
         self._offsets: list[list[dict[str, int]]] = []
         for stratum in self.strata:
-            self._offsets.append([self._offsets_in(shard, stratum) for shard in stratum.shards])
+            self._offsets.append(
+                [self._offsets_in(shard, stratum) for shard in stratum.shards]
+            )
 
     def _shards(self) -> list[Shard]:
         shards = []
@@ -220,7 +226,9 @@ class LatentStore:
             raise unusable_shard(path, "is corrupted (header: checksum)")
 
         tensors = layout(path, raw, header, size, shard.rows)
-        entries = {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+        entries = {
+            name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()
+        }
         names = [*stratum.modalities, LINE]
         if entries != {name: self._entry(name) for name in names}:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")

@@ -85,7 +85,9 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         with path.open(newline="", encoding=encoding_of(path)) as file:
             yield from enumerate(file, start=1)
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not UTF-8 ({error.reason}); save it as UTF-8") from None
+        raise ValueError(
+            f"{path}: not UTF-8 ({error.reason}); save it as UTF-8"
+        ) from None
 
 
 def _separator(first: str, required: Sequence[tuple[str, ...]]) -> str:
@@ -191,7 +193,9 @@ def _rows(
             if not any(cells):
                 continue
 
-            while len(cells) > len(names) and not cells[-1]:  # separators at the line's end
+            while (
+                len(cells) > len(names) and not cells[-1]
+            ):  # separators at the line's end
                 cells.pop()
             is_short = len(cells) < len(names)
             if len(cells) > len(names) or (is_short and not ragged):

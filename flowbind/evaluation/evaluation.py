@@ -25,10 +25,26 @@ from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
-from flowbind.evaluation.labels import classes_of, draw_rows, lines_with, measurable_factors
-from flowbind.evaluation.measures import accuracies, alignment, cycle, likeness, means, same_ids
+from flowbind.evaluation.labels import (
+    classes_of,
+    draw_rows,
+    lines_with,
+    measurable_factors,
+)
+from flowbind.evaluation.measures import (
+    accuracies,
+    alignment,
+    cycle,
+    likeness,
+    means,
+    same_ids,
+)
 from flowbind.evaluation.metric_suite import MetricSuite
-from flowbind.evaluation.provenance import describe_data, describe_machine, describe_model
+from flowbind.evaluation.provenance import (
+    describe_data,
+    describe_machine,
+    describe_model,
+)
 from flowbind.evaluation.published import read_published
 from flowbind.evaluation.report import summarise
 from flowbind.generation import Model
@@ -78,7 +94,9 @@ class EvaluationConfig:
         for name, least in (("limit", 2), ("gallery", 0), ("repeats", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"evaluation.{name} must be at least {least}, not {value}")
+                raise ValueError(
+                    f"evaluation.{name} must be at least {least}, not {value}"
+                )
 
 
 def _plainly(method: Callable) -> Callable:
@@ -108,7 +126,9 @@ class Way(NamedTuple):
         return str(self.direction) if alone else f"{self.direction}: {self.target}"
 
 
-ByWay = Mapping[Way, Tensor]  # codec latents of what was generated, with shape (B, *shape)
+ByWay = Mapping[
+    Way, Tensor
+]  # codec latents of what was generated, with shape (B, *shape)
 Probes = Mapping[str, Probe]  # by modality
 
 
@@ -173,15 +193,21 @@ class Evaluation:
         self.test_store = test_store
         self.test_manifest = test_manifest
 
-        self.names = list(model.modalities) if config.between is None else config.between
+        self.names = (
+            list(model.modalities) if config.between is None else config.between
+        )
         for name in self.names:
             model.modality(name)  # raises if the model has no such modality
         self.probed = [name for name in self.names if self._can_be_probed(name)]
-        self.values = self._measurable_values(reports=repeat == 0 and is_first_process())
+        self.values = self._measurable_values(
+            reports=repeat == 0 and is_first_process()
+        )
 
         labels = classes_of(test_manifest, self.values)
         complete = (labels >= 0).all(1)
-        real, lines = draw_rows(test_store, self.names, complete, config.limit, config.seed)
+        real, lines = draw_rows(
+            test_store, self.names, complete, config.limit, config.seed
+        )
         self.real = real
         self.lines = lines
         self.labels = labels[lines]
@@ -190,16 +216,22 @@ class Evaluation:
 
         self.directions = [d for d in model.method.directions() if self._is_between(d)]
         self.ways = list(_ways_of(self.directions))
-        self.published = read_published(Path(config.published)) if config.published else []
+        self.published = (
+            read_published(Path(config.published)) if config.published else []
+        )
         self.metrics = self._metric_suite()
 
         # What the steps compute, each row at its sample's position; a row no step has reached is 0.
         self.seen = self._zeros()
-        self.generated = {way: torch.zeros_like(self.real[way.target]) for way in self.ways}
+        self.generated = {
+            way: torch.zeros_like(self.real[way.target]) for way in self.ways
+        }
         self.trips = {name: torch.zeros_like(x) for name, x in self.real.items()}
         self.states = self._room_for_states()
         self.cycles = {d: self._zeros() for d in self.directions if self._returns(d)}
-        self.measures = {name: self._zeros() for name in self._measure(torch.tensor([0]))}
+        self.measures = {
+            name: self._zeros() for name in self._measure(torch.tensor([0]))
+        }
 
     def _can_be_probed(self, name: str) -> bool:
         """Whether a probe reads it: a bound model's data may lack it, and no probe reads ids."""
@@ -208,7 +240,9 @@ class Evaluation:
 
     def _measurable_values(self, reports: bool) -> dict[str, list[str]]:
         """The factors to judge by and their values; with `reports`, a line for each other one."""
-        train_lines = {name: lines_with(self.train_store, [name]) for name in self.probed}
+        train_lines = {
+            name: lines_with(self.train_store, [name]) for name in self.probed
+        }
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
             self.train_manifest,
@@ -279,8 +313,13 @@ class Evaluation:
         Raises:
             ValueError: a generated latent is not finite.
         """
-        generator = torch.Generator(self.model.device).manual_seed(self.first_draw + int(rows[0]))
-        states = {name: self._start(name, self.real[name][rows], rows) for name in self._sources()}
+        generator = torch.Generator(self.model.device).manual_seed(
+            self.first_draw + int(rows[0])
+        )
+        states = {
+            name: self._start(name, self.real[name][rows], rows)
+            for name in self._sources()
+        }
 
         # Of the real samples: features for metrics, the flows' beginnings, the method's measures.
         with self._timed("features"):
@@ -295,7 +334,9 @@ class Evaluation:
         for targets in dict.fromkeys(d.targets for d in self.directions):
             latents = self._generate(targets, states, rows)
             for target in targets:
-                self._reencode(target, latents, rows, generator, trip=target not in with_trip)
+                self._reencode(
+                    target, latents, rows, generator, trip=target not in with_trip
+                )
                 with_trip.add(target)
             self._step_back(targets, latents, rows)
 
@@ -318,7 +359,9 @@ class Evaluation:
         for direction in directions:
             parts = [states[name] for name in direction.sources]
             fused.append(self.model.method.fuse(parts, self.sampling, streams))
-        latents = self._finish(concatenate(fused), targets, streams.repeat(len(directions)))
+        latents = self._finish(
+            concatenate(fused), targets, streams.repeat(len(directions))
+        )
 
         # One direction's rows after another's.
         split = {target: latents[target].split(len(rows)) for target in targets}
@@ -376,13 +419,19 @@ class Evaluation:
         rows: Tensor,
     ) -> None:
         """The way back from what was generated to its source, without codecs, and its error."""
-        there = {way.direction: x for way, x in generated.items() if way.direction in self.cycles}
+        there = {
+            way.direction: x
+            for way, x in generated.items()
+            if way.direction in self.cycles
+        }
         if not there:
             return
 
         (target,) = targets
         streams = self._streams(rows)
-        states = self._start(target, torch.cat(list(there.values())), rows.repeat(len(there)))
+        states = self._start(
+            target, torch.cat(list(there.values())), rows.repeat(len(there))
+        )
 
         for number, direction in enumerate(there):
             (source,) = direction.sources
@@ -390,7 +439,9 @@ class Evaluation:
             state = self.model.method.fuse([part], self.sampling, streams)
             end = self._finish(state, (source,), streams)[source]
 
-            error = self._standard(source, end) - self._standard(source, self.real[source][rows])
+            error = self._standard(source, end) - self._standard(
+                source, self.real[source][rows]
+            )
             self.cycles[direction][rows] = error.flatten(1).square().mean(1)
 
     @_plainly
@@ -430,9 +481,15 @@ class Evaluation:
         with self._timed("measures"):
             directions = {}
             for way in self.ways:
-                directions[str(way)] = self._judge_way(way, probes) | by_metrics.get(str(way), {})
-            codecs = {name: self._judge(name, x, probes) for name, x in self.trips.items()}
-            aligned = {f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)}
+                directions[str(way)] = self._judge_way(way, probes) | by_metrics.get(
+                    str(way), {}
+                )
+            codecs = {
+                name: self._judge(name, x, probes) for name, x in self.trips.items()
+            }
+            aligned = {
+                f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)
+            }
 
         return {
             "summary": summarise(directions),
@@ -451,7 +508,9 @@ class Evaluation:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
         seed = self.config.seed
         rows_each = max(self.config.gallery // len(self.names), 1)
-        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(
+            self.count, generator=torch.Generator().manual_seed(seed)
+        )
         generator = torch.Generator(self.model.device).manual_seed(seed)
 
         rows: list[Row] = []
@@ -494,7 +553,9 @@ class Evaluation:
             raw = self.test_manifest.read_raw(sample, source, modality)
             labels = " ".join(sample.labels[factor] for factor in self.values)
             generated = {name: of_name[number] for name, of_name in previews.items()}
-            yield Row(source, sample.id, labels, modality.preview(raw), generated, unpaired)
+            yield Row(
+                source, sample.id, labels, modality.preview(raw), generated, unpaired
+            )
 
     def paired(self, way: Way) -> bool:
         """Whether some training samples have a source together with the target."""
@@ -535,7 +596,9 @@ class Evaluation:
             samples[name] = torch.arange(len(rows), device=device)
 
         key = draws.key(self.first_draw, int(rows[0]))
-        return self.model.method.measures(networks.nets, Batch.of(latents, samples), key)
+        return self.model.method.measures(
+            networks.nets, Batch.of(latents, samples), key
+        )
 
     @torch.no_grad()
     def _standard(self, name: str, latents: Tensor) -> Tensor:
@@ -573,7 +636,11 @@ class Evaluation:
         x: Tensor,
         probes: Probes,
     ) -> dict[str, float]:
-        return accuracies(probes[name], x, self.labels, self.values) if name in probes else {}
+        return (
+            accuracies(probes[name], x, self.labels, self.values)
+            if name in probes
+            else {}
+        )
 
     def _judge(
         self,
@@ -589,7 +656,11 @@ class Evaluation:
         return self._accuracies(name, x, probes) | likeness(x, real)
 
     def _judge_way(self, way: Way, probes: Probes) -> dict[str, Any]:
-        described = {"sources": list(way.sources), "target": way.target, "paired": self.paired(way)}
+        described = {
+            "sources": list(way.sources),
+            "target": way.target,
+            "paired": self.paired(way),
+        }
         measures = self._judge(way.target, self.generated[way], probes)
         back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
         return described | measures | back

@@ -99,9 +99,7 @@ def _test_obstacle(
     values = ""
     if test_values:
         values = f"; theirs are {_some(test_values)}, those of training {_some(trained_values)}"
-    return (
-        f"{usable} test samples have a value of it that training has, {FEWEST} are needed{values}"
-    )
+    return f"{usable} test samples have a value of it that training has, {FEWEST} are needed{values}"
 
 
 def _left_out(
@@ -225,7 +223,9 @@ def draw_rows(
     """
     # Rows are numbered over all strata that have these modalities, one stratum after the other.
     strata = _strata_with(store, names)
-    sizes = torch.tensor([store.strata[number].rows for number in strata], dtype=torch.long)
+    sizes = torch.tensor(
+        [store.strata[number].rows for number in strata], dtype=torch.long
+    )
     lines = lines_with(store, names)
     drawn = usable[lines].nonzero().flatten()
     if len(drawn) < 2:

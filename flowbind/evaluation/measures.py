@@ -30,7 +30,10 @@ def accuracies(
     each, joint = accuracy(probe(x), labels)
     shares = dict(zip(factors, each.tolist(), strict=True))
     shares["joint"] = joint
-    return {f"accuracy/{factor}[probe,n={len(x)}]": share for factor, share in shares.items()}
+    return {
+        f"accuracy/{factor}[probe,n={len(x)}]": share
+        for factor, share in shares.items()
+    }
 
 
 def likeness(x: Tensor, real: Tensor) -> dict[str, float]:

@@ -110,7 +110,9 @@ class MetricSuite:
                     against[direction, number] = target
                     continue
 
-                candidates = [name for name in sources if self.kinds[name] == metric.against]
+                candidates = [
+                    name for name in sources if self.kinds[name] == metric.against
+                ]
                 if candidates:
                     against[direction, number] = candidates[0]
         return against

@@ -51,7 +51,9 @@ def describe_data(train: LatentStore, test: LatentStore) -> dict[str, Any]:
             "train": _describe_store(train),
             "test": _describe_store(test),
         },
-        "trained_on": {"+".join(stratum.modalities): stratum.rows for stratum in train.strata},
+        "trained_on": {
+            "+".join(stratum.modalities): stratum.rows for stratum in train.strata
+        },
     }
 
 
@@ -63,7 +65,9 @@ def _describe_store(store: LatentStore) -> dict[str, Any]:
     }
 
 
-def describe_machine(device: torch.device, seconds: Mapping[str, float]) -> dict[str, Any]:
+def describe_machine(
+    device: torch.device, seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """Where it was measured, with what, and how long each part took.
 
     Args:

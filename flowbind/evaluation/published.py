@@ -28,7 +28,9 @@ def read_published(path: Path) -> list[dict[str, Any]]:
         tables = read_json(locate(path))
         for table in tables:
             if not _is_complete(table["columns"], table["rows"]):
-                raise ValueError(f"'{table['title']}': every row needs a value for every column")
+                raise ValueError(
+                    f"'{table['title']}': every row needs a value for every column"
+                )
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a file of published figures ({error})") from None
     return tables

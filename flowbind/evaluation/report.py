@@ -160,7 +160,9 @@ def tables(results: Results) -> list[Table]:
         grouped[kind(measures)][name + NEVER * never] = measures
     for name, members in grouped.items():
         if members:
-            parts.append(_measures(TITLES[name], "direction", members, results["spread"]))
+            parts.append(
+                _measures(TITLES[name], "direction", members, results["spread"])
+            )
 
     if results["probes"]:
         title = "Ceilings: what the probes read from real test latents"
@@ -245,7 +247,11 @@ def _measures(
 def _cell(value: float | None, deviation: float | None) -> str:
     if value is None:
         return ""
-    return _number(value) if deviation is None else f"{_number(value)} ± {_number(deviation)}"
+    return (
+        _number(value)
+        if deviation is None
+        else f"{_number(value)} ± {_number(deviation)}"
+    )
 
 
 def _heads(keys: Sequence[str]) -> list[str]:

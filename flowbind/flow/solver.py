@@ -99,7 +99,9 @@ def _fixed(
     return states[-1]
 
 
-def _dormand_prince(drift: Drift, x: Tensor, start: float, stop: float, tolerance: float) -> Tensor:
+def _dormand_prince(
+    drift: Drift, x: Tensor, start: float, stop: float, tolerance: float
+) -> Tensor:
     """Steps of order 5, each row's as large as its error allows, until the last has arrived."""
     way = stop - start
     t = torch.full((len(x),), start, dtype=torch.float64, device=x.device)

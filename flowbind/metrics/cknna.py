@@ -31,7 +31,9 @@ def cknna(a: Tensor, b: Tensor, k: int = NEIGHBOURS) -> float:
         ValueError: k out of range.
     """
     if not 1 <= k < len(a):
-        raise ValueError(f"CKNNA of {len(a)} samples takes 1 to {len(a) - 1} neighbours, not {k}")
+        raise ValueError(
+            f"CKNNA of {len(a)} samples takes 1 to {len(a) - 1} neighbours, not {k}"
+        )
 
     K, near_a = _kernel(a, k)
     L, near_b = _kernel(b, k)

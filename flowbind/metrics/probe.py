@@ -56,7 +56,11 @@ def fit_probe(
         steps: Steps of AdamW.
     """
     classes = list(classes)
-    with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(seed)
         # Copies: tensors that were made in inference mode cannot be trained on.
         x = x.flatten(1).to("cpu", torch.float32, copy=True)
@@ -68,7 +72,9 @@ def fit_probe(
             nn.Dropout(DROPOUT),
             nn.Linear(HIDDEN, sum(classes)),
         )
-        optimizer = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=DECAY, fused=True)
+        optimizer = torch.optim.AdamW(
+            net.parameters(), lr=RATE, weight_decay=DECAY, fused=True
+        )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
             RATE,

@@ -68,7 +68,9 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1:
-            raise ValueError(f"HeadConfig: dropout is a probability in [0, 1), not {self.dropout}")
+            raise ValueError(
+                f"HeadConfig: dropout is a probability in [0, 1), not {self.dropout}"
+            )
         _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS)
 
 
@@ -114,7 +116,9 @@ class Drift(nn.Module):
         ValueError: the latent has more than one axis; such a modality builds its own net.
     """
 
-    def __init__(self, *shape: int, width: int = 1152, depth: int = 12, ratio: int = 4) -> None:
+    def __init__(
+        self, *shape: int, width: int = 1152, depth: int = 12, ratio: int = 4
+    ) -> None:
         super().__init__()
         features = _vector(shape)
         self.time = TimeEmbedding(width)
@@ -181,7 +185,9 @@ class HeadBlock(nn.Module):
     def forward(self, x: Tensor, streams: Tensor | None) -> Tensor:
         hidden = x
         for layer in self.layers:
-            hidden = layer(hidden, streams) if isinstance(layer, Dropout) else layer(hidden)
+            hidden = (
+                layer(hidden, streams) if isinstance(layer, Dropout) else layer(hidden)
+            )
         return x + hidden
 
 
@@ -198,7 +204,9 @@ class Head(nn.Module):
         super().__init__()
         features = _vector(shape)
         blocks = (HeadBlock(width, dropout) for _ in range(depth))
-        self.layers = nn.Sequential(nn.Linear(features, width), *blocks, nn.Linear(width, features))
+        self.layers = nn.Sequential(
+            nn.Linear(features, width), *blocks, nn.Linear(width, features)
+        )
 
     def forward(self, x: Tensor, streams: Tensor | None = None) -> Tensor:
         first, *blocks, last = self.layers

@@ -61,7 +61,9 @@ class Subject:
         """The default choices."""
         return self.method.Sampling()
 
-    def batch(self, *kinds: tuple[str, ...], dtype: torch.dtype = torch.float32) -> Batch:
+    def batch(
+        self, *kinds: tuple[str, ...], dtype: torch.dtype = torch.float32
+    ) -> Batch:
         """A global batch of standardised latents.
 
         Args:
@@ -93,14 +95,20 @@ class Subject:
     def kinds(self) -> Iterator[tuple[str, ...]]:
         """The kinds of samples that teach the method something."""
         names = list(self.method.modalities)
-        subsets = chain(*(combinations(names, size) for size in range(1, len(names) + 1)))
+        subsets = chain(
+            *(combinations(names, size) for size in range(1, len(names) + 1))
+        )
         return (kind for kind in subsets if self.method.trains_on(kind))
 
 
-def _latents(codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
+def _latents(
+    codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype
+) -> Tensor:
     """Latents as the framework hands them to a method: standardised numbers, or ids."""
     if codec.vocabulary is not None:
-        return torch.randint(codec.vocabulary, (rows, *codec.shape), generator=generator)
+        return torch.randint(
+            codec.vocabulary, (rows, *codec.shape), generator=generator
+        )
 
     x = torch.randn(rows, *codec.shape, generator=generator).to(dtype)
     if codec.masked:
@@ -155,7 +163,10 @@ def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
 
     tensors = chain(empty.named_parameters(), empty.named_buffers())
     absent = [name for name, tensor in tensors if tensor.is_meta]
-    demand(not absent, f"{', '.join(absent[:3])} are not in the weights; make buffers persistent")
+    demand(
+        not absent,
+        f"{', '.join(absent[:3])} are not in the weights; make buffers persistent",
+    )
 
     batch = subject.batch(subject.complete)
     same = _same(subject.terms(empty, batch), subject.terms(subject.networks, batch))
@@ -172,11 +183,17 @@ def building_keeps_nothing(subject: Subject) -> None:
     shares = any(id(part) in modules for part in first.modules())
     demand(not shares, "two builds share a network")
 
-    weights = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
-    demand(all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights")
+    weights = zip(
+        first.state_dict().values(), second.state_dict().values(), strict=True
+    )
+    demand(
+        all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights"
+    )
 
     attributes = vars(subject.method).items()
-    networks = [name for name, value in attributes if isinstance(value, torch.nn.Module)]
+    networks = [
+        name for name, value in attributes if isinstance(value, torch.nn.Module)
+    ]
     demand(not networks, f"it keeps {', '.join(networks)}")
 
 
@@ -201,12 +218,20 @@ def losses_are_of_rows(subject: Subject) -> None:
     for kind in subject.kinds():
         batch = subject.batch(kind)
         for name, term in subject.terms(subject.networks, batch).items():
-            demand(term.of in batch.latents, f"the term '{name}' is of no modality: '{term.of}'")
+            demand(
+                term.of in batch.latents,
+                f"the term '{name}' is of no modality: '{term.of}'",
+            )
 
             rows = len(batch.latents[term.of])
             shape = tuple(term.errors.shape)
-            demand(shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}")
-            demand(term.errors.isfinite().all(), f"'{name}' is not finite on {'+'.join(kind)}")
+            demand(
+                shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}"
+            )
+            demand(
+                term.errors.isfinite().all(),
+                f"'{name}' is not finite on {'+'.join(kind)}",
+            )
 
 
 @law
@@ -241,7 +266,10 @@ def two_ranks_average_to_one(subject: Subject) -> None:
         first = terms_of_rank[0][name].mean(parts[0])
         second = terms_of_rank[1][name].mean(parts[1])
         off = ((first + second) / 2 - expected).abs().item()
-        demand(off <= 1e-9 * max(1.0, expected.abs().item()), f"'{name}' is off by {off:.2g}")
+        demand(
+            off <= 1e-9 * max(1.0, expected.abs().item()),
+            f"'{name}' is off by {off:.2g}",
+        )
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
@@ -250,14 +278,19 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     latents = {}
     for name, numbers in batch.samples.items():
         latents[name] = batch.latents[name][numbers % world == rank]
-    return replace(batch, latents=latents, samples=part.samples, links=part.links, place=part.place)
+    return replace(
+        batch, latents=latents, samples=part.samples, links=part.links, place=part.place
+    )
 
 
 @law
 def choices_are_a_dataclass(subject: Subject) -> None:
     """`Sampling` is a dataclass whose fields all have defaults, and an unknown choice is refused by its name."""
     demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
-    demand(subject.method.choose() == subject.sampling, "the defaults are not what is chosen")
+    demand(
+        subject.method.choose() == subject.sampling,
+        "the defaults are not what is chosen",
+    )
 
     names = {field.name for field in fields(subject.method.Sampling)}
     try:
@@ -277,7 +310,10 @@ def directions_are_of_its_modalities(subject: Subject) -> None:
 
     for direction in directions:
         unknown = {*direction.sources, *direction.targets} - set(method.modalities)
-        demand(not unknown and direction.targets, f"{direction} has no target, or {unknown}")
+        demand(
+            not unknown and direction.targets,
+            f"{direction} has no target, or {unknown}",
+        )
 
         offered = method.offers(direction.sources, direction.targets)
         demand(offered, f"{direction} is not offered")
@@ -308,11 +344,18 @@ def every_direction_gives_latents(subject: Subject) -> None:
             alone = torch.cat([first[target], last[target]])
             off = (alone - x[[0, ROWS - 1]]).abs().max().item()
             allowed = SAME * max(1.0, x.abs().max().item())
-            demand(off <= allowed, f"{direction} gives a sample alone that is off by {off:.2g}")
+            demand(
+                off <= allowed,
+                f"{direction} gives a sample alone that is off by {off:.2g}",
+            )
 
 
 def _generate(
-    subject: Subject, batch: Batch, direction: Direction, streams: Tensor, rows: slice = slice(None)
+    subject: Subject,
+    batch: Batch,
+    direction: Direction,
+    streams: Tensor,
+    rows: slice = slice(None),
 ) -> dict[str, Tensor]:
     """Latents of every target, from some rows of a batch."""
     method = subject.method

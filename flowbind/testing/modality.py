@@ -131,7 +131,11 @@ def check_modality(
 
 
 def _demand_same(
-    subject: Subject, latents: Tensor, expected: Tensor, when: str, tolerance: float = SAME
+    subject: Subject,
+    latents: Tensor,
+    expected: Tensor,
+    when: str,
+    tolerance: float = SAME,
 ) -> None:
     moved = subject.moved(latents, expected)
     demand(
@@ -149,13 +153,18 @@ def latents_are_as_promised(subject: Subject) -> None:
     shape = tuple(latents.shape)
     expected = (len(subject.raws), *codec.shape)
     demand(shape == expected, f"the shape is {shape}, not {expected}")
-    demand(latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
+    demand(
+        latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}"
+    )
     demand(
         latents.device.type == codec.device.type,
         f"the device is {latents.device}, not {codec.device}",
     )
 
-    demand(latents.isfinite().all(), f"{(~latents.isfinite()).sum()} numbers are not finite")
+    demand(
+        latents.isfinite().all(),
+        f"{(~latents.isfinite()).sum()} numbers are not finite",
+    )
     demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
     demand(not latents.requires_grad, "they require a gradient")
 
@@ -175,23 +184,34 @@ def latents_are_as_promised(subject: Subject) -> None:
 def files_keep_samples(subject: Subject) -> None:
     """What is written to a file with the first suffix reads as the same sample, and nothing is left beside it."""
     suffixes = subject.modality.suffixes
-    proper = all(suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes)
+    proper = all(
+        suffix == suffix.lower() and suffix.startswith(".") for suffix in suffixes
+    )
     demand(
         suffixes and proper,
         f"the suffixes are {suffixes}; they are in lower case and begin with a dot",
     )
 
     folder = subject.new_folder()
-    paths = [subject.write(raw, folder, str(number)) for number, raw in enumerate(subject.raws)]
+    paths = [
+        subject.write(raw, folder, str(number))
+        for number, raw in enumerate(subject.raws)
+    ]
     names = {path.name for path in folder.iterdir()}
-    demand(names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}")
+    demand(
+        names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}"
+    )
 
     latents = subject.encode([subject.modality.read(path) for path in paths])
-    _demand_same(subject, latents, subject.latents, "going through a file", subject.tolerance)
+    _demand_same(
+        subject, latents, subject.latents, "going through a file", subject.tolerance
+    )
 
     # Over the file of the first sample.
     second = subject.encode(subject.through_files(subject.raws[1:2], folder))
-    _demand_same(subject, second, subject.latents[1:2], "writing over a file", subject.tolerance)
+    _demand_same(
+        subject, second, subject.latents[1:2], "writing over a file", subject.tolerance
+    )
 
 
 @law
@@ -207,7 +227,9 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
         for raw in raws:
             before = copy.deepcopy(raw)
             accepted = modality.accept(raw)
-            demand(_is_same(accepted, raw), f"of a sample that was {kind} it makes another")
+            demand(
+                _is_same(accepted, raw), f"of a sample that was {kind} it makes another"
+            )
 
             unchanged = not _is_array(raw) or _is_same(raw, before)
             demand(unchanged, f"a sample that was {kind} is changed in place")
@@ -221,7 +243,9 @@ def what_is_no_sample_is_refused(subject: Subject) -> None:
     nonsense += [np.zeros((0, 3)), np.full((4, 3), np.nan), np.array(["a", "b"])]
 
     # What has the type of a sample may be one; arrays without numbers are none in any case.
-    nonsense = [value for value in nonsense if type(value) is not type(raw) or _is_array(raw)]
+    nonsense = [
+        value for value in nonsense if type(value) is not type(raw) or _is_array(raw)
+    ]
     nonsense += [torch.zeros(0), torch.full((4, 3), torch.nan)]
     if _is_array(raw):
         nonsense.append(raw[:0])
@@ -233,7 +257,10 @@ def what_is_no_sample_is_refused(subject: Subject) -> None:
         try:
             subject.modality.accept(value)
         except ValueError as error:
-            demand(str(error) and "\n" not in str(error), f"of {name} it says {str(error)!r}")
+            demand(
+                str(error) and "\n" not in str(error),
+                f"of {name} it says {str(error)!r}",
+            )
         else:
             demand(False, f"{name} is accepted")
 
@@ -254,7 +281,9 @@ def another_container_holds_the_same_sample(subject: Subject) -> None:
                 accepted = subject.modality.accept(container)
             except ValueError:
                 continue
-            demand(_is_same(accepted, raw), f"{describe(container)} becomes another sample")
+            demand(
+                _is_same(accepted, raw), f"{describe(container)} becomes another sample"
+            )
 
 
 def _is_array(value: Any) -> bool:
@@ -291,7 +320,10 @@ def damaged_files_are_refused(subject: Subject) -> None:
         except ValueError as error:
             names_it = path.name in str(error)
             demand(names_it, f"of {damage} it says '{error}', which does not name it")
-            demand("\n" not in str(error), f"of {damage} it says several lines: {str(error)!r}")
+            demand(
+                "\n" not in str(error),
+                f"of {damage} it says several lines: {str(error)!r}",
+            )
         else:
             demand(False, f"{damage} is read as a sample")
 
@@ -319,7 +351,9 @@ def a_latent_depends_on_its_sample_alone(subject: Subject) -> None:
 
     alone = torch.cat([subject.encode([raw]) for raw in subject.raws])
     _demand_same(subject, alone, first, "encoding one by one")
-    _demand_same(subject, subject.encode(subject.raws[::-1]).flip(0), first, "another order")
+    _demand_same(
+        subject, subject.encode(subject.raws[::-1]).flip(0), first, "another order"
+    )
 
 
 @law
@@ -328,16 +362,26 @@ def decoding_gives_samples(subject: Subject) -> None:
     for latents in (subject.latents, subject.latents[:1], _disturbed(subject)):
         raws = subject.modality.codec.decode(latents)
         demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
-        demand(len(raws) == len(latents), f"{len(latents)} latents give {len(raws)} samples")
+        demand(
+            len(raws) == len(latents),
+            f"{len(latents)} latents give {len(raws)} samples",
+        )
 
         again = subject.encode(raws)
         shape = tuple(again.shape)
-        demand(again.shape == latents.shape, f"the samples encode to latents of shape {shape}")
-        demand(again.isfinite().all(), "the samples encode to latents that are not finite")
+        demand(
+            again.shape == latents.shape,
+            f"the samples encode to latents of shape {shape}",
+        )
+        demand(
+            again.isfinite().all(), "the samples encode to latents that are not finite"
+        )
 
         read = subject.through_files(raws, subject.new_folder())
         moved = subject.encode(read)
-        _demand_same(subject, moved, again, "a file of what is decoded", subject.tolerance)
+        _demand_same(
+            subject, moved, again, "a file of what is decoded", subject.tolerance
+        )
 
         for raw in raws:
             subject.modality.preview(raw)
@@ -348,7 +392,9 @@ def _disturbed(subject: Subject) -> Tensor:
     if not subject.latents.is_floating_point():
         return subject.latents
 
-    noise = torch.randn(subject.latents.shape, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(
+        subject.latents.shape, generator=torch.Generator().manual_seed(0)
+    )
     return subject.latents + DISTURBANCE * subject.spread * noise.to(subject.latents)
 
 
@@ -364,7 +410,9 @@ def decoding_obeys_its_generator(subject: Subject) -> None:
             generator = torch.Generator(codec.device).manual_seed(0)
             raws = codec.decode(subject.latents, generator)
             latents.append(subject.encode(raws))
-    _demand_same(subject, latents[1], latents[0], "another global seed, with the same generator,")
+    _demand_same(
+        subject, latents[1], latents[0], "another global seed, with the same generator,"
+    )
 
 
 @law
@@ -376,11 +424,16 @@ def what_is_promised_is_measured(subject: Subject) -> None:
     if promised is None:
         return
 
-    demand(isinstance(promised, float) and 0 <= promised < math.inf, f"it promises {promised}")
+    demand(
+        isinstance(promised, float) and 0 <= promised < math.inf,
+        f"it promises {promised}",
+    )
 
     # Of samples to themselves.
     errors = codec.errors(raws, raws)
-    demand(errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}")
+    demand(
+        errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}"
+    )
     is_nothing = errors.abs().max() <= ROUNDING
     demand(is_nothing, f"where nothing was lost the errors are {errors.tolist()[:9]}")
 
@@ -428,7 +481,9 @@ def the_description_makes_it_again(subject: Subject) -> None:
 @law
 def copies_encode_alike(subject: Subject) -> None:
     """A modality can be pickled and copied, also after its codec was used."""
-    latents = subject.latents[:1]  # before the copies are made, so that the codec was used
+    latents = subject.latents[
+        :1
+    ]  # before the copies are made, so that the codec was used
     ways = {
         "pickled": lambda part: pickle.loads(pickle.dumps(part)),
         "copied": copy.deepcopy,
@@ -449,7 +504,9 @@ def the_codec_is_frozen(subject: Subject) -> None:
         for value in vars(part).values():
             if isinstance(value, nn.Module):
                 parameters = value.named_parameters()
-                learning += [name for name, parameter in parameters if parameter.requires_grad]
+                learning += [
+                    name for name, parameter in parameters if parameter.requires_grad
+                ]
         demand(not learning, f"{', '.join(learning[:3])} of {kind} require gradients")
 
 
@@ -471,7 +528,10 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
             after = _generators()
 
         drawn = ", ".join(name for name in after if after[name] != before[name])
-        demand(not drawn, f"its {way} draws from the generator of {drawn}, as nn.Dropout does")
+        demand(
+            not drawn,
+            f"its {way} draws from the generator of {drawn}, as nn.Dropout does",
+        )
 
 
 def _generators() -> dict[str, bytes]:
@@ -497,12 +557,18 @@ def networks_fit_the_latents(subject: Subject) -> None:
             output = net(x[:rows], argument[:rows])
             shape = tuple(output.shape)
             needed = (rows, *x.shape[1:])
-            demand(shape == needed, f"the {name} gives the shape {shape} where {needed} is needed")
+            demand(
+                shape == needed,
+                f"the {name} gives the shape {shape} where {needed} is needed",
+            )
 
             output.sum().backward()
             for key, parameter in net.named_parameters():
                 good = parameter.grad is not None and parameter.grad.isfinite().all()
-                demand(good, f"{key} of the {name} gets no finite gradient from {rows} rows")
+                demand(
+                    good,
+                    f"{key} of the {name} gets no finite gradient from {rows} rows",
+                )
 
         net.eval()
         one = net(x[:1], argument[:1])
@@ -570,4 +636,6 @@ def previews_can_be_shown(subject: Subject) -> None:
     """A preview is a PIL picture, or a string."""
     for raw in subject.raws:
         preview = subject.modality.preview(raw)
-        demand(isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}")
+        demand(
+            isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}"
+        )

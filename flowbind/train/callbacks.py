@@ -40,7 +40,9 @@ class Steps(ProgressBar):
         total = trainer.max_steps if trainer.max_steps > 0 else None
         self._open(trainer, "fit", total, "steps", trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, *_: object
+    ) -> None:
         if self.work is None or trainer.global_step == self.work.total:
             return  # the last step is shown when all that follows it is done
 
@@ -60,7 +62,9 @@ class Steps(ProgressBar):
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
-            self._open(trainer, "validate", _batches(trainer.num_val_batches), "batches")
+            self._open(
+                trainer, "validate", _batches(trainer.num_val_batches), "batches"
+            )
         elif self.work:
             self.work.advance(0, "validating")
 
@@ -81,7 +85,9 @@ class Steps(ProgressBar):
         if total != 1:  # one batch that takes long shows what it does itself
             self._open(trainer, "test", total, "batches")
 
-    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_test_batch_end(
+        self, trainer: Trainer, module: LightningModule, *_: object
+    ) -> None:
         if self.work:
             self.work.advance()
 
@@ -118,7 +124,9 @@ def never_validates(trainer: Trainer) -> bool:
 
     False where there is nothing to validate on.
     """
-    waits = math.isinf(trainer.val_check_batch) or trainer.check_val_every_n_epoch not in (None, 1)
+    waits = math.isinf(
+        trainer.val_check_batch
+    ) or trainer.check_val_every_n_epoch not in (None, 1)
     if not waits or not trainer.enable_validation:
         return False
 

@@ -84,7 +84,9 @@ def write_checkpoint(
     except BaseException as error:
         if first:
             _remove(partial)  # it may be what filled the disk
-        if isinstance(error, CheckpointException):  # of a strategy that spreads weights over files
+        if isinstance(
+            error, CheckpointException
+        ):  # of a strategy that spreads weights over files
             raise no_space(path, last_line(error)) from None
         raise
 
@@ -111,7 +113,11 @@ def fault(path: Path) -> str | None:
 
     for name in sorted({*written_files, *files}):
         if written_files.get(name) != files.get(name):
-            return f"{name} is not what was written" if name in files else f"{name} is missing"
+            return (
+                f"{name} is not what was written"
+                if name in files
+                else f"{name} is missing"
+            )
     return None
 
 
@@ -140,8 +146,12 @@ def newest(folder: Path) -> Path | None:
             return path
         damaged.append((path, reason))
 
-    bare = [path for path in sorted(folder.glob("step=*.ckpt")) if not has_manifest(path)]
-    if len(bare) == 1 and not damaged:  # the first of a run that was killed in the midst of it
+    bare = [
+        path for path in sorted(folder.glob("step=*.ckpt")) if not has_manifest(path)
+    ]
+    if (
+        len(bare) == 1 and not damaged
+    ):  # the first of a run that was killed in the midst of it
         say(f"{bare[0]}: this checkpoint was never finished, and is not taken")
     elif bare or damaged:
         damaged += [(path, "it has no manifest") for path in bare]
@@ -184,7 +194,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             weights[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*assuming the intent is to load in a single process.*")
+        warnings.filterwarnings(
+            "ignore", ".*assuming the intent is to load in a single process.*"
+        )
         distributed.load(weights, storage_reader=reader, no_dist=True)
 
     state = {name.partition(".")[2]: tensor for name, tensor in weights.items()}
@@ -325,7 +337,9 @@ class Checkpoints(Checkpoint):
         self.last = time.monotonic()
         return True
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, *_: object
+    ) -> None:
         word = self.asked or SAVE * self._by_clock(trainer)
         heard = self.heartbeat.beat(word)
         self.signal = heard if heard > SAVE else 0
@@ -372,7 +386,9 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.barrier()  # where the others wait until the first has written
                 raise
 
-        self._together(trainer, lambda: write_checkpoint(write, self.folder, self.saved, first))
+        self._together(
+            trainer, lambda: write_checkpoint(write, self.folder, self.saved, first)
+        )
         self._together(trainer, lambda: first and read_back(path))
 
         if first:

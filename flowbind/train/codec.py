@@ -168,7 +168,9 @@ class CodecTraining(Watched):
             latents = latents + scale * unit.to(latents.dtype)
 
         own_streams = draws.fork(streams, RECONSTRUCTION)
-        reconstruction = self.reconstruction(latents, *batch.inputs, streams=own_streams)
+        reconstruction = self.reconstruction(
+            latents, *batch.inputs, streams=own_streams
+        )
 
         errors = {"reconstruction": reconstruction}
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
@@ -232,20 +234,26 @@ class CodecTraining(Watched):
                 is_bad_row = bad.reshape(len(bad), -1).any(1)
                 lines = steps.lines(step)[is_bad_row]
                 trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
-            elif bad.any():  # of parts of samples, or of those samples that have a label
+            elif (
+                bad.any()
+            ):  # of parts of samples, or of those samples that have a label
                 count = f"{int(bad.sum())} of {bad.numel()} errors of rank {self.global_rank}"
                 trouble.append(f"the loss of '{name}' in {count}")
         return trouble
 
     def on_validation_epoch_start(self) -> None:
-        self.totals: dict[str, Tensor] = {}  # by name, the sum of all errors and their number
+        self.totals: dict[
+            str, Tensor
+        ] = {}  # by name, the sum of all errors and their number
 
     def validation_step(self, batch: RawBatch, index: int) -> None:
         if not len(batch.rows):  # the other ranks have the last samples
             return
 
         for name, errors in self.errors(batch, 0.0, VALIDATION).items():
-            count = torch.tensor(errors.numel(), dtype=torch.float64, device=self.device)
+            count = torch.tensor(
+                errors.numel(), dtype=torch.float64, device=self.device
+            )
             total = torch.stack([errors.sum(dtype=torch.float64), count])
             self.totals[name] = self.totals.get(name, 0) + total
 
@@ -265,7 +273,9 @@ class CodecTraining(Watched):
         return rate_at(step, steps, self.learning_rate, warmup, "cosine")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = [
+            parameter for parameter in self.parameters() if parameter.requires_grad
+        ]
         return torch.optim.AdamW(
             trained,
             lr=self.rate_at(0),
@@ -305,7 +315,9 @@ class CodecTraining(Watched):
         data = getattr(self.trainer, "datamodule", None)
         if not self.promised_on:
             return
-        if not isinstance(data, RawDataModule) or not isinstance(self.codec, NeuralCodec):
+        if not isinstance(data, RawDataModule) or not isinstance(
+            self.codec, NeuralCodec
+        ):
             return
 
         arguments = self.codec.arguments() | {"weights": str(path)}
@@ -330,9 +342,13 @@ class CodecTraining(Watched):
         state = with_prefix(checkpoint["state_dict"], "net.")
         self.net = self.build()
         try:
-            unknown = self.net.load_state_dict(state, strict=self.strict_loading).unexpected_keys
+            unknown = self.net.load_state_dict(
+                state, strict=self.strict_loading
+            ).unexpected_keys
         except RuntimeError as error:
-            raise ValueError(f"the checkpoint is of another codec ({last_line(error)})") from None
+            raise ValueError(
+                f"the checkpoint is of another codec ({last_line(error)})"
+            ) from None
         if unknown or not state:
             content = ", ".join(unknown[:3]) or "no network"
             raise ValueError(f"the checkpoint is of another codec (it holds {content})")

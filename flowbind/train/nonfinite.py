@@ -92,7 +92,11 @@ class Watched(LightningModule):
         if not trouble:
             trouble.append("the gradient, though every loss is finite")
 
-        saved = "look" if self.trainer.fast_dev_run else "the weights before it are saved. Look"
+        saved = (
+            "look"
+            if self.trainer.fast_dev_run
+            else "the weights before it are saved. Look"
+        )
         return (
             f"step {step}: not finite: {'; '.join(trouble)}; {saved} at these samples, or lower "
             "the learning rate or gradient_clip_val"
@@ -126,7 +130,9 @@ class Watched(LightningModule):
         if isinstance(wrapped, FullyShardedDataParallel):
             return wrapped.clip_grad_norm_(largest)
 
-        trained = [parameter for parameter in self.parameters() if parameter.grad is not None]
+        trained = [
+            parameter for parameter in self.parameters() if parameter.grad is not None
+        ]
         gradients = [parameter.grad for parameter in trained]
         norm = torch.nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):

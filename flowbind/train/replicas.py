@@ -24,13 +24,17 @@ class Agreement(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        copies = trainer.world_size > 1 and not is_sharded(module, trainer.strategy.model)
+        copies = trainer.world_size > 1 and not is_sharded(
+            module, trainer.strategy.model
+        )
         self.group = dist.new_group(backend="gloo") if copies else None
         self.first = trainer.global_step
         self.next = self.first + 1
         self.begin = time.monotonic()
 
-    def on_train_batch_end(self, trainer: Trainer, module: LightningModule, *_: object) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, *_: object
+    ) -> None:
         if self.group is not None and trainer.global_step >= self.next:
             seconds = time.monotonic() - self.begin
             rate = (trainer.global_step - self.first) / seconds

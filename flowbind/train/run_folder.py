@@ -218,7 +218,9 @@ class RunFolder:
         else:
             start, origin = self._make_room(start, settings)
 
-        self._write(Record(settings, "training", origin))  # first: with it the rest is a run's
+        self._write(
+            Record(settings, "training", origin)
+        )  # first: with it the rest is a run's
         head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
         with replacing(self.path / CONFIG) as partial:
             partial.write_text(head + config, encoding="utf-8")
@@ -317,7 +319,9 @@ class RunFolder:
 
     def _is_last(self, checkpoint: Path) -> bool:
         last = next(iter(written(self.checkpoints)), None)
-        return last is not None and self._owns(checkpoint) and checkpoint.name == last.name
+        return (
+            last is not None and self._owns(checkpoint) and checkpoint.name == last.name
+        )
 
     def _began_from(self, record: Record, given: Path) -> bool:
         """Whether a run began from this very checkpoint, which may have moved since."""
@@ -363,7 +367,9 @@ class RunFolder:
             last = aside / CHECKPOINTS / last.name
             hint = f"; to go on from its last step instead, give --ckpt_path {last}"
 
-        say(f"{self.path}: {way} ({start.reason}); the run that was here is kept in {aside}{hint}")
+        say(
+            f"{self.path}: {way} ({start.reason}); the run that was here is kept in {aside}{hint}"
+        )
         return aside
 
     def _same_before(self, settings: Settings) -> Path | None:
@@ -405,13 +411,19 @@ def _measuring(recipe: Settings) -> Settings:
     """The settings of a recipe that a model's figures hang on."""
     evaluation = dict(recipe.get("evaluation") or {})
     evaluation.pop("published", None)  # what others measured, shown beside
-    if isinstance(evaluation.get("metrics"), Mapping):  # one, which may stand without a list
+    if isinstance(
+        evaluation.get("metrics"), Mapping
+    ):  # one, which may stand without a list
         evaluation["metrics"] = [evaluation["metrics"]]
 
     data = recipe["data"].get("init_args", {})
     manifests = dict(data.get("manifests") or {})
     manifests.pop("val", None)
-    return {"evaluation": evaluation, "manifests": manifests, "store": data.get("store")}
+    return {
+        "evaluation": evaluation,
+        "manifests": manifests,
+        "store": data.get("store"),
+    }
 
 
 def listed(changed: list[tuple[str, Any, Any]]) -> str:

@@ -65,15 +65,21 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         if self.decay not in ("constant", "cosine"):
-            raise ValueError(f"training.decay is constant or cosine, not '{self.decay}'")
+            raise ValueError(
+                f"training.decay is constant or cosine, not '{self.decay}'"
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(
                 f"training.ema_decay must be in [0, 1), 0 for no average, not {self.ema_decay}"
             )
         if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"training.learning_rate must be positive, not {self.learning_rate}")
+            raise ValueError(
+                f"training.learning_rate must be positive, not {self.learning_rate}"
+            )
         if self.warmup_steps < 0:
-            raise ValueError(f"training.warmup_steps must be at least 0, not {self.warmup_steps}")
+            raise ValueError(
+                f"training.warmup_steps must be at least 0, not {self.warmup_steps}"
+            )
 
 
 class Training(Watched):
@@ -112,7 +118,9 @@ class Training(Watched):
 
         self.networks: Networks | None = None
         self.ema: Networks | None = None  # the average of the networks' weights
-        self.adopted: Collection[str] = ()  # modalities whose standardisation is that of the base
+        self.adopted: Collection[
+            str
+        ] = ()  # modalities whose standardisation is that of the base
         self.steps_made = 0  # by the checkpoint that was loaded
         # What `test` does otherwise than the run's own recipe; it names the files of results.
         self.quick_look: dict[str, Any] = {}
@@ -235,7 +243,9 @@ class Training(Watched):
         self.log("train/loss", means.sum(), prog_bar=True)
 
     def on_validation_epoch_start(self) -> None:
-        self.totals: dict[str, Tensor] = {}  # of each term: the sum of its errors, and their number
+        self.totals: dict[
+            str, Tensor
+        ] = {}  # of each term: the sum of its errors, and their number
 
     def validation_step(self, batch: Batch, index: int) -> None:
         _, terms = self.terms(self.best, batch, VALIDATION)
@@ -277,7 +287,9 @@ class Training(Watched):
         return trouble
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = [
+            parameter for parameter in self.parameters() if parameter.requires_grad
+        ]
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
         return torch.optim.Adam(trained, lr=self.rate_at(0), fused=True)
 
@@ -300,7 +312,9 @@ class Training(Watched):
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)
-        done = self.trainer.global_step + 1  # with this one, which the trainer has not counted yet
+        done = (
+            self.trainer.global_step + 1
+        )  # with this one, which the trainer has not counted yet
         set_rate(self.trainer.optimizers[0], self.rate_at(done))
 
         decay = decay_at(done, self.training_config.ema_decay)
@@ -318,7 +332,9 @@ class Training(Watched):
             limit = min(config.limit or BATCH_ROWS, BATCH_ROWS)
             config = replace(config, limit=limit, repeats=1)
 
-        (train_store, train_manifest), (test_store, test_manifest) = self._open_for_test()
+        (train_store, train_manifest), (test_store, test_manifest) = (
+            self._open_for_test()
+        )
         model = self.model
         repeats = []
         for repeat in range(config.repeats):
@@ -331,7 +347,9 @@ class Training(Watched):
                 config,
                 repeat,
             )
-            own_batches = evaluation.batches[self.global_rank :: self.trainer.world_size]
+            own_batches = evaluation.batches[
+                self.global_rank :: self.trainer.world_size
+            ]
             for rows in track(own_batches, "generating every direction"):
                 evaluation.step(rows)
             is_first = self.trainer.is_global_zero
@@ -348,7 +366,9 @@ class Training(Watched):
         results["meta"]["quick_look"] = self.quick_look
         print(terminal(results))
         if self.trainer.fast_dev_run:
-            say("fast_dev_run: a smoke test on few samples, of which nothing is written")
+            say(
+                "fast_dev_run: a smoke test on few samples, of which nothing is written"
+            )
         else:
             self._write(results, evaluation)
 

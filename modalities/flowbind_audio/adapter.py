@@ -18,8 +18,12 @@ class ClapAdapter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(WIDTH, LATENT), nn.ReLU(), nn.Linear(LATENT, LATENT))
-        self.decoder = nn.Sequential(nn.Linear(LATENT, LATENT), nn.ReLU(), nn.Linear(LATENT, WIDTH))
+        self.encoder = nn.Sequential(
+            nn.Linear(WIDTH, LATENT), nn.ReLU(), nn.Linear(LATENT, LATENT)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(LATENT, LATENT), nn.ReLU(), nn.Linear(LATENT, WIDTH)
+        )
 
     def encode(self, embeddings: Tensor) -> Tensor:
         """Latents, with shape (B, 768), of embeddings, with shape (B, 512)."""

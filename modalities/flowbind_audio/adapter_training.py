@@ -19,5 +19,7 @@ class AudioAdapterTraining(CodecTraining):
         # Sounds are embedded where the adapter is trained.
         self.codec.to(self.trainer.strategy.root_device)
 
-    def reconstruction(self, latents: Tensor, embeddings: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, embeddings: Tensor, streams: Tensor
+    ) -> Tensor:
         return 1 - F.cosine_similarity(self.net.decode(latents), embeddings)

@@ -20,7 +20,15 @@ from flowbind.hub import local, unreachable
 from flowbind.libraries import importing
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
-from flowbind_audio.clap import INSTALL, SECONDS, UNFUSED, WIDTH, Clap, open_clap, quietly
+from flowbind_audio.clap import (
+    INSTALL,
+    SECONDS,
+    UNFUSED,
+    WIDTH,
+    Clap,
+    open_clap,
+    quietly,
+)
 from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import RATE
 
@@ -125,7 +133,9 @@ class ClapAudioLDM(NeuralCodec):
         return latents
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Sounds at 16 kHz of `seconds` each: (B, 768) to B tensors with shape (samples,).
 
         AudioLDM's noise is drawn from the generator.
@@ -182,7 +192,13 @@ class ClapAudioLDM(NeuralCodec):
                 pipeline.to(self.device, precision)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise ValueError(
-                unreachable(self.audioldm, self.audioldm_revision, "the decoder", "audioldm", error)
+                unreachable(
+                    self.audioldm,
+                    self.audioldm_revision,
+                    "the decoder",
+                    "audioldm",
+                    error,
+                )
             ) from None
 
         rate = pipeline.vocoder.config.sampling_rate
@@ -203,7 +219,9 @@ class ClapAudioLDM(NeuralCodec):
         It is 1 where both have one CLAP.
         """
         tower = self.pipeline.text_encoder
-        tokens = self.pipeline.tokenizer(list(CAPTIONS), padding=True, return_tensors="pt")
+        tokens = self.pipeline.tokenizer(
+            list(CAPTIONS), padding=True, return_tensors="pt"
+        )
         tokens = tokens.to(tower.device)
         out = tower(tokens["input_ids"], attention_mask=tokens["attention_mask"])
         of_audioldm = out.text_embeds.float()

@@ -109,10 +109,15 @@ class Clap(ABC):
 
     @torch.no_grad()
     def _embed(
-        self, items: Sequence[Any], embed: Callable[[Sequence[Any]], Tensor], device: torch.device
+        self,
+        items: Sequence[Any],
+        embed: Callable[[Sequence[Any]], Tensor],
+        device: torch.device,
     ) -> Tensor:
         self.model.to(device)
-        parts = [embed(items[place : place + BATCH]) for place in range(0, len(items), BATCH)]
+        parts = [
+            embed(items[place : place + BATCH]) for place in range(0, len(items), BATCH)
+        ]
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
     @property
@@ -151,7 +156,10 @@ class TransformersClap(Clap):
     """`transformers.ClapModel`, without fusion, from a folder or a repository on the hub."""
 
     backend = "transformers"
-    libraries: ClassVar[dict[str, str]] = {"transformers": INSTALL, "soxr": INSTALL_AUDIO}
+    libraries: ClassVar[dict[str, str]] = {
+        "transformers": INSTALL,
+        "soxr": INSTALL_AUDIO,
+    }
 
     @cached_property
     def folder(self) -> Path:
@@ -168,7 +176,9 @@ class TransformersClap(Clap):
 
     @property
     def files(self) -> list[Path]:
-        weights = sorted(self.folder.glob("*.safetensors")) or sorted(self.folder.glob("*.bin"))
+        weights = sorted(self.folder.glob("*.safetensors")) or sorted(
+            self.folder.glob("*.bin")
+        )
         if not weights:
             raise ValueError(
                 f"{self.folder}: no weights (.safetensors or .bin), "
@@ -181,7 +191,9 @@ class TransformersClap(Clap):
     @cached_property
     def model(self) -> nn.Module:
         folder = self.folder
-        with importing("transformers", needing=f"the CLAP model '{self.name}'", install=INSTALL):
+        with importing(
+            "transformers", needing=f"the CLAP model '{self.name}'", install=INSTALL
+        ):
             from transformers import ClapModel
 
         try:
@@ -199,7 +211,9 @@ class TransformersClap(Clap):
             )
         width = model.config.projection_dim
         if width != WIDTH:
-            raise ValueError(f"{folder}: a CLAP with embeddings of {width} numbers, not {WIDTH}")
+            raise ValueError(
+                f"{folder}: a CLAP with embeddings of {width} numbers, not {WIDTH}"
+            )
 
         return model.eval().requires_grad_(False)
 
@@ -238,7 +252,9 @@ class TransformersClap(Clap):
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.folder, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{self.folder}: no tokenizer of a CLAP's captions ({first_line(error)})"
@@ -254,7 +270,9 @@ class TransformersClap(Clap):
         return tokenizer
 
     def hear(self, waves: Tensor) -> Tensor:
-        return self.model.get_audio_features(input_features=self.spectrograms(waves)).pooler_output
+        return self.model.get_audio_features(
+            input_features=self.spectrograms(waves)
+        ).pooler_output
 
     def read(self, captions: list[str]) -> Tensor:
         options = {
@@ -299,9 +317,16 @@ class LaionClap(Clap):
     """
 
     backend = "laion_clap"
-    libraries: ClassVar[dict[str, str]] = {"laion_clap": INSTALL_LAION, "soxr": INSTALL_AUDIO}
+    libraries: ClassVar[dict[str, str]] = {
+        "laion_clap": INSTALL_LAION,
+        "soxr": INSTALL_AUDIO,
+    }
     # By the width of a patch.
-    towers: ClassVar[dict[int, str]] = {96: "HTSAT-tiny", 128: "HTSAT-base", 256: "HTSAT-large"}
+    towers: ClassVar[dict[int, str]] = {
+        96: "HTSAT-tiny",
+        128: "HTSAT-base",
+        256: "HTSAT-large",
+    }
 
     @property
     def files(self) -> list[Path]:
@@ -333,7 +358,9 @@ class LaionClap(Clap):
         patches = state.get("audio_branch.patch_embed.proj.weight", torch.empty(0))
         tower = self.towers.get(len(patches))
         if tower is None:
-            raise ValueError(f"{file}: no weights of laion-clap with an HTSAT audio tower")
+            raise ValueError(
+                f"{file}: no weights of laion-clap with an HTSAT audio tower"
+            )
 
         try:
             module = CLAP_Module(enable_fusion=False, device="cpu", amodel=tower)
@@ -356,7 +383,9 @@ class LaionClap(Clap):
         return self.module.get_text_embedding(captions, use_tensor=True)
 
 
-BACKENDS: dict[str, type[Clap]] = {clap.backend: clap for clap in (TransformersClap, LaionClap)}
+BACKENDS: dict[str, type[Clap]] = {
+    clap.backend: clap for clap in (TransformersClap, LaionClap)
+}
 
 
 def open_clap(backend: str, name: str, revision: str = "main") -> Clap:
@@ -378,14 +407,21 @@ def ten_seconds(wave: Tensor) -> Tensor:
     rounded = (beginning * 32768).round().clamp(-32768, 32767) / 32768
 
     length = SECONDS * CLAP_RATE
-    resampled = torch.from_numpy(soxr.resample(rounded.numpy(), RATE, CLAP_RATE))[:length]
+    resampled = torch.from_numpy(soxr.resample(rounded.numpy(), RATE, CLAP_RATE))[
+        :length
+    ]
     repeated = resampled.repeat(length // len(resampled))
     return F.pad(repeated, (0, length - len(repeated)))
 
 
 def _folder_of(name: str, revision: str, patterns: list[str]) -> Path:
     return folder_of(
-        name, revision, kind="the CLAP model", argument="clap", install=INSTALL, patterns=patterns
+        name,
+        revision,
+        kind="the CLAP model",
+        argument="clap",
+        install=INSTALL,
+        patterns=patterns,
     )
 
 
@@ -417,7 +453,9 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals(NUMBERS):
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of archives and pickles say
-        raise ValueError(f"{file}: cannot be read as weights alone ({first_line(error)})") from None
+        raise ValueError(
+            f"{file}: cannot be read as weights alone ({first_line(error)})"
+        ) from None
 
     state = state.get("state_dict", state) if isinstance(state, dict) else None
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -438,7 +476,10 @@ def quietly(*libraries: str) -> Iterator[None]:
     They come for weights that load well, too.
     """
     loggings = [import_module(f"{library}.utils.logging") for library in libraries]
-    before = [(logging.get_verbosity(), logging.is_progress_bar_enabled()) for logging in loggings]
+    before = [
+        (logging.get_verbosity(), logging.is_progress_bar_enabled())
+        for logging in loggings
+    ]
     try:
         for logging in loggings:
             logging.set_verbosity_error()

@@ -52,7 +52,9 @@ class CLAPScore(Metric):
         clap_backend: str = "transformers",
     ) -> None:
         if judges not in OTHER:
-            raise ValueError(f"CLAPScore.judges: '{judges}' is none of {', '.join(OTHER)}")
+            raise ValueError(
+                f"CLAPScore.judges: '{judges}' is none of {', '.join(OTHER)}"
+            )
 
         self.judges = judges
         self.against = OTHER[judges]
@@ -87,7 +89,12 @@ class CLAPScore(Metric):
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         cosines = F.cosine_similarity(made.double(), reference.double())
-        return {f"clap-score[{self._model.label}]": (100 * cosines).clamp(min=0).mean().item()}
+        return {
+            f"clap-score[{self._model.label}]": (100 * cosines)
+            .clamp(min=0)
+            .mean()
+            .item()
+        }
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"clap_weights": self._model.digest()}

@@ -17,8 +17,31 @@ from flowbind_audio.sound import FASTEST, INSTALL, mono, refuse_long
 from flowbind_audio.whole import is_truncated, samples_of
 
 # As libsndfile names them.
-FORMATS = ("WAV", "WAVEX", "RF64", "W64", "FLAC", "OGG", "MP3", "AIFF", "AU", "CAF", "NIST")
-BY_LIBRARY = (".wav", ".flac", ".ogg", ".mp3", ".oga", ".opus", ".aif", ".aiff", ".aifc", ".au")
+FORMATS = (
+    "WAV",
+    "WAVEX",
+    "RF64",
+    "W64",
+    "FLAC",
+    "OGG",
+    "MP3",
+    "AIFF",
+    "AU",
+    "CAF",
+    "NIST",
+)
+BY_LIBRARY = (
+    ".wav",
+    ".flac",
+    ".ogg",
+    ".mp3",
+    ".oga",
+    ".opus",
+    ".aif",
+    ".aiff",
+    ".aifc",
+    ".au",
+)
 BY_LIBRARY += (".snd", ".caf", ".w64", ".rf64", ".sph")
 BY_PROGRAM = (".m4a", ".aac", ".wma", ".webm", ".mka", ".amr")
 ALLOWED = (
@@ -34,8 +57,12 @@ MARKS = {
     4: (b"ftyp",),
     0: (b"\x1aE\xdf\xa3", b"\x30\x26\xb2\x75", b"\xff\xf1", b"\xff\xf9", b"#!AMR"),
 }
-CONTAINERS = "mov,matroska,asf,aac,amr"  # a playlist by such a name would have other files read
-LARGEST = 2**36  # bytes of a file; what is read of it is bounded by its length in seconds
+CONTAINERS = (
+    "mov,matroska,asf,aac,amr"  # a playlist by such a name would have other files read
+)
+LARGEST = (
+    2**36
+)  # bytes of a file; what is read of it is bounded by its length in seconds
 AU_HEADER = 24  # bytes
 BLOCK = 2**20  # samples of all channels, read at a time
 
@@ -68,7 +95,9 @@ def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Ten
     try:
         with soundfile.SoundFile(source) as sound:
             if sound.format not in FORMATS:
-                raise ValueError(f"a sound in the format {sound.format}; allowed: {ALLOWED}")
+                raise ValueError(
+                    f"a sound in the format {sound.format}; allowed: {ALLOWED}"
+                )
             if sound.samplerate > FASTEST:
                 raise ValueError(
                     f"a sound at {sound.samplerate} Hz, allowed are {FASTEST}; resample it"
@@ -87,7 +116,9 @@ def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Ten
 
     except soundfile.SoundFileError as error:
         reason = str(getattr(error, "error_string", error)).strip(" .")
-        raise ValueError(f"not a whole sound file ({reason}); allowed: {ALLOWED}") from None
+        raise ValueError(
+            f"not a whole sound file ({reason}); allowed: {ALLOWED}"
+        ) from None
 
     return raw
 
@@ -114,7 +145,17 @@ def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Ten
 
     strict = ("-nostdin", "-v", "error", "-xerror", "-threads", "1")
     allowed = ("-protocol_whitelist", "file,pipe", "-format_whitelist", CONTAINERS)
-    output = ("-map", "0:a:0", "-t", str(longest + 1), "-c:a", "pcm_f32be", "-f", "au", "pipe:1")
+    output = (
+        "-map",
+        "0:a:0",
+        "-t",
+        str(longest + 1),
+        "-c:a",
+        "pcm_f32be",
+        "-f",
+        "au",
+        "pipe:1",
+    )
     command = ["ffmpeg", *strict, *allowed, "-i", f"file:{source}", *output]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
 

@@ -56,7 +56,10 @@ class ClapFAD(Metric):
     judges = against = "audio"
 
     def __init__(
-        self, clap: str = UNFUSED, clap_revision: str = "main", clap_backend: str = "transformers"
+        self,
+        clap: str = UNFUSED,
+        clap_revision: str = "main",
+        clap_backend: str = "transformers",
     ) -> None:
         self.clap = clap
         self.clap_revision = clap_revision

@@ -22,7 +22,14 @@ from flowbind_audio.spectrogram import RATE, log_mel
 
 PICTURE = 128  # pixels, width and height of a preview
 # From silent to loud.
-INK = ((0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191))
+INK = (
+    (0, 0, 4),
+    (59, 15, 112),
+    (140, 41, 129),
+    (222, 73, 104),
+    (254, 159, 109),
+    (252, 253, 191),
+)
 
 
 class Audio(Modality):
@@ -85,7 +92,9 @@ class Audio(Modality):
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes a sound as a 16-bit WAV at 16 kHz; reading it gives the same to within 1/65536."""
         soundfile = require("soundfile", "a sound", INSTALL)
-        samples = (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
+        samples = (
+            (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
+        )
         data = BytesIO()  # libsndfile does not say why a disk refuses
         soundfile.write(data, samples, RATE, format="WAV", subtype="PCM_16")
         with replacing(path) as partial:

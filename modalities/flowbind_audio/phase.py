@@ -15,7 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from flowbind_audio.spectrogram import BINS, FFT, FULL_SCALE, HOP, mel_bands, power, window
+from flowbind_audio.spectrogram import (
+    BINS,
+    FFT,
+    FULL_SCALE,
+    HOP,
+    mel_bands,
+    power,
+    window,
+)
 
 SHARPENING = 20  # rounds of expectation-maximisation
 ROUNDS = 4  # of Griffin-Lim
@@ -113,9 +121,13 @@ def _peak_frequencies(log: Tensor) -> Tensor:
 def white_noise(frames: int, device: torch.device) -> Tensor:
     """The spectrum of white noise, with shape (T, 513) and a mean power of 1."""
     generator = torch.Generator().manual_seed(0)
-    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=generator).to(device)
+    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=generator).to(
+        device
+    )
     hann = window(device)
-    spectrum = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
+    )
     return spectrum.T / hann.square().sum().sqrt()
 
 
@@ -129,9 +141,13 @@ def griffin_lim(spectrum: Tensor) -> Tensor:
     before = torch.zeros_like(spectrum)
     for _ in range(ROUNDS):
         wave = torch.istft(spectrum.mT, FFT, HOP, window=hann)
-        again = torch.stft(wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
+        again = torch.stft(
+            wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
+        )
         consistent = again.mT
-        spectrum = magnitude * torch.add(consistent, consistent - before, alpha=MOMENTUM).sgn()
+        spectrum = (
+            magnitude * torch.add(consistent, consistent - before, alpha=MOMENTUM).sgn()
+        )
         before = consistent
 
     return torch.istft(spectrum.mT, FFT, HOP, window=hann)

@@ -21,7 +21,12 @@ FASTEST = 384_000  # Hz, of what is recorded anywhere
 LOUDEST = 4.0  # of full scale, 12 dB above it: what goes further is on another scale
 FAINTEST = 1e-3  # of full scale: 10 dB above the floor of spectrograms, 5 bits of 16
 CHANNELS = 32  # of an array, at most; more of them are samples
-FULL_SCALE = {torch.int8: 2.0**7, torch.uint8: 2.0**7, torch.int16: 2.0**15, torch.int32: 2.0**31}
+FULL_SCALE = {
+    torch.int8: 2.0**7,
+    torch.uint8: 2.0**7,
+    torch.int16: 2.0**15,
+    torch.int32: 2.0**31,
+}
 ALLOWED = (
     "an array of the shape (samples,), (channels, samples) or (samples, channels), of int16, "
     "int32, uint8, int8, or floats in [-1, 1], at 16 kHz, or such an array and its rate in Hz"
@@ -52,13 +57,17 @@ def mono(blocks: Iterable[np.ndarray], rate: float) -> tuple[Tensor, int]:
 
         count += len(block)
         peak = max(peak, float(loudest))
-        one = block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        one = (
+            block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
+        )
         parts.append(resample(one, last=False))
 
     parts.append(resample(np.empty(0, np.float32), last=True))
 
     if peak > LOUDEST:
-        raise ValueError(f"a sound with numbers up to {peak:.4g}, floats lie in [-1, 1]; scale it")
+        raise ValueError(
+            f"a sound with numbers up to {peak:.4g}, floats lie in [-1, 1]; scale it"
+        )
 
     sound = torch.from_numpy(np.concatenate(parts))
     if not len(sound):
@@ -144,7 +153,9 @@ def _rate(value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError):
-        raise ValueError(f"a sound whose rate is {describe(value)}; allowed: {ALLOWED}") from None
+        raise ValueError(
+            f"a sound whose rate is {describe(value)}; allowed: {ALLOWED}"
+        ) from None
 
 
 def _samples_first(values: Tensor, array: Any) -> Tensor:
@@ -166,10 +177,14 @@ def _floats(values: Tensor, name: str) -> np.ndarray:
     if values.is_floating_point():
         return np.ascontiguousarray(values.float().numpy())
     if values.dtype not in FULL_SCALE:
-        raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
+        raise ValueError(
+            f"{name}: its dtype does not tell the range; allowed: {ALLOWED}"
+        )
 
     centre = 128 if values.dtype == torch.uint8 else 0
-    return np.ascontiguousarray((values.float() - centre).numpy() / FULL_SCALE[values.dtype])
+    return np.ascontiguousarray(
+        (values.float() - centre).numpy() / FULL_SCALE[values.dtype]
+    )
 
 
 def _resampler(rate: float) -> Callable[..., np.ndarray]:

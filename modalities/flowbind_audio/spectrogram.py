@@ -15,7 +15,9 @@ RATE = 16_000  # Hz
 FFT = 1024  # samples of a frame: 64 ms
 HOP = 256  # samples between frames: 16 ms
 BINS = FFT // 2 + 1
-FULL_SCALE = FFT / 4  # magnitude of a sine of amplitude 1: half the sum of the Hann window
+FULL_SCALE = (
+    FFT / 4
+)  # magnitude of a sine of amplitude 1: half the sum of the Hann window
 MELS = 128
 LOWEST, HIGHEST = 40.0, 8000.0  # Hz, ends of the mel bands
 FLOOR = 1e-7  # power added to each band: -70 dB, above the hiss of a quiet room
@@ -28,7 +30,9 @@ def log_mel(waves: Tensor) -> Tensor:
         waves: Sounds in [-1, 1] at 16 kHz, with shape (B, samples).
     """
     hann = window(waves.device)
-    spectrum = torch.stft(waves, FFT, HOP, window=hann, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        waves, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
+    )
     power = torch.view_as_real(spectrum).square().sum(-1) / FULL_SCALE**2
     return level(mel_bands().to(waves.device) @ power)
 
@@ -56,8 +60,12 @@ def mel_bands() -> Tensor:
     Triangles of height 1 that overlap by half. The scale is O'Shaughnessy's (1987), 2595 log10(1 +
     f / 700 Hz).
     """
-    ends = 2595 * torch.log10(1 + torch.tensor([LOWEST, HIGHEST], dtype=torch.float64) / 700)
-    edges = 700 * (10 ** (torch.linspace(*ends.tolist(), MELS + 2, dtype=torch.float64) / 2595) - 1)
+    ends = 2595 * torch.log10(
+        1 + torch.tensor([LOWEST, HIGHEST], dtype=torch.float64) / 700
+    )
+    edges = 700 * (
+        10 ** (torch.linspace(*ends.tolist(), MELS + 2, dtype=torch.float64) / 2595) - 1
+    )
 
     frequencies = torch.linspace(0, RATE / 2, BINS, dtype=torch.float64)
     widths = edges.diff()[:, None]

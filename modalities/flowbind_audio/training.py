@@ -11,5 +11,7 @@ class AudioCodecTraining(CodecTraining):
     The loss is their mean squared difference, 1 for an error of 35 dB everywhere.
     """
 
-    def reconstruction(self, latents: Tensor, spectrograms: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, spectrograms: Tensor, streams: Tensor
+    ) -> Tensor:
         return (self.net.decode(latents) - spectrograms).square().flatten(1).mean(1)

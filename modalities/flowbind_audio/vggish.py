@@ -90,7 +90,9 @@ def load_vggish(file: Path) -> Vggish:
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"{file}: these are not weights of VGGish ({first_line(error)})") from None
+        raise ValueError(
+            f"{file}: these are not weights of VGGish ({first_line(error)})"
+        ) from None
 
     return net.eval().requires_grad_(False)
 

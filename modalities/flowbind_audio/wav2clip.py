@@ -28,10 +28,15 @@ FFT = 512  # samples of a frame: 32 ms
 HOP = 353  # samples between frames: 22 ms
 OFFSET = 1e-7  # added to the power before the logarithm
 LEAST = 1e-9  # added to the standard deviation before it divides
-SHORTEST = FFT // 2 + 1  # samples; the ends are continued by the reflection of half a frame
+SHORTEST = (
+    FFT // 2 + 1
+)  # samples; the ends are continued by the reflection of half a frame
 WIDTH = 512  # of an embedding, and of what the ResNet sees
 TOGETHER = 160 * RATE  # samples embedded at once
-PARTS = ("audio_encoder.", "audio_transform.")  # of a checkpoint; its other weights are of training
+PARTS = (
+    "audio_encoder.",
+    "audio_transform.",
+)  # of a checkpoint; its other weights are of training
 WINDOW = "audio_encoder.spectrogram."  # the Hann window is no weight
 INSTALL = Extra("metrics")
 RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/lyrebird-wav2clip"
@@ -90,12 +95,18 @@ class Wav2Clip(Codec):
         for length, rows in rows_of.items():
             for part in torch.tensor(rows).split(max(1, TOGETHER // length)):
                 sounds = [raws[row] for row in part]
-                waves = torch.stack([F.pad(wave, (0, length - len(wave))) for wave in sounds])
-                latents[part] = self.net(spectrograms(waves.to(self.device, torch.float32)))
+                waves = torch.stack(
+                    [F.pad(wave, (0, length - len(wave))) for wave in sounds]
+                )
+                latents[part] = self.net(
+                    spectrograms(waves.to(self.device, torch.float32))
+                )
 
         return latents
 
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Refuses.
 
         Raises:
@@ -116,9 +127,13 @@ def spectrograms(waves: Tensor) -> Tensor:
     (B, samples) -> (B, 1, 257, 1 + samples // 353).
     """
     window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
-    spectrum = torch.stft(waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True)
+    spectrum = torch.stft(
+        waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True
+    )
     levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
-    levels = levels - levels[:, :1, :1]  # exactly 0 for a silence, of which rounding would remain
+    levels = (
+        levels - levels[:, :1, :1]
+    )  # exactly 0 for a silence, of which rounding would remain
 
     mean = levels.mean((1, 2), keepdim=True)
     deviation = levels.std((1, 2), keepdim=True)
@@ -166,6 +181,8 @@ def load_wav2clip(file: Path) -> nn.Module:
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError:  # which names each of 130 weights
-        raise ValueError(f"{file}: these are not weights of Wav2CLIP; {RELEASE}") from None
+        raise ValueError(
+            f"{file}: these are not weights of Wav2CLIP; {RELEASE}"
+        ) from None
 
     return net.eval().requires_grad_(False)

@@ -48,7 +48,9 @@ def read_json(path: Path) -> Any:
     return files.read_json(path)
 
 
-def records(content: Any, needed: Mapping[str, type], what: str) -> list[dict[str, Any]]:
+def records(
+    content: Any, needed: Mapping[str, type], what: str
+) -> list[dict[str, Any]]:
     """A list of JSON objects that have the keys that are needed, with values of the given types.
 
     Args:
@@ -71,7 +73,9 @@ def records(content: Any, needed: Mapping[str, type], what: str) -> list[dict[st
         for key, kind in needed.items():
             if not isinstance(entry[key], kind):
                 value = json.dumps(entry[key])[:60]
-                raise ValueError(f"{requirement}; '{key}' of number {number} is {value}")
+                raise ValueError(
+                    f"{requirement}; '{key}' of number {number} is {value}"
+                )
 
     return content
 

@@ -83,7 +83,9 @@ def _read(folder: Path) -> dict[str, dict[Clip, list[dict[str, str]]]]:
     tables = {split: folder / f"{split}.csv" for split in SPLITS}
     existing = {split: path for split, path in tables.items() if path.is_file()}
     if not existing:
-        raise ValueError(f"{folder}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}")
+        raise ValueError(
+            f"{folder}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}"
+        )
 
     clips = {split: _clips(path) for split, path in existing.items()}
     for split, path in tables.items():

@@ -119,7 +119,9 @@ def _read(path: Path) -> list[Caption]:
     """
     content = read_json(path)
     content = content if isinstance(content, dict) else {}
-    images = records(content.get("images"), {"id": int, "file_name": str}, f"{path}: images")
+    images = records(
+        content.get("images"), {"id": int, "file_name": str}, f"{path}: images"
+    )
     needed = {"id": int, "image_id": int, "caption": str}
     annotations = records(content.get("annotations"), needed, f"{path}: annotations")
 
@@ -128,7 +130,9 @@ def _read(path: Path) -> list[Caption]:
     for annotation in annotations:
         id, image = annotation["id"], annotation["image_id"]
         if image not in names:
-            raise ValueError(f"{path}: the image of caption {id} is not among its images")
+            raise ValueError(
+                f"{path}: the image of caption {id} is not among its images"
+            )
         captions.append(Caption(names[image], id, annotation["caption"]))
 
     return captions
@@ -151,7 +155,9 @@ def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
         drawn.append((turns[caption.image], caption))
         turns[caption.image] += 1
 
-    drawn.sort(key=lambda entry: entry[0])  # stable: within a turn the order stays random
+    drawn.sort(
+        key=lambda entry: entry[0]
+    )  # stable: within a turn the order stays random
     return [caption for _, caption in drawn[:count]]
 
 
@@ -167,4 +173,10 @@ def _add(
         stem = PurePosixPath(caption.image).stem
         image = files.find("image", stem)
         texts = [other.text for other in images[caption.image]]
-        splits.add(split, f"{stem}#{caption.id}", captions=texts, text=caption.text, image=image)
+        splits.add(
+            split,
+            f"{stem}#{caption.id}",
+            captions=texts,
+            text=caption.text,
+            image=image,
+        )

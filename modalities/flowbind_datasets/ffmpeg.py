@@ -17,7 +17,14 @@ CONTAINERS = "mov,matroska"
 # Options of both programs, in the order in which they are given.
 QUIET = ["-nostdin", "-v", "error", "-y"]
 ONE_THREAD = ["-threads", "1"]
-DURATION = ["-v", "error", "-show_entries", "format=duration", "-of", "default=nw=1:nk=1"]
+DURATION = [
+    "-v",
+    "error",
+    "-show_entries",
+    "format=duration",
+    "-of",
+    "default=nw=1:nk=1",
+]
 FRAME = ["-frames:v", "1", "-q:v", "2", "-f", "image2", "-update", "1", "-c:v", "mjpeg"]
 SOUND = ["-vn", "-ac", "1", "-ar", str(RATE), "-c:a", "pcm_s16le", "-f", "wav"]
 
@@ -39,7 +46,9 @@ def take_frame(video: Path, picture: Path) -> None:
 
     with replacing(picture) as partial:
         seek = ("-ss", f"{middle:.3f}")
-        _run("ffmpeg", *QUIET, *ONE_THREAD, *seek, *_source(video), *FRAME, _url(partial))
+        _run(
+            "ffmpeg", *QUIET, *ONE_THREAD, *seek, *_source(video), *FRAME, _url(partial)
+        )
         _refuse_empty(partial, "no frame")
 
 
@@ -70,7 +79,11 @@ def _run(*command: str) -> str:
         ValueError: it fails otherwise; its last line.
     """
     done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
 
     full = os.strerror(errno.ENOSPC)
@@ -79,7 +92,9 @@ def _run(*command: str) -> str:
 
     if done.returncode:
         lines = done.stderr.strip().splitlines()
-        raise ValueError(lines[-1] if lines else f"{command[0]} ended with {done.returncode}")
+        raise ValueError(
+            lines[-1] if lines else f"{command[0]} ended with {done.returncode}"
+        )
 
     return done.stdout.strip()
 

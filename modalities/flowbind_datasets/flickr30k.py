@@ -18,9 +18,7 @@ NAMES = (
     "results.csv",
     "captions.txt",
 )
-LAYOUT = (
-    f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
-)
+LAYOUT = f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
 
 
 class Photograph(NamedTuple):
@@ -69,7 +67,9 @@ def prepare(
     photographs = list(_read(path))
     if not any(photograph.split for photograph in photographs):
         photographs = _draw(photographs, val_samples, test_samples, seed)
-        say(f"{path}: has no splits, so images were drawn into them with the seed {seed}")
+        say(
+            f"{path}: has no splits, so images were drawn into them with the seed {seed}"
+        )
     elif (val_samples, test_samples) != (None, None):
         raise ValueError(
             f"{path}: has the published splits, so nothing is drawn; "
@@ -88,7 +88,9 @@ def prepare(
         image = files.find("image", stem)
         splits.leave(split, len(texts) - len(texts[chosen]))
         for number, text in enumerate(texts[chosen]):
-            splits.add(split, f"{stem}#{number}", captions=texts, text=text, image=image)
+            splits.add(
+                split, f"{stem}#{number}", captions=texts, text=text, image=image
+            )
 
     splits.write(source, LAYOUT)
 
@@ -113,7 +115,9 @@ def _read(path: Path) -> Iterator[Photograph]:
         yield from _published_json(path)
     elif path.suffix == ".token":
         rows = read_rows(path, (), ("image#number", "caption"), "\t")
-        yield from _grouped((_name(row["image#number"]), row["caption"]) for row in rows)
+        yield from _grouped(
+            (_name(row["image#number"]), row["caption"]) for row in rows
+        )
     elif {"filename", "raw"} <= set(columns_of(path)):
         yield from _published_table(path)
     else:
@@ -128,8 +132,12 @@ def _published_json(path: Path) -> Iterator[Photograph]:
     needed = {"filename": str, "split": str, "sentences": list}
     for image in records(images, needed, f"{path}: images"):
         name = image["filename"]
-        sentences = records(image["sentences"], {"raw": str}, f"{path}: sentences of {name}")
-        yield Photograph(name, [sentence["raw"] for sentence in sentences], image["split"])
+        sentences = records(
+            image["sentences"], {"raw": str}, f"{path}: sentences of {name}"
+        )
+        yield Photograph(
+            name, [sentence["raw"] for sentence in sentences], image["split"]
+        )
 
 
 def _published_table(path: Path) -> Iterator[Photograph]:
@@ -165,7 +173,9 @@ def _strings(text: str, what: str) -> list[str]:
     except ValueError:
         captions = None
 
-    if not isinstance(captions, list) or not all(isinstance(entry, str) for entry in captions):
+    if not isinstance(captions, list) or not all(
+        isinstance(entry, str) for entry in captions
+    ):
         raise ValueError(f"{what} must be a list of captions in JSON, not {text[:60]}")
 
     return captions
@@ -188,4 +198,7 @@ def _draw(
     split_of = dict.fromkeys(names, "train")
     split_of |= dict.fromkeys(order[:test], "test")
     split_of |= dict.fromkeys(order[test : test + val], "val")
-    return [photograph._replace(split=split_of[photograph.name]) for photograph in photographs]
+    return [
+        photograph._replace(split=split_of[photograph.name])
+        for photograph in photographs
+    ]

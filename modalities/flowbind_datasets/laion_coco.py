@@ -40,10 +40,14 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
     """
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, allowed is 1 or more")
-    files = Files([source], image=IMAGES, text=(".txt",), table=(".parquet",), tar=(".tar",))
+    files = Files(
+        [source], image=IMAGES, text=(".txt",), table=(".parquet",), tar=(".tar",)
+    )
     image_count = len(files.each("image"))
     if not image_count and files.each("tar"):
-        raise ValueError(f"{source}: holds .tar files; unpack each to a folder: {UNPACKING}")
+        raise ValueError(
+            f"{source}: holds .tar files; unpack each to a folder: {UNPACKING}"
+        )
 
     # The caption and the image of each key; tables may overlap, but not differ.
     splits = Splits(out)
@@ -59,12 +63,16 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
             )
 
     if image_count > len(pairs):
-        say(f"{source}: images without a caption, left aside: {image_count - len(pairs)}")
+        say(
+            f"{source}: images without a caption, left aside: {image_count - len(pairs)}"
+        )
 
     usable = [key for key, (caption, _) in pairs.items() if caption.strip()]
     left = set() if limit is None else set(shuffled(usable, seed)[limit:])
     if left:
-        say(f"{source}: {limit} of {len(usable)} samples were drawn with the seed {seed}")
+        say(
+            f"{source}: {limit} of {len(usable)} samples were drawn with the seed {seed}"
+        )
 
     for key, (caption, image) in pairs.items():
         if key not in left:
@@ -81,7 +89,10 @@ def _captions(files: Files) -> Iterator[tuple[str, str]]:
             yield from _rows(table)
     else:
         for path in track(files.each("text"), "reading captions"):
-            yield path.stem, read_regular(path, LONGEST).decode("utf-8", errors="replace")
+            yield (
+                path.stem,
+                read_regular(path, LONGEST).decode("utf-8", errors="replace"),
+            )
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -111,4 +122,6 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
                     yield str(row["key"]), str(row[column] or "")
 
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(f"{path}: not a whole parquet file ({first_line(error)})") from None
+        raise ValueError(
+            f"{path}: not a whole parquet file ({first_line(error)})"
+        ) from None

@@ -14,7 +14,9 @@ LAYOUT = (
 )
 
 
-def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: int = 0) -> None:
+def prepare(
+    out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: int = 0
+) -> None:
     """Pix3D: image and points, from pix3d.json and the images and meshes that it names.
 
     http://pix3d.csail.mit.edu: 10,069 images of 395 models in 9 categories, 3.6 GB, CC BY 4.0. The
@@ -38,7 +40,9 @@ def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: 
         )
 
     path = source / "pix3d.json"
-    entries = records(read_json(path), {"img": str, "model": str, "category": str}, str(path))
+    entries = records(
+        read_json(path), {"img": str, "model": str, "category": str}, str(path)
+    )
     split_of = _draw(sorted({entry["model"] for entry in entries}), val, test, seed)
     existing = _existing(source, entries)
     root = Path(root_of(source))
@@ -53,7 +57,9 @@ def prepare(out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: 
         model = entry["model"]
         id = Path(image).with_suffix("").as_posix().removeprefix("img/")
         labels = {"category": entry["category"]}
-        splits.add(split_of[model], id, labels=labels, image=find(image), points=find(model))
+        splits.add(
+            split_of[model], id, labels=labels, image=find(image), points=find(model)
+        )
 
     splits.write(source, LAYOUT)
 

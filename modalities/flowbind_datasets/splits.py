@@ -59,7 +59,9 @@ class Splits:
                 self.miss(split, name)
             return
 
-        sample: dict[str, Any] = {key: self._entry(value) for key, value in values.items()}
+        sample: dict[str, Any] = {
+            key: self._entry(value) for key, value in values.items()
+        }
         if labels:
             sample["labels"] = labels
 
@@ -127,7 +129,9 @@ class Splits:
         counts = self.references[split]
         if counts:
             most = max(counts)
-            clauses.append(f"{len(counts)} of them with up to {most} captions to compare with")
+            clauses.append(
+                f"{len(counts)} of them with up to {most} captions to compare with"
+            )
 
         return ", ".join(clauses)
 

@@ -117,7 +117,9 @@ def _pair(files: Files, clip: Clip) -> dict[str, File]:
     return {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")}
 
 
-def _extract(pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder: Path) -> None:
+def _extract(
+    pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder: Path
+) -> None:
     """Takes what `pairs` lacks from videos into a folder, and puts it into `pairs`.
 
     What cannot be taken is named with the reason.
@@ -145,7 +147,9 @@ def _extract(pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder:
         id, kind = job
         return _take(kind, videos[id], folder / id)
 
-    say(f"{folder}: receives frames and sounds; if this is stopped, what is there is kept")
+    say(
+        f"{folder}: receives frames and sounds; if this is stopped, what is there is kept"
+    )
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         taken = pool.map(work, jobs)

@@ -55,7 +55,9 @@ def _activation(channels: int) -> list[nn.Module]:
 
 def _smaller(channels: int, out: int, times: int) -> list[nn.Module]:
     """Layers to maps that are smaller by some times."""
-    layer = nn.Conv2d(channels, out, kernel_size=2 * times, stride=times, padding=times // 2)
+    layer = nn.Conv2d(
+        channels, out, kernel_size=2 * times, stride=times, padding=times // 2
+    )
     return [layer, *_activation(out)]
 
 

@@ -56,7 +56,9 @@ def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
     return net.eval().requires_grad_(False)
 
 
-def _weights(open_clip: ModuleType, model: str, pretrained: str) -> tuple[str, dict[str, Any]]:
+def _weights(
+    open_clip: ModuleType, model: str, pretrained: str
+) -> tuple[str, dict[str, Any]]:
     """A model's file of weights, and what open_clip knows of them; nothing if a file was given.
 
     Raises:
@@ -94,7 +96,9 @@ def prepare(visual: nn.Module, raws: Sequence[Tensor]) -> Tensor:
     """
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
-    transform = image_transform_v2(PreprocessCfg(**visual.preprocess_cfg), is_train=False)
+    transform = image_transform_v2(
+        PreprocessCfg(**visual.preprocess_cfg), is_train=False
+    )
     prepared = []
     for raw in raws:
         picture = PIL.Image.fromarray(raw.permute(1, 2, 0).numpy(force=True))

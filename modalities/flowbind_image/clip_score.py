@@ -59,7 +59,9 @@ class ClipScore(Metric):
         Those of captions have shape (B, D + 1); the last number is 1 where one was cut.
         """
         with torch.autocast(self.device.type, enabled=False):
-            return self._of_pictures(raws) if kind == "image" else self._of_captions(raws)
+            return (
+                self._of_pictures(raws) if kind == "image" else self._of_captions(raws)
+            )
 
     def _of_pictures(self, raws: Sequence[Tensor]) -> Tensor:
         pictures = prepare(self.net.visual, raws).to(self.device)
@@ -77,7 +79,9 @@ class ClipScore(Metric):
         return torch.cat([embeddings, was_cut.to(embeddings)], dim=1)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        pictures, captions = (made, reference) if self.judges == "image" else (reference, made)
+        pictures, captions = (
+            (made, reference) if self.judges == "image" else (reference, made)
+        )
         cosines = (pictures.double() * captions[:, :-1].double()).sum(1)
         label = f"open_clip,{self.model},{weights_of(self.pretrained, digits=8)}"
         return {

@@ -23,7 +23,9 @@ from flowbind.registry import nearest
 KID_SUBSETS = 100  # torch-fidelity's default
 KID_SUBSET = 1000  # samples in each, its default
 NEIGHBOURS = 3  # k of precision and recall (Kynkaanniemi et al. 2019, arXiv 1904.06991)
-DENSITY_NEIGHBOURS = 5  # k of density and coverage (Naeem et al. 2020, arXiv 2002.09797)
+DENSITY_NEIGHBOURS = (
+    5  # k of density and coverage (Naeem et al. 2020, arXiv 2002.09797)
+)
 
 
 class Fidelity(Metric):
@@ -56,7 +58,10 @@ class Fidelity(Metric):
     minimum = 100
 
     def __init__(
-        self, extractor: str = "inception-v3-compat", weights: str | None = None, crop: int = 0
+        self,
+        extractor: str = "inception-v3-compat",
+        weights: str | None = None,
+        crop: int = 0,
     ) -> None:
         if crop < 0:
             raise ValueError(f"crop must be 0 or a number of pixels, not {crop}")
@@ -75,8 +80,12 @@ class Fidelity(Metric):
             ValueError: torch-fidelity is not installed, it has no such extractor, or the weights
                 are not to be had.
         """
-        with importing("torch_fidelity", needing="the metric 'fidelity'", install=Extra("metrics")):
-            from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as extractors
+        with importing(
+            "torch_fidelity", needing="the metric 'fidelity'", install=Extra("metrics")
+        ):
+            from torch_fidelity.registry import (
+                FEATURE_EXTRACTORS_REGISTRY as extractors,
+            )
             from torch_fidelity.utils import create_feature_extractor
 
         if self.extractor not in extractors:
@@ -107,7 +116,9 @@ class Fidelity(Metric):
     @torch.no_grad()
     def features(self, kind: str, raws: Sequence[Tensor]) -> Tensor:
         """Features of B pictures, uint8 of shape (3, H, W): float32, with shape (B, F)."""
-        pictures = [_resize_and_crop(raw, self.crop) if self.crop else raw for raw in raws]
+        pictures = [
+            _resize_and_crop(raw, self.crop) if self.crop else raw for raw in raws
+        ]
 
         # Pictures of one size go through the extractor together.
         rows_of: dict[torch.Size, list[int]] = {}
@@ -125,7 +136,10 @@ class Fidelity(Metric):
         return torch.cat(parts)[torch.tensor(order).argsort()]
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+        from torch_fidelity.metric_fid import (
+            fid_features_to_statistics,
+            fid_statistics_to_metric,
+        )
         from torch_fidelity.metric_kid import kid_features_to_metric
         from torch_fidelity.metric_prc import prc_features_to_metric
 
@@ -140,12 +154,20 @@ class Fidelity(Metric):
 
         subset = min(KID_SUBSET, count)
         kid = kid_features_to_metric(
-            made, reference, kid_subsets=KID_SUBSETS, kid_subset_size=subset, verbose=False
+            made,
+            reference,
+            kid_subsets=KID_SUBSETS,
+            kid_subset_size=subset,
+            verbose=False,
         )
 
         # By parts: whole, 30,000 samples would take 3.6 GB for each of several distance matrices.
         prc = prc_features_to_metric(
-            made, reference, prc_neighborhood=NEIGHBOURS, save_cpu_ram=True, verbose=False
+            made,
+            reference,
+            prc_neighborhood=NEIGHBOURS,
+            save_cpu_ram=True,
+            verbose=False,
         )
         density, coverage = density_and_coverage(made, reference, DENSITY_NEIGHBOURS)
 
@@ -173,7 +195,9 @@ class Fidelity(Metric):
         return ",".join(clauses)
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"weights": self.weights and digest(Path(self.weights))}
+        return super().fingerprint() | {
+            "weights": self.weights and digest(Path(self.weights))
+        }
 
 
 @cache  # once, not for each direction
@@ -198,7 +222,9 @@ def _check_weights(path: str) -> None:
     torch-fidelity would run whatever code is pickled in the file.
     """
     if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file of weights for torch-fidelity's extractor")
+        raise ValueError(
+            f"{path}: no such file of weights for torch-fidelity's extractor"
+        )
 
     try:
         torch.load(path, map_location="cpu", weights_only=True)

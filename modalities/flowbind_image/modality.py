@@ -15,12 +15,25 @@ from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
 
 # As Pillow names them. Nothing outside Pillow runs: EPS, which needs another program, is left out.
-FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "GIF", "TIFF", "BMP", "JPEG2000", "PPM", "ICO", "QOI")
-FORMATS += ("PSD", "SGI", "DDS")
-UNMARKED = {".tga": "TGA", ".dib": "DIB"}  # files that do not say what they are: the name has to
-ALLOWED = (
-    "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
+FORMATS = (
+    "PNG",
+    "JPEG",
+    "WEBP",
+    "AVIF",
+    "GIF",
+    "TIFF",
+    "BMP",
+    "JPEG2000",
+    "PPM",
+    "ICO",
+    "QOI",
 )
+FORMATS += ("PSD", "SGI", "DDS")
+UNMARKED = {
+    ".tga": "TGA",
+    ".dib": "DIB",
+}  # files that do not say what they are: the name has to
+ALLOWED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
 
 HEIC = (".heic", ".heif")
 # ISO/IEC 23008-12
@@ -31,8 +44,30 @@ class Image(Modality):
     """Pictures of any size, up to the memory that reading one takes."""
 
     suffixes = (
-        *(".png", ".jpg", ".jpeg", ".webp", ".bmp", ".jpe", ".jfif", ".avif", ".gif", ".tif"),
-        *(".tiff", ".heic", ".heif", ".apng", ".jp2", ".j2k", ".jpx", ".ppm", ".pgm", ".pbm"),
+        *(
+            ".png",
+            ".jpg",
+            ".jpeg",
+            ".webp",
+            ".bmp",
+            ".jpe",
+            ".jfif",
+            ".avif",
+            ".gif",
+            ".tif",
+        ),
+        *(
+            ".tiff",
+            ".heic",
+            ".heif",
+            ".apng",
+            ".jp2",
+            ".j2k",
+            ".jpx",
+            ".ppm",
+            ".pgm",
+            ".pbm",
+        ),
         *(".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib", ".psd", ".sgi", ".dds"),
     )
     default_codec = SmallImage
@@ -74,7 +109,11 @@ class Image(Modality):
         Raises:
             ValueError: it is something else, lies beyond its range, or cannot be decoded; one line.
         """
-        return rgb_of_picture(raw) if isinstance(raw, PIL.Image.Image) else rgb_of_array(raw)
+        return (
+            rgb_of_picture(raw)
+            if isinstance(raw, PIL.Image.Image)
+            else rgb_of_array(raw)
+        )
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""
@@ -102,7 +141,9 @@ def _open(source: str | Path, file: BinaryIO) -> PIL.Image.Image:
         raise ValueError(f"{source}: not a picture; allowed: {ALLOWED}") from None
     except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
         limit = PIL.Image.MAX_IMAGE_PIXELS
-        raise ValueError(f"{source}: more than {limit} pixels; make the picture smaller") from None
+        raise ValueError(
+            f"{source}: more than {limit} pixels; make the picture smaller"
+        ) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
         raise ValueError(f"{source}: a damaged picture ({first_line(error)})") from None
 

@@ -70,7 +70,9 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
         if max(width, height) > TILE:
             tile = picture.crop((left, top, right, bottom))
         # Without a name, which would keep one tile's pixels while the next one is converted.
-        stored[:, top:bottom, left:right] = _pixels(tile, tags, convert).transpose(2, 0, 1)
+        stored[:, top:bottom, left:right] = _pixels(tile, tags, convert).transpose(
+            2, 0, 1
+        )
 
     return torch.from_numpy(rgb)
 
@@ -92,7 +94,9 @@ def rgb_of_array(array) -> Tensor:
         values = values[0]
     if values.ndim == 2:
         values = values[None]
-    if values.ndim != 3 or not {values.shape[0], values.shape[2]}.intersection(CHANNELS):
+    if values.ndim != 3 or not {values.shape[0], values.shape[2]}.intersection(
+        CHANNELS
+    ):
         raise ValueError(f"{describe(array)} is not one picture; allowed: {ALLOWED}")
 
     may_be_first = values.shape[0] in CHANNELS
@@ -132,7 +136,9 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
     if values.dtype == torch.uint16:
         return (values.to(torch.int32) >> 8).byte()
     if not values.is_floating_point():
-        raise ValueError(f"{name}: its dtype does not tell the range; allowed: {ALLOWED}")
+        raise ValueError(
+            f"{name}: its dtype does not tell the range; allowed: {ALLOWED}"
+        )
 
     levels = (values.to(torch.promote_types(values.dtype, torch.float32)) * 255).round()
     if levels.min() < 0 or levels.max() > 255:
@@ -167,14 +173,20 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
     EXIF numbers the eight ways to hold a camera.
     """
-    mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(orientation, ())
+    mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(
+        orientation, ()
+    )
     view = np.flip(upright, mirrored)
     return view.swapaxes(1, 2) if orientation in TURNED else view
 
 
-def _pixels(tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert) -> np.ndarray:
+def _pixels(
+    tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert
+) -> np.ndarray:
     """RGB of a part of a picture, with shape (H, W, 3)."""
-    if tile.mode.startswith("I") or tile.mode == "F":  # Pillow would cut these to 8 bits
+    if (
+        tile.mode.startswith("I") or tile.mode == "F"
+    ):  # Pillow would cut these to 8 bits
         tile = _shallow(tile, tags)
     elif tile.mode == "La":
         tile = tile.convert("LA")  # the one conversion that Pillow has
@@ -198,7 +210,9 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
     if deep.mode == "I":
         if values.min() < 0 or values.max() > 65535:
             low, high = values.min().item(), values.max().item()
-            raise ValueError(f"{name} with numbers from {low} to {high}; allowed: {ALLOWED}")
+            raise ValueError(
+                f"{name} with numbers from {low} to {high}; allowed: {ALLOWED}"
+            )
         values = values.to(torch.uint16)
     elif values.is_floating_point() and not values.isfinite().all():
         raise ValueError(f"{name} with numbers that are not finite; allowed: {ALLOWED}")

@@ -46,7 +46,9 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
 
     try:
         space, transform = _transform(profile)
-    except Exception as error:  # Pillow raises its own kind, and others where it lacks Little CMS
+    except (
+        Exception
+    ) as error:  # Pillow raises its own kind, and others where it lacks Little CMS
         _say_once(
             f"{name}: its colour profile cannot be applied, and is left aside ({first_line(error)})"
         )
@@ -63,7 +65,9 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
             return part
 
         # Profiles know no transparency: it passes by.
-        alpha = part.convert("RGBA").getchannel("A") if part.has_transparency_data else None
+        alpha = (
+            part.convert("RGBA").getchannel("A") if part.has_transparency_data else None
+        )
         part = ImageCms.applyTransform(part.convert(MODES[space]), transform)
         if alpha is not None:
             part.putalpha(alpha)
@@ -88,7 +92,9 @@ def _transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
         raise ValueError(f"one of the space {space}")
 
     srgb = ImageCms.createProfile("sRGB")
-    transform = ImageCms.buildTransform(profile, srgb, MODES[space], "RGB", INTENT, FLAGS)
+    transform = ImageCms.buildTransform(
+        profile, srgb, MODES[space], "RGB", INTENT, FLAGS
+    )
 
     if space != "CMYK":
         probe = _probe(MODES[space])

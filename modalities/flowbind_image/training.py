@@ -16,7 +16,9 @@ class ImageCodecTraining(CodecTraining):
     horizontal and vertical differences, each averaged over three scales.
     """
 
-    def reconstruction(self, latents: Tensor, pictures: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, pictures: Tensor, streams: Tensor
+    ) -> Tensor:
         error = self.net.decode(latents) - opponent(pictures)
         total = error.new_zeros(len(error))
         for _ in range(SCALES):

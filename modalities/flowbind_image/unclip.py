@@ -62,10 +62,18 @@ class ClipUnclip(Codec):
         half: bool = True,
     ) -> None:
         if size is not None and (size < SIZE_STEP or size % SIZE_STEP):
-            raise ValueError(f"size must be a multiple of {SIZE_STEP} pixels, not {size}")
+            raise ValueError(
+                f"size must be a multiple of {SIZE_STEP} pixels, not {size}"
+            )
         if not 0 <= noise_level < NOISE_LEVELS:
-            raise ValueError(f"noise_level must be 0 to {NOISE_LEVELS - 1}, not {noise_level}")
-        for name, value in (("width", width), ("steps", steps), ("batch_size", batch_size)):
+            raise ValueError(
+                f"noise_level must be 0 to {NOISE_LEVELS - 1}, not {noise_level}"
+            )
+        for name, value in (
+            ("width", width),
+            ("steps", steps),
+            ("batch_size", batch_size),
+        ):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, not {value}")
 
@@ -83,7 +91,9 @@ class ClipUnclip(Codec):
         self.shape = (width,)
 
     def libraries(self, use: str) -> dict[str, str]:
-        modules = {"encode": ("open_clip",), "decode": ("diffusers", "transformers")}[use]
+        modules = {"encode": ("open_clip",), "decode": ("diffusers", "transformers")}[
+            use
+        ]
         return dict.fromkeys(modules, INSTALL)
 
     def files(self) -> dict[str, Path]:
@@ -104,7 +114,9 @@ class ClipUnclip(Codec):
     @cached_property
     def encoder(self) -> nn.Module:
         """The frozen image tower, prepared pictures to embeddings; raises as `load_clip` does."""
-        return load_clip(self.model, self.pretrained, extra="unclip").visual.to(self.device)
+        return load_clip(self.model, self.pretrained, extra="unclip").visual.to(
+            self.device
+        )
 
     @cached_property
     def pipeline(self):
@@ -169,15 +181,21 @@ class ClipUnclip(Codec):
 
         width = latents.shape[1]
         if width != self.width:
-            raise ValueError(f"{self.model} embeds in {width} numbers; set `width` to {width}")
+            raise ValueError(
+                f"{self.model} embeds in {width} numbers; set `width` to {width}"
+            )
 
         return latents
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[Tensor]:
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         """Draws B pictures, uint8 of shape (3, size, size), from embeddings, with shape (B, D)."""
         device = generator.device if generator else "cpu"
-        seeds = torch.randint(2**62, (len(latents),), generator=generator, device=device)
+        seeds = torch.randint(
+            2**62, (len(latents),), generator=generator, device=device
+        )
         pictures = []
         for start in range(0, len(latents), self.batch_size):
             part = slice(start, start + self.batch_size)

@@ -84,7 +84,9 @@ class PointAutoencoder(NeuralCodec):
         return Path(self.weights)
 
     def build(self) -> nn.Module:
-        return CloudAutoencoder(self.points, 6 if self.colours else 3, self.width, self.latent)
+        return CloudAutoencoder(
+            self.points, 6 if self.colours else 3, self.width, self.latent
+        )
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         clouds = torch.stack([thin(raw, self.points) for raw in raws])
@@ -116,11 +118,15 @@ class CloudAutoencoder(nn.Module):
     def __init__(self, points: int, channels: int, width: int, latent: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for below, above in pairwise((channels, width // 8, width // 4, width // 2, width)):
+        for below, above in pairwise(
+            (channels, width // 8, width // 4, width // 2, width)
+        ):
             layers += [nn.Linear(below, above), nn.LayerNorm(above), nn.ReLU()]
 
         self.point = nn.Sequential(*layers)
-        self.summary = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, latent))
+        self.summary = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, latent)
+        )
         self.decoder = nn.Sequential(
             nn.Linear(latent, width),
             nn.GELU(),
@@ -129,7 +135,9 @@ class CloudAutoencoder(nn.Module):
             nn.Linear(2 * width, points * channels),
             nn.Unflatten(1, (points, channels)),
         )
-        nn.init.normal_(self.decoder[4].bias, std=0.5)  # starts as a cloud, not as one point
+        nn.init.normal_(
+            self.decoder[4].bias, std=0.5
+        )  # starts as a cloud, not as one point
 
     def encode(self, clouds: Tensor) -> Tensor:
         """Latents, with shape (B, D), of clouds, with shape (B, n, C)."""

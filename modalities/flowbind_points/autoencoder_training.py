@@ -22,7 +22,9 @@ class PointAutoencoderTraining(CodecTraining):
         half = -(-clouds.shape[1] // 2)
         return self.net.encode(some(clouds, half, streams) if self.training else clouds)
 
-    def reconstruction(self, latents: Tensor, clouds: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, clouds: Tensor, streams: Tensor
+    ) -> Tensor:
         decoded = self.net.decode(latents)
         to_true, to_decoded = nearest(decoded[..., :3], clouds[..., :3])
         ways = decoded - take(clouds, to_true), clouds - take(decoded, to_decoded)

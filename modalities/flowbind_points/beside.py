@@ -77,7 +77,9 @@ class Beside:
         if self.folder is None:
             return None
 
-        for written in dict.fromkeys((name, unquote(name), OPTIONS.sub("", name, count=1))):
+        for written in dict.fromkeys(
+            (name, unquote(name), OPTIONS.sub("", name, count=1))
+        ):
             # It knows both kinds of slashes, and drives.
             path = PureWindowsPath(written.strip().strip('"'))
             is_inside = not path.anchor and ".." not in path.parts

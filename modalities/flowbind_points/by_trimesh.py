@@ -45,17 +45,25 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
             a whole mesh; gives the reason, without the file's name.
     """
     needing = NEEDING.format(suffix)
-    trimesh, *_ = [require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])]
+    trimesh, *_ = [
+        require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])
+    ]
 
-    if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(b"<![CDATA[", b""):
+    if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(
+        b"<![CDATA[", b""
+    ):
         raise ValueError("an XML file that declares entities, which is not read")
 
     file = io.BytesIO(content)
     try:
         if suffix == ".dae":
             return _collada(trimesh.exchange.dae.load_collada(file, resolver=beside))
-        scene = trimesh.load_scene(file, file_type=suffix[1:], resolver=beside, process=False)
-    except Exception as error:  # trimesh's parsers raise whatever damaged data leads them to
+        scene = trimesh.load_scene(
+            file, file_type=suffix[1:], resolver=beside, process=False
+        )
+    except (
+        Exception
+    ) as error:  # trimesh's parsers raise whatever damaged data leads them to
         reason = first_line(error)[:60]
         raise ValueError(
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
@@ -77,7 +85,9 @@ def missing_library(suffix: str) -> str:
 
 def is_from_trimesh(value: Any) -> bool:
     """Whether an object is a mesh, a cloud or a scene of trimesh's, without importing it."""
-    is_of_trimesh = any(kind.__module__.startswith("trimesh.") for kind in type(value).__mro__)
+    is_of_trimesh = any(
+        kind.__module__.startswith("trimesh.") for kind in type(value).__mro__
+    )
     return is_of_trimesh and hasattr(value, "bounds")
 
 
@@ -92,7 +102,9 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
         ValueError: it has too many faces, shown as often as it does; gives the reason.
     """
     parts = _shown(value)
-    count = sum(len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in parts)
+    count = sum(
+        len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in parts
+    )
     weigh(COPIED * count)
     if count > 2 * FACES:
         raise ValueError(f"more than {FACES} faces; simplify the mesh")
@@ -148,7 +160,9 @@ def _collada(loaded: dict[str, Any]) -> Geometry:
     for node in loaded["graph"]:
         part = loaded["geometry"][node["geometry"]]
         matrix = np.asarray(node["matrix"])
-        place = np.asarray(part["vertices"], np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        place = (
+            np.asarray(part["vertices"], np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
+        )
         faces = np.asarray(part["faces"], np.int64)
 
         pictured, paint = plain(), plain()
@@ -186,7 +200,9 @@ def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
 def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
     """The same, of a mesh that has a material."""
     material = visual.material
-    picture = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
+    picture = getattr(material, "baseColorTexture", None) or getattr(
+        material, "image", None
+    )
     # The diffuse colour of the other kind of material is no factor of its picture.
     has_factor = hasattr(material, "baseColorFactor") or picture is None
     colour = material.main_color if has_factor else None
@@ -207,9 +223,13 @@ def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
         try:
             return np.asarray(picture.convert("RGB"))
         except Exception as error:  # Pillow opens a file at once and reads it late
-            raise ValueError(f"its picture cannot be read ({type(error).__name__})") from None
+            raise ValueError(
+                f"its picture cannot be read ({type(error).__name__})"
+            ) from None
 
-    return textured(np.asarray(visual.uv)[faces], pixels, unpictured, factor), unpictured
+    return textured(
+        np.asarray(visual.uv)[faces], pixels, unpictured, factor
+    ), unpictured
 
 
 def _of_attributes(part: Any, stl: bytes) -> Paint:

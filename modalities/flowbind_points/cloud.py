@@ -21,7 +21,9 @@ GREY = 0.5  # of points without a colour
 MOST = 2**17  # points of a raw sample: 3 MB, of which an encoding holds some hundred
 FAR = 1e18  # world units; what lies farther out was not measured, and its square overflows float32
 ROUNDED = 1e-4  # of a cloud's extent, that float32 may move a point by
-ALMOST = 0.01  # of the range of colours, that rounding and interpolation may go beyond it
+ALMOST = (
+    0.01  # of the range of colours, that rounding and interpolation may go beyond it
+)
 MANY = 12  # numbers of a point; of more than these no fewer points are meant
 COLOURS = (
     ("red", "green", "blue"),
@@ -30,7 +32,9 @@ COLOURS = (
     ("rf", "gf", "bf"),
 )
 SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
-HARMONIC = 0.28209479177387814  # the constant one, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
+HARMONIC = (
+    0.28209479177387814  # the constant one, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
+)
 FAINTEST = -5.5373  # logit of 1/255, below which no renderer draws a splat
 # The number that counts as full, and below which number colours are meant so.
 RANGES = {1: 2, 255: 256, 65535: 65536}
@@ -106,7 +110,9 @@ def _measured(scan: Scan) -> tuple[Scan, list[str]]:
 
     count = len(place)
     if not is_measured.any():
-        raise ValueError(f"numbers that are not finite: none of its {count} points has a place")
+        raise ValueError(
+            f"numbers that are not finite: none of its {count} points has a place"
+        )
 
     missing = (~is_measured).sum()
     remark = f"{missing} of {count} points have no finite place, and are left out"
@@ -195,7 +201,9 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
     """
     columns = {name.lower(): column for name, column in columns.items()}
     if not columns.keys() >= set("xyz"):
-        raise ValueError(f"its points have no x, y, z, only {', '.join(columns)[:60] or 'nothing'}")
+        raise ValueError(
+            f"its points have no x, y, z, only {', '.join(columns)[:60] or 'nothing'}"
+        )
     place = np.stack([columns[axis] for axis in "xyz"], axis=1)
 
     if columns.keys() >= set(SPLAT):
@@ -204,7 +212,11 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
         is_drawn = np.ones(len(place), bool)
         if "opacity" in columns:
             is_drawn = columns["opacity"] > FAINTEST
-        return Scan(place[is_drawn], colour[is_drawn]) if is_drawn.any() else Scan(place, colour)
+        return (
+            Scan(place[is_drawn], colour[is_drawn])
+            if is_drawn.any()
+            else Scan(place, colour)
+        )
 
     for names in COLOURS:
         if columns.keys() >= set(names):

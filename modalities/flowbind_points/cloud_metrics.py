@@ -197,7 +197,9 @@ def nearest_neighbour_accuracy(distances: Tensor) -> float:
         distances: Distances of every two of n generated and then n real clouds, with shape
             (2n, 2n).
     """
-    is_generated = torch.arange(len(distances), device=distances.device) < len(distances) // 2
+    is_generated = (
+        torch.arange(len(distances), device=distances.device) < len(distances) // 2
+    )
     to_others = distances.clone().fill_diagonal_(torch.inf)
     is_of_own_kind = is_generated[to_others.argmin(1)] == is_generated
     return is_of_own_kind.double().mean().item()

@@ -30,7 +30,15 @@ NUMBERS = 2**26  # of all accessors that are read, at most
 WEIGHT = 40  # bytes of memory that one of these takes
 SHOWN = 2**16  # nodes that show a mesh, at most
 SCALARS = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
-WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
+WIDTHS = {
+    "SCALAR": 1,
+    "VEC2": 2,
+    "VEC3": 3,
+    "VEC4": 4,
+    "MAT2": 4,
+    "MAT3": 9,
+    "MAT4": 16,
+}
 
 # Modes of a primitive; the others are lines.
 POINTS = 0
@@ -44,7 +52,9 @@ DEFAULT = 0.4
 
 GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 TURNED = "KHR_texture_transform"
-PACKED = {"KHR_draco_mesh_compression"}  # extensions of a primitive that hold its numbers
+PACKED = {
+    "KHR_draco_mesh_compression"
+}  # extensions of a primitive that hold its numbers
 COMPRESSED = "needs {}, which is not read; save it without compression"
 UNDERSTOOD = {
     GLOSSY,
@@ -103,21 +113,29 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         raise ValueError(f"glTF {version[:20]}, which is not read; save it as glTF 2.0")
 
     needed = set(tree.get("extensionsRequired", [])) - UNDERSTOOD
-    unread = sorted(name for name in needed if not str(name).startswith("KHR_materials_"))
+    unread = sorted(
+        name for name in needed if not str(name).startswith("KHR_materials_")
+    )
     if unread:
         raise ValueError(COMPRESSED.format(", ".join(unread)))
 
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # what is too far away has no place
+        with np.errstate(
+            over="ignore", invalid="ignore"
+        ):  # what is too far away has no place
             return _Tree(tree, beside, binary).geometry()
     except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
-        raise ValueError(f"damaged glTF ({type(error).__name__}: {str(error)[:60]})") from None
+        raise ValueError(
+            f"damaged glTF ({type(error).__name__}: {str(error)[:60]})"
+        ) from None
 
 
 class _Tree:
     """A glTF file's objects, which name one another by their numbers."""
 
-    def __init__(self, tree: dict[str, Any], beside: Beside, binary: bytes | None) -> None:
+    def __init__(
+        self, tree: dict[str, Any], beside: Beside, binary: bytes | None
+    ) -> None:
         self.tree = tree
         self.beside = beside
         self.binary = binary
@@ -153,7 +171,9 @@ class _Tree:
 
     def _of(self, kind: str, number: int) -> Any:
         if not isinstance(number, int) or number < 0:
-            raise ValueError(f"damaged glTF: {number!r:.20} is no number of one of its {kind}")
+            raise ValueError(
+                f"damaged glTF: {number!r:.20} is no number of one of its {kind}"
+            )
         return self.tree[kind][number]
 
     def _shown(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -167,7 +187,9 @@ class _Tree:
                 children.update(node.get("children", []))
             roots = [number for number in range(len(nodes)) if number not in children]
         if not nodes:
-            yield from ((mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", []))))
+            yield from (
+                (mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", [])))
+            )
 
         # From the first root down, each node before those after it.
         visited = set()
@@ -185,13 +207,17 @@ class _Tree:
             if "mesh" in node:
                 count += 1
                 if count > SHOWN:
-                    raise ValueError(f"more than {SHOWN} nodes that show a mesh; join them")
+                    raise ValueError(
+                        f"more than {SHOWN} nodes that show a mesh; join them"
+                    )
                 # The bones of a skin tell where it is, and at rest it is where its vertices say.
                 yield node["mesh"], np.eye(4) if "skin" in node else matrix
 
             waiting += [(child, matrix) for child in reversed(node.get("children", []))]
 
-    def _primitive(self, primitive: dict[str, Any], matrix: np.ndarray) -> Surface | Scan | None:
+    def _primitive(
+        self, primitive: dict[str, Any], matrix: np.ndarray
+    ) -> Surface | Scan | None:
         """A part of a mesh in its place; None if it is neither triangles nor points."""
         mode = primitive.get("mode", TRIANGLES)
         has = primitive["attributes"]
@@ -205,11 +231,16 @@ class _Tree:
 
         place = self.accessor(has["POSITION"]).astype(np.float64)
         place = place @ matrix[:3, :3].T + matrix[:3, 3]
-        colour = to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
+        colour = (
+            to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
+        )
         if colour is not None and len(colour) != len(place):
             raise ValueError("damaged glTF: as many colours as vertices are needed")
         if mode == POINTS:
-            return Scan(place, colour if colour is None or self.by_trimesh else to_screen(colour))
+            return Scan(
+                place,
+                colour if colour is None or self.by_trimesh else to_screen(colour),
+            )
 
         if "indices" in primitive:
             order = self.accessor(primitive["indices"])[:, 0]
@@ -219,7 +250,11 @@ class _Tree:
         if len(faces) and faces.max() >= len(place):
             raise ValueError("damaged: faces of vertices that are not there")
 
-        material = self._of("materials", primitive["material"]) if "material" in primitive else None
+        material = (
+            self._of("materials", primitive["material"])
+            if "material" in primitive
+            else None
+        )
         return Surface(place, faces, *self._paints(material, has, faces, colour))
 
     def _paints(
@@ -280,7 +315,9 @@ class _Tree:
 
         return paint
 
-    def _look(self, material: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any] | None]:
+    def _look(
+        self, material: dict[str, Any]
+    ) -> tuple[np.ndarray, dict[str, Any] | None]:
         """A material's colour, with shape (3,), and the picture that it multiplies.
 
         Those of the light that it emits where it reflects none.
@@ -297,7 +334,9 @@ class _Tree:
         if self.by_trimesh and (factor == DEFAULT).all() and picture is not None:
             return np.ones(3), picture
 
-        emitted = np.array(material.get("emissiveFactor", [0, 0, 0]), np.float64).reshape(3)
+        emitted = np.array(
+            material.get("emissiveFactor", [0, 0, 0]), np.float64
+        ).reshape(3)
         if emitted.any() and not factor.any():
             return emitted, material.get("emissiveTexture")
 
@@ -378,7 +417,9 @@ class _Tree:
 
         return numbers
 
-    def _strided(self, view: int, start: int, count: int, width: int, kind: np.dtype) -> np.ndarray:
+    def _strided(
+        self, view: int, start: int, count: int, width: int, kind: np.dtype
+    ) -> np.ndarray:
         step = self._of("bufferViews", view).get("byteStride", width * kind.itemsize)
         content = self._view(view)
         if not count:
@@ -401,7 +442,9 @@ class _Tree:
         start = indices.get("byteOffset", 0)
         row = self._strided(indices["bufferView"], start, count, 1, kind)[:, 0]
         start = values.get("byteOffset", 0)
-        numbers[row] = self._strided(values["bufferView"], start, count, width, numbers.dtype)
+        numbers[row] = self._strided(
+            values["bufferView"], start, count, width, numbers.dtype
+        )
         return numbers
 
 
@@ -413,7 +456,9 @@ def _joined(scans: list[Scan]) -> Scan:
 
     colours = []
     for scan in scans:
-        colours.append(np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour)
+        colours.append(
+            np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour
+        )
 
     return Scan(place, np.concatenate(colours))
 

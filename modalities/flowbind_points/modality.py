@@ -18,7 +18,12 @@ from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.progress import say
 from flowbind.turns import weigh
 from flowbind_points.beside import Beside
-from flowbind_points.by_trimesh import from_trimesh, is_from_trimesh, missing_library, read_mesh
+from flowbind_points.by_trimesh import (
+    from_trimesh,
+    is_from_trimesh,
+    missing_library,
+    read_mesh,
+)
 from flowbind_points.cloud import FAR, MOST, Scan, to_cloud
 from flowbind_points.gltf import read_glb, read_gltf
 from flowbind_points.obj import read_obj
@@ -168,7 +173,9 @@ def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
 
     Its first bytes give the format, or its suffix where they do not.
     """
-    kind = next((kind for sign, kind in SIGNS.items() if content.startswith(sign)), suffix)
+    kind = next(
+        (kind for sign, kind in SIGNS.items() if content.startswith(sign)), suffix
+    )
 
     match kind:
         case ".ply":

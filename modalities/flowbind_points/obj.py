@@ -53,7 +53,9 @@ class _Lines:
         self.pictured: list[bytes] = []
         self.faces: list[bytes] = []
         self.materials: list[int] = []  # number of each face's material
-        self.ahead: list[int] = []  # how many more vertices than places in pictures stand before it
+        self.ahead: list[
+            int
+        ] = []  # how many more vertices than places in pictures stand before it
         self.names = {"": 0}  # of materials, with their numbers
 
     def add_face(self, corners: bytes, material: int) -> None:
@@ -104,7 +106,9 @@ def _surfaces(
 ) -> list[Surface]:
     """A surface for each material that faces have."""
     corners, lengths = _corners(lines.faces)
-    corners[:, 1] = _own_places(corners, np.repeat(lines.ahead, lengths), len(lines.pictured))
+    corners[:, 1] = _own_places(
+        corners, np.repeat(lines.ahead, lengths), len(lines.pictured)
+    )
 
     first, polygon = fan(lengths)
     triangles = corners[first, 0] - 1
@@ -153,7 +157,9 @@ def _word(rest: bytes) -> str:
         return rest.decode("latin-1").strip()
 
 
-def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -> list[str]:
+def _read_materials(
+    name: str, beside: Beside, materials: dict[str, Material]
+) -> list[str]:
     """Adds the materials of a file, or of several whose names stand in one line.
 
     Returns remarks on it.
@@ -162,7 +168,9 @@ def _read_materials(name: str, beside: Beside, materials: dict[str, Material]) -
         contents = [beside.read(name)]
     except ValueError as error:
         try:
-            contents = [beside.read(part) for part in name.split()] if " " in name else []
+            contents = (
+                [beside.read(part) for part in name.split()] if " " in name else []
+            )
         except ValueError:
             contents = []
         if not contents:
@@ -189,7 +197,11 @@ def _diffuse(rest: str) -> list[float] | None:
         return None
 
     colour = numbers * 3 if len(numbers) == 1 else numbers
-    return colour if len(colour) == 3 and all(0 <= number <= 1 for number in colour) else None
+    return (
+        colour
+        if len(colour) == 3 and all(0 <= number <= 1 for number in colour)
+        else None
+    )
 
 
 def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -305,7 +317,9 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return corners, lengths
 
 
-def _even_corners(faces: list[bytes], lengths: np.ndarray, text: bytes) -> np.ndarray | None:
+def _even_corners(
+    faces: list[bytes], lengths: np.ndarray, text: bytes
+) -> np.ndarray | None:
     """The first numbers of all corners, with shape (c, 1 or 2), read at once.
 
     None where they do not all have as many numbers.

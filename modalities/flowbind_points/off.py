@@ -36,7 +36,9 @@ def read_off(content: bytes) -> Geometry:
     if not faces:
         return Geometry(points=Scan(place, colour))
 
-    return Geometry([_surface(place, colour, lines[1 + vertices : 1 + vertices + faces])])
+    return Geometry(
+        [_surface(place, colour, lines[1 + vertices : 1 + vertices + faces])]
+    )
 
 
 def _counts(lines: list[bytes]) -> tuple[int, int]:
@@ -83,14 +85,18 @@ def _vertices(lines: list[bytes], kind: bytes) -> tuple[np.ndarray, np.ndarray |
     return table[:, :3], colour if colour.shape[1] == 3 else None
 
 
-def _surface(vertices: np.ndarray, colour: np.ndarray | None, lines: list[bytes]) -> Surface:
+def _surface(
+    vertices: np.ndarray, colour: np.ndarray | None, lines: list[bytes]
+) -> Surface:
     """The surface of faces, in the colours of its vertices or, without those, of its faces."""
     numbers = parse(b"\n".join(lines))
     widths = np.fromiter((len(line.split()) for line in lines), np.int64, len(lines))
     begins = np.cumsum(widths) - widths
     lengths = whole(numbers[begins])
     if (lengths < 1).any() or (lengths >= widths).any():
-        raise ValueError("damaged or truncated: a face that has not as many corners as it says")
+        raise ValueError(
+            "damaged or truncated: a face that has not as many corners as it says"
+        )
 
     first, polygon = fan(lengths)
     within = first - (np.cumsum(lengths) - lengths)[polygon][:, None]

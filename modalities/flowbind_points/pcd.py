@@ -31,13 +31,17 @@ def read_points(content: bytes) -> Scan:
         raise ValueError("its PCD header is damaged") from None
 
     if count * fields.itemsize > LARGEST:
-        raise ValueError(f"{count} points of {fields.itemsize} bytes; allowed are {LARGEST} bytes")
+        raise ValueError(
+            f"{count} points of {fields.itemsize} bytes; allowed are {LARGEST} bytes"
+        )
 
     encoding = header["DATA"][0]
     if encoding == "ascii":
         columns = _from_text(body, fields, count)
     else:
-        columns = _from_bytes(body, fields, count, compressed=encoding == "binary_compressed")
+        columns = _from_bytes(
+            body, fields, count, compressed=encoding == "binary_compressed"
+        )
 
     return _scan(dict(zip(names, columns, strict=True)))
 
@@ -56,7 +60,9 @@ def _fields(header: dict[str, list[str]], count: int) -> np.dtype:
 
 def _count(header: dict[str, list[str]]) -> int:
     """The number of points."""
-    shape = int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
+    shape = (
+        int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
+    )
     return int(header.get("POINTS", [shape])[0])
 
 
@@ -84,7 +90,9 @@ def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
     width = sum(lengths)
     numbers = parse(body)
     if len(numbers) != count * width:
-        raise ValueError(f"truncated: {len(numbers) // width} of {count} points are there")
+        raise ValueError(
+            f"truncated: {len(numbers) // width} of {count} points are there"
+        )
 
     table = numbers.reshape(count, width)
     columns = []
@@ -95,13 +103,17 @@ def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
     return columns
 
 
-def _from_bytes(body: bytes, fields: np.dtype, count: int, compressed: bool) -> list[np.ndarray]:
+def _from_bytes(
+    body: bytes, fields: np.dtype, count: int, compressed: bool
+) -> list[np.ndarray]:
     """The same, of points one after another, or compressed."""
     if compressed:
         return _from_compressed(body, fields, count)
 
     if len(body) < count * fields.itemsize:
-        raise ValueError(f"truncated: {len(body) // fields.itemsize} of {count} points are there")
+        raise ValueError(
+            f"truncated: {len(body) // fields.itemsize} of {count} points are there"
+        )
 
     table = np.frombuffer(body, fields, count)
     columns = []
@@ -117,9 +129,13 @@ def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarr
         raise ValueError("truncated: no points are there")
     packed, unpacked = struct.unpack_from("<II", body)
     if packed > PACKED:
-        raise ValueError(f"{packed} compressed bytes, allowed are {PACKED}; save it as binary")
+        raise ValueError(
+            f"{packed} compressed bytes, allowed are {PACKED}; save it as binary"
+        )
     if len(body) - 8 < packed or unpacked != count * fields.itemsize:
-        raise ValueError(f"truncated: {len(body) - 8} of {packed} compressed bytes are there")
+        raise ValueError(
+            f"truncated: {len(body) - 8} of {packed} compressed bytes are there"
+        )
 
     plain = unpack(body[8 : 8 + packed], unpacked)
     columns = []
@@ -177,7 +193,9 @@ def unpack(packed: bytes, length: int) -> bytes:
 def _scan(columns: Mapping[str, np.ndarray]) -> Scan:
     """Points of named columns; four bytes, blue first, are a colour in one number."""
     columns = dict(columns)
-    packed = next((columns.pop(name) for name in ("rgb", "rgba") if name in columns), None)
+    packed = next(
+        (columns.pop(name) for name in ("rgb", "rgba") if name in columns), None
+    )
     if packed is not None and packed.dtype.itemsize == 4:
         colour = np.ascontiguousarray(packed).view("<u4")
         columns["red"] = (colour >> 16).astype(np.uint8)

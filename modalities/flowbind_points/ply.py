@@ -14,7 +14,15 @@ from flowbind.files import replacing
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, from_named, to_unit
 from flowbind_points.numbers import parse, whole
-from flowbind_points.surface import Geometry, Paint, Surface, by_corner, by_face, fan, plain
+from flowbind_points.surface import (
+    Geometry,
+    Paint,
+    Surface,
+    by_corner,
+    by_face,
+    fan,
+    plain,
+)
 from flowbind_points.texture import textured
 
 SCALARS = {  # both families of names in use for the same eight types, and two more that are written
@@ -30,7 +38,14 @@ UNEVEN = 2**22  # rows with lists of different lengths, which Python alone walks
 CORNERS = ("vertex_indices", "vertex_index")
 PICTURED = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"))
 WRITTEN = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+    ]
 )
 HEADER = """ply
 format binary_little_endian 1.0
@@ -85,7 +100,9 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     if not any(element.name == "vertex" for element in elements):
         raise ValueError("no vertices")
     if any(element.name == "tristrips" and element.count for element in elements):
-        raise ValueError("strips of triangles, which are not read; save its faces as triangles")
+        raise ValueError(
+            "strips of triangles, which are not read; save its faces as triangles"
+        )
 
     # Whatever comes after vertices and faces is not looked at.
     rows = _Rows(encoding, body)
@@ -99,7 +116,9 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     vertex = _numbers(tables["vertex"])
     scan = from_named(vertex)
     faces = tables.get("face", {})
-    corners = next((faces[name] for name in CORNERS if isinstance(faces.get(name), Lists)), None)
+    corners = next(
+        (faces[name] for name in CORNERS if isinstance(faces.get(name), Lists)), None
+    )
     if corners is None or not len(corners.lengths):
         return Geometry(points=scan)
 
@@ -119,11 +138,20 @@ def write_points(cloud: np.ndarray, path: Path) -> None:
 
 def _numbers(columns: Columns) -> dict[str, np.ndarray]:
     """The columns that are no lists."""
-    return {name: column for name, column in columns.items() if not isinstance(column, Lists)}
+    return {
+        name: column
+        for name, column in columns.items()
+        if not isinstance(column, Lists)
+    }
 
 
 def _mesh(
-    scan: Scan, vertex: Columns, faces: Columns, corners: Lists, pictures: list[str], beside: Beside
+    scan: Scan,
+    vertex: Columns,
+    faces: Columns,
+    corners: Lists,
+    pictures: list[str],
+    beside: Beside,
 ) -> Geometry:
     """Surfaces in the colours of a picture, or of the vertices, or of the faces.
 
@@ -157,7 +185,9 @@ def _mesh(
         unpictured = _only(paint, is_part)
         pictured = unpictured
         if 0 <= number < len(pictures):
-            pictured = textured(where[is_part], beside.picture(pictures[number]), unpictured)
+            pictured = textured(
+                where[is_part], beside.picture(pictures[number]), unpictured
+            )
         surfaces.append(Surface(vertices, triangles[is_part], pictured, unpictured))
 
     return Geometry(surfaces)
@@ -170,7 +200,11 @@ def _only(paint: Paint, is_part: np.ndarray) -> Paint:
 
 
 def _pictured(
-    vertex: Columns, faces: Columns, triangles: np.ndarray, corner: np.ndarray, polygon: np.ndarray
+    vertex: Columns,
+    faces: Columns,
+    triangles: np.ndarray,
+    corner: np.ndarray,
+    polygon: np.ndarray,
 ) -> np.ndarray | None:
     """Where in a picture the triangles' corners are, with shape (f, 3, 2).
 
@@ -180,15 +214,21 @@ def _pictured(
     if isinstance(where, Lists):
         return _pictured_by_faces(where, corner, polygon)
 
-    exist = triangles.size and 0 <= triangles.min() <= triangles.max() < len(vertex["x"])
+    exist = triangles.size and 0 <= triangles.min() <= triangles.max() < len(
+        vertex["x"]
+    )
     for names in PICTURED:
         if exist and vertex.keys() >= set(names):
-            return np.stack([vertex[name][triangles] for name in names], axis=2).astype(np.float64)
+            return np.stack([vertex[name][triangles] for name in names], axis=2).astype(
+                np.float64
+            )
 
     return None
 
 
-def _pictured_by_faces(where: Lists, corner: np.ndarray, polygon: np.ndarray) -> np.ndarray:
+def _pictured_by_faces(
+    where: Lists, corner: np.ndarray, polygon: np.ndarray
+) -> np.ndarray:
     """The same, of lists of two numbers a corner; not numbers where a list has others."""
     pairs = np.full((len(polygon), 3, 2), np.nan)
     begins = np.cumsum(where.lengths) - where.lengths
@@ -197,7 +237,9 @@ def _pictured_by_faces(where: Lists, corner: np.ndarray, polygon: np.ndarray) ->
     if is_complete.any():
         within = corner - corner[:, :1]
         at = begins[polygon][is_complete, None] + 2 * within[is_complete]
-        pairs[is_complete] = np.stack([where.numbers[at], where.numbers[at + 1]], axis=2)
+        pairs[is_complete] = np.stack(
+            [where.numbers[at], where.numbers[at + 1]], axis=2
+        )
 
     return pairs
 
@@ -245,7 +287,9 @@ class _Rows:
 
         return self._uneven(element)
 
-    def _even(self, element: Element, block: np.ndarray, lengths: dict[str, int]) -> Columns | None:
+    def _even(
+        self, element: Element, block: np.ndarray, lengths: dict[str, int]
+    ) -> Columns | None:
         """Columns of rows of one width, with shape (n, width).
 
         None where their lists are not all as long as the first.
@@ -301,7 +345,9 @@ class _Rows:
         columns: Columns = {}
         for name, kind, length in element.properties:
             width = self._width(kind)
-            edges = np.zeros(len(self.cells) + 1, np.int8)  # where its numbers begin, and end
+            edges = np.zeros(
+                len(self.cells) + 1, np.int8
+            )  # where its numbers begin, and end
             np.add.at(edges, begins[name], 1)
             np.add.at(edges, begins[name] + counts[name] * width, -1)
             is_number = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
@@ -358,11 +404,16 @@ def _empty(element: Element) -> Columns:
     """The columns of an element without rows."""
     numbers = np.empty(0)
     lists = Lists(np.empty(0, np.int64), numbers)
-    return {property.name: lists if property.length else numbers for property in element.properties}
+    return {
+        property.name: lists if property.length else numbers
+        for property in element.properties
+    }
 
 
 def _truncated(element: Element, rows: int) -> ValueError:
-    return ValueError(f"truncated: {rows} of {element.count} of its '{element.name}' are there")
+    return ValueError(
+        f"truncated: {rows} of {element.count} of its '{element.name}' are there"
+    )
 
 
 def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
@@ -378,7 +429,9 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     elements: list[Element] = []
     pictures: list[str] = []
     try:
-        for line in head[: end.start()].decode("latin-1").splitlines():  # which knows every byte
+        for line in (
+            head[: end.start()].decode("latin-1").splitlines()
+        ):  # which knows every byte
             match line.split():
                 case ["format", form, _] if form in ENCODINGS:
                     encoding = form
@@ -390,7 +443,9 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
                     if count < 0:
                         raise ValueError
                 case ["property", "list", length, kind, name]:
-                    elements[-1].properties.append(Property(name, SCALARS[kind], SCALARS[length]))
+                    elements[-1].properties.append(
+                        Property(name, SCALARS[kind], SCALARS[length])
+                    )
                 case ["property", kind, name]:
                     elements[-1].properties.append(Property(name, SCALARS[kind], None))
     except (ValueError, KeyError, IndexError):

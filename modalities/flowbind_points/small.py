@@ -66,7 +66,9 @@ class SmallPoints(NeuralCodec):
         return chamfer(self.prepare(raws)[..., :3], self.prepare(again)[..., :3])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
-        clouds = torch.cat([outputs[..., :3] * self.scale, outputs[..., 3:].clamp(0, 1)], dim=2)
+        clouds = torch.cat(
+            [outputs[..., :3] * self.scale, outputs[..., 3:].clamp(0, 1)], dim=2
+        )
         return list(clouds.cpu())
 
 
@@ -77,9 +79,14 @@ class CloudNet(nn.Module):
         super().__init__()
         self.waves = nn.Linear(6, WAVES).requires_grad_(False)
         self.summary = nn.Sequential(
-            nn.BatchNorm1d(WAVES + 7), nn.Linear(WAVES + 7, 256), nn.ReLU(), nn.Linear(256, LATENT)
+            nn.BatchNorm1d(WAVES + 7),
+            nn.Linear(WAVES + 7, 256),
+            nn.ReLU(),
+            nn.Linear(256, LATENT),
         )
-        self.standard = nn.BatchNorm1d(LATENT, affine=False)  # every feature has the same spread
+        self.standard = nn.BatchNorm1d(
+            LATENT, affine=False
+        )  # every feature has the same spread
         self.weights = nn.Sequential(
             nn.Linear(LATENT, 256), nn.GELU(), nn.Linear(256, sum(LEARNED)), nn.GELU()
         )

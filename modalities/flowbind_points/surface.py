@@ -82,7 +82,9 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
     weight, remarks = _weights(surfaces)
 
     # Two numbers choose a triangle, since one of float32 is too coarse for millions; two a place.
-    chance = uniform(streams(key(DRAWN), torch.arange(DRAWN)), 4).numpy().astype(np.float64)
+    chance = (
+        uniform(streams(key(DRAWN), torch.arange(DRAWN)), 4).numpy().astype(np.float64)
+    )
     upto = np.cumsum(weight)
     fine = chance[:, 0] + chance[:, 1] * 2.0**-24
     which = np.searchsorted(upto, fine * upto[-1], side="right")
@@ -148,7 +150,9 @@ def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def plain(colour: Sequence[float] = (GREY, GREY, GREY)) -> Paint:
     """One colour all over."""
-    return lambda face, share: np.broadcast_to(np.asarray(colour, np.float64), (len(face), 3))
+    return lambda face, share: np.broadcast_to(
+        np.asarray(colour, np.float64), (len(face), 3)
+    )
 
 
 def by_face(colours: np.ndarray) -> Paint:
@@ -195,7 +199,9 @@ def _areas(surface: Surface) -> np.ndarray:
         vertices = np.where(np.abs(vertices) < FAR, vertices, np.nan)
         for start in range(0, len(faces), 2**20):  # few at once
             corners = vertices[faces[start : start + 2**20]]
-            across = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+            across = np.cross(
+                corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+            )
             area[start : start + 2**20] = np.linalg.norm(across, axis=1) / 2
 
     return area
@@ -206,6 +212,8 @@ def _inside(chance: np.ndarray) -> np.ndarray:
 
     Of uniform numbers, with shape (k, 2).
     """
-    is_outside = chance.sum(axis=1, keepdims=True) > 1  # in the other half of a parallelogram
+    is_outside = (
+        chance.sum(axis=1, keepdims=True) > 1
+    )  # in the other half of a parallelogram
     second = np.where(is_outside, 1 - chance, chance)
     return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)

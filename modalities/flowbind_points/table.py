@@ -43,7 +43,10 @@ PLACES = (
     "arr_0",
 )
 COLOURS = ("colors", "colours", "color", "colour", "rgb", "vertex_colors", "arr_1")
-FIRST_COLOUR = {".pts": (4, 3, 6), ".xyzn": (6,)}  # where other columns than the fourth come first
+FIRST_COLOUR = {
+    ".pts": (4, 3, 6),
+    ".xyzn": (6,),
+}  # where other columns than the fourth come first
 
 
 def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
@@ -68,7 +71,9 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
     numbers = parse(text.replace(b",", b" "))
     width = len(numbers) // max(1, lines)
     if width * lines != len(numbers):
-        raise ValueError(f"truncated or no table: {len(numbers)} numbers in {lines} lines")
+        raise ValueError(
+            f"truncated or no table: {len(numbers)} numbers in {lines} lines"
+        )
     if width > WIDEST:
         raise ValueError(f"lines of {width} numbers, allowed are {WIDEST}")
     if promised is not None and promised != lines:
@@ -193,9 +198,15 @@ def _array(content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     try:
         version = npy.read_magic(file)
-        read_header = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        read_header = (
+            npy.read_array_header_1_0
+            if version == (1, 0)
+            else npy.read_array_header_2_0
+        )
         shape, by_columns, dtype = read_header(file, max_header_size=10_000)
-    except Exception as error:  # the header is parsed as Python's literals, which fail in many ways
+    except (
+        Exception
+    ) as error:  # the header is parsed as Python's literals, which fail in many ways
         raise ValueError(f"no numpy array ({first_line(error)[:80]})") from None
 
     if dtype.hasobject:

@@ -62,7 +62,9 @@ def decode(content: bytes, name: str) -> np.ndarray:
     import PIL.Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # ours is lower
+        warnings.simplefilter(
+            "ignore", PIL.Image.DecompressionBombWarning
+        )  # ours is lower
         try:
             with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 width, height = picture.size
@@ -74,9 +76,13 @@ def decode(content: bytes, name: str) -> np.ndarray:
                     grey = (np.asarray(picture) >> 8).astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)
                 return np.asarray(picture.convert("RGB"))
-        except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
+        except (
+            Exception
+        ) as error:  # Pillow's decoders raise a dozen kinds on damaged data
             reason = first_line(error)[:80]
-            raise ValueError(f"its picture '{name[:80]}' cannot be read ({reason})") from None
+            raise ValueError(
+                f"its picture '{name[:80]}' cannot be read ({reason})"
+            ) from None
 
 
 def _pixel(along: np.ndarray, count: int) -> np.ndarray:

@@ -30,7 +30,10 @@ SHOWN = 2**16  # places where an object is shown, at most
 MAIN = re.compile(r"3d/[^/]*\.model", re.IGNORECASE)
 NOWHERE = -1  # number of a property that a corner does not have
 COLOUR = re.compile("#([0-9A-Fa-f]{6})([0-9A-Fa-f]{2})?")
-UNREAD = ("compositematerials", "multiproperties")  # groups of properties that are mixtures
+UNREAD = (
+    "compositematerials",
+    "multiproperties",
+)  # groups of properties that are mixtures
 
 
 class Part(NamedTuple):
@@ -52,7 +55,9 @@ class Object:
         self.group = attributes.get("pid", "")
         self.property = int(attributes.get("pindex", 0))
         self.vertices = array("d")
-        self.triangles = array("q")  # three vertices, the number of a group, three properties of it
+        self.triangles = array(
+            "q"
+        )  # three vertices, the number of a group, three properties of it
         self.parts: list[Part] = []
 
 
@@ -116,7 +121,9 @@ class Model:
     def _part(self, attributes: dict[str, str]) -> Part:
         paths = [value for key, value in attributes.items() if key.endswith(" path")]
         path = paths[0].strip("/") if paths else self.name
-        return Part((path, attributes["objectid"]), _matrix(attributes.get("transform")))
+        return Part(
+            (path, attributes["objectid"]), _matrix(attributes.get("transform"))
+        )
 
     def _colours(self, attributes: dict[str, str]) -> None:
         self.group = self.groups[attributes["id"]] = Group()
@@ -165,9 +172,25 @@ def read_3mf(content: bytes) -> Geometry:
     """
     try:
         return _Archive(content).geometry()
-    except (KeyError, IndexError, AttributeError, TypeError, OverflowError, ExpatError) as error:
-        raise ValueError(f"damaged 3MF ({type(error).__name__}: {str(error)[:60]})") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, struct.error) as error:
+    except (
+        KeyError,
+        IndexError,
+        AttributeError,
+        TypeError,
+        OverflowError,
+        ExpatError,
+    ) as error:
+        raise ValueError(
+            f"damaged 3MF ({type(error).__name__}: {str(error)[:60]})"
+        ) from None
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        OSError,
+        EOFError,
+        RuntimeError,
+        struct.error,
+    ) as error:
         raise ValueError(f"truncated, damaged or no archive ({error})") from None
 
 
@@ -186,7 +209,9 @@ class _Archive:
 
     def geometry(self) -> Geometry:
         """The surfaces that the build shows."""
-        name = next((name for name in self.archive.namelist() if MAIN.fullmatch(name)), None)
+        name = next(
+            (name for name in self.archive.namelist() if MAIN.fullmatch(name)), None
+        )
         if name is None:
             raise ValueError("no 3MF file: an archive without a model")
 
@@ -203,7 +228,9 @@ class _Archive:
                 surfaces.append(surface)
 
             if model.unread:
-                remarks["mixtures of its materials are not read, and are mid-grey"] = None
+                remarks["mixtures of its materials are not read, and are mid-grey"] = (
+                    None
+                )
 
         return Geometry(surfaces, remarks=list(remarks))
 
@@ -242,7 +269,9 @@ class _Archive:
             parts = self.model(key[0]).objects[key[1]].parts
             waiting += [(part, matrix, (*within, key)) for part in reversed(parts)]
 
-    def _surfaces(self, model: Model, item: Object, matrix: np.ndarray) -> Iterator[Surface]:
+    def _surfaces(
+        self, model: Model, item: Object, matrix: np.ndarray
+    ) -> Iterator[Surface]:
         """An object's own triangles, by the groups that their colours are in."""
         place = np.frombuffer(item.vertices, np.float64).reshape(-1, 3)
         place = place @ matrix[:3, :3].T + matrix[:3, 3]

@@ -44,13 +44,18 @@ class PointsCodecTraining(CodecTraining):
     def encode(self, clouds: Tensor, streams: Tensor) -> Tensor:
         return self.net.encode(some(clouds, SEEN, streams) if self.training else clouds)
 
-    def reconstruction(self, latents: Tensor, clouds: Tensor, streams: Tensor) -> Tensor:
+    def reconstruction(
+        self, latents: Tensor, clouds: Tensor, streams: Tensor
+    ) -> Tensor:
         decoded = some(self.net.decode(latents), self.compared, fork(streams, MADE))
         true = some(clouds, self.compared, fork(streams, TRUE))
         to_true, to_decoded = nearest(decoded[..., :3], true[..., :3])
         ways = decoded - take(true, to_true), true - take(decoded, to_decoded)
 
-        place = sum(torch.linalg.vector_norm(way[..., :3], dim=2).mean(1) for way in ways) / 2
+        place = (
+            sum(torch.linalg.vector_norm(way[..., :3], dim=2).mean(1) for way in ways)
+            / 2
+        )
         colour = sum(way[..., 3:].abs().mean((1, 2)) for way in ways) / 2
         lost = self._lost(latents.detach(), fork(streams, LOST))
         return place + self.colour * colour + self.cycle * lost

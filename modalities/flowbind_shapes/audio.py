@@ -52,15 +52,20 @@ INSTRUMENTS = {
     ),
     # a breathy pipe
     "cylinder": Instrument(
-        partials=((1, 1.0, 0.0), (2, 0.35, 0.0), (3, 0.12, 0.0)), attack=0.06, breath=0.5
+        partials=((1, 1.0, 0.0), (2, 0.35, 0.0), (3, 0.12, 0.0)),
+        attack=0.06,
+        breath=0.5,
     ),
     # brass: every partial, the higher the later
     "cone": Instrument(
-        partials=tuple((k, k**-0.8, 0.0) for k in range(1, 13)), attack=0.03, growth=0.02
+        partials=tuple((k, k**-0.8, 0.0) for k in range(1, 13)),
+        attack=0.03,
+        growth=0.02,
     ),
     # a bell: partials that are no multiples of the note
     "torus": Instrument(
-        partials=((1, 1.0, 2.0), (2.76, 0.7, 3.0), (5.40, 0.5, 4.5), (8.93, 0.3, 7.0)), attack=0.002
+        partials=((1, 1.0, 2.0), (2.76, 0.7, 3.0), (5.40, 0.5, 4.5), (8.93, 0.3, 7.0)),
+        attack=0.002,
     ),
     # a shimmering reed: tremolo over an octave and a fifth
     "star": Instrument(
@@ -81,7 +86,9 @@ def synthesise(
         return generator.uniform(low, high, size=(n, 1))
 
     note = LOWEST * 2 ** (OCTAVE[scenes.size] + scenes.colour / len(COLOURS))[:, None]
-    note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)  # out of tune by at most a tenth of a semitone
+    note = note * 2 ** uniform(
+        -0.1 / 12, 0.1 / 12
+    )  # out of tune by at most a tenth of a semitone
     since = np.arange(RATE) / RATE - uniform(0.02, 0.10)  # s since the onset
     sounding = np.maximum(since, 0).astype(np.float32)
 
@@ -94,11 +101,15 @@ def synthesise(
     breath = instrument.breath * _breath(generator, note)
     tone += breath * (1 - np.exp(-sounding / instrument.attack))
 
-    tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)  # faded out at the end: no click
+    tone *= np.clip(
+        (since[:, -1:] - since) / 0.05, 0, 1
+    )  # faded out at the end: no click
     tone /= np.abs(tone).max(axis=1, keepdims=True)
 
     loudness = 10 ** (uniform(-9, -2) / 20)
-    hiss = 10 ** (uniform(-60, -46) / 20) * generator.standard_normal((n, RATE), dtype=np.float32)
+    hiss = 10 ** (uniform(-60, -46) / 20) * generator.standard_normal(
+        (n, RATE), dtype=np.float32
+    )
     return np.clip(loudness * tone + hiss, -1, 1).astype(np.float32)
 
 
@@ -148,7 +159,9 @@ def _partials(
 
 def _breath(generator: np.random.Generator, note: np.ndarray) -> np.ndarray:
     """Noise of unit variance (n, 16000), an octave wide, around four times the note."""
-    spectrum = np.fft.rfft(generator.standard_normal((len(note), RATE), dtype=np.float32))
+    spectrum = np.fft.rfft(
+        generator.standard_normal((len(note), RATE), dtype=np.float32)
+    )
     frequency = np.fft.rfftfreq(RATE, 1 / RATE)
     octaves = np.log2(np.maximum(frequency, 1) / np.minimum(4 * note, 5000))
     noise = np.fft.irfft(spectrum * np.exp(-2 * octaves**2))

@@ -30,7 +30,9 @@ MAKE: dict[str, Callable[[str, Scenes, np.random.Generator], np.ndarray]] = {
 WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
 
 
-def prepare(out: Path, samples: int = 12000, test_samples: int = 500, seed: int = 0) -> None:
+def prepare(
+    out: Path, samples: int = 12000, test_samples: int = 500, seed: int = 0
+) -> None:
     """Writes the embedded world `shapes`: solids as captions, pictures, sounds and point clouds.
 
     Training samples are pairs, a third each: text and image, text and audio, image and points.
@@ -82,10 +84,14 @@ class Job(NamedTuple):
 
 def _check_least(name: str, value: int, least: int) -> None:
     if value < least:
-        raise ValueError(f"{name} is {value}, allowed is {least} or more: give a larger one")
+        raise ValueError(
+            f"{name} is {value}, allowed is {least} or more: give a larger one"
+        )
 
 
-def _lines(split: str, scenes: Scenes, captions: list[str]) -> Iterator[dict[str, object]]:
+def _lines(
+    split: str, scenes: Scenes, captions: list[str]
+) -> Iterator[dict[str, object]]:
     """The manifest's lines: pairs in turn for training, samples with everything otherwise."""
     subsets = PAIRS if split == "train" else (EVERYTHING,)
     for k, (labels, text) in enumerate(zip(scenes.labels(), captions, strict=True)):
@@ -95,24 +101,34 @@ def _lines(split: str, scenes: Scenes, captions: list[str]) -> Iterator[dict[str
             values[kind] = f"{kind}/{name}.{suffix}"
 
         subset = subsets[k % len(subsets)]
-        yield {"id": name} | {kind: values[kind] for kind in subset} | {"labels": labels}
+        yield (
+            {"id": name} | {kind: values[kind] for kind in subset} | {"labels": labels}
+        )
 
 
 def _jobs(
-    out: Path, kind: str, scenes: Scenes, lines: list[dict[str, object]], seed: list[int]
+    out: Path,
+    kind: str,
+    scenes: Scenes,
+    lines: list[dict[str, object]],
+    seed: list[int],
 ) -> Iterator[Job]:
     """The jobs that make one modality of a split, chunk by chunk, each with its own generator."""
     rows = np.array([k for k, line in enumerate(lines) if kind in line])
     for number, chunk in enumerate(_chunks(rows, scenes.shape)):
         paths = [out / lines[k][kind] for k in chunk]
-        yield Job(kind, scenes.take(chunk), paths, np.random.default_rng([*seed, number]))
+        yield Job(
+            kind, scenes.take(chunk), paths, np.random.default_rng([*seed, number])
+        )
 
 
 def _chunks(rows: np.ndarray, shape: np.ndarray) -> Iterator[np.ndarray]:
     """The rows in chunks of one shape each."""
     for k in range(len(SHAPES)):
         alike = rows[shape[rows] == k]
-        yield from (alike[first : first + CHUNK] for first in range(0, len(alike), CHUNK))
+        yield from (
+            alike[first : first + CHUNK] for first in range(0, len(alike), CHUNK)
+        )
 
 
 def _run(jobs: list[Job]) -> None:
@@ -120,7 +136,9 @@ def _run(jobs: list[Job]) -> None:
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         files = chain.from_iterable(pool.map(_write, jobs))
-        for _ in track(files, "writing shapes", total=sum(len(job.paths) for job in jobs)):
+        for _ in track(
+            files, "writing shapes", total=sum(len(job.paths) for job in jobs)
+        ):
             pass
     finally:
         # After an error or Ctrl-C what is not begun is not made.

@@ -27,7 +27,9 @@ STEPS = 30  # of sphere tracing
 TOUCH = 4e-3  # a ray this near has met the solid
 GAMMA = 2.2
 TETRAHEDRON = np.float32([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
-HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])  # on the way from the floor to the lamp
+HEIGHTS = np.float32(
+    [0.1, 0.25, 0.45, 0.7, 1.0, 1.4]
+)  # on the way from the floor to the lamp
 
 
 def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
@@ -97,7 +99,9 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
         offsets: Offsets (k, 2) from a pixel's centre, in pixels.
     """
     centre = np.arange(PIXELS, dtype=np.float32) + 0.5
-    columns, rows = (2 / PIXELS * (centre + offset[:, None]) - 1 for offset in offsets.T)
+    columns, rows = (
+        2 / PIXELS * (centre + offset[:, None]) - 1 for offset in offsets.T
+    )
     x, y = np.broadcast_arrays(columns[:, None], -rows[..., None])
     x = x.reshape(1, -1) + shift[:, :1]
     y = y.reshape(1, -1) + shift[:, 1:]
@@ -131,7 +135,9 @@ def _trace(
     for _ in range(STEPS):
         distance = solid.distance(*axes)
         touches = distance < TOUCH
-        hits.append((alive[touches], np.stack([axis[touches] for axis in axes], axis=-1)))
+        hits.append(
+            (alive[touches], np.stack([axis[touches] for axis in axes], axis=-1))
+        )
 
         left -= distance
         goes_on = ~touches & (left > 0)
@@ -139,7 +145,10 @@ def _trace(
         left = left[goes_on]
         distance = distance[goes_on]
         steps = [step[goes_on] for step in steps]
-        axes = [axis[goes_on] + distance * step for axis, step in zip(axes, steps, strict=True)]
+        axes = [
+            axis[goes_on] + distance * step
+            for axis, step in zip(axes, steps, strict=True)
+        ]
 
     hit = np.concatenate([index for index, _ in hits])
     return owner[hit], ray[hit], np.concatenate([place for _, place in hits])
@@ -176,7 +185,9 @@ def _lit(
 
     diffuse = power * np.maximum(_dot(normal, lamp), 0)
     ambient = sky * (0.65 + 0.35 * normal[:, 2]) * (0.5 + 0.5 * openness)
-    highlight = 0.25 * power * np.maximum(_dot(normal, _unit(lamp + towards_eye)), 0) ** 40
+    highlight = (
+        0.25 * power * np.maximum(_dot(normal, _unit(lamp + towards_eye)), 0) ** 40
+    )
     return albedo * (diffuse + ambient)[:, None] + highlight[:, None]
 
 
@@ -196,7 +207,9 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
     """
 
     def gather(weights: np.ndarray | None = None) -> np.ndarray:
-        share = np.bincount(pixel, weights, minlength=picture[..., 0].size) / len(TURNED)
+        share = np.bincount(pixel, weights, minlength=picture[..., 0].size) / len(
+            TURNED
+        )
         return share.reshape(picture.shape[:3])
 
     solid = np.stack([gather(np.minimum(channel, 1)) for channel in colour.T], axis=-1)
@@ -215,7 +228,9 @@ def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
     return (floor**GAMMA).astype(np.float32)
 
 
-def _shadow(solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray) -> np.ndarray:
+def _shadow(
+    solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray
+) -> np.ndarray:
     """The floor's brightness (n, 64, 64) in (0, 1].
 
     Dark where the solid stands close or hides the lamp. `rays` (n, 64 * 64, 3) are those through
@@ -229,7 +244,9 @@ def _shadow(solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray) -
     # A place is as bright as the narrowest gap on its way to the lamp.
     clear = np.ones_like(near)
     for height in HEIGHTS:
-        towards_lamp = [axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))]
+        towards_lamp = [
+            axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))
+        ]
         gap = 3 * solid.distance(*towards_lamp) / (0.3 + height)
         clear = np.minimum(clear, np.clip(0.5 + gap, 0, 1))
 

@@ -15,7 +15,14 @@ from flowbind_shapes.solids import RADIUS, Solid
 
 POINTS = 1024
 VERTEX = np.dtype(
-    [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")]
+    [
+        ("x", "<f4"),
+        ("y", "<f4"),
+        ("z", "<f4"),
+        ("red", "u1"),
+        ("green", "u1"),
+        ("blue", "u1"),
+    ]
 )
 _KINDS = {"f": "float", "u": "uchar"}
 HEADER = "\n".join(
@@ -32,7 +39,10 @@ HEADER = "\n".join(
 def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
     """Clouds of n scenes of one solid: vertices of dtype VERTEX and shape (n, 1024)."""
     n = len(scenes)
-    place = solid.surface(generator.random((n, POINTS, 4))) * RADIUS[scenes.size][:, None, None]
+    place = (
+        solid.surface(generator.random((n, POINTS, 4)))
+        * RADIUS[scenes.size][:, None, None]
+    )
     place = place @ _rotation(
         yaw=generator.uniform(0, 2 * np.pi, size=n),
         axis=generator.uniform(0, 2 * np.pi, size=n),

@@ -30,13 +30,17 @@ class Scenes:
 
     def take(self, rows: np.ndarray) -> Scenes:
         """The scenes in these rows."""
-        return Scenes(shape=self.shape[rows], colour=self.colour[rows], size=self.size[rows])
+        return Scenes(
+            shape=self.shape[rows], colour=self.colour[rows], size=self.size[rows]
+        )
 
     def labels(self) -> list[dict[str, str]]:
         """The factors by name, one dictionary for each scene, as manifests hold them."""
         labels = []
         for shape, colour, size in zip(self.shape, self.colour, self.size, strict=True):
-            labels.append({"shape": SHAPES[shape], "colour": COLOURS[colour], "size": SIZES[size]})
+            labels.append(
+                {"shape": SHAPES[shape], "colour": COLOURS[colour], "size": SIZES[size]}
+            )
 
         return labels
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RADIUS = np.array([0.45, 0.67, 1.0])  # what a solid of unit size is scaled by: small, medium, large
+RADIUS = np.array(
+    [0.45, 0.67, 1.0]
+)  # what a solid of unit size is scaled by: small, medium, large
 SPHERE_RADIUS = 0.85
 CUBE_HALF = 0.58
 CYLINDER_RADIUS = 0.55
@@ -56,7 +58,9 @@ def _sphere_surface(u: Array) -> Array:
 
 def _cube_distance(x: Array, y: Array, z: Array) -> Array:
     x, y, z = (np.abs(axis) - CUBE_HALF for axis in (x, y, z))
-    outside = np.sqrt(np.maximum(x, 0) ** 2 + np.maximum(y, 0) ** 2 + np.maximum(z, 0) ** 2)
+    outside = np.sqrt(
+        np.maximum(x, 0) ** 2 + np.maximum(y, 0) ** 2 + np.maximum(z, 0) ** 2
+    )
     return outside + np.minimum(np.maximum(np.maximum(x, y), z), 0)
 
 
@@ -110,7 +114,9 @@ def _torus_surface(u: Array) -> Array:
     angle = 2 * np.pi * u[..., 0]
     reflects = 2 * u[..., 3] > 1 + TORUS_TUBE / TORUS_RING * np.cos(angle)
     angle = np.where(reflects, np.pi - angle, angle)
-    return _turn(TORUS_RING + TORUS_TUBE * np.cos(angle), TORUS_TUBE * np.sin(angle), u[..., 1])
+    return _turn(
+        TORUS_RING + TORUS_TUBE * np.cos(angle), TORUS_TUBE * np.sin(angle), u[..., 1]
+    )
 
 
 # One of the ten edges runs from the tip to the notch; the other nine are its mirror images.
@@ -134,7 +140,9 @@ def _star_distance(x: Array, y: Array, z: Array) -> Array:
 
     nearest = np.clip(x * _ALONG[0] + y * _ALONG[1], 0, _EDGE)  # along the edge
     across = x * -_ALONG[1] + y * _ALONG[0]
-    edge = np.copysign(np.hypot(x - nearest * _ALONG[0], y - nearest * _ALONG[1]), across)
+    edge = np.copysign(
+        np.hypot(x - nearest * _ALONG[0], y - nearest * _ALONG[1]), across
+    )
     return _capped(edge, np.abs(z) - STAR_HALF)
 
 
@@ -181,12 +189,16 @@ def _part(u: Array, areas: list[float]) -> Array:
 
 
 SOLIDS = {
-    "sphere": Solid(distance=_sphere_distance, surface=_sphere_surface, bottom=-SPHERE_RADIUS),
+    "sphere": Solid(
+        distance=_sphere_distance, surface=_sphere_surface, bottom=-SPHERE_RADIUS
+    ),
     "cube": Solid(distance=_cube_distance, surface=_cube_surface, bottom=-CUBE_HALF),
     "cylinder": Solid(
         distance=_cylinder_distance, surface=_cylinder_surface, bottom=-CYLINDER_HALF
     ),
     "cone": Solid(distance=_cone_distance, surface=_cone_surface, bottom=CONE_BOTTOM),
-    "torus": Solid(distance=_torus_distance, surface=_torus_surface, bottom=-TORUS_TUBE),
+    "torus": Solid(
+        distance=_torus_distance, surface=_torus_surface, bottom=-TORUS_TUBE
+    ),
     "star": Solid(distance=_star_distance, surface=_star_surface, bottom=-STAR_HALF),
 }

@@ -52,7 +52,9 @@ def words(caption: str) -> Words:
     and signs such as % and $ are words of their own.
     """
     tokens = WORD.findall(caption.lower().translate(TYPOGRAPHY))
-    return tuple(token for token in tokens if token not in PUNCTUATION and token < PICTURES)
+    return tuple(
+        token for token in tokens if token not in PUNCTUATION and token < PICTURES
+    )
 
 
 class Captions(Metric):
@@ -89,9 +91,13 @@ class Captions(Metric):
             )
 
         padded = bytearray(b"".join(caption.ljust(BYTES, b"\0") for caption in spelled))
-        return torch.frombuffer(padded, dtype=torch.uint8).view(-1, BYTES).to(self.device)
+        return (
+            torch.frombuffer(padded, dtype=torch.uint8).view(-1, BYTES).to(self.device)
+        )
 
-    def compute(self, made: Tensor, reference: Tensor, sample: Tensor) -> dict[str, float]:
+    def compute(
+        self, made: Tensor, reference: Tensor, sample: Tensor
+    ) -> dict[str, float]:
         candidates = words_of(made)
         references: list[list[Words]] = [[] for _ in candidates]
         for number, caption in zip(sample.tolist(), words_of(reference), strict=True):
@@ -115,7 +121,9 @@ class Captions(Metric):
 
 def words_of(features: Tensor) -> list[Words]:
     """The words of captions in UTF-8, with shape (n, BYTES)."""
-    return [words(row.tobytes().rstrip(b"\0").decode()) for row in features.cpu().numpy()]
+    return [
+        words(row.tobytes().rstrip(b"\0").decode()) for row in features.cpu().numpy()
+    ]
 
 
 def score(
@@ -140,7 +148,9 @@ def all_grams(caption: Words) -> set[Words]:
     return set().union(*(grams(caption, n) for n in ORDERS))
 
 
-def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> float:
+def cider_d(
+    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> float:
     """CIDEr-D of N captions, 0 to 10 (Vedantam et al., arXiv 1411.5726).
 
     An n-gram weighs its count times `log(N / number of samples with a reference that has it)`,
@@ -160,7 +170,9 @@ def cider_d(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) 
 
     def weigh(caption: Words) -> list[dict[Words, float]]:
         """The weights of a caption's n-grams, by n."""
-        return [_weights(grams(caption, n), samples_with, len(references)) for n in ORDERS]
+        return [
+            _weights(grams(caption, n), samples_with, len(references)) for n in ORDERS
+        ]
 
     scores = []
     for candidate, captions in zip(candidates, references, strict=True):
@@ -200,7 +212,9 @@ def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> 
     return math.fsum(products) / norms if norms else 0.0
 
 
-def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> tuple[float, ...]:
+def bleu(
+    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+) -> tuple[float, ...]:
     """BLEU-1 to BLEU-4 of a corpus, 0 to 1 (Papineni et al., ACL 2002, section 2.3).
 
     `min(1, exp(1 - r / c)) (p_1 ... p_n)^(1/n)`: lengths `c` of all captions and `r` of the
@@ -232,7 +246,9 @@ def bleu(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> 
 
 def nearest_length(candidate: Words, captions: Sequence[Words]) -> int:
     """The length of the caption that is nearest to a candidate's; the shorter of two."""
-    return min(map(len, captions), key=lambda length: (abs(length - len(candidate)), length))
+    return min(
+        map(len, captions), key=lambda length: (abs(length - len(candidate)), length)
+    )
 
 
 def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
@@ -255,7 +271,9 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
 
 def common_subsequence(one: Words, other: Words) -> int:
     """Length of the longest common subsequence."""
-    best = [0] * (len(other) + 1)  # of the words of `one` so far, with each beginning of `other`
+    best = [0] * (
+        len(other) + 1
+    )  # of the words of `one` so far, with each beginning of `other`
     for word in one:
         row = [0]
         for partner, (diagonal, above) in zip(other, pairwise(best), strict=True):

@@ -30,7 +30,9 @@ from flowbind_text.sentences import SentenceEncoder
 BATCH = 128  # captions written at a time
 CHUNK = 1024  # captions embedded between two reports of progress
 PAST = -100  # in place of a piece, after a caption's end: what cross-entropy leaves out
-NO_CAPTION = re.compile("[\0\ufeff]")  # characters that a file of captions does not keep
+NO_CAPTION = re.compile(
+    "[\0\ufeff]"
+)  # characters that a file of captions does not keep
 INSTALL = Extra("prefix-lm")
 RECIPE = "recipes/codecs/text_decoder.yaml"
 
@@ -105,7 +107,9 @@ class PrefixNet(nn.Module):
             temperature: 0 for the likeliest piece, above to draw pieces.
             generator: Source of the draws.
         """
-        first = self.embed(torch.full((len(latents), 1), beginning, device=latents.device))
+        first = self.embed(
+            torch.full((len(latents), 1), beginning, device=latents.device)
+        )
         inputs = torch.cat([self.projector(latents).to(first.dtype), first], dim=1)
         ended = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
         memory = None
@@ -155,10 +159,14 @@ class PrefixNet(nn.Module):
         absent, unknown = self.load_state_dict(rest, strict=False)
         wrong = unknown + [name for name in absent if name.startswith("projector.")]
         if wrong:
-            raise RuntimeError(f"{wrong[0]} is {'not in the network' if unknown else 'missing'}")
+            raise RuntimeError(
+                f"{wrong[0]} is {'not in the network' if unknown else 'missing'}"
+            )
 
 
-def draw(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def draw(
+    logits: Tensor, temperature: float, generator: torch.Generator | None
+) -> Tensor:
     """One piece for each row of logits, with shape (B, V).
 
     The likeliest at temperature 0, else drawn from the softmax.
@@ -275,7 +283,9 @@ class SentencePrefixLM(Codec):
             from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.language_folder, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.language_folder, trust_remote_code=False
+            )
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})"
@@ -320,7 +330,9 @@ class SentencePrefixLM(Codec):
         }
         try:
             with without_bars():
-                lm, loaded = AutoModelForCausalLM.from_pretrained(self.language_folder, **options)
+                lm, loaded = AutoModelForCausalLM.from_pretrained(
+                    self.language_folder, **options
+                )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
                 f"{self.language_folder}: no causal language model ({first_line(error)})"
@@ -379,7 +391,9 @@ class SentencePrefixLM(Codec):
         return latents.to(self.device)
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor, generator: torch.Generator | None = None) -> list[str]:
+    def decode(
+        self, latents: Tensor, generator: torch.Generator | None = None
+    ) -> list[str]:
         """Writes B captions, each of one line.
 
         One without a word, which no caption is, becomes a question mark.
@@ -418,7 +432,11 @@ class SentencePrefixLM(Codec):
 
     def fingerprint(self) -> dict[str, str | int | bool]:
         """What decides the latents: the encoder alone."""
-        return {"codec": type(self).__name__, "version": self.version, **self.sentences.identity()}
+        return {
+            "codec": type(self).__name__,
+            "version": self.version,
+            **self.sentences.identity(),
+        }
 
     def __getstate__(self) -> dict:
         """The description alone: a copy loads its models again."""

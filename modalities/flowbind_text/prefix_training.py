@@ -96,7 +96,11 @@ class PrefixTraining(CodecTraining):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        learning = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        learning = {
+            name
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
         checkpoint["state_dict"] = {name: state[name] for name in learning}
 
     def write_weights(self, path: Path) -> None:
@@ -147,8 +151,13 @@ def _add_low_rank(lm: nn.Module, rank: int) -> None:
 
 def trained(net: PrefixNet) -> dict[str, Tensor]:
     """What was trained, as `PrefixNet.restore` takes it over."""
-    state = {f"projector.{name}": parameter for name, parameter in net.projector.named_parameters()}
-    low_rank = {name: part for name, part in net.lm.named_modules() if hasattr(part, "lora_A")}
+    state = {
+        f"projector.{name}": parameter
+        for name, parameter in net.projector.named_parameters()
+    }
+    low_rank = {
+        name: part for name, part in net.lm.named_modules() if hasattr(part, "lora_A")
+    }
     for name, part in low_rank.items():
         (kind,) = part.lora_A
         state[f"lora.{name}.down"] = part.lora_A[kind].weight

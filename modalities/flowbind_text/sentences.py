@@ -32,7 +32,9 @@ class SentenceEncoder:
         normalize: Whether to divide each embedding by its norm.
     """
 
-    def __init__(self, name: str, revision: str = "main", normalize: bool = True) -> None:
+    def __init__(
+        self, name: str, revision: str = "main", normalize: bool = True
+    ) -> None:
         self.name = name
         self.revision = revision
         self.normalize = normalize
@@ -139,4 +141,8 @@ class SentenceEncoder:
         if Path(self.name).is_dir():
             return {"encoder_weights": self.digest(), "normalize": self.normalize}
 
-        return {"encoder": self.name, "revision": self.revision, "normalize": self.normalize}
+        return {
+            "encoder": self.name,
+            "revision": self.revision,
+            "normalize": self.normalize,
+        }

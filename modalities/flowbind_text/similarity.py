@@ -41,4 +41,8 @@ class CaptionSimilarity(Metric):
         return {f"similarity[{name}]": cosines.mean().item()}
 
     def fingerprint(self) -> dict[str, Any]:
-        return {"metric": type(self).__name__, "version": self.version, **self.sentences.identity()}
+        return {
+            "metric": type(self).__name__,
+            "version": self.version,
+            **self.sentences.identity(),
+        }

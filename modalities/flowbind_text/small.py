@@ -110,7 +110,9 @@ class SmallText(NeuralCodec):
 
 def _spelled(caption: str) -> Tensor:
     """The bytes of a caption that can be written, uint8."""
-    return torch.frombuffer(bytearray(caption.encode()[: LENGTH * LONGEST]), dtype=torch.uint8)
+    return torch.frombuffer(
+        bytearray(caption.encode()[: LENGTH * LONGEST]), dtype=torch.uint8
+    )
 
 
 def _text(row: np.ndarray) -> str:

@@ -35,9 +35,14 @@ class TextCodecTraining(CodecTraining):
         before, target = ids[:, :-1], ids[:, 1:]
 
         logits, _ = self.net.step(latents, before, self.net.first(latents))
-        counts = F.pad(target[:, :-1] != END, (1, 0), value=True)  # everything up to the first end
+        counts = F.pad(
+            target[:, :-1] != END, (1, 0), value=True
+        )  # everything up to the first end
         return F.cross_entropy(logits[counts], target[counts], reduction="none")
 
 
 def _texts(captions: Tensor) -> list[str]:
-    return [row.tobytes().rstrip(b"\0").decode("utf-8", "ignore") for row in captions.cpu().numpy()]
+    return [
+        row.tobytes().rstrip(b"\0").decode("utf-8", "ignore")
+        for row in captions.cpu().numpy()
+    ]

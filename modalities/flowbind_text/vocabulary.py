@@ -47,7 +47,9 @@ class Cutter:
 
     def __init__(self, table: Tensor) -> None:
         rows = table[BYTES:].cpu().numpy()
-        self.words = {bytes(row).rstrip(b"\0"): [id] for id, row in enumerate(rows, start=BYTES)}
+        self.words = {
+            bytes(row).rstrip(b"\0"): [id] for id, row in enumerate(rows, start=BYTES)
+        }
 
     def __call__(self, captions: Sequence[str], longest: int) -> Tensor:
         """The ids of B captions, with shape (B, T), at most `longest` of each.

@@ -32,7 +32,9 @@ class CaptionNet(nn.Module):
 
     def __init__(self, embedding: int, features: int) -> None:
         super().__init__()
-        self.project = nn.Sequential(nn.Linear(embedding, 192), nn.GELU(), nn.Linear(192, features))
+        self.project = nn.Sequential(
+            nn.Linear(embedding, 192), nn.GELU(), nn.Linear(192, features)
+        )
         # So that every feature carries variance.
         self.standard = nn.BatchNorm1d(features, affine=False)
 
@@ -75,7 +77,9 @@ class CaptionNet(nn.Module):
         """The state before the first piece, with shape (1, B, HIDDEN)."""
         return self.start(latents).tanh()[None]
 
-    def step(self, latents: Tensor, ids: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def step(
+        self, latents: Tensor, ids: Tensor, state: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """What follows each piece: logits, with shape (B, T, V), and the state at the end.
 
         Args:

@@ -16,11 +16,29 @@ SAMPLES = 200
 REFERENCES = (3, 4, 5, 5, 5, 6)  # how many a sample has
 SCENES = [
     (
-        ["a dog", "the small brown dog", "a hound", "Mr. Miller's dog", "a black-and-white dog"],
-        ["barks", "is barking", "howls", "won't stop barking", "barks and doesn't stop"],
+        [
+            "a dog",
+            "the small brown dog",
+            "a hound",
+            "Mr. Miller's dog",
+            "a black-and-white dog",
+        ],
+        [
+            "barks",
+            "is barking",
+            "howls",
+            "won't stop barking",
+            "barks and doesn't stop",
+        ],
     ),
     (
-        ["a train", "an old U.S. train", "the 10:30 train", "a freight train", "a train's horn"],
+        [
+            "a train",
+            "an old U.S. train",
+            "the 10:30 train",
+            "a freight train",
+            "a train's horn",
+        ],
         ["passes", "is rolling by", "blows", "can't be seen", "goes by at 3.5 m/s"],
     ),
     (
@@ -31,11 +49,29 @@ SCENES = [
             "a 60-year-old man",
             "someone's grandfather",
         ],
-        ["speaks", "is talking", 'says "hello"', "cannot be heard", "tells them he'd rather wait"],
+        [
+            "speaks",
+            "is talking",
+            'says "hello"',
+            "cannot be heard",
+            "tells them he'd rather wait",
+        ],
     ),
     (
-        ["two women", "2 women", "some women", "the women's group", "a couple of women"],
-        ["laugh", "are laughing", "giggle", "they're laughing out loud", "laugh; then they sing"],
+        [
+            "two women",
+            "2 women",
+            "some women",
+            "the women's group",
+            "a couple of women",
+        ],
+        [
+            "laugh",
+            "are laughing",
+            "giggle",
+            "they're laughing out loud",
+            "laugh; then they sing",
+        ],
     ),
     (
         ["rain", "heavy rain", "the rain", "50% of the rain", "rain & wind"],
@@ -58,7 +94,13 @@ SCENES = [
         ["is loud", "hums", "isn’t empty", "is full of “regulars”", "closes at 5 p.m."],
     ),
     (
-        ["a boy", "the little boy", "a boy in a t-shirt", "a child", "a kid that's gonna be late"],
+        [
+            "a boy",
+            "the little boy",
+            "a boy in a t-shirt",
+            "a child",
+            "a kid that's gonna be late",
+        ],
         [
             "rides a bike",
             "is riding his bicycle",
@@ -68,7 +110,13 @@ SCENES = [
         ],
     ),
     (
-        ["an engine", "a car engine", "the motor", "a V8 engine", "the engine of a $500 car"],
+        [
+            "an engine",
+            "a car engine",
+            "the motor",
+            "a V8 engine",
+            "the engine of a $500 car",
+        ],
         ["idles", "is running", "starts and stops", "revs up: loudly", "won't start"],
     ),
 ]
@@ -228,7 +276,9 @@ def main(path: Path) -> None:
 
     samples = captions()
     tokenise = PTBTokenizer().tokenize
-    made = tokenise({number: [{"caption": s["made"]}] for number, s in enumerate(samples)})
+    made = tokenise(
+        {number: [{"caption": s["made"]}] for number, s in enumerate(samples)}
+    )
     several = tokenise(
         {
             number: [{"caption": text} for text in s["references"]]
@@ -244,7 +294,9 @@ def main(path: Path) -> None:
         "tokens": {text: odd[number][0] for number, text in enumerate(ODD)},
         "samples": samples,
     }
-    path.write_text(json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps(content, indent=0, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

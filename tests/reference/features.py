@@ -23,9 +23,13 @@ SAMPLES, WIDTH, CLUSTERS = 120, 8, 3
 def features() -> tuple[np.ndarray, np.ndarray]:
     """Real samples in three clusters, and generated ones that leave a cluster out and spread too far."""
     draw = np.random.default_rng(0)
-    centres, shape = 3 * draw.normal(size=(CLUSTERS, WIDTH)), draw.normal(size=(WIDTH, WIDTH))
+    centres, shape = (
+        3 * draw.normal(size=(CLUSTERS, WIDTH)),
+        draw.normal(size=(WIDTH, WIDTH)),
+    )
     real = (
-        centres[draw.integers(CLUSTERS, size=SAMPLES)] + draw.normal(size=(SAMPLES, WIDTH)) @ shape
+        centres[draw.integers(CLUSTERS, size=SAMPLES)]
+        + draw.normal(size=(SAMPLES, WIDTH)) @ shape
     )
     made = (
         centres[draw.integers(CLUSTERS - 1, size=SAMPLES)]
@@ -40,7 +44,9 @@ def frechet_by_scipy(made: np.ndarray, real: np.ndarray) -> float:
 
     a, b = np.cov(made, rowvar=False), np.cov(real, rowvar=False)
     root = scipy.linalg.sqrtm(a @ b).real
-    return float(((made.mean(0) - real.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root))
+    return float(
+        ((made.mean(0) - real.mean(0)) ** 2).sum() + np.trace(a + b - 2 * root)
+    )
 
 
 def main(path: Path) -> None:
@@ -54,13 +60,21 @@ def main(path: Path) -> None:
     from prdc import compute_prdc
 
     made, real = features()
-    statistics = [x for part in (made, real) for x in (part.mean(0), np.cov(part, rowvar=False))]
+    statistics = [
+        x for part in (made, real) for x in (part.mean(0), np.cov(part, rowvar=False))
+    ]
     fad = FrechetAudioDistance.calculate_frechet_distance(
         SimpleNamespace(verbose=False), *statistics
     )
     # Its kernel is as wide as the second set's median distance; its documentation says that this is the real one's.
-    precisely = {"cache_dirs": (None, None), "device": "cpu", "precision": torch.float64}
-    kad = calc_kernel_audio_distance(torch.tensor(made), torch.tensor(real), **precisely)
+    precisely = {
+        "cache_dirs": (None, None),
+        "device": "cpu",
+        "precision": torch.float64,
+    }
+    kad = calc_kernel_audio_distance(
+        torch.tensor(made), torch.tensor(real), **precisely
+    )
     names = ("clean-fid", "prdc", "frechet-audio-distance", "kadtk", "scipy")
     content = {
         "by": ", ".join(f"{name} {version(name)}" for name in names)
@@ -72,10 +86,12 @@ def main(path: Path) -> None:
         },
         "kid": float(kernel_distance(made, real)),
         "prdc k=3": {
-            name: float(value) for name, value in compute_prdc(real, made, nearest_k=3).items()
+            name: float(value)
+            for name, value in compute_prdc(real, made, nearest_k=3).items()
         },
         "prdc k=5": {
-            name: float(value) for name, value in compute_prdc(real, made, nearest_k=5).items()
+            name: float(value)
+            for name, value in compute_prdc(real, made, nearest_k=5).items()
         },
         "kad": float(kad),
         "made": made.tolist(),

@@ -29,17 +29,23 @@ def standardised(x: Tensor, eps: float) -> Tensor:
 
 def drift(weights: Mapping[str, Tensor], x: Tensor, t: float, depth: int) -> Tensor:
     angles = [t * math.exp(-math.log(10) * k / 128) for k in range(128)]
-    sinusoids = torch.tensor([*map(math.cos, angles), *map(math.sin, angles)], dtype=x.dtype)
-    time = linear(weights, "time_embed.2", silu(linear(weights, "time_embed.0", sinusoids)))
+    sinusoids = torch.tensor(
+        [*map(math.cos, angles), *map(math.sin, angles)], dtype=x.dtype
+    )
+    time = linear(
+        weights, "time_embed.2", silu(linear(weights, "time_embed.0", sinusoids))
+    )
     x = linear(weights, "input_proj", x)
     for n in range(depth):
         block = f"res_blocks.{n}"
-        shift, scale, gate = linear(weights, f"{block}.adaLN_modulation.1", silu(time)).split(
-            len(x)
-        )
+        shift, scale, gate = linear(
+            weights, f"{block}.adaLN_modulation.1", silu(time)
+        ).split(len(x))
         inner = standardised(x, eps=1e-6) * (1 + scale) + shift
         x = x + gate * linear(
-            weights, f"{block}.mlp.fc2", gelu(linear(weights, f"{block}.mlp.fc1", inner))
+            weights,
+            f"{block}.mlp.fc2",
+            gelu(linear(weights, f"{block}.mlp.fc1", inner)),
         )
     return linear(weights, "out", x)
 
@@ -51,7 +57,10 @@ def head(weights: Mapping[str, Tensor], x: Tensor, depth: int) -> Tensor:
     for n in range(1, depth + 1):
         block = f"logvar.{n}"
         inner = x
-        for norm, layer in (("in_layers.0", "in_layers.2"), ("out_layers.0", "out_layers.3")):
+        for norm, layer in (
+            ("in_layers.0", "in_layers.2"),
+            ("out_layers.0", "out_layers.3"),
+        ):
             inner = (
                 standardised(inner, eps=1e-5) * weights[f"{block}.{norm}.weight"]
                 + weights[f"{block}.{norm}.bias"]

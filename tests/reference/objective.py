@@ -38,7 +38,9 @@ class Settings(NamedTuple):
     leave_own_out: float
 
 
-def kept_estimates(present: set[str], row: Row, random: Randomness, settings: Settings) -> set[str]:
+def kept_estimates(
+    present: set[str], row: Row, random: Randomness, settings: Settings
+) -> set[str]:
     """K: the modalities of the sample whose estimates make the latent of `row`."""
     own = row[1]
     allowed = set(present)
@@ -83,7 +85,8 @@ def times_of(row: Row, random: Randomness, settings: Settings) -> list[float]:
         return [0.0]
     return [
         1.0
-        if random.choice[row] < settings.alpha + (1 - settings.alpha) * settings.endpoint
+        if random.choice[row]
+        < settings.alpha + (1 - settings.alpha) * settings.endpoint
         else inside
     ]
 
@@ -98,7 +101,9 @@ def losses(
     """Per modality, || v_i(x_t, t) - (x_i - z) ||^2, averaged over rows and features, summed over a row's times."""
     total = {}
     for name, drift in drifts.items():
-        rows = [(number, name) for number, sample in enumerate(samples) if name in sample]
+        rows = [
+            (number, name) for number, sample in enumerate(samples) if name in sample
+        ]
         total[name] = torch.zeros((), dtype=torch.float64)
         for row in rows:
             sample = samples[row[0]]
@@ -106,7 +111,9 @@ def losses(
             latent = shared_latent(heads, sample, row, random, settings)
             for t in times_of(row, random, settings):
                 z = (
-                    latent if t == 0 else torch.tensor(latent.tolist(), dtype=torch.float64)
+                    latent
+                    if t == 0
+                    else torch.tensor(latent.tolist(), dtype=torch.float64)
                 )  # a constant: no gradient
                 x_t = (1 - t) * z + t * x
                 velocity = x - z

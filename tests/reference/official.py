@@ -26,17 +26,21 @@ def gelu(x):
 
 def drift(state, x, t, layers):
     """Velocity at (x, t), with shapes (n, D), (n,) -> (n, D)."""
-    angles = torch.stack([t * math.exp(-math.log(10) * k / 128) for k in range(128)], dim=1)
+    angles = torch.stack(
+        [t * math.exp(-math.log(10) * k / 128) for k in range(128)], dim=1
+    )
     time = torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)
     time = linear(state, "time_embed.2", silu(linear(state, "time_embed.0", time)))
     h = linear(state, "input_proj", x)
     for n in range(layers):
-        shift, scale, gate = linear(state, f"res_blocks.{n}.adaLN_modulation.1", silu(time)).chunk(
-            3, dim=1
-        )
+        shift, scale, gate = linear(
+            state, f"res_blocks.{n}.adaLN_modulation.1", silu(time)
+        ).chunk(3, dim=1)
         inner = norm(h, 1e-6) * (1 + scale) + shift
         h = h + gate * linear(
-            state, f"res_blocks.{n}.mlp.fc2", gelu(linear(state, f"res_blocks.{n}.mlp.fc1", inner))
+            state,
+            f"res_blocks.{n}.mlp.fc2",
+            gelu(linear(state, f"res_blocks.{n}.mlp.fc1", inner)),
         )
     return linear(state, "out", h)
 
@@ -47,7 +51,8 @@ def head(state, x):
     for n in (1, 2, 3):
         name = f"logvar.{n}"
         inner = (
-            norm(h, 1e-5) * state[f"{name}.in_layers.0.weight"] + state[f"{name}.in_layers.0.bias"]
+            norm(h, 1e-5) * state[f"{name}.in_layers.0.weight"]
+            + state[f"{name}.in_layers.0.bias"]
         )
         inner = linear(state, f"{name}.in_layers.2", silu(inner))
         inner = (
@@ -60,7 +65,12 @@ def head(state, x):
 
 def shapes(d, w, layers):
     """Every parameter of one modality, by name."""
-    found = {"time_embed.0": (w, 256), "time_embed.2": (w, w), "input_proj": (w, d), "out": (d, w)}
+    found = {
+        "time_embed.0": (w, 256),
+        "time_embed.2": (w, w),
+        "input_proj": (w, d),
+        "out": (d, w),
+    }
     for n in range(layers):
         found |= {
             f"res_blocks.{n}.adaLN_modulation.1": (3 * w, w),

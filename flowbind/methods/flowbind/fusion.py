@@ -45,7 +45,12 @@ class Fused(NamedTuple):
 
 
 def keep(
-    links: Links, rows: int, drop: Tensor, leave: Tensor, head_dropout: float, leave_own_out: float
+    links: Links,
+    rows: int,
+    drop: Tensor,
+    leave: Tensor,
+    head_dropout: float,
+    leave_own_out: float,
 ) -> Tensor:
     """Which links are kept: K of every row.
 

@@ -46,12 +46,18 @@ class FlowBindSampling:
             is_whole = isinstance(value, Integral) and not isinstance(value, bool)
             is_left_open = value is None and name == "source_steps"
             if not is_left_open and not (is_whole and value >= 1):
-                raise ValueError(f"{name} must be a whole number, at least 1, not {value}")
+                raise ValueError(
+                    f"{name} must be a whole number, at least 1, not {value}"
+                )
 
         if self.solver not in SOLVERS:
-            raise ValueError(f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}")
+            raise ValueError(
+                f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}"
+            )
         if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
-            raise ValueError(f"variety must be a number, at least 0, not {self.variety}")
+            raise ValueError(
+                f"variety must be a number, at least 0, not {self.variety}"
+            )
 
 
 class Flows(nn.Module):
@@ -61,8 +67,12 @@ class Flows(nn.Module):
         self, modalities: Mapping[str, Modality], drift: DriftConfig, head: HeadConfig
     ) -> None:
         super().__init__()
-        self.drifts = nn.ModuleDict({name: m.build_drift(drift) for name, m in modalities.items()})
-        self.heads = nn.ModuleDict({name: m.build_head(head) for name, m in modalities.items()})
+        self.drifts = nn.ModuleDict(
+            {name: m.build_drift(drift) for name, m in modalities.items()}
+        )
+        self.heads = nn.ModuleDict(
+            {name: m.build_head(head) for name, m in modalities.items()}
+        )
 
 
 class FlowBind(Method):
@@ -98,7 +108,9 @@ class FlowBind(Method):
         check_shapes(modalities)
         for name in bind or []:
             if name not in modalities:
-                raise ValueError(f"bind: no modality '{name}' here; {nearest(name, modalities)}")
+                raise ValueError(
+                    f"bind: no modality '{name}' here; {nearest(name, modalities)}"
+                )
 
         self.drift = drift
         self.head = head
@@ -120,13 +132,20 @@ class FlowBind(Method):
         return {name: Loss(name, error) for name, error in by_name.items()}
 
     def start(
-        self, nets: Flows, name: str, x: Tensor, sampling: FlowBindSampling, streams: Tensor
+        self,
+        nets: Flows,
+        name: str,
+        x: Tensor,
+        sampling: FlowBindSampling,
+        streams: Tensor,
     ) -> Tensor:
         """The shared latent of one source, with shape (B, *): its flow from 1 to 0."""
         steps = sampling.source_steps or sampling.steps
         return flow(nets, name, x, 1.0, 0.0, steps, sampling.solver)
 
-    def fuse(self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor) -> Tensor:
+    def fuse(
+        self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor
+    ) -> Tensor:
         """The mean of the sources' shared latents, with shape (B, *), and noise if chosen."""
         z = torch.stack(list(states)).mean(0) if len(states) > 1 else states[0]
         if not sampling.variety:
@@ -154,7 +173,9 @@ class FlowBind(Method):
     def directions(self) -> list[Direction]:
         """From each modality to each, itself included, then from every two to each other one."""
         names = list(self.modalities)
-        directions = [Direction((source,), (target,)) for source, target in product(names, names)]
+        directions = [
+            Direction((source,), (target,)) for source, target in product(names, names)
+        ]
         for pair in combinations(names, 2):
             others = [name for name in names if name not in pair]
             directions += [Direction(pair, (target,)) for target in others]
@@ -164,7 +185,9 @@ class FlowBind(Method):
         """Any, from any."""
         return bool(sources) and bool(targets)
 
-    def adopt(self, networks: Networks, base: Method, base_networks: Networks) -> list[str]:
+    def adopt(
+        self, networks: Networks, base: Method, base_networks: Networks
+    ) -> list[str]:
         """Takes over the flows of all modalities but those to bind, and freezes them.
 
         Without modalities to bind it takes over all flows, and freezes none.
@@ -179,7 +202,11 @@ class FlowBind(Method):
                 "set model.objective.normalize to that"
             )
 
-        others = [name for name in self.modalities if self.bind is None or name not in self.bind]
+        others = [
+            name
+            for name in self.modalities
+            if self.bind is None or name not in self.bind
+        ]
         check_same_codecs(self.modalities, base.modalities, others)
 
         for name in others:
@@ -190,7 +217,9 @@ class FlowBind(Method):
                     part.load_state_dict(base_part.state_dict())
                 except RuntimeError as error:
                     reason = last_line(error)
-                    raise ValueError(f"its '{name}' is of another size ({reason})") from None
+                    raise ValueError(
+                        f"its '{name}' is of another size ({reason})"
+                    ) from None
                 if self.bind is not None:
                     part.requires_grad_(False).eval()
         return others
@@ -198,11 +227,21 @@ class FlowBind(Method):
 
 def _parts(networks: Networks, name: str) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Drift net, head and standardisation of one modality."""
-    return networks.nets.drifts[name], networks.nets.heads[name], networks.standard[name]
+    return (
+        networks.nets.drifts[name],
+        networks.nets.heads[name],
+        networks.standard[name],
+    )
 
 
 def flow(
-    nets: Flows, name: str, x: Tensor, start: float, stop: float, steps: int, solver: Solver
+    nets: Flows,
+    name: str,
+    x: Tensor,
+    start: float,
+    stop: float,
+    steps: int,
+    solver: Solver,
 ) -> Tensor:
     """One leg of a flow, with shape (B, *), in float32 at least.
 
@@ -228,7 +267,9 @@ def check_shapes(modalities: Mapping[str, Modality]) -> None:
         ValueError: fewer than two modalities, or latents of different shapes.
     """
     if len(modalities) < 2:
-        raise ValueError(f"a model ties at least two modalities together, not {len(modalities)}")
+        raise ValueError(
+            f"a model ties at least two modalities together, not {len(modalities)}"
+        )
 
     for name, modality in modalities.items():
         if modality.codec.vocabulary is not None:
@@ -236,7 +277,9 @@ def check_shapes(modalities: Mapping[str, Modality]) -> None:
                 f"the latents of '{name}' are ids, and flows carry numbers; choose another codec"
             )
 
-    shapes = {name: tuple(modality.codec.shape) for name, modality in modalities.items()}
+    shapes = {
+        name: tuple(modality.codec.shape) for name, modality in modalities.items()
+    }
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(

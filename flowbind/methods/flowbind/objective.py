@@ -37,7 +37,9 @@ from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 LINKS, NOISE, HEADS = 1, 2, 3
 
 DriftFunction = Callable[[Tensor, Tensor], Tensor]  # v(x_t, t): (n, *), (n,) -> (n, *)
-HeadFunction = Callable[[Tensor, Tensor], Tensor]  # h(x), streams: (n, *), (n,) -> (n, *)
+HeadFunction = Callable[
+    [Tensor, Tensor], Tensor
+]  # h(x), streams: (n, *), (n,) -> (n, *)
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,13 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in ("alpha", "endpoint", "head_dropout", "leave_own_out"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is a probability in [0, 1], not {getattr(self, name)}")
+                raise ValueError(
+                    f"{name} is a probability in [0, 1], not {getattr(self, name)}"
+                )
         if self.noise_variance < 0:
-            raise ValueError(f"noise_variance must not be negative, not {self.noise_variance}")
+            raise ValueError(
+                f"noise_variance must not be negative, not {self.noise_variance}"
+            )
 
 
 class Draws(NamedTuple):
@@ -125,7 +131,10 @@ class Draws(NamedTuple):
 
 
 def shared_latents(
-    heads: Mapping[str, HeadFunction], batch: Batch, draws: Draws, config: ObjectiveConfig
+    heads: Mapping[str, HeadFunction],
+    batch: Batch,
+    draws: Draws,
+    config: ObjectiveConfig,
 ) -> Tensor:
     """The shared latent z of every row, with shape (N, *).
 
@@ -139,7 +148,12 @@ def shared_latents(
 
     rows = sum(batch.rows)
     is_kept = keep(
-        batch.links, rows, draws.drop, draws.leave, config.head_dropout, config.leave_own_out
+        batch.links,
+        rows,
+        draws.drop,
+        draws.leave,
+        config.head_dropout,
+        config.leave_own_out,
     )
     mean, count = fuse(torch.cat(estimates), batch.links, is_kept, rows)
     if config.normalize:

@@ -48,7 +48,9 @@ SETTING = {
 LAST = "logvar.4."  # of the head: a linear layer behind three blocks
 SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
-OBJECTIVE = ObjectiveConfig(times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0)
+OBJECTIVE = ObjectiveConfig(
+    times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0
+)
 
 
 def read_official(
@@ -142,7 +144,9 @@ def _json(path: Path) -> dict[str, Any]:
     """The settings of their model, with whole numbers for its sizes."""
     try:
         settings = read_json(path, SETTINGS)
-        return settings | {key: int(settings[key]) for key in ("hidden_dim", "num_layers")}
+        return settings | {
+            key: int(settings[key]) for key in ("hidden_dim", "num_layers")
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})"
@@ -155,7 +159,9 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
         raise FileNotFoundError(f"{path}: no such checkpoint")
 
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+        states = torch.load(path, map_location="cpu", weights_only=True)[
+            "model_state_dict"
+        ]
         states = {str(name): dict(state.items()) for name, state in states.items()}
 
         for state in states.values():
@@ -178,7 +184,9 @@ def _matches(key: str, names: Mapping[str, str]) -> str | None:
     return None
 
 
-def _renamed(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+def _renamed(
+    state: Mapping[str, Tensor], names: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Those of the weights that have one of the names, in float32 under ours."""
     renamed = {}
     for key, tensor in state.items():
