@@ -49,16 +49,32 @@ def steps_per_second(
 ) -> float:
     """Of one training run, from its own lines of progress, without the first steps, at which the average follows each time."""
     strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
+    # Fmt: skip.
     done = subprocess.run(
         [
-            sys.executable, "-m", "flowbind", "fit", "--config", RECIPE, "--resume=never", *strategy,
-            f"--data.init_args.manifests={{train: {folder}/made-up.jsonl}}", f"--data.init_args.store={folder}",
-            f"--data.init_args.batch_size={samples * processes * threads}", f"--trainer.devices={processes}",
-            "--trainer.accelerator=cpu", f"--trainer.max_steps={steps}", f"--trainer.default_root_dir={folder}/run",
-            f"--checkpoints.every={every}", "--trainer.precision=32-true",
+            sys.executable,
+            "-m",
+            "flowbind",
+            "fit",
+            "--config",
+            RECIPE,
+            "--resume=never",
+            *strategy,
+            f"--data.init_args.manifests={{train: {folder}/made-up.jsonl}}",
+            f"--data.init_args.store={folder}",
+            f"--data.init_args.batch_size={samples * processes * threads}",
+            f"--trainer.devices={processes}",
+            "--trainer.accelerator=cpu",
+            f"--trainer.max_steps={steps}",
+            f"--trainer.default_root_dir={folder}/run",
+            f"--checkpoints.every={every}",
+            "--trainer.precision=32-true",
         ],
-        env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         raise SystemExit(done.stderr)
     lines = re.findall(r"fit: (\d+)/\d+ steps .*?\(([\d.]+)/s\)", done.stderr)

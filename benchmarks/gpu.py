@@ -31,11 +31,12 @@ from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.train.ema import EVERY, follow
 
 NAMES, SAMPLES, STEPS = ("a", "b", "c"), 1024, 200_000
+# Which of the three pairings have each modality.
 PAIRS = {
     "a": (0, 1),
     "b": (0, 2),
     "c": (1, 2),
-}  # which of the three pairings have each modality
+}
 HEAD = "| step of 1,024 samples | times | forward + backward, ms | optimiser, ms | step, ms"
 HEAD += " | TFLOP/s | peak, GiB | samples/s | 200,000 steps, h | first step, s |"
 

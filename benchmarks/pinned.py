@@ -17,10 +17,11 @@ from torch import Tensor
 
 from flowbind.train.checkpoints import read_checkpoint
 
+# Prefixes of the moving average's names, of all versions.
 AVERAGES = (
     "average.",
     "ema.",
-)  # prefixes of the moving average's names, of all versions
+)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

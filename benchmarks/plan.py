@@ -14,6 +14,7 @@ from dataclasses import fields
 from flowbind.data.shard import Shard
 from flowbind.train.ema import EVERY
 
+# The paper's size.
 D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = (
     768,
     1152,
@@ -21,14 +22,13 @@ D, W, DEPTH, RATIO, HEAD_DEPTH, FREQUENCIES = (
     4,
     3,
     256,
-)  # the paper's size
+)
 MODALITIES, ROWS, STEPS = 3, 2048, 200_000  # 1,024 pairs are 2,048 rows
 FLOAT, HALF = 4, 2  # bytes
 
 # Makers' figures for an H100 SXM node, all taken as reached in full but the first.
-MATRIX = (
-    0.6 * 989e12
-)  # FLOP/s in bfloat16 without sparsity; the share is a target, not a measurement
+# FLOP/s in bfloat16 without sparsity; the share is a target, not a measurement.
+MATRIX = 0.6 * 989e12
 MEMORY = 3.35e12  # bytes/s
 NVLINK = 450e9  # bytes/s and direction of a GPU in a node
 NETWORK = 400e9  # bytes/s and direction of a node of 8 GPUs with 8 links of 400 Gbit/s
@@ -188,9 +188,8 @@ def store_table(
         field.name: "0" * 64 if field.name != "file" else "0-00000.safetensors"
         for field in fields(Shard)
     }
-    entry = len(
-        json.dumps([values | {"rows": 10**4, "bytes": 10**8}], indent=4)
-    )  # as deep as in the manifest, about
+    # As deep as in the manifest, about.
+    entry = len(json.dumps([values | {"rows": 10**4, "bytes": 10**8}], indent=4))
     found = [
         [
             f"{size:,}",

@@ -64,9 +64,8 @@ def sparse_store(folder: Path, rows: int, width: int, shard: int) -> None:
 def looped(store: LatentStore):
     """The plain way to read a batch: numpy's memory map of each tensor, and a loop over the batch's shards."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (limits[1], limits[1])
-    )  # each map keeps a file open
+    # Each map keeps a file open.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
     shards, maps = store.strata[0].shards, {name: [] for name in NAMES}
     for shard in shards:
         path = store.folder / shard.file
@@ -163,9 +162,10 @@ def finish(folder: Path, shards: int, shard: int) -> None:
     files = ["0.safetensors"] + [f"{number}.safetensors" for number in range(1, shards)]
     for file in files[1:]:
         os.link(folder / files[0], folder / file)
+    # Warm.
     finish_store(
         folder, [(NAMES, files[:1])], {name: {} for name in NAMES}, "made up", ""
-    )  # warm
+    )
     before, begin = (
         resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         time.perf_counter(),
@@ -189,10 +189,11 @@ def permute() -> None:
         before, begin = own_memory(), time.perf_counter()
         for positions in np.arange(repeats * size).reshape(repeats, size):
             rows[positions] = permuted(positions, BILLION, np.full(size, 7, np.uint64))
+        # Of the positions.
         took, grown = (
             time.perf_counter() - begin,
             own_memory() - before - rows.nbytes / 2**20,
-        )  # of the positions
+        )
         again = len(rows) - len(np.unique(rows))
         assert rows.min() >= 0
         assert rows.max() < BILLION

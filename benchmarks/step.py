@@ -95,11 +95,12 @@ def ours(
         [*drifts.parameters(), *heads.parameters()], lr=1e-4, fused=True
     )
     whole = torch.arange(3 * samples, device=device).split(samples)
+    # Which of the three pairings hold each modality.
     held = {
         "a": (0, 1),
         "b": (0, 2),
         "c": (1, 2),
-    }  # which of the three pairings hold each modality
+    }
     rows = {name: torch.cat([whole[i] for i in pairs]) for name, pairs in held.items()}
     batch = Batch.of(
         {name: torch.randn(len(r), WIDTH, device=device) for name, r in rows.items()},

@@ -1,4 +1,4 @@
-"""How the code reads, in figures that a stranger notices on the first screen.
+"""How the code reads, in values that a reader notices on the first screen.
 
     python benchmarks/style.py [--by-file] [FOLDER or FILE ...]        default: flowbind and modalities
 

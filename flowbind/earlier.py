@@ -12,10 +12,11 @@ from typing import Any
 from torch import Tensor
 
 METHOD = "flowbind"  # the one there was
+# Its names in recipes.
 CLASSES = (
     "flowbind.FlowBind",
     "flowbind.train.flowbind.FlowBind",
-)  # its names in recipes
+)
 PRESENT = "flowbind.FlowBind"
 
 # Keys of a recipe that have another place now. What `model` had for a method moved to two sections

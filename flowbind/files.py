@@ -28,10 +28,11 @@ LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
 # Nanoseconds for which a file may change again without another time: clocks of disks are coarse.
 FRESH = 2 * 10**9
+# What a full disk, and a quota that is used up, are called.
 FULL = (
     errno.ENOSPC,
     errno.EDQUOT,
-)  # what a full disk, and a quota that is used up, are called
+)
 
 
 @contextmanager

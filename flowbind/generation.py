@@ -15,7 +15,7 @@ from flowbind.defaults import torch_defaults
 from flowbind.method import Direction, Method, Networks, State
 from flowbind.modality import Modality
 from flowbind.progress import say
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 from flowbind.samples import listed, named, together
 
 # Standard deviations, root mean square over a latent: of samples like those of training about 1.
@@ -65,7 +65,7 @@ class Model:
         """
         if name not in self.modalities:
             raise ValueError(
-                f"this model has no modality '{name}'; {nearest(name, self.modalities)}"
+                f"this model has no modality '{name}'; {did_you_mean(name, self.modalities)}"
             )
         return self.modalities[name]
 

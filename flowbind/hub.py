@@ -67,7 +67,7 @@ def unreachable(
     )
 
 
-def local(**arguments: str) -> dict[str, Path]:
+def existing_paths(**arguments: str) -> dict[str, Path]:
     """Those of a codec's arguments whose values are paths of something that is there."""
     return {
         name: Path(value) for name, value in arguments.items() if Path(value).exists()

@@ -24,7 +24,7 @@ from flowbind.component import Component, differences
 from flowbind.errors import last_line
 from flowbind.modality import Modality
 from flowbind.nets.standardizer import Standardizer, Unchanged
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 # What a flow begins from: a tensor with one row a sample, or a mapping or tuple of such.
 State = Any
@@ -172,13 +172,13 @@ class Method(Component):
         return bool(targets) and known.issuperset(targets)
 
     @property
-    def learnt(self) -> list[str]:
+    def trained(self) -> list[str]:
         """Modalities whose networks are trained, and whose samples are needed for it."""
         return list(self.modalities)
 
     def trains_on(self, present: Collection[str]) -> bool:
         """Whether samples that have these modalities teach anything."""
-        return not set(present).isdisjoint(self.learnt)
+        return not set(present).isdisjoint(self.trained)
 
     def adopt(
         self, networks: "Networks", base: "Method", base_networks: "Networks"
@@ -231,7 +231,9 @@ class Method(Component):
         names = [field.name for field in fields(self.Sampling)]
         for name in choices:
             if name not in names:
-                raise ValueError(f"no sampling choice '{name}'; {nearest(name, names)}")
+                raise ValueError(
+                    f"no sampling choice '{name}'; {did_you_mean(name, names)}"
+                )
         return replace(sampling or self.Sampling(), **choices)
 
 
@@ -271,7 +273,7 @@ def check_same_codecs(
     for name in names:
         if name not in base_modalities:
             raise ValueError(
-                f"it has no modality '{name}'; {nearest(name, base_modalities)}"
+                f"it has no modality '{name}'; {did_you_mean(name, base_modalities)}"
             )
 
         before = base_modalities[name].codec.fingerprint()

@@ -37,7 +37,7 @@ def package(entry: EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
 
 
-def nearest(name: str, allowed) -> str:
+def did_you_mean(name: str, allowed) -> str:
     """A clause that names what is allowed, the nearest first: `did you mean 'x'? Allowed: x, y`."""
     allowed = sorted(allowed)
     plain = {other.casefold(): other for other in allowed}
@@ -58,7 +58,7 @@ def load(kind: str, name: str) -> Any:
     entries = installed(kind)
     if name not in entries:
         raise ValueError(
-            f"no {kind} named '{name}' is installed; {nearest(name, entries)}"
+            f"no {kind} named '{name}' is installed; {did_you_mean(name, entries)}"
         )
 
     try:

@@ -41,9 +41,8 @@ TOYS = {
 def _one_thread():
     import torch
 
-    torch.set_num_threads(
-        1
-    )  # tests run side by side with others; more threads than cores crawl
+    # Tests run side by side with others; more threads than cores crawl.
+    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -69,12 +68,11 @@ def register_toys(monkeypatch):
         *data,
         "cli.check",
         "cli.overrides",
-        "cli.modalities",
+        "cli.plugins",
         "cli.prepare",
     )
-    modules = [
-        import_module(f"flowbind.{name}") for name in names
-    ]  # all of them first: they take the name over
+    # All of them first: they take the name over.
+    modules = [import_module(f"flowbind.{name}") for name in names]
     for module in modules:
         monkeypatch.setattr(module, "installed", with_toys)
 

@@ -305,9 +305,8 @@ def sounds(draw: random.Random) -> Iterator[tuple[str, str, bytes, bool]]:
     )
     yield "700 s", ".wav", wav(rate=100, data=bytes(2 * 700 * 100)), False
     flac = bytearray(sound("FLAC", "PCM_16", tone))
-    flac[21:26] = (
-        b"\xff" * 5
-    )  # STREAMINFO's number of samples, and bits of what stands before it
+    # STREAMINFO's number of samples, and bits of what stands before it.
+    flac[21:26] = b"\xff" * 5
     yield "2^36 samples, promised", ".flac", bytes(flac), False
     yield (
         "a million empty chunks",
@@ -1186,12 +1185,13 @@ def datasets(folder: Path) -> Iterator[Input]:
         (path / "val2014").mkdir()
         if file == "labels.csv":
             (path / "1.txt").write_text("a")
+        # As csv reads them.
         yield Input(
             what,
             f"prepare {dataset}",
             path,
             harmless=what == "folder: labels with a zero",
-        )  # as csv reads them
+        )
 
 
 def everything(folder: Path, seed: int = 0) -> Iterator[Input]:
@@ -1270,9 +1270,8 @@ def doors(given: Input, folder: Path) -> dict[str, Callable[[], None]]:
             folder / "made",
             "--overwrite",
         )
-        literal = kind == "text" and not os.path.isfile(
-            path
-        )  # on the command line, no file is a caption itself
+        # On the command line, no file is a caption itself.
+        literal = kind == "text" and not os.path.isfile(path)
         return {"read": lambda: read(kind, path)} | (
             {} if literal else {"generate": generate}
         )

@@ -28,16 +28,18 @@ from flowbind.cli import main
 from flowbind.data.plan import SHARD_ROWS
 from tests.small_recipes import options, prepare
 
+# Past the first steps of the average, which then waits between its updates.
 STEPS, EVERY = (
     84,
     5,
-)  # past the first steps of the average, which then waits between its updates
+)
 WORKERS = (0, 1, 4)
 AIMED = 0.3  # share of the kills that come while something is being written
+# Samples to encode: 5 and 3 shards.
 PAIRS, WORDS = (
     4 * SHARD_ROWS + 100,
     2 * SHARD_ROWS + 50,
-)  # samples to encode: 5 and 3 shards
+)
 SECONDS = 0.02  # that the toy codec takes for a batch
 
 WORDS_RECIPE = """
@@ -70,7 +72,7 @@ class Work(ABC):
 
     @abstractmethod
     def arguments(self, out: Path, draw: random.Random) -> list[object]:
-        """The command that does it, or goes on with it, in a folder."""
+        """The command that does it, or resumes it, in a folder."""
 
     @abstractmethod
     def unfinished(self, out: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Small data sets in the layouts in which those of record are distributed."""
+"""Small data sets in the layouts in which standard ones are distributed."""
 
 import csv
 import json

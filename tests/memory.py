@@ -141,13 +141,21 @@ def pictures(folder: Path) -> Iterator[Input]:
 def deep_tiff(width: int, height: int) -> bytes:
     """RGBA of 16 bits each, packed in one strip."""
     strip = zlib.compress(bytes(8 * width * height))
-    end = (
-        14 + 12 * 10
-    )  # of the table of tags, where the four depths stand, and then the strip
+    # Of the table of tags, where the four depths stand, and then the strip.
+    end = 14 + 12 * 10
+    # Fmt: skip.
     tags = [
-        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 4, end), (259, 4, 1, 8), (262, 4, 1, 2),
-        (273, 4, 1, end + 8), (277, 4, 1, 4), (278, 4, 1, height), (279, 4, 1, len(strip)), (338, 4, 1, 2),
-    ]  # fmt: skip
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, 4, end),
+        (259, 4, 1, 8),
+        (262, 4, 1, 2),
+        (273, 4, 1, end + 8),
+        (277, 4, 1, 4),
+        (278, 4, 1, height),
+        (279, 4, 1, len(strip)),
+        (338, 4, 1, 2),
+    ]
     table = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return (
         b"II*\0"

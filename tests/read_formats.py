@@ -28,13 +28,12 @@ from flowbind.data.store import LatentStore
 from flowbind.evaluation.report import tables
 from flowbind.release import verify
 from flowbind.tensors import digest_tensors
-from flowbind.train.checkpoints import newest, read_checkpoint, step_of
+from flowbind.train.checkpoints import latest_intact, read_checkpoint, step_of
 from tests.conftest import register_toys
 from tests.toy import LearnedCodec
 
-CHANGED = (
-    10**18
-)  # nanoseconds: the samples' time of change, which their latents' key hangs on, and no clone keeps
+# Nanoseconds: the samples' time of change, which their latents' key hangs on, and no clone keeps.
+CHANGED = 10**18
 FOLDER = Path(__file__).parent / "formats"  # of the versions
 EXPECTED = "expected.json"  # in a version's folder, what its writer read of it
 WORDS = ["203", "111"]
@@ -202,7 +201,7 @@ def codec_run() -> Any:
 
 
 def _checkpoint(run_folder: str) -> Any:
-    path = newest(Path(run_folder, "checkpoints"))
+    path = latest_intact(Path(run_folder, "checkpoints"))
     return [
         path.name,
         step_of(path),
@@ -227,7 +226,7 @@ def trained() -> Any:
 
 @reader
 def resumed() -> Any:
-    """A run that goes on from its checkpoint, and how far it ends from the one that did not stop."""
+    """A run that resumes from its checkpoint, and how far it ends from the one that did not stop."""
     stopped = _checkpoint("stopped")
     changed = changed_by(
         "stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped"

@@ -150,9 +150,8 @@ def _prepare_latents(name: str) -> None:
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text("{}\n")  # training reads latents alone
         store = cli.datamodule.folder(split)
-        shutil.rmtree(
-            store, ignore_errors=True
-        )  # of the recipe that this one builds on
+        # Of the recipe that this one builds on.
+        shutil.rmtree(store, ignore_errors=True)
         store.mkdir(parents=True)
 
         for number, kind in enumerate(kinds):

@@ -222,9 +222,8 @@ def test_mel_bands_share_out_every_frequency():
     centres = (bands * frequencies).sum(1) / bands.sum(1)
     assert (bands.sum(1) > 0).all()
     assert (centres.diff() > 0).all()
-    inside = (frequencies > LOWEST + 15) & (
-        frequencies < HIGHEST - 300
-    )  # between the outermost bands' middles
+    # Between the outermost bands' middles.
+    inside = (frequencies > LOWEST + 15) & (frequencies < HIGHEST - 300)
     assert torch.allclose(bands.sum(0)[inside], torch.ones(()), atol=1e-5)
 
 
@@ -261,9 +260,8 @@ def test_waves_keep_the_note(frequencies):
     made = waves(log_mel(tone(*frequencies)[None]))[0]
     for frequency in frequencies:
         found = loudest(made[4000:12000], 0.9 * frequency, 1.1 * frequency)
-        assert abs(1200 * np.log2(found / frequency)) < (
-            10 if frequency < 1000 else 30
-        )  # bands grow wider
+        # Bands grow wider.
+        assert abs(1200 * np.log2(found / frequency)) < (10 if frequency < 1000 else 30)
 
 
 def test_waves_keep_the_spectrogram():
@@ -272,9 +270,8 @@ def test_waves_keep_the_spectrogram():
     assert again.shape == levels.shape
     error = (again - levels) * 35  # dB
     assert error[levels > -0.3].abs().median() < 1.0
-    assert (
-        error.mean(2).abs().mean() < 1.0
-    )  # noise has another texture, but the same level
+    # Noise has another texture, but the same level.
+    assert error.mean(2).abs().mean() < 1.0
 
 
 def test_waves_hang_on_their_spectrogram_alone():
@@ -287,9 +284,8 @@ def test_waves_hang_on_their_spectrogram_alone():
     assert torch.allclose(
         torch.cat([waves(one[None]) for one in levels]), first, atol=1e-4
     )
-    assert torch.equal(
-        waves(torch.full((1, MELS, 5), -1.2)), torch.zeros(1, 1024)
-    )  # silence
+    # Silence.
+    assert torch.equal(waves(torch.full((1, MELS, 5), -1.2)), torch.zeros(1, 1024))
     assert waves(torch.full((1, MELS, 5), 3.0)).abs().max() <= 1
 
 
@@ -403,9 +399,8 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
         return training.eval().errors(batches[0], 0.0)["reconstruction"].mean().item()
 
     training.configure_model()
-    training.train().errors(
-        batches[0], 0.0
-    )  # the latents' spread, before which nothing can be compared
+    # The latents' spread, before which nothing can be compared.
+    training.train().errors(batches[0], 0.0)
     before = loss()
     quiet = dict.fromkeys(
         (
@@ -442,6 +437,5 @@ def test_preview(audio):
     assert high.argmax() < 50
     assert silent.max() <= 4 * 128
     heard = np.asarray(audio.preview(tone(200, seconds=0.25))).sum((0, 2))
-    assert (
-        heard[:28].min() > 2 * heard[40:].max()
-    )  # a quarter of a second is a quarter of the picture
+    # A quarter of a second is a quarter of the picture.
+    assert heard[:28].min() > 2 * heard[40:].max()

@@ -1,4 +1,4 @@
-"""The audio codec of record: CLAP, the adapter and AudioLDM, of the very classes but tiny; and the adapter's training."""
+"""The standard audio codec: CLAP, the adapter and AudioLDM, of the very classes but tiny; and the adapter's training."""
 
 import shutil
 from pathlib import Path
@@ -141,9 +141,8 @@ def test_many_sounds_are_made_in_parts(codec):
         *codec.decode(latents[8:], generator),
     ]
     assert torch.allclose(torch.stack(made), torch.stack(parts), atol=1e-6)
-    assert not torch.allclose(
-        made[0], made[3], atol=1e-3
-    )  # the same latent, other noise
+    # The same latent, other noise.
+    assert not torch.allclose(made[0], made[3], atol=1e-3)
 
 
 def test_decoding_depends_on_latent_and_arguments(codec, arguments):

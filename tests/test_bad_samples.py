@@ -151,9 +151,8 @@ def test_what_a_modality_s_own_arguments_decide_is_made_anew(lines, encode):
     assert code == 0, said
     assert store().rows == 2
     code, said = encode(f"{limit}=1")
-    assert (code, "above 1.0" in said) == (2, True), (
-        said
-    )  # what was read under another limit does not count
+    # What was read under another limit does not count.
+    assert (code, "above 1.0" in said) == (2, True), said
 
 
 def test_strata_and_shards_without_a_good_sample(lines, encode, monkeypatch, tmp_path):
@@ -271,9 +270,8 @@ def test_a_chunk_of_bad_samples_alone_is_no_fault_of_the_codec(
     )
     code, said = encode(*PICKY, "--skip-bad", 2)
     assert (code, store().lines("vector").tolist()) == (0, [2, 3]), said
-    assert (
-        encode(*PICKY, "--skip-bad", 2)[0] == 0
-    )  # again, when only these two are left to try
+    # Again, when only these two are left to try.
+    assert encode(*PICKY, "--skip-bad", 2)[0] == 0
 
 
 def test_a_codec_that_failed_for_all_is_told_in_the_end(lines, encode, tmp_path):
@@ -311,9 +309,8 @@ def test_a_full_disk_while_mending_loses_nothing(lines, encode, tmp_path, monkey
     assert encode("--skip-bad", 1)[0] == 0
     (shard,) = (tmp_path / "latents/train").glob("*.safetensors")
     before = shard.read_bytes()
-    monkeypatch.setattr(
-        Limited, "read", lambda self, source: torch.ones(3)
-    )  # as if the file could be opened now
+    # As if the file could be opened now.
+    monkeypatch.setattr(Limited, "read", lambda self, source: torch.ones(3))
     with monkeypatch.context() as patch:
         patch.setattr(
             "flowbind.data.encoding.write_shard",

@@ -67,9 +67,8 @@ def make():
 
 def test_a_batch_numbers_its_rows_in_the_order_of_its_latents():
     latents, samples = make()
-    batch = Batch.of(
-        latents, dict(reversed(samples.items()))
-    )  # only the order of the latents counts
+    # Only the order of the latents counts.
+    batch = Batch.of(latents, dict(reversed(samples.items())))
     assert batch.rows == [2, 2, 0]
     assert pairs(batch.links) == [(0, 0), (0, 3), (1, 1), (2, 2), (3, 0), (3, 3)]
     other = Batch.of({"b": latents["b"], "c": latents["c"], "a": latents["a"]}, samples)

@@ -19,6 +19,7 @@ BLEU = [f"bleu-{n}[corpus,1-reference]" for n in (1, 2, 3, 4)]
 OTHERS = json.loads(
     (Path(__file__).parent / "reference/captions.json").read_text(encoding="utf-8")
 )
+# As theirs spells them.
 BRACKETS = {
     "(": "-lrb-",
     ")": "-rrb-",
@@ -26,7 +27,7 @@ BRACKETS = {
     "]": "-rsb-",
     "{": "-lcb-",
     "}": "-rcb-",
-}  # as theirs spells them
+}
 
 
 def judge(made: list[str], real: list[str] | list[list[str]]) -> dict[str, float]:
@@ -168,9 +169,8 @@ def test_cider_d_is_the_published_one(seed):
 def test_cider_d_by_hand():
     # Of "a b", "a" is in both references and weighs nothing; "b" and "a b" weigh ln 2, as all of "c a" but "a".
     references = [[("a", "b")], [("c", "a")]]
-    assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(
-        10 * 2 / 4
-    )  # no trigrams in two words
+    # No trigrams in two words.
+    assert cider_d([("a", "b"), ("c", "a")], references) == pytest.approx(10 * 2 / 4)
     assert cider_d([("b",), ("c",)], references) == pytest.approx(
         10 / 4 * math.exp(-1 / 72)
     )

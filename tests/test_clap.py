@@ -145,9 +145,8 @@ def test_embeddings_are_of_norm_1_and_hang_on_their_own_item(clap):
 
 def test_long_captions_are_cut(clap):
     long = "a dog barks and " * 40
-    assert torch.equal(
-        clap.texts([long], CPU), clap.texts([long[:75]], CPU)
-    )  # 77 tokens of a byte, two of them ends
+    # 77 tokens of a byte, two of them ends.
+    assert torch.equal(clap.texts([long], CPU), clap.texts([long[:75]], CPU))
 
 
 def test_embeddings_can_be_trained_on(clap):
@@ -340,9 +339,10 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
         type_vocab_size=1,
         pad_token_id=1,
     )
+    # Not from the hub.
     monkeypatch.setattr(
         RobertaModel, "from_pretrained", lambda name: RobertaModel(config)
-    )  # not from the hub
+    )
     monkeypatch.setattr(
         RobertaTokenizer,
         "from_pretrained",

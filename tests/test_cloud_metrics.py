@@ -71,9 +71,8 @@ def slow_figures(made: Tensor, real: Tensor) -> dict[str, float]:
 def test_two_points_apart():
     a, b = torch.zeros(1, 3, 3), torch.tensor([[[0.0, 3, 4]]])
     assert squared_chamfer(a, b).item() == 50  # 25 there, 25 back
-    assert (
-        squared_chamfer(a, torch.cat([a[:, :1], b], dim=1)).item() == 12.5
-    )  # 0 there, the mean of 0 and 25 back
+    # 0 there, the mean of 0 and 25 back.
+    assert squared_chamfer(a, torch.cat([a[:, :1], b], dim=1)).item() == 12.5
 
 
 def test_a_cloud_is_no_distance_from_itself_in_any_order():
@@ -107,9 +106,8 @@ def test_clouds_of_different_numbers_of_points():
 
 
 def test_matching_and_coverage():
-    between = torch.tensor(
-        [[1.0, 5, 9], [2, 4, 8], [3, 6, 7]]
-    )  # every generated cloud is nearest to the first real one
+    # Every generated cloud is nearest to the first real one.
+    between = torch.tensor([[1.0, 5, 9], [2, 4, 8], [3, 6, 7]])
     assert minimum_matching_distance(between) == (1 + 4 + 7) / 3
     assert coverage(between) == 1 / 3
     assert coverage(1 - torch.eye(5)) == 1
@@ -178,9 +176,8 @@ def test_a_set_like_the_real_one_and_one_that_is_not():
     real, like = (
         metric.features("points", clouds(100, 32, seed, stretch=9)) for seed in (0, 1)
     )
-    unlike = metric.features(
-        "points", clouds(100, 32, seed=2, stretch=0.1)
-    )  # balls alone
+    # Balls alone.
+    unlike = metric.features("points", clouds(100, 32, seed=2, stretch=0.1))
     near, far = (
         {
             name.split("[")[0]: value

@@ -367,9 +367,8 @@ def test_arrays_that_are_refused(read):
 
 
 def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(read, monkeypatch):
-    monkeypatch.setattr(
-        "flowbind_points.table.LARGEST", 10**6
-    )  # 512 MiB take long to pack
+    # 512 MiB take long to pack.
+    monkeypatch.setattr("flowbind_points.table.LARGEST", 10**6)
     file = io.BytesIO()
     np.savez_compressed(file, points=np.zeros((10**5, 3), np.float32))
     monkeypatch.setattr(

@@ -73,13 +73,14 @@ def test_an_option_overrides_every_recipe_wherever_it_stands(recipe, tmp_path):
         cli = build([*itertools.chain(*order)])
         assert cli.trainer.max_steps == 3
         assert cli.model.method.drift.width == 8
+        # The later recipe's.
         assert (
             cli.trainer.log_every_n_steps,
             cli.model.training_config.learning_rate,
         ) == (
             7,
             0.25,
-        )  # the later recipe's
+        )
 
 
 @pytest.mark.parametrize(
@@ -567,8 +568,8 @@ def test_the_table_of_exit_codes_is_the_code(command, recipe, monkeypatch):
             if error:
                 raise error
 
-        monkeypatch.setattr("flowbind.cli.modalities.run", run)
-        ended, _, err = command("modalities")
+        monkeypatch.setattr("flowbind.cli.plugins.run", run)
+        ended, _, err = command("plugins")
         assert ended == code
         assert ("Traceback" in err) == (code == 1)
         assert ("please report it" in err) == (code == 1)
@@ -591,8 +592,8 @@ def test_what_a_machine_lacks_is_one_line(error, command, monkeypatch):
     def run(verb, arguments):
         raise error
 
-    monkeypatch.setattr("flowbind.cli.modalities.run", run)
-    code, _, err = command("modalities")
+    monkeypatch.setattr("flowbind.cli.plugins.run", run)
+    code, _, err = command("plugins")
     assert (code, len(err.strip().splitlines())) == (2, 1)
 
 
@@ -690,7 +691,7 @@ def test_what_a_part_that_the_recipe_chose_raises_is_a_mistake(modules, is_a_mis
 
 
 def test_a_reader_who_leaves_ends_it_quietly():
-    code = "import os, time; from flowbind.cli import main; time.sleep(0.3); main(['modalities'])"
+    code = "import os, time; from flowbind.cli import main; time.sleep(0.3); main(['plugins'])"
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,

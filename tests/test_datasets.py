@@ -1,4 +1,4 @@
-"""Datasets of record: small ones in the layouts in which they are distributed become the manifests that they should."""
+"""Standard datasets: small ones in the layouts in which they are distributed become the manifests that they should."""
 
 import json
 import re
@@ -104,10 +104,11 @@ def audiocaps_source(source):
         AUDIOCAPS,
         *[(n, "vfYTJq7nU", 130, f"rustling {n}") for n in range(100, 105)],
     )
+    # Captions of one clip are not next to each other in the published file.
     clips = [
         "7fmOlUlwoNg",
         "6BJ455B1aAs",
-    ]  # captions of one clip are not next to each other in the published file
+    ]
     table(
         source / "test.csv",
         AUDIOCAPS,
@@ -418,9 +419,8 @@ def test_coco(prepare, source, tmp_path):
         "COCO_train2014_000000000003.jpg"
     ]
     assert len({line["image"] for line in made["test"]}) == 6  # one of each image
-    assert (
-        len({line["text"].split()[2] for line in made["test"]}) > 1
-    )  # not always the first
+    # Not always the first.
+    assert len({line["text"].split()[2] for line in made["test"]}) > 1
     assert readable(tmp_path)
     for split, part in (("val", "train2014"), ("test", "val2014")):
         for line in made[split]:
@@ -561,9 +561,8 @@ def test_vggsound_takes_from_videos_what_is_not_there(
     assert sum("moov atom not found" in line for line in missing(tmp_path)) == 2
     asked.clear()
     assert prepare("vggsound", "again", val_samples=0) == made
-    assert {video for video, _ in asked} == {
-        "--56QUhyDQM_000185.mp4"
-    }  # the rest is kept
+    # The rest is kept.
+    assert {video for video, _ in asked} == {"--56QUhyDQM_000185.mp4"}
     elsewhere = prepare(
         "vggsound", "other", val_samples=0, extracted=vggsound_source / "extracted"
     )

@@ -90,13 +90,16 @@ def one(world):
 @pytest.mark.parametrize(("precision", "bound"), [("64-true", 1e-9), ("32-true", 1e-5)])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_ddp_learns_what_one_process_learns(world, one, precision, bound, processes):
+    # Fmt: skip.
     run, done = fit(
-        world, f"ddp{processes}-{precision}", f"--trainer.precision={precision}",
-        f"--trainer.devices={processes}", "--trainer.strategy=ddp",
-    )  # fmt: skip
-    assert done.returncode == 0, (
-        done.stderr
-    )  # ranks that differ in one bit would have ended it
+        world,
+        f"ddp{processes}-{precision}",
+        f"--trainer.precision={precision}",
+        f"--trainer.devices={processes}",
+        "--trainer.strategy=ddp",
+    )
+    # Ranks that differ in one bit would have ended it.
+    assert done.returncode == 0, done.stderr
     difference = apart(run, one[precision])
     print(f"ddp, {processes} processes, {precision}: {difference:.1e}")
     assert difference < bound
@@ -142,10 +145,16 @@ def test_testing_on_two_processes_gives_the_same_figures(world, one):
     figures = []
     for devices in (1, 2):
         strategy = ["--trainer.strategy=ddp"] if devices > 1 else []
+        # Fmt: skip.
         done = flowbind(
-            world, "test", "--config", "recipe.yaml", f"--trainer.default_root_dir={run}",
-            f"--trainer.devices={devices}", *strategy,
-        )  # fmt: skip
+            world,
+            "test",
+            "--config",
+            "recipe.yaml",
+            f"--trainer.default_root_dir={run}",
+            f"--trainer.devices={devices}",
+            *strategy,
+        )
         assert done.returncode == 0, done.stderr
         found = json.loads((run / "metrics.json").read_text())
         figures.append(
@@ -161,10 +170,17 @@ def test_the_number_of_processes_may_change_on_the_way(world, one):
         strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
         checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=os.path.getmtime)
         at = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
+        # Fmt: skip.
         _, done = fit(
-            world, "elastic", "--trainer.precision=64-true", "--training.decay=constant", *at,
-            f"--trainer.devices={processes}", *strategy, f"--trainer.max_steps={stop}",
-        )  # fmt: skip
+            world,
+            "elastic",
+            "--trainer.precision=64-true",
+            "--training.decay=constant",
+            *at,
+            f"--trainer.devices={processes}",
+            *strategy,
+            f"--trainer.max_steps={stop}",
+        )
         assert done.returncode == 0, done.stderr
     whole, done = fit(
         world, "straight", "--trainer.precision=64-true", "--training.decay=constant"
@@ -245,10 +261,17 @@ def two_nodes(world, *arguments):
 
 def test_two_nodes_by_torchrun(world, one):
     """Trained as by one process; started again, both end at once; and so they do where the first cannot read the folder."""
+    # Fmt: skip.
     fitting = [
-        "fit", "--config", "recipe.yaml", f"--trainer.default_root_dir={world}/nodes", "--trainer.num_nodes=2",
-        "--trainer.strategy=ddp", "--trainer.precision=64-true", "--checkpoints.every=10",
-    ]  # fmt: skip
+        "fit",
+        "--config",
+        "recipe.yaml",
+        f"--trainer.default_root_dir={world}/nodes",
+        "--trainer.num_nodes=2",
+        "--trainer.strategy=ddp",
+        "--trainer.precision=64-true",
+        "--checkpoints.every=10",
+    ]
     (first, said), (second, _) = two_nodes(world, *fitting)
     assert (first, second) == (0, 0), said
     difference = apart(world / "nodes", one["64-true"])

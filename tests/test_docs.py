@@ -36,14 +36,14 @@ HELP = re.compile(
     r"^```console\n\$ (flowbind (?:.* )?--help)\n(?s:.*?)^```$", re.MULTILINE
 )
 TREE = re.compile(r"^## Files\n\n```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# Folders of the tree, and how deep it goes there.
 LISTED_WHOLE = {
     "flowbind": 9,
     "modalities": 2,
     "recipes": 3,
-}  # folders of the tree, and how deep it goes there
-RELEASED = (
-    ROOT / "tests/formats/2/run/model"
-)  # of the same method, for the help that hangs on it
+}
+# Of the same method, for the help that hangs on it.
+RELEASED = ROOT / "tests/formats/2/run/model"
 LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -39,9 +39,8 @@ CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 FENCED = re.compile(r"^(`{3,}).*?^\1", re.MULTILINE | re.DOTALL)
 RUN = ("fit", "validate", "test", "encode")  # verbs that take a recipe
 PARTS = ("model", "training", "evaluation", "data", "trainer")
-RELEASED = (
-    ROOT / "tests/formats/2/run/model"
-)  # a model, for options that hang on its method
+# A model, for options that hang on its method.
+RELEASED = ROOT / "tests/formats/2/run/model"
 
 
 class Parsed(BaseException):
@@ -76,9 +75,8 @@ def parse(monkeypatch):
         if verb in RUN:
             check_recipes(verb, arguments, monkeypatch)
         elif verb == "prepare" and arguments[0] not in installed("datasets"):
-            assert (
-                arguments[0] == "shapes-ink"
-            )  # of the tutorial, whose commands have a test of their own
+            # Of the tutorial, whose commands have a test of their own.
+            assert arguments[0] == "shapes-ink"
         else:
             if (
                 verb == "generate" and "=" not in arguments[0]
@@ -190,10 +188,16 @@ def test_a_command_that_is_not_one_is_found(parse):
 
 NAME = re.compile(r"(?<![\w./-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?![\w/-])")
 TELLING = re.compile(r"[A-Z].*[a-z]|_")  # of a name of code, rather than a word
+# Fmt: skip.
 OTHERS = {  # names of other programs, and of files
-    "find_unused_parameters", "max_map_count", "lightweight_audio_ae", "version_1", "YOUTUBEID_START", "YOUTUBEID_START_END",
+    "find_unused_parameters",
+    "max_map_count",
+    "lightweight_audio_ae",
+    "version_1",
+    "YOUTUBEID_START",
+    "YOUTUBEID_START_END",
     "max_period",
-}  # fmt: skip
+}
 
 
 def names_in_code():

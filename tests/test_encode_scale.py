@@ -18,17 +18,17 @@ from flowbind.data.store import MANIFEST, LatentStore
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 ROOT = Path(__file__).parents[1]
-FLOWBIND = Path(sys.executable).with_name(
-    "flowbind"
-)  # which Lightning starts again for every further device
+# Which Lightning starts again for every further device.
+FLOWBIND = Path(sys.executable).with_name("flowbind")
 PAIRS, WORDS = 7 * SHARD_ROWS + 100, 3 * SHARD_ROWS + 50  # 8 and 4 shards
 SHARDS = 12
 KILLS = 5
+# Samples that cannot be read, in three shards.
 BAD = {
     5: "12",
     3 * SHARD_ROWS + 1: "x",
     8 * SHARD_ROWS: "1234",
-}  # samples that cannot be read, in three shards
+}
 
 RECIPE = """
 model:
@@ -189,9 +189,8 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
         before = lines(log)
         while lines(log) < before + batches and process.poll() is None:
             time.sleep(0.005)
-        time.sleep(
-            draw.uniform(0, 0.1) if kill else draw.uniform(0, 4)
-        )  # once before it has begun
+        # Once before it has begun.
+        time.sleep(draw.uniform(0, 0.1) if kill else draw.uniform(0, 4))
         assert process.poll() is None, process.stderr.read()
         if kill % 2:  # the first process alone: the others must notice
             process.kill()

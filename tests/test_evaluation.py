@@ -30,14 +30,14 @@ from tests import released
 NAMES = ("ant", "bee", "cat")
 WIDTH = 6
 COLOURS, SIZES = ("blue", "green", "red"), ("large", "small")
+# Samples; the last are test samples that lack something.
 TRAIN, TEST, PARTIAL = (
     400,
     60,
     5,
-)  # samples; the last are test samples that lack something
-CONFIG = EvaluationConfig(
-    sampling={"steps": 1}, gallery=6
-)  # one Euler step is exact on a straight field
+)
+# One Euler step is exact on a straight field.
+CONFIG = EvaluationConfig(sampling={"steps": 1}, gallery=6)
 
 
 def randn(*shape, seed):

@@ -1,4 +1,4 @@
-"""Laws of every recipe that ships, at small size: what was killed goes on to the same bits, two processes learn what one does.
+"""Laws of every recipe that ships, at small size: what was killed resumes to the same bits, two processes learn what one does.
 
 No step draws from a generator of the process either: the witness of `tests.small_recipes` is in every run.
 """
@@ -44,9 +44,8 @@ def differing(one, other, path=""):
         return [] if one == other else [path]
     if one.keys() != other.keys():
         return [path]
-    counted = [
-        key for key in one if "val_loop" in str(key)
-    ]  # validations since the start of the process
+    # Validations since the start of the process.
+    counted = [key for key in one if "val_loop" in str(key)]
     return [
         place
         for key in one.keys() - counted

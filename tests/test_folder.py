@@ -524,10 +524,15 @@ def write_pix3d(folder):
     return "media/a.png", picture, {"test": 0, "val": 0}
 
 
+# Fmt: skip.
 DATASETS = {
-    "audiocaps": write_audiocaps, "flickr30k": write_flickr30k, "coco": write_coco,
-    "vggsound": write_vggsound, "laion-coco": write_laion_coco, "pix3d": write_pix3d,
-}  # fmt: skip
+    "audiocaps": write_audiocaps,
+    "flickr30k": write_flickr30k,
+    "coco": write_coco,
+    "vggsound": write_vggsound,
+    "laion-coco": write_laion_coco,
+    "pix3d": write_pix3d,
+}
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -565,10 +570,14 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
     there = place in ("there", "linked")
     assert code == (0 if there else 2), said
     assert "Traceback" not in said
+    # Fmt: skip.
     reasons = {
-        "linked": "by a link", "hidden": "hidden files and folders", "system": "folders of the system",
-        "empty": "empty files", "not UTF-8": "not UTF-8",
-    }  # fmt: skip
+        "linked": "by a link",
+        "hidden": "hidden files and folders",
+        "system": "folders of the system",
+        "empty": "empty files",
+        "not UTF-8": "not UTF-8",
+    }
     assert ("left out 1: " in said) == (place != "there")
     assert reasons.get(place, "") in said
     assert there or "no sample found" in said
@@ -654,11 +663,11 @@ def test_ids_that_fit_nothing_are_a_mistake(prepare, source, tmp_path):
         (b"id,n\na,\xe9\n", r"not UTF-8"),
         (
             b'id,n\na,"1\nb,2\n',
-            r"line 2: a quote that is not closed, so that the row goes on to line 3",
+            r"line 2: a quote that is not closed, so that the row reaches to line 3",
         ),
         (
             b'id,n\nc,"1\na,2\nb,"3"\n',
-            r"line 2: a quote that is not closed, so that the row goes on to line 4",
+            r"line 2: a quote that is not closed, so that the row reaches to line 4",
         ),
         (b'id,n\na,"' + b"x" * 200_000, r"not a table \(field larger"),
     ],

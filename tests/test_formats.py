@@ -33,11 +33,12 @@ SAMPLES = "files/"  # people's own, drawn anew where a version is written
 ARGUMENTS = (
     "init_args"  # of a class: one that is added, with a default, changes no format
 )
+# Of its many keys, the recipe's.
 LIGHTNINGS = (
     "default_root_dir",
     "max_steps",
     "val_check_interval",
-)  # of its many keys, the recipe's
+)
 
 
 def same(result: Any, expected: Any) -> bool:

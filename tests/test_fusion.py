@@ -86,9 +86,10 @@ def test_rates(q, p):
             binomial = (
                 math.comb(candidates, k) * (1 - p) ** k * p ** max(candidates - k, 0)
             )
+            # All drop: all are kept.
             expected[k] += chance * (
                 binomial + (p**candidates if k == candidates else 0)
-            )  # all drop: all are kept
+            )
     for name, share in expected.items():
         assert abs(found[name] - share) <= 5 * 0.5 / rows**0.5 * (0 < share < 1), name
 
@@ -130,9 +131,8 @@ def test_renumbering_samples_and_rows_only_renumbers_the_means():
     drop, leave = draws(links, rows)
     mean, count = fuse(estimates, links, keep(links, rows, drop, leave, 0.5, 0.5), rows)
 
-    order = torch.randperm(
-        rows, generator=generator
-    )  # row k of the new batch is row order[k] of the old
+    # Row k of the new batch is row order[k] of the old.
+    order = torch.randperm(rows, generator=generator)
     names = torch.randperm(4, generator=generator)
     moved = find_links(names[torch.tensor(SAMPLES)][order])
     old = {
@@ -245,9 +245,10 @@ def test_noise_has_the_variance_of_one_estimate_over_their_number():
         torch.testing.assert_close(
             z[k], mean[k] + (variance / count[k]) ** 0.5 * noise[k]
         )
+    # Six standard errors.
     torch.testing.assert_close(
         (z - mean).var(dim=1), variance / count, rtol=0.06, atol=0
-    )  # six standard errors
+    )
     assert torch.equal(add_noise(mean, count, noise, 0.0), mean)
     shaped = add_noise(
         mean.reshape(4, 100, 200), count, noise.reshape(4, 100, 200), variance

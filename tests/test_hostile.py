@@ -105,9 +105,8 @@ def faults(visit):
     """What is wrong with how an input was met."""
     lines = visit["said"].splitlines()
     if visit["door"] not in ("read", "check", "net", "print", "load", "open"):
-        lines = [
-            line for line in lines if line.startswith("flowbind: ")
-        ]  # of the command line, after its progress
+        # Of the command line, after its progress.
+        lines = [line for line in lines if line.startswith("flowbind: ")]
     name = Path(visit["path"]).name
     if visit["became"] not in ("refused", "read"):
         yield f"{visit['became']} {visit['said'][-300:]}"

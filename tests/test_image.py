@@ -272,9 +272,8 @@ def test_one_alone_equals_one_among_many(codec):
 def test_what_fits_is_not_touched_and_the_rest_is_averaged(codec):
     raw = noise(64, 64)
     assert torch.equal(codec.prepare([raw])[0], raw)
-    fine = raw.repeat_interleave(4, 1).repeat_interleave(
-        4, 2
-    )  # antialiasing averages, so what was blown up comes back
+    # Antialiasing averages, so what was blown up comes back.
+    fine = raw.repeat_interleave(4, 1).repeat_interleave(4, 2)
     assert (codec.prepare([fine])[0].int() - raw.int()).abs().float().mean() < 30
     checks = (
         (torch.arange(256)[:, None] + torch.arange(256))
@@ -323,10 +322,11 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     decoded = codec.decode(latents)
     true, made = (torch.stack(pictures).float() for pictures in (raws, decoded))
     assert (true - made).abs().mean() < 7  # of 255
+    # The ground is grey: the solid alone.
     chroma = (
         opponent(true)[:, 1:].flatten(1),
         opponent(made)[:, 1:].flatten(1),
-    )  # the ground is grey: the solid alone
+    )
     assert torch.equal(torch.cdist(*chroma).argmin(1), torch.arange(64))
     assert torch.equal(
         torch.cdist(codec.encode(decoded), latents).argmin(1), torch.arange(64)

@@ -208,9 +208,8 @@ def test_precision_and_recall_of_known_sets():
     )
     assert (apart["precision"], apart["recall"]) == (0, 0)
     both = torch.cat([one[:30], other[:30]])
-    missed = figures(
-        one[:30].repeat(2, 1), both
-    )  # what is made is real, half of what is real is never made
+    # What is made is real, half of what is real is never made.
+    missed = figures(one[:30].repeat(2, 1), both)
     assert missed["precision"] == 1
     assert missed["recall"] == pytest.approx(0.5, abs=0.1)
 
@@ -218,9 +217,8 @@ def test_precision_and_recall_of_known_sets():
 def test_figures_of_given_features_are_those_of_others():
     """clean-fid's FID and KID and prdc's other four, by the command that `reference/features.py` tells."""
     theirs = json.loads((Path(__file__).parent / "reference/features.json").read_text())
-    found = figures(
-        torch.tensor(theirs["made"]), torch.tensor(theirs["real"])
-    )  # float32
+    # Float32.
+    found = figures(torch.tensor(theirs["made"]), torch.tensor(theirs["real"]))
     assert found["fid"] == pytest.approx(theirs["frechet"]["clean-fid"], rel=1e-4)
     assert found["kid"] == pytest.approx(theirs["kid"], rel=1e-4)
     for name, k in (("precision", 3), ("recall", 3), ("density", 5), ("coverage", 5)):
@@ -342,9 +340,8 @@ def test_clip_score_is_the_mean_of_open_clip_s_cosines(weights):
             p = net.eval().encode_image(picture[None])[0]
             q = net.encode_text(open_clip.get_tokenizer(NAME)([caption]))[0]
         scores.append(max(100 * float(p @ q / (p.norm() * q.norm())), 0))
-    assert (
-        0 < len([score for score in scores if score == 0]) < len(scores)
-    )  # both sides of the clamp
+    # Both sides of the clamp.
+    assert 0 < len([score for score in scores if score == 0]) < len(scores)
 
     metric = ClipScore("image", NAME, weights)
     with torch.autocast("cpu", torch.bfloat16):
@@ -367,9 +364,8 @@ def test_captions_are_counted_where_they_are_cut(weights):
     metric = ClipScore("text", NAME, weights)
     lengths = range(1, CONTEXT + 4)
     cut = metric.features("text", ["snow " * n for n in lengths])[:, -1]
-    assert cut.tolist() == [
-        float(n + 2 > CONTEXT) for n in lengths
-    ]  # a start and an end are tokens too
+    # A start and an end are tokens too.
+    assert cut.tolist() == [float(n + 2 > CONTEXT) for n in lengths]
 
 
 def test_clip_score_of_known_angles():
@@ -447,9 +443,8 @@ def test_ais_of_known_generations():
     assert value(reference, reference) == 100
     assert value(-reference, reference) == 0
     assert value(randn(400, 8, seed=1), reference) == pytest.approx(50, abs=4 * 29 / 20)
-    assert value(reference[:1].expand(400, 8), reference) == pytest.approx(
-        50
-    )  # ranks are shared out evenly
+    # Ranks are shared out evenly.
+    assert value(reference[:1].expand(400, 8), reference) == pytest.approx(50)
 
 
 def test_ais_knows_what_it_compares():

@@ -181,9 +181,8 @@ def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
         named = kind(tmp_path / str(seed), draw)
         code, out, err = command("verify", tmp_path / str(seed))
         assert (code, out) == (2, ""), (seed, kind)
-        said = [
-            line for line in err.splitlines() if line.startswith("flowbind: ")
-        ]  # after the progress
+        # After the progress.
+        said = [line for line in err.splitlines() if line.startswith("flowbind: ")]
         assert len(said) == 1
         assert any(name in said[0] for name in named), (seed, kind, said)
         found[kind.__name__] += 1
@@ -191,9 +190,8 @@ def test_every_mutation_of_a_store_is_found(whole, tmp_path, command):
         if refusal:
             assert any(name in refusal for name in named)
             opened[kind.__name__] += 1
-    assert set(found) - set(opened) == {
-        "flip_data"
-    }  # which only reading every byte can show
+    # Which only reading every byte can show.
+    assert set(found) - set(opened) == {"flip_data"}
     assert all(opened[name] == found[name] for name in opened)
     print(
         f"{found.total()} of {MUTATIONS} mutations found by verify, {opened.total()} on opening: {dict(found)}"

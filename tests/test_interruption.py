@@ -1,4 +1,4 @@
-"""Killed at any moment, training and encoding go on to the very same bits."""
+"""Killed at any moment, training and encoding resume to the very same bits."""
 
 import os
 import subprocess

@@ -52,6 +52,7 @@ LAYERS = {
     3: ("data.encoding", "data.latents", "data.raw", "train"),  # training
     4: ("cli", "__main__"),  # face
 }
+# May be imported from every layer, so it imports nothing of flowbind.
 ANYWHERE = (
     "companions",
     "errors",
@@ -61,7 +62,7 @@ ANYWHERE = (
     "progress",
     "registry",
     "turns",
-)  # may be imported from every layer, so it imports nothing of flowbind
+)
 LAYER = {
     name: layer for layer, names in LAYERS.items() for name in names
 } | dict.fromkeys(ANYWHERE, -1)
@@ -379,9 +380,8 @@ def spoken(tree):
 
 @each_core_file
 def test_the_core_never_names_a_modality(path):
-    examples = layer_of(module_of(path)) == max(
-        LAYERS
-    )  # the face's help and messages, prose, may give some
+    # The face's help and messages, prose, may give some.
+    examples = layer_of(module_of(path)) == max(LAYERS)
     named = {
         f"line {node.lineno}: {text!r}"
         for node, text in spoken(parsed(path))

@@ -221,9 +221,8 @@ def test_ids_are_unique(tmp_path):
             tmp_path,
             '{"word": "1", "id": 1}\n{"word": "1"}\n\n{"word": "1", "id": "1"}\n',
         )
-    read(
-        tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n'
-    )  # as files may be called
+    # As files may be called.
+    read(tmp_path, '{"word": "1", "id": "a"}\n{"word": "1", "id": "a "}\n')
     samples = read(
         tmp_path,
         '{"word": "1", "id": "2"}\n{"word": "1"}\n{"word": "1", "id": "a/b c"}',

@@ -10,9 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 GROWTH = 512 * 2**20  # bytes of resident memory, for one sample
-FIXED = (
-    56 * 2**20
-)  # bytes, for a picture of any size, beside those that are told for its pixels
+# Bytes, for a picture of any size, beside those that are told for its pixels.
+FIXED = 56 * 2**20
 INPUTS = 300  # at least
 
 

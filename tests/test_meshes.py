@@ -21,9 +21,10 @@ from flowbind.libraries import Extra
 
 trimesh = pytest.importorskip("trimesh")
 
+# Rows from the top.
 QUARTERS = np.array(
     [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8
-)  # rows from the top
+)
 TETRA = b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n"
 
 
@@ -535,19 +536,50 @@ def test_plys_with_a_picture(tmp_path, by):
     np.testing.assert_allclose(colour, quarter(place), atol=1e-6)
 
 
+# Fmt: skip.
 OFFS = {
     "plain": (b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n", 0.5),
-    "header and counts in a line": (b"OFF4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n", 0.5),
-    "comments": (b"# a\nOFF # b\n\n4 1 0 # c\n0 0 0\n1 0 0\n\n1 1 0\n0 1 0\n# d\n4 0 1 2 3\n", 0.5),
-    "faces' colours": (b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 255 51 0\n", [1, 0.2, 0]),
-    "faces' colours in shares": (b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 1.0 0.2 0.0 1.0\n", [1, 0.2, 0]),
-    "a number in a table of colours": (b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 7\n", 0.5),
-    "vertices' colours": (b"COFF\n4 1 0\n0 0 0 255 51 0 255\n1 0 0 255 51 0 255\n1 1 0 255 51 0 255\n0 1 0 255 51 0 255\n4 0 1 2 3\n", [1, 0.2, 0]),
-    "normals": (b"NOFF\n4 1 0\n0 0 0 0 0 1\n1 0 0 0 0 1\n1 1 0 0 0 1\n0 1 0 0 0 1\n4 0 1 2 3\n", 0.5),
-    "both, as MeshLab orders them": (b"NCOFF\n4 1 0\n0 0 0 255 51 0 255 0 0 1\n1 0 0 255 51 0 255 0 0 1\n1 1 0 255 51 0 255 0 0 1\n0 1 0 255 51 0 255 0 0 1\n4 0 1 2 3\n", [1, 0.2, 0]),
-    "both, as Geomview does": (b"CNOFF\n4 1 0\n0 0 0 0 0 1 1 .2 0 1\n1 0 0 0 0 1 1 .2 0 1\n1 1 0 0 0 1 1 .2 0 1\n0 1 0 0 0 1 1 .2 0 1\n4 0 1 2 3\n", [1, 0.2, 0]),
-    "places in a picture": (b"STOFF\n4 1 0\n0 0 0 0 0\n1 0 0 1 0\n1 1 0 1 1\n0 1 0 0 1\n4 0 1 2 3\n", 0.5),
-}  # fmt: skip
+    "header and counts in a line": (
+        b"OFF4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n",
+        0.5,
+    ),
+    "comments": (
+        b"# a\nOFF # b\n\n4 1 0 # c\n0 0 0\n1 0 0\n\n1 1 0\n0 1 0\n# d\n4 0 1 2 3\n",
+        0.5,
+    ),
+    "faces' colours": (
+        b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 255 51 0\n",
+        [1, 0.2, 0],
+    ),
+    "faces' colours in shares": (
+        b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 1.0 0.2 0.0 1.0\n",
+        [1, 0.2, 0],
+    ),
+    "a number in a table of colours": (
+        b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 7\n",
+        0.5,
+    ),
+    "vertices' colours": (
+        b"COFF\n4 1 0\n0 0 0 255 51 0 255\n1 0 0 255 51 0 255\n1 1 0 255 51 0 255\n0 1 0 255 51 0 255\n4 0 1 2 3\n",
+        [1, 0.2, 0],
+    ),
+    "normals": (
+        b"NOFF\n4 1 0\n0 0 0 0 0 1\n1 0 0 0 0 1\n1 1 0 0 0 1\n0 1 0 0 0 1\n4 0 1 2 3\n",
+        0.5,
+    ),
+    "both, as MeshLab orders them": (
+        b"NCOFF\n4 1 0\n0 0 0 255 51 0 255 0 0 1\n1 0 0 255 51 0 255 0 0 1\n1 1 0 255 51 0 255 0 0 1\n0 1 0 255 51 0 255 0 0 1\n4 0 1 2 3\n",
+        [1, 0.2, 0],
+    ),
+    "both, as Geomview does": (
+        b"CNOFF\n4 1 0\n0 0 0 0 0 1 1 .2 0 1\n1 0 0 0 0 1 1 .2 0 1\n1 1 0 0 0 1 1 .2 0 1\n0 1 0 0 0 1 1 .2 0 1\n4 0 1 2 3\n",
+        [1, 0.2, 0],
+    ),
+    "places in a picture": (
+        b"STOFF\n4 1 0\n0 0 0 0 0\n1 0 0 1 0\n1 1 0 1 1\n0 1 0 0 1\n4 0 1 2 3\n",
+        0.5,
+    ),
+}
 
 
 @pytest.mark.parametrize(("content", "expected"), OFFS.values(), ids=OFFS)
@@ -692,9 +724,8 @@ def of_picture(path):
 
 def test_a_glb_by_its_definition(tmp_path, gltf):
     of_picture(write(tmp_path, "a.glb", gltf.glb()))
-    of_picture(
-        write(tmp_path, "lies.ply", gltf.glb())
-    )  # how it begins tells what it is
+    # How it begins tells what it is.
+    of_picture(write(tmp_path, "lies.ply", gltf.glb()))
 
 
 @pytest.mark.parametrize(
@@ -751,9 +782,8 @@ def test_vertices_colours_and_the_material_s_are_multiplied(tmp_path, gltf, kind
         shade, normalized=kind is not np.float32
     )
     place, colour = read(write(tmp_path, "a.glb", gltf.glb()))
-    lit(
-        colour, quarter(place) * [0.2, 1, 0.6]
-    )  # full or nothing, in light as on a screen
+    # Full or nothing, in light as on a screen.
+    lit(colour, quarter(place) * [0.2, 1, 0.6])
     gltf.material.clear()
     gltf.material["baseColorFactor"] = [0.5, 0.5, 1, 1]
     _, colour = read(write(tmp_path, "a.glb", gltf.glb()))
@@ -787,9 +817,8 @@ def test_half_the_light_of_a_picture(tmp_path, gltf):
 def test_light_and_a_screen_s_colours_are_inverse():
     colours = np.linspace(0, 1, 256)
     np.testing.assert_allclose(to_screen(from_screen(colours)), colours, atol=1e-6)
-    assert to_screen(np.array(0.2140)) == pytest.approx(
-        0.5, abs=1e-3
-    )  # a standard's middle grey
+    # A standard's middle grey.
+    assert to_screen(np.array(0.2140)) == pytest.approx(0.5, abs=1e-3)
     assert (np.diff(from_screen(colours)) > 0).all()
     np.testing.assert_allclose(
         to_screen(np.array([-1.0, 0, 1, 7])), [0, 0, 1, 1], atol=1e-12
@@ -798,9 +827,8 @@ def test_light_and_a_screen_s_colours_are_inverse():
 
 def test_numbers_that_only_a_compressed_part_has_are_missed(tmp_path, gltf):
     gltf.primitive["extensions"] = {"KHR_draco_mesh_compression": {"bufferView": 0}}
-    of_picture(
-        write(tmp_path, "a.glb", gltf.glb())
-    )  # they are there as well, for whoever lacks it
+    # They are there as well, for whoever lacks it.
+    of_picture(write(tmp_path, "a.glb", gltf.glb()))
     del gltf.tree["accessors"][gltf.place]["bufferView"]
     path = write(tmp_path, "a.glb", gltf.glb())
     refused(path, "KHR_draco_mesh_compression, which is not read; save it without")
@@ -838,9 +866,8 @@ def test_sparse_and_strided_numbers(tmp_path, gltf):
 
 def test_places_in_a_picture_that_are_transformed(tmp_path, gltf):
     has, name = gltf.primitive["attributes"], "KHR_texture_transform"
-    has["TEXCOORD_3"] = gltf.add(
-        np.float32([[0, 0], [0, 1], [1, 1], [1, 0]])
-    )  # turned by a quarter
+    # Turned by a quarter.
+    has["TEXCOORD_3"] = gltf.add(np.float32([[0, 0], [0, 1], [1, 1], [1, 0]]))
     turn = {"rotation": np.pi / 2, "offset": [0, 1], "texCoord": 3}
     gltf.material["baseColorTexture"]["extensions"] = {name: turn}
     gltf.tree["extensionsRequired"] = [name]
@@ -1172,9 +1199,8 @@ def test_faces_without_an_area(tmp_path, corners):
 def test_a_surface_of_a_large_map_keeps_its_shape(tmp_path):
     far = VERTICES + np.array([5e6, 4e6, 0])
     place, _ = read(export(trimesh.Trimesh(far, FACES, process=False), tmp_path, "ply"))
-    np.testing.assert_allclose(
-        np.ptp(place, axis=0), [1, 1, 0], atol=0.6
-    )  # trimesh writes float32
+    # Trimesh writes float32.
+    np.testing.assert_allclose(np.ptp(place, axis=0), [1, 1, 0], atol=0.6)
     text = "".join(f"v {x!r} {y!r} {z!r}\n" for x, y, z in far.tolist()) + "".join(
         f"f {a} {b} {c}\n" for a, b, c in FACES + 1
     )

@@ -1,4 +1,4 @@
-"""Metrics of record over an evaluation: what they judge, what they compare with, and what is kept."""
+"""Standard metrics over an evaluation: what they judge, what they compare with, and what is kept."""
 
 import json
 from functools import partial
@@ -58,9 +58,10 @@ def test_a_metric_judges_its_modality_against_the_real_one_or_a_source(judged):
         "digit-error[toy,vector,n=20]",
         "digit-error[toy,word,n=20]",
     }
+    # Vectors are noisy digits.
     assert found["word->vector"]["digit-error[toy,word,n=20]"] == pytest.approx(
         0.5, abs=0.1
-    )  # vectors are noisy digits
+    )
     assert "vector->word" not in found
 
 
@@ -153,9 +154,10 @@ def test_a_figure_s_name_counts_its_samples():
 
 
 def test_from_the_recipe_to_the_report(world, command, monkeypatch):
+    # What they read is not looked at.
     monkeypatch.setattr(
         "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
-    )  # what they read is not looked at
+    )
     recipe = yaml.safe_load(
         RECIPE.format(data=world / "data", run=world / "run", steps=20)
     )
@@ -180,13 +182,11 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     assert "digit-error" in out
     results = json.loads((world / "run/metrics.json").read_text())
     assert results["directions"]["word->vector"]["digit-error[toy,word,n=128]"] > 0
-    assert (
-        results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1
-    )  # whatever it says is a reference
+    # Whatever it says is a reference.
+    assert results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1
     assert results["meta"]["repeats"] == 2
-    assert set(results["spread"]["word->vector"].values()) == {
-        0.0
-    }  # nothing in this world is drawn
+    # Nothing in this world is drawn.
+    assert set(results["spread"]["word->vector"].values()) == {0.0}
     assert results["meta"]["metrics"][0] == {
         "metric": "DigitError",
         "version": 1,

@@ -125,14 +125,16 @@ def test_density_and_coverage_are_what_prdc_says(k):
 
 def test_density_and_coverage_of_known_sets():
     x, far = randn(60, 3), randn(60, 3) + 1000
+    # Its own ball, and those of which it is one of the four inside.
     assert density_and_coverage(x, x, 5) == (
         1,
         1,
-    )  # its own ball, and those of which it is one of the four inside
+    )
     assert density_and_coverage(far, x, 5) == (0, 0)
+    # All in one place.
     density, coverage = density_and_coverage(
         x[:1].repeat(60, 1), torch.cat([x, far]), 5
-    )  # all in one place
+    )
     assert density == pytest.approx(
         slow_density_and_coverage(x[:1], torch.cat([x, far]), 5)[0]
     )
@@ -180,9 +182,8 @@ def test_kernel_distance_is_its_definition(made, real, monkeypatch):
 
 
 def test_kernel_distance_is_what_kadtk_says():
-    assert 100 * kernel_distance(*OTHERS_SETS) == pytest.approx(
-        OTHERS["kad"], rel=1e-6
-    )  # its median is in float32
+    # Its median is in float32.
+    assert 100 * kernel_distance(*OTHERS_SETS) == pytest.approx(OTHERS["kad"], rel=1e-6)
 
 
 def test_kernel_distance_is_fair_at_any_number_and_in_any_unit():

@@ -520,9 +520,8 @@ def test_a_package_that_cannot_be_imported_is_named(value, reason, tmp_path):
 
 def test_a_class_is_found_by_its_name_wherever_its_package_exports_it(tmp_path):
     assert name_of("modalities", load("modalities", BUILT_IN[0])) == BUILT_IN[0]
-    entry_points = {
-        "flowbind.codecs": {"elsewhere": f"{__name__}:ToyCodec"}
-    }  # defined in tests.toy
+    # Defined in tests.toy.
+    entry_points = {"flowbind.codecs": {"elsewhere": f"{__name__}:ToyCodec"}}
     with distribution(tmp_path, "toys", entry_points):
         assert name_of("codecs", ToyCodec) == "elsewhere"
     with pytest.raises(

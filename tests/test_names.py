@@ -8,12 +8,36 @@ import pytest
 
 from flowbind.cli.names import stems
 
+# Fmt: skip.
 WORDS = [
-    "a large red torus", "🐶🐱", "???", "!!!", "...", ".hidden", "../../etc/passwd", "/", "\\", "a/b:c*d?", "x" * 5000,
-    "赤い大きな輪が静かな部屋の真ん中でゆっくりと回っているところを描いた絵ですとても綺麗" * 9, "नमस्ते दुनिया", "é" * 300,
-    "e\N{COMBINING ACUTE ACCENT}" * 300, "مرحبا بالعالم", "\N{ZERO WIDTH JOINER}", "\u202e" + "gnp.exe", "CON", "-rf", "~", "$(reboot)",
-    "a\nb\tc", "\udcff", "a" * 60, "a" * 61,
-]  # fmt: skip
+    "a large red torus",
+    "🐶🐱",
+    "???",
+    "!!!",
+    "...",
+    ".hidden",
+    "../../etc/passwd",
+    "/",
+    "\\",
+    "a/b:c*d?",
+    "x" * 5000,
+    "赤い大きな輪が静かな部屋の真ん中でゆっくりと回っているところを描いた絵ですとても綺麗"
+    * 9,
+    "नमस्ते दुनिया",
+    "é" * 300,
+    "e\N{COMBINING ACUTE ACCENT}" * 300,
+    "مرحبا بالعالم",
+    "\N{ZERO WIDTH JOINER}",
+    "\u202e" + "gnp.exe",
+    "CON",
+    "-rf",
+    "~",
+    "$(reboot)",
+    "a\nb\tc",
+    "\udcff",
+    "a" * 60,
+    "a" * 61,
+]
 
 
 def lawful(stem):

@@ -157,9 +157,8 @@ def test_zero_rows_give_zero_rows_and_zero_gradients(net):
     arguments = rows(0)[: 2 if isinstance(net, Drift) else 1]
     out = net(*arguments)
     assert out.shape == (0, FEATURES)
-    gradients = torch.autograd.grad(
-        out.sum(), list(net.parameters())
-    )  # raises if a parameter took no part
+    # Raises if a parameter took no part.
+    gradients = torch.autograd.grad(out.sum(), list(net.parameters()))
     assert not any(gradient.any() for gradient in gradients)
 
 

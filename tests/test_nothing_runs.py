@@ -98,7 +98,7 @@ def saved(kind=Evil, **options):
 
 
 def beside_weights(path, canary):
-    """Sound weights, and a stranger among the settings."""
+    """Sound weights, and a foreign one among the settings."""
     torch.save(
         {
             "state_dict": {"w": torch.ones(1)},

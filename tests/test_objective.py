@@ -312,9 +312,8 @@ def test_draws_are_independent_with_the_laws_they_claim():
     ).double()
     assert uniforms.min() >= 0
     assert uniforms.max() < 1
-    normals = torch.cat(
-        [(uniforms - 0.5) * 12**0.5, draws.noise.T]
-    )  # all with mean 0 and variance 1
+    # All with mean 0 and variance 1.
+    normals = torch.cat([(uniforms - 0.5) * 12**0.5, draws.noise.T])
     torch.testing.assert_close(
         normals.mean(dim=1),
         torch.zeros(len(normals)).double(),

@@ -161,9 +161,8 @@ def outside(tmp_path_factory):
     ]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
     (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(
-        folder / "site"
-    )  # which is what installing a wheel of Python alone comes to
+    # Which is what installing a wheel of Python alone comes to.
+    zipfile.ZipFile(wheel).extractall(folder / "site")
     (folder / "work").mkdir()
     environment = {
         key: value for key, value in os.environ.items() if key != "PYTHONPATH"

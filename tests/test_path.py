@@ -44,13 +44,11 @@ def test_velocity_is_the_derivative_of_the_path():
     t = torch.rand(3, dtype=torch.float64)
     x_t, velocity = sample_path(z, x, t)
     assert torch.equal(velocity, x - z)
-    derivative = (
-        sample_path(z, x, t + 0.5).x_t - sample_path(z, x, t - 0.5).x_t
-    )  # exact: the path is straight
+    # Exact: the path is straight.
+    derivative = sample_path(z, x, t + 0.5).x_t - sample_path(z, x, t - 0.5).x_t
     torch.testing.assert_close(derivative, velocity)
-    torch.testing.assert_close(
-        x_t + (1 - t[:, None, None]) * velocity, x
-    )  # following it arrives
+    # Following it arrives.
+    torch.testing.assert_close(x_t + (1 - t[:, None, None]) * velocity, x)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -70,9 +68,8 @@ def test_gradient_reaches_the_latent_only_at_time_zero(shape):
 
 def test_mixture_times_by_their_draws():
     uniform = torch.tensor([0.0, 0.0, 0.25, 0.25, 0.75])
-    choice = torch.tensor(
-        [0.0, 0.19, 0.2, 0.59, 0.6]
-    )  # alpha 0.2, then (1 - 0.2) 0.5 = 0.4 for t = 1
+    # Alpha 0.2, then (1 - 0.2) 0.5 = 0.4 for t = 1.
+    choice = torch.tensor([0.0, 0.19, 0.2, 0.59, 0.6])
     t = mixture_times(uniform, choice, alpha=0.2, endpoint=0.5)
     assert torch.equal(t, torch.tensor([[0.0, 0.0, 1.0, 1.0, 0.25]]))
 
@@ -86,9 +83,8 @@ def test_both_times_by_their_draws():
 
 @pytest.mark.parametrize("law", [partial(mixture_times, alpha=0.3), both_times])
 def test_inner_times_are_never_zero(law):
-    uniform = torch.tensor(
-        [0.0, 0.5, 1 - 2**-24]
-    )  # the largest float32 that torch.rand gives is 1 - 2^-24
+    # The largest float32 that torch.rand gives is 1 - 2^-24.
+    uniform = torch.tensor([0.0, 0.5, 1 - 2**-24])
     t = law(uniform, torch.full((3,), 0.999), endpoint=0.3)[0]
     assert (t > 0).all()
     assert (t <= 1).all()
@@ -113,9 +109,8 @@ def test_shares_of_the_times(alpha, endpoint, dtype):
     for t, zero in ((mixture[0], alpha), (both[0], 0.0)):
         assert abs((t == 0).double().mean() - zero) <= deviation * (0 < zero < 1)
         one = (1 - zero) * endpoint
-        assert (
-            abs((t == 1).double().mean() - one) <= deviation * (0 < one < 1) + 1e-4
-        )  # an inner time may be 1
+        # An inner time may be 1.
+        assert abs((t == 1).double().mean() - one) <= deviation * (0 < one < 1) + 1e-4
         inside = t[(t > 0) & (t < 1)].double().sort().values
         if endpoint < 1 and zero < 1:  # Kolmogorov and Smirnov: the rest is uniform
             cumulative = torch.arange(1, len(inside) + 1) / len(inside)

@@ -172,9 +172,8 @@ def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
 
 def test_signals_while_training_lose_nothing(world, command, monkeypatch):
     """Three in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
-    monkeypatch.setattr(
-        "flowbind.train.ema.EACH", 4
-    )  # so that the average waits where the signals come
+    # So that the average waits where the signals come.
+    monkeypatch.setattr("flowbind.train.ema.EACH", 4)
     monkeypatch.setattr("flowbind.train.ema.EVERY", 4)
     recipe = world / "recipe.yaml"
     assert command("encode", "--config", recipe)[0] == 0

@@ -313,9 +313,8 @@ def test_training_lowers_the_distance_and_exports(tmp_path):
     after = distance(training.net.eval())
     assert after < before / 5
     made = torch.stack(codec.decode(codec.encode(raws)))[..., :3]
-    assert squared_chamfer(made, clouds).mean().item() == pytest.approx(
-        after, rel=0.05
-    )  # float16
+    # Float16.
+    assert squared_chamfer(made, clouds).mean().item() == pytest.approx(after, rel=0.05)
     of_every_solid = torch.stack(
         [squared_chamfer(cloud.expand_as(clouds), clouds) for cloud in made]
     )

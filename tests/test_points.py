@@ -68,9 +68,10 @@ def test_what_was_written_is_read(points, tmp_path):
     read = points.read(tmp_path / "a.ply")
     assert read.dtype == torch.float32
     assert torch.equal(read, raw)
+    # Between and beyond 8 bits.
     points.write(
         raw[:, :] + torch.tensor([0, 0, 0, 0.3 / 255, 5, -5]), tmp_path / "a.ply"
-    )  # between and beyond 8 bits
+    )
     assert torch.equal(points.read(str(tmp_path / "a.ply"))[:, 3], raw[:, 3])
     assert torch.equal(
         points.read(tmp_path / "a.ply")[:, 4:].unique(), torch.tensor([0.0, 1.0])
@@ -348,9 +349,8 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     decoded = codec.decode(codec.encode(raws))
     true, made = torch.stack(raws), torch.stack(decoded)
     radius = true[..., :3].norm(dim=2).mean(1), made[..., :3].norm(dim=2).mean(1)
-    assert torch.allclose(
-        radius[1] / radius[0], torch.ones(100), atol=0.12
-    )  # sizes are 1.5 apart
+    # Sizes are 1.5 apart.
+    assert torch.allclose(radius[1] / radius[0], torch.ones(100), atol=0.12)
     assert (true[..., 3:].mean(1) - made[..., 3:].mean(1)).abs().max() < 0.15
     size = radius[0][:, None, None]
     few = [(cloud[:, ::8, :3] / size) for cloud in (made, true)]
@@ -443,9 +443,8 @@ def test_preview(points):
     )
     assert small.shape == large.shape == (128, 128, 3)
     ink = [(picture != 255).any(-1) for picture in (small, large)]
-    assert ink[1].sum() / ink[0].sum() == pytest.approx(
-        9, rel=0.2
-    )  # the area of a ball
+    # The area of a ball.
+    assert ink[1].sum() / ink[0].sum() == pytest.approx(9, rel=0.2)
     assert all(abs(np.argwhere(one).mean(0) - 63.5).max() < 1.5 for one in ink)
 
 

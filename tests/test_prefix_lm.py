@@ -1,4 +1,4 @@
-"""Laws of the codec of record for texts, on small random models of the very classes that it loads from a hub."""
+"""Laws of the standard codec for texts, on small random models of the very classes that it loads from a hub."""
 
 import shutil
 import sys
@@ -361,7 +361,7 @@ def fit(
 
 @pytest.fixture(scope="module")
 def learned(models) -> SentencePrefixLM:
-    """A codec whose decoder learnt the captions by heart."""
+    """A codec whose decoder learned the captions by heart."""
     weights = models / "learned.safetensors"
     codec = codec_of(models, weights=str(weights))
     training = training_of(

@@ -129,9 +129,8 @@ def test_blocks_that_overlap_leave_the_outer_default():
         with torch_defaults():
             thread.start()
             entered.wait(10)
-        assert (
-            torch.get_default_dtype() == torch.float32
-        )  # the other is still in its block
+        # The other is still in its block.
+        assert torch.get_default_dtype() == torch.float32
         leave.set()
         thread.join()
         assert torch.get_default_dtype() == torch.float64

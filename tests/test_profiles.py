@@ -109,9 +109,8 @@ def test_grey_in_linear_light(tmp_path, mode):
 
 
 def test_a_printer_s_inks(tmp_path):
-    picture = PIL.Image.new(
-        "CMYK", (2, 1), (255, 255, 255, 0)
-    )  # colours are no ink here
+    # Colours are no ink here.
+    picture = PIL.Image.new("CMYK", (2, 1), (255, 255, 255, 0))
     picture.putpixel((1, 0), (0, 0, 0, 255))
     turned = read(tmp_path, picture, "tif", icc_profile=INK)
     np.testing.assert_allclose(turned[0].astype(int), [[255] * 3, [0] * 3], atol=2)

@@ -35,7 +35,7 @@ def embedded(tmp_path_factory):
     return Manifest.read(folder / "test.jsonl", NAMES)
 
 
-def strangers(name):
+def foreign(name):
     """Samples of a kind that no codec that ships was trained on."""
     generator = torch.Generator().manual_seed(0)
     if name == "text":
@@ -65,7 +65,7 @@ def test_codecs_that_ship_keep_their_promise_on_their_world_alone(name, embedded
     assert 0 < codec.promise() < math.inf
     assert Promises().look(name, codec, raws, codec.encode(raws)) is None
 
-    others = strangers(name)
+    others = foreign(name)
     line = Promises().look(name, codec, others, codec.encode(others))
     assert line.startswith(
         f"'{name}': the codec {type(codec).__name__} was made for other samples than these"
@@ -82,7 +82,7 @@ def test_errors_are_one_number_a_sample_and_nothing_where_nothing_is_lost(
         embedded.read_raw(sample, name, modality) for sample in embedded.samples[:3]
     ]
     assert torch.allclose(modality.codec.errors(raws, raws), torch.zeros(3), atol=1e-6)
-    lost = round_trip(modality.codec, raws + strangers(name)[:2])
+    lost = round_trip(modality.codec, raws + foreign(name)[:2])
     assert lost.shape == (5,)
     assert (lost >= 0).all()
     assert lost.isfinite().all()

@@ -21,11 +21,19 @@ from tests.recipes import BASES, CODECS, MODELS
 ROOT = Path(__file__).parents[1]
 VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
 ROWS = 16
+# Fmt: skip.
 SMALL = [
-    "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=32-true", "--trainer.max_steps=2",
-    "--trainer.val_check_interval=2", "--data.init_args.batch_size=8", "--model.init_args.drift.width=16",
-    "--model.init_args.drift.depth=1", "--model.init_args.head.width=16", "--model.init_args.head.depth=1",
-]  # fmt: skip
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.precision=32-true",
+    "--trainer.max_steps=2",
+    "--trainer.val_check_interval=2",
+    "--data.init_args.batch_size=8",
+    "--model.init_args.drift.width=16",
+    "--model.init_args.drift.depth=1",
+    "--model.init_args.head.width=16",
+    "--model.init_args.head.depth=1",
+]
 
 
 @pytest.fixture

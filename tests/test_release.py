@@ -27,9 +27,8 @@ def test_weights_come_along(weights, capsys):
     assert f"has a copy of {weights}" in capsys.readouterr().err
     assert codec.file.read_bytes() == SmallImage.shipped.read_bytes()
     assert codec.fingerprint() == SmallImage().fingerprint()
-    again = release(
-        codec.file.parents[3] / "again", image=Image(codec)
-    )  # what was received can be given away
+    # What was received can be given away.
+    again = release(codec.file.parents[3] / "again", image=Image(codec))
     assert flowbind.load(again).modality("image").codec.file.is_relative_to(again)
 
 

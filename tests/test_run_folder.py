@@ -26,7 +26,7 @@ from flowbind.tensors import digest_tensors, save_tensors
 from flowbind.train.callbacks import Steps
 from flowbind.train.checkpoints import (
     drop_unfinished,
-    newest,
+    latest_intact,
     step_of,
     write_checkpoint,
     written,
@@ -57,9 +57,8 @@ def recipe(tmp_path_factory, files):
     data, path = folder / "data", folder / "recipe.yaml"
     with pytest.MonkeyPatch.context() as monkeypatch:
         register_toys(monkeypatch)
-        main(
-            ["prepare", "folder", "--source", str(files), "--out", str(data)]
-        )  # without labels no probes are fitted
+        # Without labels no probes are fitted.
+        main(["prepare", "folder", "--source", str(files), "--out", str(data)])
         path.write_text(
             RECIPE.format(data=data, run=folder / "run", steps=STEPS)
             .replace("warmup_steps: 10", "warmup_steps: 3")
@@ -180,7 +179,7 @@ def test_a_smoke_run_leaves_nothing(fit, command, recipe, run, straight, smoke):
 def test_a_run_that_ends_early_is_not_trained_and_goes_on(
     fit, run, straight, early, made
 ):
-    """Told what remains, it goes on to the bits of a straight run."""
+    """Told what remains, it resumes to the bits of a straight run."""
     code, said = fit(*early)
     assert code == 0, said
     step = max(map(step_of, written(run / "checkpoints")), default=0)
@@ -211,7 +210,7 @@ def test_a_time_limit_is_for_each_start(fit, run, monkeypatch):
     monkeypatch.setattr(flowbind.Training, "training_step", slow)
     for made in (5, 10, STEPS):
         code, said = fit("--trainer.max_time=00:00:00:05")
-        assert (code, step_of(newest(run / "checkpoints"))) == (0, made), said
+        assert (code, step_of(latest_intact(run / "checkpoints"))) == (0, made), said
     assert state(run) == "trained"
 
 
@@ -298,14 +297,40 @@ def test_steps_are_needed(fit, run):
 
 def test_every_argument_of_the_trainer_has_a_place():
     """Decides the weights, or does not: a new argument of Lightning's has to be given one of the two."""
+    # Fmt: skip.
     neutral = {
-        "accelerator", "strategy", "devices", "num_nodes", "logger", "fast_dev_run", "max_epochs", "min_epochs",
-        "min_steps", "max_time", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "val_check_interval",
-        "check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing",
-        "enable_progress_bar", "enable_model_summary", "deterministic", "benchmark", "inference_mode",
-        "use_distributed_sampler", "profiler", "detect_anomaly", "barebones", "reload_dataloaders_every_n_epochs",
-        "default_root_dir", "enable_autolog_hparams", "model_registry",
-    }  # fmt: skip
+        "accelerator",
+        "strategy",
+        "devices",
+        "num_nodes",
+        "logger",
+        "fast_dev_run",
+        "max_epochs",
+        "min_epochs",
+        "min_steps",
+        "max_time",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
+        "val_check_interval",
+        "check_val_every_n_epoch",
+        "num_sanity_val_steps",
+        "log_every_n_steps",
+        "enable_checkpointing",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "deterministic",
+        "benchmark",
+        "inference_mode",
+        "use_distributed_sampler",
+        "profiler",
+        "detect_anomaly",
+        "barebones",
+        "reload_dataloaders_every_n_epochs",
+        "default_root_dir",
+        "enable_autolog_hparams",
+        "model_registry",
+    }
     sometimes = {"limit_train_batches", "callbacks"}
     known = {*TRAINER, *neutral, *sometimes}
     assert set(inspect.signature(Trainer.__init__).parameters) - {"self"} == known
@@ -329,9 +354,17 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     assert "trainer.gradient_clip_algorithm is value, it was norm" in said
     assert f"kept in {run / 'earlier.1'}" in said
     assert listing(run / "earlier.1") == before
+    # Fmt: skip.
     assert {path.name for path in run.iterdir()} == {
-        "run.json", "config.yaml", "checkpoints", "curves", "model", "earlier.1", "notes.txt", "figures",
-    }  # fmt: skip
+        "run.json",
+        "config.yaml",
+        "checkpoints",
+        "curves",
+        "model",
+        "earlier.1",
+        "notes.txt",
+        "figures",
+    }
     assert [path.name for path in (run / "curves").iterdir()] == ["version_0"]
 
     # A run that is kept is found again.
@@ -470,7 +503,7 @@ def test_a_record_of_a_later_version_is_not_taken_for_another_run(fit, trained, 
     code, said = fit()
     assert (code, listing(run) == before) == (2, True)
     assert (
-        "run.json: of format 4, this flowbind reads 2 and 3; go on with the version that wrote it"
+        "run.json: of format 4, this flowbind reads 2 and 3; resume it with the version that wrote it"
         in said
     )
 
@@ -480,9 +513,8 @@ def test_differences_are_told_by_their_keys():
     now = {"model": {"rate": 2, "nets": {}}, "files": {"x": "1"}, "new": None}
     assert differences(before, before) == []
     assert ("model.rate", 1, 2) in differences(before, now)
-    assert all(
-        key != "new" for key, _, _ in differences(before, now)
-    )  # what is not there is as what is not given
+    # What is not there is as what is not given.
+    assert all(key != "new" for key, _, _ in differences(before, now))
 
 
 # Figures say which model
@@ -563,7 +595,7 @@ def test_damaged_checkpoints_are_named_and_never_trained_over(fit, run):
     assert f"{before.name}, which is whole, is taken instead" in said
     assert f"resuming from {before}" in said
 
-    before = newest(run / "checkpoints")
+    before = latest_intact(run / "checkpoints")
     for path in written(run / "checkpoints"):
         path.write_bytes(b"")
     held = listing(run)
@@ -588,11 +620,11 @@ def test_checkpoints_without_manifests_are_not_forgotten(tmp_path, capsys):
         ValueError,
         match=r"no whole checkpoint .*step=1.*no manifest.*step=2.*--resume never",
     ):
-        newest(tmp_path)
+        latest_intact(tmp_path)
     (
         tmp_path / "step=2.ckpt"
     ).unlink()  # one alone may be the first of a run that was killed
-    assert newest(tmp_path) is None
+    assert latest_intact(tmp_path) is None
     assert "step=1.ckpt: this checkpoint was never finished" in capsys.readouterr().err
 
 
@@ -655,10 +687,15 @@ def test_every_save_is_on_the_disk_before_its_name_counts(
             before = {
                 path: size for kind, path, size in events[:number] if kind == "sync"
             }
-            parts = [source] if os.path.isfile(target) else [
-                os.path.join(source, os.path.relpath(part, target))
-                for part in map(str, flowbind_paths(target))
-            ]  # fmt: skip
+            # Fmt: skip.
+            parts = (
+                [source]
+                if os.path.isfile(target)
+                else [
+                    os.path.join(source, os.path.relpath(part, target))
+                    for part in map(str, flowbind_paths(target))
+                ]
+            )
             assert set(parts) <= before.keys(), target
             assert ("sync", os.path.dirname(target)) in [
                 event[:2] for event in events[number:]
@@ -772,7 +809,7 @@ def test_room_is_looked_for_where_the_file_will_be(tmp_path):
         check_space(tmp_path / "not/there/yet", 2**62)
 
 
-# Going on and ending
+# Resuming and ending
 
 
 def test_rates_follow_their_closed_form():
@@ -818,7 +855,7 @@ def test_a_changed_rate_holds_from_where_a_run_goes_on(
         *changed,
     )
     assert code == 0, said
-    assert "the learning rate goes on at" in said
+    assert "the learning rate continues at" in said
     straight = tmp_path / "straight"
     assert fit(with_callback([RATES]), *changed, into=straight)[0] == 0
     expected = rates(straight)
@@ -928,7 +965,7 @@ def test_the_last_checkpoint_is_there_whatever_becomes_of_the_model(
         patch.setattr("flowbind.release.save", fails)
         code, said = fit()
     assert (code, "the model cannot be written" in said) == (2, True), said
-    assert step_of(newest(run / "checkpoints")) == STEPS
+    assert step_of(latest_intact(run / "checkpoints")) == STEPS
     assert state(run) == "training"
     code, said = fit()  # makes no step
     assert (code, "no step is left" in said, "fit: step" in said) == (0, True, False), (

@@ -147,9 +147,8 @@ def test_bytes_that_a_ring_sends(ranks):
             sent += 1  # part of each rank
     torch.testing.assert_close(values, wanted.expand(ranks, ranks))
     assert plan.reduced(ranks, ranks) == pytest.approx(sent)
-    assert plan.sharded(ranks, 0, ranks) == pytest.approx(
-        sent / 2
-    )  # a half of it scatters, the other gathers
+    # A half of it scatters, the other gathers.
+    assert plan.sharded(ranks, 0, ranks) == pytest.approx(sent / 2)
 
 
 def test_bytes_of_a_row_in_a_store(tmp_path):
@@ -161,9 +160,10 @@ def test_bytes_of_a_row_in_a_store(tmp_path):
             tmp_path / f"{rows}.safetensors", latents | {LINE: torch.arange(rows)}, {}
         )
     sizes = [(tmp_path / f"{rows}.safetensors").stat().st_size for rows in (1000, 3000)]
+    # Of the header.
     assert sizes[1] - sizes[0] == pytest.approx(
         2000 * plan.row_bytes(modalities=2, d=6), abs=16
-    )  # of the header
+    )
 
 
 def marked(name):

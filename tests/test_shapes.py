@@ -295,10 +295,8 @@ def test_a_sound_plays_the_colours_note_in_the_sizes_octave(shape):
     spectrum = np.abs(np.fft.rfft(sound * np.hanning(16_000)))
     note = audio.LOWEST * 2.0 ** (2 - scenes.size + scenes.colour / 8)
     frequency = np.arange(spectrum.shape[1])  # one second: bins are Hz
-    around = (
-        np.abs(frequency - note[:, None]) < 0.5 * note[:, None]
-    )  # the first partial alone
+    # The first partial alone.
+    around = np.abs(frequency - note[:, None]) < 0.5 * note[:, None]
     heard = np.where(around, spectrum, 0).argmax(axis=1)
-    np.testing.assert_array_less(
-        np.abs(12 * np.log2(heard / note)), 0.4
-    )  # semitones; notes lie 1.5 apart
+    # Semitones; notes lie 1.5 apart.
+    np.testing.assert_array_less(np.abs(12 * np.log2(heard / note)), 0.4)

@@ -7,11 +7,12 @@ import torch
 
 from flowbind.flow.solver import SOLVERS, integrate
 
+# Order, which is also the number of drift calls a step.
 FIXED = {
     "euler": 1,
     "midpoint": 2,
     "rk4": 4,
-}  # order, which is also the number of drift calls a step
+}
 BOTH_WAYS = pytest.mark.parametrize(
     ("start", "stop"), [(0.0, 1.0), (1.0, 0.0), (0.1, 0.7)]
 )
@@ -99,12 +100,10 @@ def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, 
         lambda x, t: x @ matrix, x, start, stop, solver="dopri5", tolerance=tolerance
     )
     error = (found - exact).abs().max()
-    assert (
-        error < 20 * tolerance
-    )  # the tolerance is a step's; errors of some ten steps add up
-    assert (
-        tolerance == 1e-10 or error > 1e-3 * tolerance
-    )  # and it does not work for nothing
+    # The tolerance is a step's; errors of some ten steps add up.
+    assert error < 20 * tolerance
+    # And it does not work for nothing.
+    assert tolerance == 1e-10 or error > 1e-3 * tolerance
 
 
 @pytest.mark.parametrize(
@@ -221,9 +220,8 @@ def test_dopri5_agrees_with_an_independent_implementation():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_overflows_leaves_the_others_alone(bad):
     def drift(x, t):
-        return torch.where(
-            x > 5, bad, x.square()
-        )  # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1
+        # 1 / x falls at rate 1: 0.9 explodes at t = 1.11, 1.2 before 1.
+        return torch.where(x > 5, bad, x.square())
 
     x = torch.tensor([[0.5], [1.2], [0.25]], dtype=torch.float64)
     found = integrate(drift, x, 0, 1, solver="dopri5")

@@ -47,11 +47,12 @@ LOSSY |= {
     "NMS_ADPCM_24",
     "NMS_ADPCM_32",
 }
+# Libsndfile writes them, and refuses them itself.
 UNREADABLE = {
     "DWVW_12",
     "DWVW_16",
     "DWVW_24",
-}  # libsndfile writes them, and refuses them itself
+}
 ffmpeg = pytest.mark.skipif(
     shutil.which("ffmpeg") is None,
     reason="needs ffmpeg (Debian: apt-get install ffmpeg)",
@@ -103,9 +104,8 @@ def test_every_format_and_subtype_is_read_as_the_sound_it_holds(
     """At its level, from the first sample to the last, whatever lies beyond in the last block."""
     suffix = next(suffix for suffix, name in SUFFIXES.items() if form.startswith(name))
     path = tmp_path / f"a{suffix}"
-    odd = (
-        12_346 if form == "AIFF" else 12_345
-    )  # libsndfile counts the byte that makes it even
+    # Libsndfile counts the byte that makes it even.
+    odd = 12_346 if form == "AIFF" else 12_345
     for count in (8000, odd):
         sound = wave(count)
         try:
@@ -134,9 +134,8 @@ def test_a_file_is_what_its_samples_are(audio, tmp_path, suffix):
         soundfile.write(path, sound, rate, format=SUFFIXES[suffix], subtype=subtype)
         raw = audio.read(path)
         samples, rate = soundfile.read(path, dtype="float32")
-        exact = (
-            1e-6 if SUFFIXES[suffix] == "MP3" else 0
-        )  # its decoder rounds as the memory lies
+        # Its decoder rounds as the memory lies.
+        exact = 1e-6 if SUFFIXES[suffix] == "MP3" else 0
         for given in (
             (samples, rate),
             (rate, samples),

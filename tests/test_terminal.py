@@ -16,6 +16,7 @@ from flowbind.progress import Progress, say, track
 from tests.processes import environment, make_world
 from tests.terminal import COLUMNS, Terminal, is_bar, on_terminal
 
+# Of Lightning's and others' bars.
 FOREIGN = (
     b"it/s",
     b"Epoch 0",
@@ -23,7 +24,7 @@ FOREIGN = (
     b"/-2",
     "█".encode(),
     b"DataLoader 0:",
-)  # of Lightning's and others' bars
+)
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +33,8 @@ def _colours(monkeypatch):
     for name in ("FORCE_COLOR", "LINES", *flowbind.progress.RANKS):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", str(COLUMNS))
-    monkeypatch.setenv(
-        "NO_COLOR", "1"
-    )  # or every character of a bar brings a colour, and is slow to follow
+    # Or every character of a bar brings a colour, and is slow to follow.
+    monkeypatch.setenv("NO_COLOR", "1")
 
 
 def check(terminal):
@@ -201,9 +201,8 @@ def test_a_narrow_terminal_cuts_words_and_breaks_none(columns, monkeypatch):
     assert all(
         len(line) <= columns for screen in terminal.screens[:-1] for line in screen
     )
-    assert "".join(terminal.lines).startswith(
-        f"{long}: 3/3 samples done in"
-    )  # the last line is whole
+    # The last line is whole.
+    assert "".join(terminal.lines).startswith(f"{long}: 3/3 samples done in")
 
 
 def test_results_in_a_pipe_stay_in_it(monkeypatch):
@@ -254,10 +253,14 @@ def test_a_process_of_its_own_on_a_terminal(tmp_path, toys, command):
         ["test", "--config", recipe],
     ):
         terminal = Terminal()
+        # Fmt: skip.
         process = subprocess.Popen(
             [sys.executable, "-m", "flowbind", *map(str, arguments)],
-            cwd=tmp_path, env=environment(tmp_path), stdout=terminal.writing, stderr=terminal.writing,
-        )  # fmt: skip
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdout=terminal.writing,
+            stderr=terminal.writing,
+        )
         assert process.wait(240) == 0
         terminal.close()
         check(terminal)

@@ -269,9 +269,8 @@ def test_what_is_written_is_the_likeliest_at_each_step(codec):
     for latent, written in zip(latents[:, None], codec.decode(latents), strict=True):
         ids = [END]
         while len(ids) <= LENGTH and (len(ids) == 1 or ids[-1] != END):
-            logits, _ = net.step(
-                latent, torch.tensor([ids]), net.first(latent)
-            )  # all that came before, again
+            # All that came before, again.
+            logits, _ = net.step(latent, torch.tensor([ids]), net.first(latent))
             ids.append(logits[0, -1].argmax().item())
         assert read_back(torch.tensor([ids]), net.table) == [written]
 
@@ -390,9 +389,8 @@ def test_training_lowers_the_loss_and_exports(tmp_path):
             for piece in slowly(latent, caption)
         ]
         assert torch.allclose(errors, torch.stack(pieces), atol=1e-5)
-    assert (
-        errors.mean() < 1
-    )  # of 6.9, the logarithm of the number of pieces, at the start
+    # Of 6.9, the logarithm of the number of pieces, at the start.
+    assert errors.mean() < 1
     assert torch.allclose(codec.encode(captions), latents, atol=0.05)  # float16
     assert (
         np.mean([a == b for a, b in zip(codec.decode(latents), captions, strict=True)])

@@ -18,7 +18,7 @@ from flowbind.data.shard import LINE, layout, read_header, write_shard
 from flowbind.data.store import LatentStore, finish_store
 from flowbind.methods.flowbind.method import FlowBind
 from flowbind.methods.flowbind.objective import Draws
-from flowbind.train.checkpoints import fault, newest, write_checkpoint, written
+from flowbind.train.checkpoints import fault, latest_intact, write_checkpoint, written
 from flowbind.train.ema import decay_at, follow
 from flowbind.train.nonfinite import Health
 from flowbind.train.replicas import checksum
@@ -183,7 +183,7 @@ def test_50_mutations_of_checkpoints_are_all_detected(tmp_path, writer, capsys):
         folder = tmp_path / "checkpoints"
         shutil.rmtree(folder, ignore_errors=True)
         old, path = (write_checkpoint(writer, folder, step) for step in (9, 10))
-        assert (newest(folder), fault(path)) == (path, None)
+        assert (latest_intact(folder), fault(path)) == (path, None)
         files = sorted(p for p in [path, *path.rglob("*")] if p.is_file())
         file, kind = (
             draw.choice(files),
@@ -208,7 +208,7 @@ def test_50_mutations_of_checkpoints_are_all_detected(tmp_path, writer, capsys):
         elif kind != "manifest":
             file.write_bytes(content)
         assert fault(path), kind
-        assert newest(folder) == old
+        assert latest_intact(folder) == old
         assert f"{path}: this checkpoint is damaged" in capsys.readouterr().err
         detected += 1
     assert detected == 25
@@ -223,8 +223,8 @@ def test_a_checkpoint_that_was_never_finished_is_none(tmp_path):
     with pytest.raises(OSError, match="no space"):
         write_checkpoint(dies, tmp_path, 10)
     save(tmp_path / "step=11.ckpt")  # killed before the manifest
-    assert newest(tmp_path) == kept
-    assert write_checkpoint(save, tmp_path, 10) == newest(tmp_path)
+    assert latest_intact(tmp_path) == kept
+    assert write_checkpoint(save, tmp_path, 10) == latest_intact(tmp_path)
     assert [path.name for path in written(tmp_path)] == ["step=10.ckpt", "step=2.ckpt"]
 
 
@@ -442,10 +442,11 @@ def test_checkpoints_by_the_clock(world, command):
     assert [path.name for path in (world / "run/checkpoints").glob("*.ckpt")] == [
         "step=6.ckpt"
     ]
+    # As where a recipe has minutes.
     by_steps = (
         "--checkpoints.minutes=null",
         "--checkpoints.every=4",
-    )  # as where a recipe has minutes
+    )
     code, _, err = command(*fit, *by_steps, "--resume=never")
     assert code == 0, err
     names = {path.name for path in (world / "run/checkpoints").glob("*.ckpt")}

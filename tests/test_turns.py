@@ -16,10 +16,11 @@ from flowbind.data.manifest import read_raw
 from flowbind.turns import LIGHT, lock_file, one_sample, weigh
 from tests.memory import resident
 
+# Seconds after which something waits, and in which it must have come.
 SOON, LATE = (
     0.3,
     20,
-)  # seconds after which something waits, and in which it must have come
+)
 TRIANGLE = b"v 0 0 0\nv 1 0 0\nv 0 1 0\n"
 FORK = multiprocessing.get_context("fork")
 
@@ -102,9 +103,8 @@ def test_a_folder_that_takes_no_files_keeps_nobody_waiting(tmp_path, monkeypatch
     with one_sample():
         weigh(2 * LIGHT)
     lock_file().parent.mkdir()
-    lock_file().symlink_to(
-        tmp_path / "elsewhere"
-    )  # somebody else's doing: it is not followed
+    # Somebody else's doing: it is not followed.
+    lock_file().symlink_to(tmp_path / "elsewhere")
     with one_sample():
         weigh(2 * LIGHT)
     assert not (tmp_path / "elsewhere").exists()

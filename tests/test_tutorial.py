@@ -106,7 +106,7 @@ def test_what_is_no_stroke_is_refused(ink, tmp_path, circles):
 
 
 def test_the_page_shows_the_package_whole():
-    """What it cuts before a marker it goes on with at the same marker."""
+    """What it cuts before a marker it continues with at the same marker."""
     shown = {}
     for path, options in re.findall(
         r"^```\{literalinclude\} (\S+)\n((?::.*\n)*)", PAGE.read_text(), re.MULTILINE
@@ -132,7 +132,7 @@ def test_the_page_states_every_law():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_it_is_built_installed_and_trained_against(tmp_path):
-    """The whole way of a stranger: a wheel, pip, and flowbind's own commands."""
+    """The whole way of a third party: a wheel, pip, and flowbind's own commands."""
     project, site = tmp_path / "project", tmp_path / "site"
     shutil.copytree(PACKAGE, project, ignore=shutil.ignore_patterns("__pycache__"))
 
@@ -157,7 +157,7 @@ def test_it_is_built_installed_and_trained_against(tmp_path):
     (wheel,) = (project / "dist").iterdir()
     python("-m", "pip", "install", "--no-deps", "--no-index", "--target", site, wheel)
     assert re.search(
-        r"ink +flowbind_ink:Ink +\(flowbind-ink 0\.1\.0\)", flowbind("modalities")
+        r"ink +flowbind_ink:Ink +\(flowbind-ink 0\.1\.0\)", flowbind("plugins")
     )
 
     flowbind(

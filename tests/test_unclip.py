@@ -1,4 +1,4 @@
-"""The codec of record for images, on a tiny CLIP and a tiny Stable unCLIP of the very same classes."""
+"""The standard codec for images, on a tiny CLIP and a tiny Stable unCLIP of the very same classes."""
 
 import json
 import shutil
@@ -197,9 +197,8 @@ def test_latents_are_open_clip_s_own_embeddings(codec, weights):
     latents = codec.encode(raws)
     assert torch.allclose(latents, expected, atol=1e-5)
     assert latents.dtype == torch.float32
-    assert not torch.allclose(
-        latents.norm(dim=1), torch.ones(()), atol=0.1
-    )  # not normalised
+    # Not normalised.
+    assert not torch.allclose(latents.norm(dim=1), torch.ones(()), atol=0.1)
 
 
 def test_the_middle_is_seen_and_the_margins_are_not(codec):
@@ -306,9 +305,8 @@ def test_settings_reach_the_decoder(codec, weights, decoder, changed):
 
 
 def test_the_decoder_is_frozen(codec):
-    pipeline = (
-        codec.pipeline
-    )  # the normaliser apart, which makes itself new parameters whenever it is moved
+    # The normaliser apart, which makes itself new parameters whenever it is moved.
+    pipeline = codec.pipeline
     for net in (
         pipeline.unet,
         pipeline.vae,

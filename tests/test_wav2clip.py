@@ -25,12 +25,13 @@ DECODING = {  # laws that decode
     testing.decoding_obeys_its_generator,
     testing.the_fingerprint_is_flat_json,
 }
+# Channels before and after.
 LAYERS = {
     1: (64, 64),
     2: (64, 128),
     3: (128, 256),
     4: (256, 512),
-}  # channels before and after
+}
 
 
 def reference_state(seed: int = 0) -> dict[str, Tensor]:
@@ -139,9 +140,8 @@ def tone(samples: int, pitch: float) -> Tensor:
 
 
 SOUNDS = [noise(9000), tone(9000, 440), tone(4000, 440), noise(9000, seed=1) * 0.1]
-SOUNDS = [
-    (sound * 32768).round() / 32768 for sound in SOUNDS
-]  # as a file of 16 bits keeps them
+# As a file of 16 bits keeps them.
+SOUNDS = [(sound * 32768).round() / 32768 for sound in SOUNDS]
 
 
 @pytest.fixture(scope="module")
@@ -362,9 +362,8 @@ def test_ais_of_sounds_and_pictures(codec, judges, tmp_path):
     ]
     ((name, found),) = metric.compute(made, reference).items()
     assert 0 < found < 100
-    assert found == pytest.approx(
-        100 * sum(below) / len(below), abs=1.5
-    )  # two of 132 comparisons, should they be close
+    # Two of 132 comparisons, should they be close.
+    assert found == pytest.approx(100 * sum(below) / len(below), abs=1.5)
     heard, seen = (
         part.split("-")
         for part in name.removeprefix("ais[").removesuffix("]").split(",")

@@ -51,9 +51,8 @@ def test_a_scan_is_a_page_with_ink(collect):
     page = np.asarray(collect.draw(scan))
     assert page.shape == (64, 64)
     assert page[0, 0] == page[-1, -1] == 255
-    darkest = np.unravel_index(
-        page.argmin(), page.shape
-    )  # cell (4, 4) of 10 x 10, for the margin
+    # Cell (4, 4) of 10 x 10, for the margin.
+    darkest = np.unravel_index(page.argmin(), page.shape)
     assert darkest == pytest.approx((28, 28), abs=1)
 
 

@@ -1,4 +1,4 @@
-"""The models of the audio codecs of record, of the very same classes but tiny and with random weights, as folders."""
+"""The models of the audio standard codecs, of the very same classes but tiny and with random weights, as folders."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The models of the text codec of record, of the very same classes but tiny and with random weights, as folders."""
+"""The models of the standard text codec, of the very same classes but tiny and with random weights, as folders."""
 
 from pathlib import Path
 

@@ -41,7 +41,7 @@ VERBS = {
         "flowbind.cli.verify",
         "latent stores and released models, byte for byte",
     ),
-    "modalities": ("flowbind.cli.modalities", "what is installed, from which package"),
+    "plugins": ("flowbind.cli.plugins", "what is installed, from which package"),
 }
 
 HELP = """usage: flowbind VERB ...
@@ -60,8 +60,11 @@ Start with:
 `flowbind VERB --help` tells more.
 """
 
-# What to use instead of verbs that Lightning has.
-INSTEAD = {"predict": "to generate with a trained model, use `flowbind generate`"}
+# What to use instead of verbs that Lightning has, or flowbind had.
+INSTEAD = {
+    "predict": "to generate with a trained model, use `flowbind generate`",
+    "modalities": "it is `flowbind plugins` now",
+}
 
 # Exit codes; those of signals are 128 and the signal's number.
 FAULT = 1  # of flowbind: a traceback, to be reported
@@ -97,9 +100,8 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         _leave_quietly()
     except MemoryError as error:
-        sample = (
-            str(error).strip().splitlines()[-1:]
-        )  # what was read, where that is known
+        # What was read, where that is known.
+        sample = str(error).strip().splitlines()[-1:]
         _stop(": ".join([*sample, NO_MEMORY]), MISTAKE)
     except OSError as error:
         _stop(
@@ -116,9 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(FAULTY.format(kind=type(error).__name__), FAULT)
 
 
-PARENT = (
-    os.getppid()
-)  # of several processes on one machine, the first started the others
+# Of several processes on one machine, the first started the others.
+PARENT = os.getppid()
 PATIENCE = 50  # tenths of a second that the others leave it
 NO_MEMORY = "not enough memory; give smaller files, or a smaller batch"
 # Words of torch's allocators, whose errors have no class of their own.

@@ -14,7 +14,7 @@ from flowbind.component import parameters
 from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.files import read_regular
 from flowbind.progress import is_first_process, say
-from flowbind.registry import installed, load, nearest
+from flowbind.registry import did_you_mean, installed, load
 from flowbind.train.training import TrainingConfig
 
 MOST_NODES = 100_000  # keys and values of a recipe
@@ -131,7 +131,9 @@ def check_recipe(
     }
     for key, value in recipe.items():
         if key not in keys:
-            raise ValueError(f"{path}: unknown key '{key}'; {nearest(str(key), keys)}")
+            raise ValueError(
+                f"{path}: unknown key '{key}'; {did_you_mean(str(key), keys)}"
+            )
         if key in ("model", "data"):
             _check(value, f"{path}: {key}", None)
         elif key in classes:
@@ -171,7 +173,7 @@ def find_class(name: Any, where: str) -> type:
         for kind in REGISTERED:
             names += installed(kind)
         raise ValueError(
-            f"{where}: no class '{name}'; {nearest(name, names)}, or a dotted path"
+            f"{where}: no class '{name}'; {did_you_mean(name, names)}, or a dotted path"
         )
 
     # A name of dots alone raises ValueError or TypeError.
@@ -184,7 +186,7 @@ def find_class(name: Any, where: str) -> type:
     except AttributeError:
         public = [key for key in dir(import_module(module)) if key[0].isupper()]
         raise ValueError(
-            f"{where}: {module} has no class '{attribute}'; {nearest(attribute, public)}"
+            f"{where}: {module} has no class '{attribute}'; {did_you_mean(attribute, public)}"
         ) from None
 
     if not isinstance(cls, type):
@@ -218,7 +220,7 @@ def _check(node: Any, where: str, annotation: Any) -> None:
     if "class_path" in node:
         for key in node:
             if key not in ("class_path", "init_args", "dict_kwargs"):
-                hint = nearest(str(key), ("class_path", "init_args"))
+                hint = did_you_mean(str(key), ("class_path", "init_args"))
                 raise ValueError(f"{where}: unknown key '{key}'; {hint}")
         cls = find_class(node["class_path"], where)
         _check_arguments(node.get("init_args") or {}, cls, where)
@@ -244,6 +246,6 @@ def _check_arguments(arguments: Any, cls: type, where: str) -> None:
     for key, value in arguments.items():
         if key not in allowed:
             raise ValueError(
-                f"{where}: unknown key '{key}'; {nearest(str(key), allowed)}"
+                f"{where}: unknown key '{key}'; {did_you_mean(str(key), allowed)}"
             )
         _check(value, f"{where}.{key}", allowed[key].annotation)

@@ -14,7 +14,7 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.data.latents import take_out
     from flowbind.data.promise import Promises
     from flowbind.progress import say
-    from flowbind.registry import nearest
+    from flowbind.registry import did_you_mean
 
     recipes = [f"--config={path}" for path in options.config]
     others = [name for name in parser.options if name not in CONFIG]
@@ -31,7 +31,7 @@ def run(verb: str, arguments: list[str]) -> None:
     for split in options.split or manifests:
         if split not in manifests:
             raise ValueError(
-                f"the recipe has no split '{split}'; {nearest(split, manifests)}"
+                f"the recipe has no split '{split}'; {did_you_mean(split, manifests)}"
             )
         store = encode(
             method.modalities,
@@ -43,7 +43,7 @@ def run(verb: str, arguments: list[str]) -> None:
             promises,
         )
 
-        absent = [name for name in method.learnt if name not in store.fields]
+        absent = [name for name in method.trained if name not in store.fields]
         if split == "train" and absent and cli.trainer.is_global_zero:
             say(f"{take_out(manifests[split], absent)}, before `flowbind fit`")
 

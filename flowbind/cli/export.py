@@ -9,7 +9,7 @@ def run(verb: str, arguments: list[str]) -> None:
     """Releases a checkpoint of a run, whether or not that has made all its steps."""
     parser = Parser(
         verb,
-        "Writes what a run has trained so far: the released model of its newest whole checkpoint, "
+        "Writes what a run has trained so far: the released model of its latest intact checkpoint, "
         "or a codec's weights. The run stays as it is, and may be resumed.",
     )
     parser.add_argument(
@@ -24,13 +24,15 @@ def run(verb: str, arguments: list[str]) -> None:
         help="folder that receives the model; of a codec, the file",
     )
     parser.add_argument(
-        "--checkpoint", type=Path, help="another checkpoint than the run's newest"
+        "--checkpoint",
+        type=Path,
+        help="another checkpoint than the run's latest intact one",
     )
     options = parser.parse_args(arguments)
 
     from flowbind.cli.recipe import build
     from flowbind.progress import say
-    from flowbind.train.checkpoints import newest, read_checkpoint
+    from flowbind.train.checkpoints import latest_intact, read_checkpoint
     from flowbind.train.run_folder import CHECKPOINTS, CONFIG
 
     config = options.run / CONFIG
@@ -39,7 +41,7 @@ def run(verb: str, arguments: list[str]) -> None:
             f"{options.run}: no run folder, it has no {CONFIG}; `flowbind fit` writes one"
         )
 
-    path = options.checkpoint or newest(options.run / CHECKPOINTS)
+    path = options.checkpoint or latest_intact(options.run / CHECKPOINTS)
     if path is None:
         raise FileNotFoundError(
             f"{options.run / CHECKPOINTS}: no whole checkpoint; run `flowbind fit`, or give "

@@ -52,9 +52,8 @@ def run(verb: str, arguments: list[str]) -> None:
             **sampling,
         )
 
-        options.out.mkdir(
-            parents=True, exist_ok=True
-        )  # an error before this leaves nothing behind
+        # An error before this leaves nothing behind.
+        options.out.mkdir(parents=True, exist_ok=True)
         for name, raws in generated.items():
             for file, raw in zip(files[name][rows], raws, strict=True):
                 targets[name].write(raw, file)

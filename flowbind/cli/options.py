@@ -131,9 +131,8 @@ def look_for_repetitions(options: Iterable[Option]) -> None:
     """
     seen: dict[str, Option] = {}
     for option in options:
-        name = option.name.removesuffix("+").replace(
-            ".init_args", ""
-        )  # which may be left out
+        # Which may be left out.
+        name = option.name.removesuffix("+").replace(".init_args", "")
         deeper = [other for other in seen if other.startswith(f"{name}.")]
 
         if option.name.endswith("+"):

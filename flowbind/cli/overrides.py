@@ -29,7 +29,7 @@ from flowbind.method import Method
 from flowbind.metric import Metric
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say
-from flowbind.registry import installed, load, nearest
+from flowbind.registry import did_you_mean, installed, load
 from flowbind.train.training import TrainingConfig
 
 # Keys of a recipe that have classes.
@@ -188,7 +188,7 @@ def _follow(
         elif typing.get_origin(place.type) is dict:
             entries = _mapping(place.holder, place.key)
             if part not in entries and part != path[-1]:
-                hint = nearest(part, entries)
+                hint = did_you_mean(part, entries)
                 raise ValueError(f"{name}: the recipe has no '{part}' there; {hint}")
             owner = None
             led = f"{led}.{part}"
@@ -274,7 +274,7 @@ def _put(option: Option, place: Place) -> Option:
     kind = _kind_of(classes)
     if kind and BARE.fullmatch(value) and value != "null":
         if value not in installed(kind):
-            hint = nearest(value, installed(kind))
+            hint = did_you_mean(value, installed(kind))
             raise ValueError(f"{option.name}: no {kind} named '{value}'; {hint}")
         option = Option(option.name, _path(load(kind, value)))
     elif (classes or place.type is None) and DOTTED.fullmatch(value):

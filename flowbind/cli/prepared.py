@@ -44,9 +44,8 @@ def prepare_into(
     Raises:
         ValueError: `out` holds something that `flowbind prepare` did not write.
     """
-    folder = Path(
-        os.path.realpath(out)
-    )  # where a link leads, so that all is on one disk
+    # Where a link leads, so that all is on one disk.
+    folder = Path(os.path.realpath(out))
     words = {key: str(value) for key, value in options.items()}
     state: dict[str, Any] = {"dataset": name, "options": words}
     before = read_state(folder, out)

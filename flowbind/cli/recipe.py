@@ -34,7 +34,7 @@ from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
 from flowbind.train.checkpoints import (
     Checkpoints,
     check_checkpoint,
-    newest,
+    latest_intact,
     read_checkpoint,
     step_of,
 )
@@ -147,9 +147,8 @@ class RecipeCLI(LightningCLI):
             ValueError: an error in a recipe or an option; one line that says what is allowed.
         """
         self.verb = verb
-        self.locks = (
-            ExitStack()
-        )  # on the run folder, for as long as this process has it
+        # On the run folder, for as long as this process has it.
+        self.locks = ExitStack()
 
         merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
         options = check_overrides(options, merged, Trainer)
@@ -355,7 +354,7 @@ class RecipeCLI(LightningCLI):
             if self._export.exists():
                 say(f"{self.folder}: trained already; `--resume never` trains again")
                 raise SystemExit(0)
-            start = start._replace(checkpoint=newest(folder.checkpoints))
+            start = start._replace(checkpoint=latest_intact(folder.checkpoints))
 
         if start.checkpoint:
             step = step_of(start.checkpoint)
@@ -511,7 +510,8 @@ class RecipeCLI(LightningCLI):
             path = Path(settings.ckpt_path)
             check_checkpoint(path)
         else:
-            path = newest(self.run_folder.checkpoints)  # has been read, and is intact
+            # Has been read, and is intact.
+            path = latest_intact(self.run_folder.checkpoints)
 
         if path is None:
             raise FileNotFoundError(

@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import (
     StrategyRegistry,
 )
 
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 # The least of what Lightning takes without a look, and then divides by, counts up to, or never
 # reaches.
@@ -51,7 +51,7 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
     strategy = settings.get("strategy")
     if isinstance(strategy, str) and strategy not in ("auto", *StrategyRegistry):
         without_variants = [name for name in StrategyRegistry if "_" not in name]
-        hint = nearest(strategy, ["auto", *without_variants])
+        hint = did_you_mean(strategy, ["auto", *without_variants])
         raise ValueError(f"trainer.strategy: no strategy '{strategy}'; {hint}")
 
     accelerator = settings.get("accelerator")
@@ -65,7 +65,7 @@ def check_accelerator(name: str) -> None:
     known = ["auto", GPU, *AcceleratorRegistry]
     if name not in known:
         raise ValueError(
-            f"trainer.accelerator: no accelerator '{name}'; {nearest(name, known)}"
+            f"trainer.accelerator: no accelerator '{name}'; {did_you_mean(name, known)}"
         )
 
     available = _available()

@@ -130,7 +130,7 @@ def _body(
 model:
   class_path: flowbind
   init_args:
-    modalities: # all that training samples have; take out what is not to be learnt
+    modalities: # all that training samples have; take out what is not to be trained
 {"".join(parts)}    drift: {{width: 256, depth: 4, ratio: 4}}
     head: {{width: 256, depth: 2}}
 

@@ -118,9 +118,8 @@ def prepare(
 
 def entries_of(samples: Samples, out: Path) -> list[dict[str, Any]]:
     """The entries of a manifest in a folder: an id, and the path of each modality's file."""
-    base = os.path.realpath(
-        out
-    )  # a path that goes up does so from where the folder really is
+    # A path that goes up does so from where the folder really is.
+    base = os.path.realpath(out)
     entries = []
     for stem, files in samples.items():
         paths = {name: os.path.relpath(path, base) for name, path in files.items()}

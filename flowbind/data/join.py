@@ -47,9 +47,8 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
 def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str, Any]]:
     """The samples of the manifests with one name in several folders, as they stand in `out`."""
     modalities = {name: load("modalities", name) for name in installed("modalities")}
-    base = os.path.realpath(
-        out
-    )  # a path that goes up does so from where the folder really is
+    # A path that goes up does so from where the folder really is.
+    base = os.path.realpath(out)
     for folder in folders:
         manifest = Manifest.read(folder / name, modalities)
         for sample in manifest.samples:

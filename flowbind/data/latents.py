@@ -18,7 +18,7 @@ from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
 from flowbind.modality import Modality
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 SPLITS = ("train", "val", "test")
 
@@ -60,7 +60,7 @@ class LatentDataModule(LightningDataModule):
 
         for split in manifests:
             if split not in SPLITS:
-                raise ValueError(f"no split '{split}'; {nearest(split, SPLITS)}")
+                raise ValueError(f"no split '{split}'; {did_you_mean(split, SPLITS)}")
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -85,7 +85,7 @@ class LatentDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        self.open("train", module.method.modalities, module.method.learnt)
+        self.open("train", module.method.modalities, module.method.trained)
         return [self.folder("train") / MANIFEST, *module.inputs]
 
     def open(
@@ -161,7 +161,7 @@ class LatentDataModule(LightningDataModule):
             if kind not in numbers:
                 raise ValueError(
                     f"data.weights: no samples with exactly the modalities '{kind}'; "
-                    f"{nearest(kind, numbers)}"
+                    f"{did_you_mean(kind, numbers)}"
                 )
 
         rows = [stratum.rows for stratum in store.strata]
@@ -187,7 +187,7 @@ class LatentDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         method = self.trainer.lightning_module.method
-        store = self.open("train", self._modalities, method.learnt)
+        store = self.open("train", self._modalities, method.trained)
         names = list(self._modalities)
         rank, world = self._share
         self.steps = Steps(
@@ -275,9 +275,8 @@ class LatentDataModule(LightningDataModule):
 
     def test_dataloader(self) -> DataLoader:
         self.open("test", self._modalities)
-        return DataLoader(
-            [0], batch_size=None
-        )  # one step on each device evaluates its share
+        # One step on each device evaluates its share.
+        return DataLoader([0], batch_size=None)
 
 
 def kind_of(names: Iterable[str]) -> str:

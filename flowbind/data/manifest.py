@@ -24,7 +24,7 @@ from flowbind.arrays import describe
 from flowbind.files import check_regular, encoding_of, replacing
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say
-from flowbind.registry import installed, nearest
+from flowbind.registry import did_you_mean, installed
 from flowbind.turns import one_sample
 
 LONGEST = 2**20  # characters of a line
@@ -272,9 +272,8 @@ def _short(source: str | Path) -> str:
 
 
 def _unreadable(reason: str, what: str) -> ValueError:
-    return ValueError(
-        " ".join(f"{reason} ({what})".split())
-    )  # names may have line ends
+    # Names may have line ends.
+    return ValueError(" ".join(f"{reason} ({what})".split()))
 
 
 def _names_file(value: str, path: Path) -> bool:
@@ -368,9 +367,8 @@ def _json(sample: Mapping[str, Any]) -> str:
     line = json.dumps(sample, ensure_ascii=False)
     if line.isascii() or not _SURROGATES.search(line):
         return line
-    return json.dumps(
-        sample
-    )  # a folder's name may be no UTF-8: JSON's escapes keep its bytes
+    # A folder's name may be no UTF-8: JSON's escapes keep its bytes.
+    return json.dumps(sample)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -430,7 +428,9 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
     entry = _load(line, where, known)
     for key in entry:
         if key not in known and key not in RESERVED:
-            raise ValueError(f"{where}: no modality '{key}'; {nearest(key, known)}")
+            raise ValueError(
+                f"{where}: no modality '{key}'; {did_you_mean(key, known)}"
+            )
 
     values = {}
     for key, value in entry.items():
@@ -574,7 +574,7 @@ def _parse_references(
         if key not in values:
             raise ValueError(
                 f"{where}: 'references' of '{key}', which the sample does not have; "
-                f"{nearest(key, values)}"
+                f"{did_you_mean(key, values)}"
             )
         if not _is_list_of_strings(others):
             raise ValueError(

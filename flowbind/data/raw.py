@@ -74,11 +74,12 @@ class RawDataModule(LightningDataModule):
             once more, to find them.
     """
 
+    # `inputs` do, by their content.
     decides_nothing: ClassVar = (
         "train",
         "val",
         "skip_bad",
-    )  # `inputs` do, by their content
+    )
 
     def __init__(
         self,

@@ -185,7 +185,7 @@ def _rows(
             if quoted and len(of_row) > 1 and quotes % 2:
                 begin = number - len(of_row) + 1
                 raise ValueError(
-                    f"{path}, line {begin}: a quote that is not closed, so that the row goes on to "
+                    f"{path}, line {begin}: a quote that is not closed, so that the row reaches to "
                     f"line {number}; close it, or double it inside a cell"
                 )
 

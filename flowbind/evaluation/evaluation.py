@@ -71,7 +71,7 @@ class EvaluationConfig:
         between: Modalities that are judged, for test samples that have these alone; all of the
             model's if None.
         metrics: Published metrics, such as FID, one or several; each judges the directions that it
-            can (`flowbind modalities` lists them).
+            can (`flowbind plugins` lists them).
         repeats: Times that everything is generated again, from other random draws on the same
             samples; results are then means, with their spread beside them.
         published: JSON file of published results that the report puts beside these
@@ -126,9 +126,8 @@ class Way(NamedTuple):
         return str(self.direction) if alone else f"{self.direction}: {self.target}"
 
 
-ByWay = Mapping[
-    Way, Tensor
-]  # codec latents of what was generated, with shape (B, *shape)
+# Codec latents of what was generated, with shape (B, *shape).
+ByWay = Mapping[Way, Tensor]
 Probes = Mapping[str, Probe]  # by modality
 
 

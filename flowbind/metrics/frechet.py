@@ -34,9 +34,8 @@ def frechet(a: Tensor, b: Tensor) -> float:
 
 def _root_of_covariance(x: Tensor) -> Tensor:
     """The symmetric root of the covariance of samples with shape (n, F), with shape (F, F)."""
-    covariance = x.T.cov().reshape(
-        x.shape[1], -1
-    )  # of a single feature cov is a scalar
+    # Of a single feature cov is a scalar.
+    covariance = x.T.cov().reshape(x.shape[1], -1)
     values, vectors = torch.linalg.eigh(covariance)
     # Rounding may have left eigenvalues a little below 0.
     return vectors * values.clamp(min=0).sqrt() @ vectors.T

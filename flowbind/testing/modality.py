@@ -481,9 +481,8 @@ def the_description_makes_it_again(subject: Subject) -> None:
 @law
 def copies_encode_alike(subject: Subject) -> None:
     """A modality can be pickled and copied, also after its codec was used."""
-    latents = subject.latents[
-        :1
-    ]  # before the copies are made, so that the codec was used
+    # Before the copies are made, so that the codec was used.
+    latents = subject.latents[:1]
     ways = {
         "pickled": lambda part: pickle.loads(pickle.dumps(part)),
         "copied": copy.deepcopy,

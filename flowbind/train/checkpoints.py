@@ -126,7 +126,7 @@ def has_manifest(path: Path) -> bool:
     return manifest_of(path).is_file()
 
 
-def newest(folder: Path) -> Path | None:
+def latest_intact(folder: Path) -> Path | None:
     """The newest intact checkpoint of a folder; None if there never was one.
 
     Damaged ones that are newer are named and passed over.

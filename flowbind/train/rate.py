@@ -62,6 +62,6 @@ def resume_rate(trainer: Trainer, rate: float) -> None:
             before = f", which the recipe has there; it was {saved:.3g}"
         remain = trainer.max_steps - trainer.global_step
         say(
-            f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate goes on at "
+            f"fit: {remain} of {trainer.max_steps} steps remain; the learning rate continues at "
             f"{rate:.3g}{before}"
         )

@@ -59,7 +59,7 @@ class Agreement(Callback):
             raise ValueError(
                 f"step {trainer.global_step}: the weights on rank {', '.join(others)} are no "
                 "longer those of the other ranks; a device may be faulty, or a module draws "
-                "random numbers of its own. Go on from a checkpoint of before, by --ckpt_path"
+                "random numbers of its own. Resume from a checkpoint of before, by --ckpt_path"
             )
 
         return int(gathered[0][1])

@@ -27,8 +27,8 @@ from flowbind.progress import say
 from flowbind.train.checkpoints import (
     check_checkpoint,
     has_manifest,
+    latest_intact,
     manifest_of,
-    newest,
     step_of,
     write_checkpoint,
     written,
@@ -122,7 +122,7 @@ class RunFolder:
             if content["format"] not in (2, FORMAT):
                 raise ValueError(
                     f"{path}: of format {content['format']!r:.20}, this flowbind reads 2 and "
-                    f"{FORMAT}; go on with the version that wrote it, or {ways} PATH"
+                    f"{FORMAT}; resume it with the version that wrote it, or {ways} PATH"
                 )
 
             settings = content["settings"]
@@ -187,7 +187,9 @@ class RunFolder:
         if is_same and (given is None or self._began_from(record, given)):
             if record.state == "trained":
                 return Start(None, same=True, trained=True)
-            return Start(newest(self.checkpoints) or self._start(record), same=True)
+            return Start(
+                latest_intact(self.checkpoints) or self._start(record), same=True
+            )
 
         if given is not None:
             check_checkpoint(given)
@@ -218,9 +220,8 @@ class RunFolder:
         else:
             start, origin = self._make_room(start, settings)
 
-        self._write(
-            Record(settings, "training", origin)
-        )  # first: with it the rest is a run's
+        # First: with it the rest is a run's.
+        self._write(Record(settings, "training", origin))
         head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
         with replacing(self.path / CONFIG) as partial:
             partial.write_text(head + config, encoding="utf-8")
@@ -239,7 +240,7 @@ class RunFolder:
         twin = None if start.checkpoint else self._same_before(settings)
         if twin:
             say(
-                f"{twin} is of a run with these very settings; to go on from it instead, give it "
+                f"{twin} is of a run with these very settings; to resume from it instead, give it "
                 "as --ckpt_path"
             )
 
@@ -361,11 +362,11 @@ class RunFolder:
 
         way = "trains from the beginning"
         if start.checkpoint:
-            way = "goes on from a checkpoint as another run"
+            way = "starts from a checkpoint as another run"
         hint = ""
         if last and not start.checkpoint and start.reason != NEVER:
             last = aside / CHECKPOINTS / last.name
-            hint = f"; to go on from its last step instead, give --ckpt_path {last}"
+            hint = f"; to resume from its last step instead, give --ckpt_path {last}"
 
         say(
             f"{self.path}: {way} ({start.reason}); the run that was here is kept in {aside}{hint}"

@@ -102,9 +102,9 @@ class Training(Watched):
         evaluation: EvaluationConfig = EvaluationConfig(),  # noqa: B008
     ) -> None:
         super().__init__()
-        if training.base is None and set(method.learnt) != set(method.modalities):
+        if training.base is None and set(method.trained) != set(method.modalities):
             raise ValueError(
-                f"the method learns {', '.join(method.learnt)} alone; training.base names the "
+                f"the method learns {', '.join(method.trained)} alone; training.base names the "
                 "released model that has the others"
             )
 
@@ -183,7 +183,7 @@ class Training(Watched):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        trained = self.method.learnt
+        trained = self.method.trained
         store = self.trainer.datamodule.open("train", self.modalities, trained)
         for name in trained:
             if name in self.adopted:
@@ -196,7 +196,7 @@ class Training(Watched):
 
     def _tell_of_untied(self, store: LatentStore) -> None:
         # The model to build on ties those that are not trained.
-        frozen = [name for name in self.modalities if name not in self.method.learnt]
+        frozen = [name for name in self.modalities if name not in self.method.trained]
         groups = store.tied_groups(list(self.modalities), frozen)
         tell_of_untied(groups, store.source)
 
@@ -312,9 +312,8 @@ class Training(Watched):
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)
-        done = (
-            self.trainer.global_step + 1
-        )  # with this one, which the trainer has not counted yet
+        # With this one, which the trainer has not counted yet.
+        done = self.trainer.global_step + 1
         set_rate(self.trainer.optimizers[0], self.rate_at(done))
 
         decay = decay_at(done, self.training_config.ema_decay)
@@ -474,7 +473,7 @@ class Training(Watched):
         """
         base = self.training_config.base
         base_digest = digest(release.files(Path(base))[1]) if base else None
-        return {"base": base_digest, "learnt": self.method.learnt}
+        return {"base": base_digest, "learnt": self.method.trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()

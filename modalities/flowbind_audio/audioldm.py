@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowbind.codec import NeuralCodec
 from flowbind.files import digest
-from flowbind.hub import local, unreachable
+from flowbind.hub import existing_paths, unreachable
 from flowbind.libraries import importing
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
@@ -115,7 +115,7 @@ class ClapAudioLDM(NeuralCodec):
         return dict.fromkeys(("diffusers", "transformers"), INSTALL)
 
     def files(self) -> dict[str, Path]:
-        return super().files() | local(clap=self.clap, audioldm=self.audioldm)
+        return super().files() | existing_paths(clap=self.clap, audioldm=self.audioldm)
 
     def build(self) -> ClapAdapter:
         return ClapAdapter()

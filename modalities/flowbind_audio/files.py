@@ -60,9 +60,8 @@ MARKS = {
 CONTAINERS = (
     "mov,matroska,asf,aac,amr"  # a playlist by such a name would have other files read
 )
-LARGEST = (
-    2**36
-)  # bytes of a file; what is read of it is bounded by its length in seconds
+# Bytes of a file; what is read of it is bounded by its length in seconds.
+LARGEST = 2**36
 AU_HEADER = 24  # bytes
 BLOCK = 2**20  # samples of all channels, read at a time
 

@@ -15,9 +15,8 @@ RATE = 16_000  # Hz
 FFT = 1024  # samples of a frame: 64 ms
 HOP = 256  # samples between frames: 16 ms
 BINS = FFT // 2 + 1
-FULL_SCALE = (
-    FFT / 4
-)  # magnitude of a sine of amplitude 1: half the sum of the Hann window
+# Magnitude of a sine of amplitude 1: half the sum of the Hann window.
+FULL_SCALE = FFT / 4
 MELS = 128
 LOWEST, HIGHEST = 40.0, 8000.0  # Hz, ends of the mel bands
 FLOOR = 1e-7  # power added to each band: -70 dB, above the hiss of a quiet room

@@ -28,15 +28,15 @@ FFT = 512  # samples of a frame: 32 ms
 HOP = 353  # samples between frames: 22 ms
 OFFSET = 1e-7  # added to the power before the logarithm
 LEAST = 1e-9  # added to the standard deviation before it divides
-SHORTEST = (
-    FFT // 2 + 1
-)  # samples; the ends are continued by the reflection of half a frame
+# Samples; the ends are continued by the reflection of half a frame.
+SHORTEST = FFT // 2 + 1
 WIDTH = 512  # of an embedding, and of what the ResNet sees
 TOGETHER = 160 * RATE  # samples embedded at once
+# Of a checkpoint; its other weights are of training.
 PARTS = (
     "audio_encoder.",
     "audio_transform.",
-)  # of a checkpoint; its other weights are of training
+)
 WINDOW = "audio_encoder.spectrogram."  # the Hann window is no weight
 INSTALL = Extra("metrics")
 RELEASE = "get Wav2CLIP.pt from the releases of https://github.com/descriptinc/lyrebird-wav2clip"
@@ -131,9 +131,8 @@ def spectrograms(waves: Tensor) -> Tensor:
         waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True
     )
     levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
-    levels = (
-        levels - levels[:, :1, :1]
-    )  # exactly 0 for a silence, of which rounding would remain
+    # Exactly 0 for a silence, of which rounding would remain.
+    levels = levels - levels[:, :1, :1]
 
     mean = levels.mean((1, 2), keepdim=True)
     deviation = levels.std((1, 2), keepdim=True)

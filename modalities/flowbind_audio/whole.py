@@ -12,13 +12,14 @@ PAGE = 65_307  # bytes of a page of an OGG, at most
 FRAME = 1152  # samples of a frame of an MP3
 GUID = 16  # bytes of a name in a W64
 UNKNOWN = 2**60  # samples, as libsndfile counts a FLAC that does not say
+# First words of subtypes that bytes count.
 PLAIN = (
     "PCM",
     "FLOAT",
     "DOUBLE",
     "ULAW",
     "ALAW",
-)  # first words of subtypes that bytes count
+)
 PADDING = 8192  # samples that the last block of a compressed WAV has beyond its sound, at most
 
 # GSM 6.10 in a WAV: its format tag, and bytes and samples of a block.

@@ -155,9 +155,8 @@ def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
         drawn.append((turns[caption.image], caption))
         turns[caption.image] += 1
 
-    drawn.sort(
-        key=lambda entry: entry[0]
-    )  # stable: within a turn the order stays random
+    # Stable: within a turn the order stays random.
+    drawn.sort(key=lambda entry: entry[0])
     return [caption for _, caption in drawn[:count]]
 
 

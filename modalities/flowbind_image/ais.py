@@ -69,9 +69,8 @@ class AIS(Metric):
         nearer = 0
         for rows in torch.arange(count, device=made.device).split(ROWS):
             similarities = made[rows] @ conditions
-            to_condition = similarities.gather(
-                1, rows[:, None]
-            )  # which is not below itself
+            # Which is not below itself.
+            to_condition = similarities.gather(1, rows[:, None])
             nearer += (similarities < to_condition).sum().item()
 
         return {f"ais[{self._label}]": 100 * nearer / (count * (count - 1))}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from flowbind.errors import first_line
 from flowbind.files import digest
 from flowbind.libraries import Extra, require
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 
 def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
@@ -35,7 +35,7 @@ def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
     open_clip = require("open_clip", f"the CLIP model '{model}'", Extra(extra))
     if model not in open_clip.list_models():
         raise ValueError(
-            f"open_clip has no model '{model}'; {nearest(model, open_clip.list_models())}"
+            f"open_clip has no model '{model}'; {did_you_mean(model, open_clip.list_models())}"
         )
 
     file, tag = _weights(open_clip, model, pretrained)
@@ -72,7 +72,7 @@ def _weights(
         tags = open_clip.list_pretrained_tags_by_model(model)
         raise ValueError(
             f"'{pretrained}' is no file, and no weights of {model} in open_clip; "
-            f"{nearest(pretrained, tags)}"
+            f"{did_you_mean(pretrained, tags)}"
         )
 
     try:

@@ -18,7 +18,7 @@ from flowbind.libraries import Extra, importing
 from flowbind.metric import Metric
 from flowbind.metrics.density import density_and_coverage
 from flowbind.progress import say
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 KID_SUBSETS = 100  # torch-fidelity's default
 KID_SUBSET = 1000  # samples in each, its default
@@ -91,7 +91,7 @@ class Fidelity(Metric):
         if self.extractor not in extractors:
             raise ValueError(
                 f"torch-fidelity has no extractor '{self.extractor}'; "
-                f"{nearest(self.extractor, extractors)}"
+                f"{did_you_mean(self.extractor, extractors)}"
             )
         if self.weights is not None:
             _check_weights(self.weights)

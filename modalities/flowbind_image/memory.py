@@ -12,9 +12,8 @@ import PIL.Image
 from flowbind.turns import weigh
 
 MEMORY = 448 * 2**20  # bytes that reading a picture may take
-OTHERS = (
-    4 + 8
-)  # bytes a pixel of formats that need no more than Pillow's own picture and a copy
+# Bytes a pixel of formats that need no more than Pillow's own picture and a copy.
+OTHERS = 4 + 8
 BITS = 258  # tag of TIFF: bits of each channel
 SAMPLES = 277  # tag of TIFF: number of channels
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -29,10 +29,11 @@ FORMATS = (
     "QOI",
 )
 FORMATS += ("PSD", "SGI", "DDS")
+# Files that do not say what they are: the name has to.
 UNMARKED = {
     ".tga": "TGA",
     ".dib": "DIB",
-}  # files that do not say what they are: the name has to
+}
 ALLOWED = "PNG, JPEG, WebP, AVIF, GIF, TIFF, BMP, JPEG 2000, PPM, TGA, ICO, QOI, PSD, SGI, DDS, HEIC"
 
 HEIC = (".heic", ".heif")

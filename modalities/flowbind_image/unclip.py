@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from flowbind.codec import Codec
 from flowbind.errors import first_line
-from flowbind.hub import local
+from flowbind.hub import existing_paths
 from flowbind.libraries import Extra, importing
 from flowbind_image.clip import load_clip, prepare, weights_of
 
@@ -97,9 +97,9 @@ class ClipUnclip(Codec):
         return dict.fromkeys(modules, INSTALL)
 
     def files(self) -> dict[str, Path]:
-        files = local(decoder=self.decoder)
+        files = existing_paths(decoder=self.decoder)
         if Path(self.pretrained).is_file():  # a tag is no folder
-            return local(pretrained=self.pretrained) | files
+            return existing_paths(pretrained=self.pretrained) | files
 
         return files
 

@@ -135,9 +135,8 @@ class CloudAutoencoder(nn.Module):
             nn.Linear(2 * width, points * channels),
             nn.Unflatten(1, (points, channels)),
         )
-        nn.init.normal_(
-            self.decoder[4].bias, std=0.5
-        )  # starts as a cloud, not as one point
+        # Starts as a cloud, not as one point.
+        nn.init.normal_(self.decoder[4].bias, std=0.5)
 
     def encode(self, clouds: Tensor) -> Tensor:
         """Latents, with shape (B, D), of clouds, with shape (B, n, C)."""

@@ -52,9 +52,8 @@ DEFAULT = 0.4
 
 GLOSSY = "KHR_materials_pbrSpecularGlossiness"
 TURNED = "KHR_texture_transform"
-PACKED = {
-    "KHR_draco_mesh_compression"
-}  # extensions of a primitive that hold its numbers
+# Extensions of a primitive that hold its numbers.
+PACKED = {"KHR_draco_mesh_compression"}
 COMPRESSED = "needs {}, which is not read; save it without compression"
 UNDERSTOOD = {
     GLOSSY,
@@ -82,7 +81,7 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
     while place + 8 <= length:
         size, kind = struct.unpack_from("<I4s", content, place)
         if place + 8 + size > length:
-            raise ValueError("damaged: a chunk goes on beyond the end")
+            raise ValueError("damaged: a chunk reaches beyond the end")
         chunks.setdefault(kind, content[place + 8 : place + 8 + size])
         place += 8 + size
 

@@ -16,13 +16,13 @@ from flowbind_points.unit_sphere import thin
 SIZE = 128  # pixels of a side
 DRAWN = 4096  # points of a larger cloud
 FINER = 3  # drawn this much larger, then reduced: smooth edges
+# Of the camera: a three-quarter view.
 AZIMUTH, ELEVATION = (
     np.radians(30),
     np.radians(28),
-)  # of the camera: a three-quarter view
-LIGHT = np.array(
-    [-0.42, 0.55, 0.72]
-)  # towards the light: right, up, towards the camera
+)
+# Towards the light: right, up, towards the camera.
+LIGHT = np.array([-0.42, 0.55, 0.72])
 AMBIENT = (
     0.3  # share of its colour that a surface has where it turns its back to the light
 )
@@ -46,9 +46,8 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     place = cloud[:, :3] @ _camera().T / pixel
     normal, radius = _surface(place)
     radius = float(np.clip(radius, 1.5, width / 16))
-    is_near = (np.abs(place[:, :2]) < width / 2 + radius + 1).all(
-        axis=1
-    )  # others cover no pixel
+    # Others cover no pixel.
+    is_near = (np.abs(place[:, :2]) < width / 2 + radius + 1).all(axis=1)
     cloud, place, normal = cloud[is_near], place[is_near], normal[is_near]
 
     # Each point's disc: the pixels around it, and how much nearer than it the disc is there.

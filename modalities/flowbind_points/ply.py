@@ -25,13 +25,27 @@ from flowbind_points.surface import (
 )
 from flowbind_points.texture import textured
 
+# Fmt: skip.
 SCALARS = {  # both families of names in use for the same eight types, and two more that are written
-    "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2",
-    "int": "i4", "uint": "u4", "float": "f4", "double": "f8",
-    "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2",
-    "int32": "i4", "uint32": "u4", "float32": "f4", "float64": "f8",
-    "int64": "i8", "uint64": "u8",
-}  # fmt: skip
+    "char": "i1",
+    "uchar": "u1",
+    "short": "i2",
+    "ushort": "u2",
+    "int": "i4",
+    "uint": "u4",
+    "float": "f4",
+    "double": "f8",
+    "int8": "i1",
+    "uint8": "u1",
+    "int16": "i2",
+    "uint16": "u2",
+    "int32": "i4",
+    "uint32": "u4",
+    "float32": "f4",
+    "float64": "f8",
+    "int64": "i8",
+    "uint64": "u8",
+}
 ENCODINGS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 HEADED = 2**16  # bytes that a header takes at most
 UNEVEN = 2**22  # rows with lists of different lengths, which Python alone walks through
@@ -345,9 +359,8 @@ class _Rows:
         columns: Columns = {}
         for name, kind, length in element.properties:
             width = self._width(kind)
-            edges = np.zeros(
-                len(self.cells) + 1, np.int8
-            )  # where its numbers begin, and end
+            # Where its numbers begin, and end.
+            edges = np.zeros(len(self.cells) + 1, np.int8)
             np.add.at(edges, begins[name], 1)
             np.add.at(edges, begins[name] + counts[name] * width, -1)
             is_number = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)

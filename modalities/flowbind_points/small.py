@@ -84,9 +84,8 @@ class CloudNet(nn.Module):
             nn.ReLU(),
             nn.Linear(256, LATENT),
         )
-        self.standard = nn.BatchNorm1d(
-            LATENT, affine=False
-        )  # every feature has the same spread
+        # Every feature has the same spread.
+        self.standard = nn.BatchNorm1d(LATENT, affine=False)
         self.weights = nn.Sequential(
             nn.Linear(LATENT, 256), nn.GELU(), nn.Linear(256, sum(LEARNED)), nn.GELU()
         )

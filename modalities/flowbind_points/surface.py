@@ -212,8 +212,7 @@ def _inside(chance: np.ndarray) -> np.ndarray:
 
     Of uniform numbers, with shape (k, 2).
     """
-    is_outside = (
-        chance.sum(axis=1, keepdims=True) > 1
-    )  # in the other half of a parallelogram
+    # In the other half of a parallelogram.
+    is_outside = chance.sum(axis=1, keepdims=True) > 1
     second = np.where(is_outside, 1 - chance, chance)
     return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)

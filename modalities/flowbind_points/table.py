@@ -43,10 +43,11 @@ PLACES = (
     "arr_0",
 )
 COLOURS = ("colors", "colours", "color", "colour", "rgb", "vertex_colors", "arr_1")
+# Where other columns than the fourth come first.
 FIRST_COLOUR = {
     ".pts": (4, 3, 6),
     ".xyzn": (6,),
-}  # where other columns than the fourth come first
+}
 
 
 def read_text(content: bytes, suffix: str = ".xyz") -> Scan:

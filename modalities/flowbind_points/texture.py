@@ -62,9 +62,8 @@ def decode(content: bytes, name: str) -> np.ndarray:
     import PIL.Image
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", PIL.Image.DecompressionBombWarning
-        )  # ours is lower
+        # Ours is lower.
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         try:
             with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
                 width, height = picture.size

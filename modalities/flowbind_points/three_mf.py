@@ -30,10 +30,11 @@ SHOWN = 2**16  # places where an object is shown, at most
 MAIN = re.compile(r"3d/[^/]*\.model", re.IGNORECASE)
 NOWHERE = -1  # number of a property that a corner does not have
 COLOUR = re.compile("#([0-9A-Fa-f]{6})([0-9A-Fa-f]{2})?")
+# Groups of properties that are mixtures.
 UNREAD = (
     "compositematerials",
     "multiproperties",
-)  # groups of properties that are mixtures
+)
 
 
 class Part(NamedTuple):
@@ -55,9 +56,8 @@ class Object:
         self.group = attributes.get("pid", "")
         self.property = int(attributes.get("pindex", 0))
         self.vertices = array("d")
-        self.triangles = array(
-            "q"
-        )  # three vertices, the number of a group, three properties of it
+        # Three vertices, the number of a group, three properties of it.
+        self.triangles = array("q")
         self.parts: list[Part] = []
 
 

@@ -86,9 +86,8 @@ def synthesise(
         return generator.uniform(low, high, size=(n, 1))
 
     note = LOWEST * 2 ** (OCTAVE[scenes.size] + scenes.colour / len(COLOURS))[:, None]
-    note = note * 2 ** uniform(
-        -0.1 / 12, 0.1 / 12
-    )  # out of tune by at most a tenth of a semitone
+    # Out of tune by at most a tenth of a semitone.
+    note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)
     since = np.arange(RATE) / RATE - uniform(0.02, 0.10)  # s since the onset
     sounding = np.maximum(since, 0).astype(np.float32)
 
@@ -101,9 +100,8 @@ def synthesise(
     breath = instrument.breath * _breath(generator, note)
     tone += breath * (1 - np.exp(-sounding / instrument.attack))
 
-    tone *= np.clip(
-        (since[:, -1:] - since) / 0.05, 0, 1
-    )  # faded out at the end: no click
+    # Faded out at the end: no click.
+    tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)
     tone /= np.abs(tone).max(axis=1, keepdims=True)
 
     loudness = 10 ** (uniform(-9, -2) / 20)

@@ -27,9 +27,8 @@ STEPS = 30  # of sphere tracing
 TOUCH = 4e-3  # a ray this near has met the solid
 GAMMA = 2.2
 TETRAHEDRON = np.float32([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
-HEIGHTS = np.float32(
-    [0.1, 0.25, 0.45, 0.7, 1.0, 1.4]
-)  # on the way from the floor to the lamp
+# On the way from the floor to the lamp.
+HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])
 
 
 def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RADIUS = np.array(
-    [0.45, 0.67, 1.0]
-)  # what a solid of unit size is scaled by: small, medium, large
+# What a solid of unit size is scaled by: small, medium, large.
+RADIUS = np.array([0.45, 0.67, 1.0])
 SPHERE_RADIUS = 0.85
 CUBE_HALF = 0.58
 CYLINDER_RADIUS = 0.55

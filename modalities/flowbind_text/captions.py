@@ -271,9 +271,8 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
 
 def common_subsequence(one: Words, other: Words) -> int:
     """Length of the longest common subsequence."""
-    best = [0] * (
-        len(other) + 1
-    )  # of the words of `one` so far, with each beginning of `other`
+    # Of the words of `one` so far, with each beginning of `other`.
+    best = [0] * (len(other) + 1)
     for word in one:
         row = [0]
         for partner, (diagonal, above) in zip(other, pairwise(best), strict=True):

@@ -17,9 +17,8 @@ from flowbind_text.small import SmallText
 
 LONGEST = 2**20  # bytes of a caption's file
 INVISIBLE = ("Cc", "Cf")  # Unicode's categories of characters that control others
-NO_TEXT = re.compile(
-    "[\0\ud800-\udfff]"
-)  # zeros, and halves of characters, which JSON can hold
+# Zeros, and halves of characters, which JSON can hold.
+NO_TEXT = re.compile("[\0\ud800-\udfff]")
 
 
 class Text(Modality):

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import Codec
 from flowbind.errors import first_line, last_line
-from flowbind.hub import folder_of, local
+from flowbind.hub import existing_paths, folder_of
 from flowbind.libraries import Extra, importing
 from flowbind.progress import track
 from flowbind_text.hub import has_words, without_bars
@@ -30,9 +30,8 @@ from flowbind_text.sentences import SentenceEncoder
 BATCH = 128  # captions written at a time
 CHUNK = 1024  # captions embedded between two reports of progress
 PAST = -100  # in place of a piece, after a caption's end: what cross-entropy leaves out
-NO_CAPTION = re.compile(
-    "[\0\ufeff]"
-)  # characters that a file of captions does not keep
+# Characters that a file of captions does not keep.
+NO_CAPTION = re.compile("[\0\ufeff]")
 INSTALL = Extra("prefix-lm")
 RECIPE = "recipes/codecs/text_decoder.yaml"
 
@@ -252,7 +251,9 @@ class SentencePrefixLM(Codec):
 
     def files(self) -> dict[str, Path]:
         trained = {} if self.weights is None else {"weights": self.file}
-        return trained | local(encoder=self.encoder, language_model=self.language_model)
+        return trained | existing_paths(
+            encoder=self.encoder, language_model=self.language_model
+        )
 
     @cached_property
     def sentences(self) -> SentenceEncoder:

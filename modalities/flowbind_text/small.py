@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import NeuralCodec
-from flowbind.hub import local
+from flowbind.hub import existing_paths
 from flowbind.progress import track
 from flowbind_text.sentences import BATCH, INSTALL, MINILM, SentenceEncoder
 from flowbind_text.vocabulary import LONGEST
@@ -46,7 +46,7 @@ class SmallText(NeuralCodec):
         self.embedding = embedding
 
     def files(self) -> dict[str, Path]:
-        return super().files() | local(encoder=self.encoder)
+        return super().files() | existing_paths(encoder=self.encoder)
 
     @cached_property
     def sentences(self) -> SentenceEncoder:
@@ -102,7 +102,7 @@ class SmallText(NeuralCodec):
     def fingerprint(self) -> dict[str, str | int]:
         entries = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
         # A folder's content counts, not its place.
-        for name in local(encoder=self.encoder):
+        for name in existing_paths(encoder=self.encoder):
             entries.pop(name, None)
 
         return entries

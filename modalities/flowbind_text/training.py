@@ -35,9 +35,8 @@ class TextCodecTraining(CodecTraining):
         before, target = ids[:, :-1], ids[:, 1:]
 
         logits, _ = self.net.step(latents, before, self.net.first(latents))
-        counts = F.pad(
-            target[:, :-1] != END, (1, 0), value=True
-        )  # everything up to the first end
+        # Everything up to the first end.
+        counts = F.pad(target[:, :-1] != END, (1, 0), value=True)
         return F.cross_entropy(logits[counts], target[counts], reduction="none")
 
 

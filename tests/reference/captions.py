@@ -120,10 +120,20 @@ SCENES = [
         ["idles", "is running", "starts and stops", "revs up: loudly", "won't start"],
     ),
 ]
+# Fmt: skip.
 PLACES = [
-    "in the park", "on a street", "near the water", "in front of a house", "by the road", "on Main St. in town",
-    "at night", "while birds chirp", "as people walk by", "in the distance", "",
-]  # fmt: skip
+    "in the park",
+    "on a street",
+    "near the water",
+    "in front of a house",
+    "by the road",
+    "on Main St. in town",
+    "at night",
+    "while birds chirp",
+    "as people walk by",
+    "in the distance",
+    "",
+]
 ENDS = [".", "", " .", "!", "...", ". People talk.", ". It's windy."]
 
 ODD = [

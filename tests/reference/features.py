@@ -50,9 +50,8 @@ def frechet_by_scipy(made: np.ndarray, real: np.ndarray) -> float:
 
 
 def main(path: Path) -> None:
-    sys.modules["laion_clap"] = ModuleType(
-        "laion_clap"
-    )  # asks a hub for a tokeniser when it is imported
+    # Asks a hub for a tokeniser when it is imported.
+    sys.modules["laion_clap"] = ModuleType("laion_clap")
     import torch
     from cleanfid.fid import frechet_distance, kernel_distance
     from frechet_audio_distance import FrechetAudioDistance

@@ -110,11 +110,12 @@ def losses(
             x = sample[name]
             latent = shared_latent(heads, sample, row, random, settings)
             for t in times_of(row, random, settings):
+                # A constant: no gradient.
                 z = (
                     latent
                     if t == 0
                     else torch.tensor(latent.tolist(), dtype=torch.float64)
-                )  # a constant: no gradient
+                )
                 x_t = (1 - t) * z + t * x
                 velocity = x - z
                 v = drift(x_t[None], torch.tensor([t], dtype=torch.float64))[0]

@@ -20,7 +20,7 @@ from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.padding import in_blocks
-from flowbind.registry import nearest
+from flowbind.registry import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class FlowBindSampling:
 
         if self.solver not in SOLVERS:
             raise ValueError(
-                f"no solver '{self.solver}'; {nearest(self.solver, SOLVERS)}"
+                f"no solver '{self.solver}'; {did_you_mean(self.solver, SOLVERS)}"
             )
         if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
             raise ValueError(
@@ -109,7 +109,7 @@ class FlowBind(Method):
         for name in bind or []:
             if name not in modalities:
                 raise ValueError(
-                    f"bind: no modality '{name}' here; {nearest(name, modalities)}"
+                    f"bind: no modality '{name}' here; {did_you_mean(name, modalities)}"
                 )
 
         self.drift = drift
@@ -121,7 +121,7 @@ class FlowBind(Method):
         return Flows(self.modalities, self.drift, self.head)
 
     @property
-    def learnt(self) -> list[str]:
+    def trained(self) -> list[str]:
         return list(self.modalities) if self.bind is None else self.bind
 
     def draw(self, batch: Batch, key: int) -> Draws:

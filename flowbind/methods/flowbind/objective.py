@@ -37,9 +37,8 @@ from flowbind.methods.flowbind.fusion import add_noise, fuse, keep, normalize
 LINKS, NOISE, HEADS = 1, 2, 3
 
 DriftFunction = Callable[[Tensor, Tensor], Tensor]  # v(x_t, t): (n, *), (n,) -> (n, *)
-HeadFunction = Callable[
-    [Tensor, Tensor], Tensor
-]  # h(x), streams: (n, *), (n,) -> (n, *)
+# h(x), streams: (n, *), (n,) -> (n, *).
+HeadFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)

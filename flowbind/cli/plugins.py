@@ -1,4 +1,4 @@
-"""`flowbind modalities`: what is installed, from which package."""
+"""`flowbind plugins`: what is installed, from which package."""
 
 from flowbind.cli.parser import Parser
 from flowbind.registry import GROUPS, installed, package

@@ -1,4 +1,4 @@
-"""The recipes of record by the commands of their own heads: from data sets' own layouts to tables and samples.
+"""The published recipes by the commands of their own heads: from data sets' own layouts to tables and samples.
 
 Nothing but size is changed: small models of the codecs' own classes, narrow networks, few steps and few samples.
 """
@@ -35,14 +35,22 @@ AUDIO = CLAP | {"audioldm": "models/audioldm", "steps": 1, "seconds": 0.5}
 CLIP = {"model": "tiny-768", "pretrained": "models/tiny-768.safetensors"}
 CLIP_512 = {"model": "tiny-512", "pretrained": "models/tiny-512.safetensors"}
 POINTS = {"width": 16}
+# Fmt: skip.
 SMALL = {  # what makes small, by class and, where the recipe names one, model
-    "sentence-prefix-lm": TEXT, "SentencePrefixLM": TEXT,
-    "clap-audioldm": AUDIO, "ClapAudioLDM": AUDIO,
-    "clip-unclip": CLIP | {"decoder": "models/unclip", "steps": 1}, "clip-unclip ViT-B-32": CLIP_512,
-    "point-autoencoder": POINTS, "PointAutoencoder": POINTS,
-    "caption-similarity": {"encoder": "models/encoder"}, "clip-score": CLIP_512, "clap-score": CLAP,
-    "clap-fad": CLAP, "fidelity": {"extractor": "tiny-means"},
-}  # fmt: skip
+    "sentence-prefix-lm": TEXT,
+    "SentencePrefixLM": TEXT,
+    "clap-audioldm": AUDIO,
+    "ClapAudioLDM": AUDIO,
+    "clip-unclip": CLIP | {"decoder": "models/unclip", "steps": 1},
+    "clip-unclip ViT-B-32": CLIP_512,
+    "point-autoencoder": POINTS,
+    "PointAutoencoder": POINTS,
+    "caption-similarity": {"encoder": "models/encoder"},
+    "clip-score": CLIP_512,
+    "clap-score": CLAP,
+    "clap-fad": CLAP,
+    "fidelity": {"extractor": "tiny-means"},
+}
 NETS = {"width": 16, "depth": 1}
 TRAINER = {
     "accelerator": "cpu",
@@ -176,9 +184,8 @@ def test_audiocaps(follow):
     found = measured("runs/audiocaps", 12)
     assert found["text->audio"] == EVERY | {"clap-score", "fad", "kad"}
     assert found["audio->text"] >= EVERY | CAPTIONS | {"clap-score"}
-    model = flowbind.load(
-        "runs/audiocaps/model"
-    )  # the trained projector and adapter came along
+    # The trained projector and adapter came along.
+    model = flowbind.load("runs/audiocaps/model")
     (sound,) = model.generate({"text": ["a bell"]}, to=["audio"], steps=2)["audio"]
     assert sound.shape == (8000,)
     assert sound.isfinite().all()
@@ -198,9 +205,10 @@ def test_flickr30k(follow):
 @pytest.mark.slow
 def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     monkeypatch.setattr(Fidelity, "minimum", 12)  # a hundred pictures take long
+    # What they read is not asked.
     monkeypatch.setattr(
         "flowbind.evaluation.evaluation.fit_probe", partial(fit_probe, steps=20)
-    )  # what they read is not asked
+    )
     for name in ("published", "normalized"):
         follow(f"recipes/flowbind/{name}.yaml")
         found = measured(f"runs/{name}", 20)
