@@ -23,13 +23,29 @@ from flowbind.turns import weigh
 from flowbind_points.beside import Beside
 from flowbind_points.cloud import Scan, to_unit
 from flowbind_points.light import from_screen, to_screen
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, blend, loose, plain
+from flowbind_points.surface import (
+    FACES,
+    Geometry,
+    Paint,
+    Surface,
+    blend,
+    loose,
+    moved,
+    plain,
+)
 from flowbind_points.texture import decode, textured
 
 NUMBERS = 2**26  # of all accessors that are read, at most
 WEIGHT = 40  # bytes of memory that one of these takes
 SHOWN = 2**16  # nodes that show a mesh, at most
-SCALARS = {5120: "i1", 5121: "u1", 5122: "i2", 5123: "u2", 5125: "u4", 5126: "f4"}
+SCALARS = {
+    5120: "i1",
+    5121: "u1",
+    5122: "i2",
+    5123: "u2",
+    5125: "u4",
+    5126: "f4",
+}
 WIDTHS = {
     "SCALAR": 1,
     "VEC2": 2,
@@ -82,10 +98,14 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
         size, kind = struct.unpack_from("<I4s", content, place)
         if place + 8 + size > length:
             raise ValueError("damaged: a chunk reaches beyond the end")
-        chunks.setdefault(kind, content[place + 8 : place + 8 + size])
-        place += 8 + size
+        start = place + 8
+        end = start + size
+        chunks.setdefault(kind, content[start:end])
+        place = end
 
-    return read_gltf(chunks.get(b"JSON", b""), beside, chunks.get(b"BIN\0"))
+    tree = chunks.get(b"JSON", b"")
+    binary = chunks.get(b"BIN\0")
+    return read_gltf(tree, beside, binary)
 
 
 def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Geometry:
@@ -111,22 +131,28 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
     if version.split(".")[0] != "2":
         raise ValueError(f"glTF {version[:20]}, which is not read; save it as glTF 2.0")
 
-    needed = set(tree.get("extensionsRequired", [])) - UNDERSTOOD
-    unread = sorted(
-        name for name in needed if not str(name).startswith("KHR_materials_")
-    )
-    if unread:
-        raise ValueError(COMPRESSED.format(", ".join(unread)))
+    _refuse_compressed(tree)
 
     try:
-        with np.errstate(
-            over="ignore", invalid="ignore"
-        ):  # what is too far away has no place
+        # What is too far away has no place.
+        with np.errstate(over="ignore", invalid="ignore"):
             return _Tree(tree, beside, binary).geometry()
     except (KeyError, IndexError, TypeError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"damaged glTF ({type(error).__name__}: {str(error)[:60]})"
         ) from None
+
+
+def _refuse_compressed(tree: dict[str, Any]) -> None:
+    needed = set(tree.get("extensionsRequired", []))
+    unread = []
+    for name in needed - UNDERSTOOD:
+        if not str(name).startswith("KHR_materials_"):
+            unread.append(name)
+
+    if unread:
+        names = ", ".join(sorted(unread))
+        raise ValueError(COMPRESSED.format(names))
 
 
 class _Tree:
@@ -139,10 +165,12 @@ class _Tree:
         self.beside = beside
         self.binary = binary
         self.left = NUMBERS
-        self.by_trimesh = PYTHONIC in str(tree["asset"].get("generator"))
+        generator = tree["asset"].get("generator")
+        self.by_trimesh = PYTHONIC in str(generator)
+        # Surfaces share buffers, numbers and pictures.
         self.buffer = lru_cache(maxsize=None)(self._buffer)
         self.accessor = lru_cache(maxsize=None)(self._accessor)
-        self.pixels = lru_cache(maxsize=2)(self._pixels)  # surfaces share pictures
+        self.pixels = lru_cache(maxsize=2)(self._pixels)
 
     def geometry(self) -> Geometry:
         """The surfaces that the scene shows, or its points where it has no surface."""
@@ -179,16 +207,22 @@ class _Tree:
         """The number of each mesh that the scene shows, and where: matrices with shape (4, 4)."""
         nodes = self.tree.get("nodes", [])
         if self.tree.get("scenes"):
-            roots = self._of("scenes", self.tree.get("scene", 0)).get("nodes", [])
+            number = self.tree.get("scene", 0)
+            scene = self._of("scenes", number)
+            roots = scene.get("nodes", [])
         else:
             children = set()
             for node in nodes:
                 children.update(node.get("children", []))
-            roots = [number for number in range(len(nodes)) if number not in children]
+
+            roots = []
+            for number in range(len(nodes)):
+                if number not in children:
+                    roots.append(number)
         if not nodes:
-            yield from (
-                (mesh, np.eye(4)) for mesh in range(len(self.tree.get("meshes", [])))
-            )
+            meshes = self.tree.get("meshes", [])
+            for mesh in range(len(meshes)):
+                yield mesh, np.eye(4)
 
         # From the first root down, each node before those after it.
         visited = set()
@@ -210,9 +244,13 @@ class _Tree:
                         f"more than {SHOWN} nodes that show a mesh; join them"
                     )
                 # The bones of a skin tell where it is, and at rest it is where its vertices say.
-                yield node["mesh"], np.eye(4) if "skin" in node else matrix
+                if "skin" in node:
+                    yield node["mesh"], np.eye(4)
+                else:
+                    yield node["mesh"], matrix
 
-            waiting += [(child, matrix) for child in reversed(node.get("children", []))]
+            children = node.get("children", [])
+            waiting += [(child, matrix) for child in reversed(children)]
 
     def _primitive(
         self, primitive: dict[str, Any], matrix: np.ndarray
@@ -223,38 +261,39 @@ class _Tree:
         if "POSITION" not in has or mode not in (POINTS, TRIANGLES, STRIP, FAN):
             return None
 
-        packed = sorted(PACKED & primitive.get("extensions", {}).keys())
+        extensions = primitive.get("extensions", {})
+        packed = sorted(PACKED & extensions.keys())
         accessor = self._of("accessors", has["POSITION"])
         if packed and not {"bufferView", "sparse"} & accessor.keys():
             raise ValueError(COMPRESSED.format(packed[0]))
 
         place = self.accessor(has["POSITION"]).astype(np.float64)
-        place = place @ matrix[:3, :3].T + matrix[:3, 3]
-        colour = (
-            to_unit(self.accessor(has["COLOR_0"])[:, :3]) if "COLOR_0" in has else None
-        )
+        place = moved(place, matrix)
+        colour = None
+        if "COLOR_0" in has:
+            colour = self.accessor(has["COLOR_0"])
+            colour = to_unit(colour[:, :3])
         if colour is not None and len(colour) != len(place):
             raise ValueError("damaged glTF: as many colours as vertices are needed")
         if mode == POINTS:
-            return Scan(
-                place,
-                colour if colour is None or self.by_trimesh else to_screen(colour),
-            )
+            if colour is not None and not self.by_trimesh:
+                colour = to_screen(colour)
+            return Scan(place, colour)
 
         if "indices" in primitive:
-            order = self.accessor(primitive["indices"])[:, 0]
+            order = self.accessor(primitive["indices"])
+            order = order[:, 0]
         else:
             order = np.arange(len(place))
         faces = _triangles(order.astype(np.int64), mode)
         if len(faces) and faces.max() >= len(place):
             raise ValueError("damaged: faces of vertices that are not there")
 
-        material = (
-            self._of("materials", primitive["material"])
-            if "material" in primitive
-            else None
-        )
-        return Surface(place, faces, *self._paints(material, has, faces, colour))
+        material = None
+        if "material" in primitive:
+            material = self._of("materials", primitive["material"])
+        paint, otherwise = self._paints(material, has, faces, colour)
+        return Surface(place, faces, paint, otherwise)
 
     def _paints(
         self,
@@ -275,15 +314,24 @@ class _Tree:
         if picture is None:
             return unpictured, unpictured
 
-        turned = picture.get("extensions", {}).get(TURNED, {})
-        name = f"TEXCOORD_{turned.get('texCoord', picture.get('texCoord', 0))}"
+        # The transform may name other places than the picture does.
+        extensions = picture.get("extensions", {})
+        transform = extensions.get(TURNED, {})
+        number = picture.get("texCoord", 0)
+        number = transform.get("texCoord", number)
+        name = f"TEXCOORD_{number}"
         if name not in has:
             return unpictured, unpictured
 
-        where = _turned(self.accessor(has[name]).astype(np.float64), turned)[faces]
+        where = self.accessor(has[name]).astype(np.float64)
+        where = _turned(where, transform)
+        where = where[faces]
         where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
-        pictured = textured(where, self._picture(picture["index"]), plain([1, 1, 1]))
-        return self._lit(factor, colour, faces, pictured), unpictured
+
+        pixels = self._picture(picture["index"])
+        pictured = textured(where, pixels, plain([1, 1, 1]))
+        paint = self._lit(factor, colour, faces, pictured)
+        return paint, unpictured
 
     def _lit(
         self,
@@ -304,13 +352,14 @@ class _Tree:
         def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
             light = np.broadcast_to(factor, (len(face), 3))
             if colour is not None:
-                light = light * blend(colour[faces[face]], share)
-            if self.by_trimesh:
-                return light if pictured is None else light * pictured(face, share)
-            if pictured is not None:
+                of_corners = colour[faces[face]]
+                light = light * blend(of_corners, share)
+            if pictured is not None and self.by_trimesh:
+                light = light * pictured(face, share)
+            elif pictured is not None:
                 light = light * from_screen(pictured(face, share))
 
-            return to_screen(light)
+            return light if self.by_trimesh else to_screen(light)
 
         return paint
 
@@ -324,18 +373,19 @@ class _Tree:
         base = material.get("pbrMetallicRoughness", {})
         factor = base.get("baseColorFactor", [1, 1, 1])
         picture = base.get("baseColorTexture")
-        glossy = material.get("extensions", {}).get(GLOSSY)
+        extensions = material.get("extensions", {})
+        glossy = extensions.get(GLOSSY)
         if glossy is not None:
             factor = glossy.get("diffuseFactor", [1, 1, 1])
             picture = glossy.get("diffuseTexture")
-        factor = np.array(factor[:3], np.float64).reshape(3)
+        factor = np.array(factor[:3], np.float64)
+        factor = factor.reshape(3)
 
         if self.by_trimesh and (factor == DEFAULT).all() and picture is not None:
             return np.ones(3), picture
 
-        emitted = np.array(
-            material.get("emissiveFactor", [0, 0, 0]), np.float64
-        ).reshape(3)
+        emitted = material.get("emissiveFactor", [0, 0, 0])
+        emitted = np.array(emitted, np.float64).reshape(3)
         if emitted.any() and not factor.any():
             return emitted, material.get("emissiveTexture")
 
@@ -344,7 +394,8 @@ class _Tree:
     def _picture(self, number: int) -> Callable[[], np.ndarray]:
         """What gives the pixels of a texture, when it is called."""
         texture = self._of("textures", number)
-        webp = texture.get("extensions", {}).get("EXT_texture_webp", texture)
+        extensions = texture.get("extensions", {})
+        webp = extensions.get("EXT_texture_webp", texture)
         source = webp.get("source", texture.get("source"))
         return lambda: self.pixels(source)
 
@@ -354,11 +405,14 @@ class _Tree:
                 raise ValueError("its picture has a format that is not read")
             image = self._of("images", number)
             if "bufferView" in image:
-                return decode(bytes(self._view(image["bufferView"])), f"image {number}")
+                content = bytes(self._view(image["bufferView"]))
+                return decode(content, f"image {number}")
 
             uri = image["uri"]
-            name = f"image {number}" if uri.startswith("data:") else uri
-            return decode(self._uri(uri), name)
+            content = self._uri(uri)
+            if uri.startswith("data:"):
+                return decode(content, f"image {number}")
+            return decode(content, uri)
         except (KeyError, IndexError, TypeError, AttributeError):
             raise ValueError(f"its picture {number} is not there") from None
 
@@ -367,17 +421,22 @@ class _Tree:
             return self.beside.read(uri)
 
         try:
-            return base64.b64decode(uri.partition(",")[2])
+            _, _, encoded = uri.partition(",")
+            return base64.b64decode(encoded)
         except binascii.Error:
             raise ValueError("damaged: data in its JSON that is not base 64") from None
 
     def _buffer(self, number: int) -> bytes:
         buffer = self._of("buffers", number)
-        content = self._uri(buffer["uri"]) if "uri" in buffer else self.binary
-        if content is None or len(content) < buffer["byteLength"]:
+        content = self.binary
+        if "uri" in buffer:
+            content = self._uri(buffer["uri"])
+
+        needed = buffer["byteLength"]
+        if content is None or len(content) < needed:
+            size = len(content or b"")
             raise ValueError(
-                f"truncated: {len(content or b'')} of {buffer['byteLength']} bytes of a buffer "
-                "are there"
+                f"truncated: {size} of {needed} bytes of a buffer are there"
             )
 
         return content
@@ -386,65 +445,77 @@ class _Tree:
         view = self._of("bufferViews", number)
         start = view.get("byteOffset", 0)
         length = view["byteLength"]
-        content = memoryview(self.buffer(view["buffer"]))
-        if start < 0 or length < 0 or start + length > len(content):
+        content = self.buffer(view["buffer"])
+        content = memoryview(content)
+        end = start + length
+        if start < 0 or length < 0 or end > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")
 
-        return content[start : start + length]
+        return content[start:end]
 
     def _accessor(self, number: int) -> np.ndarray:
         """Numbers with shape (n, width); those that stand for fractions as fractions."""
         accessor = self._of("accessors", number)
         count = accessor["count"]
         width = WIDTHS[accessor["type"]]
-        kind = np.dtype("<" + SCALARS[accessor["componentType"]])
-        if not isinstance(count, int) or not 0 <= count * width <= self.left:
+        kind = _kind(accessor)
+        size = count * width if isinstance(count, int) else -1
+        if not 0 <= size <= self.left:
             raise ValueError(f"{count!r:.30} numbers, allowed are {NUMBERS} in all")
-
-        self.left -= count * width
-        weigh(WEIGHT * count * width)
+        self.left -= size
+        weigh(WEIGHT * size)
         if "bufferView" in accessor:
+            view = accessor["bufferView"]
             start = accessor.get("byteOffset", 0)
-            numbers = self._strided(accessor["bufferView"], start, count, width, kind)
+            numbers = self._strided(view, start, count, width, kind)
         else:
             numbers = np.zeros((count, width), kind)
         if "sparse" in accessor:
             numbers = self._sparse(numbers.copy(), accessor["sparse"])
 
         if accessor.get("normalized") and kind.kind in "iu":
-            return np.maximum(numbers.astype(np.float64) / np.iinfo(kind).max, -1)
+            full = np.iinfo(kind).max
+            return np.maximum(numbers.astype(np.float64) / full, -1)
 
         return numbers
 
     def _strided(
         self, view: int, start: int, count: int, width: int, kind: np.dtype
     ) -> np.ndarray:
-        step = self._of("bufferViews", view).get("byteStride", width * kind.itemsize)
+        size = width * kind.itemsize  # of a row, in bytes
+        step = self._of("bufferViews", view).get("byteStride", size)
         content = self._view(view)
         if not count:
             return np.empty((0, width), kind)
 
-        end = start + (count - 1) * step + width * kind.itemsize
+        end = start + (count - 1) * step + size
         if start < 0 or step < 0 or end > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")
 
-        return np.ndarray((count, width), kind, content, start, (step, kind.itemsize))
+        strides = (step, kind.itemsize)
+        return np.ndarray((count, width), kind, content, start, strides)
 
     def _sparse(self, numbers: np.ndarray, sparse: dict[str, Any]) -> np.ndarray:
         """Numbers, with shape (n, width), some rows of which are others."""
         indices = sparse["indices"]
         values = sparse["values"]
         count = sparse["count"]
-        kind = np.dtype("<" + SCALARS[indices["componentType"]])
         width = numbers.shape[1]
 
         start = indices.get("byteOffset", 0)
-        row = self._strided(indices["bufferView"], start, count, 1, kind)[:, 0]
+        row = self._strided(indices["bufferView"], start, count, 1, _kind(indices))
+        row = row[:, 0]
         start = values.get("byteOffset", 0)
         numbers[row] = self._strided(
             values["bufferView"], start, count, width, numbers.dtype
         )
         return numbers
+
+
+def _kind(accessor: dict[str, Any]) -> np.dtype:
+    """The type of numbers; they are little-endian."""
+    scalar = SCALARS[accessor["componentType"]]
+    return np.dtype("<" + scalar)
 
 
 def _joined(scans: list[Scan]) -> Scan:
@@ -455,9 +526,10 @@ def _joined(scans: list[Scan]) -> Scan:
 
     colours = []
     for scan in scans:
-        colours.append(
-            np.full_like(scan.place, np.nan) if scan.colour is None else scan.colour
-        )
+        if scan.colour is None:
+            colours.append(np.full_like(scan.place, np.nan))
+        else:
+            colours.append(scan.colour)
 
     return Scan(place, np.concatenate(colours))
 
@@ -465,16 +537,20 @@ def _joined(scans: list[Scan]) -> Scan:
 def _placed(node: dict[str, Any]) -> np.ndarray:
     """Where a node is in the one above: a matrix with shape (4, 4)."""
     if "matrix" in node:
-        return np.array(node["matrix"], np.float64).reshape(4, 4).T  # column by column
+        matrix = np.array(node["matrix"], np.float64)
+        return matrix.reshape(4, 4).T  # column by column
 
-    x, y, z, w = np.array(node.get("rotation", [0, 0, 0, 1]), np.float64)
+    rotation = node.get("rotation", [0, 0, 0, 1])
+    x, y, z, w = np.array(rotation, np.float64)
     turn = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
-    scale = np.array(node.get("scale", [1, 1, 1]), np.float64).reshape(3)
-    translation = np.array(node.get("translation", [0, 0, 0]), np.float64).reshape(3)
+    scale = node.get("scale", [1, 1, 1])
+    scale = np.array(scale, np.float64).reshape(3)
+    translation = node.get("translation", [0, 0, 0])
+    translation = np.array(translation, np.float64).reshape(3)
 
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(turn) * scale
@@ -485,19 +561,26 @@ def _placed(node: dict[str, Any]) -> np.ndarray:
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
     """Triangles, with shape (f, 3), of vertices in the order of a mode."""
     if mode == TRIANGLES:
-        return order[: len(order) // 3 * 3].reshape(-1, 3)
-    if mode == FAN:
-        centre = np.broadcast_to(order[:1], max(0, len(order) - 2))
-        return np.stack([centre, order[1:-1], order[2:]], axis=1)
+        count = len(order) // 3
+        return order[: 3 * count].reshape(-1, 3)
 
-    return np.stack([order[:-2], order[1:-1], order[2:]], axis=1)
+    second = order[1:-1]
+    third = order[2:]
+    if mode == FAN:
+        first = np.broadcast_to(order[:1], max(0, len(order) - 2))
+    else:
+        first = order[:-2]
+    return np.stack([first, second, third], axis=1)
 
 
 def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
     """Places in a picture, with shape (v, 2), as KHR_texture_transform moves them."""
     # Counter-clockwise as one sees the picture, whose second axis points down.
     angle = float(transform.get("rotation", 0))
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
     scale = np.array(transform.get("scale", [1, 1]))
     offset = np.array(transform.get("offset", [0, 0]))
-    return where * scale @ turn.T + offset
+    where = where * scale
+    return where @ turn.T + offset

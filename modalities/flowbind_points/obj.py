@@ -16,7 +16,7 @@ from flowbind_points.texture import textured
 
 LINE = re.compile(rb"^[ \t]*(v|vt|f|usemtl|mtllib)[ \t]+([^\r\n]*)", re.MULTILINE)
 # A comment behind numbers, and what stands before it.
-BEHIND = re.compile(rb"^([ \t]*(?:v|vt|f)[ \t][^#\r\n]*)#[^\r\n]*", re.MULTILINE)
+COMMENTED = re.compile(rb"^([ \t]*(?:v|vt|f)[ \t][^#\r\n]*)#[^\r\n]*", re.MULTILINE)
 
 
 class Material:
@@ -38,7 +38,7 @@ def read_obj(content: bytes, beside: Beside) -> Geometry:
     try:
         return _read(content, beside)
     except ValueError:
-        plain_lines = BEHIND.sub(rb"\1", content)
+        plain_lines = COMMENTED.sub(rb"\1", content)
         if len(plain_lines) == len(content):
             raise
 
@@ -53,22 +53,25 @@ class _Lines:
         self.pictured: list[bytes] = []
         self.faces: list[bytes] = []
         self.materials: list[int] = []  # number of each face's material
-        self.ahead: list[
-            int
-        ] = []  # how many more vertices than places in pictures stand before it
+        # How many more vertices than places in pictures stand before each face.
+        self.ahead: list[int] = []
         self.names = {"": 0}  # of materials, with their numbers
 
     def add_face(self, corners: bytes, material: int) -> None:
         """A face, its corners counted from the first vertex on."""
+        places = len(self.places)
+        pictured = len(self.pictured)
         if b"-" in corners:
-            corners = _absolute(corners, len(self.places), len(self.pictured))
+            corners = _absolute(corners, places, pictured)
+
         self.faces.append(corners)
         self.materials.append(material)
-        self.ahead.append(len(self.places) - len(self.pictured))
+        self.ahead.append(places - pictured)
 
 
 def _read(content: bytes, beside: Beside) -> Geometry:
-    text = content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    text = content.replace(b"\\\r\n", b" ")
+    text = text.replace(b"\\\n", b" ")
     if b"\n" not in text:
         text = text.replace(b"\r", b"\n")
 
@@ -85,13 +88,16 @@ def _read(content: bytes, beside: Beside) -> Geometry:
         elif kind == b"vt":
             lines.pictured.append(rest)
         elif kind == b"usemtl":
-            material = lines.names.setdefault(_word(rest), len(lines.names))
+            name = _word(rest)
+            material = lines.names.setdefault(name, len(lines.names))
         else:
-            remarks += _read_materials(_word(rest), beside, materials)
+            name = _word(rest)
+            remarks += _read_materials(name, beside, materials)
 
     place, colour = _vertices(lines.places)
     if not lines.faces:
-        return Geometry(points=Scan(place, colour), remarks=remarks)
+        scan = Scan(place, colour)
+        return Geometry(points=scan, remarks=remarks)
 
     surfaces = _surfaces(lines, place, colour, materials, beside)
     return Geometry(surfaces, remarks=remarks)
@@ -106,14 +112,14 @@ def _surfaces(
 ) -> list[Surface]:
     """A surface for each material that faces have."""
     corners, lengths = _corners(lines.faces)
-    corners[:, 1] = _own_places(
-        corners, np.repeat(lines.ahead, lengths), len(lines.pictured)
-    )
+    ahead = np.repeat(lines.ahead, lengths)
+    corners[:, 1] = _own_places(corners, ahead, len(lines.pictured))
 
     first, polygon = fan(lengths)
     triangles = corners[first, 0] - 1
     where = _where(lines.pictured, corners[first, 1] - 1)
-    material_of = np.array(lines.materials)[polygon]
+    material_of = np.array(lines.materials)
+    material_of = material_of[polygon]
     surfaces = []
     for name, number in lines.names.items():
         is_part = material_of == number
@@ -130,7 +136,8 @@ def _surfaces(
 
         pictured = paint
         if material.picture is not None and where is not None:
-            pictured = textured(where[is_part], beside.picture(material.picture), paint)
+            pixels = beside.picture(material.picture)
+            pictured = textured(where[is_part], pixels, paint)
         surfaces.append(Surface(place, part, pictured, paint))
 
     return surfaces
@@ -168,19 +175,22 @@ def _read_materials(
         contents = [beside.read(name)]
     except ValueError as error:
         try:
-            contents = (
-                [beside.read(part) for part in name.split()] if " " in name else []
-            )
+            contents = []
+            if " " in name:
+                contents = [beside.read(part) for part in name.split()]
         except ValueError:
             contents = []
         if not contents:
             return [str(error)]
 
     material = None
-    for line in b"\n".join(contents).decode("utf-8", errors="replace").splitlines():
-        key, _, rest = line.strip().replace("\t", " ").partition(" ")
+    text = b"\n".join(contents).decode("utf-8", errors="replace")
+    for line in text.splitlines():
+        words = line.strip().replace("\t", " ")
+        key, _, rest = words.partition(" ")
         if key == "newmtl":
-            material = materials[rest.strip()] = Material()
+            material = Material()
+            materials[rest.strip()] = material
         elif material is not None and key.lower() == "map_kd" and rest.strip():
             material.picture = rest.strip()
         elif material is not None and key == "Kd":
@@ -192,16 +202,18 @@ def _read_materials(
 def _diffuse(rest: str) -> list[float] | None:
     """Red, green and blue in [0, 1], of one number or three; None if it is given in another way."""
     try:
-        numbers = [float(word) for word in rest.split()[:3]]
+        words = rest.split()[:3]
+        numbers = [float(word) for word in words]
     except ValueError:  # a spectrum's file
         return None
 
-    colour = numbers * 3 if len(numbers) == 1 else numbers
-    return (
-        colour
-        if len(colour) == 3 and all(0 <= number <= 1 for number in colour)
-        else None
-    )
+    if len(numbers) == 1:
+        numbers = 3 * numbers
+    if len(numbers) != 3:
+        return None
+
+    is_colour = all(0 <= number <= 1 for number in numbers)
+    return numbers if is_colour else None
 
 
 def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -217,27 +229,37 @@ def _vertices(lines: list[bytes]) -> tuple[np.ndarray, np.ndarray | None]:
         raise ValueError("no vertices: no line begins with v")
 
     # The lines are nearly always alike, and need not be looked at one by one.
-    width = len(numbers) // len(lines)
-    is_even = len(lines[0].split()) == len(lines[-1].split()) == width
-    if is_even and width * len(lines) == len(numbers):
-        table = numbers.reshape(len(lines), width)
+    count = len(lines)
+    width = len(numbers) // count
+    first = len(lines[0].split())
+    last = len(lines[-1].split())
+    if first == last == width and width * count == len(numbers):
+        table = numbers.reshape(count, width)
     else:
         widths = np.array([len(line.split()) for line in lines])
         table = _uneven(numbers, widths)
-        width = int(widths.min()) if widths.min() < 3 else int(widths.max())
+        width = int(widths.min())
+        if width >= 3:
+            width = int(widths.max())
 
     if width < 3:
         raise ValueError(f"damaged: a vertex of {width} numbers")
 
-    return table[:, :3], table[:, 3:6] if width >= 6 else None
+    place = table[:, :3]
+    if width < 6:
+        return place, None
+    return place, table[:, 3:6]
 
 
 def _uneven(numbers: np.ndarray, widths: np.ndarray) -> np.ndarray:
     """Six columns of lines of different widths: places, and colours of lines that have them."""
     table = np.full((len(widths), 6), np.nan)
     begins = np.cumsum(widths) - widths
+    is_coloured = widths >= 6
     for column in range(6):
-        has = (widths > column) & ((column < 3) | (widths >= 6))
+        has = widths > column
+        if column >= 3:
+            has &= is_coloured
         table[has, column] = numbers[begins[has] + column]
 
     return table
@@ -261,9 +283,11 @@ def _where(lines: list[bytes], corners: np.ndarray) -> np.ndarray | None:
 
     # The last row is that of corners without a place.
     table = np.full((count + 1, 2), np.nan)
-    table[:-1, : min(2, width)] = numbers.reshape(count, width)[:, :2]
+    rows = numbers.reshape(count, width)
+    table[:-1, : min(2, width)] = rows[:, :2]
     table[:-1, width:] = 0  # along one axis alone
-    return table[np.where((corners >= 0) & (corners < count), corners, count)]
+    exists = (corners >= 0) & (corners < count)
+    return table[np.where(exists, corners, count)]
 
 
 def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
@@ -277,9 +301,11 @@ def _absolute(face: bytes, vertices: int, pictured: int) -> bytes:
     corners = []
     for corner in face.split():
         parts = corner.split(b"/")
-        for axis, count in enumerate((vertices, pictured)[: len(parts)]):
+        counts = (vertices, pictured)
+        for axis, count in enumerate(counts[: len(parts)]):
             if parts[axis].startswith(b"-"):
-                parts[axis] = b"%d" % (count + 1 + int(parts[axis]))
+                number = count + 1 + int(parts[axis])
+                parts[axis] = b"%d" % number
 
         if len(parts) > 2:  # the normal, which is not looked for
             parts[2] = parts[2].lstrip(b"-")
@@ -296,7 +322,8 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: a corner is no number of a vertex.
     """
-    lengths = np.fromiter((len(face.split()) for face in faces), np.int64, len(faces))
+    counts = (len(face.split()) for face in faces)
+    lengths = np.fromiter(counts, np.int64, len(faces))
     text = b"\n".join(faces)
     table = _even_corners(faces, lengths, text)
     if table is not None:
@@ -308,7 +335,8 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     try:
         for number, corner in enumerate(text.split()):
             vertex, _, rest = corner.partition(b"/")
-            corners[number] = int(vertex), int(rest.partition(b"/")[0] or 0)
+            pictured, _, _ = rest.partition(b"/")
+            corners[number] = int(vertex), int(pictured or 0)
     except (ValueError, OverflowError):
         raise ValueError(
             f"damaged: a face with the corner {corner[:20].decode('latin-1')!r}"
@@ -324,15 +352,19 @@ def _even_corners(
 
     None where they do not all have as many numbers.
     """
-    slashes = np.fromiter((face.count(b"/") for face in faces), np.int64, len(faces))
-    parts = 1 + int(slashes[0]) // max(1, int(lengths[0]))
+    counts = (face.count(b"/") for face in faces)
+    slashes = np.fromiter(counts, np.int64, len(faces))
+    corners = max(1, int(lengths[0]))  # of the first face
+    parts = 1 + int(slashes[0]) // corners
     if parts > 3 or (slashes != lengths * (parts - 1)).any():
         return None
     if b"/ " in text or b"/\n" in text:
         return None
 
-    numbers = parse(text.replace(b"//", b"/0/").replace(b"/", b" "))
+    plain_text = text.replace(b"//", b"/0/").replace(b"/", b" ")
+    numbers = parse(plain_text)
     if len(numbers) != parts * lengths.sum():
         return None
 
-    return numbers.reshape(-1, parts)[:, :2]
+    table = numbers.reshape(-1, parts)
+    return table[:, :2]

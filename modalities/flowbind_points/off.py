@@ -32,13 +32,13 @@ def read_off(content: bytes) -> Geometry:
 
     lines = [line for line in body.split(b"\n") if not line.isspace() and line]
     vertices, faces = _counts(lines)
-    place, colour = _vertices(lines[1 : 1 + vertices], header[1])
+    end = 1 + vertices
+    place, colour = _vertices(lines[1:end], header[1])
     if not faces:
         return Geometry(points=Scan(place, colour))
 
-    return Geometry(
-        [_surface(place, colour, lines[1 + vertices : 1 + vertices + faces])]
-    )
+    surface = _surface(place, colour, lines[end : end + faces])
+    return Geometry([surface])
 
 
 def _counts(lines: list[bytes]) -> tuple[int, int]:
@@ -47,16 +47,20 @@ def _counts(lines: list[bytes]) -> tuple[int, int]:
     Raises:
         ValueError: it does not state them, or there are fewer lines.
     """
-    counts = whole(parse(lines[0] if lines else b""))
+    first = lines[0] if lines else b""
+    counts = whole(parse(first))
     if len(counts) < 2 or counts.min() < 0:
         raise ValueError("its OFF header has no numbers of vertices and faces")
 
-    vertices, faces = int(counts[0]), int(counts[1])
+    vertices = int(counts[0])
+    faces = int(counts[1])
     rows = len(lines) - 1
     if rows < vertices + faces:
+        present_vertices = min(rows, vertices)
+        present_faces = max(0, rows - vertices)
         raise ValueError(
-            f"truncated: {min(rows, vertices)} of {vertices} vertices, "
-            f"{max(0, rows - vertices)} of {faces} faces are there"
+            f"truncated: {present_vertices} of {vertices} vertices, "
+            f"{present_faces} of {faces} faces are there"
         )
 
     return vertices, faces
@@ -76,13 +80,22 @@ def _vertices(lines: list[bytes], kind: bytes) -> tuple[np.ndarray, np.ndarray |
     width = table.shape[1]
 
     # Columns of normals in front of the colours; MeshLab, which says NC, writes them behind.
-    normal = 3 * (b"N" in kind and b"NC" not in kind)
-    end = width - 2 * (b"ST" in kind) - 3 * (b"NC" in kind)
-    if lines and end < 3 + normal:
+    begin = 3
+    end = width
+    if b"NC" in kind:
+        end -= 3
+    elif b"N" in kind:
+        begin += 3
+    if b"ST" in kind:
+        end -= 2
+    if lines and end < begin:
         raise ValueError(f"damaged: vertices of {width} numbers")
 
-    colour = table[:, 3 + normal : min(6 + normal, end)]
-    return table[:, :3], colour if colour.shape[1] == 3 else None
+    place = table[:, :3]
+    colour = table[:, begin : min(begin + 3, end)]
+    if colour.shape[1] < 3:
+        return place, None
+    return place, colour
 
 
 def _surface(
@@ -90,7 +103,8 @@ def _surface(
 ) -> Surface:
     """The surface of faces, in the colours of its vertices or, without those, of its faces."""
     numbers = parse(b"\n".join(lines))
-    widths = np.fromiter((len(line.split()) for line in lines), np.int64, len(lines))
+    counts = (len(line.split()) for line in lines)
+    widths = np.fromiter(counts, np.int64, len(lines))
     begins = np.cumsum(widths) - widths
     lengths = whole(numbers[begins])
     if (lengths < 1).any() or (lengths >= widths).any():
@@ -99,16 +113,20 @@ def _surface(
         )
 
     first, polygon = fan(lengths)
-    within = first - (np.cumsum(lengths) - lengths)[polygon][:, None]
-    triangles = whole(numbers[begins[polygon][:, None] + 1 + within])
+    within = np.cumsum(lengths) - lengths
+    within = first - within[polygon][:, None]
+    corners = begins[polygon][:, None] + 1 + within
+    triangles = whole(numbers[corners])
 
     paint = plain()
     rest = widths - 1 - lengths  # numbers behind the corners
     if colour is not None:
         paint = by_corner(to_unit(colour), triangles)
     elif (rest >= 3).all():
-        where = (begins + 1 + lengths)[:, None] + np.arange(3)
-        paint = by_face(to_unit(numbers[where])[polygon])
+        behind = begins + 1 + lengths
+        where = behind[:, None] + np.arange(3)
+        of_polygons = to_unit(numbers[where])
+        paint = by_face(of_polygons[polygon])
 
     return Surface(vertices, triangles, paint, paint)
 
@@ -118,7 +136,10 @@ def _even(lines: list[bytes]) -> np.ndarray:
     numbers = parse(b"\n".join(lines))
     widths = [len(line.split()) for line in lines]
     if len(set(widths)) <= 1:
-        return numbers.reshape(len(lines), len(numbers) // max(1, len(lines)))
+        count = len(lines)
+        width = len(numbers) // max(1, count)
+        return numbers.reshape(count, width)
 
     begins = np.cumsum(widths) - widths
-    return numbers[begins[:, None] + np.arange(min(widths))]
+    columns = np.arange(min(widths))
+    return numbers[begins[:, None] + columns]

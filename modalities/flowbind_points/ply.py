@@ -25,8 +25,8 @@ from flowbind_points.surface import (
 )
 from flowbind_points.texture import textured
 
-# Fmt: skip.
-SCALARS = {  # both families of names in use for the same eight types, and two more that are written
+# Both families of names in use for the same eight types, and two more that are written.
+SCALARS = {
     "char": "i1",
     "uchar": "u1",
     "short": "i2",
@@ -46,7 +46,11 @@ SCALARS = {  # both families of names in use for the same eight types, and two m
     "int64": "i8",
     "uint64": "u8",
 }
-ENCODINGS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+ENCODINGS = {
+    "ascii": "=",
+    "binary_little_endian": "<",
+    "binary_big_endian": ">",
+}
 HEADED = 2**16  # bytes that a header takes at most
 UNEVEN = 2**22  # rows with lists of different lengths, which Python alone walks through
 CORNERS = ("vertex_indices", "vertex_index")
@@ -120,7 +124,8 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
 
     # Whatever comes after vertices and faces is not looked at.
     rows = _Rows(encoding, body)
-    needed = {"vertex", "face"} & {element.name for element in elements}
+    names = {element.name for element in elements}
+    needed = {"vertex", "face"} & names
     tables: dict[str, Columns] = {}
     for element in elements:
         tables[element.name] = rows.read(element)
@@ -130,9 +135,10 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     vertex = _numbers(tables["vertex"])
     scan = from_named(vertex)
     faces = tables.get("face", {})
-    corners = next(
-        (faces[name] for name in CORNERS if isinstance(faces.get(name), Lists)), None
-    )
+    corners = None
+    for name in CORNERS:
+        if corners is None and isinstance(faces.get(name), Lists):
+            corners = faces[name]
     if corners is None or not len(corners.lengths):
         return Geometry(points=scan)
 
@@ -143,11 +149,15 @@ def write_points(cloud: np.ndarray, path: Path) -> None:
     """Writes points, with shape (n, 6), colours in [0, 1], as binary PLY with 8-bit colours."""
     rows = np.empty(len(cloud), WRITTEN)
     for i, name in enumerate(WRITTEN.names):
-        rows[name] = cloud[:, i] if i < 3 else np.rint(255 * np.clip(cloud[:, i], 0, 1))
+        column = cloud[:, i]
+        if i >= 3:
+            column = np.rint(255 * np.clip(column, 0, 1))
+        rows[name] = column
 
     header = HEADER.format(count=len(cloud)).encode()
+    content = header + rows.tobytes()
     with replacing(path) as partial:
-        partial.write_bytes(header + rows.tobytes())
+        partial.write_bytes(content)
 
 
 def _numbers(columns: Columns) -> dict[str, np.ndarray]:
@@ -177,21 +187,27 @@ def _mesh(
 
     paint = plain()
     of_faces = _numbers(faces)
-    no_places = dict.fromkeys("xyz", np.empty(len(corners.lengths)))
+    of_faces = _numbers(faces)
+    without_places = np.empty(len(corners.lengths))
+    no_places = dict.fromkeys("xyz", without_places)
     colour = from_named(of_faces | no_places).colour
     if scan.colour is not None:
-        paint = by_corner(to_unit(scan.colour), triangles)
+        of_corners = to_unit(scan.colour)
+        paint = by_corner(of_corners, triangles)
     elif colour is not None:
-        paint = by_face(to_unit(colour)[polygon])
+        of_polygons = to_unit(colour)
+        paint = by_face(of_polygons[polygon])
 
     where = _pictured(vertex, faces, triangles, corner, polygon)
     if where is None or not pictures:
-        return Geometry([Surface(vertices, triangles, paint, paint)])
+        surface = Surface(vertices, triangles, paint, paint)
+        return Geometry([surface])
 
     # A surface for each picture.
     picture_of = np.zeros(len(triangles), int)
     if len(pictures) > 1 and "texnumber" in of_faces:
-        picture_of = of_faces["texnumber"].astype(int)[polygon]
+        picture_of = of_faces["texnumber"].astype(int)
+        picture_of = picture_of[polygon]
 
     surfaces = []
     for number in np.unique(picture_of):
@@ -199,10 +215,10 @@ def _mesh(
         unpictured = _only(paint, is_part)
         pictured = unpictured
         if 0 <= number < len(pictures):
-            pictured = textured(
-                where[is_part], beside.picture(pictures[number]), unpictured
-            )
-        surfaces.append(Surface(vertices, triangles[is_part], pictured, unpictured))
+            pixels = beside.picture(pictures[number])
+            pictured = textured(where[is_part], pixels, unpictured)
+        surface = Surface(vertices, triangles[is_part], pictured, unpictured)
+        surfaces.append(surface)
 
     return Geometry(surfaces)
 
@@ -228,14 +244,12 @@ def _pictured(
     if isinstance(where, Lists):
         return _pictured_by_faces(where, corner, polygon)
 
-    exist = triangles.size and 0 <= triangles.min() <= triangles.max() < len(
-        vertex["x"]
-    )
+    count = len(vertex["x"])
+    exist = triangles.size and 0 <= triangles.min() <= triangles.max() < count
     for names in PICTURED:
         if exist and vertex.keys() >= set(names):
-            return np.stack([vertex[name][triangles] for name in names], axis=2).astype(
-                np.float64
-            )
+            axes = [vertex[name][triangles] for name in names]
+            return np.stack(axes, axis=2).astype(np.float64)
 
     return None
 
@@ -247,13 +261,14 @@ def _pictured_by_faces(
     pairs = np.full((len(polygon), 3, 2), np.nan)
     begins = np.cumsum(where.lengths) - where.lengths
     counts = np.bincount(polygon, minlength=len(where.lengths)) + 2
-    is_complete = (where.lengths == 2 * counts)[polygon]
+    is_complete = where.lengths == 2 * counts
+    is_complete = is_complete[polygon]
     if is_complete.any():
         within = corner - corner[:, :1]
         at = begins[polygon][is_complete, None] + 2 * within[is_complete]
-        pairs[is_complete] = np.stack(
-            [where.numbers[at], where.numbers[at + 1]], axis=2
-        )
+        first = where.numbers[at]
+        second = where.numbers[at + 1]
+        pairs[is_complete] = np.stack([first, second], axis=2)
 
     return pairs
 
@@ -268,7 +283,10 @@ class _Rows:
         self.order = ENCODINGS[encoding]
         self.text = encoding == "ascii"
         self.body = body
-        self.cells = parse(body) if self.text else np.frombuffer(body, np.uint8)
+        if self.text:
+            self.cells = parse(body)
+        else:
+            self.cells = np.frombuffer(body, np.uint8)
         self.place = 0
 
     def read(self, element: Element) -> Columns:
@@ -282,19 +300,25 @@ class _Rows:
 
         # Lists are nearly always as long as those of the first row: then rows have one width.
         has_lists = any(property.length for property in element.properties)
-        lengths = self._first_lengths(element) if has_lists else {}
+        lengths: dict[str, int] = {}
+        if has_lists:
+            lengths = self._first_lengths(element)
+
         width = 0
         for name, kind, length in element.properties:
+            numbers = 1
             if length:
-                width += self._width(length) + lengths[name] * self._width(kind)
-            else:
-                width += self._width(kind)
+                numbers = lengths[name]
+                width += self._width(length)
+            width += numbers * self._width(kind)
 
-        block = self.cells[self.place : self.place + element.count * width]
-        if len(block) == element.count * width:
-            columns = self._even(element, block.reshape(element.count, width), lengths)
+        size = element.count * width
+        block = self.cells[self.place : self.place + size]
+        if len(block) == size:
+            rows = block.reshape(element.count, width)
+            columns = self._even(element, rows, lengths)
             if columns is not None:
-                self.place += len(block)
+                self.place += size
                 return columns
         elif not has_lists:
             raise _truncated(element, len(block) // width)
@@ -313,20 +337,23 @@ class _Rows:
         for name, kind, length in element.properties:
             if not length:
                 end = first + self._width(kind)
-                columns[name] = self._typed(block[:, first:end], kind)[:, 0]
+                numbers = self._typed(block[:, first:end], kind)
+                columns[name] = numbers[:, 0]
                 first = end
                 continue
 
             begin = first + self._width(length)
             stated = block[:, first]
             if not self.text:
-                stated = self._typed(block[:, first:begin], length)[:, 0]
+                stated = self._typed(block[:, first:begin], length)
+                stated = stated[:, 0]
             if (stated != lengths[name]).any():
                 return None
 
             end = begin + self._width(kind) * lengths[name]
             numbers = self._typed(block[:, begin:end], kind)
-            columns[name] = Lists(stated.astype(np.int64), numbers.reshape(-1))
+            stated = stated.astype(np.int64)
+            columns[name] = Lists(stated, numbers.reshape(-1))
             first = end
 
         return columns
@@ -340,17 +367,21 @@ class _Rows:
             )
 
         # Where each property's numbers begin in each row, and how many there are.
-        names = [property.name for property in element.properties]
-        begins = {name: np.empty(element.count, np.int64) for name in names}
-        counts = {name: np.ones(element.count, np.int64) for name in names}
+        begins: dict[str, np.ndarray] = {}
+        counts: dict[str, np.ndarray] = {}
+        for property in element.properties:
+            begins[property.name] = np.empty(element.count, np.int64)
+            counts[property.name] = np.ones(element.count, np.int64)
         place = self.place
         for row in range(element.count):
             for name, kind, length in element.properties:
+                count = 1
                 if length:
-                    counts[name][row] = count = self._length(place, length)
+                    count = self._length(place, length)
+                    counts[name][row] = count
                     place += self._width(length)
                 begins[name][row] = place
-                place += self._width(kind) * (count if length else 1)
+                place += count * self._width(kind)
             if place > len(self.cells):
                 raise _truncated(element, row)
 
@@ -359,14 +390,21 @@ class _Rows:
         columns: Columns = {}
         for name, kind, length in element.properties:
             width = self._width(kind)
+
             # Where its numbers begin, and end.
             edges = np.zeros(len(self.cells) + 1, np.int8)
+            ends = begins[name] + counts[name] * width
             np.add.at(edges, begins[name], 1)
-            np.add.at(edges, begins[name] + counts[name] * width, -1)
-            is_number = np.cumsum(edges[:-1], dtype=np.int8).astype(bool)
+            np.add.at(edges, ends, -1)
+
+            is_number = np.cumsum(edges[:-1], dtype=np.int8)
+            is_number = is_number.astype(bool)
             cells = self.cells[is_number].reshape(-1, width)
             numbers = self._typed(cells, kind)[:, 0]
-            columns[name] = Lists(counts[name], numbers) if length else numbers
+            if length:
+                columns[name] = Lists(counts[name], numbers)
+            else:
+                columns[name] = numbers
 
         return columns
 
@@ -378,17 +416,20 @@ class _Rows:
             if length:
                 lengths[name] = self._length(place, length)
                 place += self._width(length)
-            place += self._width(kind) * lengths.get(name, 1)
+            count = lengths.get(name, 1)
+            place += count * self._width(kind)
 
         return lengths
 
     def _length(self, place: int, kind: str) -> int:
         """How long the list is whose length stands at a place."""
-        cells = self.cells[place : place + self._width(kind)]
-        if len(cells) < self._width(kind):
+        width = self._width(kind)
+        cells = self.cells[place : place + width]
+        if len(cells) < width:
             raise ValueError("truncated: its last lists are not there")
 
-        length = int(self._typed(cells[None], kind)[0, 0])
+        numbers = self._typed(cells[None], kind)
+        length = int(numbers[0, 0])
         if length < 0:
             raise ValueError(f"damaged: a list of {length} numbers")
 
@@ -400,14 +441,17 @@ class _Rows:
     def _typed(self, cells: np.ndarray, kind: str) -> np.ndarray:
         """Numbers, with shape (n, k), of cells, with shape (n, k times their width)."""
         if not self.text:
-            return np.ascontiguousarray(cells).view(self.order + kind)
+            packed = np.ascontiguousarray(cells)
+            return packed.view(self.order + kind)
         if kind[0] == "f":
             return cells
 
         bounds = np.iinfo(kind)
-        if cells.size and not (cells.min() >= bounds.min and cells.max() <= bounds.max):
+        least = bounds.min
+        most = bounds.max
+        if cells.size and not (cells.min() >= least and cells.max() <= most):
             raise ValueError(
-                f"numbers out of the range of their type, {bounds.min} to {bounds.max}"
+                f"numbers out of the range of their type, {least} to {most}"
             )
 
         return cells.astype(kind)
@@ -442,25 +486,26 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     elements: list[Element] = []
     pictures: list[str] = []
     try:
-        for line in (
-            head[: end.start()].decode("latin-1").splitlines()
-        ):  # which knows every byte
+        # Latin-1 knows every byte.
+        lines = head[: end.start()].decode("latin-1").splitlines()
+        for line in lines:
             match line.split():
                 case ["format", form, _] if form in ENCODINGS:
                     encoding = form
                 case ["comment", word, *_] if word.lower() == "texturefile":
-                    pictures.append(line.split(maxsplit=2)[2].strip())
+                    words = line.split(maxsplit=2)
+                    pictures.append(words[2].strip())
                 case ["element", name, number]:
                     count = min(int(number), len(content))  # a row is a byte or more
                     elements.append(Element(name, count, []))
                     if count < 0:
                         raise ValueError
                 case ["property", "list", length, kind, name]:
-                    elements[-1].properties.append(
-                        Property(name, SCALARS[kind], SCALARS[length])
-                    )
+                    column = Property(name, SCALARS[kind], SCALARS[length])
+                    elements[-1].properties.append(column)
                 case ["property", kind, name]:
-                    elements[-1].properties.append(Property(name, SCALARS[kind], None))
+                    column = Property(name, SCALARS[kind], None)
+                    elements[-1].properties.append(column)
     except (ValueError, KeyError, IndexError):
         raise ValueError(
             f"its PLY header has a line that cannot be read: {line.strip()[:60]!r}"
@@ -469,4 +514,5 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     if not encoding or not elements:
         raise ValueError("its PLY header names no format or no elements")
 
-    return encoding, elements, pictures, content[end.end() :]
+    body = content[end.end() :]
+    return encoding, elements, pictures, body

@@ -68,7 +68,9 @@ def to_scan(geometry: Geometry) -> tuple[Scan, list[str]]:
 def loose(scans: Sequence[Scan]) -> list[str]:
     """What there is to be said of points beside surfaces."""
     count = sum(len(scan.place) for scan in scans)
-    return [f"{count} points beside its surfaces are left out"] if count else []
+    if not count:
+        return []
+    return [f"{count} points beside its surfaces are left out"]
 
 
 def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
@@ -82,9 +84,8 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
     weight, remarks = _weights(surfaces)
 
     # Two numbers choose a triangle, since one of float32 is too coarse for millions; two a place.
-    chance = (
-        uniform(streams(key(DRAWN), torch.arange(DRAWN)), 4).numpy().astype(np.float64)
-    )
+    stream = streams(key(DRAWN), torch.arange(DRAWN))
+    chance = uniform(stream, 4).numpy().astype(np.float64)
     upto = np.cumsum(weight)
     fine = chance[:, 0] + chance[:, 1] * 2.0**-24
     which = np.searchsorted(upto, fine * upto[-1], side="right")
@@ -94,20 +95,24 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
     colour = np.empty((DRAWN, 3))
     begin = 0
     for surface in surfaces:
-        here = np.flatnonzero((which >= begin) & (which < begin + len(surface.faces)))
+        end = begin + len(surface.faces)
+        here = np.flatnonzero((which >= begin) & (which < end))
         face = which[here] - begin
-        begin += len(surface.faces)
+        begin = end
         if not len(here):
             continue
 
-        place[here] = blend(surface.vertices[surface.faces[face]], share[here])
+        corners = surface.faces[face]
+        inside = share[here]
+        place[here] = blend(surface.vertices[corners], inside)
         try:
-            colour[here] = surface.paint(face, share[here])
+            colour[here] = surface.paint(face, inside)
         except ValueError as error:
             remarks.append(str(error))
-            colour[here] = surface.otherwise(face, share[here])
+            colour[here] = surface.otherwise(face, inside)
 
-    return Scan(place, np.clip(colour, 0, 1)), remarks
+    colour = np.clip(colour, 0, 1)
+    return Scan(place, colour), remarks
 
 
 def _weights(surfaces: Sequence[Surface]) -> tuple[np.ndarray, list[str]]:
@@ -129,13 +134,23 @@ def _weights(surfaces: Sequence[Surface]) -> tuple[np.ndarray, list[str]]:
 
     remarks = []
     if not is_finite.all():
+        missing = (~is_finite).sum()
         remarks.append(
-            f"{(~is_finite).sum()} of {count} faces have corners without a finite place, "
+            f"{missing} of {count} faces have corners without a finite place, "
             "and are left out"
         )
 
     weight = np.where(is_finite, area, 0)
-    return is_finite.astype(float) if weight.sum() == 0 else weight, remarks
+    if weight.sum() == 0:
+        weight = is_finite.astype(float)
+    return weight, remarks
+
+
+def moved(place: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """Points, with shape (v, 3), where a matrix with shape (4, 4) takes them."""
+    turn = matrix[:3, :3]
+    translation = matrix[:3, 3]
+    return place @ turn.T + translation
 
 
 def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
@@ -150,9 +165,8 @@ def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def plain(colour: Sequence[float] = (GREY, GREY, GREY)) -> Paint:
     """One colour all over."""
-    return lambda face, share: np.broadcast_to(
-        np.asarray(colour, np.float64), (len(face), 3)
-    )
+    everywhere = np.asarray(colour, np.float64)
+    return lambda face, share: np.broadcast_to(everywhere, (len(face), 3))
 
 
 def by_face(colours: np.ndarray) -> Paint:
@@ -162,7 +176,12 @@ def by_face(colours: np.ndarray) -> Paint:
 
 def by_corner(colours: np.ndarray, faces: np.ndarray) -> Paint:
     """Between the colours of the vertices, with shape (v, 3) in [0, 1]."""
-    return lambda face, share: blend(colours[faces[face]], share)
+
+    def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
+        of_corners = colours[faces[face]]
+        return blend(of_corners, share)
+
+    return paint
 
 
 def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -177,11 +196,18 @@ def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Numbers of the triangles' corners among all, with shape (f, 3), and of their polygons, with
         shape (f,).
     """
-    count = np.maximum(lengths - 2, 0)
+    count = np.maximum(lengths - 2, 0)  # triangles of a polygon
     polygon = np.repeat(np.arange(len(lengths)), count)
-    first = (np.cumsum(lengths) - lengths)[polygon]
-    within = np.arange(len(polygon)) - (np.cumsum(count) - count)[polygon]
-    return np.stack([first, first + within + 1, first + within + 2], axis=1), polygon
+
+    # Of each triangle: the first corner of its polygon, and its number within it.
+    first = np.cumsum(lengths) - lengths
+    first = first[polygon]
+    within = np.cumsum(count) - count
+    within = np.arange(len(polygon)) - within[polygon]
+
+    second = first + within + 1
+    third = second + 1
+    return np.stack([first, second, third], axis=1), polygon
 
 
 def _areas(surface: Surface) -> np.ndarray:
@@ -190,19 +216,20 @@ def _areas(surface: Surface) -> np.ndarray:
     Raises:
         ValueError: a corner is no vertex.
     """
-    vertices, faces = surface.vertices, surface.faces
+    vertices = surface.vertices
+    faces = surface.faces
     if len(faces) and (faces.min() < 0 or faces.max() >= len(vertices)):
         raise ValueError("damaged: faces of vertices that are not there")
 
     area = np.empty(len(faces))
+    size = 2**20  # few at once
     with np.errstate(invalid="ignore", over="ignore"):
         vertices = np.where(np.abs(vertices) < FAR, vertices, np.nan)
-        for start in range(0, len(faces), 2**20):  # few at once
-            corners = vertices[faces[start : start + 2**20]]
-            across = np.cross(
-                corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-            )
-            area[start : start + 2**20] = np.linalg.norm(across, axis=1) / 2
+        for start in range(0, len(faces), size):
+            corners = vertices[faces[start : start + size]]
+            first = corners[:, 0]
+            across = np.cross(corners[:, 1] - first, corners[:, 2] - first)
+            area[start : start + size] = np.linalg.norm(across, axis=1) / 2
 
     return area
 
@@ -212,7 +239,8 @@ def _inside(chance: np.ndarray) -> np.ndarray:
 
     Of uniform numbers, with shape (k, 2).
     """
-    # In the other half of a parallelogram.
+    # Those in the other half of a parallelogram are turned into this one.
     is_outside = chance.sum(axis=1, keepdims=True) > 1
     second = np.where(is_outside, 1 - chance, chance)
-    return np.concatenate([1 - second.sum(axis=1, keepdims=True), second], axis=1)
+    first = 1 - second.sum(axis=1, keepdims=True)
+    return np.concatenate([first, second], axis=1)
