@@ -47,7 +47,8 @@ class Beside:
             raise ValueError(f"'{name[:80]}', which it names, is not beside it")
 
         try:
-            weigh(WEIGHT * check_regular(path, self.left))
+            size = check_regular(path, self.left)
+            weigh(WEIGHT * size)
             content = read_regular(path, self.left)
         except (OSError, ValueError):
             raise ValueError(
@@ -77,13 +78,14 @@ class Beside:
         if self.folder is None:
             return None
 
-        for written in dict.fromkeys(
-            (name, unquote(name), OPTIONS.sub("", name, count=1))
-        ):
+        without_options = OPTIONS.sub("", name, count=1)
+        for written in dict.fromkeys((name, unquote(name), without_options)):
             # It knows both kinds of slashes, and drives.
             path = PureWindowsPath(written.strip().strip('"'))
-            is_inside = not path.anchor and ".." not in path.parts
-            for parts in ([path.parts] if is_inside else []) + [path.parts[-1:]]:
+            candidates = [path.parts[-1:]]
+            if not path.anchor and ".." not in path.parts:
+                candidates.insert(0, path.parts)
+            for parts in candidates:
                 note(self.folder.joinpath(*parts))
                 file = _inside(self.folder, parts)
                 if file is not None:

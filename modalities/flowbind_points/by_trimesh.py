@@ -21,6 +21,7 @@ from flowbind_points.surface import (
     by_corner,
     by_face,
     loose,
+    moved,
     plain,
 )
 from flowbind_points.texture import PIXELS, textured
@@ -45,38 +46,44 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
             a whole mesh; gives the reason, without the file's name.
     """
     needing = NEEDING.format(suffix)
-    trimesh, *_ = [
-        require(name, needing, INSTALL) for name in ("trimesh", *NEEDED[suffix])
-    ]
+    trimesh = require("trimesh", needing, INSTALL)
+    for name in NEEDED[suffix]:
+        require(name, needing, INSTALL)
 
-    if suffix == ".dae" and b"<!" in content.replace(b"<!--", b"").replace(
-        b"<![CDATA[", b""
-    ):
+    if suffix == ".dae":
+        without_data = content.replace(b"<!--", b"").replace(b"<![CDATA[", b"")
+        if b"<!" in without_data:
+            raise ValueError("an XML file that declares entities, which is not read")
         raise ValueError("an XML file that declares entities, which is not read")
 
     file = io.BytesIO(content)
     try:
         if suffix == ".dae":
-            return _collada(trimesh.exchange.dae.load_collada(file, resolver=beside))
+            loaded = trimesh.exchange.dae.load_collada(file, resolver=beside)
+            return _collada(loaded)
         scene = trimesh.load_scene(
             file, file_type=suffix[1:], resolver=beside, process=False
         )
-    except (
-        Exception
-    ) as error:  # trimesh's parsers raise whatever damaged data leads them to
+    # trimesh's parsers raise whatever damaged data leads them to.
+    except Exception as error:
         reason = first_line(error)[:60]
         raise ValueError(
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
         ) from None
 
-    return from_trimesh(scene, content[:80] if suffix == ".stl" else b"")
+    if suffix == ".stl":
+        return from_trimesh(scene, content[:80])
+    return from_trimesh(scene)
 
 
 def missing_library(suffix: str) -> str:
     """What files with a suffix need that is not there; empty if nothing."""
-    names = ("trimesh", *NEEDED[suffix]) if suffix in NEEDED else ()
-    for name in names:
-        line = absent(name, NEEDING.format(suffix), INSTALL)
+    if suffix not in NEEDED:
+        return ""
+
+    needing = NEEDING.format(suffix)
+    for name in ("trimesh", *NEEDED[suffix]):
+        line = absent(name, needing, INSTALL)
         if line:
             return line
 
@@ -102,9 +109,10 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
         ValueError: it has too many faces, shown as often as it does; gives the reason.
     """
     parts = _shown(value)
-    count = sum(
-        len(getattr(part, "faces", ())) + len(part.vertices) for part, _ in parts
-    )
+    count = 0
+    for part, _ in parts:
+        faces = getattr(part, "faces", ())
+        count += len(faces) + len(part.vertices)
     weigh(COPIED * count)
     if count > 2 * FACES:
         raise ValueError(f"more than {FACES} faces; simplify the mesh")
@@ -116,15 +124,19 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
         if place.ndim != 2 or place.shape[1] != 3:  # a drawing in a plane
             continue
 
-        place = place @ matrix[:3, :3].T + matrix[:3, 3]
+        place = moved(place, matrix)
         faces = getattr(part, "faces", None)
         if faces is not None and len(faces):
             faces = np.asarray(faces, np.int64)
-            surfaces.append(Surface(place, faces, *_paints(part, faces, stl)))
+            paints = _paints(part, faces, stl)
+            surfaces.append(Surface(place, faces, *paints))
         elif hasattr(part, "colors") and len(place):
             colours = np.asarray(part.colors)
             fits = colours.shape[:1] == place.shape[:1]
-            scans.append(Scan(place, colours[:, :3] if fits else None))
+            if not fits:
+                scans.append(Scan(place))
+            else:
+                scans.append(Scan(place, colours[:, :3]))
 
     if surfaces or not scans:
         return Geometry(surfaces, remarks=loose(scans))
@@ -133,7 +145,8 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
     if any(scan.colour is None for scan in scans):
         return Geometry(points=Scan(place))
 
-    return Geometry(points=Scan(place, np.concatenate([scan.colour for scan in scans])))
+    colour = np.concatenate([scan.colour for scan in scans])
+    return Geometry(points=Scan(place, colour))
 
 
 def _shown(value: Any) -> list[tuple[Any, np.ndarray]]:
@@ -160,21 +173,21 @@ def _collada(loaded: dict[str, Any]) -> Geometry:
     for node in loaded["graph"]:
         part = loaded["geometry"][node["geometry"]]
         matrix = np.asarray(node["matrix"])
-        place = (
-            np.asarray(part["vertices"], np.float64) @ matrix[:3, :3].T + matrix[:3, 3]
-        )
+        place = np.asarray(part["vertices"], np.float64)
+        place = moved(place, matrix)
         faces = np.asarray(part["faces"], np.int64)
 
-        pictured, paint = plain(), plain()
-        if part["visual"] is not None:
-            is_black = not np.any(part["visual"].material.main_color[:3])
-            pictured, paint = _of_material(part["visual"], faces)
+        pictured = paint = plain()
+        visual = part["visual"]
+        if visual is not None:
+            is_black = not np.any(visual.material.main_color[:3])
+            pictured, paint = _of_material(visual, faces)
             if is_black and pictured is paint:
                 pictured = paint = plain()
 
         if part["vertex_colors"] is not None:
-            paint = by_corner(to_unit(np.asarray(part["vertex_colors"])[:, :3]), faces)
-            if part["visual"] is None:
+            paint = by_corner(_colours(part["vertex_colors"]), faces)
+            if visual is None:
                 pictured = paint
 
         surfaces.append(Surface(place, faces, pictured, paint))
@@ -182,13 +195,18 @@ def _collada(loaded: dict[str, Any]) -> Geometry:
     return Geometry(surfaces)
 
 
+def _colours(rgba: Any) -> np.ndarray:
+    """Red, green and blue in [0, 1], of trimesh's colours, which have opacity too."""
+    return to_unit(np.asarray(rgba)[:, :3])
+
+
 def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
     """How a mesh of trimesh's is painted, and how without its picture."""
     visual = part.visual
     if visual.kind == "face":
-        paint = by_face(to_unit(np.asarray(visual.face_colors)[:, :3]))
+        paint = by_face(_colours(visual.face_colors))
     elif visual.kind == "vertex":
-        paint = by_corner(to_unit(np.asarray(visual.vertex_colors)[:, :3]), faces)
+        paint = by_corner(_colours(visual.vertex_colors), faces)
     elif visual.kind == "texture":
         return _of_material(visual, faces)
     else:
@@ -200,36 +218,36 @@ def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
 def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
     """The same, of a mesh that has a material."""
     material = visual.material
-    picture = getattr(material, "baseColorTexture", None) or getattr(
-        material, "image", None
-    )
+    picture = getattr(material, "baseColorTexture", None)
+    picture = picture or getattr(material, "image", None)
+
     # The diffuse colour of the other kind of material is no factor of its picture.
-    has_factor = hasattr(material, "baseColorFactor") or picture is None
-    colour = material.main_color if has_factor else None
-    factor = [1, 1, 1] if colour is None else np.asarray(colour)[:3] / 255
+    factor = [1, 1, 1]
+    if picture is None or hasattr(material, "baseColorFactor"):
+        colour = material.main_color
+        if colour is not None:
+            factor = np.asarray(colour)[:3] / 255
 
     unpictured = plain(factor)
-    of_vertices = getattr(visual, "vertex_attributes", {}).get("color")
+    attributes = getattr(visual, "vertex_attributes", {})
+    of_vertices = attributes.get("color")
     if of_vertices is not None and len(of_vertices):
-        unpictured = by_corner(to_unit(np.asarray(of_vertices)[:, :3]), faces)
+        unpictured = by_corner(_colours(of_vertices), faces)
     if picture is None or visual.uv is None or len(visual.uv) <= faces.max():
         return unpictured, unpictured
 
     def pixels() -> np.ndarray:
-        if picture.width * picture.height > PIXELS:
-            raise ValueError(
-                f"its picture of {picture.width} x {picture.height} pixels is too large"
-            )
+        width, height = picture.size
+        if width * height > PIXELS:
+            raise ValueError(f"its picture of {width} x {height} pixels is too large")
         try:
             return np.asarray(picture.convert("RGB"))
         except Exception as error:  # Pillow opens a file at once and reads it late
-            raise ValueError(
-                f"its picture cannot be read ({type(error).__name__})"
-            ) from None
+            kind = type(error).__name__
+            raise ValueError(f"its picture cannot be read ({kind})") from None
 
-    return textured(
-        np.asarray(visual.uv)[faces], pixels, unpictured, factor
-    ), unpictured
+    where = np.asarray(visual.uv)[faces]
+    return textured(where, pixels, unpictured, factor), unpictured
 
 
 def _of_attributes(part: Any, stl: bytes) -> Paint:
@@ -237,21 +255,29 @@ def _of_attributes(part: Any, stl: bytes) -> Paint:
 
     Red is in the highest, with Magics in the lowest.
     """
-    bits = getattr(part, "face_attributes", {}).get("stl")
+    attributes = getattr(part, "face_attributes", {})
+    bits = attributes.get("stl")
     if bits is None or not len(bits):
         return plain()
 
     is_valid = bits & VALID != 0
     low = bits & ~np.uint16(VALID)
-    channels = np.stack([low >> 10, low >> 5 & 31, low & 31], axis=1) / 31
+    channels = np.stack([low >> 10, low >> 5 & 31, low & 31], axis=1)
+    channels = channels / 31
     if b"COLOR=" in stl:
-        written = stl.partition(b"COLOR=")[2][:3].ljust(3, b"\x80")
+        _, _, written = stl.partition(b"COLOR=")
+        written = written[:3].ljust(3, b"\x80")
         base = np.frombuffer(written, np.uint8) / 255
         # MeshLab sets the bit where Magics leaves it unset.
-        has_colour = ~is_valid if not is_valid.all() and low.any() else low > 0
-        return by_face(np.where(has_colour[:, None], channels[:, ::-1], base))
+        has_colour = low > 0
+        if low.any() and not is_valid.all():
+            has_colour = ~is_valid
+        colours = np.where(has_colour[:, None], channels[:, ::-1], base)
+        return by_face(colours)
 
     if not is_valid.any():
         return plain()
 
-    return by_face(np.where(is_valid[:, None], channels, np.full(3, GREY)))
+    grey = np.full(3, GREY)
+    colours = np.where(is_valid[:, None], channels, grey)
+    return by_face(colours)

@@ -30,22 +30,30 @@ def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         to_b.append(_nearest(x, y))
         to_a.append(_nearest(y, x))
 
-    return torch.cat(to_b), torch.cat(to_a)
+    to_b = torch.cat(to_b)
+    to_a = torch.cat(to_a)
+    return to_b, to_a
 
 
 def take(cloud: Tensor, index: Tensor) -> Tensor:
     """The points with these indices, (B, n), of clouds, (B, m, C): with shape (B, n, C)."""
-    return cloud.gather(1, index[..., None].expand(-1, -1, cloud.shape[2]))
+    axes = cloud.shape[2]
+    index = index[..., None].expand(-1, -1, axes)
+    return cloud.gather(1, index)
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
     """The Chamfer distance, with shape (B,), of clouds, with shapes (B, n, 3) and (B, m, 3)."""
     to_b, to_a = nearest(a, b)
-    there = torch.linalg.vector_norm(a - take(b, to_b), dim=2).mean(1)
-    back = torch.linalg.vector_norm(b - take(a, to_a), dim=2).mean(1)
+    there = a - take(b, to_b)
+    there = torch.linalg.vector_norm(there, dim=2).mean(1)
+    back = b - take(a, to_a)
+    back = torch.linalg.vector_norm(back, dim=2).mean(1)
     return (there + back) / 2
 
 
 def _nearest(a: Tensor, b: Tensor) -> Tensor:
     # |a - b|^2 without |a|^2, which does not change which b is nearest
-    return torch.baddbmm(b.square().sum(2)[:, None], a, b.mT, alpha=-2).argmin(2)
+    squares = b.square().sum(2)
+    distances = torch.baddbmm(squares[:, None], a, b.mT, alpha=-2)
+    return distances.argmin(2)

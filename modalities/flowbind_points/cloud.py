@@ -21,9 +21,8 @@ GREY = 0.5  # of points without a colour
 MOST = 2**17  # points of a raw sample: 3 MB, of which an encoding holds some hundred
 FAR = 1e18  # world units; what lies farther out was not measured, and its square overflows float32
 ROUNDED = 1e-4  # of a cloud's extent, that float32 may move a point by
-ALMOST = (
-    0.01  # of the range of colours, that rounding and interpolation may go beyond it
-)
+# Of the range of colours, that rounding and interpolation may go beyond it.
+ALMOST = 0.01
 MANY = 12  # numbers of a point; of more than these no fewer points are meant
 COLOURS = (
     ("red", "green", "blue"),
@@ -32,9 +31,8 @@ COLOURS = (
     ("rf", "gf", "bf"),
 )
 SPLAT = ("f_dc_0", "f_dc_1", "f_dc_2")
-HARMONIC = (
-    0.28209479177387814  # the constant one, 1 / (2 sqrt(pi)) (Kerbl et al., 2023)
-)
+# The constant one, 1 / (2 sqrt(pi)) (Kerbl et al., 2023).
+HARMONIC = 0.28209479177387814
 FAINTEST = -5.5373  # logit of 1/255, below which no renderer draws a splat
 # The number that counts as full, and below which number colours are meant so.
 RANGES = {1: 2, 255: 256, 65535: 65536}
@@ -65,7 +63,8 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
     scan, remarks = _measured(scan)
     rows = slice(None)
     if len(scan.place) > MOST:
-        rows = thin(torch.arange(len(scan.place)), MOST).numpy()
+        chosen = thin(torch.arange(len(scan.place)), MOST)
+        rows = chosen.numpy()
 
     place = scan.place[rows]
     if scan.colour is None:
@@ -74,20 +73,23 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
         colour = to_unit(scan.colour, rows)
         if np.isnan(colour.sum()):
             is_unknown = np.isnan(colour).any(axis=1)
+            missing = is_unknown.sum()
             remarks.append(
-                f"{is_unknown.sum()} points have a colour that is not a number, and are mid-grey"
+                f"{missing} points have a colour that is not a number, and are mid-grey"
             )
             colour[is_unknown] = GREY
 
     middle = _middle(place)
     if middle is not None:
-        where = ", ".join(f"{x:.6g}" for x in middle)
+        axes = [f"{x:.6g}" for x in middle]
+        where = ", ".join(axes)
         remarks.append(
             f"moved from around ({where}) to the origin, since float32 would round its shape away"
         )
         place = place - middle
 
-    cloud = np.concatenate([place, colour], axis=1).astype(np.float32)
+    cloud = np.concatenate([place, colour], axis=1)
+    cloud = cloud.astype(np.float32)
     return torch.from_numpy(cloud), remarks
 
 
@@ -100,13 +102,15 @@ def _measured(scan: Scan) -> tuple[Scan, list[str]]:
     place, colour = scan
     if not len(place):
         raise ValueError("no points; a cloud needs at least one")
-    if place.dtype.itemsize < 4:  # whose largest number is nearer than what is far
+    # Whose largest number is nearer than what is far.
+    if place.dtype.itemsize < 4:
         place = place.astype(np.float32)
 
     with np.errstate(invalid="ignore"):
-        if np.abs(place).max() < FAR:  # not so where one is not a number
+        is_near = np.abs(place) < FAR  # not so where one is not a number
+        if is_near.all():
             return Scan(place, colour), []
-        is_measured = (np.abs(place) < FAR).all(axis=1)
+        is_measured = is_near.all(axis=1)
 
     count = len(place)
     if not is_measured.any():
@@ -116,8 +120,10 @@ def _measured(scan: Scan) -> tuple[Scan, list[str]]:
 
     missing = (~is_measured).sum()
     remark = f"{missing} of {count} points have no finite place, and are left out"
-    colour = None if colour is None else colour[is_measured]
-    return Scan(place[is_measured], colour), [remark]
+    place = place[is_measured]
+    if colour is not None:
+        colour = colour[is_measured]
+    return Scan(place, colour), [remark]
 
 
 def to_unit(colour: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
@@ -137,7 +143,8 @@ def to_unit(colour: np.ndarray, rows: np.ndarray | slice = slice(None)) -> np.nd
             f"colours from {low:g} to {high:g}; allowed are 0 to 1, 0 to 255 and 0 to 65535"
         )
 
-    return np.clip(colour[rows].astype(np.float64) / full, 0, 1)
+    part = colour[rows].astype(np.float64)
+    return np.clip(part / full, 0, 1)
 
 
 def _middle(place: np.ndarray) -> np.ndarray | None:
@@ -149,7 +156,8 @@ def _middle(place: np.ndarray) -> np.ndarray | None:
         return None
 
     place = place.astype(np.float64)
-    lost = np.abs(place - place.astype(np.float32)).max()
+    rounded = place.astype(np.float32)
+    lost = np.abs(place - rounded).max()
     extent = np.ptp(place, axis=0).max()
     if lost <= ROUNDED * extent or extent == 0:
         return None
@@ -167,7 +175,8 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
     Raises:
         ValueError: fewer than three columns, or three more that are neither colours nor normals.
     """
-    width = table.shape[1] if table.ndim == 2 else 0
+    is_table = table.ndim == 2
+    width = table.shape[1] if is_table else 0
     if width < 3:
         raise ValueError(
             f"an array of shape {table.shape}; "
@@ -180,12 +189,14 @@ def from_columns(table: np.ndarray, firsts: Sequence[int] = (3, 4, 6)) -> Scan:
 
     place = table[:, :3]
     for first in firsts:
-        colour = table[:, first : first + 3]
-        if first + 3 <= width and _full(colour) is not None and colour.any():
+        end = first + 3
+        colour = table[:, first:end]
+        if end <= width and _full(colour) is not None and colour.any():
             return Scan(place, colour)
 
-    if width >= 6 and not _normals(table[:, 3:6]):
-        return Scan(place, table[:, 3:6])  # which is refused by its range
+    beside = table[:, 3:6]
+    if width >= 6 and not _normals(beside):
+        return Scan(place, beside)  # which is refused by its range
 
     return Scan(place)
 
@@ -201,35 +212,40 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
     """
     columns = {name.lower(): column for name, column in columns.items()}
     if not columns.keys() >= set("xyz"):
-        raise ValueError(
-            f"its points have no x, y, z, only {', '.join(columns)[:60] or 'nothing'}"
-        )
-    place = np.stack([columns[axis] for axis in "xyz"], axis=1)
+        names = ", ".join(columns)[:60] or "nothing"
+        raise ValueError(f"its points have no x, y, z, only {names}")
+    place = _stacked(columns, "xyz")
 
     if columns.keys() >= set(SPLAT):
-        constant = np.stack([columns[name] for name in SPLAT], axis=1)
+        constant = _stacked(columns, SPLAT)
         colour = np.clip(0.5 + HARMONIC * constant, 0, 1)
         is_drawn = np.ones(len(place), bool)
         if "opacity" in columns:
             is_drawn = columns["opacity"] > FAINTEST
-        return (
-            Scan(place[is_drawn], colour[is_drawn])
-            if is_drawn.any()
-            else Scan(place, colour)
-        )
+        if is_drawn.any():
+            place = place[is_drawn]
+            colour = colour[is_drawn]
+        return Scan(place, colour)
 
     for names in COLOURS:
         if columns.keys() >= set(names):
-            return Scan(place, np.stack([columns[name] for name in names], axis=1))
+            return Scan(place, _stacked(columns, names))
 
     return Scan(place)
 
 
+def _stacked(columns: Mapping[str, np.ndarray], names: Sequence[str]) -> np.ndarray:
+    """Some columns beside one another, with shape (n, 3)."""
+    return np.stack([columns[name] for name in names], axis=1)
+
+
 def _normals(columns: np.ndarray) -> bool:
     """Whether all rows, with shape (n, 3), have length 1, or 0 where a normal is not known."""
-    length = np.linalg.norm(columns.astype(np.float64), axis=1)
+    columns = columns.astype(np.float64)
+    length = np.linalg.norm(columns, axis=1)
     is_known = np.isfinite(length) & (length > ALMOST)
-    return bool((np.abs(length[is_known] - 1) < ALMOST).all())
+    is_unit = np.abs(length[is_known] - 1) < ALMOST
+    return bool(is_unit.all())
 
 
 def _full(colour: np.ndarray) -> int | None:
@@ -238,7 +254,8 @@ def _full(colour: np.ndarray) -> int | None:
     None where they lie in no range of colours.
     """
     if colour.dtype in (np.uint8, np.uint16):
-        return int(np.iinfo(colour.dtype).max)
+        number = np.iinfo(colour.dtype)
+        return int(number.max)
 
     low, high = _range(colour)
     for full, end in RANGES.items():
@@ -252,5 +269,9 @@ def _full(colour: np.ndarray) -> int | None:
 def _range(numbers: np.ndarray) -> tuple[float, float]:
     """The least and the largest of those that are numbers, or 0 where there is none."""
     with np.errstate(invalid="ignore"):
-        known = numbers[np.isfinite(numbers)] if numbers.dtype.kind == "f" else numbers
-    return float(known.min(initial=0)), float(known.max(initial=0))
+        if numbers.dtype.kind == "f":
+            numbers = numbers[np.isfinite(numbers)]
+
+        low = numbers.min(initial=0)
+        high = numbers.max(initial=0)
+        return float(low), float(high)

@@ -57,7 +57,8 @@ class CloudMetric(Metric):
                 f"by {self.points}; set the metric's 'points' to {fewest} or fewer"
             )
 
-        clouds = torch.stack([thin(raw[:, :3], self.points) for raw in raws])
+        clouds = [thin(raw[:, :3], self.points) for raw in raws]
+        clouds = torch.stack(clouds)
         if not clouds.isfinite().all():
             raise ValueError(
                 f"{type(self).__name__}: a cloud has coordinates that are not finite, "
@@ -77,7 +78,8 @@ class CloudMetric(Metric):
 
     def _name(self, value: str, *clauses: str) -> str:
         place = "unit-sphere" if self.normalise else "as-is"
-        label = ",".join([*clauses, "l2-squared", place, f"points={self.points}"])
+        parts = [*clauses, "l2-squared", place, f"points={self.points}"]
+        label = ",".join(parts)
         return f"{value}[{label}]"
 
 
@@ -89,7 +91,9 @@ class ChamferDistance(CloudMetric):
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         self._check(made)
-        distance = squared_chamfer(made.to(self.device), reference.to(self.device))
+        made = made.to(self.device)
+        reference = reference.to(self.device)
+        distance = squared_chamfer(made, reference)
         return {self._name("chamfer"): distance.mean().item()}
 
 
@@ -111,15 +115,18 @@ class CloudSets(CloudMetric):
                 shape seen in two pictures.
         """
         self._check(made)
-        distinct = len(reference.flatten(1).unique(dim=0))
+        clouds = reference.flatten(1).unique(dim=0)
+        distinct = len(clouds)
         if distinct < len(reference):
             raise ValueError(
                 f"{type(self).__name__}: only {distinct} of {len(reference)} reference clouds "
                 "are distinct; sets of shapes are compared, so judge one sample of each shape"
             )
 
-        distances = all_distances(torch.cat([made, reference]).to(self.device))
-        between = distances[: len(made), len(made) :]
+        clouds = torch.cat([made, reference]).to(self.device)
+        distances = all_distances(clouds)
+        count = len(made)
+        between = distances[:count, count:]
         return {
             self._name("mmd", "cd"): minimum_matching_distance(between),
             self._name("coverage", "cd"): coverage(between),
@@ -133,12 +140,16 @@ def squared_chamfer(a: Tensor, b: Tensor) -> Tensor:
     Of differences, not of products: exact for clouds far from the origin, and whatever precision
     matrices have.
     """
-    n, m = a.shape[1], b.shape[1]
+    n = a.shape[1]
+    m = b.shape[1]
     block = BLOCK.get(a.device.type, LARGE_BLOCK)
     pairs = max(1, block // (n * m))
     rows = max(1, block // m)
-    parts = zip(a.split(pairs), b.split(pairs), strict=True)
-    return torch.cat([_squared_chamfer(x, y, rows) for x, y in parts])
+
+    distances = []
+    for x, y in zip(a.split(pairs), b.split(pairs), strict=True):
+        distances.append(_squared_chamfer(x, y, rows))
+    return torch.cat(distances)
 
 
 def _squared_chamfer(a: Tensor, b: Tensor, rows: int) -> Tensor:
@@ -153,14 +164,16 @@ def _squared_chamfer(a: Tensor, b: Tensor, rows: int) -> Tensor:
         there.append(squares.amin(2))
         back = torch.minimum(back, squares.amin(1))
 
-    return torch.cat(there, dim=1).mean(1) + back.mean(1)
+    there = torch.cat(there, dim=1)
+    return there.mean(1) + back.mean(1)
 
 
 def all_distances(clouds: Tensor) -> Tensor:
     """The Chamfer distances of every two of k clouds, (k, N, 3): a symmetric matrix, (k, k)."""
     distances = clouds.new_zeros(len(clouds), len(clouds))
     for i in track(range(1, len(clouds)), "comparing clouds"):
-        distances[i, :i] = squared_chamfer(clouds[i].expand(i, -1, -1), clouds[:i])
+        cloud = clouds[i].expand(i, -1, -1)
+        distances[i, :i] = squared_chamfer(cloud, clouds[:i])
 
     return distances + distances.T
 
@@ -184,7 +197,8 @@ def coverage(between: Tensor) -> float:
     Args:
         between: Distances of generated clouds, the rows, from real ones, the columns.
     """
-    return between.argmin(1).unique().numel() / between.shape[1]
+    nearest = between.argmin(1).unique()
+    return nearest.numel() / between.shape[1]
 
 
 def nearest_neighbour_accuracy(distances: Tensor) -> float:
@@ -197,9 +211,11 @@ def nearest_neighbour_accuracy(distances: Tensor) -> float:
         distances: Distances of every two of n generated and then n real clouds, with shape
             (2n, 2n).
     """
-    is_generated = (
-        torch.arange(len(distances), device=distances.device) < len(distances) // 2
-    )
-    to_others = distances.clone().fill_diagonal_(torch.inf)
-    is_of_own_kind = is_generated[to_others.argmin(1)] == is_generated
+    index = torch.arange(len(distances), device=distances.device)
+    is_generated = index < len(distances) // 2
+
+    to_others = distances.clone()
+    to_others.fill_diagonal_(torch.inf)
+    nearest = to_others.argmin(1)
+    is_of_own_kind = is_generated[nearest] == is_generated
     return is_of_own_kind.double().mean().item()

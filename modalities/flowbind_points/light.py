@@ -8,14 +8,14 @@ import numpy as np
 
 def from_screen(colour: np.ndarray) -> np.ndarray:
     """The light of a screen's colours."""
-    return np.where(
-        colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4
-    )
+    linear = colour / 12.92
+    curved = ((colour + 0.055) / 1.055) ** 2.4
+    return np.where(colour <= 0.04045, linear, curved)
 
 
 def to_screen(light: np.ndarray) -> np.ndarray:
     """A screen's colours of light; what lies beyond [0, 1] is cut."""
     light = np.clip(light, 0, 1)
-    return np.where(
-        light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
-    )
+    linear = 12.92 * light
+    curved = 1.055 * light ** (1 / 2.4) - 0.055
+    return np.where(light <= 0.0031308, linear, curved)

@@ -33,8 +33,7 @@ def whole(numbers: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: one of them is no number of things.
     """
-    if (
-        numbers.size and not np.abs(numbers).max() < 2**53
-    ):  # nor where one is not a number
+    # Nor where one is not a number.
+    if numbers.size and not np.abs(numbers).max() < 2**53:
         raise ValueError("damaged: a number of things that there cannot be")
     return numbers.astype(np.int64)

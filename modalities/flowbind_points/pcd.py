@@ -39,31 +39,35 @@ def read_points(content: bytes) -> Scan:
     if encoding == "ascii":
         columns = _from_text(body, fields, count)
     else:
-        columns = _from_bytes(
-            body, fields, count, compressed=encoding == "binary_compressed"
-        )
+        is_compressed = encoding == "binary_compressed"
+        columns = _from_bytes(body, fields, count, is_compressed)
 
-    return _scan(dict(zip(names, columns, strict=True)))
+    named = dict(zip(names, columns, strict=True))
+    return _scan(named)
 
 
 def _fields(header: dict[str, list[str]], count: int) -> np.dtype:
     """The numbers of a point: a field for each name, with its type and how many of them it has."""
     ones = ["1"] * count
-    sizes = map(int, header.get("SIZE", ones))
-    counts = map(int, header.get("COUNT", ones))
+    sizes = header.get("SIZE", ones)
+    counts = header.get("COUNT", ones)
     fields = []
     for letter, size, length in zip(header["TYPE"], sizes, counts, strict=True):
-        fields.append((f"{len(fields)}", f"<{KINDS[letter]}{size}", (length,)))
+        number = f"{len(fields)}"
+        kind = f"<{KINDS[letter]}{int(size)}"
+        fields.append((number, kind, (int(length),)))
 
     return np.dtype(fields)
 
 
 def _count(header: dict[str, list[str]]) -> int:
     """The number of points."""
-    shape = (
-        int(header["WIDTH"][0]) * int(header["HEIGHT"][0]) if "WIDTH" in header else 0
-    )
-    return int(header.get("POINTS", [shape])[0])
+    count = 0
+    if "WIDTH" in header:
+        count = int(header["WIDTH"][0]) * int(header["HEIGHT"][0])
+
+    stated = header.get("POINTS", [count])
+    return int(stated[0])
 
 
 def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
@@ -72,10 +76,14 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
     place = 0
     while place < min(len(content), 2**16):
         end = content.find(b"\n", place)
-        words = content[place : end if end >= 0 else None].decode("latin-1").split()
-        place = end + 1 if end >= 0 else len(content)
+        if end < 0:
+            end = len(content)
+        line = content[place:end].decode("latin-1")
+        words = line.split()
+        place = min(end + 1, len(content))
         if words and not words[0].startswith("#"):
-            header[words[0].upper()] = words[1:]
+            key = words[0].upper()
+            header[key] = words[1:]
         if words[:1] == ["DATA"]:
             if words[1:] not in (["ascii"], ["binary"], ["binary_compressed"]):
                 break
@@ -86,7 +94,9 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
 
 def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
     """The first number of each field of every point."""
-    lengths = [fields[name].shape[0] for name in fields.names]
+    lengths = []
+    for name in fields.names:
+        lengths.append(fields[name].shape[0])
     width = sum(lengths)
     numbers = parse(body)
     if len(numbers) != count * width:
@@ -95,10 +105,12 @@ def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
         )
 
     table = numbers.reshape(count, width)
+    begins = np.cumsum([0, *lengths[:-1]])
     columns = []
-    for name, first in zip(fields.names, np.cumsum([0, *lengths[:-1]]), strict=True):
+    for name, begin in zip(fields.names, begins, strict=True):
+        kind = fields[name].base
         with np.errstate(invalid="ignore", over="ignore"):
-            columns.append(table[:, first].astype(fields[name].base))
+            columns.append(table[:, begin].astype(kind))
 
     return columns
 
@@ -111,14 +123,16 @@ def _from_bytes(
         return _from_compressed(body, fields, count)
 
     if len(body) < count * fields.itemsize:
-        raise ValueError(
-            f"truncated: {len(body) // fields.itemsize} of {count} points are there"
-        )
+        present = len(body) // fields.itemsize
+        raise ValueError(f"truncated: {present} of {count} points are there")
 
     table = np.frombuffer(body, fields, count)
     columns = []
     for name in fields.names:
-        columns.append(table[name][:, 0] if fields[name].shape[0] else np.empty(count))
+        if fields[name].shape[0]:
+            columns.append(table[name][:, 0])
+        else:
+            columns.append(np.empty(count))
 
     return columns
 
@@ -132,10 +146,9 @@ def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarr
         raise ValueError(
             f"{packed} compressed bytes, allowed are {PACKED}; save it as binary"
         )
-    if len(body) - 8 < packed or unpacked != count * fields.itemsize:
-        raise ValueError(
-            f"truncated: {len(body) - 8} of {packed} compressed bytes are there"
-        )
+    present = len(body) - 8
+    if present < packed or unpacked != count * fields.itemsize:
+        raise ValueError(f"truncated: {present} of {packed} compressed bytes are there")
 
     plain = unpack(body[8 : 8 + packed], unpacked)
     columns = []
@@ -143,9 +156,10 @@ def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarr
     for name in fields.names:
         kind = fields[name].base
         length = fields[name].shape[0]
-        numbers = np.frombuffer(plain, kind, count * length, place)
+        size = count * length
+        numbers = np.frombuffer(plain, kind, size, place)
         columns.append(numbers[:: max(1, length)])
-        place += count * length * kind.itemsize
+        place += size * kind.itemsize
 
     return columns
 
@@ -165,22 +179,27 @@ def unpack(packed: bytes, length: int) -> bytes:
             control = packed[place]
             place += 1
             if control < 32:
-                plain += packed[place : place + control + 1]
-                place += control + 1
+                end = place + control + 1
+                plain += packed[place:end]
+                place = end
                 continue
 
             size = control >> 5
             if size == 7:
                 size += packed[place]
                 place += 1
-            start = len(plain) - ((control & 31) << 8) - packed[place] - 1
+            distance = ((control & 31) << 8) + packed[place] + 1
+            start = len(plain) - distance
             place += 1
             if start < 0:
                 raise IndexError
 
-            source = plain[start : start + size + 2]
-            repeats = -(-(size + 2) // len(source))
-            plain += (source * repeats)[: size + 2]
+            # A copy, which may be longer than what there is to be copied.
+            size += 2
+            source = plain[start : start + size]
+            repeats = -(-size // len(source))
+            copy = source * repeats
+            plain += copy[:size]
     except IndexError:
         raise ValueError("damaged: its compressed points lead nowhere") from None
 
@@ -193,13 +212,14 @@ def unpack(packed: bytes, length: int) -> bytes:
 def _scan(columns: Mapping[str, np.ndarray]) -> Scan:
     """Points of named columns; four bytes, blue first, are a colour in one number."""
     columns = dict(columns)
-    packed = next(
-        (columns.pop(name) for name in ("rgb", "rgba") if name in columns), None
-    )
+    packed = None
+    for name in ("rgb", "rgba"):
+        if packed is None and name in columns:
+            packed = columns.pop(name)
     if packed is not None and packed.dtype.itemsize == 4:
         colour = np.ascontiguousarray(packed).view("<u4")
-        columns["red"] = (colour >> 16).astype(np.uint8)
-        columns["green"] = (colour >> 8 & 255).astype(np.uint8)
-        columns["blue"] = (colour & 255).astype(np.uint8)
+        for name, bit in (("red", 16), ("green", 8), ("blue", 0)):
+            channel = colour >> bit & 255
+            columns[name] = channel.astype(np.uint8)
 
     return from_named(columns)

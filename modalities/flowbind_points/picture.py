@@ -17,15 +17,12 @@ SIZE = 128  # pixels of a side
 DRAWN = 4096  # points of a larger cloud
 FINER = 3  # drawn this much larger, then reduced: smooth edges
 # Of the camera: a three-quarter view.
-AZIMUTH, ELEVATION = (
-    np.radians(30),
-    np.radians(28),
-)
+AZIMUTH = np.radians(30)
+ELEVATION = np.radians(28)
 # Towards the light: right, up, towards the camera.
 LIGHT = np.array([-0.42, 0.55, 0.72])
-AMBIENT = (
-    0.3  # share of its colour that a surface has where it turns its back to the light
-)
+# Share of its colour that a surface has where it turns its back to the light.
+AMBIENT = 0.3
 NEIGHBOURS = 12  # that decide the surface at a point
 ROWS = 1024  # points whose distances from all are in memory at a time
 BACKGROUND = 255
@@ -40,43 +37,68 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     """
     width = SIZE * FINER
     pixel = 2 * extent / width
-    cloud = cloud[thin(torch.arange(len(cloud)), min(len(cloud), DRAWN)).numpy()]
+    count = min(len(cloud), DRAWN)
+    drawn = thin(torch.arange(len(cloud)), count)
+    cloud = cloud[drawn.numpy()]
 
     # In pixels from here on: right, up, towards the camera.
-    place = cloud[:, :3] @ _camera().T / pixel
+    place = cloud[:, :3] @ _camera().T
+    place = place / pixel
     normal, radius = _surface(place)
     radius = float(np.clip(radius, 1.5, width / 16))
     # Others cover no pixel.
-    is_near = (np.abs(place[:, :2]) < width / 2 + radius + 1).all(axis=1)
-    cloud, place, normal = cloud[is_near], place[is_near], normal[is_near]
+    edge = width / 2 + radius + 1
+    is_near = (np.abs(place[:, :2]) < edge).all(axis=1)
+    cloud = cloud[is_near]
+    place = place[is_near]
+    normal = normal[is_near]
 
     # Each point's disc: the pixels around it, and how much nearer than it the disc is there.
     reach = int(radius)
-    right, up = np.mgrid[-reach : reach + 1, -reach : reach + 1].reshape(2, 1, -1)
+    around = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    right, up = around.reshape(2, 1, -1)
     steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
-    towards = -(normal[:, :1] * right + normal[:, 1:2] * up) / steep
-    column = np.rint(width / 2 + place[:, :1]).astype(int) + right
-    row = np.rint(width / 2 - place[:, 1:2]).astype(int) - up
-    is_inside = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
-    is_covered = is_inside & (right**2 + up**2 + towards**2 <= radius**2)
+    across = normal[:, :1] * right + normal[:, 1:2] * up
+    towards = -across / steep
 
-    light = (1 + normal @ (LIGHT / np.linalg.norm(LIGHT))) / 2
-    paint = np.clip(cloud[:, 3:], 0, 1) * (AMBIENT + (1 - AMBIENT) * light)[:, None]
+    column = np.rint(width / 2 + place[:, :1])
+    column = column.astype(int) + right
+    row = np.rint(width / 2 - place[:, 1:2])
+    row = row.astype(int) - up
+    is_inside = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
+    is_covered = right**2 + up**2 + towards**2 <= radius**2
+    is_covered &= is_inside
+
+    light = normal @ (LIGHT / np.linalg.norm(LIGHT))
+    light = (1 + light) / 2
+    shade = AMBIENT + (1 - AMBIENT) * light
+    paint = np.clip(cloud[:, 3:], 0, 1) * shade[:, None]
     paint = np.rint(255 * paint).astype(np.uint8)
 
     # Far to near: where a pixel repeats, the last one stays.
-    point = np.nonzero(is_covered)[0]
-    order = np.argsort((place[:, 2:] + towards)[is_covered])
+    point, _ = np.nonzero(is_covered)
+    depth = place[:, 2:] + towards
+    order = np.argsort(depth[is_covered])
+    row = row[is_covered][order]
+    column = column[is_covered][order]
+
     canvas = np.full((width, width, 3), BACKGROUND, np.uint8)
-    canvas[row[is_covered][order], column[is_covered][order]] = paint[point[order]]
-    return PIL.Image.fromarray(canvas).resize((SIZE, SIZE), PIL.Image.Resampling.BOX)
+    canvas[row, column] = paint[point[order]]
+    drawing = PIL.Image.fromarray(canvas)
+    return drawing.resize((SIZE, SIZE), PIL.Image.Resampling.BOX)
 
 
 def _camera() -> np.ndarray:
     """Rows: the world's directions of right, up and towards the camera."""
-    ca, sa = np.cos(AZIMUTH), np.sin(AZIMUTH)
-    ce, se = np.cos(ELEVATION), np.sin(ELEVATION)
-    return np.array([[ca, sa, 0], [-sa * se, ca * se, ce], [sa * ce, -ca * ce, se]])
+    ca = np.cos(AZIMUTH)
+    sa = np.sin(AZIMUTH)
+    ce = np.cos(ELEVATION)
+    se = np.sin(ELEVATION)
+
+    right = [ca, sa, 0]
+    up = [-sa * se, ca * se, ce]
+    towards = [sa * ce, -ca * ce, se]
+    return np.array([right, up, towards])
 
 
 def _surface(place: np.ndarray) -> tuple[np.ndarray, float]:
@@ -88,11 +110,16 @@ def _surface(place: np.ndarray) -> tuple[np.ndarray, float]:
     distance, index = _nearest(torch.from_numpy(place), count)
 
     # The direction in which neighbours vary least.
-    around = place[index] - place[index].mean(1, keepdims=True)
-    _, directions = np.linalg.eigh(np.swapaxes(around, 1, 2) @ around)
+    around = place[index]
+    around = around - around.mean(1, keepdims=True)
+    spread = np.swapaxes(around, 1, 2) @ around
+    _, directions = np.linalg.eigh(spread)
     normal = directions[:, :, 0]
-    normal = np.where(normal[:, 2:] < 0, -normal, normal)
-    return normal, float(np.median(distance[:, count // 2]))
+    is_behind = normal[:, 2:] < 0
+    normal = np.where(is_behind, -normal, normal)
+
+    radius = np.median(distance[:, count // 2])
+    return normal, float(radius)
 
 
 def _nearest(place: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -109,4 +136,6 @@ def _nearest(place: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         distances.append(nearest.values)
         indices.append(nearest.indices)
 
-    return torch.cat(distances).numpy(), torch.cat(indices).numpy()
+    distances = torch.cat(distances)
+    indices = torch.cat(indices)
+    return distances.numpy(), indices.numpy()

@@ -21,6 +21,8 @@ def some(clouds: Tensor, count: int, streams: Tensor) -> Tensor:
         The points, with shape (B, count, C).
     """
     points = clouds.shape[1]
-    place = torch.arange(count, device=clouds.device) + uniform(streams, count).double()
-    index = (place * (points / count)).long().clamp(max=points - 1)
+    index = torch.arange(count, device=clouds.device)
+    place = index + uniform(streams, count).double()
+    place = place * (points / count)
+    index = place.long().clamp(max=points - 1)
     return take(clouds, index)

@@ -42,7 +42,15 @@ PLACES = (
     "vertices",
     "arr_0",
 )
-COLOURS = ("colors", "colours", "color", "colour", "rgb", "vertex_colors", "arr_1")
+COLOURS = (
+    "colors",
+    "colours",
+    "color",
+    "colour",
+    "rgb",
+    "vertex_colors",
+    "arr_1",
+)
 # Where other columns than the fourth come first.
 FIRST_COLOUR = {
     ".pts": (4, 3, 6),
@@ -82,9 +90,11 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
 
     table = numbers.reshape(lines, width)
     if len(names) == width and set("xyz") <= {name.lower() for name in names}:
-        return from_named(dict(zip(names, table.T, strict=True)))
+        columns = dict(zip(names, table.T, strict=True))
+        return from_named(columns)
 
-    return from_columns(table, FIRST_COLOUR.get(suffix, (3, 4, 6)))
+    firsts = FIRST_COLOUR.get(suffix, (3, 4, 6))
+    return from_columns(table, firsts)
 
 
 def _heading(text: bytes) -> tuple[list[str], int | None, bytes, bytes]:
@@ -99,13 +109,15 @@ def _heading(text: bytes) -> tuple[list[str], int | None, bytes, bytes]:
     promised = None
     for _ in range(LINES):
         line, _, rest = text.partition(b"\n")
-        words = re.split(rb"[\s,;]+", line.strip(b" \t\r,;"))
+        cells = line.strip(b" \t\r,;")
+        words = re.split(rb"[\s,;]+", cells)
         if len(words) == 1 and words[0].isdigit() and b"," not in line:
             promised = int(words[0])
         elif START.match(line.lstrip(b" \t")):
             break
         else:
-            names = NAME.findall(line.decode("latin-1")) or names
+            heading = line.decode("latin-1")
+            names = NAME.findall(heading) or names
         text = rest.lstrip()
 
     if not text:
@@ -134,21 +146,22 @@ def read_archive(content: bytes) -> Scan:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             infos = _members(archive)
-            if any(info.file_size > LARGEST for info in infos):
+            sizes = [info.file_size for info in infos]
+            if any(size > LARGEST for size in sizes):
                 raise ValueError(f"an array of more than {LARGEST} bytes")
 
-            weigh(WEIGHT * sum(info.file_size for info in infos))
+            weigh(WEIGHT * sum(sizes))
             arrays = [_array(archive.read(info)) for info in infos]
     except UNREADABLE as error:
-        raise ValueError(
-            f"damaged, or no archive of arrays ({str(error) or type(error).__name__})"
-        ) from None
+        reason = str(error) or type(error).__name__
+        raise ValueError(f"damaged, or no archive of arrays ({reason})") from None
 
     scan = _scan(arrays[0])
     if len(arrays) == 1:
         return scan
 
-    colour, count = arrays[1], len(scan.place)
+    colour = arrays[1]
+    count = len(scan.place)
     if colour.shape not in ((count, 3), (count, 4)):
         raise ValueError(f"colours of shape {colour.shape} for {count} points")
 
@@ -161,8 +174,13 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     Raises:
         ValueError: no array has a name that places have.
     """
-    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    names = {name.lower(): name for name in members}
+    members: dict[str, zipfile.ZipInfo] = {}
+    names: dict[str, str] = {}
+    for info in archive.infolist():
+        name = info.filename.removesuffix(".npy")
+        members[name] = info
+        names[name.lower()] = name
+
     place = next((names[name] for name in PLACES if name in names), None)
     if len(members) == 1:
         (place,) = members
@@ -172,7 +190,8 @@ def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
 
     for name in COLOURS:
         if name in names and names[name] != place:
-            return [members[place], members[names[name]]]
+            colour = names[name]
+            return [members[place], members[colour]]
 
     return [members[place]]
 
@@ -199,28 +218,29 @@ def _array(content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     try:
         version = npy.read_magic(file)
-        read_header = (
-            npy.read_array_header_1_0
-            if version == (1, 0)
-            else npy.read_array_header_2_0
-        )
+        read_header = npy.read_array_header_2_0
+        if version == (1, 0):
+            read_header = npy.read_array_header_1_0
         shape, by_columns, dtype = read_header(file, max_header_size=10_000)
-    except (
-        Exception
-    ) as error:  # the header is parsed as Python's literals, which fail in many ways
-        raise ValueError(f"no numpy array ({first_line(error)[:80]})") from None
+    # The header is parsed as Python's literals, which fail in many ways.
+    except Exception as error:
+        reason = first_line(error)[:80]
+        raise ValueError(f"no numpy array ({reason})") from None
 
     if dtype.hasobject:
         raise ValueError(
             "an array of objects, which is not read: bringing them back would run code"
         )
-    kinds = [dtype[name].kind for name in dtype.names] if dtype.names else [dtype.kind]
+    kinds = [dtype.kind]
+    if dtype.names:
+        kinds = [dtype[name].kind for name in dtype.names]
     if not set(kinds) & set("biuf"):
         raise ValueError(f"an array of the type {dtype}, not of real numbers")
 
     count = math.prod(map(int, shape))
     start = file.tell()
-    present, needed = len(content) - start, count * dtype.itemsize
+    present = len(content) - start
+    needed = count * dtype.itemsize
     if count < 0 or present < needed:
         raise ValueError(f"truncated: {present} of {needed} bytes are there")
 

@@ -47,7 +47,8 @@ def textured(
         row = height - 1 - _pixel(up[is_placed], height)
 
         colour = np.array(otherwise(face, share), np.float64)
-        colour[is_placed] = pixels[row, column] / 255 * np.asarray(factor, np.float64)
+        light = pixels[row, column] / 255
+        colour[is_placed] = light * np.asarray(factor, np.float64)
         return colour
 
     return paint
@@ -62,22 +63,23 @@ def decode(content: bytes, name: str) -> np.ndarray:
     import PIL.Image
 
     with warnings.catch_warnings():
-        # Ours is lower.
+        # Our limit is lower than the one that Pillow warns of.
         warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
         try:
-            with PIL.Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            file = io.BytesIO(content)
+            with PIL.Image.open(file, formats=FORMATS) as picture:
                 width, height = picture.size
                 if width * height > PIXELS:
                     raise ValueError(f"{width} x {height} pixels, allowed are {PIXELS}")
 
                 weigh(WEIGHT * width * height)
                 if picture.mode.startswith("I"):  # 16-bit grey, which Pillow would clip
-                    grey = (np.asarray(picture) >> 8).astype(np.uint8)
+                    grey = np.asarray(picture) >> 8
+                    grey = grey.astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)
                 return np.asarray(picture.convert("RGB"))
-        except (
-            Exception
-        ) as error:  # Pillow's decoders raise a dozen kinds on damaged data
+        # Pillow's decoders raise a dozen kinds on damaged data.
+        except Exception as error:
             reason = first_line(error)[:80]
             raise ValueError(
                 f"its picture '{name[:80]}' cannot be read ({reason})"
@@ -89,5 +91,7 @@ def _pixel(along: np.ndarray, count: int) -> np.ndarray:
 
     Its far edge is its own, not the next one's.
     """
-    along = np.where((along >= 0) & (along <= 1), along, along - np.floor(along))
-    return np.minimum((along * count).astype(np.int64), count - 1)
+    is_within = (along >= 0) & (along <= 1)
+    along = np.where(is_within, along, along - np.floor(along))
+    pixel = (along * count).astype(np.int64)
+    return np.minimum(pixel, count - 1)

@@ -21,7 +21,7 @@ import numpy as np
 
 from flowbind.turns import weigh
 from flowbind_points.cloud import GREY
-from flowbind_points.surface import FACES, Geometry, Paint, Surface, blend, plain
+from flowbind_points.surface import FACES, Geometry, Paint, Surface, blend, moved, plain
 from flowbind_points.texture import decode, textured
 
 LARGEST = 2**28  # bytes of an archive, unpacked
@@ -30,11 +30,7 @@ SHOWN = 2**16  # places where an object is shown, at most
 MAIN = re.compile(r"3d/[^/]*\.model", re.IGNORECASE)
 NOWHERE = -1  # number of a property that a corner does not have
 COLOUR = re.compile("#([0-9A-Fa-f]{6})([0-9A-Fa-f]{2})?")
-# Groups of properties that are mixtures.
-UNREAD = (
-    "compositematerials",
-    "multiproperties",
-)
+UNREAD = ("compositematerials", "multiproperties")  # groups that are mixtures
 
 
 class Part(NamedTuple):
@@ -92,56 +88,76 @@ class Model:
         parser.Parse(content, True)
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
-        take = self._TAKE.get(name.rpartition(" ")[2])
+        _, _, local_name = name.rpartition(" ")
+        take = self._TAKE.get(local_name)
         if take is not None:
             take(self, attributes)
 
     def _vertex(self, attributes: dict[str, str]) -> None:
-        self.object.vertices.extend([float(attributes[axis]) for axis in "xyz"])
+        vertex = [float(attributes[axis]) for axis in "xyz"]
+        self.object.vertices.extend(vertex)
 
     def _triangle(self, attributes: dict[str, str]) -> None:
         corners = [int(attributes[corner]) for corner in ("v1", "v2", "v3")]
 
-        group = attributes.get("pid", self.object.group)
-        first = int(attributes.get("p1", self.object.property if group else NOWHERE))
-        others = [int(attributes.get(property, first)) for property in ("p2", "p3")]
+        # Where it says nothing, its first property is that of the object.
+        item = self.object
+        group = attributes.get("pid", item.group)
+        default = item.property if group else NOWHERE
+        first = int(attributes.get("p1", default))
+        second = int(attributes.get("p2", first))
+        third = int(attributes.get("p3", first))
         number = self.numbers.setdefault(group, len(self.numbers))
 
-        self.object.triangles.extend([*corners, number, first, *others])
+        row = [*corners, number, first, second, third]
+        item.triangles.extend(row)
 
     def _object(self, attributes: dict[str, str]) -> None:
-        self.object = self.objects[attributes["id"]] = Object(attributes)
+        self.object = Object(attributes)
+        self.objects[attributes["id"]] = self.object
 
     def _component(self, attributes: dict[str, str]) -> None:
-        self.object.parts.append(self._part(attributes))
+        part = self._part(attributes)
+        self.object.parts.append(part)
 
     def _item(self, attributes: dict[str, str]) -> None:
-        self.built.append(self._part(attributes))
+        part = self._part(attributes)
+        self.built.append(part)
 
     def _part(self, attributes: dict[str, str]) -> Part:
+        path = self.name
         paths = [value for key, value in attributes.items() if key.endswith(" path")]
-        path = paths[0].strip("/") if paths else self.name
-        return Part(
-            (path, attributes["objectid"]), _matrix(attributes.get("transform"))
-        )
+        if paths:
+            path = paths[0].strip("/")
+
+        key = (path, attributes["objectid"])
+        matrix = _matrix(attributes.get("transform"))
+        return Part(key, matrix)
 
     def _colours(self, attributes: dict[str, str]) -> None:
-        self.group = self.groups[attributes["id"]] = Group()
+        self.group = Group()
+        self.groups[attributes["id"]] = self.group
 
     def _base(self, attributes: dict[str, str]) -> None:
-        self.group.values.append(_colour(attributes.get("displaycolor", "")))
+        colour = attributes.get("displaycolor", "")
+        self.group.values.append(_colour(colour))
 
     def _color(self, attributes: dict[str, str]) -> None:
-        self.group.values.append(_colour(attributes["color"]))
+        colour = attributes["color"]
+        self.group.values.append(_colour(colour))
 
     def _texture(self, attributes: dict[str, str]) -> None:
-        self.pictures[attributes["id"]] = attributes["path"].strip("/")
+        path = attributes["path"]
+        self.pictures[attributes["id"]] = path.strip("/")
 
     def _places(self, attributes: dict[str, str]) -> None:
-        self.group = self.groups[attributes["id"]] = Group(attributes["texid"])
+        self.group = Group(attributes["texid"])
+        self.groups[attributes["id"]] = self.group
 
     def _place(self, attributes: dict[str, str]) -> None:
-        self.group.values.append((float(attributes["u"]), float(attributes["v"])))
+        right = float(attributes["u"])
+        up = float(attributes["v"])
+        self.group.values.append((right, up))
 
     def _mixture(self, attributes: dict[str, str]) -> None:
         self.unread.add(attributes["id"])
@@ -180,9 +196,8 @@ def read_3mf(content: bytes) -> Geometry:
         OverflowError,
         ExpatError,
     ) as error:
-        raise ValueError(
-            f"damaged 3MF ({type(error).__name__}: {str(error)[:60]})"
-        ) from None
+        kind = type(error).__name__
+        raise ValueError(f"damaged 3MF ({kind}: {str(error)[:60]})") from None
     except (
         zipfile.BadZipFile,
         zlib.error,
@@ -199,7 +214,8 @@ class _Archive:
 
     def __init__(self, content: bytes) -> None:
         self.archive = zipfile.ZipFile(io.BytesIO(content))
-        size = sum(info.file_size for info in self.archive.infolist())
+        sizes = [info.file_size for info in self.archive.infolist()]
+        size = sum(sizes)
         weigh(WEIGHT * size)
         if size > LARGEST:
             raise ValueError(f"an archive of {size} bytes, allowed are {LARGEST}")
@@ -209,37 +225,39 @@ class _Archive:
 
     def geometry(self) -> Geometry:
         """The surfaces that the build shows."""
-        name = next(
-            (name for name in self.archive.namelist() if MAIN.fullmatch(name)), None
-        )
+        names = filter(MAIN.fullmatch, self.archive.namelist())
+        name = next(names, None)
         if name is None:
             raise ValueError("no 3MF file: an archive without a model")
 
         surfaces: list[Surface] = []
-        remarks: dict[str, None] = {}
+        remarks: list[str] = []
+        mixed = "mixtures of its materials are not read, and are mid-grey"
         count = 0
-        for path, id, matrix in self._shown(self.model(name).built):
+        built = self.model(name).built
+        for path, id, matrix in self._shown(built):
             model = self.model(path)
-            for surface in self._surfaces(model, model.objects[id], matrix):
+            item = model.objects[id]
+            for surface in self._surfaces(model, item, matrix):
                 count += len(surface.faces) + len(surface.vertices)
                 weigh(surface.faces.nbytes + surface.vertices.nbytes)
                 if count > 2 * FACES:
                     raise ValueError(f"more than {FACES} faces; simplify the mesh")
                 surfaces.append(surface)
 
-            if model.unread:
-                remarks["mixtures of its materials are not read, and are mid-grey"] = (
-                    None
-                )
+            if model.unread and not remarks:
+                remarks.append(mixed)
 
-        return Geometry(surfaces, remarks=list(remarks))
+        return Geometry(surfaces, remarks=remarks)
 
     def _model(self, path: str) -> Model:
-        return Model(path, self.archive.read(self._name(path)))
+        content = self.archive.read(self._name(path))
+        return Model(path, content)
 
     def _pixels(self, path: str) -> np.ndarray:
         try:
-            content = self.archive.read(self._name(path))
+            name = self._name(path)
+            content = self.archive.read(name)
         except (KeyError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError):
             raise ValueError(f"its picture '{path[:80]}' cannot be read") from None
 
@@ -247,7 +265,8 @@ class _Archive:
 
     def _name(self, path: str) -> str:
         """A member of the archive, whose names are compared without regard to case."""
-        return {name.lower(): name for name in self.archive.namelist()}[path.lower()]
+        names = {name.lower(): name for name in self.archive.namelist()}
+        return names[path.lower()]
 
     def _shown(self, built: list[Part]) -> Iterator[tuple[str, str, np.ndarray]]:
         """Model, id and matrix of each object in each place where it is shown."""
@@ -266,23 +285,29 @@ class _Archive:
             matrix = above @ part.matrix
             yield *key, matrix
 
-            parts = self.model(key[0]).objects[key[1]].parts
-            waiting += [(part, matrix, (*within, key)) for part in reversed(parts)]
+            path, id = key
+            parts = self.model(path).objects[id].parts
+            within = (*within, key)
+            waiting += [(part, matrix, within) for part in reversed(parts)]
 
     def _surfaces(
         self, model: Model, item: Object, matrix: np.ndarray
     ) -> Iterator[Surface]:
         """An object's own triangles, by the groups that their colours are in."""
-        place = np.frombuffer(item.vertices, np.float64).reshape(-1, 3)
-        place = place @ matrix[:3, :3].T + matrix[:3, 3]
+        place = np.frombuffer(item.vertices, np.float64)
+        place = moved(place.reshape(-1, 3), matrix)
 
         # Rows: three vertices, the number of a group, three properties of it.
-        table = np.frombuffer(item.triangles, np.int64).reshape(-1, 7)
+        table = np.frombuffer(item.triangles, np.int64)
+        table = table.reshape(-1, 7)
+        group_of = table[:, 3]
         names = list(model.numbers)
-        for number in np.unique(table[:, 3]):
-            rows = table[table[:, 3] == number]
-            paints = self._paints(model, model.groups.get(names[number]), rows[:, 4:])
-            yield Surface(place, np.ascontiguousarray(rows[:, :3]), *paints)
+        for number in np.unique(group_of):
+            rows = table[group_of == number]
+            faces = np.ascontiguousarray(rows[:, :3])
+            group = model.groups.get(names[number])
+            paints = self._paints(model, group, rows[:, 4:])
+            yield Surface(place, faces, *paints)
 
     def _paints(
         self, model: Model, group: Group | None, corners: np.ndarray
@@ -298,16 +323,22 @@ class _Archive:
             return plain(), plain()
 
         # The last row is that of corners without a property.
+        count = len(group.values)
         width = 3 if group.picture is None else 2
         values = np.array([*group.values, (np.nan,) * width])
-        has = (corners >= 0) & (corners < len(group.values))
-        of_corners = values[np.where(has, corners, -1)]
+        has = (corners >= 0) & (corners < count)
+        of_corners = values[np.where(has, corners, count)]
         if group.picture is not None:
             path = model.pictures[group.picture]
-            return textured(of_corners, lambda: self.pixels(path), plain()), plain()
+            pictured = textured(of_corners, lambda: self.pixels(path), plain())
+            return pictured, plain()
 
         colours = np.nan_to_num(of_corners, nan=GREY)
-        return (lambda face, share: blend(colours[face], share),) * 2
+
+        def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
+            return blend(colours[face], share)
+
+        return paint, paint
 
 
 def _matrix(transform: str | None) -> np.ndarray:
@@ -326,7 +357,8 @@ def _colour(written: str) -> tuple[float, ...]:
     if match is None:
         return (np.nan,) * 3
 
-    return tuple(byte / 255 for byte in bytes.fromhex(match[1]))
+    channels = bytes.fromhex(match[1])
+    return tuple(channel / 255 for channel in channels)
 
 
 def _refuse_entities(*declared: Any) -> None:

@@ -17,10 +17,12 @@ def thin(cloud: Tensor, count: int) -> Tensor:
     smaller count are among those of a larger one.
     """
     if len(cloud) <= count:
-        return cloud[torch.arange(count, device=cloud.device) * len(cloud) // count]
+        index = torch.arange(count, device=cloud.device)
+        return cloud[index * len(cloud) // count]
 
     rank = streams(THINNING, torch.arange(len(cloud)))
-    return cloud[rank.topk(count, largest=False).indices.to(cloud.device)]
+    first = rank.topk(count, largest=False)
+    return cloud[first.indices.to(cloud.device)]
 
 
 def to_unit_sphere(clouds: Tensor) -> Tensor:
@@ -33,6 +35,8 @@ def to_unit_sphere(clouds: Tensor) -> Tensor:
     # In float32 rounding would make a shape of a cloud in one place.
     place = clouds[..., :3].double()
     place = place - place.mean(1, keepdim=True)
-    radius = torch.linalg.vector_norm(place, dim=2).amax(1)[:, None, None]
-    place = place / radius.clamp(min=SMALLEST)
-    return torch.cat([place.to(clouds.dtype), clouds[..., 3:]], dim=2)
+    radius = torch.linalg.vector_norm(place, dim=2).amax(1)
+    radius = radius.clamp(min=SMALLEST)
+    place = place / radius[:, None, None]
+    place = place.to(clouds.dtype)
+    return torch.cat([place, clouds[..., 3:]], dim=2)

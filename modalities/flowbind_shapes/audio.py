@@ -85,10 +85,13 @@ def synthesise(
     def uniform(low: float, high: float) -> np.ndarray:
         return generator.uniform(low, high, size=(n, 1))
 
-    note = LOWEST * 2 ** (OCTAVE[scenes.size] + scenes.colour / len(COLOURS))[:, None]
+    octave = OCTAVE[scenes.size] + scenes.colour / len(COLOURS)
+    note = LOWEST * 2 ** octave[:, None]
     # Out of tune by at most a tenth of a semitone.
     note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)
-    since = np.arange(RATE) / RATE - uniform(0.02, 0.10)  # s since the onset
+
+    onset = uniform(0.02, 0.10)
+    since = np.arange(RATE) / RATE - onset  # s since the onset
     sounding = np.maximum(since, 0).astype(np.float32)
 
     turns = _turns(note, since, uniform)
@@ -96,19 +99,21 @@ def synthesise(
 
     # The swell of a reed, faint at the onset, and the breath of a pipe.
     beat = np.cos(2 * np.pi * TREMOLO * since)
-    tone *= (1 - instrument.tremolo * (0.5 + 0.5 * beat)).astype(np.float32)
+    swell = 1 - instrument.tremolo * (0.5 + 0.5 * beat)
+    tone *= swell.astype(np.float32)
     breath = instrument.breath * _breath(generator, note)
     tone += breath * (1 - np.exp(-sounding / instrument.attack))
 
     # Faded out at the end: no click.
-    tone *= np.clip((since[:, -1:] - since) / 0.05, 0, 1)
+    left = since[:, -1:] - since
+    tone *= np.clip(left / 0.05, 0, 1)
     tone /= np.abs(tone).max(axis=1, keepdims=True)
 
     loudness = 10 ** (uniform(-9, -2) / 20)
-    hiss = 10 ** (uniform(-60, -46) / 20) * generator.standard_normal(
-        (n, RATE), dtype=np.float32
-    )
-    return np.clip(loudness * tone + hiss, -1, 1).astype(np.float32)
+    hiss = 10 ** (uniform(-60, -46) / 20)
+    hiss = hiss * generator.standard_normal((n, RATE), dtype=np.float32)
+    sound = np.clip(loudness * tone + hiss, -1, 1)
+    return sound.astype(np.float32)
 
 
 def write(sound: np.ndarray, path: Path) -> None:
@@ -121,8 +126,10 @@ def _turns(note: np.ndarray, since: np.ndarray, uniform: Uniform) -> np.ndarray:
     """The phase (n, 16000) of notes with vibrato, in turns since the onset."""
     vibrato = uniform(4.5, 6.5)  # Hz
     depth = uniform(0.0, 0.12) * np.log(2) / 12  # at most 0.12 semitones
-    swing = np.sin(2 * np.pi * (vibrato * since + uniform(0, 1)))
-    return note * (since + depth / (2 * np.pi * vibrato) * swing)
+    swing = vibrato * since + uniform(0, 1)
+    swing = np.sin(2 * np.pi * swing)
+    delay = depth / (2 * np.pi * vibrato)
+    return note * (since + delay * swing)
 
 
 def _partials(
@@ -144,23 +151,26 @@ def _partials(
     tone = np.zeros(sounding.shape, dtype=np.float32)
     for order, (ratio, amplitude, decay) in enumerate(instrument.partials):
         phase = turns * ratio + uniform(0, 1)
-        wave = np.sin((2 * np.pi * (phase - np.floor(phase))).astype(np.float32))
+        phase = 2 * np.pi * (phase - np.floor(phase))
+        wave = np.sin(phase.astype(np.float32))
 
         is_heard = ratio * note < 0.45 * RATE  # none above the Nyquist frequency
         loudness = (np.float32(amplitude) * is_heard).astype(np.float32)
         lasting = np.maximum(sounding - instrument.growth * order, 0)
         rise = 1 - np.exp(-lasting / instrument.attack)
-        tone += loudness * wave * rise * np.exp(-np.float32(decay) * sounding)
+        fall = np.exp(-np.float32(decay) * sounding)
+        tone += loudness * wave * rise * fall
 
     return tone
 
 
 def _breath(generator: np.random.Generator, note: np.ndarray) -> np.ndarray:
     """Noise of unit variance (n, 16000), an octave wide, around four times the note."""
-    spectrum = np.fft.rfft(
-        generator.standard_normal((len(note), RATE), dtype=np.float32)
-    )
+    noise = generator.standard_normal((len(note), RATE), dtype=np.float32)
+    spectrum = np.fft.rfft(noise)
     frequency = np.fft.rfftfreq(RATE, 1 / RATE)
-    octaves = np.log2(np.maximum(frequency, 1) / np.minimum(4 * note, 5000))
+    centre = np.minimum(4 * note, 5000)
+    octaves = np.log2(np.maximum(frequency, 1) / centre)
     noise = np.fft.irfft(spectrum * np.exp(-2 * octaves**2))
-    return (noise / noise.std(axis=1, keepdims=True)).astype(np.float32)
+    noise = noise / noise.std(axis=1, keepdims=True)
+    return noise.astype(np.float32)

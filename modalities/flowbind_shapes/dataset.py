@@ -61,16 +61,19 @@ def prepare(
     jobs: list[Job] = []
     for stream, (split, count) in enumerate(sizes.items()):
         scenes = draw(count, np.random.default_rng([seed, stream, 0]))
-        captions = caption.describe(scenes, np.random.default_rng([seed, stream, 1]))
-        manifests[split] = list(_lines(split, scenes, captions))
+        generator = np.random.default_rng([seed, stream, 1])
+        captions = caption.describe(scenes, generator)
+        lines = list(_lines(split, scenes, captions))
+        manifests[split] = lines
         for number, kind in enumerate(SUFFIX, start=2):
-            jobs += _jobs(out, kind, scenes, manifests[split], [seed, stream, number])
+            jobs += _jobs(out, kind, scenes, lines, [seed, stream, number])
 
     _run(jobs)
 
     for split, lines in manifests.items():
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        (out / f"{split}.jsonl").write_text(text, encoding="utf-8", newline="\n")
+        path = out / f"{split}.jsonl"
+        path.write_text(text, encoding="utf-8", newline="\n")
 
 
 class Job(NamedTuple):
@@ -93,17 +96,22 @@ def _lines(
     split: str, scenes: Scenes, captions: list[str]
 ) -> Iterator[dict[str, object]]:
     """The manifest's lines: pairs in turn for training, samples with everything otherwise."""
-    subsets = PAIRS if split == "train" else (EVERYTHING,)
-    for k, (labels, text) in enumerate(zip(scenes.labels(), captions, strict=True)):
+    subsets = (EVERYTHING,)
+    if split == "train":
+        subsets = PAIRS
+
+    pairs = zip(scenes.labels(), captions, strict=True)
+    for k, (labels, text) in enumerate(pairs):
         name = f"{split}-{k:06d}"
         values = {"text": text}
         for kind, suffix in SUFFIX.items():
             values[kind] = f"{kind}/{name}.{suffix}"
 
-        subset = subsets[k % len(subsets)]
-        yield (
-            {"id": name} | {kind: values[kind] for kind in subset} | {"labels": labels}
-        )
+        line: dict[str, object] = {"id": name}
+        for kind in subsets[k % len(subsets)]:
+            line[kind] = values[kind]
+        line["labels"] = labels
+        yield line
 
 
 def _jobs(
@@ -114,21 +122,20 @@ def _jobs(
     seed: list[int],
 ) -> Iterator[Job]:
     """The jobs that make one modality of a split, chunk by chunk, each with its own generator."""
-    rows = np.array([k for k, line in enumerate(lines) if kind in line])
-    for number, chunk in enumerate(_chunks(rows, scenes.shape)):
+    rows = [k for k, line in enumerate(lines) if kind in line]
+    chunks = _chunks(np.array(rows), scenes.shape)
+    for number, chunk in enumerate(chunks):
         paths = [out / lines[k][kind] for k in chunk]
-        yield Job(
-            kind, scenes.take(chunk), paths, np.random.default_rng([*seed, number])
-        )
+        generator = np.random.default_rng([*seed, number])
+        yield Job(kind, scenes.take(chunk), paths, generator)
 
 
 def _chunks(rows: np.ndarray, shape: np.ndarray) -> Iterator[np.ndarray]:
     """The rows in chunks of one shape each."""
     for k in range(len(SHAPES)):
         alike = rows[shape[rows] == k]
-        yield from (
-            alike[first : first + CHUNK] for first in range(0, len(alike), CHUNK)
-        )
+        for first in range(0, len(alike), CHUNK):
+            yield alike[first : first + CHUNK]
 
 
 def _run(jobs: list[Job]) -> None:
@@ -136,9 +143,8 @@ def _run(jobs: list[Job]) -> None:
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
         files = chain.from_iterable(pool.map(_write, jobs))
-        for _ in track(
-            files, "writing shapes", total=sum(len(job.paths) for job in jobs)
-        ):
+        total = sum(len(job.paths) for job in jobs)
+        for _ in track(files, "writing shapes", total=total):
             pass
     finally:
         # After an error or Ctrl-C what is not begun is not made.

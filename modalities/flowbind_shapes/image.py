@@ -26,7 +26,14 @@ BOUND = 1.05  # no solid of unit size reaches beyond this
 STEPS = 30  # of sphere tracing
 TOUCH = 4e-3  # a ray this near has met the solid
 GAMMA = 2.2
-TETRAHEDRON = np.float32([[1, -1, -1], [-1, -1, 1], [-1, 1, -1], [1, 1, 1]])
+TETRAHEDRON = np.float32(
+    [
+        [1, -1, -1],
+        [-1, -1, 1],
+        [-1, 1, -1],
+        [1, 1, 1],
+    ]
+)
 # On the way from the floor to the lamp.
 HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])
 
@@ -36,24 +43,30 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
     n = len(scenes)
 
     def uniform(low: float, high: float, *shape: int) -> np.ndarray:
-        return generator.uniform(low, high, size=(n, *shape)).astype(np.float32)
+        numbers = generator.uniform(low, high, size=(n, *shape))
+        return numbers.astype(np.float32)
 
     azimuth = uniform(0, 2 * np.pi)
-    camera = _camera(azimuth=azimuth, elevation=np.radians(uniform(25, 55)))
+    elevation = np.radians(uniform(25, 55))
+    camera = _camera(azimuth, elevation)
 
     # The lamp stands up to 110 degrees left or right of the camera: never quite behind the solid.
     lamp_azimuth = azimuth + np.radians(uniform(-110, 110))
-    lamp = _camera(azimuth=lamp_azimuth, elevation=np.radians(uniform(35, 70)))[:, 2]
+    lamp_elevation = np.radians(uniform(35, 70))
+    lamp = _camera(lamp_azimuth, lamp_elevation)[:, 2]
     power = uniform(0.75, 1.05)
     sky = uniform(0.30, 0.45)
 
     shift = uniform(-0.06, 0.06, 2)
-    albedo = (tint(scenes.colour, generator) ** GAMMA).astype(np.float32)
+    albedo = tint(scenes.colour, generator) ** GAMMA
+    albedo = albedo.astype(np.float32)
     radius = RADIUS[scenes.size].astype(np.float32)
 
     picture = _floor(generator, n)
-    eye = camera[:, 2] * (CAMERA / radius)[:, None]  # in units of the solid's radius
-    picture *= _shadow(solid, eye, _rays(camera, shift, CENTRE), lamp)[..., None]
+    distance = CAMERA / radius  # in units of the solid's radius
+    eye = camera[:, 2] * distance[:, None]
+    shadow = _shadow(solid, eye, _rays(camera, shift, CENTRE), lamp)
+    picture *= shadow[..., None]
 
     rays = _rays(camera, shift, TURNED)
     owner, ray, position = _trace(solid, eye, rays)
@@ -66,9 +79,11 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
         sky=sky[owner],
         towards_eye=-rays[owner, ray],
     )
-    picture = _over(colour, owner * PIXELS**2 + ray % PIXELS**2, picture)
+    pixel = owner * PIXELS**2 + ray % PIXELS**2
+    picture = _over(colour, pixel, picture)
 
-    return np.round(255 * np.clip(picture, 0, 1) ** (1 / GAMMA)).astype(np.uint8)
+    picture = np.clip(picture, 0, 1) ** (1 / GAMMA)
+    return np.round(255 * picture).astype(np.uint8)
 
 
 def write(picture: np.ndarray, path: Path) -> None:
@@ -78,10 +93,13 @@ def write(picture: np.ndarray, path: Path) -> None:
 
 def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     """Cameras' axes (n, 3, 3): to the right, up, and from the solid to the eye."""
-    cos_a, sin_a = np.cos(azimuth), np.sin(azimuth)
-    cos_e, sin_e = np.cos(elevation), np.sin(elevation)
+    cos_a = np.cos(azimuth)
+    sin_a = np.sin(azimuth)
+    cos_e = np.cos(elevation)
+    sin_e = np.sin(elevation)
 
-    right = np.stack([-sin_a, cos_a, np.zeros_like(cos_a)], axis=-1)
+    level = np.zeros_like(cos_a)
+    right = np.stack([-sin_a, cos_a, level], axis=-1)
     up = np.stack([-sin_e * cos_a, -sin_e * sin_a, cos_e], axis=-1)
     back = np.stack([cos_e * cos_a, cos_e * sin_a, sin_e], axis=-1)
     return np.stack([right, up, back], axis=1)
@@ -98,14 +116,14 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
         offsets: Offsets (k, 2) from a pixel's centre, in pixels.
     """
     centre = np.arange(PIXELS, dtype=np.float32) + 0.5
-    columns, rows = (
-        2 / PIXELS * (centre + offset[:, None]) - 1 for offset in offsets.T
-    )
+    columns = 2 / PIXELS * (centre + offsets[:, :1]) - 1
+    rows = 2 / PIXELS * (centre + offsets[:, 1:]) - 1
     x, y = np.broadcast_arrays(columns[:, None], -rows[..., None])
     x = x.reshape(1, -1) + shift[:, :1]
     y = y.reshape(1, -1) + shift[:, 1:]
 
-    rays = np.stack([FRAME * x, FRAME * y, np.full_like(x, -1)], axis=-1)
+    ahead = np.full_like(x, -1)
+    rays = np.stack([FRAME * x, FRAME * y, ahead], axis=-1)
     return _unit(rays) @ camera
 
 
@@ -119,11 +137,13 @@ def _trace(
     # Rays that pass through the ball around the solid: where they enter it, and how far it reaches.
     # `closest` is a ray's length where it passes nearest to the origin.
     closest = -np.einsum("nc,nrc->nr", eye, rays)
-    within = BOUND**2 - np.einsum("nc,nc->n", eye, eye)[:, None] + closest**2
+    distance = np.einsum("nc,nc->n", eye, eye)
+    within = BOUND**2 - distance[:, None] + closest**2
     owner, ray = np.nonzero(within > 0)
     half = np.sqrt(within[owner, ray])
     step = rays[owner, ray]
-    position = eye[owner] + (closest[owner, ray] - half)[:, None] * step
+    enters = closest[owner, ray] - half
+    position = eye[owner] + enters[:, None] * step
 
     # Each ray goes forward by the distance to the solid, until it touches it or leaves the ball.
     axes = list(position.T.copy())
@@ -131,26 +151,27 @@ def _trace(
     left = 2 * half
     alive = np.arange(len(owner))
     hits = []
+    places = []
     for _ in range(STEPS):
         distance = solid.distance(*axes)
         touches = distance < TOUCH
-        hits.append(
-            (alive[touches], np.stack([axis[touches] for axis in axes], axis=-1))
-        )
+        hits.append(alive[touches])
+        touched = [axis[touches] for axis in axes]
+        places.append(np.stack(touched, axis=-1))
 
         left -= distance
-        goes_on = ~touches & (left > 0)
-        alive = alive[goes_on]
-        left = left[goes_on]
-        distance = distance[goes_on]
-        steps = [step[goes_on] for step in steps]
+        continues = ~touches & (left > 0)
+        alive = alive[continues]
+        left = left[continues]
+        distance = distance[continues]
+        steps = [step[continues] for step in steps]
         axes = [
-            axis[goes_on] + distance * step
+            axis[continues] + distance * step
             for axis, step in zip(axes, steps, strict=True)
         ]
 
-    hit = np.concatenate([index for index, _ in hits])
-    return owner[hit], ray[hit], np.concatenate([place for _, place in hits])
+    hit = np.concatenate(hits)
+    return owner[hit], ray[hit], np.concatenate(places)
 
 
 def _lit(
@@ -176,18 +197,22 @@ def _lit(
     # The gradient of the distance, from its values at four corners close by.
     normal = np.zeros_like(position)
     for corner in TETRAHEDRON:
-        normal += corner * _distance(solid, position + 0.01 * corner)[:, None]
+        distance = _distance(solid, position + 0.01 * corner)
+        normal += corner * distance[:, None]
     normal = _unit(normal)
 
     # Less of the sky is seen where the surface bends inwards.
-    openness = np.clip(_distance(solid, position + 0.2 * normal) / 0.2, 0, 1)
+    distance = _distance(solid, position + 0.2 * normal)
+    openness = np.clip(distance / 0.2, 0, 1)
+    height = 0.65 + 0.35 * normal[:, 2]
+    ambient = sky * height * (0.5 + 0.5 * openness)
 
     diffuse = power * np.maximum(_dot(normal, lamp), 0)
-    ambient = sky * (0.65 + 0.35 * normal[:, 2]) * (0.5 + 0.5 * openness)
-    highlight = (
-        0.25 * power * np.maximum(_dot(normal, _unit(lamp + towards_eye)), 0) ** 40
-    )
-    return albedo * (diffuse + ambient)[:, None] + highlight[:, None]
+    halfway = _unit(lamp + towards_eye)
+    shine = np.maximum(_dot(normal, halfway), 0)
+    highlight = 0.25 * power * shine**40
+    light = diffuse + ambient
+    return albedo * light[:, None] + highlight[:, None]
 
 
 def _distance(solid: Solid, position: np.ndarray) -> np.ndarray:
@@ -205,25 +230,31 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
         picture: Linear RGB of what is behind them.
     """
 
+    count = picture[..., 0].size
+
     def gather(weights: np.ndarray | None = None) -> np.ndarray:
-        share = np.bincount(pixel, weights, minlength=picture[..., 0].size) / len(
-            TURNED
-        )
+        share = np.bincount(pixel, weights, minlength=count) / len(TURNED)
         return share.reshape(picture.shape[:3])
 
-    solid = np.stack([gather(np.minimum(channel, 1)) for channel in colour.T], axis=-1)
-    return picture * (1 - gather())[..., None] + solid
+    channels = [gather(np.minimum(channel, 1)) for channel in colour.T]
+    solid = np.stack(channels, axis=-1)
+    free = 1 - gather()
+    return picture * free[..., None] + solid
 
 
 def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
     """Linear RGB (n, 64, 64, 3) of the empty studio: a tinted grey, brighter on one side."""
     brightness = generator.uniform(0.45, 0.92, size=(n, 1))
-    grey = brightness + generator.uniform(-0.025, 0.025, size=(n, 3))
+    tinted = generator.uniform(-0.025, 0.025, size=(n, 3))
+    grey = brightness + tinted
     slope = generator.uniform(-0.10, 0.10, size=(n, 2))
 
     grid = np.linspace(-1, 1, PIXELS)
-    light = 1 + slope[:, :1, None] * grid + slope[:, 1:, None] * grid[:, None]
-    floor = np.clip(grey[:, None, None] * light[..., None], 0, 1)
+    across = slope[:, :1, None] * grid
+    along = slope[:, 1:, None] * grid[:, None]
+    light = 1 + across + along
+    floor = grey[:, None, None] * light[..., None]
+    floor = np.clip(floor, 0, 1)
     return (floor**GAMMA).astype(np.float32)
 
 
@@ -235,10 +266,14 @@ def _shadow(
     Dark where the solid stands close or hides the lamp. `rays` (n, 64 * 64, 3) are those through
     the pixels' centres.
     """
-    length = (solid.bottom - eye[:, 2:]) / rays[..., 2]
+    height = solid.bottom - eye[:, 2:]
+    length = height / rays[..., 2]
     floor = eye[:, None] + length[..., None] * rays
-    x, y, z = floor[..., 0], floor[..., 1], floor[..., 2]
-    near = np.clip(solid.distance(x, y, z) / 0.5, 0, 1)
+    x = floor[..., 0]
+    y = floor[..., 1]
+    z = floor[..., 2]
+    distance = solid.distance(x, y, z)
+    near = np.clip(distance / 0.5, 0, 1)
 
     # A place is as bright as the narrowest gap on its way to the lamp.
     clear = np.ones_like(near)
@@ -246,10 +281,13 @@ def _shadow(
         towards_lamp = [
             axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))
         ]
-        gap = 3 * solid.distance(*towards_lamp) / (0.3 + height)
+        distance = solid.distance(*towards_lamp)
+        gap = 3 * distance / (0.3 + height)
         clear = np.minimum(clear, np.clip(0.5 + gap, 0, 1))
 
-    shade = (0.6 + 0.4 * near) * (0.55 + 0.45 * clear)
+    contact = 0.6 + 0.4 * near
+    cast = 0.55 + 0.45 * clear
+    shade = contact * cast
     return shade.reshape(len(eye), PIXELS, PIXELS)
 
 
@@ -258,4 +296,5 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.sqrt(_dot(vector, vector))[..., None]
+    length = np.sqrt(_dot(vector, vector))
+    return vector / length[..., None]

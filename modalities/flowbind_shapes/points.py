@@ -39,15 +39,13 @@ HEADER = "\n".join(
 def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
     """Clouds of n scenes of one solid: vertices of dtype VERTEX and shape (n, 1024)."""
     n = len(scenes)
-    place = (
-        solid.surface(generator.random((n, POINTS, 4)))
-        * RADIUS[scenes.size][:, None, None]
-    )
-    place = place @ _rotation(
-        yaw=generator.uniform(0, 2 * np.pi, size=n),
-        axis=generator.uniform(0, 2 * np.pi, size=n),
-        tilt=np.radians(generator.uniform(0, 25, size=n)),
-    )
+    place = solid.surface(generator.random((n, POINTS, 4)))
+    place = place * RADIUS[scenes.size][:, None, None]
+
+    yaw = generator.uniform(0, 2 * np.pi, size=n)
+    axis = generator.uniform(0, 2 * np.pi, size=n)
+    tilt = np.radians(generator.uniform(0, 25, size=n))
+    place = place @ _rotation(yaw, axis, tilt)
     place += generator.normal(scale=0.006, size=place.shape)
 
     colour = tint(scenes.colour, generator)[:, None]
@@ -55,14 +53,19 @@ def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
     levels = np.round(255 * np.clip(colour, 0, 1))
 
     cloud = np.empty((n, POINTS), dtype=VERTEX)
-    cloud["x"], cloud["y"], cloud["z"] = np.moveaxis(place, -1, 0)
-    cloud["red"], cloud["green"], cloud["blue"] = np.moveaxis(levels, -1, 0)
+    cloud["x"] = place[..., 0]
+    cloud["y"] = place[..., 1]
+    cloud["z"] = place[..., 2]
+    cloud["red"] = levels[..., 0]
+    cloud["green"] = levels[..., 1]
+    cloud["blue"] = levels[..., 2]
     return cloud
 
 
 def write(cloud: np.ndarray, path: Path) -> None:
     """Writes one cloud, vertices of shape (1024,), as binary little-endian PLY."""
-    path.write_bytes(HEADER + cloud.tobytes())
+    content = HEADER + cloud.tobytes()
+    path.write_bytes(content)
 
 
 def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray:
@@ -74,14 +77,18 @@ def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray
 
 
 def _about_z(angle: np.ndarray) -> np.ndarray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    zero, one = np.zeros_like(angle), np.ones_like(angle)
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    zero = np.zeros_like(angle)
+    one = np.ones_like(angle)
     entries = [cos, sin, zero, -sin, cos, zero, zero, zero, one]
     return np.stack(entries, axis=-1).reshape(-1, 3, 3)
 
 
 def _about_x(angle: np.ndarray) -> np.ndarray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    zero, one = np.zeros_like(angle), np.ones_like(angle)
+    cos = np.cos(angle)
+    sin = np.sin(angle)
+    zero = np.zeros_like(angle)
+    one = np.ones_like(angle)
     entries = [one, zero, zero, zero, cos, sin, zero, -sin, cos]
     return np.stack(entries, axis=-1).reshape(-1, 3, 3)

@@ -38,9 +38,12 @@ class Scenes:
         """The factors by name, one dictionary for each scene, as manifests hold them."""
         labels = []
         for shape, colour, size in zip(self.shape, self.colour, self.size, strict=True):
-            labels.append(
-                {"shape": SHAPES[shape], "colour": COLOURS[colour], "size": SIZES[size]}
-            )
+            factors = {
+                "shape": SHAPES[shape],
+                "colour": COLOURS[colour],
+                "size": SIZES[size],
+            }
+            labels.append(factors)
 
         return labels
 
