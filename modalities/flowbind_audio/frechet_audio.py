@@ -71,10 +71,12 @@ class ClapFAD(Metric):
         return self.model.sounds(raws, self.device)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        return distances(f"clap,{self.model.label}", made, reference)
+        name = f"clap,{self.model.label}"
+        return distances(name, made, reference)
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"clap_weights": self.model.digest()}
+        weights = self.model.digest()
+        return super().fingerprint() | {"clap_weights": weights}
 
 
 class VggishFAD(Metric):
@@ -117,17 +119,20 @@ class VggishFAD(Metric):
         rows = []
         for raw in raws:
             beginning = raw[: SECONDS * RATE].to(self.device, torch.float32)
-            embeddings = F.pad(net(patches(beginning)), (0, 1), value=1.0)
-            rows.append(F.pad(embeddings, (0, 0, 0, PATCHES - len(embeddings))))
+            embeddings = net(patches(beginning))
+            embeddings = F.pad(embeddings, (0, 1), value=1.0)
+            missing = PATCHES - len(embeddings)
+            rows.append(F.pad(embeddings, (0, 0, 0, missing)))
 
         return torch.stack(rows)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        made, reference = _embeddings(made), _embeddings(reference)
-        return distances(f"vggish,{digest(self.file)[:8]}", made, reference)
+        name = f"vggish,{digest(self.file)[:8]}"
+        return distances(name, _embeddings(made), _embeddings(reference))
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"weights": digest(self.file)}
+        weights = digest(self.file)
+        return super().fingerprint() | {"weights": weights}
 
 
 def _embeddings(features: Tensor) -> Tensor:

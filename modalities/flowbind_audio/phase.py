@@ -34,8 +34,10 @@ PROMINENCE = 4.0  # a peak has this many times the power one lobe further out (6
 
 def waves(levels: Tensor) -> Tensor:
     """Waves in [-1, 1] with given log-mel spectrograms: (B, 128, T) -> (B, 256 (T - 1))."""
-    magnitude = linear_power(power(levels)).sqrt() * FULL_SCALE
-    return griffin_lim(magnitude * carrier(magnitude)).clamp(-1, 1)
+    magnitude = linear_power(power(levels)).sqrt()
+    magnitude = magnitude * FULL_SCALE
+    wave = griffin_lim(magnitude * carrier(magnitude))
+    return wave.clamp(-1, 1)
 
 
 def linear_power(mel: Tensor) -> Tensor:
@@ -48,19 +50,23 @@ def linear_power(mel: Tensor) -> Tensor:
 
     # From 1 inside the bands; each round multiplies by how much too small the bands come out.
     is_covered = mel_bands().sum(0) > 0
-    estimate = is_covered.to(mel)[:, None].expand(BINS, target.shape[1])
+    estimate = is_covered.to(mel)[:, None]
+    estimate = estimate.expand(BINS, target.shape[1])
     for _ in range(SHARPENING):
-        shortfall = target / (bands @ estimate).clamp(min=1e-12)
+        present = (bands @ estimate).clamp(min=1e-12)
+        shortfall = target / present
         estimate = estimate * (back @ shortfall)
 
-    return estimate.T.contiguous().unflatten(0, (len(mel), -1))
+    estimate = estimate.T.contiguous()
+    return estimate.unflatten(0, (len(mel), -1))
 
 
 @cache
 def _sparse_bands(device: torch.device) -> tuple[Tensor, Tensor]:
     """The mel bands, and their transpose with rows that sum to 1."""
     bands = mel_bands().to(device)
-    back = bands.T / bands.sum(0).clamp(min=1e-9)[:, None]
+    weight = bands.sum(0).clamp(min=1e-9)
+    back = bands.T / weight[:, None]
     return bands.to_sparse(), back.to_sparse()
 
 
@@ -85,7 +91,8 @@ def carrier(magnitude: Tensor) -> Tensor:
     phase = scattered[0].expand(len(magnitude), BINS)
     phases = []
     for frame in range(frames):
-        turned = phase.gather(1, centre[:, frame]) + turn[:, frame]
+        before = phase.gather(1, centre[:, frame])
+        turned = before + turn[:, frame]
         phase = torch.where(is_tonal[:, frame], turned, scattered[frame])
         phases.append(phase)
 
@@ -102,17 +109,21 @@ def _peak_frequencies(log: Tensor) -> Tensor:
     padded = F.pad(log, (2 * LOBE, 2 * LOBE), value=0.0)  # no peak at either end
 
     def shifted(bins: int) -> Tensor:
-        return padded[..., 2 * LOBE + bins :][..., :BINS]
+        first = 2 * LOBE + bins
+        return padded[..., first : first + BINS]
 
-    below, above = shifted(-1), shifted(1)
+    below = shifted(-1)
+    above = shifted(1)
     around = torch.maximum(shifted(-2 * LOBE), shifted(2 * LOBE))
     is_prominent = log - around > math.log(PROMINENCE) / 2
     is_peak = (log > below) & (log >= above) & is_prominent
 
     # The vertex of the parabola through three bins, then over the bins of its lobe.
     place = torch.arange(BINS, device=log.device)
-    curvature = (below - 2 * log + above).clamp(max=-1e-6)
-    vertex = (0.5 * (below - above) / curvature).clamp(-0.49, 0.49)
+    curvature = below - 2 * log + above
+    curvature = curvature.clamp(max=-1e-6)
+    vertex = 0.5 * (below - above) / curvature
+    vertex = vertex.clamp(-0.49, 0.49)
     frequency = torch.where(is_peak, place + vertex, -1.0)
     return F.max_pool1d(frequency, 2 * LOBE + 1, stride=1, padding=LOBE)
 
@@ -121,14 +132,20 @@ def _peak_frequencies(log: Tensor) -> Tensor:
 def white_noise(frames: int, device: torch.device) -> Tensor:
     """The spectrum of white noise, with shape (T, 513) and a mean power of 1."""
     generator = torch.Generator().manual_seed(0)
-    wave = torch.randn((frames - 1) * HOP, dtype=torch.float32, generator=generator).to(
-        device
-    )
-    hann = window(device)
+    size = (frames - 1) * HOP
+    wave = torch.randn(size, dtype=torch.float32, generator=generator)
+    spectrum = _spectrum(wave.to(device))
+    power_of_window = window(device).square().sum()
+    return spectrum / power_of_window.sqrt()
+
+
+def _spectrum(wave: Tensor) -> Tensor:
+    """The spectrum of waves: (*, samples) -> (*, T, 513)."""
+    hann = window(wave.device)
     spectrum = torch.stft(
         wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
     )
-    return spectrum.T / hann.square().sum().sqrt()
+    return spectrum.mT
 
 
 def griffin_lim(spectrum: Tensor) -> Tensor:
@@ -141,13 +158,9 @@ def griffin_lim(spectrum: Tensor) -> Tensor:
     before = torch.zeros_like(spectrum)
     for _ in range(ROUNDS):
         wave = torch.istft(spectrum.mT, FFT, HOP, window=hann)
-        again = torch.stft(
-            wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
-        )
-        consistent = again.mT
-        spectrum = (
-            magnitude * torch.add(consistent, consistent - before, alpha=MOMENTUM).sgn()
-        )
+        consistent = _spectrum(wave)
+        ahead = torch.add(consistent, consistent - before, alpha=MOMENTUM)
+        spectrum = magnitude * ahead.sgn()
         before = consistent
 
     return torch.istft(spectrum.mT, FFT, HOP, window=hann)

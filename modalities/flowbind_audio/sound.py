@@ -57,12 +57,14 @@ def mono(blocks: Iterable[np.ndarray], rate: float) -> tuple[Tensor, int]:
 
         count += len(block)
         peak = max(peak, float(loudest))
-        one = (
-            block[:, 0] if block.shape[1] == 1 else block.mean(axis=1, dtype=np.float32)
-        )
+        if block.shape[1] == 1:
+            one = block[:, 0]
+        else:
+            one = block.mean(axis=1, dtype=np.float32)
         parts.append(resample(one, last=False))
 
-    parts.append(resample(np.empty(0, np.float32), last=True))
+    end = np.empty(0, np.float32)
+    parts.append(resample(end, last=True))
 
     if peak > LOUDEST:
         raise ValueError(
@@ -96,14 +98,16 @@ def take_sound(value: Any, longest: float) -> Tensor:
     samples = _samples_first(values, array)
     refuse_long(len(samples) / rate, longest)
 
-    is_raw = rate == RATE and values.ndim == 1 and values.dtype == torch.float32
-    if is_raw and values.abs().max() <= 1:
+    is_raw = rate == RATE and values.ndim == 1
+    if is_raw and values.dtype == torch.float32 and values.abs().max() <= 1:
         return values
 
+    name = describe(array)
     try:
-        sound, _ = mono([_floats(samples, describe(array))], rate)
+        block = _floats(samples, name)
+        sound, _ = mono([block], rate)
     except ValueError as error:
-        raise ValueError(f"{describe(array)}: {error}") from None
+        raise ValueError(f"{name}: {error}") from None
 
     return sound
 
@@ -137,8 +141,11 @@ def _with_rate(value: Any) -> tuple[Any, float]:
         return value.data, _rate(value.sample_rate)
 
     if isinstance(value, tuple | list) and len(value) == 2:
-        rates = [part for part in value if _is_scalar(part)]
-        arrays = [part for part in value if not _is_scalar(part)]
+        rates = []
+        arrays = []
+        for part in value:
+            parts = rates if _is_scalar(part) else arrays
+            parts.append(part)
         if len(rates) == len(arrays) == 1:
             return arrays[0], _rate(rates[0])
 
@@ -168,7 +175,9 @@ def _samples_first(values: Tensor, array: Any) -> Tensor:
         raise ValueError(f"{describe(array)} is not one sound; allowed: {ALLOWED}")
 
     first, last = values.shape
-    channels_first = isinstance(array, Tensor) if first == last else first < last
+    channels_first = first < last
+    if first == last:
+        channels_first = isinstance(array, Tensor)
     return values.T if channels_first else values
 
 
@@ -182,9 +191,8 @@ def _floats(values: Tensor, name: str) -> np.ndarray:
         )
 
     centre = 128 if values.dtype == torch.uint8 else 0
-    return np.ascontiguousarray(
-        (values.float() - centre).numpy() / FULL_SCALE[values.dtype]
-    )
+    levels = (values.float() - centre).numpy()
+    return np.ascontiguousarray(levels / FULL_SCALE[values.dtype])
 
 
 def _resampler(rate: float) -> Callable[..., np.ndarray]:

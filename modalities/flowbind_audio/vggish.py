@@ -48,14 +48,18 @@ class Vggish(nn.Module):
 
     def __init__(self, hidden: int = 4096) -> None:
         super().__init__()
-        layers: dict[int, nn.Module] = {place: nn.MaxPool2d(2) for place in POOLS}
+        layers: dict[int, nn.Module] = {}
+        for place in POOLS:
+            layers[place] = nn.MaxPool2d(2)
         for place, before, after in CHANNELS:
             layers[place] = nn.Conv2d(before, after, kernel_size=3, padding=1)
             layers[place + 1] = nn.ReLU()
 
-        self.features = nn.Sequential(*(layers[place] for place in range(len(layers))))
+        in_order = [layers[place] for place in range(len(layers))]
+        self.features = nn.Sequential(*in_order)
 
-        flat = CHANNELS[-1][2] * (FRAMES // 16) * (BANDS // 16)
+        _, _, maps = CHANNELS[-1]
+        flat = maps * (FRAMES // 16) * (BANDS // 16)
         self.embeddings = nn.Sequential(
             nn.Linear(flat, hidden),
             nn.ReLU(),
@@ -67,7 +71,8 @@ class Vggish(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         maps = self.features(patches[:, None])  # (P, 512, 6, 4)
         # Channels last, as where it was trained.
-        return self.embeddings(maps.permute(0, 2, 3, 1).flatten(1))
+        maps = maps.permute(0, 2, 3, 1)
+        return self.embeddings(maps.flatten(1))
 
 
 def load_vggish(file: Path) -> Vggish:
@@ -90,8 +95,9 @@ def load_vggish(file: Path) -> Vggish:
     try:
         net.load_state_dict(state, assign=True)
     except RuntimeError as error:
+        reason = first_line(error)
         raise ValueError(
-            f"{file}: these are not weights of VGGish ({first_line(error)})"
+            f"{file}: these are not weights of VGGish ({reason})"
         ) from None
 
     return net.eval().requires_grad_(False)
@@ -103,9 +109,11 @@ def patches(wave: Tensor) -> Tensor:
     What is left over at the end is dropped; a sound too short for one patch is continued with
     silence.
     """
-    levels = log_mel(nn.functional.pad(wave, (0, max(0, SHORTEST - len(wave)))))
+    missing = max(0, SHORTEST - len(wave))
+    levels = log_mel(nn.functional.pad(wave, (0, missing)))
     count = len(levels) // FRAMES
-    return levels[: count * FRAMES].unflatten(0, (-1, FRAMES))
+    levels = levels[: count * FRAMES]
+    return levels.unflatten(0, (-1, FRAMES))
 
 
 def log_mel(wave: Tensor) -> Tensor:
@@ -115,7 +123,8 @@ def log_mel(wave: Tensor) -> Tensor:
     """
     hann = torch.hann_window(WINDOW, dtype=wave.dtype, device=wave.device)
     frames = wave.unfold(0, WINDOW, HOP) * hann
-    magnitude = torch.fft.rfft(frames, FFT).abs() @ bands().to(wave)
+    magnitude = torch.fft.rfft(frames, FFT).abs()
+    magnitude = magnitude @ bands().to(wave)
     return (magnitude + OFFSET).log()
 
 
@@ -125,12 +134,17 @@ def bands() -> Tensor:
 
     Triangles on the mel scale, nothing of 0 Hz.
     """
-    frequencies = _mel(torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64))
-    ends = _mel(torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)).tolist()
-    edges = torch.linspace(*ends, BANDS + 2, dtype=torch.float64)
+    frequencies = torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64)
+    frequencies = _mel(frequencies)[:, None]
+    ends = torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)
+    first, last = _mel(ends).tolist()
+    edges = torch.linspace(first, last, BANDS + 2, dtype=torch.float64)
 
-    rising = (frequencies[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - frequencies[:, None]) / (edges[2:] - edges[1:-1])
+    low = edges[:-2]
+    peak = edges[1:-1]
+    high = edges[2:]
+    rising = (frequencies - low) / (peak - low)
+    falling = (high - frequencies) / (high - peak)
     weights = torch.minimum(rising, falling).clamp(min=0)
     weights[0] = 0
     return weights

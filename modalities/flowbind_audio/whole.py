@@ -13,13 +13,7 @@ FRAME = 1152  # samples of a frame of an MP3
 GUID = 16  # bytes of a name in a W64
 UNKNOWN = 2**60  # samples, as libsndfile counts a FLAC that does not say
 # First words of subtypes that bytes count.
-PLAIN = (
-    "PCM",
-    "FLOAT",
-    "DOUBLE",
-    "ULAW",
-    "ALAW",
-)
+PLAIN = ("PCM", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 PADDING = 8192  # samples that the last block of a compressed WAV has beyond its sound, at most
 
 # GSM 6.10 in a WAV: its format tag, and bytes and samples of a block.
@@ -61,13 +55,18 @@ def is_truncated(file: BinaryIO, promised: int, read: int) -> bool:
     """
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         mark = data[:4]
-        is_mp3 = mark[:3] == b"ID3" or (mark[:1] == b"\xff" and mark[1:2] >= b"\xe0")
-        if is_mp3:  # some count their first frame, some do not
+        is_tagged = mark[:3] == b"ID3"
+        is_frame = mark[:1] == b"\xff" and mark[1:2] >= b"\xe0"
+        # Some MP3 count their first frame, some do not.
+        if is_tagged or is_frame:
             return read < promised - 2 * FRAME
+        if read < promised:
+            return True
         if mark in LAYOUTS:
-            return read < promised or _lacks_samples(data, LAYOUTS[mark])
+            return _lacks_samples(data, LAYOUTS[mark])
 
-        return read < promised or OTHERS.get(mark, _never)(data)
+        lacks = OTHERS.get(mark, _never)
+        return lacks(data)
 
 
 def samples_of(file: BinaryIO, sound: Any) -> int | None:
@@ -84,7 +83,9 @@ def samples_of(file: BinaryIO, sound: Any) -> int | None:
     with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         stated = _stated_by_wav(data)
 
-    return stated if 0 < stated < sound.frames <= stated + PADDING else sound.frames
+    if 0 < stated < sound.frames <= stated + PADDING:
+        return stated
+    return sound.frames
 
 
 def _stated_by_wav(data: mmap.mmap) -> int:
@@ -98,9 +99,13 @@ def _stated_by_wav(data: mmap.mmap) -> int:
         if name == b"fmt ":
             (tag,) = struct.unpack_from(f"{order}H", data, place)
         elif name == b"fact":
-            return struct.unpack_from(f"{order}I", data, place)[0]
+            (samples,) = struct.unpack_from(f"{order}I", data, place)
+            return samples
+        elif name == b"data" and tag == GSM:
+            blocks = length // GSM_BLOCK
+            return blocks * GSM_SAMPLES
         elif name == b"data":
-            return length // GSM_BLOCK * GSM_SAMPLES if tag == GSM else 0
+            return 0
 
     return 0
 
@@ -118,7 +123,9 @@ def _chunks(data: mmap.mmap, layout: Chunks) -> Iterator[tuple[bytes, int, int]]
         yield name, place, length
         if length < 0:
             return
-        place += length + (length % 2 if layout.even else 0)
+        if layout.even:
+            length += length % 2
+        place += length
 
 
 def _lacks_samples(data: mmap.mmap, layout: Chunks) -> bool:
@@ -126,40 +133,53 @@ def _lacks_samples(data: mmap.mmap, layout: Chunks) -> bool:
     long = None  # what a chunk of more than 4 GB has for its length, in RF64
     for name, place, length in _chunks(data, layout):
         if name == b"ds64" and place + 16 <= len(data):
-            long = struct.unpack_from("<Q", data, place + 8)[0]
+            (long,) = struct.unpack_from("<Q", data, place + 8)
         if name == layout.samples:
-            whole = long if long is not None and length == 0xFFFFFFFF else length
-            is_streamed = whole < 0 or (long is None and whole >= STREAMED)
-            return not is_streamed and place + whole > len(data)
+            if long is not None and length == 0xFFFFFFFF:
+                length = long
+            is_streamed = length < 0 or (long is None and length >= STREAMED)
+            return not is_streamed and place + length > len(data)
 
     return False
 
 
 def _lacks_ogg(data: mmap.mmap) -> bool:
     """Whether the last page does not end its stream, or is not all there (RFC 3533, section 6)."""
-    page = data[data.rfind(b"OggS", max(0, len(data) - PAGE)) :]
+    begin = data.rfind(b"OggS", max(0, len(data) - PAGE))
+    page = data[begin:]
     if len(page) < 27 or not page[5] & 4:
         return True
 
     segments = page[26]
-    return len(page) < 27 + segments + sum(page[27 : 27 + segments])
+    head = 27 + segments
+    return len(page) < head + sum(page[27:head])
 
 
 def _lacks_au(data: mmap.mmap) -> bool:
-    start, length = struct.unpack_from(">II", data, 4) if len(data) >= 12 else (0, 0)
+    if len(data) < 12:
+        return False
+
+    start, length = struct.unpack_from(">II", data, 4)
     return length < STREAMED and start + length > len(data)
 
 
 def _lacks_w64(data: mmap.mmap) -> bool:
     """By the length of the whole file."""
-    length = struct.unpack_from("<Q", data, GUID)[0] if len(data) >= GUID + 8 else 0
+    if len(data) < GUID + 8:
+        return False
+
+    (length,) = struct.unpack_from("<Q", data, GUID)
     return length < 2**63 and length > len(data)
 
 
 def _lacks_nist(data: mmap.mmap) -> bool:
     """By what the header counts, where samples are not packed."""
-    start = int(data[8:16]) if data[8:16].strip().isdigit() else 0
-    header = dict(re.findall(rb"^(\w+) -i (\d+)", data[:start], re.MULTILINE))
+    start = 0
+    if data[8:16].strip().isdigit():
+        start = int(data[8:16])
+
+    counts = re.findall(rb"^(\w+) -i (\d+)", data[:start], re.MULTILINE)
+    header = dict(counts)
     length = start
     if header.keys() >= {b"sample_count", b"sample_n_bytes", b"channel_count"}:
         samples = int(header[b"sample_count"])
@@ -173,10 +193,11 @@ def _lacks_nist(data: mmap.mmap) -> bool:
 def _lacks_asf(data: mmap.mmap) -> bool:
     """By the length of the whole file, behind the object's name and length and another name."""
     place = data.find(ASF_FILE, 0, ASF_HEADER)
-    if place < 0 or place + 2 * GUID + 16 > len(data):
+    place_of_length = place + 2 * GUID + 8
+    if place < 0 or place_of_length + 8 > len(data):
         return False
 
-    (length,) = struct.unpack_from("<Q", data, place + 2 * GUID + 8)
+    (length,) = struct.unpack_from("<Q", data, place_of_length)
     return length > len(data)
 
 

@@ -28,14 +28,16 @@ def read_rows(
     """
     _check_there(path)
 
-    table = read_table(path, needed, header, separator, ragged=header is None)
+    is_ragged = header is None
+    table = read_table(path, needed, header, separator, ragged=is_ragged)
     return (row.cells for row in table.rows)
 
 
 def columns_of(path: Path) -> list[str]:
     """The columns that a table's header names, in lower case; raises as `read_rows` does."""
     _check_there(path)
-    return [column.lower() for column in read_table(path).columns]
+    columns = read_table(path).columns
+    return [column.lower() for column in columns]
 
 
 def read_json(path: Path) -> Any:
@@ -61,14 +63,19 @@ def records(
     Raises:
         ValueError: it is anything else; `what` says what it should be.
     """
-    requirement = f"{what} must be a list of objects with the keys {', '.join(needed)}"
+    names = ", ".join(needed)
+    requirement = f"{what} must be a list of objects with the keys {names}"
     if not isinstance(content, list):
-        raise ValueError(f"{requirement}, not {type(content).__name__}")
+        kind = type(content).__name__
+        raise ValueError(f"{requirement}, not {kind}")
 
     for number, entry in enumerate(content):
         if not isinstance(entry, dict) or not needed.keys() <= entry.keys():
-            keys = ", ".join(entry) if isinstance(entry, dict) else type(entry).__name__
-            raise ValueError(f"{requirement}; number {number} has {keys or 'none'}")
+            if isinstance(entry, dict):
+                keys = ", ".join(entry) or "none"
+            else:
+                keys = type(entry).__name__
+            raise ValueError(f"{requirement}; number {number} has {keys}")
 
         for key, kind in needed.items():
             if not isinstance(entry[key], kind):

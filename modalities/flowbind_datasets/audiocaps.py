@@ -5,7 +5,7 @@ from pathlib import Path
 from flowbind.progress import say
 from flowbind_datasets import youtube
 from flowbind_datasets.annotations import read_rows
-from flowbind_datasets.files import IMAGES, SOUNDS, Files
+from flowbind_datasets.files import IMAGES, SOUNDS, File, Files
 from flowbind_datasets.splits import SPLITS, Splits, captions_kept
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
@@ -48,30 +48,42 @@ def prepare(
     chosen = captions_kept(captions)
     clips = _read(annotations or source)
     sounds = Files([source], audio=SOUNDS)
-    pictures = Files([images], image=IMAGES) if images else None
+    pictures = None
+    if images:
+        pictures = Files([images], image=IMAGES)
 
     splits = Splits(out)
     for split, rows_of_clip in clips.items():
         for (clip, start), rows in rows_of_clip.items():
-            stems = *youtube.stems(clip, start), *(row["audiocap_id"] for row in rows)
+            names = [row["audiocap_id"] for row in rows]
+            stems = [*youtube.stems(clip, start), *names]
             files = {"audio": sounds.find("audio", *stems)}
-
-            # A clip without its picture is still a pair.
             if pictures:
                 picture = pictures.find("image", *stems)
-                if picture.path:
-                    files["image"] = picture
-                else:
-                    splits.miss(split, picture.name)
+                files |= _with_picture(picture, splits, split)
 
             samples = rows[:1] if split == "train" else rows[chosen]
             splits.leave(split, len(rows) - len(samples))
             texts = [row["caption"] for row in rows]
             for row in samples:
-                id, text = row["audiocap_id"], row["caption"]
-                splits.add(split, id, captions=texts, text=text, **files)
+                splits.add(
+                    split,
+                    row["audiocap_id"],
+                    captions=texts,
+                    text=row["caption"],
+                    **files,
+                )
 
     splits.write(source, LAYOUT)
+
+
+def _with_picture(picture: File, splits: Splits, split: str) -> dict[str, File]:
+    """A picture that is there; a clip without its picture is still a pair."""
+    if picture.path:
+        return {"image": picture}
+
+    splits.miss(split, picture.name)
+    return {}
 
 
 def _read(folder: Path) -> dict[str, dict[Clip, list[dict[str, str]]]]:
@@ -80,18 +92,21 @@ def _read(folder: Path) -> dict[str, dict[Clip, list[dict[str, str]]]]:
     Raises:
         ValueError: no table is there, or one has other columns.
     """
-    tables = {split: folder / f"{split}.csv" for split in SPLITS}
-    existing = {split: path for split, path in tables.items() if path.is_file()}
-    if not existing:
+    clips = {}
+    missing = []
+    for split in SPLITS:
+        path = folder / f"{split}.csv"
+        if path.is_file():
+            clips[split] = _clips(path)
+        else:
+            missing.append(f"{path}: no such file, so there will be no {split}.jsonl")
+    if not clips:
         raise ValueError(
             f"{folder}: no train.csv, val.csv or test.csv; the layout is: {LAYOUT}"
         )
 
-    clips = {split: _clips(path) for split, path in existing.items()}
-    for split, path in tables.items():
-        if split not in existing:
-            say(f"{path}: no such file, so there will be no {split}.jsonl")
-
+    for line in missing:
+        say(line)
     return clips
 
 

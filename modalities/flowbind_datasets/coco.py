@@ -1,6 +1,7 @@
 """COCO captions: photographs with five captions or more each."""
 
 from collections import Counter
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -86,14 +87,16 @@ def prepare(
                 f"not {test_samples}"
             )
         samples = _spread(testing.captions, test_samples, seed)
-        _add(splits, "test", samples, _by_image(testing.captions), testing.files)
+        images = _by_image(testing.captions)
+        _add(splits, "test", samples, images, testing.files)
 
     splits.write(source, LAYOUT)
 
 
 def _check(year: int, test_samples: int) -> None:
     if year not in YEARS:
-        raise ValueError(f"year is {year}, allowed are {' and '.join(map(str, YEARS))}")
+        years = " and ".join(map(str, YEARS))
+        raise ValueError(f"year is {year}, allowed are {years}")
     if test_samples < 0:
         raise ValueError(f"test_samples is {test_samples}, allowed is 0 or more")
 
@@ -108,7 +111,8 @@ def _part(source: Path, part: str) -> Part | None:
 
     path = source / "annotations" / f"captions_{part}.json"
     captions = _read(path)
-    return Part(captions, Files(existing[:1], image=IMAGES))
+    files = Files(existing[:1], image=IMAGES)
+    return Part(captions, files)
 
 
 def _read(path: Path) -> list[Caption]:
@@ -118,17 +122,22 @@ def _read(path: Path) -> list[Caption]:
         ValueError: no such file, one of other annotations, or a caption of an unknown image.
     """
     content = read_json(path)
-    content = content if isinstance(content, dict) else {}
-    images = records(
-        content.get("images"), {"id": int, "file_name": str}, f"{path}: images"
-    )
+    if not isinstance(content, dict):
+        content = {}
+
+    images = content.get("images")
+    needed = {"id": int, "file_name": str}
+    images = records(images, needed, f"{path}: images")
+
+    annotations = content.get("annotations")
     needed = {"id": int, "image_id": int, "caption": str}
-    annotations = records(content.get("annotations"), needed, f"{path}: annotations")
+    annotations = records(annotations, needed, f"{path}: annotations")
 
     names = {image["id"]: checked(image["file_name"], path) for image in images}
     captions = []
     for annotation in annotations:
-        id, image = annotation["id"], annotation["image_id"]
+        id = annotation["id"]
+        image = annotation["image_id"]
         if image not in names:
             raise ValueError(
                 f"{path}: the image of caption {id} is not among its images"
@@ -152,11 +161,11 @@ def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
     turns: Counter[str] = Counter()
     drawn = []
     for caption in shuffled(captions, seed, 1):
-        drawn.append((turns[caption.image], caption))
+        turn = turns[caption.image]
         turns[caption.image] += 1
+        drawn.append((turn, caption))
 
-    # Stable: within a turn the order stays random.
-    drawn.sort(key=lambda entry: entry[0])
+    drawn.sort(key=itemgetter(0))  # stable: within a turn the order stays random
     return [caption for _, caption in drawn[:count]]
 
 
@@ -172,10 +181,5 @@ def _add(
         stem = PurePosixPath(caption.image).stem
         image = files.find("image", stem)
         texts = [other.text for other in images[caption.image]]
-        splits.add(
-            split,
-            f"{stem}#{caption.id}",
-            captions=texts,
-            text=caption.text,
-            image=image,
-        )
+        id = f"{stem}#{caption.id}"
+        splits.add(split, id, captions=texts, text=caption.text, image=image)

@@ -47,7 +47,8 @@ class Files:
         left_out = LeftOut()
         for path in scan(folders, tuple(kind_of), left_out):
             stem, suffix = os.path.splitext(os.path.basename(path))
-            key = kind_of[suffix.lower()], normalize("NFC", stem)
+            kind = kind_of[suffix.lower()]
+            key = (kind, normalize("NFC", stem))
             if self.paths.setdefault(key, path) != path:
                 self.doubles.setdefault(key, []).append(path)
 
@@ -59,7 +60,8 @@ class Files:
         for key, path in self.paths.items():
             if key[0] == kind:
                 paths.append(Path(path))
-                paths.extend(Path(double) for double in self.doubles.get(key, ()))
+                doubles = self.doubles.get(key, ())
+                paths.extend(map(Path, doubles))
 
         return paths
 
@@ -70,16 +72,19 @@ class Files:
             ValueError: two files have it, so that nobody knows which one is meant.
         """
         for stem in stems:
-            key = kind, normalize("NFC", stem)
+            key = (kind, normalize("NFC", stem))
+            path = self.paths.get(key)
             if key in self.doubles:
+                double = self.doubles[key][0]
                 raise ValueError(
-                    f"two files for '{stem}', {self.paths[key]} and {self.doubles[key][0]}; "
+                    f"two files for '{stem}', {path} and {double}; "
                     "keep one below the folder that is searched"
                 )
-            if key in self.paths:
-                return File(stem, Path(self.paths[key]))
+            if path is not None:
+                return File(stem, Path(path))
 
-        return File(stems[0] + self.kinds[kind][0], None)
+        suffix = self.kinds[kind][0]
+        return File(stems[0] + suffix, None)
 
 
 def _kinds_by_suffix(kinds: dict[str, tuple[str, ...]]) -> dict[str, str]:
@@ -87,7 +92,8 @@ def _kinds_by_suffix(kinds: dict[str, tuple[str, ...]]) -> dict[str, str]:
     kind_of: dict[str, str] = {}
     for kind in kinds:
         if kind in installed("modalities"):
-            kind_of |= dict.fromkeys(load("modalities", kind).suffixes, kind)
+            suffixes = load("modalities", kind).suffixes
+            kind_of |= dict.fromkeys(suffixes, kind)
 
     for kind, suffixes in kinds.items():
         kind_of |= dict.fromkeys(suffixes, kind)

@@ -10,7 +10,8 @@ from flowbind_datasets.annotations import columns_of, read_json, read_rows, reco
 from flowbind_datasets.files import IMAGES, Files, checked
 from flowbind_datasets.splits import SPLITS, Splits, captions_kept, shuffled
 
-VAL, TEST = 1014, 1000  # images, as many as in Karpathy's splits
+VAL = 1014  # images, as many as in Karpathy's splits
+TEST = 1000
 NAMES = (
     "dataset_flickr30k.json",
     "flickr_annotations_30k.csv",
@@ -65,34 +66,43 @@ def prepare(
     chosen = captions_kept(captions)
     path = annotations or _captions_in(source)
     photographs = list(_read(path))
-    if not any(photograph.split for photograph in photographs):
+    if any(photograph.split for photograph in photographs):
+        _refuse_drawing(path, val_samples, test_samples)
+    else:
         photographs = _draw(photographs, val_samples, test_samples, seed)
         say(
             f"{path}: has no splits, so images were drawn into them with the seed {seed}"
-        )
-    elif (val_samples, test_samples) != (None, None):
-        raise ValueError(
-            f"{path}: has the published splits, so nothing is drawn; "
-            "leave out val_samples and test_samples"
         )
 
     files = Files([source], image=IMAGES)
     splits = Splits(out)
     for name, texts, split in photographs:
-        if split not in SPLITS:
-            raise ValueError(
-                f"{path}: image '{name}' is in the split '{split}'; allowed: {', '.join(SPLITS)}"
-            )
-
+        _check_split(path, name, split)
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
-        splits.leave(split, len(texts) - len(texts[chosen]))
-        for number, text in enumerate(texts[chosen]):
-            splits.add(
-                split, f"{stem}#{number}", captions=texts, text=text, image=image
-            )
+        samples = texts[chosen]
+        splits.leave(split, len(texts) - len(samples))
+        for number, text in enumerate(samples):
+            id = f"{stem}#{number}"
+            splits.add(split, id, captions=texts, text=text, image=image)
 
     splits.write(source, LAYOUT)
+
+
+def _refuse_drawing(path: Path, val: int | None, test: int | None) -> None:
+    if (val, test) != (None, None):
+        raise ValueError(
+            f"{path}: has the published splits, so nothing is drawn; "
+            "leave out val_samples and test_samples"
+        )
+
+
+def _check_split(path: Path, name: str, split: str) -> None:
+    if split not in SPLITS:
+        names = ", ".join(SPLITS)
+        raise ValueError(
+            f"{path}: image '{name}' is in the split '{split}'; allowed: {names}"
+        )
 
 
 def _captions_in(folder: Path) -> Path:
@@ -115,29 +125,29 @@ def _read(path: Path) -> Iterator[Photograph]:
         yield from _published_json(path)
     elif path.suffix == ".token":
         rows = read_rows(path, (), ("image#number", "caption"), "\t")
-        yield from _grouped(
-            (_name(row["image#number"]), row["caption"]) for row in rows
-        )
+        pairs = ((_name(row["image#number"]), row["caption"]) for row in rows)
+        yield from _grouped(pairs)
     elif {"filename", "raw"} <= set(columns_of(path)):
         yield from _published_table(path)
     else:
         rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
-        yield from _grouped((row["image"], row["caption"]) for row in rows)
+        pairs = ((row["image"], row["caption"]) for row in rows)
+        yield from _grouped(pairs)
 
 
 def _published_json(path: Path) -> Iterator[Photograph]:
     """Photographs of dataset_flickr30k.json, with Karpathy's splits."""
     content = read_json(path)
-    images = content.get("images") if isinstance(content, dict) else content
+    images = content
+    if isinstance(content, dict):
+        images = content.get("images")
     needed = {"filename": str, "split": str, "sentences": list}
     for image in records(images, needed, f"{path}: images"):
         name = image["filename"]
-        sentences = records(
-            image["sentences"], {"raw": str}, f"{path}: sentences of {name}"
-        )
-        yield Photograph(
-            name, [sentence["raw"] for sentence in sentences], image["split"]
-        )
+        sentences = image["sentences"]
+        sentences = records(sentences, {"raw": str}, f"{path}: sentences of {name}")
+        captions = [sentence["raw"] for sentence in sentences]
+        yield Photograph(name, captions, image["split"])
 
 
 def _published_table(path: Path) -> Iterator[Photograph]:
@@ -168,15 +178,16 @@ def _strings(text: str, what: str) -> list[str]:
     Raises:
         ValueError: it is anything else; `what` says what it should be.
     """
+    refusal = f"{what} must be a list of captions in JSON, not {text[:60]}"
     try:
         captions = json.loads(text)
     except ValueError:
-        captions = None
+        raise ValueError(refusal) from None
 
-    if not isinstance(captions, list) or not all(
-        isinstance(entry, str) for entry in captions
-    ):
-        raise ValueError(f"{what} must be a list of captions in JSON, not {text[:60]}")
+    if not isinstance(captions, list):
+        raise ValueError(refusal)
+    if not all(isinstance(entry, str) for entry in captions):
+        raise ValueError(refusal)
 
     return captions
 
@@ -198,7 +209,8 @@ def _draw(
     split_of = dict.fromkeys(names, "train")
     split_of |= dict.fromkeys(order[:test], "test")
     split_of |= dict.fromkeys(order[test : test + val], "val")
-    return [
-        photograph._replace(split=split_of[photograph.name])
-        for photograph in photographs
-    ]
+    drawn = []
+    for photograph in photographs:
+        split = split_of[photograph.name]
+        drawn.append(photograph._replace(split=split))
+    return drawn

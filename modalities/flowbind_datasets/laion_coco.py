@@ -62,17 +62,17 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
                 "keep tables of one download alone in the folder"
             )
 
-    if image_count > len(pairs):
-        say(
-            f"{source}: images without a caption, left aside: {image_count - len(pairs)}"
-        )
+    aside = image_count - len(pairs)
+    if aside > 0:
+        say(f"{source}: images without a caption, left aside: {aside}")
 
     usable = [key for key, (caption, _) in pairs.items() if caption.strip()]
-    left = set() if limit is None else set(shuffled(usable, seed)[limit:])
+    left = set()
+    if limit is not None:
+        left = set(shuffled(usable, seed)[limit:])
     if left:
-        say(
-            f"{source}: {limit} of {len(usable)} samples were drawn with the seed {seed}"
-        )
+        count = len(usable)
+        say(f"{source}: {limit} of {count} samples were drawn with the seed {seed}")
 
     for key, (caption, image) in pairs.items():
         if key not in left:
@@ -89,10 +89,8 @@ def _captions(files: Files) -> Iterator[tuple[str, str]]:
             yield from _rows(table)
     else:
         for path in track(files.each("text"), "reading captions"):
-            yield (
-                path.stem,
-                read_regular(path, LONGEST).decode("utf-8", errors="replace"),
-            )
+            content = read_regular(path, LONGEST)
+            yield path.stem, content.decode("utf-8", errors="replace")
 
 
 def _rows(path: Path) -> Iterator[tuple[str, str]]:
@@ -110,8 +108,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             names = table.schema_arrow.names
             columns = [name for name in CAPTIONS if name in names]
             if not columns or "key" not in names:
+                needed = " or ".join(CAPTIONS)
                 raise ValueError(
-                    f"{path}: needs the columns key and {' or '.join(CAPTIONS)}; "
+                    f"{path}: needs the columns key and {needed}; "
                     f"found {', '.join(names)}; download the images with img2dataset, "
                     "which adds the keys, and keep its input out of this folder"
                 )
@@ -119,9 +118,9 @@ def _rows(path: Path) -> Iterator[tuple[str, str]]:
             column = columns[0]
             for batch in table.iter_batches(ROWS, columns=["key", column]):
                 for row in batch.to_pylist():
-                    yield str(row["key"]), str(row[column] or "")
+                    caption = row[column] or ""
+                    yield str(row["key"]), str(caption)
 
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{path}: not a whole parquet file ({first_line(error)})"
-        ) from None
+        reason = first_line(error)
+        raise ValueError(f"{path}: not a whole parquet file ({reason})") from None

@@ -40,25 +40,32 @@ def prepare(
         )
 
     path = source / "pix3d.json"
-    entries = records(
-        read_json(path), {"img": str, "model": str, "category": str}, str(path)
-    )
-    split_of = _draw(sorted({entry["model"] for entry in entries}), val, test, seed)
+    keys = {"img": str, "model": str, "category": str}
+    entries = records(read_json(path), keys, str(path))
+    models = {entry["model"] for entry in entries}
+    split_of = _draw(sorted(models), val, test, seed)
     existing = _existing(source, entries)
     root = Path(root_of(source))
 
     def find(name: str) -> File:
-        place = str(root / checked(name, path))
-        return File(name, Path(place) if place in existing else None)
+        place = root / checked(name, path)
+        if str(place) in existing:
+            return File(name, place)
+        return File(name, None)
 
     splits = Splits(out)
     for entry in entries:
         image = entry["img"]
         model = entry["model"]
-        id = Path(image).with_suffix("").as_posix().removeprefix("img/")
+        path_without_suffix = Path(image).with_suffix("")
+        id = path_without_suffix.as_posix().removeprefix("img/")
         labels = {"category": entry["category"]}
         splits.add(
-            split_of[model], id, labels=labels, image=find(image), points=find(model)
+            split_of[model],
+            id,
+            labels=labels,
+            image=find(image),
+            points=find(model),
         )
 
     splits.write(source, LAYOUT)
@@ -80,7 +87,9 @@ def _existing(source: Path, entries: list[dict[str, Any]]) -> set[str]:
     """Paths of the files below the folder that have a suffix of those that entries name."""
     suffixes: set[str] = set()
     for entry in entries:
-        suffixes |= {Path(entry[key]).suffix.lower() for key in ("img", "model")}
+        for key in ("img", "model"):
+            suffix = Path(entry[key]).suffix
+            suffixes.add(suffix.lower())
 
     left_out = LeftOut()
     existing = set(scan([source], tuple(suffixes), left_out))

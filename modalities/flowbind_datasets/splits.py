@@ -29,11 +29,16 @@ class Splits:
     def __init__(self, out: Path) -> None:
         # A path that goes up does so from where the folder really is.
         self.out = os.path.realpath(out)
-        self.samples: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        self.missing: dict[str, dict[str, None]] = {split: {} for split in SPLITS}
         self.aside: Counter[str] = Counter()
-        self.ids: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-        self.references: dict[str, list[int]] = {split: [] for split in SPLITS}
+        self.samples: dict[str, list[dict[str, Any]]] = {}
+        self.missing: dict[str, dict[str, None]] = {}
+        self.ids: dict[str, Counter[str]] = {}
+        self.references: dict[str, list[int]] = {}
+        for split in SPLITS:
+            self.samples[split] = []
+            self.missing[split] = {}
+            self.ids[split] = Counter()
+            self.references[split] = []
 
     def add(
         self,
@@ -59,9 +64,9 @@ class Splits:
                 self.miss(split, name)
             return
 
-        sample: dict[str, Any] = {
-            key: self._entry(value) for key, value in values.items()
-        }
+        sample: dict[str, Any] = {}
+        for key, value in values.items():
+            sample[key] = self._entry(value)
         if labels:
             sample["labels"] = labels
 
@@ -72,7 +77,9 @@ class Splits:
 
         self.ids[split][id] += 1
         count = self.ids[split][id]
-        unique = f"{id}#{count}" if count > 1 else id
+        unique = id
+        if count > 1:
+            unique = f"{id}#{count}"
         self.samples[split].append({"id": unique} | sample)
 
     def miss(self, split: str, name: str) -> None:
@@ -81,7 +88,8 @@ class Splits:
 
     def leave(self, split: str, captions: int) -> None:
         """Notes captions that no sample takes; for measuring, all serve as references."""
-        self.aside[split] += captions if split == "train" else 0
+        if split == "train":
+            self.aside[split] += captions
 
     def write(self, source: Path, layout: str) -> None:
         """Writes a manifest for each split that has samples, and the list of what is missing.
@@ -97,10 +105,14 @@ class Splits:
         """
         missing = []
         for split, names in self.missing.items():
-            missing.extend((split, name) for name in names)
+            for name in names:
+                missing.append((split, name))
 
         if not any(self.samples.values()):
-            example = f", such as {missing[0][1]}" if missing else ""
+            example = ""
+            if missing:
+                _, first = missing[0]
+                example = f", such as {first}"
             raise ValueError(
                 f"{source}: no sample found, {len(missing)} files are missing{example}; "
                 f"the layout is: {layout}"
@@ -108,13 +120,15 @@ class Splits:
 
         for split, samples in self.samples.items():
             if samples:
-                write_manifest(Path(self.out, f"{split}.jsonl"), samples)
+                path = Path(self.out, f"{split}.jsonl")
+                write_manifest(path, samples)
             if samples or self.missing[split]:
                 say(self._summary(split))
 
         if missing:
             lines = [f"{split}\t{name}\n" for split, name in missing]
-            Path(self.out, LIST).write_text("".join(lines), encoding="utf-8")
+            path = Path(self.out, LIST)
+            path.write_text("".join(lines), encoding="utf-8")
             say(f"what is missing is listed in {LIST}, beside the manifests")
 
     def _summary(self, split: str) -> str:
@@ -128,9 +142,10 @@ class Splits:
 
         counts = self.references[split]
         if counts:
+            count = len(counts)
             most = max(counts)
             clauses.append(
-                f"{len(counts)} of them with up to {most} captions to compare with"
+                f"{count} of them with up to {most} captions to compare with"
             )
 
         return ", ".join(clauses)
@@ -158,7 +173,8 @@ def _missing(id: str, values: Mapping[str, str | File]) -> list[str]:
 
 def shuffled(things: Sequence[T], *seed: int) -> list[T]:
     """The things in an order that the seed decides."""
-    return [things[i] for i in np.random.default_rng(seed).permutation(len(things))]
+    order = np.random.default_rng(seed).permutation(len(things))
+    return [things[i] for i in order]
 
 
 def held_out(things: Sequence[T], count: int, *seed: int) -> set[T]:
@@ -172,13 +188,15 @@ def held_out(things: Sequence[T], count: int, *seed: int) -> set[T]:
     Raises:
         ValueError: none would be left to train on.
     """
-    if count < 0 or (things and count >= len(things)):
+    total = len(things)
+    if count < 0 or (things and count >= total):
         raise ValueError(
-            f"val_samples is {count}; of {len(things)} for training 0 to {len(things) - 1} "
+            f"val_samples is {count}; of {total} for training 0 to {total - 1} "
             "can be held out; give another number"
         )
 
-    return set(shuffled(things, *seed)[:count])
+    order = shuffled(things, *seed)
+    return set(order[:count])
 
 
 def captions_kept(captions: str) -> slice:

@@ -63,12 +63,15 @@ def prepare(
     Raises:
         ValueError: no such table, no clip, or videos alone where ffmpeg is not installed.
     """
-    clips = _read(annotations or source / "vggsound.csv")
+    path = annotations or source / "vggsound.csv"
+    clips = _read(path)
     training = [clip.id for clip in clips if clip.split == "train"]
     validation = held_out(training, val_samples, seed)
 
     extracted = extracted or source / "extracted"
-    folders = [source, extracted] if extracted.is_dir() else [source]
+    folders = [source]
+    if extracted.is_dir():
+        folders.append(extracted)
     files = Files(folders, image=IMAGES, audio=SOUNDS, video=VIDEOS)
     pairs = {clip.id: _pair(files, clip) for clip in clips}
 
@@ -85,7 +88,8 @@ def prepare(
     splits = Splits(out)
     for clip in clips:
         split = "val" if clip.id in validation else clip.split
-        splits.add(split, clip.id, labels={"class": clip.label}, **pairs[clip.id])
+        labels = {"class": clip.label}
+        splits.add(split, clip.id, labels=labels, **pairs[clip.id])
 
     splits.write(source, LAYOUT)
 
@@ -101,7 +105,8 @@ def _read(path: Path) -> list[Clip]:
                 f"{path}: clip '{name}' is in the split '{split}'; allowed: train, test"
             )
 
-        clip = Clip(f"{name}_{seconds:06d}", youtube.stems(name, seconds), label, split)
+        stems = youtube.stems(name, seconds)
+        clip = Clip(f"{name}_{seconds:06d}", stems, label, split)
         other = clips.setdefault(clip.id, clip)
         if other != clip:
             raise ValueError(
@@ -114,7 +119,9 @@ def _read(path: Path) -> list[Clip]:
 
 def _pair(files: Files, clip: Clip) -> dict[str, File]:
     """The picture and the sound of a clip."""
-    return {kind: files.find(kind, *clip.stems) for kind in ("image", "audio")}
+    image = files.find("image", *clip.stems)
+    audio = files.find("audio", *clip.stems)
+    return {"image": image, "audio": audio}
 
 
 def _extract(
@@ -129,13 +136,16 @@ def _extract(
     """
     jobs = []
     for id in videos:
-        jobs.extend((id, kind) for kind, file in pairs[id].items() if not file.path)
+        for kind, file in pairs[id].items():
+            if not file.path:
+                jobs.append((id, kind))
 
     if not jobs:
         return
 
     if not ffmpeg.installed():
-        first = videos[jobs[0][0]]
+        id, _ = jobs[0]
+        first = videos[id]
         raise ValueError(
             f"{first} and others need ffmpeg, which is not installed; "
             "install it (Debian: apt-get install ffmpeg), "
@@ -169,11 +179,11 @@ def _take(kind: str, video: Path, place: Path) -> File:
         video: File of the video.
         place: Path of the file to write, without its suffix.
     """
-    take, suffix = {
-        "image": (ffmpeg.take_frame, ".jpg"),
-        "audio": (ffmpeg.take_sound, ".wav"),
-    }[kind]
-    target = place.with_name(place.name + suffix)
+    take = ffmpeg.take_frame
+    target = place.with_name(f"{place.name}.jpg")
+    if kind == "audio":
+        take = ffmpeg.take_sound
+        target = place.with_name(f"{place.name}.wav")
 
     try:
         check_regular(video, sys.maxsize)  # ffmpeg would wait for a pipe
@@ -181,4 +191,5 @@ def _take(kind: str, video: Path, place: Path) -> File:
     except ValueError as error:
         return File(f"{target.name}, from {video}: {error}", None)
 
-    return File(target.name, Path(os.path.realpath(target)))
+    path = os.path.realpath(target)
+    return File(target.name, Path(path))

@@ -49,7 +49,8 @@ class AIS(Metric):
     @torch.no_grad()
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
         """Embeddings of norm 1, float32 with shape (B, D)."""
-        latents = self.embedders[kind].encode(raws).flatten(1).float()
+        latents = self.embedders[kind].encode(raws)
+        latents = latents.flatten(1).float()
         return F.normalize(latents, dim=1)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
@@ -73,14 +74,17 @@ class AIS(Metric):
             to_condition = similarities.gather(1, rows[:, None])
             nearer += (similarities < to_condition).sum().item()
 
-        return {f"ais[{self._label}]": 100 * nearer / (count * (count - 1))}
+        pairs = count * (count - 1)
+        return {f"ais[{self._label}]": 100 * nearer / pairs}
 
     @property
     def _label(self) -> str:
         """The embedders by class, with the first digits of their fingerprints' SHA-256."""
         names = []
         for _, codec in sorted(self.embedders.items()):
-            names.append(f"{type(codec).__name__}-{_sha256(codec.fingerprint())[:8]}")
+            kind = type(codec).__name__
+            digest = _sha256(codec.fingerprint())
+            names.append(f"{kind}-{digest[:8]}")
 
         return ",".join(names)
 

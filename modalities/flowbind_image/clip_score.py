@@ -42,7 +42,8 @@ class ClipScore(Metric):
     @cached_property
     def net(self) -> nn.Module:
         """The frozen model; raises as `load_clip` does."""
-        return load_clip(self.model, self.pretrained, extra="metrics").to(self.device)
+        net = load_clip(self.model, self.pretrained, extra="metrics")
+        return net.to(self.device)
 
     @cached_property
     def tokenizer(self):
@@ -59,12 +60,13 @@ class ClipScore(Metric):
         Those of captions have shape (B, D + 1); the last number is 1 where one was cut.
         """
         with torch.autocast(self.device.type, enabled=False):
-            return (
-                self._of_pictures(raws) if kind == "image" else self._of_captions(raws)
-            )
+            if kind == "image":
+                return self._of_pictures(raws)
+            return self._of_captions(raws)
 
     def _of_pictures(self, raws: Sequence[Tensor]) -> Tensor:
-        pictures = prepare(self.net.visual, raws).to(self.device)
+        pictures = prepare(self.net.visual, raws)
+        pictures = pictures.to(self.device)
         return self.net.encode_image(pictures, normalize=True)
 
     def _of_captions(self, raws: Sequence[str]) -> Tensor:
@@ -73,21 +75,30 @@ class ClipScore(Metric):
 
         # A caption was cut if one more place would change what is read.
         longer = self.tokenizer(list(raws), context_length=length + 1)
-        was_cut = (longer[:, :length] != tokens).any(1, keepdim=True)
+        was_cut = longer[:, :length] != tokens
+        was_cut = was_cut.any(1, keepdim=True)
 
         embeddings = self.net.encode_text(tokens.to(self.device), normalize=True)
-        return torch.cat([embeddings, was_cut.to(embeddings)], dim=1)
+        was_cut = was_cut.to(embeddings)
+        return torch.cat([embeddings, was_cut], dim=1)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
-        pictures, captions = (
-            (made, reference) if self.judges == "image" else (reference, made)
-        )
-        cosines = (pictures.double() * captions[:, :-1].double()).sum(1)
-        label = f"open_clip,{self.model},{weights_of(self.pretrained, digits=8)}"
+        pictures = made
+        captions = reference
+        if self.judges == "text":
+            pictures = reference
+            captions = made
+
+        was_cut = captions[:, -1]
+        cosines = pictures.double() * captions[:, :-1].double()
+        scores = (100 * cosines.sum(1)).clamp(min=0)
+        weights = weights_of(self.pretrained, digits=8)
+        label = f"open_clip,{self.model},{weights}"
         return {
-            f"clip-score[{label}]": (100 * cosines).clamp(min=0).mean().item(),
-            f"cut-captions[{label}]": captions[:, -1].sum().item(),
+            f"clip-score[{label}]": scores.mean().item(),
+            f"cut-captions[{label}]": was_cut.sum().item(),
         }
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"pretrained": weights_of(self.pretrained)}
+        weights = weights_of(self.pretrained)
+        return super().fingerprint() | {"pretrained": weights}

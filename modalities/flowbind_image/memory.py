@@ -39,7 +39,8 @@ def check(file: BinaryIO, formats: tuple[str, ...]) -> None:
         _refuse_large("ICO", OTHERS, width, height)
 
     with PIL.Image.open(file, formats=formats) as picture:
-        _refuse_large(picture.format, bytes_a_pixel(picture), *picture.size)
+        width, height = picture.size
+        _refuse_large(picture.format, bytes_a_pixel(picture), width, height)
         picture.verify()
 
     file.seek(0)
@@ -60,7 +61,8 @@ def bytes_a_pixel(picture: PIL.Image.Image) -> int:
         case "JPEG":
             return 4 + 2 * channels
         case "TIFF":
-            bits = max(picture.tag_v2.get(BITS, (1,))) * picture.tag_v2.get(SAMPLES, 1)
+            bits = max(picture.tag_v2.get(BITS, (1,)))
+            bits *= picture.tag_v2.get(SAMPLES, 1)
             return 4 + max(4, bits // 8)
         case "JPEG2000":
             return 4 + 2 + 4 * channels
@@ -77,8 +79,11 @@ def _icons(file: BinaryIO) -> Iterator[tuple[int, int]]:
 
     Its own table of them need not be true.
     """
-    kind, count = struct.unpack("<4sH", file.read(6).ljust(6, b"\1"))
-    table = file.read(16 * count) if kind == b"\0\0\1\0" else b""
+    head = file.read(6).ljust(6, b"\1")
+    kind, count = struct.unpack("<4sH", head)
+    table = b""
+    if kind == b"\0\0\1\0":
+        table = file.read(16 * count)
     for place in range(0, len(table) - 15, 16):
         (offset,) = struct.unpack_from("<I", table, place + 12)
         file.seek(offset)

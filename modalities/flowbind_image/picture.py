@@ -26,7 +26,10 @@ WHITE_IS_ZERO = 0  # of TIFF's tag 262
 BITS = 258  # tag of TIFF
 PHOTOMETRIC = 262  # tag of TIFF
 ORIENTATION = 274  # tag of EXIF
-TURNED = (5, 6, 7, 8)  # orientations whose rows are the file's columns
+# Orientations whose rows are the file's columns.
+TURNED = (5, 6, 7, 8)
+# Axes along which an orientation is mirrored, after it is turned.
+MIRRORED = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}
 TILE = 1024  # pixels, width and height of what is converted at a time
 
 
@@ -52,12 +55,16 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
     try:
         _load(picture)
         orientation = picture.getexif().get(ORIENTATION, 1)
-    except Exception as error:  # Pillow's decoders raise a dozen kinds on damaged data
-        raise ValueError(f"a damaged picture ({first_line(error)})") from None
+    except Exception as error:
+        # Pillow's decoders raise a dozen kinds on damaged data.
+        reason = first_line(error)
+        raise ValueError(f"a damaged picture ({reason})") from None
 
     width, height = picture.size  # some formats are turned while they are decoded
-    is_turned = orientation in TURNED
-    rgb = np.empty((3, width, height) if is_turned else (3, height, width), np.uint8)
+    upright = (height, width)
+    if orientation in TURNED:
+        upright = (width, height)
+    rgb = np.empty((3, *upright), np.uint8)
 
     # Tile by tile: what conversions need besides is small.
     stored = _as_stored(rgb, orientation)
@@ -94,13 +101,11 @@ def rgb_of_array(array) -> Tensor:
         values = values[0]
     if values.ndim == 2:
         values = values[None]
-    if values.ndim != 3 or not {values.shape[0], values.shape[2]}.intersection(
-        CHANNELS
-    ):
-        raise ValueError(f"{describe(array)} is not one picture; allowed: {ALLOWED}")
 
-    may_be_first = values.shape[0] in CHANNELS
-    may_be_last = values.shape[2] in CHANNELS
+    may_be_first = values.ndim == 3 and values.shape[0] in CHANNELS
+    may_be_last = values.ndim == 3 and values.shape[2] in CHANNELS
+    if not may_be_first and not may_be_last:
+        raise ValueError(f"{describe(array)} is not one picture; allowed: {ALLOWED}")
     if may_be_last and not (may_be_first and isinstance(array, Tensor)):
         values = values.movedim(2, 0)
 
@@ -108,16 +113,17 @@ def rgb_of_array(array) -> Tensor:
     has_alpha = len(levels) in (2, 4)
     if has_alpha:
         mode = "LA" if len(levels) == 2 else "RGBA"
-        pixels = levels.permute(1, 2, 0).contiguous().numpy()
-        return rgb_of_picture(PIL.Image.fromarray(pixels, mode))
+        pixels = levels.permute(1, 2, 0).contiguous()
+        picture = PIL.Image.fromarray(pixels.numpy(), mode)
+        return rgb_of_picture(picture)
 
     return levels.expand(3, -1, -1).contiguous()
 
 
 def _is_canonical(values: Tensor) -> bool:
     """Whether a tensor, channels first, is a raw sample already."""
-    is_rgb = values.dtype == torch.uint8 and values.ndim == 3 and len(values) == 3
-    return is_rgb and values.is_contiguous()
+    is_rgb = values.ndim == 3 and len(values) == 3
+    return is_rgb and values.dtype == torch.uint8 and values.is_contiguous()
 
 
 def eight_bits(values: Tensor, name: str) -> Tensor:
@@ -134,15 +140,18 @@ def eight_bits(values: Tensor, name: str) -> Tensor:
     if values.dtype == torch.bool:
         return values.byte() * 255
     if values.dtype == torch.uint16:
-        return (values.to(torch.int32) >> 8).byte()
+        levels = values.to(torch.int32) >> 8
+        return levels.byte()
     if not values.is_floating_point():
         raise ValueError(
             f"{name}: its dtype does not tell the range; allowed: {ALLOWED}"
         )
 
-    levels = (values.to(torch.promote_types(values.dtype, torch.float32)) * 255).round()
+    exact = torch.promote_types(values.dtype, torch.float32)
+    levels = (values.to(exact) * 255).round()
     if levels.min() < 0 or levels.max() > 255:
-        low, high = values.min().item(), values.max().item()
+        low = values.min().item()
+        high = values.max().item()
         raise ValueError(
             f"{name} has numbers from {low:.4g} to {high:.4g}, floats lie in [0, 1]; "
             f"allowed: {ALLOWED}"
@@ -173,20 +182,19 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
     EXIF numbers the eight ways to hold a camera.
     """
-    mirrored = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(
-        orientation, ()
-    )
-    view = np.flip(upright, mirrored)
-    return view.swapaxes(1, 2) if orientation in TURNED else view
+    axes = MIRRORED.get(orientation, ())
+    view = np.flip(upright, axes)
+    if orientation in TURNED:
+        view = view.swapaxes(1, 2)
+    return view
 
 
 def _pixels(
     tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert
 ) -> np.ndarray:
     """RGB of a part of a picture, with shape (H, W, 3)."""
-    if (
-        tile.mode.startswith("I") or tile.mode == "F"
-    ):  # Pillow would cut these to 8 bits
+    # Pillow would cut these to 8 bits.
+    if tile.mode.startswith("I") or tile.mode == "F":
         tile = _shallow(tile, tags)
     elif tile.mode == "La":
         tile = tile.convert("LA")  # the one conversion that Pillow has
@@ -196,7 +204,9 @@ def _pixels(
         white = PIL.Image.new("RGBA", tile.size, "white")
         tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
 
-    return np.asarray(tile if tile.mode == "RGB" else tile.convert("RGB"))
+    if tile.mode != "RGB":
+        tile = tile.convert("RGB")
+    return np.asarray(tile)
 
 
 def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
@@ -209,7 +219,8 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
     name = f"a picture of the mode {deep.mode}"
     if deep.mode == "I":
         if values.min() < 0 or values.max() > 65535:
-            low, high = values.min().item(), values.max().item()
+            low = values.min().item()
+            high = values.max().item()
             raise ValueError(
                 f"{name} with numbers from {low} to {high}; allowed: {ALLOWED}"
             )
@@ -225,6 +236,7 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
 
     clear = deep.info.get("transparency")  # a level of grey that is not seen
     if isinstance(clear, int):
-        levels[values.to(torch.int32) == clear] = 255
+        is_clear = values.to(torch.int32) == clear
+        levels[is_clear] = 255
 
     return PIL.Image.fromarray(levels.numpy())

@@ -46,11 +46,11 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
 
     try:
         space, transform = _transform(profile)
-    except (
-        Exception
-    ) as error:  # Pillow raises its own kind, and others where it lacks Little CMS
+    except Exception as error:
+        # Pillow raises its own kind, and others where it lacks Little CMS.
+        reason = first_line(error)
         _say_once(
-            f"{name}: its colour profile cannot be applied, and is left aside ({first_line(error)})"
+            f"{name}: its colour profile cannot be applied, and is left aside ({reason})"
         )
         return _same
     if transform is None:
@@ -65,10 +65,11 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
             return part
 
         # Profiles know no transparency: it passes by.
-        alpha = (
-            part.convert("RGBA").getchannel("A") if part.has_transparency_data else None
-        )
-        part = ImageCms.applyTransform(part.convert(MODES[space]), transform)
+        alpha = None
+        if part.has_transparency_data:
+            alpha = part.convert("RGBA").getchannel("A")
+        part = part.convert(MODES[space])
+        part = ImageCms.applyTransform(part, transform)
         if alpha is not None:
             part.putalpha(alpha)
 
@@ -98,7 +99,8 @@ def _transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
 
     if space != "CMYK":
         probe = _probe(MODES[space])
-        moved = np.asarray(ImageCms.applyTransform(probe, transform), np.int16)
+        moved = ImageCms.applyTransform(probe, transform)
+        moved = np.asarray(moved, np.int16)
         original = np.asarray(probe.convert("RGB"))
         if np.abs(moved - original).max() <= ALIKE:
             return space, None
@@ -110,8 +112,11 @@ def _probe(mode: str) -> PIL.Image.Image:
     """Colours all over the cube, or from black to white."""
     axes = (LEVELS,) * len(mode)
     grid = np.stack(np.meshgrid(*axes), -1)
-    colours = grid.astype(np.uint8).reshape(1, -1, len(mode))
-    return PIL.Image.fromarray(colours if mode == "RGB" else colours[..., 0])
+    colours = grid.astype(np.uint8)
+    colours = colours.reshape(1, -1, len(mode))
+    if mode != "RGB":
+        colours = colours[..., 0]
+    return PIL.Image.fromarray(colours)
 
 
 def _same(part: PIL.Image.Image) -> PIL.Image.Image:

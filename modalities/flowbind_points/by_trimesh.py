@@ -50,10 +50,7 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
     for name in NEEDED[suffix]:
         require(name, needing, INSTALL)
 
-    if suffix == ".dae":
-        without_data = content.replace(b"<!--", b"").replace(b"<![CDATA[", b"")
-        if b"<!" in without_data:
-            raise ValueError("an XML file that declares entities, which is not read")
+    if suffix == ".dae" and _declares_entities(content):
         raise ValueError("an XML file that declares entities, which is not read")
 
     file = io.BytesIO(content)
@@ -64,8 +61,8 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
         scene = trimesh.load_scene(
             file, file_type=suffix[1:], resolver=beside, process=False
         )
-    # trimesh's parsers raise whatever damaged data leads them to.
     except Exception as error:
+        # trimesh's parsers raise whatever damaged data leads them to.
         reason = first_line(error)[:60]
         raise ValueError(
             f"truncated, damaged or not a mesh of the kind {suffix} ({reason})"
@@ -74,6 +71,12 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
     if suffix == ".stl":
         return from_trimesh(scene, content[:80])
     return from_trimesh(scene)
+
+
+def _declares_entities(content: bytes) -> bool:
+    """Whether XML has declarations: marks that begin neither a comment nor data."""
+    without_comments = content.replace(b"<!--", b"")
+    return b"<!" in without_comments.replace(b"<![CDATA[", b"")
 
 
 def missing_library(suffix: str) -> str:

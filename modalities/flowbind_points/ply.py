@@ -187,7 +187,6 @@ def _mesh(
 
     paint = plain()
     of_faces = _numbers(faces)
-    of_faces = _numbers(faces)
     without_places = np.empty(len(corners.lengths))
     no_places = dict.fromkeys("xyz", without_places)
     colour = from_named(of_faces | no_places).colour

@@ -222,8 +222,8 @@ def _array(content: bytes) -> np.ndarray:
         if version == (1, 0):
             read_header = npy.read_array_header_1_0
         shape, by_columns, dtype = read_header(file, max_header_size=10_000)
-    # The header is parsed as Python's literals, which fail in many ways.
     except Exception as error:
+        # The header is parsed as Python's literals, which fail in many ways.
         reason = first_line(error)[:80]
         raise ValueError(f"no numpy array ({reason})") from None
 

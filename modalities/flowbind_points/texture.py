@@ -78,8 +78,8 @@ def decode(content: bytes, name: str) -> np.ndarray:
                     grey = grey.astype(np.uint8)
                     return np.repeat(grey[..., None], 3, axis=2)
                 return np.asarray(picture.convert("RGB"))
-        # Pillow's decoders raise a dozen kinds on damaged data.
         except Exception as error:
+            # Pillow's decoders raise a dozen kinds on damaged data.
             reason = first_line(error)[:80]
             raise ValueError(
                 f"its picture '{name[:80]}' cannot be read ({reason})"

@@ -51,10 +51,13 @@ def words(caption: str) -> Words:
     Clitics are apart, as the Penn Treebank has them. As with the COCO evaluation, brackets, `?!`
     and signs such as % and $ are words of their own.
     """
-    tokens = WORD.findall(caption.lower().translate(TYPOGRAPHY))
-    return tuple(
-        token for token in tokens if token not in PUNCTUATION and token < PICTURES
-    )
+    text = caption.lower().translate(TYPOGRAPHY)
+    chosen = []
+    for token in WORD.findall(text):
+        if token not in PUNCTUATION and token < PICTURES:
+            chosen.append(token)
+
+    return tuple(chosen)
 
 
 class Captions(Metric):
@@ -90,21 +93,23 @@ class Captions(Metric):
                 "that is a paragraph"
             )
 
-        padded = bytearray(b"".join(caption.ljust(BYTES, b"\0") for caption in spelled))
-        return (
-            torch.frombuffer(padded, dtype=torch.uint8).view(-1, BYTES).to(self.device)
-        )
+        rows = [caption.ljust(BYTES, b"\0") for caption in spelled]
+        padded = bytearray(b"".join(rows))
+        features = torch.frombuffer(padded, dtype=torch.uint8)
+        return features.view(-1, BYTES).to(self.device)
 
     def compute(
         self, made: Tensor, reference: Tensor, sample: Tensor
     ) -> dict[str, float]:
         candidates = words_of(made)
         references: list[list[Words]] = [[] for _ in candidates]
-        for number, caption in zip(sample.tolist(), words_of(reference), strict=True):
+        captions = words_of(reference)
+        for number, caption in zip(sample.tolist(), captions, strict=True):
             references[number].append(caption)
 
         first = [captions[:1] for captions in references]
-        if len({caption for (caption,) in first}) < 2:
+        distinct = {caption for (caption,) in first}
+        if len(distinct) < 2:
             raise ValueError(
                 "CIDEr weighs words by how few references have them; "
                 "all references are the same here"
@@ -112,18 +117,23 @@ class Captions(Metric):
         scores = score(candidates, first, "1-reference")
 
         counts = sorted(map(len, references))
-        if counts[-1] > 1:
-            least = "" if counts[0] == counts[-1] else f"{counts[0]}-to-"
-            scores |= score(candidates, references, f"{least}{counts[-1]}-references")
+        least = counts[0]
+        most = counts[-1]
+        if most > 1:
+            span = f"{most}" if least == most else f"{least}-to-{most}"
+            scores |= score(candidates, references, f"{span}-references")
 
         return scores
 
 
 def words_of(features: Tensor) -> list[Words]:
     """The words of captions in UTF-8, with shape (n, BYTES)."""
-    return [
-        words(row.tobytes().rstrip(b"\0").decode()) for row in features.cpu().numpy()
-    ]
+    captions = []
+    for row in features.cpu().numpy():
+        spelled = row.tobytes().rstrip(b"\0")
+        captions.append(words(spelled.decode()))
+
+    return captions
 
 
 def score(
@@ -134,18 +144,21 @@ def score(
     for n, value in zip(ORDERS, bleu(candidates, references), strict=True):
         scores[f"bleu-{n}[corpus,{label}]"] = value
 
-    scores[f"rouge-l[beta={BETA},{label}]"] = mean(map(rouge_l, candidates, references))
+    recalls = map(rouge_l, candidates, references)
+    scores[f"rouge-l[beta={BETA},{label}]"] = mean(recalls)
     return scores
 
 
 def grams(caption: Words, n: int) -> Counter[Words]:
     """How often each n-gram stands in a caption."""
-    return Counter(zip(*(caption[i:] for i in range(n)), strict=False))
+    shifted = [caption[i:] for i in range(n)]
+    return Counter(zip(*shifted, strict=False))
 
 
 def all_grams(caption: Words) -> set[Words]:
     """The n-grams of every order that stand in a caption."""
-    return set().union(*(grams(caption, n) for n in ORDERS))
+    by_order = [grams(caption, n) for n in ORDERS]
+    return set().union(*by_order)
 
 
 def cider_d(
@@ -166,13 +179,16 @@ def cider_d(
     """
     samples_with: Counter[Words] = Counter()
     for captions in references:
-        samples_with.update(set().union(*map(all_grams, captions)))
+        of_sample = set().union(*map(all_grams, captions))
+        samples_with.update(of_sample)
 
     def weigh(caption: Words) -> list[dict[Words, float]]:
         """The weights of a caption's n-grams, by n."""
-        return [
-            _weights(grams(caption, n), samples_with, len(references)) for n in ORDERS
-        ]
+        weights = []
+        for n in ORDERS:
+            counts = grams(caption, n)
+            weights.append(_weights(counts, samples_with, len(references)))
+        return weights
 
     scores = []
     for candidate, captions in zip(candidates, references, strict=True):
@@ -180,7 +196,8 @@ def cider_d(
         agreements = []
         for caption in captions:
             cosines = map(similarity, weights, weigh(caption))
-            penalty = math.exp(-((len(candidate) - len(caption)) ** 2) / (2 * SIGMA**2))
+            difference = len(candidate) - len(caption)
+            penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
             agreements.append(10 * penalty * mean(cosines))
         scores.append(mean(agreements))
 
@@ -193,7 +210,8 @@ def _weights(
     """Counts of n-grams times the logarithm of how rare each is."""
     weights = {}
     for gram, count in counts.items():
-        weights[gram] = count * math.log(samples / max(samples_with[gram], 1))
+        rarity = math.log(samples / max(samples_with[gram], 1))
+        weights[gram] = count * rarity
 
     return weights
 
@@ -206,9 +224,11 @@ def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> 
     products = []
     for gram, weight in candidate.items():
         if gram in reference:
-            products.append(min(weight, reference[gram]) * reference[gram])
+            partner = reference[gram]
+            products.append(min(weight, partner) * partner)
 
-    norms = math.hypot(*candidate.values()) * math.hypot(*reference.values())
+    norms = math.hypot(*candidate.values())
+    norms *= math.hypot(*reference.values())
     return math.fsum(products) / norms if norms else 0.0
 
 
@@ -224,7 +244,9 @@ def bleu(
     """
     c = sum(map(len, candidates))
     r = sum(map(nearest_length, candidates, references))
-    log_penalty = min(0.0, 1 - r / c) if c else -math.inf
+    log_penalty = -math.inf
+    if c:
+        log_penalty = min(0.0, 1 - r / c)
 
     scores = []
     log_product = 0.0  # of the precisions
@@ -238,7 +260,10 @@ def bleu(
             total += counts.total()
             matched += (counts & allowed).total()
 
-        log_product += math.log(matched / total) if matched else -math.inf
+        if matched:
+            log_product += math.log(matched / total)
+        else:
+            log_product = -math.inf
         scores.append(math.exp(log_penalty + log_product / n))
 
     return tuple(scores)
@@ -246,9 +271,9 @@ def bleu(
 
 def nearest_length(candidate: Words, captions: Sequence[Words]) -> int:
     """The length of the caption that is nearest to a candidate's; the shorter of two."""
-    return min(
-        map(len, captions), key=lambda length: (abs(length - len(candidate)), length)
-    )
+    length = len(candidate)
+    lengths = map(len, captions)
+    return min(lengths, key=lambda other: (abs(other - length), other))
 
 
 def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
@@ -266,7 +291,8 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
 
     if not precision:
         return 0.0
-    return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)
+    weight = BETA**2
+    return (1 + weight) * precision * recall / (recall + weight * precision)
 
 
 def common_subsequence(one: Words, other: Words) -> int:
@@ -276,7 +302,10 @@ def common_subsequence(one: Words, other: Words) -> int:
     for word in one:
         row = [0]
         for partner, (diagonal, above) in zip(other, pairwise(best), strict=True):
-            row.append(diagonal + 1 if word == partner else max(above, row[-1]))
+            if word == partner:
+                row.append(diagonal + 1)
+            else:
+                row.append(max(above, row[-1]))
         best = row
 
     return best[-1]

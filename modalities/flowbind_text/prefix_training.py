@@ -61,7 +61,8 @@ class PrefixTraining(CodecTraining):
         self.strict_loading = False  # a checkpoint leaves out what is frozen
 
     def build(self) -> PrefixNet:
-        return prepare(self.codec.build(), self.tune, self.rank)
+        net = self.codec.build()
+        return prepare(net, self.tune, self.rank)
 
     @property
     def least_batch(self) -> int:
@@ -82,26 +83,30 @@ class PrefixTraining(CodecTraining):
             streams: Streams of random numbers; nothing is drawn.
         """
         beginning, end = self.codec.ends
-        pieces = pieces[:, (pieces != PAST).any(0)]  # to the end of the longest caption
+        is_piece = pieces != PAST
+        pieces = pieces[:, is_piece.any(0)]  # to the end of the longest caption
 
         # What is read after an end is left out of the loss, and no earlier piece sees it: the
         # language model is causal.
+        before = F.pad(pieces[:, :-1], (1, 0))
+        is_past = before == PAST
         before = F.pad(pieces[:, :-1], (1, 0), value=beginning)
-        before = before.masked_fill(F.pad(pieces[:, :-1], (1, 0)) == PAST, end)
+        before = before.masked_fill(is_past, end)
 
         counts = pieces != PAST
-        logits = self.net(disturbed, before)[counts]
+        logits = self.net(disturbed, before)
+        logits = logits[counts]
         exact = torch.promote_types(logits.dtype, torch.float32)
-        return F.cross_entropy(logits.to(exact), pieces[counts], reduction="none")
+        logits = logits.to(exact)
+        return F.cross_entropy(logits, pieces[counts], reduction="none")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         state = checkpoint["state_dict"]
-        learning = {
-            name
-            for name, parameter in self.named_parameters()
-            if parameter.requires_grad
-        }
-        checkpoint["state_dict"] = {name: state[name] for name in learning}
+        trained_part = {}
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                trained_part[name] = state[name]
+        checkpoint["state_dict"] = trained_part
 
     def write_weights(self, path: Path) -> None:
         """Writes what was trained, beside and then renamed; the rest is as it is distributed."""
@@ -151,21 +156,26 @@ def _add_low_rank(lm: nn.Module, rank: int) -> None:
 
 def trained(net: PrefixNet) -> dict[str, Tensor]:
     """What was trained, as `PrefixNet.restore` takes it over."""
-    state = {
-        f"projector.{name}": parameter
-        for name, parameter in net.projector.named_parameters()
-    }
-    low_rank = {
-        name: part for name, part in net.lm.named_modules() if hasattr(part, "lora_A")
-    }
+    state = {}
+    for name, parameter in net.projector.named_parameters():
+        state[f"projector.{name}"] = parameter
+
+    low_rank = {}
+    for name, part in net.lm.named_modules():
+        if hasattr(part, "lora_A"):
+            low_rank[name] = part
     for name, part in low_rank.items():
         (kind,) = part.lora_A
-        state[f"lora.{name}.down"] = part.lora_A[kind].weight
-        state[f"lora.{name}.up"] = part.scaling[kind] * part.lora_B[kind].weight
+        down = part.lora_A[kind]
+        up = part.lora_B[kind]
+        state[f"lora.{name}.down"] = down.weight
+        state[f"lora.{name}.up"] = part.scaling[kind] * up.weight
 
     if not low_rank:
         for name, parameter in net.lm.named_parameters():
             if parameter.requires_grad:
                 state[f"lm.{name}"] = parameter
 
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    for name, tensor in state.items():
+        state[name] = tensor.detach().cpu().contiguous()
+    return state

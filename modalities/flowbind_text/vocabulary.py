@@ -30,16 +30,19 @@ def learn(captions: Iterable[str]) -> Tensor:
     for caption in captions:
         counts.update(_words(caption))
 
+    single_bytes = [bytes([value]) for value in range(1, BYTES)]
     words = [word for word in counts if 1 < len(word) <= LONGEST]
     words.sort(key=lambda word: (-counts[word], word))
-    single_bytes = [bytes([value]) for value in range(1, BYTES)]
-    pieces = [b"", *single_bytes, *words][:PIECES]
+    pieces = [b"", *single_bytes, *words]
 
     table = bytearray(PIECES * LONGEST)
-    for id, piece in enumerate(pieces):
-        table[id * LONGEST : id * LONGEST + len(piece)] = piece
+    for id, piece in enumerate(pieces[:PIECES]):
+        begin = id * LONGEST
+        end = begin + len(piece)
+        table[begin:end] = piece
 
-    return torch.frombuffer(table, dtype=torch.uint8).view(PIECES, LONGEST)
+    ids_by_bytes = torch.frombuffer(table, dtype=torch.uint8)
+    return ids_by_bytes.view(PIECES, LONGEST)
 
 
 class Cutter:
@@ -47,16 +50,20 @@ class Cutter:
 
     def __init__(self, table: Tensor) -> None:
         rows = table[BYTES:].cpu().numpy()
-        self.words = {
-            bytes(row).rstrip(b"\0"): [id] for id, row in enumerate(rows, start=BYTES)
-        }
+        self.words: dict[bytes, list[int]] = {}
+        for id, row in enumerate(rows, start=BYTES):
+            word = bytes(row).rstrip(b"\0")
+            self.words[word] = [id]
 
     def __call__(self, captions: Sequence[str], longest: int) -> Tensor:
         """The ids of B captions, with shape (B, T), at most `longest` of each.
 
         Ends fill up the shorter ones.
         """
-        rows = [torch.tensor(self._ids(caption)[:longest]) for caption in captions]
+        rows = []
+        for caption in captions:
+            ids = self._ids(caption)[:longest]
+            rows.append(torch.tensor(ids))
         return pad_sequence(rows, batch_first=True, padding_value=END)
 
     def _ids(self, caption: str) -> list[int]:
@@ -74,8 +81,10 @@ def spell(ids: Tensor, table: Tensor) -> Tensor:
         ids: Ids of pieces, with shape (B, T).
         table: Bytes of each piece, uint8 with shape (PIECES, LONGEST).
     """
-    return table[ids].flatten(1).to(torch.uint8)
+    pieces = table[ids].flatten(1)
+    return pieces.to(torch.uint8)
 
 
 def _words(caption: str) -> Iterator[bytes]:
-    return (word.encode() for word in WORD.findall(" " + caption))
+    words = WORD.findall(" " + caption)
+    return (word.encode() for word in words)

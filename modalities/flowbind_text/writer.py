@@ -44,7 +44,8 @@ class CaptionNet(nn.Module):
         self.out = nn.Linear(HIDDEN, PIECE)
         self.bias = nn.Parameter(torch.zeros(PIECES))
 
-        self.register_buffer("table", torch.zeros(PIECES, LONGEST, dtype=torch.uint8))
+        table = torch.zeros(PIECES, LONGEST, dtype=torch.uint8)
+        self.register_buffer("table", table)
         nn.init.normal_(self.pieces.weight, std=PIECE**-0.5)
 
     def encode(self, embeddings: Tensor) -> Tensor:
@@ -64,18 +65,21 @@ class CaptionNet(nn.Module):
         pieces = []
         for _ in range(LENGTH):
             logits, state = self.step(latents, piece[:, None], state)
-            piece = logits[:, 0].argmax(1).masked_fill(ended, END)
+            piece = logits[:, 0].argmax(1)
+            piece = piece.masked_fill(ended, END)
             pieces.append(piece)
 
             ended = ended | (piece == END)
             if ended.all():
                 break
 
-        return spell(torch.stack(pieces, dim=1), self.table)
+        ids = torch.stack(pieces, dim=1)
+        return spell(ids, self.table)
 
     def first(self, latents: Tensor) -> Tensor:
         """The state before the first piece, with shape (1, B, HIDDEN)."""
-        return self.start(latents).tanh()[None]
+        state = self.start(latents).tanh()
+        return state[None]
 
     def step(
         self, latents: Tensor, ids: Tensor, state: Tensor
@@ -87,8 +91,10 @@ class CaptionNet(nn.Module):
             ids: Ids of the pieces so far, with shape (B, T).
             state: State before them, with shape (1, B, HIDDEN).
         """
-        at_every_step = latents[:, None].expand(-1, ids.shape[1], -1)
+        length = ids.shape[1]
+        at_every_step = latents[:, None].expand(-1, length, -1)
         inputs = torch.cat([self.pieces(ids), at_every_step], dim=2)
         hidden, state = self.writer(inputs, state)
+
         logits = F.linear(self.out(hidden), self.pieces.weight, self.bias)
         return logits, state
