@@ -11,18 +11,17 @@ released models, fingerprints and messages know how a codec was made.
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from flowbind.component import Component, move
-from flowbind.errors import last_line
-from flowbind.files import WEIGHTS, check_regular, digest, read_json
+from flowbind.files import digest, read_json
+from flowbind.frozen import frozen
 from flowbind.libraries import require
 from flowbind.padding import in_blocks
 
@@ -166,10 +165,7 @@ class NeuralCodec(Codec):
         First the network's input, then targets, if they differ. The samples may be read from disk
         one by one as they are asked for, so each is asked for once, and few are in memory.
         """
-        parts = []
-        for start in range(0, len(raws), CHUNK):
-            parts.append(self.prepare(raws[start : start + CHUNK]))
-        return (torch.cat(parts),)
+        return (in_chunks(self.prepare, raws),)
 
     @abstractmethod
     def finish(self, outputs: Tensor) -> list[Any]:
@@ -210,39 +206,8 @@ class NeuralCodec(Codec):
     @cached_property
     def net(self) -> nn.Module:
         """The frozen network, in evaluation mode."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        if not self.file.is_file():
-            raise FileNotFoundError(
-                f"{self.file}: no such weights for the codec {type(self).__name__}; "
-                "train them with its recipe in recipes/codecs"
-            )
-        check_regular(self.file, WEIGHTS)
-
-        try:
-            # Weights made in inference mode, in which a codec works, could not be moved and used.
-            with torch.inference_mode(False):
-                with torch.device("meta"), _Undrawn():
-                    net = self.build()
-                state = {
-                    name: tensor.float()
-                    for name, tensor in load_file(self.file).items()
-                }
-                net.load_state_dict(state, assign=True)
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(
-                f"{self.file}: these are not weights of the codec {type(self).__name__} "
-                f"({last_line(error)})"
-            ) from None
-
-        absent = [name for name, buffer in net.named_buffers() if buffer.is_meta]
-        if absent:
-            raise ValueError(
-                f"{type(self).__name__}: the buffers {', '.join(absent)} are not in its weights; "
-                "make them persistent"
-            )
-        return net.eval().requires_grad_(False).to(self.device)
+        net = frozen(self.build, self.file, f"codec {type(self).__name__}")
+        return net.to(self.device)
 
     @torch.inference_mode()
     def encode(self, raws: Sequence[Any]) -> Tensor:
@@ -260,21 +225,16 @@ class NeuralCodec(Codec):
         return super().fingerprint() | {"weights": digest(self.file)}
 
 
+def in_chunks(
+    prepare: Callable[[Sequence[Any]], Tensor], raws: Sequence[Any]
+) -> Tensor:
+    """What `prepare` makes of all raw samples, with shape (B, *), of which few are in memory."""
+    parts = []
+    for start in range(0, len(raws), CHUNK):
+        parts.append(prepare(raws[start : start + CHUNK]))
+    return torch.cat(parts)
+
+
 def promise_file(weights: Path) -> Path:
     """The file beside a file of weights that says what they promise."""
     return weights.with_suffix(".json")
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves out normal draws for weights that are loaded next.
-
-    On the meta device the first such draw takes seconds.
-    """
-
-    def __torch_function__(self, function, types, arguments=(), named=None):
-        named = named or {}
-        return (
-            named["tensor"]
-            if function is nn.init.normal_
-            else function(*arguments, **named)
-        )

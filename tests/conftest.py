@@ -33,6 +33,8 @@ TOYS = {
     "metrics": {
         "digit-error": "tests.toy:DigitError",
         "word-match": "tests.toy:WordMatch",
+        "vector-judge": "tests.toy:VectorJudge",
+        "word-reader": "tests.toy:WordReader",
     },
 }
 

@@ -11,9 +11,10 @@ RECIPES = Path(__file__).parents[1] / "recipes"
 MODELS = sorted(
     path.relative_to(RECIPES).with_suffix("").as_posix()
     for path in RECIPES.rglob("*.yaml")
-    if path.parent.name != "codecs"
+    if path.parent.name not in ("codecs", "judges")
 )
 CODECS = sorted(f"codecs/{path.stem}" for path in (RECIPES / "codecs").glob("*.yaml"))
+JUDGES = sorted(f"judges/{path.stem}" for path in (RECIPES / "judges").glob("*.yaml"))
 BASES = {  # the model that a recipe builds on
     "flowbind/pix3d_bind": "flowbind/normalized",
     "flowbind/shapes_bind": "flowbind/shapes_base",

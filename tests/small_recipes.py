@@ -20,7 +20,7 @@ from flowbind.data.shard import LINE, write_shard
 from flowbind.data.store import finish_store
 from flowbind.files import digest
 from tests import recipes
-from tests.recipes import BASES, CODECS, MODELS, RECIPES
+from tests.recipes import BASES, CODECS, JUDGES, MODELS, RECIPES
 from tests.tiny_audio import save_clap
 from tests.tiny_text import save_encoder, save_gemma
 
@@ -96,7 +96,7 @@ def options(
 def prepare(name: str, command) -> None:
     """Makes all that a recipe reads, in the working folder: latents or samples, codecs' weights, models of the hub, a base."""
     Path("recipes").symlink_to(RECIPES)
-    if name in CODECS:
+    if name in (*CODECS, *JUDGES):
         _prepare_samples(command)
     for model in filter(None, (BASES.get(name), name if name in MODELS else None)):
         _prepare_latents(model)

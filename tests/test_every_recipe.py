@@ -15,7 +15,7 @@ import torch
 
 from flowbind.cli.recipe import quiet
 from tests.processes import environment
-from tests.recipes import CODECS, MODELS
+from tests.recipes import CODECS, JUDGES, MODELS
 from tests.small_recipes import STEPS, options, prepare
 
 QUICK = (
@@ -24,8 +24,10 @@ QUICK = (
     "codecs/image",
     "codecs/point_autoencoder",
     "codecs/points",
+    "judges/image",
+    "judges/text",
 )
-NAMES = [*MODELS, *CODECS]
+NAMES = [*MODELS, *CODECS, *JUDGES]
 CLOSE = 1e-9  # of weights in float64
 
 

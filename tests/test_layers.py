@@ -31,6 +31,8 @@ LAYERS = {
         "component",
         "hub",
         "codec",
+        "frozen",
+        "judge",
         "modality",
         "method",
         "metric",

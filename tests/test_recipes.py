@@ -16,7 +16,7 @@ from flowbind.data.shard import LINE, write_shard
 from flowbind.data.store import finish_store
 from flowbind.files import digest
 from tests import recipes
-from tests.recipes import BASES, CODECS, MODELS
+from tests.recipes import BASES, CODECS, JUDGES, MODELS
 
 ROOT = Path(__file__).parents[1]
 VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
@@ -108,7 +108,14 @@ def test_a_codec_s_recipe_builds_its_training(name, folder):
     assert Path(cli.model.export).parts[:2] == ("runs", "codecs")
 
 
-@pytest.mark.parametrize("name", [*MODELS, *CODECS])
+@pytest.mark.parametrize("name", JUDGES)
+def test_a_judge_s_recipe_builds_its_training(name, folder):
+    cli = build([*recipes.options(name), "--trainer.accelerator=cpu"])
+    assert cli.model.judge.judges == Path(name).name
+    assert Path(cli.model.export).parts[:2] == ("runs", "judges")
+
+
+@pytest.mark.parametrize("name", [*MODELS, *CODECS, *JUDGES])
 def test_a_recipe_s_head_tells_command_and_hardware(name):
     text = (ROOT / f"recipes/{name}.yaml").read_text()
     head = re.match(r"(#.*\n)+", text)[0]

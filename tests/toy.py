@@ -15,6 +15,7 @@ from torch import nn
 from flowbind import Codec, Method, Modality, Training
 from flowbind.arrays import as_tensor
 from flowbind.codec import NeuralCodec
+from flowbind.judge import Judge, NeuralJudge
 from flowbind.metric import Metric
 from flowbind.train.codec import CodecTraining
 
@@ -201,6 +202,35 @@ class WordMatch(Metric):
             .mean()
             .item()
         }
+
+
+class VectorJudge(NeuralJudge):
+    """Reads the digits of a vector by a network; none ships."""
+
+    judges = "vector"
+    width = 32
+
+    def build(self):
+        return nn.Sequential(nn.Linear(3, self.width), nn.ReLU())
+
+    def prepare(self, raws):
+        return ToyCodec.numbers(None, raws)
+
+
+class WordReader(Judge):
+    """Reads a word's digits exactly."""
+
+    judges = "word"
+    classes = {  # noqa: RUF012
+        factor: [str(digit) for digit in range(DIGITS)]
+        for factor in ("first", "second", "third")
+    }
+
+    def features(self, kind, raws):
+        return WordCodec.numbers(None, raws)
+
+    def read(self, features):
+        return features.long()
 
 
 def write_world(folder: Path, samples: int, seed: int = 0) -> None:

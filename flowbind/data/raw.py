@@ -1,4 +1,4 @@
-"""Raw samples of one modality, prepared once and kept in memory, for training its codec."""
+"""Raw samples of one modality, prepared once and kept in memory, to train a codec or judge."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -59,12 +59,12 @@ class RawBatch(NamedTuple):
 class RawDataModule(LightningDataModule):
     """Every sample of a manifest that has the modality, kept in memory.
 
-    Each is prepared once by the codec in training. Raw samples are read as the codec asks for them,
-    and not kept. Which of them make up a batch is a function of the seed and the step alone; each
-    epoch is a permutation, and of several processes each has a part of every batch.
+    Each is prepared once by the codec or judge in training. Raw samples are read as it asks for
+    them, and not kept. Which of them make up a batch is a function of the seed and the step alone;
+    each epoch is a permutation, and of several processes each has a part of every batch.
 
     Args:
-        modality: Modality that reads the samples; the codec is the one that the module trains.
+        modality: Modality that reads the samples; its own codec is left alone.
         train: Manifest to train on.
         val: Manifest to validate on.
         batch_size: Samples in a global batch, over all devices; all of them where there are fewer.
@@ -196,7 +196,8 @@ class RawDataModule(LightningDataModule):
         for row in (~finite).nonzero().flatten().tolist():
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(
-                f"the codec of '{name}' makes numbers of it that are not finite ({what})"
+                f"the {self.trainer.lightning_module.kind} of '{name}' makes numbers of it that "
+                f"are not finite ({what})"
             )
 
         leave_out(manifest.path, bad, self.skip_bad, OPTION)
@@ -216,16 +217,17 @@ class RawDataModule(LightningDataModule):
         Raises:
             ValueError: a sample cannot be read, or the codec fails.
         """
-        codec = self.trainer.lightning_module.codec
-        codec = codec.to(self.trainer.strategy.root_device)  # it may embed samples
+        training = self.trainer.lightning_module
+        device = self.trainer.strategy.root_device
+        subject = training.subject.to(device)  # it may embed samples
 
         # Whatever is drawn on the way decides no first weights.
-        devices = [codec.device] if codec.device.type == "cuda" else []
+        devices = [device] if device.type == "cuda" else []
         progress = Progress(f"reading {manifest.path.name}", len(samples), "samples")
         with torch.random.fork_rng(devices), closing(progress):
             raws = Raws(manifest, samples, name, self.modality, progress)
             try:
-                return codec.training_inputs(raws)
+                return subject.training_inputs(raws)
             except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
             except (
@@ -235,7 +237,8 @@ class RawDataModule(LightningDataModule):
                     f"at sample '{raws.last}' of {manifest.path}, or one just before"
                 )
                 raise ValueError(
-                    f"the codec of '{name}' cannot prepare it: {describe_fault(error)} ({where})"
+                    f"the {training.kind} of '{name}' cannot prepare it: {describe_fault(error)} "
+                    f"({where})"
                 ) from error
 
     def _readable(
@@ -322,7 +325,7 @@ def _lines(manifest: Manifest, name: str) -> list[int]:
     ]
     if not lines:
         raise ValueError(
-            f"{manifest.path}: no sample has the modality '{name}', whose codec is to be trained"
+            f"{manifest.path}: no sample has the modality '{name}', which is to be trained on"
         )
     return lines
 

@@ -25,6 +25,7 @@ from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
+from flowbind.evaluation.judging import Judging, difference
 from flowbind.evaluation.labels import (
     classes_of,
     draw_rows,
@@ -47,7 +48,9 @@ from flowbind.evaluation.provenance import (
 )
 from flowbind.evaluation.published import read_published
 from flowbind.evaluation.report import summarise
+from flowbind.evaluation.verdicts import ByClass
 from flowbind.generation import Model
+from flowbind.judge import Judge
 from flowbind.method import Direction, State, concatenate, select
 from flowbind.metric import Metric
 from flowbind.metrics.probe import Probe, fit_probe
@@ -72,6 +75,8 @@ class EvaluationConfig:
             model's if None.
         metrics: Published metrics, such as FID, one or several; each judges the directions that it
             can (`flowbind plugins` lists them).
+        judges: Judges that read the labelled factors of generations as they are, one for each
+            modality at most.
         repeats: Times that everything is generated again, from other random draws on the same
             samples; results are then means, with their spread beside them.
         published: JSON file of published results that the report puts beside these
@@ -84,12 +89,20 @@ class EvaluationConfig:
     gallery: int = 8
     between: list[str] | None = None
     metrics: list[Metric] | Metric = field(default_factory=list)
+    judges: list[Judge] | Judge = field(default_factory=list)
     repeats: int = 1
     published: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.metrics, Metric):
-            object.__setattr__(self, "metrics", [self.metrics])
+        for name in ("metrics", "judges"):
+            if isinstance(getattr(self, name), Metric):
+                object.__setattr__(self, name, [getattr(self, name)])
+        for metric in self.metrics:
+            if isinstance(metric, Judge):
+                raise ValueError(
+                    f"evaluation.metrics: {type(metric).__name__} is a judge; give it as one of "
+                    "evaluation.judges"
+                )
 
         for name, least in (("limit", 2), ("gallery", 0), ("repeats", 1)):
             value = getattr(self, name)
@@ -219,6 +232,7 @@ class Evaluation:
             read_published(Path(config.published)) if config.published else []
         )
         self.metrics = self._metric_suite()
+        self.judging = self._judging()
 
         # What the steps compute, each row at its sample's position; a row no step has reached is 0.
         self.seen = self._zeros()
@@ -269,6 +283,19 @@ class Evaluation:
             self.test_manifest,
             self.lines,
             self.test_store,
+        )
+
+    def _judging(self) -> Judging:
+        judges = [judge.to(self.model.device) for judge in self.config.judges]
+        return Judging(
+            judges,
+            {name: self.model.modalities[name] for name in self.names},
+            {str(way): (way.sources, way.target) for way in self.ways},
+            self.test_manifest,
+            self.lines,
+            self.test_store,
+            self.values,
+            self.labels,
         )
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -323,6 +350,7 @@ class Evaluation:
         # Of the real samples: features for metrics, the flows' beginnings, the method's measures.
         with self._timed("features"):
             self.metrics.update_real(rows)
+            self.judging.suite.update_real(rows)
         for name, accumulated in self.states.items():
             accumulated[rows] = states[name].to("cpu", torch.float32)
         for name, values in self._measure(rows).items():
@@ -405,6 +433,9 @@ class Evaluation:
             for number, way in enumerate(latents):
                 raws_of_way = raws[number * len(rows) : (number + 1) * len(rows)]
                 self.metrics.update(str(way), target, raws_of_way, rows)
+                self.judging.suite.update(str(way), target, raws_of_way, rows)
+            if trip:
+                self.judging.suite.update(target, target, raws[-len(rows) :], rows)
 
         for way, x in zip(latents, encoded, strict=False):
             self.generated[way][rows] = x.to(self.generated[way].dtype)
@@ -476,6 +507,7 @@ class Evaluation:
 
         with self._timed("metrics"):
             by_metrics = self.metrics.compute(together, keep=first)
+            self.judging.gather(together, keep=first)
         probes, ceilings = self._fit_probes()
         with self._timed("measures"):
             directions = {}
@@ -484,15 +516,20 @@ class Evaluation:
                     str(way), {}
                 )
             codecs = {
-                name: self._judge(name, x, probes) for name, x in self.trips.items()
+                name: self.judging.measures(name, name) | self._judge(name, x, probes)
+                for name, x in self.trips.items()
             }
+            classes = self._classes()
             aligned = {
                 f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)
             }
 
+        judges = {name: self.judging.measures(name, None) for name in self.judging.of}
         return {
-            "summary": summarise(directions),
+            "summary": summarise(directions, classes),
             "directions": directions,
+            "judges": judges,
+            "classes": classes,
             "alignment": aligned,
             "measures": means(self.measures),
             "probes": ceilings,
@@ -660,9 +697,27 @@ class Evaluation:
             "target": way.target,
             "paired": self.paired(way),
         }
-        measures = self._judge(way.target, self.generated[way], probes)
+        measures = self.judging.measures(way.target, str(way))
+        measures |= self._judge(way.target, self.generated[way], probes)
+        measures |= self._difference(way, probes)
         back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
         return described | measures | back
+
+    def _classes(self) -> dict[str, ByClass]:
+        """Per direction and round trip that a judge reads, its shares by class."""
+        keys = {str(way): way.target for way in self.ways}
+        keys |= {name: name for name in self.trips}
+        tables = {key: self.judging.by_class(name, key) for key, name in keys.items()}
+        return {key: table for key, table in tables.items() if table}
+
+    def _difference(self, way: Way, probes: Probes) -> dict[str, float]:
+        """How judge and probe differ on what a direction generated, where both read it."""
+        judged = self.judging.right(way.target, str(way))
+        if judged is None or way.target not in probes:
+            return {}
+
+        x = self._standard(way.target, self.generated[way])
+        return difference(judged, probes[way.target](x) == self.labels)
 
     def _align(self, a: str, b: str) -> dict[str, float]:
         latents = self._standard(a, self.real[a]), self._standard(b, self.real[b])
@@ -675,6 +730,7 @@ class Evaluation:
             "seed": self.config.seed,
             **describe_model(self.model, self.names),
             "metrics": self.metrics.describe(),
+            "judges": self.judging.describe(),
             **describe_data(self.train_store, self.test_store),
             **describe_machine(self.model.device, self.seconds),
         }

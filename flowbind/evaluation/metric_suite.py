@@ -166,12 +166,8 @@ class MetricSuite:
                 features = self._features(number, target, raws)
                 self.generated[direction, number][rows] = features
 
-    def compute(
-        self,
-        merge: Callable[[Tensor, Tensor], Tensor],
-        keep: bool,
-    ) -> dict[Any, dict[str, float]]:
-        """The values of every direction, after the last step.
+    def gather(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> None:
+        """Makes all features whole, once, after the last step.
 
         Args:
             merge: Function that makes one tensor of what all devices have seen; its second argument
@@ -184,14 +180,24 @@ class MetricSuite:
             if keep:
                 self._save(*key)
 
+        for place, features in self.generated.items():
+            self.generated[place] = merge(features, torch.arange(len(features)))
+
+    def compute(
+        self,
+        merge: Callable[[Tensor, Tensor], Tensor],
+        keep: bool,
+    ) -> dict[Any, dict[str, float]]:
+        """The values of every direction, after the last step; arguments as for `gather`."""
+        self.gather(merge, keep)
+
         results: dict[Any, dict[str, float]] = {}
         for (direction, number), features in self.generated.items():
             metric = self.metrics[number]
             key = number, self.against[direction, number]
             sample = [self._sample(key)] if metric.multi_reference else []
 
-            generated = merge(features, torch.arange(len(features)))
-            values = metric.compute(generated, self.real[key], *sample)
+            values = metric.compute(features, self.real[key], *sample)
             result = results.setdefault(direction, {})
             for name, value in values.items():
                 result[counted(name, len(self.lines))] = value

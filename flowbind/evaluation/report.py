@@ -13,6 +13,14 @@ from statistics import mean, stdev
 from typing import Any, NamedTuple
 
 from flowbind.evaluation.published import beside
+from flowbind.evaluation.verdicts import (
+    DIFFERENCE,
+    JUDGES,
+    ByClass,
+    joint_accuracies,
+    led,
+    lowest_class,
+)
 from flowbind.files import replacing
 
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
@@ -31,16 +39,35 @@ class Table(NamedTuple):
     note: str = ""
 
 
-def summarise(directions: Entries) -> dict[str, dict[str, Any]]:
+def summarise(
+    directions: Entries, classes: Mapping[str, ByClass] = {}
+) -> dict[str, dict[str, Any]]:
     """The lowest joint accuracy of each kind of direction, and what a second source adds.
 
     Args:
         directions: Per direction, its sources, its target and its measures.
+        classes: Per direction, factor and value, what judges read rightly of that class.
 
     Returns:
-        Per kind of direction, what `metrics.json` says of it; empty without labels.
+        Per kind of direction, what `metrics.json` says of it, by probes and, under `judges`, by
+        judges; empty without labels.
     """
-    joint = _joint_accuracies(directions)
+    summary = _lowest(directions, joint_accuracies(directions, "probe"))
+    by_judges = _lowest(directions, joint_accuracies(directions, "judge"))
+    for kind_name, entry in by_judges.items():
+        names = [name for name in classes if name in directions]
+        names = [name for name in names if kind(directions[name]) == kind_name]
+        worst = min(names, key=lambda name: lowest_class(classes[name])[0])
+        share, of = lowest_class(classes[worst])
+        entry |= {"lowest_class_accuracy": share, "class": of, "class_in": worst}
+        summary.setdefault(kind_name, {})["judges"] = entry
+    return summary
+
+
+def _lowest(
+    directions: Entries, joint: Mapping[str, float]
+) -> dict[str, dict[str, Any]]:
+    """The lowest of some joint accuracies of each kind of direction, and what a source adds."""
     kinds: dict[str, list[str]] = {}
     for name in joint:
         kinds.setdefault(kind(directions[name]), []).append(name)
@@ -71,15 +98,6 @@ def summarise(directions: Entries) -> dict[str, dict[str, Any]]:
     return summary
 
 
-def _joint_accuracies(directions: Entries) -> dict[str, float]:
-    joint = {}
-    for name, measures in directions.items():
-        for key, value in measures.items():
-            if key.startswith("accuracy/joint["):
-                joint[name] = value
-    return joint
-
-
 def averaged(repeats: Sequence[Results]) -> dict[str, Any]:
     """The results of repetitions as one.
 
@@ -107,9 +125,18 @@ def averaged(repeats: Sequence[Results]) -> dict[str, Any]:
         results["directions"][name] = means
         results["spread"][name] = deviations
 
-    results["summary"] = summarise(results["directions"])
+    if repeats[0].get("classes"):
+        results["classes"] = _mean_of([repeat["classes"] for repeat in repeats])
+    results["summary"] = summarise(results["directions"], results.get("classes", {}))
     results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
     return results
+
+
+def _mean_of(tables: Sequence[Any]) -> Any:
+    """The means of numbers at the same places in nested mappings."""
+    if isinstance(tables[0], Mapping):
+        return {key: _mean_of([table[key] for table in tables]) for key in tables[0]}
+    return mean(tables)
 
 
 def kind(direction: Measures) -> str:
@@ -149,7 +176,7 @@ def headline(results: Results) -> str:
 def tables(results: Results) -> list[Table]:
     """The tables of a run's results."""
     parts = []
-    summary = summarise(results["directions"])
+    summary = summarise(results["directions"], results.get("classes", {}))
     if summary:
         parts.append(_summary(summary))
 
@@ -157,19 +184,31 @@ def tables(results: Results) -> list[Table]:
     grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
     for name, measures in results["directions"].items():
         never = kind(measures) == "two_sources" and not measures["paired"]
-        grouped[kind(measures)][name + NEVER * never] = measures
+        row = led(measures, results, name, measures["target"])
+        grouped[kind(measures)][name + NEVER * never] = row
+    spread = {}
+    for name, deviations in results["spread"].items():
+        spread[name] = led(deviations, results)
     for name, members in grouped.items():
         if members:
-            parts.append(
-                _measures(TITLES[name], "direction", members, results["spread"])
-            )
+            table = _measures(TITLES[name], "direction", members, spread)
+            is_judged = any(JUDGES in row for row in members.values())
+            parts.append(table._replace(note=DIFFERENCE if is_judged else ""))
+
+    if results.get("judges"):
+        title = "Judges: what they read from real test samples"
+        parts.append(_measures(title, "modality", results["judges"]))
 
     if results["probes"]:
         title = "Ceilings: what the probes read from real test latents"
         parts.append(_measures(title, "modality", results["probes"]))
 
     title = "Codecs alone: real samples, encoded and decoded"
-    parts.append(_measures(title, "modality", results["codecs"]))
+    trips = {
+        name: led(measures, results, name, name)
+        for name, measures in results["codecs"].items()
+    }
+    parts.append(_measures(title, "modality", trips))
 
     if results["alignment"]:
         title = "Alignment of two modalities' latents (CKNNA)"
@@ -199,22 +238,38 @@ def _published(table: Mapping[str, Any], directions: Entries) -> Table:
 
 
 def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
-    head = ["directions", "number", "lowest joint accuracy", "in"]
+    judged = any("judges" in entry for entry in summary.values())
+    probed = any("in" in entry for entry in summary.values())
+    by_probes = "lowest by probes" if judged else "lowest joint accuracy"
+    head = ["directions", "number"]
+    head += ["lowest by judges", "in", "lowest class", "of", "in"] * judged
+    head += [by_probes, "in"] * probed
+
     rows = []
     for name, entry in summary.items():
-        count = str(entry["directions"])
-        lowest = _number(entry["lowest_joint_accuracy"])
-        rows.append([name.replace("_", " "), count, lowest, entry["in"]])
+        by_judges = entry.get("judges", {})
+        count = entry.get("directions", by_judges.get("directions"))
+        keys = ["lowest_joint_accuracy", "in"]
+        row = [name.replace("_", " "), str(count)]
+        if judged:
+            of_class = ["lowest_class_accuracy", "class", "class_in"]
+            row += [_cell(by_judges.get(key), None) for key in [*keys, *of_class]]
+        if probed:
+            row += [_cell(entry.get(key), None) for key in keys]
+        rows.append(row)
+    return Table("Summary", head, rows, _gain(summary.get("two_sources", {})))
 
-    note = ""
-    two = summary.get("two_sources")
-    if two:
-        note = (
-            f"Two sources are below the better of them in {two['below_the_better_source']} of "
-            f"{two['directions']} directions; the least gain is "
-            f"{two['least_gain_over_the_better_source']:+.3f} ({two['least_gain_in']})."
-        )
-    return Table("Summary", head, rows, note)
+
+def _gain(entry: Mapping[str, Any]) -> str:
+    """What a second source adds, by judges where they have read it, in a sentence."""
+    entry = entry.get("judges", entry)
+    if "least_gain_in" not in entry:
+        return ""
+    return (
+        f"Two sources are below the better of them in {entry['below_the_better_source']} of "
+        f"{entry['directions']} directions; the least gain is "
+        f"{entry['least_gain_over_the_better_source']:+.3f} ({entry['least_gain_in']})."
+    )
 
 
 def _measures(
@@ -244,9 +299,9 @@ def _measures(
     return Table(title, [first, *_heads(columns)], rows)
 
 
-def _cell(value: float | None, deviation: float | None) -> str:
-    if value is None:
-        return ""
+def _cell(value: float | str | None, deviation: float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
     return (
         _number(value)
         if deviation is None
@@ -336,7 +391,8 @@ def _markdown_table(table: Table) -> Iterable[str]:
 HOW = """\
 ## How it was measured
 
-Generated latents are decoded and encoded again before they are judged. Factors are read by probes fitted on
+Generated latents are decoded. Where there are judges, they read the factors of what comes out, as a user gets it; they
+were trained on real samples alone, and know no codec. Then it is encoded again, and factors are read by probes fitted on
 real training latents; `joint` is the share of samples with every factor right. The Frechet distance and
 recall@1 are against the same samples' real latents, in the target codec's standardised space; `cycle` is the
 root mean square error of source to target and back, in standard deviations of the source's latents. The full
@@ -358,6 +414,10 @@ def _provenance(meta: Mapping[str, Any]) -> Iterable[str]:
     model = meta["model"]
     parameters = f"{model['parameters']:,} parameters"
     yield f"- model: {', '.join(model['modalities'])}; {parameters}{_identity(meta)}"
+
+    for judge in meta.get("judges", ()):
+        weights = f", weights {judge['weights']}" if "weights" in judge else ""
+        yield f"- judge of {judge['modality']}: {judge['label']}{weights}"
 
     versions = [f"{name} {number}" for name, number in meta["versions"].items()]
     yield f"- on: {meta['device']}, {meta['threads']} threads; {', '.join(versions)}"

@@ -1,51 +1,28 @@
-"""Training a codec: encode, disturb, decode, compare, and export the weights as safetensors.
-
-As in a model's training, every number that is drawn is a function of the seed, the step and the row
-of the global batch, and every statistic is that of the global batch: a run that was killed resumes
-to the same bits, and several processes train what one does.
-"""
+"""Training a codec: encode, disturb, decode, compare, and export the weights as safetensors."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from flowbind import draws
-from flowbind.codec import NeuralCodec, promise_file
+from flowbind.codec import NeuralCodec
 from flowbind.data.promise import write_promise
 from flowbind.data.raw import RawBatch, RawDataModule
-from flowbind.errors import last_line
-from flowbind.files import check_place
-from flowbind.global_batch import means, share_statistics, spread
-from flowbind.progress import say
-from flowbind.tensors import save_tensors
-from flowbind.train.callbacks import Export
-from flowbind.train.nonfinite import Watched, bad_rows
-from flowbind.train.rate import rate_at, resume_rate, set_rate
-from flowbind.train.replicas import Agreement
-from flowbind.train.sharding import with_prefix
-
-# Which draws.
-TRAINING = 0
-VALIDATION = 1
+from flowbind.global_batch import share_statistics, spread
+from flowbind.train.raw import RawTraining, beside
 
 # Purposes of draws.
 NOISE = 1
 ENCODING = 2
 RECONSTRUCTION = 3
 
-WARMUP = 0.05  # share of the steps over which the rate rises
-# Of AdamW. Small codecs train faster than with the usual 0.9: after 248 steps of the text codec,
-# two seeds, the loss on `val` was .472 and .448, with 0.9 .543 and with 0.95 .759 and .718.
-BETAS = 0.85, 0.999
 
-
-class CodecTraining(Watched):
+class CodecTraining(RawTraining):
     """Trains a codec's network. A subclass says how a reconstruction is judged.
 
     Args:
@@ -66,7 +43,7 @@ class CodecTraining(Watched):
             (`Codec.promise`); 0 for none, where decoding is long work.
     """
 
-    decides_nothing: ClassVar = ("export",)  # of the weights
+    kind = "codec"
     promised_on: ClassVar[int] = 256
 
     def __init__(
@@ -79,15 +56,9 @@ class CodecTraining(Watched):
         semantic: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(export, learning_rate, weight_decay, noise, seed)
         self.codec = codec
-        self.export = export
-        self.learning_rate = learning_rate
-        self.weight_decay = weight_decay
-        self.noise = noise
         self.semantic = semantic
-        self.seed = seed
-        self.net: nn.Module | None = None
         self.classifiers = nn.ModuleDict()
 
     @abstractmethod
@@ -120,14 +91,6 @@ class CodecTraining(Watched):
     def build(self) -> nn.Module:
         """The network with its first weights, drawn from torch's global generator."""
         return self.codec.build()
-
-    @property
-    def least_batch(self) -> int:
-        """The fewest samples of a batch.
-
-        Statistics are taken over it, by the noise and by many a network.
-        """
-        return 2
 
     def configure_model(self) -> None:
         if self.net is not None:
@@ -181,136 +144,16 @@ class CodecTraining(Watched):
 
         return errors
 
+    @property
+    def parts(self) -> list[str]:
+        return ["reconstruction", *self.classifiers]
+
     def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The loss: that of the reconstruction, and those of the classifiers by their weight."""
         meaning = sum(losses[factor] for factor in self.classifiers)
         return losses["reconstruction"] + self.semantic * meaning
 
-    @property
-    def statistics(self) -> list[Tensor]:
-        """Running statistics of the network, which a forward pass moves."""
-        return [buffer for buffer in self.buffers() if buffer.is_floating_point()]
-
-    def on_train_batch_start(self, batch: RawBatch, index: int) -> None:
-        self.before = [buffer.clone() for buffer in self.statistics]
-
-    def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
-        # What is not finite would stay so.
-        for buffer, before in zip(self.statistics, self.before, strict=True):
-            buffer.copy_(torch.where(buffer.isfinite(), buffer, before))
-        super().on_train_batch_end(outputs, batch, index)
-
-    def training_step(self, batch: RawBatch, index: int) -> Tensor:
-        losses = means(self.errors(batch, self.noise, TRAINING))
-        loss = self.weigh(losses)
-        self.watch(loss, batch.step)
-
-        # Lightning's books cost time at every step, and are shown at these alone.
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = torch.stack([loss.detach() for loss in losses.values()])
-            values = self.trainer.strategy.reduce(values, reduce_op="mean")
-            self._log("train", losses, values)
-        return loss
-
-    def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
-        """Logs the losses of the global batch, or of all samples, and their weighted sum."""
-        # Lightning keeps those of `val` over an epoch, and asks for it, though all ranks have the
-        # same.
-        sync = part == "val"
-        losses = dict(zip(names, values.unbind(), strict=True))
-        named = {f"{part}/{name}": value for name, value in losses.items()}
-        self.log_dict(named, sync_dist=sync)
-        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=sync)
-
-    def trouble_at(self, step: int) -> list[str]:
-        steps = self.trainer.datamodule.steps
-        batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
-        self.eval()  # in which no sample's error hangs on others
-
-        trouble = []
-        for name, errors in self.errors(batch, 0.0, TRAINING).items():
-            bad = ~errors.isfinite().cpu()
-            if bad.any() and errors.shape[:1] == batch.rows.shape:
-                is_bad_row = bad.reshape(len(bad), -1).any(1)
-                lines = steps.lines(step)[is_bad_row]
-                trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
-            elif (
-                bad.any()
-            ):  # of parts of samples, or of those samples that have a label
-                count = f"{int(bad.sum())} of {bad.numel()} errors of rank {self.global_rank}"
-                trouble.append(f"the loss of '{name}' in {count}")
-        return trouble
-
-    def on_validation_epoch_start(self) -> None:
-        self.totals: dict[
-            str, Tensor
-        ] = {}  # by name, the sum of all errors and their number
-
-    def validation_step(self, batch: RawBatch, index: int) -> None:
-        if not len(batch.rows):  # the other ranks have the last samples
-            return
-
-        for name, errors in self.errors(batch, 0.0, VALIDATION).items():
-            count = torch.tensor(
-                errors.numel(), dtype=torch.float64, device=self.device
-            )
-            total = torch.stack([errors.sum(dtype=torch.float64), count])
-            self.totals[name] = self.totals.get(name, 0) + total
-
-    def on_validation_epoch_end(self) -> None:
-        names = ["reconstruction", *self.classifiers]
-        none = torch.zeros(2, dtype=torch.float64, device=self.device)
-        totals = torch.stack([self.totals.get(name, none) for name in names])
-        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        sums, counts = totals.unbind(1)
-        means = sums / counts.clamp(min=1)
-        self._log("val", names, means.float())
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of the step after `step` others."""
-        steps = self.trainer.max_steps
-        warmup = round(WARMUP * steps)
-        return rate_at(step, steps, self.learning_rate, warmup, "cosine")
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [
-            parameter for parameter in self.parameters() if parameter.requires_grad
-        ]
-        return torch.optim.AdamW(
-            trained,
-            lr=self.rate_at(0),
-            betas=BETAS,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-
-    def on_train_epoch_start(self) -> None:
-        if self.trainer.datamodule is not None:
-            self.trainer.datamodule.begin_at(self.trainer.global_step)
-
-    def on_train_start(self) -> None:
-        resume_rate(self.trainer, self.rate_at(self.trainer.global_step))
-
-    def optimizer_step(self, *args: Any, **named: Any) -> None:
-        super().optimizer_step(*args, **named)
-
-        # With this step, which the trainer has not counted yet.
-        done = self.trainer.global_step + 1
-        set_rate(self.trainer.optimizers[0], self.rate_at(done))
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [Export(), Agreement()]
-
-    def export_trained(self) -> None:
-        """Writes the trained weights, and beside them what they promise of a round trip."""
-        if self.trainer.is_global_zero:
-            path = Path(self.export)
-            promise_file(path).unlink(missing_ok=True)  # of other weights
-            self.write_weights(path)
-            self._promise(path)
-            say(f"wrote {self.export}")
-
-    def _promise(self, path: Path) -> None:
+    def describe_weights(self, path: Path) -> None:
         """Measures the round trip on validation samples, with the weights that were written."""
         data = getattr(self.trainer, "datamodule", None)
         if not self.promised_on:
@@ -322,48 +165,4 @@ class CodecTraining(Watched):
 
         arguments = self.codec.arguments() | {"weights": str(path)}
         codec = type(self.codec)(**arguments).to(self.device)
-        write_promise(codec, data.raws("val", self.promised_on), promise_file(path))
-
-    def check_export(self, run_folder: Path) -> None:
-        """Refuses, before the first step, a place where the weights could not be written."""
-        check_place(Path(self.export))
-
-    def export_checkpoint(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Writes the weights that a checkpoint holds.
-
-        Args:
-            checkpoint: Checkpoint with `state_dict`, as `read_checkpoint` gives it.
-            path: Path of the file.
-
-        Raises:
-            ValueError: the checkpoint is of another network, or the place is a folder.
-        """
-        check_place(path)
-        state = with_prefix(checkpoint["state_dict"], "net.")
-        self.net = self.build()
-        try:
-            unknown = self.net.load_state_dict(
-                state, strict=self.strict_loading
-            ).unexpected_keys
-        except RuntimeError as error:
-            raise ValueError(
-                f"the checkpoint is of another codec ({last_line(error)})"
-            ) from None
-        if unknown or not state:
-            content = ", ".join(unknown[:3]) or "no network"
-            raise ValueError(f"the checkpoint is of another codec (it holds {content})")
-
-        promise_file(path).unlink(missing_ok=True)
-        self.write_weights(path)
-
-    def write_weights(self, path: Path) -> None:
-        """Writes what was trained: the network."""
-        export_weights(self.net, path)
-
-
-def export_weights(net: nn.Module, path: Path) -> None:
-    """Writes a network's weights as float16 safetensors, beside and then renamed."""
-    weights = {}
-    for name, tensor in net.state_dict().items():
-        weights[name] = tensor.half() if tensor.is_floating_point() else tensor
-    save_tensors(weights, path)
+        write_promise(codec, data.raws("val", self.promised_on), beside(path))

@@ -412,10 +412,9 @@ def _measuring(recipe: Settings) -> Settings:
     """The settings of a recipe that a model's figures hang on."""
     evaluation = dict(recipe.get("evaluation") or {})
     evaluation.pop("published", None)  # what others measured, shown beside
-    if isinstance(
-        evaluation.get("metrics"), Mapping
-    ):  # one, which may stand without a list
-        evaluation["metrics"] = [evaluation["metrics"]]
+    for name in ("metrics", "judges"):
+        if isinstance(evaluation.get(name), Mapping):  # one, which may stand alone
+            evaluation[name] = [evaluation[name]]
 
     data = recipe["data"].get("init_args", {})
     manifests = dict(data.get("manifests") or {})

@@ -87,7 +87,7 @@ def describe(scenes: Scenes, generator: np.random.Generator) -> list[str]:
     for k, (shape, colour, size) in enumerate(zip(shapes, colours, sizes, strict=True)):
         sentence = TEMPLATES[templates[k]].format(shape=shape, colour=colour, size=size)
         stop = "." if stops[k] else ""
-        captions.append(_article(sentence) + stop)
+        captions.append(with_articles(sentence) + stop)
 
     return captions
 
@@ -114,5 +114,6 @@ def _words(
     return chosen
 
 
-def _article(sentence: str) -> str:
+def with_articles(sentence: str) -> str:
+    """A sentence whose articles are all `a`, with `an` where a vowel follows."""
     return re.sub(r"\ba (?=[aeiou])", "an ", sentence)

@@ -1,0 +1,202 @@
+"""What judges read of generations, of real samples, and of what a codec makes of these.
+
+A judge and a probe look at the same generations, so their shares are compared in pairs: with b
+samples that the judge alone reads rightly and c that the probe alone does, of n, the difference is
+(b - c) / n. Were both as often right, it would have a standard error of sqrt(b + c) / n (McNemar,
+1947); a difference beyond `ERRORS` of these is one.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
+from flowbind.evaluation.metric_suite import MetricSuite
+from flowbind.evaluation.verdicts import ByClass
+from flowbind.judge import UNREADABLE, Judge
+from flowbind.metrics.probe import Accuracy
+from flowbind.modality import Modality
+from flowbind.registry import name_of
+
+ERRORS = 2  # standard errors beyond which two shares differ
+SHOWN = 3  # values that a line gives
+
+
+class Judging:
+    """The judges of one evaluation: `suite` gathers their features, then they read them.
+
+    Args:
+        judges: Judges, at most one for each modality.
+        modalities: Modalities that are judged, by name.
+        directions: Per direction, its sources and its target.
+        manifest: Manifest of the test samples.
+        lines: Sample in the manifest of each of the n rows, with shape (n,).
+        store: Store of their latents, in which features of real samples are kept.
+        values: Values of each labelled factor that is measured, F of them.
+        labels: Class of each factor, as numbers of `values`, with shape (n, F).
+
+    Attributes:
+        of: Per modality that is judged, its judge.
+        suite: Features of generations, by direction; of round trips, by modality.
+
+    Raises:
+        ValueError: two judges of one modality, one that does not read what is labelled, or one
+            that cannot be built.
+    """
+
+    def __init__(
+        self,
+        judges: Sequence[Judge],
+        modalities: Mapping[str, Modality],
+        directions: Mapping[str, tuple[Sequence[str], str]],
+        manifest: Manifest,
+        lines: Tensor,
+        store: LatentStore,
+        values: Mapping[str, Sequence[str]],
+        labels: Tensor,
+    ) -> None:
+        self.values = values
+        self.labels = labels
+
+        kinds = {}
+        if judges:
+            for name, modality in modalities.items():
+                kinds[name] = name_of("modalities", type(modality))
+        self.of = {}
+        for name, kind in kinds.items():
+            own = [judge for judge in judges if judge.judges == kind]
+            if len(own) > 1:
+                labels_of = " and ".join(judge.label for judge in own)
+                raise ValueError(
+                    f"evaluation.judges: {labels_of} both judge '{kind}'; keep one of them"
+                )
+            if own:
+                self.of[name] = own[0]
+                self._check_classes(own[0])
+
+        trips = {name: ([name], name) for name in self.of}
+        everything = {**directions, **trips}
+        self.suite = MetricSuite(
+            list(dict.fromkeys(self.of.values())),
+            modalities,
+            everything,
+            manifest,
+            lines,
+            store,
+        )
+
+    def _check_classes(self, judge: Judge) -> None:
+        """Refuses a judge that does not tell apart what is labelled."""
+        for factor, values in self.values.items():
+            known = judge.classes.get(factor)
+            if known is None:
+                factors = ", ".join(judge.classes)
+                trouble = f"reads {factors}, and not '{factor}', which is labelled"
+            elif not set(values) <= set(known):
+                unknown = ", ".join(sorted(set(values) - set(known))[:SHOWN])
+                trouble = f"knows no '{factor}' {unknown}"
+            else:
+                continue
+
+            raise ValueError(
+                f"evaluation.judges: {judge.label} {trouble}; give one that was trained on such "
+                "labels (recipes/judges), or none"
+            )
+
+    def gather(self, merge: Callable[[Tensor, Tensor], Tensor], keep: bool) -> None:
+        """Puts together what all devices have seen; arguments as for `MetricSuite.compute`."""
+        self.suite.gather(merge, keep)
+
+    def right(self, name: str, key: str | None) -> Tensor | None:
+        """Which factors of which samples are read rightly, bool with shape (n, F).
+
+        Args:
+            name: Modality of the samples.
+            key: What they are: a direction, or the modality's own name for its round trip; None for
+                the real samples.
+
+        Returns:
+            None where no judge reads them.
+        """
+        if name not in self.of or not self.values:
+            return None
+
+        number = self.suite.metrics.index(self.of[name])
+        features = (
+            self.suite.real[number, name]
+            if key is None
+            else self.suite.generated[key, number]
+        )
+        return self._translated(self.of[name], features) == self.labels
+
+    def _translated(self, judge: Judge, features: Tensor) -> Tensor:
+        """The classes that a judge reads, as numbers of `values`, with shape (n, F)."""
+        read = judge.read(features)
+        columns = []
+        for factor, values in self.values.items():
+            own = list(judge.classes[factor])
+            numbers = [values.index(v) if v in values else UNREADABLE for v in own]
+            table = torch.tensor([*numbers, UNREADABLE])  # its last is that of -1
+            columns.append(table[read[:, list(judge.classes).index(factor)]])
+        return torch.stack(columns, dim=1)
+
+    def measures(self, name: str, key: str | None) -> dict[str, float]:
+        """Shares of samples, in [0, 1], that are read rightly, by full name; none if not read."""
+        right = self.right(name, key)
+        if right is None:
+            return {}
+
+        each, joint = shares(right)
+        named = dict(zip(self.values, each.tolist(), strict=True)) | {"joint": joint}
+        how = f"judge,{self.of[name].label},n={len(right)}"
+        return {f"accuracy/{what}[{how}]": share for what, share in named.items()}
+
+    def by_class(self, name: str, key: str | None) -> ByClass:
+        """Of the samples of each class, the share of which all factors are read rightly."""
+        right = self.right(name, key)
+        if right is None:
+            return {}
+
+        whole = right.all(1).double()
+        table: dict[str, dict[str, float]] = {}
+        for column, (factor, values) in enumerate(self.values.items()):
+            table[factor] = {}
+            for number, value in enumerate(values):
+                of_class = self.labels[:, column] == number
+                if of_class.any():
+                    table[factor][value] = whole[of_class].mean().item()
+        return table
+
+    def describe(self) -> list[dict[str, Any]]:
+        """The judges, as JSON, each with the modality that it judges."""
+        return [
+            {"modality": name, "label": judge.label, **judge.fingerprint()}
+            for name, judge in self.of.items()
+        ]
+
+
+def shares(right: Tensor) -> Accuracy:
+    """Shares of rows in which each factor, and in which all, are right: bool (n, F) to [0, 1]."""
+    return Accuracy(right.double().mean(0), right.all(1).double().mean().item())
+
+
+def difference(judge: Tensor, probe: Tensor) -> dict[str, float]:
+    """By how much more often a judge finds all factors right than a probe does, and the error.
+
+    Args:
+        judge: Which factors the judge reads rightly, bool with shape (n, F).
+        probe: Which factors the probe reads rightly, of the same samples, likewise.
+
+    Returns:
+        The difference of the shares, in [-1, 1], and `ERRORS` standard errors of it.
+    """
+    apart = judge.all(1).double() - probe.all(1).double()
+    error = ERRORS * apart.square().sum().sqrt() / len(apart)
+    how = f"judge-probe,n={len(apart)}"
+    return {
+        f"difference/joint[{how}]": apart.mean().item(),
+        f"difference/error[{how}]": error.item(),
+    }

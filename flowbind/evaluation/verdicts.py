@@ -1,0 +1,86 @@
+"""What judges say, as tables lead with it: beside what they read of real samples, and the probes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+ByClass = Mapping[str, Mapping[str, float]]  # by factor and value
+Measures = Mapping[str, Any]  # by full name
+
+# Columns of a table, in this order.
+JUDGES, REAL, LOWEST, OF, DIFFER, PROBES = (
+    "judges",
+    "real",
+    "lowest class",
+    "of",
+    "differ",
+    "probes",
+)
+DIFFERENCE = (
+    "`real`: what the judge reads of real samples. `differ`: judges and probes differ by more than "
+    "two standard errors of their paired difference."
+)
+DETAILS = (
+    "accuracy/",
+    "difference/",
+)  # measures that the columns sum up, in `metrics.json` alone
+
+
+def joint_accuracy(measures: Measures, by: str) -> float | None:
+    """The share with all factors right, read by a `judge` or a `probe`; None if neither did."""
+    for key, value in measures.items():
+        if key.startswith(f"accuracy/joint[{by},"):
+            return value
+    return None
+
+
+def joint_accuracies(entries: Mapping[str, Measures], by: str) -> dict[str, float]:
+    """The same of all entries where it is known."""
+    shares = {name: joint_accuracy(measures, by) for name, measures in entries.items()}
+    return {name: share for name, share in shares.items() if share is not None}
+
+
+def lowest_class(table: ByClass) -> tuple[float, str]:
+    """The lowest share among all classes of all factors, and the class, such as `cube`."""
+    return min(
+        (share, value) for shares in table.values() for value, share in shares.items()
+    )
+
+
+def differs(measures: Measures) -> bool:
+    """Whether judge and probe differ on a direction by more than their error."""
+    sizes = {}
+    for key, value in measures.items():
+        if key.startswith("difference/"):
+            sizes[key.partition("[")[0]] = value
+    return abs(sizes.get("difference/joint", 0)) > sizes.get("difference/error", 0)
+
+
+def led(
+    measures: Measures,
+    results: Mapping[str, Any],
+    name: str = "",
+    target: str = "",
+) -> Measures:
+    """Measures with the judges' in front, and none of what these sum up; without judges as given.
+
+    Args:
+        measures: Measures of a direction or a round trip, by full name, or their spread.
+        results: What `metrics.json` holds.
+        name: Name of the direction or the round trip; none for a spread.
+        target: Modality that was generated.
+    """
+    if not results.get("judges"):
+        return measures
+
+    row: dict[str, Any] = {JUDGES: joint_accuracy(measures, "judge")}
+    row[REAL] = joint_accuracy(results["judges"].get(target, {}), "judge")
+    if name in results["classes"]:
+        row[LOWEST], row[OF] = lowest_class(results["classes"][name])
+    row[DIFFER] = "*" if differs(measures) else ""
+    row[PROBES] = joint_accuracy(measures, "probe")
+
+    row = {key: value for key, value in row.items() if value is not None}
+    rest = {
+        key: value for key, value in measures.items() if not key.startswith(DETAILS)
+    }
+    return row | rest

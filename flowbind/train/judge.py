@@ -1,0 +1,136 @@
+"""Training a judge: real samples, a little noise, and the cross-entropy of every labelled factor."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowbind import draws
+from flowbind.data.raw import RawBatch
+from flowbind.files import replacing
+from flowbind.global_batch import share_statistics, spread
+from flowbind.judge import JudgeNet, NeuralJudge
+from flowbind.train.raw import RawTraining, beside
+
+NOISE, LEVEL = 1, 2  # purposes of draws
+
+
+class JudgeTraining(RawTraining):
+    """Trains a judge's network to read all labelled factors of a manifest's samples.
+
+    Args:
+        judge: Judge whose network is trained from fresh weights.
+        export: File that receives the trained weights (float16 safetensors) when fitting ends; the
+            JSON file beside it has the classes, and the accuracy on validation samples.
+        learning_rate: Highest rate of AdamW, reached after 5% of the steps, then a cosine down to
+            0.
+        weight_decay: Weight decay of AdamW.
+        noise: Standard deviation of the noise added to an input, at most, as a share of its spread
+            over the batch; each sample has a level of its own. A judge without it may turn on
+            details that nobody sees.
+        seed: Seed of the noise; with the step it decides every draw.
+    """
+
+    kind = "judge"
+
+    def __init__(
+        self,
+        judge: NeuralJudge,
+        export: str,
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-2,
+        noise: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(export, learning_rate, weight_decay, noise, seed)
+        self.judge = judge
+        self.classes: Mapping[str, list[str]] = {}
+
+    def configure_model(self) -> None:
+        if self.net is not None:
+            return
+
+        self.classes = self.trainer.datamodule.classes
+        if not self.classes:
+            raise ValueError(
+                f"{self.trainer.datamodule.train}: no sample has labels, which a judge reads; give "
+                "each its `labels` (docs/formats.md)"
+            )
+        self.net = share_statistics(self.build())
+
+    def build(self) -> nn.Module:
+        return JudgeNet(self.judge.build(), self.judge.width, self.classes)
+
+    def errors(
+        self, batch: RawBatch, noise: float, *position: int
+    ) -> dict[str, Tensor]:
+        """The cross-entropy of each factor, on the samples that have a label of it."""
+        (inputs,) = batch.inputs
+        if noise:
+            key = draws.key(self.seed, *position, batch.step)
+            streams = draws.streams(key, batch.rows)
+            level = draws.uniform(draws.fork(streams, LEVEL), *[1] * (inputs.ndim - 1))
+            unit = draws.normal(draws.fork(streams, NOISE), *inputs.shape[1:])
+            inputs = inputs.float()
+            inputs = inputs + noise * level * spread(inputs) * unit
+
+        errors = {}
+        logits = self.net.read(self.net.trunk(inputs))
+        for column, (factor, part) in enumerate(zip(self.parts, logits, strict=True)):
+            known = batch.labels[:, column] >= 0
+            classes = batch.labels[known, column]
+            errors[factor] = F.cross_entropy(
+                part[known].float(), classes, reduction="none"
+            )
+        return errors
+
+    @property
+    def parts(self) -> list[str]:
+        return list(self.classes)
+
+    def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """The sum of the factors' losses."""
+        return torch.stack(list(losses.values())).sum()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["classes"] = dict(self.classes)
+
+    def export_checkpoint(self, checkpoint: Mapping[str, Any], path: Path) -> None:
+        """Writes the weights that a checkpoint holds, and their classes; as `RawTraining`'s."""
+        self.classes = checkpoint.get("classes", {})
+        super().export_checkpoint(checkpoint, path)
+        _write(path, {"classes": self.classes})
+
+    def describe_weights(self, path: Path) -> None:
+        """Writes the classes, and how many validation samples the written weights read rightly."""
+        _write(path, {"classes": self.classes})
+        judge = type(self.judge)(**self.judge.arguments() | {"weights": str(path)})
+        judge = judge.to(self.device)
+
+        data = self.trainer.datamodule
+        inputs, labels = data.parts["val"].tensors
+        features = []
+        for part in inputs.split(data.batch_size):
+            with torch.inference_mode():
+                features.append(judge.net.trunk(part.to(self.device)).cpu())
+        read = judge.read(torch.cat(features))
+
+        # A sample without a label is read rightly whatever is read.
+        right = (read == labels) | (labels < 0)
+        accuracy = dict(zip(self.classes, right.double().mean(0).tolist(), strict=True))
+        accuracy["joint"] = right.all(1).double().mean().item()
+        shares = {name: round(share, 4) for name, share in accuracy.items()}
+        _write(
+            path,
+            {"classes": self.classes, "accuracy": shares, "samples": len(labels)},
+        )
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes what is known of a judge's weights beside them."""
+    with replacing(beside(path)) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
