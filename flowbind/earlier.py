@@ -19,6 +19,12 @@ CLASSES = (
 )
 PRESENT = "flowbind.FlowBind"
 
+# How it generated where nothing was chosen.
+SAMPLING = {"steps": 10, "source_steps": None, "solver": "euler", "variety": 0.0}
+
+# Keys of a released model's description, of format 1, that are no method's.
+ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")
+
 # Keys of a recipe that have another place now. What `model` had for a method moved to two sections
 # of their own.
 MOVED = {
@@ -76,6 +82,11 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
                 moved[f"{section}.{key}"] = place
                 _put(new, place, values.pop(key))
 
+    # What they did not choose, they had by the defaults of then.
+    if any(place.startswith("evaluation.sampling.") for place in moved.values()):
+        for key in ("source_steps", "variety"):
+            _put(new, f"evaluation.sampling.{key}", SAMPLING[key])
+
     # What was in `model.evaluation` is in its section now, and may have to go deeper.
     if "model.evaluation" in moved:
         del moved["model.evaluation"]
@@ -93,6 +104,20 @@ def _put(recipe: dict[str, Any], place: str, value: Any) -> None:
     for section in sections:
         recipe = recipe.setdefault(section, {})
     recipe.setdefault(key, value)
+
+
+def description(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a released model of format 1, as of today's.
+
+    It has the method's arguments beside its name, and no choices of sampling.
+    """
+    args = {key: value for key, value in described.items() if key not in ENVELOPE}
+    args["modalities"] = modalities(described["modalities"])
+    return {
+        "method": {"name": described["method"], "args": args},
+        "sampling": SAMPLING,
+        "files": described["files"],
+    }
 
 
 def modalities(described: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +143,11 @@ def weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def checkpoint(content: dict[str, Any]) -> None:
     """Renames in place the parts of an earlier version's checkpoint; leaves a present one alone."""
     described = content.get("flowbind")
-    if not isinstance(described, dict) or "modalities" not in described:
+    if not isinstance(described, dict):
+        return
+    if "learnt" in described:
+        described["trained"] = described.pop("learnt")
+    if "modalities" not in described:
         return
 
     state = content["state_dict"]
@@ -142,7 +171,7 @@ def checkpoint(content: dict[str, Any]) -> None:
     }
     bond = described.get("bond")
     if bond:
-        present |= {"base": bond["base"], "learnt": bond["learnt"]}
+        present |= {"base": bond["base"], "trained": bond["learnt"]}
     content["flowbind"] = present
 
 

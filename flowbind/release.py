@@ -41,9 +41,7 @@ from flowbind.method import Method, Networks
 from flowbind.progress import say, track
 from flowbind.tensors import digest_tensors, save_tensors, size_of
 
-FORMAT = 2
-# Keys of format 1 that are no method's.
-ENVELOPE = ("sha256", "format", "method", "versions", "weights", "files")
+FORMAT = 3
 LARGEST = 2**24  # bytes of a model's description
 
 # What comes of a description that is none.
@@ -309,7 +307,7 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     """
     config, _ = files(Path(folder))
     try:
-        description = _current(read_json(config, LARGEST))
+        description = _present(read_json(config, LARGEST))
         method = registry.load(Method.group, description["method"]["name"])
         return method, dict(description["sampling"])
     except UNDESCRIBED as error:
@@ -335,7 +333,7 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     try:
         description = read_json(config, LARGEST)
         rename = earlier.weights if description["format"] == 1 else dict
-        description = _current(description)
+        description = _present(description)
         method = _method(description, folder)
         sampling = method.choose(**description["sampling"])
         with torch.device("meta"):
@@ -401,23 +399,16 @@ def _load_weights(
         ) from None
 
 
-def _current(description: Mapping[str, Any]) -> dict[str, Any]:
+def _present(description: Mapping[str, Any]) -> dict[str, Any]:
     """A model's description in the present format.
 
-    Format 1 is of before methods were plugins: it has the method's arguments beside its name.
-
     Raises:
-        ValueError: another format than these two.
+        ValueError: a format that is not known.
     """
-    if description["format"] == FORMAT:
-        return dict(description)
-    if description["format"] != 1:
+    number = description["format"]
+    if number not in (1, 2, FORMAT):
         raise ValueError(
-            f"format {description['format']!r:.20}, this flowbind reads 1 and {FORMAT}; "
+            f"format {number!r:.20}, this flowbind reads 1 to {FORMAT}; "
             "load it with the version that wrote it"
         )
-
-    args = {key: value for key, value in description.items() if key not in ENVELOPE}
-    args["modalities"] = earlier.modalities(description["modalities"])
-    method = {"name": description["method"], "args": args}
-    return {"method": method, "sampling": {}, "files": description["files"]}
+    return earlier.description(description) if number == 1 else dict(description)

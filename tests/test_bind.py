@@ -145,7 +145,7 @@ def test_a_run_goes_on_with_the_base_that_it_has(world, command):
     ]
     for changed, key in (
         ([f"--training.base={world}/other/model"], "base"),
-        (["--model.bind=[twin, vector]"], "learnt"),
+        (["--model.bind=[twin, vector]"], "trained"),
     ):
         code, _, err = command(*more, *changed)
         assert (code, f"its {key} is" in err.strip().splitlines()[-1]) == (2, True), err

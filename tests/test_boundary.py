@@ -126,7 +126,12 @@ def test_a_recipe_of_before_there_were_methods_is_read_and_told_where_its_keys_s
         0.5,
         7,
     )
-    assert evaluation["sampling"] == {"steps": 3, "solver": "rk4"}
+    assert evaluation["sampling"] == {
+        "steps": 3,
+        "source_steps": None,
+        "solver": "rk4",
+        "variety": 0.0,
+    }
     assert evaluation["limit"] == 9
     (line,) = err.strip().splitlines()
     for place in (

@@ -37,7 +37,9 @@ TRAIN, TEST, PARTIAL = (
     5,
 )
 # One Euler step is exact on a straight field.
-CONFIG = EvaluationConfig(sampling={"steps": 1}, gallery=6)
+# One step each way, without noise: what straight flows undo exactly.
+EXACT = {"steps": 1, "source_steps": None, "variety": 0.0}
+CONFIG = EvaluationConfig(sampling=EXACT, gallery=6)
 
 
 def randn(*shape, seed):
@@ -181,12 +183,13 @@ def make_model(shift=0.0):
     model = released.make_model(modalities, DriftConfig(), HeadConfig(width=8, depth=1))
     for name, modality in modalities.items():
         model.networks.standard[name].set(*statistics(modality.kind))
+    model.sampling = model.method.choose(**EXACT)
     return model
 
 
 def evaluate(world, model=None, config=CONFIG, **sampling):
     model = model or make_model()
-    model.sampling = model.method.choose(**{"steps": 1} | sampling)
+    model.sampling = model.method.choose(model.sampling, **sampling)
     evaluation = Evaluation(model, *world["train"], *world["test"], config)
     for rows in evaluation.batches:
         evaluation.step(rows)

@@ -14,7 +14,8 @@ FEATURES, WIDTH, DEPTH = 5, 16, 3
 # Names of the authors' checkpoint from ours, in this order.
 DRIFT_NAMES = {
     r"^time\.mlp\.": "time_embed.",
-    r"^inp\.": "input_proj.",
+    r"^proj_in\.": "input_proj.",
+    r"^proj_out\.": "out.",
     r"^blocks\.(\d+)\.modulation\.": r"res_blocks.\1.adaLN_modulation.1.",
     r"^blocks\.(\d+)\.mlp\.0\.": r"res_blocks.\1.mlp.fc1.",
     r"^blocks\.(\d+)\.mlp\.2\.": r"res_blocks.\1.mlp.fc2.",
@@ -77,8 +78,8 @@ def test_sizes_at_the_papers_configuration():
 def test_the_drift_is_that_of_the_released_model():
     drift = small_drift()
     with torch.no_grad():  # a small input shows the eps of the norm
-        drift.inp.weight.mul_(0.05)
-        drift.inp.bias.zero_()
+        drift.proj_in.weight.mul_(0.05)
+        drift.proj_in.bias.zero_()
     weights = renamed(drift, DRIFT_NAMES)
     for x, t, v in zip(*rows(), drift(*rows()), strict=True):
         torch.testing.assert_close(
@@ -108,7 +109,7 @@ def test_a_fresh_drift_is_linear_and_knows_no_time():
     torch.manual_seed(0)
     drift = Drift(FEATURES, width=WIDTH, depth=DEPTH).double()
     x, t = rows()
-    linear = drift.out(drift.inp(x))
+    linear = drift.proj_out(drift.proj_in(x))
     torch.testing.assert_close(drift(x, t), linear)
     torch.testing.assert_close(drift(x, 1 - t), linear)
 

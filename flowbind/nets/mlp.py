@@ -122,19 +122,30 @@ class Drift(nn.Module):
         super().__init__()
         features = _vector(shape)
         self.time = TimeEmbedding(width)
-        self.inp = nn.Linear(features, width)
+        self.proj_in = nn.Linear(features, width)
         self.blocks = nn.ModuleList(DriftBlock(width, ratio) for _ in range(depth))
-        self.out = nn.Linear(width, features)
+        self.proj_out = nn.Linear(width, features)
+        self.register_load_state_dict_pre_hook(_rename_projections)
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         # A solver's rows are all at one time, shown by a view of stride 0: the modulations are then
         # computed once.
         time = F.silu(self.time(t[:1] if t.stride() == (0,) else t))
 
-        x = self.inp(x)
+        x = self.proj_in(x)
         for block in self.blocks:
             x = block(x, time)
-        return self.out(x)
+        return self.proj_out(x)
+
+
+def _rename_projections(
+    drift: Drift, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Weights of before format 3 of released models called the projections otherwise."""
+    for old, new in (("inp.", "proj_in."), ("out.", "proj_out.")):
+        for part in ("weight", "bias"):
+            if prefix + old + part in state:
+                state[prefix + new + part] = state.pop(prefix + old + part)
 
 
 class Dropout(nn.Module):

@@ -473,7 +473,7 @@ class Training(Watched):
         """
         base = self.training_config.base
         base_digest = digest(release.files(Path(base))[1]) if base else None
-        return {"base": base_digest, "learnt": self.method.trained}
+        return {"base": base_digest, "trained": self.method.trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()

@@ -1,4 +1,17 @@
-"""FlowBind (arXiv 2512.15420): its networks, how they are trained, and how they generate."""
+r"""From sources $A$ to a target $i$,
+
+$$
+z_j = x_j - v_j(x_j, 1) \quad (j \in A), \qquad
+z = \frac{1}{|A|} \sum_{j \in A} z_j + \gamma \sqrt{v}\, \varepsilon, \qquad
+x_i = z + \int_0^1 v_i(x_t, t)\, \mathrm d t ,
+$$
+
+with $\varepsilon \sim \mathcal N(0, I)$ and $\gamma$ the setting `variety`. One Euler step from $t = 1$ is a
+regression: there $x_1 = x_j$, so the drift that minimises the loss is
+$v_j(x_j, 1) = x_j - \mathbb E[z \mid x_j]$, and $z_j = \mathbb E[z \mid x_j]$, the shared latent without
+its noise. With more `source_steps` the flow is followed back instead, and what it finds carries a
+remainder of the source's own noise.
+"""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -28,17 +41,18 @@ class FlowBindSampling:
     """What may be chosen when FlowBind generates.
 
     Args:
-        steps: Solver steps from the shared latent to a target; 10 in the authors' code.
-        source_steps: Solver steps from a source to the shared latent; as many as `steps` if None.
+        steps: Solver steps from the shared latent to a target.
+        source_steps: Solver steps from a source to the shared latent. 1, with any solver, is the
+            regression E[z | x]; as many as `steps` if None, as in the authors' code.
         solver: The solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
-        variety: Noise added to the shared latent, in standard deviations of the training noise; 0
-            is deterministic.
+        variety: Fresh noise on the shared latent, in standard deviations of the training noise. 1
+            draws samples as varied as the data; 0 is deterministic, and gives means.
     """
 
-    steps: int = 10
-    source_steps: int | None = None
+    steps: int = 20
+    source_steps: int | None = 1
     solver: Solver = "euler"
-    variety: float = 0.0
+    variety: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "source_steps"):
@@ -141,7 +155,9 @@ class FlowBind(Method):
     ) -> Tensor:
         """The shared latent of one source, with shape (B, *): its flow from 1 to 0."""
         steps = sampling.source_steps or sampling.steps
-        return flow(nets, name, x, 1.0, 0.0, steps, sampling.solver)
+        # A single step of another solver would look at the drift inside, and regress nothing.
+        solver = "euler" if steps == 1 else sampling.solver
+        return flow(nets, name, x, 1.0, 0.0, steps, solver)
 
     def fuse(
         self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor

@@ -19,7 +19,7 @@ from flowbind.errors import first_line, last_line
 from flowbind.files import check_regular, read_json
 from flowbind.generation import Model
 from flowbind.method import Networks
-from flowbind.methods.flowbind.method import FlowBind, Flows
+from flowbind.methods.flowbind.method import FlowBind, FlowBindSampling, Flows
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
@@ -27,11 +27,11 @@ from flowbind.nets.mlp import DriftConfig, HeadConfig
 # Their names, and ours: of the drift net, and of the head.
 DRIFT = {
     r"time_embed\.(\d)": r"time.mlp.\1",
-    r"input_proj": r"inp",
+    r"input_proj": r"proj_in",
     r"res_blocks\.(\d+)\.adaLN_modulation\.1": r"blocks.\1.modulation",
     r"res_blocks\.(\d+)\.mlp\.fc1": r"blocks.\1.mlp.0",
     r"res_blocks\.(\d+)\.mlp\.fc2": r"blocks.\1.mlp.2",
-    r"out": r"out",
+    r"out": r"proj_out",
 }
 HEAD = {
     r"logvar\.(\d)": r"layers.\1",
@@ -51,6 +51,8 @@ DROPOUT = 0.1  # of their heads
 OBJECTIVE = ObjectiveConfig(
     times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0
 )
+
+SAMPLING = FlowBindSampling(steps=10, source_steps=None, variety=0.0)
 
 
 def read_official(
@@ -107,7 +109,7 @@ def read_official(
         _load_flow(networks.nets, name, state, width, checkpoint)
         mean, std = (_statistic(path, width) for path in statistics[name])
         networks.standard[name].set(mean, std)
-    return Model(method, networks.eval().requires_grad_(False))
+    return Model(method, networks.eval().requires_grad_(False), SAMPLING)
 
 
 def _load_flow(
