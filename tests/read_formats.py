@@ -267,7 +267,7 @@ def tested() -> Any:
     changed = changed_by(".", "test", "--config=run/config.yaml")
     metrics = json.loads(Path("run/metrics.json").read_text())
     return [
-        changed,
+        [name for name in changed if "likeness" not in name],  # drawn by later versions
         {key: metrics[key] for key in ("directions", "alignment", "published")},
     ]
 

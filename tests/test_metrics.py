@@ -12,11 +12,12 @@ import torch
 
 from flowbind.metrics import probe as probes
 from flowbind.metrics.cknna import cknna
-from flowbind.metrics.density import density_and_coverage
+from flowbind.metrics.density import density_and_coverage, precision_and_recall
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.kernel import kernel_distance
 from flowbind.metrics.probe import accuracy
 from flowbind.metrics.retrieval import recall_at_1
+from flowbind.metrics.spread import private_variance
 
 OTHERS = json.loads((Path(__file__).parent / "reference/features.json").read_text())
 OTHERS_SETS = tuple(
@@ -347,3 +348,62 @@ def test_accuracy_counts_rows():
     factors, joint = accuracy(predicted, labels)
     assert factors.tolist() == pytest.approx([2 / 3, 2 / 3])
     assert joint == pytest.approx(1 / 3)
+
+
+# Precision and recall, private variance
+
+
+def slow_share(x, balls, k):
+    """Sample by sample: is it within the k-th neighbour's reach of some row of `balls`?"""
+    inside = 0
+    for row in x:
+        for number, centre in enumerate(balls):
+            others = torch.cat([balls[:number], balls[number + 1 :]])
+            reach = sorted((others - centre).square().sum(1).sqrt().tolist())[k - 1]
+            if (row - centre).square().sum().sqrt() <= reach:
+                inside += 1
+                break
+    return inside / len(x)
+
+
+@pytest.mark.parametrize("k", [1, 3])
+def test_precision_and_recall_sample_by_sample(k):
+    generated, real = randn(23, 2) * 0.7 + 0.3, randn(31, 2, seed=1)
+    precision, recall = precision_and_recall(generated, real, k)
+    assert precision == slow_share(generated, real, k)
+    assert recall == slow_share(real, generated, k)
+    assert precision_and_recall(real, generated, k) == (recall, precision)
+    assert precision_and_recall(real, real, k) == (1, 1)
+
+
+def test_means_are_precise_and_recall_little():
+    real = randn(200, 3)
+    means = 0.05 * randn(200, 3, seed=1)
+    precision, recall = precision_and_recall(means, real, 3)
+    assert precision == 1
+    assert recall < 0.1
+
+
+def test_precision_needs_more_samples_than_neighbours():
+    with pytest.raises(ValueError, match="more than 3 samples of each kind, not 3"):
+        precision_and_recall(randn(3, 2), randn(9, 2), 3)
+
+
+def test_private_variance_is_that_within_combinations_of_labels():
+    labels = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 1], [0, 1], [1, 1]])
+    x = torch.tensor(
+        [[1.0, 0.0], [3.0, 0.0], [0.0, 2.0], [0.0, 5.0], [0.0, 8.0], [9, 9]]
+    )
+    # Sums of squares: 2 of the first feature, 18 of the second; 6 samples in 3 combinations.
+    assert private_variance(x, labels) == pytest.approx((2 + 18) / 3 / 2)
+    order = torch.tensor([3, 5, 0, 4, 1, 2])
+    moved = 10 * labels.double().sum(1)[:, None] + x  # what labels say does not count
+    assert private_variance(moved[order], labels[order]) == pytest.approx(10 / 3)
+    assert private_variance(x, labels[:, :0]) is None
+    assert private_variance(x[:2], torch.tensor([[0], [1]])) is None
+
+
+def test_private_variance_has_no_bias():
+    labels = torch.arange(40).repeat_interleave(2)[:, None]
+    values = [private_variance(randn(80, 5, seed=seed), labels) for seed in range(200)]
+    assert sum(values) / 200 == pytest.approx(1, abs=0.02)

@@ -131,6 +131,7 @@ def write(folder: Path) -> None:
 
         run("fit", "--config=model.yaml")
         run("test", "--config=model.yaml")
+        Path("run/likeness.png").unlink()  # large, and nothing reads it
         half = "--trainer.max_epochs=1", f"--trainer.limit_train_batches={STEPS // 2}"
         run("fit", "--config=model.yaml", "--trainer.default_root_dir=stopped", *half)
 

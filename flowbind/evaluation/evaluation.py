@@ -27,6 +27,7 @@ from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
 from flowbind.evaluation.judging import Judging, difference
 from flowbind.evaluation.labels import (
+    FEWEST,
     classes_of,
     draw_rows,
     lines_with,
@@ -48,6 +49,7 @@ from flowbind.evaluation.provenance import (
 )
 from flowbind.evaluation.published import read_published
 from flowbind.evaluation.report import summarise
+from flowbind.evaluation.stand_ins import StandIns, choose
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.generation import Model
 from flowbind.judge import Judge
@@ -57,7 +59,7 @@ from flowbind.metrics.probe import Probe, fit_probe
 from flowbind.progress import is_first_process, say, track
 
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
-PROBE_ROWS = 50_000  # training rows a probe is fitted on, at most
+TRAINING_ROWS = 50_000  # training rows of a modality to fit and compare with, at most
 
 
 @dataclass(frozen=True)
@@ -233,6 +235,7 @@ class Evaluation:
         )
         self.metrics = self._metric_suite()
         self.judging = self._judging()
+        self.stand_ins = self._stand_ins()
 
         # What the steps compute, each row at its sample's position; a row no step has reached is 0.
         self.seen = self._zeros()
@@ -298,6 +301,52 @@ class Evaluation:
             self.labels,
         )
 
+    def _stand_ins(self) -> StandIns:
+        """Training samples with the labels of the test samples, of each modality trained on."""
+        latents = {}
+        lines = {}
+        for name in self.names:
+            if self._count_training_rows(name) >= FEWEST:
+                pool, pool_lines, labels = self._training_rows(name)
+                chosen = choose(labels, self.labels, self.config.seed)
+                latents[name] = pool[chosen]
+                lines[name] = pool_lines[chosen]
+
+        return StandIns(
+            latents,
+            lines,
+            self.judging.of,
+            self.model.modalities,
+            self.train_manifest,
+            self.train_store,
+        )
+
+    def _training_rows(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        """Labelled training samples of one modality, drawn at random where there are many.
+
+        Returns:
+            Latents, with shape (N, *shape), samples in the manifest, with shape (N,), and classes,
+            with shape (N, F), -1 where a sample has none.
+        """
+        labels = classes_of(self.train_manifest, self.values)
+        latents, lines = draw_rows(
+            self.train_store,
+            [name],
+            self._usable(labels),
+            TRAINING_ROWS,
+            self.config.seed,
+        )
+        return latents[name], lines, labels[lines]
+
+    def _usable(self, labels: Tensor) -> Tensor:
+        """Which samples have a label, if there are any labels, with shape (samples,)."""
+        return (labels >= 0).any(1) | (len(self.values) == 0)
+
+    def _count_training_rows(self, name: str) -> int:
+        labels = classes_of(self.train_manifest, self.values)
+        lines = lines_with(self.train_store, [name])
+        return int(self._usable(labels)[lines].sum())
+
     def _zeros(self, *shape: int) -> Tensor:
         """Room for one value of each test sample, with shape (n, *shape)."""
         return torch.zeros(self.count, *shape, dtype=torch.float32)
@@ -351,6 +400,7 @@ class Evaluation:
         with self._timed("features"):
             self.metrics.update_real(rows)
             self.judging.suite.update_real(rows)
+            self.stand_ins.update(rows)
         for name, accumulated in self.states.items():
             accumulated[rows] = states[name].to("cpu", torch.float32)
         for name, values in self._measure(rows).items():
@@ -508,6 +558,7 @@ class Evaluation:
         with self._timed("metrics"):
             by_metrics = self.metrics.compute(together, keep=first)
             self.judging.gather(together, keep=first)
+            self.stand_ins.gather(together, keep=first)
         probes, ceilings = self._fit_probes()
         with self._timed("measures"):
             directions = {}
@@ -515,9 +566,10 @@ class Evaluation:
                 directions[str(way)] = self._judge_way(way, probes) | by_metrics.get(
                     str(way), {}
                 )
-            codecs = {
-                name: self.judging.measures(name, name) | self._judge(name, x, probes)
-                for name, x in self.trips.items()
+            codecs = {name: self._judge_trip(name, probes) for name in self.trips}
+            floors = {
+                name: self._judge_stand_ins(name, probes)
+                for name in self.stand_ins.latents
             }
             classes = self._classes()
             aligned = {
@@ -526,8 +578,9 @@ class Evaluation:
 
         judges = {name: self.judging.measures(name, None) for name in self.judging.of}
         return {
-            "summary": summarise(directions, classes),
+            "summary": summarise(directions, classes, floors),
             "directions": directions,
+            "floors": floors,
             "judges": judges,
             "classes": classes,
             "alignment": aligned,
@@ -657,14 +710,10 @@ class Evaluation:
 
     def _fit_probe(self, name: str) -> tuple[Probe, int]:
         """A probe of one modality's training latents, and the number of rows it was fitted on."""
-        labels = classes_of(self.train_manifest, self.values)
-        usable = (labels >= 0).any(1)
-        seed = self.config.seed
-        latents, lines = draw_rows(self.train_store, [name], usable, PROBE_ROWS, seed)
-
-        x = self._standard(name, latents[name])
+        latents, _, labels = self._training_rows(name)
+        x = self._standard(name, latents)
         classes = [len(values) for values in self.values.values()]
-        return fit_probe(x, labels[lines], classes, seed), len(lines)
+        return fit_probe(x, labels, classes, self.config.seed), len(x)
 
     def _accuracies(
         self,
@@ -689,7 +738,21 @@ class Evaluation:
         real = self._standard(name, self.real[name])
         if self.model.modalities[name].codec.vocabulary is not None:
             return same_ids(x, real)
-        return self._accuracies(name, x, probes) | likeness(x, real)
+        return self._accuracies(name, x, probes) | likeness(x, real, self.labels)
+
+    def _judge_trip(self, name: str, probes: Probes) -> dict[str, float]:
+        """The codec's own round trip of one modality."""
+        measures = self.judging.measures(name, name)
+        measures |= self._judge(name, self.trips[name], probes)
+        return measures | self.judging.likeness(name, name)
+
+    def _judge_stand_ins(self, name: str, probes: Probes) -> dict[str, float]:
+        """Real training samples of one modality in the place of generations."""
+        measures = self._judge(name, self.stand_ins.latents[name], probes)
+        features = self.stand_ins.features(name)
+        if features is not None:
+            measures |= self.judging.compare(name, features)
+        return measures
 
     def _judge_way(self, way: Way, probes: Probes) -> dict[str, Any]:
         described = {
@@ -700,6 +763,7 @@ class Evaluation:
         measures = self.judging.measures(way.target, str(way))
         measures |= self._judge(way.target, self.generated[way], probes)
         measures |= self._difference(way, probes)
+        measures |= self.judging.likeness(way.target, str(way))
         back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
         return described | measures | back
 

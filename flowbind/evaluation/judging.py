@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
+from flowbind.evaluation.measures import likeness_in_features
 from flowbind.evaluation.metric_suite import MetricSuite
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.judge import UNREADABLE, Judge
@@ -169,6 +170,19 @@ class Judging:
                 if of_class.any():
                     table[factor][value] = whole[of_class].mean().item()
         return table
+
+    def likeness(self, name: str, key: str) -> dict[str, float]:
+        """How features compare with those of real samples; arguments as for `right`."""
+        if name not in self.of:
+            return {}
+        number = self.suite.metrics.index(self.of[name])
+        return self.compare(name, self.suite.generated[key, number])
+
+    def compare(self, name: str, features: Tensor) -> dict[str, float]:
+        """How a judge's features of n samples, with shape (n, d), compare with the real ones."""
+        number = self.suite.metrics.index(self.of[name])
+        real = self.suite.real[number, name]
+        return likeness_in_features(features, real, self.of[name].label)
 
     def describe(self) -> list[dict[str, Any]]:
         """The judges, as JSON, each with the modality that it judges."""

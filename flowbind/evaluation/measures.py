@@ -8,9 +8,13 @@ from collections.abc import Collection
 from torch import Tensor
 
 from flowbind.metrics.cknna import NEIGHBOURS, cknna
+from flowbind.metrics.density import precision_and_recall
 from flowbind.metrics.frechet import frechet
 from flowbind.metrics.probe import Probe, accuracy
 from flowbind.metrics.retrieval import recall_at_1
+from flowbind.metrics.spread import private_variance
+
+BALLS = 3  # neighbours that precision and recall reach to, as in their paper
 
 
 def accuracies(
@@ -36,17 +40,39 @@ def accuracies(
     }
 
 
-def likeness(x: Tensor, real: Tensor) -> dict[str, float]:
+def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:
     """How latents of what was generated compare with the same samples' real ones.
 
     Args:
         x: Standardised latents of what was generated, with shape (n, *).
         real: Standardised latents of the same samples, with shape (n, *).
+        labels: Class of each factor, with shape (n, F).
     """
-    return {
-        f"frechet[codec,n={len(x)}]": frechet(x, real),
-        f"recall@1[codec,n={len(x)}]": recall_at_1(x, real),
-    }
+    measures = {f"frechet[codec,n={len(x)}]": frechet(x, real)}
+
+    variance = private_variance(x, labels)
+    real_variance = private_variance(real, labels)
+    if variance is not None and real_variance:
+        measures[f"private-variance[codec,n={len(x)}]"] = variance / real_variance
+
+    measures[f"recall@1[codec,n={len(x)}]"] = recall_at_1(x, real)
+    return measures
+
+
+def likeness_in_features(x: Tensor, real: Tensor, judge: str) -> dict[str, float]:
+    """How a judge's features of what was generated compare with those of real samples.
+
+    Args:
+        x: Features of what was generated, with shape (n, d).
+        real: Features of the same samples' real ones, with shape (n, d).
+        judge: Label of the judge.
+    """
+    measures = {f"frechet[judge,{judge},n={len(x)}]": frechet(x, real)}
+    if len(x) > BALLS:
+        how = f"judge,{judge},k={BALLS},n={len(x)}"
+        precision, recall = precision_and_recall(x, real, BALLS)
+        measures |= {f"precision[{how}]": precision, f"recall[{how}]": recall}
+    return measures
 
 
 def same_ids(x: Tensor, real: Tensor) -> dict[str, float]:

@@ -17,9 +17,11 @@ from flowbind.evaluation.verdicts import (
     DIFFERENCE,
     JUDGES,
     ByClass,
+    frechet_of,
     joint_accuracies,
     led,
     lowest_class,
+    private_variance_of,
 )
 from flowbind.files import replacing
 
@@ -40,17 +42,20 @@ class Table(NamedTuple):
 
 
 def summarise(
-    directions: Entries, classes: Mapping[str, ByClass] = {}
+    directions: Entries,
+    classes: Mapping[str, ByClass] = {},
+    floors: Mapping[str, Measures] = {},
 ) -> dict[str, dict[str, Any]]:
-    """The lowest joint accuracy of each kind of direction, and what a second source adds.
+    """Meaning and likeness of each kind of direction, and what a second source adds.
 
     Args:
         directions: Per direction, its sources, its target and its measures.
         classes: Per direction, factor and value, what judges read rightly of that class.
+        floors: Per target, the measures of real samples in the place of generations.
 
     Returns:
-        Per kind of direction, what `metrics.json` says of it, by probes and, under `judges`, by
-        judges; empty without labels.
+        Per kind of direction, what `metrics.json` says of it: the lowest joint accuracy by probes
+        and, under `judges`, by judges, if there are labels; under `likeness`, means.
     """
     summary = _lowest(directions, joint_accuracies(directions, "probe"))
     by_judges = _lowest(directions, joint_accuracies(directions, "judge"))
@@ -61,6 +66,34 @@ def summarise(
         share, of = lowest_class(classes[worst])
         entry |= {"lowest_class_accuracy": share, "class": of, "class_in": worst}
         summary.setdefault(kind_name, {})["judges"] = entry
+    # Results of earlier versions have no floors, and a distance alone says little.
+    by_likeness = _likeness(directions, floors) if floors else {}
+    for kind_name, entry in by_likeness.items():
+        summary.setdefault(kind_name, {})["likeness"] = entry
+    return summary
+
+
+def _likeness(directions: Entries, floors: Entries) -> dict[str, dict[str, float]]:
+    """Per kind of direction, means of the measures of likeness, and of their floors."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for measures in directions.values():
+        floor = floors.get(measures["target"], {})
+        likeness = {
+            "frechet": frechet_of(measures),
+            "frechet_floor": frechet_of(floor),
+            "private_variance": private_variance_of(measures),
+        }
+        lists = values.setdefault(kind(measures), {})
+        for name, value in likeness.items():
+            if value is not None:
+                lists.setdefault(name, []).append(value)
+
+    summary: dict[str, dict[str, float]] = {}
+    for kind_name, lists in values.items():
+        if lists:
+            means = {name: mean(numbers) for name, numbers in lists.items()}
+            count = max(len(numbers) for numbers in lists.values())
+            summary[kind_name] = {"directions": count, **means}
     return summary
 
 
@@ -127,7 +160,9 @@ def averaged(repeats: Sequence[Results]) -> dict[str, Any]:
 
     if repeats[0].get("classes"):
         results["classes"] = _mean_of([repeat["classes"] for repeat in repeats])
-    results["summary"] = summarise(results["directions"], results.get("classes", {}))
+    results["summary"] = summarise(
+        results["directions"], results.get("classes", {}), results.get("floors", {})
+    )
     results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
     return results
 
@@ -176,7 +211,9 @@ def headline(results: Results) -> str:
 def tables(results: Results) -> list[Table]:
     """The tables of a run's results."""
     parts = []
-    summary = summarise(results["directions"], results.get("classes", {}))
+    summary = summarise(
+        results["directions"], results.get("classes", {}), results.get("floors", {})
+    )
     if summary:
         parts.append(_summary(summary))
 
@@ -194,6 +231,14 @@ def tables(results: Results) -> list[Table]:
             table = _measures(TITLES[name], "direction", members, spread)
             is_judged = any(JUDGES in row for row in members.values())
             parts.append(table._replace(note=DIFFERENCE if is_judged else ""))
+
+    if results.get("floors"):
+        title = "Floors: real training samples with the same labels, in the place of generations"
+        floors = {
+            name: led(measures, results, name, name)
+            for name, measures in results["floors"].items()
+        }
+        parts.append(_measures(title, "modality", floors))
 
     if results.get("judges"):
         title = "Judges: what they read from real test samples"
@@ -244,11 +289,19 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
     head = ["directions", "number"]
     head += ["lowest by judges", "in", "lowest class", "of", "in"] * judged
     head += [by_probes, "in"] * probed
+    likeness = {
+        "frechet": "frechet",
+        "frechet_floor": "floor",
+        "private_variance": "private",
+    }
+    shown = [key for key in likeness if _has(summary, key)]
+    head += [likeness[key] for key in shown]
 
     rows = []
     for name, entry in summary.items():
         by_judges = entry.get("judges", {})
-        count = entry.get("directions", by_judges.get("directions"))
+        likeness_of = entry.get("likeness", {})
+        count = (entry | likeness_of | by_judges)["directions"]
         keys = ["lowest_joint_accuracy", "in"]
         row = [name.replace("_", " "), str(count)]
         if judged:
@@ -256,8 +309,14 @@ def _summary(summary: Mapping[str, Mapping[str, Any]]) -> Table:
             row += [_cell(by_judges.get(key), None) for key in [*keys, *of_class]]
         if probed:
             row += [_cell(entry.get(key), None) for key in keys]
+        row += [_cell(likeness_of.get(key), None) for key in shown]
         rows.append(row)
     return Table("Summary", head, rows, _gain(summary.get("two_sources", {})))
+
+
+def _has(summary: Mapping[str, Mapping[str, Any]], measure: str) -> bool:
+    """Whether some kind of direction has a measure of likeness."""
+    return any(measure in entry.get("likeness", {}) for entry in summary.values())
 
 
 def _gain(entry: Mapping[str, Any]) -> str:
@@ -394,9 +453,12 @@ HOW = """\
 Generated latents are decoded. Where there are judges, they read the factors of what comes out, as a user gets it; they
 were trained on real samples alone, and know no codec. Then it is encoded again, and factors are read by probes fitted on
 real training latents; `joint` is the share of samples with every factor right. The Frechet distance and
-recall@1 are against the same samples' real latents, in the target codec's standardised space; `cycle` is the
-root mean square error of source to target and back, in standard deviations of the source's latents. The full
-names of the measures, with implementation and sample count, are in `metrics.json`.
+recall@1 are against the same samples' real latents, in the target codec's standardised space. Its `floor` is what real
+samples reach in the place of generations: training samples with the same labels, as many. `private` is the variance
+within combinations of labels, of that of real samples: 1 is theirs, and means of samples have less. `precision` and
+`recall` are in the judge's features: the share of generations among real samples, and of real samples among
+generations. `cycle` is the root mean square error of source to target and back, in standard deviations of the source's
+latents. The full names of the measures, with implementation and sample count, are in `metrics.json`.
 """
 
 

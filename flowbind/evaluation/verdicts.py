@@ -1,7 +1,10 @@
-"""What judges say, as tables lead with it: beside what they read of real samples, and the probes."""
+"""Rows of tables: what judges and probes read, and how like real samples generations are."""
 
 from collections.abc import Mapping
 from typing import Any
+
+# Measures of likeness that have one value for a direction, under the name of one judge.
+JUDGED = ("private-variance[", "precision[judge,", "recall[judge,")
 
 ByClass = Mapping[str, Mapping[str, float]]  # by factor and value
 Measures = Mapping[str, Any]  # by full name
@@ -61,7 +64,7 @@ def led(
     name: str = "",
     target: str = "",
 ) -> Measures:
-    """Measures with the judges' in front, and none of what these sum up; without judges as given.
+    """A row of a table: what judges read in front, then likeness beside its floor, then the rest.
 
     Args:
         measures: Measures of a direction or a round trip, by full name, or their spread.
@@ -69,6 +72,7 @@ def led(
         name: Name of the direction or the round trip; none for a spread.
         target: Modality that was generated.
     """
+    measures = _likeness(measures, results.get("floors", {}).get(target, {}))
     if not results.get("judges"):
         return measures
 
@@ -84,3 +88,37 @@ def led(
         key: value for key, value in measures.items() if not key.startswith(DETAILS)
     }
     return row | rest
+
+
+def frechet_of(measures: Measures) -> float | None:
+    """The Frechet distance in latents; None if it was not measured."""
+    return _first(measures, "frechet[codec,")
+
+
+def private_variance_of(measures: Measures) -> float | None:
+    """The private variance, of real samples' one; None if it was not measured."""
+    return _first(measures, "private-variance[")
+
+
+def _first(measures: Measures, start: str) -> float | None:
+    return next(
+        (value for key, value in measures.items() if key.startswith(start)), None
+    )
+
+
+def _likeness(measures: Measures, floor: Measures) -> Measures:
+    """Measures in which those of likeness have short names, with the floor of the first of them.
+
+    Judges have names of their own for each modality, which a table cannot have columns for.
+    """
+    row: dict[str, Any] = {}
+    for key, value in measures.items():
+        if key.startswith("frechet[codec,"):
+            row["frechet"] = value
+            if floor:
+                row["floor"] = frechet_of(floor)
+        elif key.startswith(JUDGED):
+            row[key.partition("[")[0]] = value
+        elif not key.startswith("frechet[judge,"):
+            row[key] = value
+    return row

@@ -4,6 +4,7 @@
                     `trained`
     config.yaml     the recipe as it is run
     curves/  checkpoints/  model/  metrics*.json  metrics*.md  gallery*.png
+    likeness*.png
     earlier.1/      a run that was here before, with all that belongs to it
 
 A run takes the folder at its first step and not before, so that what fails or only looks leaves it
@@ -45,9 +46,11 @@ RESULTS = (
     "metrics.json",
     "metrics.md",
     "gallery.png",
+    "likeness.png",
     "metrics-*.json",
     "metrics-*.md",
     "gallery-*.png",
+    "likeness-*.png",
 )
 NEVER = "--resume never"
 SHOWN = 3  # settings that differ, in a message

@@ -16,6 +16,7 @@ from flowbind.batch import Batch
 from flowbind.component import differences
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
+from flowbind.evaluation.chart import draw
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
 from flowbind.evaluation.report import averaged, suffix, terminal, write
@@ -400,6 +401,9 @@ class Training(Watched):
         """Writes results, and a gallery if the evaluation has one, into the run folder."""
         folder = Path(self.trainer.default_root_dir)
         paths = write(results, folder)
+        chart = folder / f"likeness{suffix(self.quick_look)}.png"
+        if draw(results, chart):
+            paths.append(chart)
         if self.evaluation.gallery:
             path = folder / f"gallery{suffix(self.quick_look)}.png"
             save(evaluation.gallery(), path)
