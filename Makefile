@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint audit codecs docs bench clean
+.PHONY: help quickstart test test-slow lint audit codecs judges docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,6 +50,14 @@ codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights int
 	  $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml && \
 	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors && \
 	  cp runs/codecs/$$name.json modalities/flowbind_$$name/weights/small.json || exit 1; \
+	done
+
+judges: $(ENVIRONMENT) ## train the embedded world's judges again and put their weights into the plugins
+	$(BIN)/flowbind prepare shapes --out data/shapes
+	for name in image audio points; do \
+	  $(BIN)/flowbind fit --config recipes/judges/$$name.yaml && \
+	  cp runs/judges/$$name.safetensors modalities/flowbind_$$name/weights/judge.safetensors && \
+	  cp runs/judges/$$name.json modalities/flowbind_$$name/weights/judge.json || exit 1; \
 	done
 
 docs: $(ENVIRONMENT) ## the documentation, in docs/_build/html

@@ -104,6 +104,18 @@ class NeuralJudge(Judge):
         """
         return (in_chunks(self.prepare, raws),)
 
+    def vary(self, inputs: Tensor, streams: Tensor) -> Tensor:
+        """Inputs of n samples as another take of the same samples might have them, in training.
+
+        Args:
+            inputs: Inputs, with shape (n, *).
+            streams: Random stream of each sample, with shape (n,), as `flowbind.draws` takes them.
+
+        Returns:
+            Inputs of the same shape; here they are as they were.
+        """
+        return inputs
+
     @property
     def file(self) -> Path:
         """The safetensors file of the weights.

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.component import Component
+from flowbind.judge import NeuralJudge
 from flowbind.libraries import require
 from flowbind.nets.mlp import Drift, DriftConfig, Head, HeadConfig
 
@@ -39,6 +40,8 @@ class Modality(Component):
         literal: Whether a sample may stand in a manifest or on the command line as itself rather
             than as a file.
         default_codec: Class of the codec that is taken where none is given.
+        default_judge: Class of the judge that is trained on anybody's labelled samples; None if
+            there is none.
         libraries: Modules that reading and writing files need beyond flowbind's own, each with the
             command that installs it.
         version: Number of the reader that is raised when it makes another raw sample of the same
@@ -49,6 +52,7 @@ class Modality(Component):
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
+    default_judge: ClassVar[type[NeuralJudge] | None] = None
     libraries: ClassVar[Mapping[str, str]] = {}
     version: ClassVar[int] = 1
 

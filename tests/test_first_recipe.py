@@ -1,5 +1,6 @@
 """The recipe that `flowbind prepare folder` writes: it names what was found, and runs as it is."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -81,7 +82,9 @@ def test_of_the_documentation_s_digits_it_is_the_recipe_that_ships(
         out.absolute(), kinds, {name: load("modalities", name) for name in every}
     )
     written = yaml.safe_load(
-        (out / RECIPE).read_text().replace("# init_args:", "init_args:")
+        re.sub(
+            "# (init_args:|judges:|- {class_path)", r"\1", (out / RECIPE).read_text()
+        )
     )
     assert written == yaml.safe_load((ROOT / "recipes/digits.yaml").read_text())
 

@@ -11,7 +11,7 @@ from flowbind_points.judge import PointsJudge
 from flowbind_shapes import caption, scene
 from flowbind_shapes.grammar import CaptionGrammar, parse
 
-from flowbind import Manifest
+from flowbind import Manifest, draws
 from flowbind.judge import UNREADABLE
 from flowbind.metric import Metric
 from flowbind.registry import load
@@ -92,6 +92,26 @@ def test_points_are_read_in_any_order(shapes):
     with torch.inference_mode():
         turned = judge.net.trunk(inputs[:, order])
         torch.testing.assert_close(turned, judge.net.trunk(inputs))
+
+
+def test_in_training_a_picture_is_moved_by_whole_pixels():
+    corner = torch.zeros(6, 3, 64, 64, dtype=torch.uint8)
+    corner[:, :, 30:, 20:] = 255
+    judge = ImageJudge()
+    moved = judge.vary(corner, draws.streams(1, torch.arange(6)))
+    assert moved.shape == corner.shape
+    starts = set()
+    for picture in moved[:, 0]:
+        row, column = picture.nonzero()[0].tolist()
+        starts.add((row, column))
+        assert (picture[row:, column:] == 255).all()
+        assert (picture == 255).sum() == (64 - row) * (64 - column)
+        assert abs(row - 30) <= 4
+        assert abs(column - 20) <= 4
+    assert len(starts) > 3
+
+    first = judge.vary(corner[:1], draws.streams(1, torch.arange(1)))
+    assert torch.equal(first[0], moved[0])
 
 
 # The grammar

@@ -226,6 +226,9 @@ class WordReader(Judge):
         for factor in ("first", "second", "third")
     }
 
+    def __init__(self, note: str | None = None) -> None:
+        self.note = note
+
     def features(self, kind, raws):
         return WordCodec.numbers(None, raws)
 

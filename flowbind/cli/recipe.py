@@ -309,10 +309,15 @@ class RecipeCLI(LightningCLI):
         """The run folder."""
         return RunFolder(self.folder)
 
-    def resolved(self) -> dict[str, Any]:
-        """The recipe with every default and override, as JSON."""
+    def resolved(self, with_nulls: bool = False) -> dict[str, Any]:
+        """The recipe with every default and override, as JSON; nulls only where asked for."""
         config = json.loads(
-            self.parser.dump(self.config, format="json", skip_validation=True)
+            self.parser.dump(
+                self.config,
+                format="json",
+                skip_none=not with_nulls,
+                skip_validation=True,
+            )
         )
         return config.get(self.subcommand, config)
 
@@ -533,7 +538,7 @@ class RecipeCLI(LightningCLI):
         self._trained()
         if isinstance(self.model, Training):
             checkpoint = Path(self.config_init.test.ckpt_path)
-            recipe = self.resolved()
+            recipe = self.resolved(with_nulls=True)  # as config.yaml has them
             recipe["evaluation"]["sampling"] = asdict(self.model.sampling)
             usual = asdict(EvaluationConfig()) | {
                 "sampling": asdict(self.model.method.Sampling())

@@ -139,8 +139,10 @@ training:
   warmup_steps: {min(100, steps // 6)}
   decay: cosine
 
-evaluation: {{sampling: {{steps: 10, solver: euler}}, gallery: {min(GALLERY, complete)}}}
-
+evaluation:
+  sampling: {{steps: 10, solver: euler}}
+  gallery: {min(GALLERY, complete)}
+{_judges(modalities, run)}
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:
@@ -175,6 +177,23 @@ def _modality(name: str, modality: type[Modality], run: str) -> str:
         f"{lines}        # A codec that was trained on these files (docs/your-own-files.md), for "
         f"the one that ships:\n        # init_args: {{codec: {own_codec}}}\n"
     )
+
+
+def _judges(modalities: Mapping[str, type[Modality]], run: str) -> str:
+    """A hint at judges that may be one's own, for samples with labels."""
+    lines = []
+    for name, modality in modalities.items():
+        if modality.default_judge is not None:
+            judge = name_of("metrics", modality.default_judge)
+            weights = quoted(f"{run}/judges/{name}.safetensors")
+            lines.append(
+                f"- {{class_path: {judge}, init_args: {{weights: {weights}}}}}"
+            )
+    if not lines:
+        return ""
+
+    head = "Judges that were trained on these files and their labels (docs/your-own-files.md):"
+    return "".join(f"  # {line}\n" for line in [head, "judges:", *lines])
 
 
 def _complete(kinds: Mapping[str, Kinds], names: list[str]) -> int:

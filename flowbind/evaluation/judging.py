@@ -111,26 +111,27 @@ class Judging:
         """Puts together what all devices have seen; arguments as for `MetricSuite.compute`."""
         self.suite.gather(merge, keep)
 
+    def features(self, name: str, key: str | None) -> Tensor:
+        """What a judge takes of samples of a modality that it judges, with shape (n, d).
+
+        Args:
+            name: Modality of the samples, one of `of`.
+            key: What they are: a direction, or the modality's own name for its round trip; None for
+                the real samples.
+        """
+        number = self.suite.metrics.index(self.of[name])
+        if key is None:
+            return self.suite.real[number, name]
+        return self.suite.generated[key, number]
+
     def right(self, name: str, key: str | None) -> Tensor | None:
         """Which factors of which samples are read rightly, bool with shape (n, F).
 
-        Args:
-            name: Modality of the samples.
-            key: What they are: a direction, or the modality's own name for its round trip; None for
-                the real samples.
-
-        Returns:
-            None where no judge reads them.
+        Arguments as for `features`. None where no judge reads them, or nothing is labelled.
         """
         if name not in self.of or not self.values:
             return None
-
-        number = self.suite.metrics.index(self.of[name])
-        features = (
-            self.suite.real[number, name]
-            if key is None
-            else self.suite.generated[key, number]
-        )
+        features = self.features(name, key)
         return self._translated(self.of[name], features) == self.labels
 
     def _translated(self, judge: Judge, features: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from flowbind.evaluation.verdicts import (
     DIFFERENCE,
     JUDGES,
     ByClass,
+    ceilings,
     frechet_of,
     joint_accuracies,
     led,
@@ -242,7 +243,7 @@ def tables(results: Results) -> list[Table]:
 
     if results.get("judges"):
         title = "Judges: what they read from real test samples"
-        parts.append(_measures(title, "modality", results["judges"]))
+        parts.append(_measures(title, "modality", ceilings(results)))
 
     if results["probes"]:
         title = "Ceilings: what the probes read from real test latents"

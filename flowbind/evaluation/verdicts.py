@@ -18,6 +18,7 @@ JUDGES, REAL, LOWEST, OF, DIFFER, PROBES = (
     "differ",
     "probes",
 )
+BY = "judge"
 DIFFERENCE = (
     "`real`: what the judge reads of real samples. `differ`: judges and probes differ by more than "
     "two standard errors of their paired difference."
@@ -79,7 +80,8 @@ def led(
     row: dict[str, Any] = {JUDGES: joint_accuracy(measures, "judge")}
     row[REAL] = joint_accuracy(results["judges"].get(target, {}), "judge")
     if name in results["classes"]:
-        row[LOWEST], row[OF] = lowest_class(results["classes"][name])
+        share, value = lowest_class(results["classes"][name])
+        row[LOWEST], row[OF] = share, value if share < 1 else ""
     row[DIFFER] = "*" if differs(measures) else ""
     row[PROBES] = joint_accuracy(measures, "probe")
 
@@ -122,3 +124,18 @@ def _likeness(measures: Measures, floor: Measures) -> Measures:
         elif not key.startswith("frechet[judge,"):
             row[key] = value
     return row
+
+
+def ceilings(results: Mapping[str, Any]) -> dict[str, Measures]:
+    """Per modality, which judge reads it, and what it reads from real samples."""
+    rows = {}
+    for name, measures in results["judges"].items():
+        row = {}
+        for key, share in measures.items():
+            if not key.startswith("accuracy/"):
+                continue
+            what, _, how = key.removeprefix("accuracy/").partition("[judge,")
+            row[BY] = how.rpartition(",")[0].replace(",", " ")
+            row[what] = share
+        rows[name] = row
+    return rows

@@ -16,7 +16,7 @@ from flowbind.global_batch import share_statistics, spread
 from flowbind.judge import JudgeNet, NeuralJudge
 from flowbind.train.raw import RawTraining, beside
 
-NOISE, LEVEL = 1, 2  # purposes of draws
+NOISE, LEVEL, TAKE = 1, 2, 3  # purposes of draws
 
 
 class JudgeTraining(RawTraining):
@@ -73,6 +73,7 @@ class JudgeTraining(RawTraining):
         if noise:
             key = draws.key(self.seed, *position, batch.step)
             streams = draws.streams(key, batch.rows)
+            inputs = self.judge.vary(inputs, draws.fork(streams, TAKE))
             level = draws.uniform(draws.fork(streams, LEVEL), *[1] * (inputs.ndim - 1))
             unit = draws.normal(draws.fork(streams, NOISE), *inputs.shape[1:])
             inputs = inputs.float()

@@ -309,7 +309,7 @@ class RunFolder:
             own_settings = usual_settings | dict(flatten(_measuring(own_recipe)))
             for key, value in flatten(_measuring(recipe)):
                 if own_settings.get(key) != value:
-                    looks[key] = value
+                    looks[key] = _without_nulls(value)
         return looks
 
     def _state(self) -> str | None:
@@ -427,6 +427,15 @@ def _measuring(recipe: Settings) -> Settings:
         "manifests": manifests,
         "store": data.get("store"),
     }
+
+
+def _without_nulls(value: Any) -> Any:
+    """A setting without the arguments in it that are null, which say nothing."""
+    if isinstance(value, list):
+        return [_without_nulls(part) for part in value]
+    if isinstance(value, Mapping):
+        return {k: _without_nulls(v) for k, v in value.items() if v is not None}
+    return value
 
 
 def listed(changed: list[tuple[str, Any, Any]]) -> str:

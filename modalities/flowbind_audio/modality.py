@@ -16,6 +16,7 @@ from flowbind.libraries import require
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind_audio.files import BY_LIBRARY, BY_PROGRAM, missing_program, read_sound
+from flowbind_audio.judge import AudioJudge
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.sound import INSTALL, take_sound
 from flowbind_audio.spectrogram import RATE, log_mel
@@ -44,6 +45,7 @@ class Audio(Modality):
 
     suffixes = (*BY_LIBRARY, *BY_PROGRAM)
     default_codec = SmallAudio
+    default_judge = AudioJudge
     libraries = dict.fromkeys(("soundfile", "soxr"), INSTALL)
 
     def __init__(

@@ -7,11 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowbind.draws import uniform
 from flowbind.judge import NeuralJudge
 
 SIZE = 64  # pixels a side
 CHANNELS = 24, 48, 96, 128  # of maps of 32, 16, 8 and 4 pixels a side
 KERNELS = 5, 5, 3, 3
+FARTHEST = 4  # pixels by which a picture is moved in training, either way
 
 
 class ImageJudge(NeuralJudge):
@@ -41,6 +43,15 @@ class ImageJudge(NeuralJudge):
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """B pictures, uint8 with shape (B, 3, 64, 64)."""
         return torch.stack([_resized(raw) for raw in raws])
+
+    def vary(self, inputs: Tensor, streams: Tensor) -> Tensor:
+        """Pictures, each moved by up to 4 pixels along both axes; its edges are continued."""
+        moved = (uniform(streams, 2) * (2 * FARTHEST + 1)).long() - FARTHEST
+        across = torch.arange(SIZE, device=inputs.device)
+        places = (across + moved[..., None]).clamp(0, SIZE - 1)
+        pictures = torch.arange(len(inputs), device=inputs.device)[:, None, None]
+        rows, columns = places[:, 0, :, None], places[:, 1, None, :]
+        return inputs[pictures, :, rows, columns].permute(0, 3, 1, 2)
 
 
 class _Levels(nn.Module):

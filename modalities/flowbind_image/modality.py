@@ -10,6 +10,7 @@ from flowbind.errors import first_line
 from flowbind.files import open_regular, replacing
 from flowbind.libraries import Extra, absent, require
 from flowbind.modality import Modality
+from flowbind_image.judge import ImageJudge
 from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
@@ -72,6 +73,7 @@ class Image(Modality):
         *(".pnm", ".pfm", ".tga", ".ico", ".qoi", ".dib", ".psd", ".sgi", ".dds"),
     )
     default_codec = SmallImage
+    default_judge = ImageJudge
     version = 2  # 1 did not apply colour profiles
 
     def missing(self, suffix: str) -> str:

@@ -26,6 +26,7 @@ from flowbind_points.by_trimesh import (
 )
 from flowbind_points.cloud import FAR, MOST, Scan, to_cloud
 from flowbind_points.gltf import read_glb, read_gltf
+from flowbind_points.judge import PointsJudge
 from flowbind_points.obj import read_obj
 from flowbind_points.off import read_off
 from flowbind_points.pcd import read_points
@@ -69,6 +70,7 @@ class Points(Modality):
         *(".pcd", ".xyz", ".xyzn", ".xyzrgb", ".pts", ".npy", ".npz"),
     )
     default_codec = SmallPoints
+    default_judge = PointsJudge
     # 1 drew other points on meshes, and took colours of other ranges as they were; 2 took glTF's
     # light for a screen's colours, and 3MF without any.
     version = 3

@@ -13,6 +13,7 @@ from unicodedata import category
 from flowbind.arrays import describe
 from flowbind.files import read_regular, replacing
 from flowbind.modality import Modality
+from flowbind_text.judge import TextJudge
 from flowbind_text.small import SmallText
 
 LONGEST = 2**20  # bytes of a caption's file
@@ -26,6 +27,7 @@ class Text(Modality):
 
     suffixes = (".txt",)
     default_codec = SmallText
+    default_judge = TextJudge
     literal = True
 
     def read(self, source: str | Path) -> str:
