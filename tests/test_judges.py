@@ -1,7 +1,6 @@
 """Judges: what they read, how they are trained, and what a report says of them."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from flowbind import Manifest
 from flowbind.evaluation import report
 from flowbind.evaluation.judging import difference
 from flowbind.evaluation.verdicts import differs, joint_accuracy, lowest_class
-from tests.toy import RECIPE, VectorJudge, WordReader
+from tests.toy import RECIPE, VectorJudge
 
 # The toy world, whole
 
@@ -245,10 +244,24 @@ def test_the_summary_leads_with_the_judges():
     }
 
 
-def test_a_metric_s_features_need_no_labels(world, command):
-    """A judge without labels to compare with still keeps its features."""
-    judge = WordReader()
-    features = judge.features("word", ["012"])
-    assert judge.compute(features, features) == {}
-    assert judge.against == judge.judges
-    assert Path(world / "data/test.jsonl").is_file()
+def test_without_labels_a_judge_reads_nothing(world, command):
+    for split in ("train", "val", "test"):
+        path = world / f"data/{split}.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        for line in lines:
+            del line["labels"]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = yaml.safe_load(
+        RECIPE.format(data=world / "data", run=world / "run", steps=2)
+    )
+    recipe["evaluation"] = {"gallery": 0, "judges": {"class_path": "word-reader"}}
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for verb in ("encode", "fit", "test"):
+        code, _, err = command(verb, "--config", world / "recipe.yaml")
+        assert code == 0, err
+
+    results = json.loads((world / "run/metrics.json").read_text())
+    assert results["judges"] == results["classes"] == {}
+    assert not [key for key in results["directions"]["vector->word"] if "/" in key]
+    assert results["meta"]["judges"][0]["label"] == "WordReader,v1"
+    assert "judges" not in (world / "run/metrics.md").read_text().split("##")[1]

@@ -576,7 +576,9 @@ class Evaluation:
                 f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)
             }
 
-        judges = {name: self.judging.measures(name, None) for name in self.judging.of}
+        judges = {}
+        for name in self.judging.of if self.values else ():
+            judges[name] = self.judging.measures(name, None)
         return {
             "summary": summarise(directions, classes, floors),
             "directions": directions,
