@@ -269,9 +269,7 @@ def test_one_alone_equals_one_among_many(codec):
     latents = codec.encode(raws)
     assert torch.allclose(codec.encode(raws[9:10]), latents[9:10], atol=1e-5)
     assert torch.equal(codec.encode(raws), latents)
-    assert torch.allclose(
-        codec.decode(latents[9:10])[0], codec.decode(latents)[9], atol=1e-5
-    )
+    assert torch.equal(codec.decode(latents[9:10])[0], codec.decode(latents)[9])
 
 
 def test_the_order_of_points_does_not_matter(codec):
@@ -360,6 +358,28 @@ def test_shipped_codec_keeps_shape_colour_and_size(codec):
     assert (scenes.shape[closest] == scenes.shape).mean() > 0.95
 
 
+@pytest.mark.parametrize("shape", ["cube", "star"])
+def test_shipped_codec_keeps_corners(codec, shape):
+    """A barrel, or a star without points, reaches less far than its mean distance tells."""
+    from flowbind_shapes.points import sample
+    from flowbind_shapes.scene import SHAPES, Scenes
+    from flowbind_shapes.solids import SOLIDS
+
+    number = np.full(24, SHAPES.index(shape))
+    scenes = Scenes(number, np.arange(24) % 8, np.arange(24) % 3)
+    vertices = sample(SOLIDS[shape], scenes, np.random.default_rng(1))
+    axes = [vertices[name] for name in ("x", "y", "z", "red", "green", "blue")]
+    raws = torch.tensor(np.stack(axes, axis=2)) / torch.tensor([1, 1, 1] + [255.0] * 3)
+    decoded = torch.stack(codec.decode(codec.encode(list(raws))))
+
+    reach = []
+    for clouds in (raws, decoded):
+        distance = (clouds - clouds.mean(1, keepdim=True))[..., :3].norm(dim=2)
+        reach.append(distance.quantile(0.99, dim=1) / distance.mean(1))
+    assert torch.allclose(*reach, atol=0.06)
+    assert chamfer(raws[..., :3], decoded[..., :3]).mean() < 0.045
+
+
 # Training
 
 
@@ -419,6 +439,21 @@ def test_training_lowers_the_loss_and_exports(raws, trained):
     assert torch.allclose(made[..., :3], again[..., :3], atol=0.02)  # float16
 
 
+def test_learned_clouds_begin_as_real_ones_and_stay_until_turns_are_learned(raws):
+    """They are those of the first batch, each moved to its middle, at radius 1."""
+    net = SmallPoints().build()
+    clouds = torch.stack(raws)
+    net.begin(clouds + torch.tensor([7.0, 0, 0, 0, 0, 0]))
+    mean = clouds.mean(1, keepdim=True)
+    radius = (clouds - mean)[..., :3].square().sum(2).mean(1).sqrt()
+    expected = (clouds - mean)[..., :3] / radius[:, None, None]
+    assert torch.allclose(net.learned[: len(raws), :, :3], expected, atol=1e-5)
+    assert torch.allclose(
+        net.rest.bias[:3], mean[..., :3].mean(0)[0] + torch.tensor([7.0, 0, 0])
+    )
+    assert torch.allclose(net.rest.bias[6].exp(), radius.log().mean().exp())
+
+
 def test_the_cycle_leads_back_latents_that_went_astray(raws, trained):
     lost = []
     for cycle in (0.0, 0.3):
@@ -431,7 +466,7 @@ def test_the_cycle_leads_back_latents_that_went_astray(raws, trained):
         lost.append(
             (net.encode(net.decode(latents + noise)) - latents).square().mean().item()
         )
-    assert lost[1] < lost[0] / 2
+    assert lost[1] < lost[0] * 2 / 3
 
 
 # Pictures
