@@ -376,8 +376,8 @@ def test_shipped_codec_keeps_corners(codec, shape):
     for clouds in (raws, decoded):
         distance = (clouds - clouds.mean(1, keepdim=True))[..., :3].norm(dim=2)
         reach.append(distance.quantile(0.99, dim=1) / distance.mean(1))
-    assert torch.allclose(*reach, atol=0.06)
-    assert chamfer(raws[..., :3], decoded[..., :3]).mean() < 0.045
+    assert torch.allclose(*reach, atol=0.1)
+    assert chamfer(raws[..., :3], decoded[..., :3]).mean() < 0.037
 
 
 # Training
