@@ -45,7 +45,8 @@ def as_tensor(
 def is_finite(tensor: Tensor) -> bool:
     """Whether all numbers of a tensor of floats are finite."""
     # What is not finite makes a sum that is not, which is quick to tell; so may large numbers.
-    return bool(tensor.sum().isfinite() or tensor.isfinite().all())
+    total = tensor.sum()
+    return bool(total.isfinite() or tensor.isfinite().all())
 
 
 def describe(value: Any) -> str:
@@ -67,7 +68,10 @@ def describe(value: Any) -> str:
     if isinstance(value, list | tuple):
         kind = type(value).__name__
         parts = sorted({type(part).__name__ for part in value})
-        return f"a {kind} of {' and '.join(parts[:3])}" if parts else f"an empty {kind}"
+        if not parts:
+            return f"an empty {kind}"
+        names = " and ".join(parts[:3])
+        return f"a {kind} of {names}"
     return f"an object of the class {type(value).__name__}"
 
 
@@ -82,7 +86,9 @@ def _fits(shape: torch.Size, allowed: tuple[int | None, ...]) -> bool:
 
 def _cut(words: str) -> str:
     """At most `LONGEST` characters."""
-    return words if len(words) <= LONGEST else words[: LONGEST - 1] + "…"
+    if len(words) <= LONGEST:
+        return words
+    return words[: LONGEST - 1] + "…"
 
 
 def _from_torch(tensor: Tensor) -> Tensor | None:
@@ -100,15 +106,15 @@ def _from_numpy(array: Any) -> Tensor | None:
     """A tensor of an array's numbers; None if it is no array, or has no real numbers."""
     if isinstance(array, str | bytes | Number) or array is None:
         return None
-    if isinstance(array, list | tuple) and any(
-        isinstance(part, Tensor) for part in array
-    ):
+    is_list = isinstance(array, list | tuple)
+    if is_list and any(isinstance(part, Tensor) for part in array):
         return None  # several arrays, not one
 
     if isinstance(array, np.ma.MaskedArray):
-        array = (
-            array.astype(float).filled(np.nan) if np.ma.is_masked(array) else array.data
-        )
+        if np.ma.is_masked(array):
+            array = array.astype(float).filled(np.nan)
+        else:
+            array = array.data
     try:
         array = np.asarray(array)
     except Exception:  # whatever the other library raises
@@ -118,10 +124,10 @@ def _from_numpy(array: Any) -> Tensor | None:
 
     # torch has no wider floats than float64, no byte order but the machine's, and neither arrays
     # that are read-only nor strides below 0.
-    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
-    array = array.astype(
-        np.float64 if wide else array.dtype.newbyteorder("="), copy=False
-    )
+    dtype = array.dtype.newbyteorder("=")
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        dtype = np.float64
+    array = array.astype(dtype, copy=False)
     if not array.flags.writeable or any(stride < 0 for stride in array.strides):
         array = array.copy()
     return torch.from_numpy(array)

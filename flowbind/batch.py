@@ -69,21 +69,21 @@ class Batch:
     ) -> "Batch":
         """Makes a batch, and finds its links."""
         sample_of_row = torch.cat([samples[name] for name in latents])
-        return cls(dict(latents), dict(samples), find_links(sample_of_row))
+        links = find_links(sample_of_row)
+        return cls(dict(latents), dict(samples), links)
 
     def map(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         """The batch with `move` applied to every tensor."""
         place = self.place
         if place:
-            place = replace(place, rows=move(place.rows), links=move(place.links))
+            rows = move(place.rows)
+            links = move(place.links)
+            place = replace(place, rows=rows, links=links)
 
-        return replace(
-            self,
-            latents={name: move(x) for name, x in self.latents.items()},
-            samples={name: move(s) for name, s in self.samples.items()},
-            links=Links(move(self.links.target), move(self.links.estimate)),
-            place=place,
-        )
+        latents = {name: move(x) for name, x in self.latents.items()}
+        samples = {name: move(s) for name, s in self.samples.items()}
+        links = Links(move(self.links.target), move(self.links.estimate))
+        return replace(self, latents=latents, samples=samples, links=links, place=place)
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The batch on a device."""
@@ -98,22 +98,25 @@ class Batch:
         """The number of each row in the global batch, with shape (N,)."""
         if self.place:
             return self.place.rows
-        return torch.arange(sum(self.rows), device=self.links.target.device)
+        device = self.links.target.device
+        return torch.arange(sum(self.rows), device=device)
 
     @property
     def link_numbers(self) -> Tensor:
         """The number of each link in the global batch, with shape (L,)."""
         if self.place:
             return self.place.links
-        return torch.arange(len(self.links.target), device=self.links.target.device)
+        target = self.links.target
+        return torch.arange(len(target), device=target.device)
 
     def streams(self, key: int) -> dict[str, Tensor]:
         """A random stream for each row of each modality, with shape (n_i,).
 
         It depends on the key and on the row's place (`flowbind.draws`).
         """
-        streams = draws.streams(key, self.row_numbers).split(self.rows)
-        return dict(zip(self.latents, streams, strict=True))
+        streams = draws.streams(key, self.row_numbers)
+        parts = streams.split(self.rows)
+        return dict(zip(self.latents, parts, strict=True))
 
     @property
     def rows(self) -> list[int]:
@@ -151,24 +154,27 @@ def part_of(samples: Mapping[str, Tensor], links: Links, rank: int, world: int) 
         rank: Rank whose part it is.
         world: Number of ranks.
     """
-    row_is_mine = torch.cat(list(samples.values())) % world == rank
+    sample_of_row = torch.cat(list(samples.values()))
+    row_is_mine = sample_of_row % world == rank
     link_is_mine = row_is_mine[links.target]
     local_row = row_is_mine.cumsum(0) - 1  # number of a global row among this rank's
 
-    return Part(
-        samples={
-            name: numbers[numbers % world == rank] for name, numbers in samples.items()
-        },
-        links=Links(
-            target=local_row[links.target[link_is_mine]],
-            estimate=local_row[links.estimate[link_is_mine]],
-        ),
-        place=Place(
-            rows=row_is_mine.nonzero().flatten(),
-            links=link_is_mine.nonzero().flatten(),
-            mean_rows={name: len(numbers) / world for name, numbers in samples.items()},
-        ),
+    own_samples = {}
+    mean_rows = {}
+    for name, numbers in samples.items():
+        own_samples[name] = numbers[numbers % world == rank]
+        mean_rows[name] = len(numbers) / world
+
+    own_links = Links(
+        target=local_row[links.target[link_is_mine]],
+        estimate=local_row[links.estimate[link_is_mine]],
     )
+    place = Place(
+        rows=row_is_mine.nonzero().flatten(),
+        links=link_is_mine.nonzero().flatten(),
+        mean_rows=mean_rows,
+    )
+    return Part(own_samples, own_links, place)
 
 
 def find_links(samples: Tensor) -> Links:
@@ -190,4 +196,6 @@ def find_links(samples: Tensor) -> Links:
     first_link = links_of_row.cumsum(0) - links_of_row
     links = torch.arange(len(target), device=samples.device)
     number_in_group = links - torch.repeat_interleave(first_link, links_of_row)
-    return Links(target, row_in_order[starts[group[target]] + number_in_group])
+    first_in_order = starts[group[target]]
+    estimate = row_in_order[first_in_order + number_in_group]
+    return Links(target, estimate)

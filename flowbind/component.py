@@ -33,7 +33,8 @@ class Component(ABC):
 
     def arguments(self) -> dict[str, Any]:
         """The constructor arguments, each from the attribute of the same name."""
-        return {name: getattr(self, name) for name in parameters(type(self))}
+        names = parameters(type(self))
+        return {name: getattr(self, name) for name in names}
 
     def describe(self) -> dict[str, Any]:
         """How to make it again, as JSON: `name`, under which its class is registered, and `args`.
@@ -41,8 +42,12 @@ class Component(ABC):
         Raises:
             ValueError: its class, or that of a part, is not registered.
         """
-        args = {name: as_json(value) for name, value in self.arguments().items()}
-        return {"name": registry.name_of(self.group, type(self)), "args": args}
+        args = {}
+        for argument, value in self.arguments().items():
+            args[argument] = as_json(value)
+
+        name = registry.name_of(self.group, type(self))
+        return {"name": name, "args": args}
 
     @classmethod
     def rebuild(cls, description: Mapping[str, Any]) -> Self:
@@ -57,7 +62,8 @@ class Component(ABC):
 
         arguments = {}
         for name, value in dict(description["args"]).items():
-            arguments[name] = _rebuild(component, name, types.get(name), value)
+            kind = types.get(name)
+            arguments[name] = _rebuild(component, name, kind, value)
         return component(**arguments)
 
 
@@ -133,15 +139,18 @@ def _check_plain(cls: type, name: str, kind: Any, value: Any) -> None:
     Raises:
         ValueError: it is of another type; one line that names both.
     """
-    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    kinds = (kind,)
+    if get_origin(kind) in (Union, UnionType):
+        kinds = get_args(kind)
     if not all(part in PLAIN for part in kinds):
         return
 
     # A float may be written as a whole number; True, which Python takes for one, is none.
-    allowed = (*kinds, *([int] if float in kinds else []))
-    if not isinstance(value, allowed) or (
-        isinstance(value, bool) and bool not in kinds
-    ):
+    allowed = kinds
+    if float in kinds:
+        allowed = (*kinds, int)
+    is_other_bool = isinstance(value, bool) and bool not in kinds
+    if is_other_bool or not isinstance(value, allowed):
         names = " or ".join(part.__name__ for part in kinds)
         raise ValueError(
             f"{cls.__name__}: {name} is {value!r:.60}, which is no {names}"

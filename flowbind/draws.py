@@ -30,7 +30,8 @@ def key(*position: int) -> int:
     """
     value = 0
     for part in position:
-        value = _finalise((value ^ part % WORD) + GOLDEN)
+        mixed = value ^ part % WORD
+        value = _finalise(mixed + GOLDEN)
     return value
 
 
@@ -45,20 +46,22 @@ def streams(key: int, rows: Tensor) -> Tensor:
         Starts, int64 with shape (n,).
     """
     start = _signed(_finalise(key + GOLDEN))
-    return _mix(rows.to(torch.int64) * _signed(GOLDEN) + start)
+    positions = rows.to(torch.int64) * _signed(GOLDEN)
+    return _mix(positions + start)
 
 
 def fork(streams: Tensor, purpose: int) -> Tensor:
     """Other streams of the same rows, with shape (n,), for a purpose, an integer from 0 on."""
-    return _mix(streams ^ _signed(_finalise(purpose + GOLDEN)))
+    mark = _signed(_finalise(purpose + GOLDEN))
+    return _mix(streams ^ mark)
 
 
 def uniform(streams: Tensor, *shape: int) -> Tensor:
     """Uniform draws in [0, 1), multiples of 2^-24, float32 with shape (n, *shape)."""
     high, low = _halves(streams, math.prod(shape))
-    numbers = torch.cat([high, low], dim=1) >> 8
-
-    return _first(numbers.to(torch.float32) * 2.0**-24, shape)
+    bits = torch.cat([high, low], dim=1) >> 8
+    numbers = bits.to(torch.float32) * 2.0**-24
+    return _first(numbers, shape)
 
 
 def normal(streams: Tensor, *shape: int) -> Tensor:
@@ -67,16 +70,20 @@ def normal(streams: Tensor, *shape: int) -> Tensor:
     By Box and Muller (1958): `sqrt(-2 log u) (cos 2 pi v, sin 2 pi v)` of uniform u and v.
     """
     high, low = _halves(streams, math.prod(shape))
-    radius = ((high.to(torch.float32) + 1) * 2.0**-32).log_().mul_(-2).sqrt_()
+    radius = (high.to(torch.float32) + 1) * 2.0**-32
+    radius = radius.log_().mul_(-2).sqrt_()
     angle = low.to(torch.float32) * (2 * math.pi * 2.0**-32)
-    numbers = torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)
+    x = radius * angle.cos()
+    y = radius * angle.sin()
+    numbers = torch.cat([x, y], dim=1)
 
     return _first(numbers, shape)
 
 
 def _halves(streams: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Two times 32 bits of each number of the streams, enough of them for `count` draws."""
-    steps = torch.arange((count + 1) // 2, device=streams.device) * _signed(GOLDEN)
+    steps = torch.arange((count + 1) // 2, device=streams.device)
+    steps = steps * _signed(GOLDEN)
     bits = _mix(streams[:, None] + steps)
 
     return _shifted(bits, 32), bits & 0xFFFFFFFF
@@ -84,7 +91,8 @@ def _halves(streams: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 def _first(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
     """As many numbers of each row as fit a shape, with shape (n, *shape)."""
-    return numbers[:, : math.prod(shape)].reshape(len(numbers), *shape)
+    count = math.prod(shape)
+    return numbers[:, :count].reshape(len(numbers), *shape)
 
 
 def _mix(x: Tensor) -> Tensor:
@@ -99,17 +107,22 @@ def _mix(x: Tensor) -> Tensor:
 
 def _shifted(x: Tensor, bits: int) -> Tensor:
     """A shift to the right that fills with zeros; that of int64 tensors fills with the sign."""
-    return (x >> bits) & (2 ** (64 - bits) - 1)
+    mask = 2 ** (64 - bits) - 1
+    return (x >> bits) & mask
 
 
 def _finalise(x: int) -> int:
     """splitmix64's finaliser of one integer, taken modulo 2^64."""
     x %= WORD
-    x = (x ^ x >> 30) * FIRST % WORD
-    x = (x ^ x >> 27) * SECOND % WORD
+    x ^= x >> 30
+    x = x * FIRST % WORD
+    x ^= x >> 27
+    x = x * SECOND % WORD
     return x ^ x >> 31
 
 
 def _signed(x: int) -> int:
     """The int64 with the bits of an integer in [0, 2^64)."""
-    return x - WORD if x >= WORD // 2 else x
+    if x >= WORD // 2:
+        return x - WORD
+    return x

@@ -84,7 +84,7 @@ class Model:
         codec = self.modality(name).codec
         loaded = self.stamps.get((name, use))
         if loaded is not None and loaded != stamp(codec):
-            files = ", ".join(map(str, codec.files().values()))
+            files = ", ".join(str(file) for file in codec.files().values())
             raise ValueError(
                 f"{files}: replaced since the model was loaded; load it again"
             )
@@ -112,7 +112,8 @@ class Model:
         samples = listed(samples, what)
         raws = []
         for number, sample in enumerate(samples):
-            raws.append(take_raw(modality, sample, f"{what}[{number}]"))
+            where = f"{what}[{number}]"
+            raws.append(take_raw(modality, sample, where))
 
         latents = codec.encode(raws)
         self._say_what_is_lost(name, samples, raws, latents)
@@ -123,10 +124,9 @@ class Model:
     ) -> None:
         """Says, in a line, which samples have a codec's caveat or latents far from training's."""
         codec = self.modalities[name].codec
-        standard = (
-            self.networks.standard[name](latents.to(self.device)).flatten(1).float()
-        )
-        distances = standard.square().mean(1).sqrt().tolist()
+        standard = self.networks.standard[name](latents.to(self.device))
+        squares = standard.flatten(1).float().square()
+        distances = squares.mean(1).sqrt().tolist()
         if codec.vocabulary is not None:  # ids are near or far from nothing
             distances = [0.0] * len(samples)
 
@@ -141,17 +141,17 @@ class Model:
             if caveat:
                 caveats[number] = caveat
 
-        if caveats:
-            first = next(iter(caveats))
-            source = (
-                f" ({samples[first]!s:.60})"
-                if isinstance(samples[first], str | Path)
-                else ""
-            )
-            others = (
-                f", and {len(caveats) - 1} more like it" if len(caveats) > 1 else ""
-            )
-            say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
+        if not caveats:
+            return
+
+        first = next(iter(caveats))
+        source = ""
+        if isinstance(samples[first], str | Path):
+            source = f" ({samples[first]!s:.60})"
+        others = ""
+        if len(caveats) > 1:
+            others = f", and {len(caveats) - 1} more like it"
+        say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
 
     def streams(self, rows: int, seed: int = 0, first: int = 0) -> Tensor:
         """A random stream for each of B samples, with shape (B,).
@@ -169,7 +169,8 @@ class Model:
         self, name: str, latents: Tensor, sampling: Any, streams: Tensor
     ) -> State:
         """Where the flow of one source begins, from its codec latents, with shape (B, *shape)."""
-        x = self.networks.standard[name](latents.to(self.device))
+        standard = self.networks.standard[name]
+        x = standard(latents.to(self.device))
         return self.method.start(self.networks.nets, name, x, sampling, streams)
 
     @torch.no_grad()
@@ -180,14 +181,12 @@ class Model:
         generated = self.method.finish(
             self.networks.nets, state, targets, sampling, streams
         )
-        return {name: self._to_codec(name, x) for name, x in generated.items()}
-
-    def _to_codec(self, name: str, x: Tensor) -> Tensor:
-        return (
-            self.networks.standard[name]
-            .inverse(x)
-            .to(self.modalities[name].codec.dtype)
-        )
+        latents = {}
+        for name, x in generated.items():
+            standard = self.networks.standard[name]
+            dtype = self.modalities[name].codec.dtype
+            latents[name] = standard.inverse(x).to(dtype)
+        return latents
 
     def check_direction(self, sources: Iterable[str], targets: Iterable[str]) -> None:
         """Refuses what this model does not generate.
@@ -205,10 +204,9 @@ class Model:
         for name in (*sources, *targets):
             self.modality(name)
         if not self.method.offers(sources, targets):
-            known = ", ".join(map(str, self.method.directions()))
-            raise ValueError(
-                f"this model does not make {Direction(sources, targets)}; it makes {known}"
-            )
+            direction = Direction(sources, targets)
+            known = ", ".join(str(known) for known in self.method.directions())
+            raise ValueError(f"this model does not make {direction}; it makes {known}")
 
     @torch_defaults()
     @torch.no_grad()
@@ -240,17 +238,21 @@ class Model:
         """
         self.check_direction(latents, to)
         sampling = self.method.choose(self.sampling, **choices)
-        rows = [len(x) for x in latents.values()]
-        streams = self.streams(rows[0] if rows else count, seed, first)
+        if latents:
+            count = len(next(iter(latents.values())))
+        streams = self.streams(count, seed, first)
 
-        states = [self.start(name, x, sampling, streams) for name, x in latents.items()]
+        states = []
+        for name, x in latents.items():
+            states.append(self.start(name, x, sampling, streams))
         state = self.method.fuse(states, sampling, streams)
         generated = self.finish(state, list(to), sampling, streams)
 
         for name, latent in generated.items():
             if not latent.isfinite().all():
+                direction = f"{'+'.join(latents)}->{name}"
                 raise ValueError(
-                    f"{'+'.join(latents)}->{name}: a number overflowed on the way; use float32, "
+                    f"{direction}: a number overflowed on the way; use float32, "
                     "more steps, or another checkpoint"
                 )
         return generated
@@ -293,34 +295,39 @@ class Model:
         """
         sources = {} if sources == {} else together(sources)
         to = named(to, "targets")
-
         # Before long work begins.
         self.check_direction(sources, to)
         self.method.choose(self.sampling, **choices)
-        for name in sources:
-            self.modality(name).codec.check_libraries("encode")
-        for name in to:
-            self.modality(name).codec.check_libraries("decode")
+        self._check_libraries(sources, to)
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
         count = whole_number(count, "count")
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
 
-        latents = {
-            name: self.encode(name, samples) for name, samples in sources.items()
-        }
+        latents = {}
+        for name, samples in sources.items():
+            latents[name] = self.encode(name, samples)
         generated = self.translate(
             latents, to, count=count, seed=seed, first=first, **choices
         )
+        return self._decode(generated, draws.key(seed, first))
 
-        generator = torch.Generator(self.device).manual_seed(
-            draws.key(seed, first) % 2**63
-        )
+    def _decode(self, latents: Mapping[str, Tensor], key: int) -> dict[str, list[Any]]:
+        """Raw samples of latents, whatever decoding draws from a key."""
+        generator = torch.Generator(self.device)
+        generator.manual_seed(key % 2**63)
         raws = {}
-        for name, latent in generated.items():
-            raws[name] = self.codec(name, "decode").decode(latent, generator)
+        for name, latent in latents.items():
+            codec = self.codec(name, "decode")
+            raws[name] = codec.decode(latent, generator)
         return raws
+
+    def _check_libraries(self, sources: Iterable[str], targets: Iterable[str]) -> None:
+        for name in sources:
+            self.modality(name).codec.check_libraries("encode")
+        for name in targets:
+            self.modality(name).codec.check_libraries("decode")
 
 
 def stamp(codec: Codec) -> list[tuple]:
@@ -375,4 +382,5 @@ def _devices() -> list[str]:
         return ["cpu"]
     kind = torch.accelerator.current_accelerator().type
     numbers = range(torch.accelerator.device_count())
-    return ["cpu", kind, *(f"{kind}:{number}" for number in numbers)]
+    numbered = [f"{kind}:{number}" for number in numbers]
+    return ["cpu", kind, *numbered]

@@ -29,12 +29,14 @@ def means(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         By name, scalars whose mean over the ranks is that over all errors; 0 where there is none.
     """
     device = next(iter(errors.values())).device
-    counts = torch.tensor([error.numel() for error in errors.values()], device=device)
+    counts = [error.numel() for error in errors.values()]
+    counts = torch.tensor(counts, device=device)
     counts = total(counts).clamp(min=1)
 
     scalars = {}
     for (name, error), count in zip(errors.items(), counts.unbind(), strict=True):
-        scalars[name] = error.sum() * ranks() / count
+        global_sum = error.sum() * ranks()
+        scalars[name] = global_sum / count
     return scalars
 
 
@@ -50,11 +52,13 @@ def moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         a scalar. All are float32 where x is less exact.
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    numbers = float(math.prod(x.shape[axis] for axis in axes))
+    sizes = [x.shape[axis] for axis in axes]
+    numbers = float(math.prod(sizes))
     count = total(x.new_tensor(numbers))
 
     mean = total(x.sum(axes, keepdim=True)) / count
-    variance = total((x - mean).square().sum(axes, keepdim=True)) / count
+    squares = (x - mean).square()
+    variance = total(squares.sum(axes, keepdim=True)) / count
     return mean, variance, count
 
 
@@ -70,7 +74,8 @@ def spread(x: Tensor) -> Tensor:
         Deviations with shape (*).
     """
     _, variance, count = moments(x, [0])
-    return (variance * count / (count - 1)).sqrt()[0]
+    variance = variance * count / (count - 1)
+    return variance.sqrt()[0]
 
 
 class BatchNorm(_BatchNorm):
@@ -98,11 +103,13 @@ class BatchNorm(_BatchNorm):
             return
 
         self.num_batches_tracked += 1
-        share = (
-            self.momentum if self.momentum is not None else 1 / self.num_batches_tracked
-        )
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        share = self.momentum
+        if share is None:
+            share = 1 / self.num_batches_tracked
+        mean = mean.to(self.running_mean.dtype)
+        variance = variance.to(self.running_var.dtype)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:

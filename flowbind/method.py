@@ -37,7 +37,9 @@ class Direction(NamedTuple):
     targets: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{'+'.join(self.sources)}->{'+'.join(self.targets)}"
+        sources = "+".join(self.sources)
+        targets = "+".join(self.targets)
+        return f"{sources}->{targets}"
 
 
 class Loss(NamedTuple):
@@ -57,7 +59,8 @@ class Loss(NamedTuple):
 
         Without rows it is 0, and so are its gradients.
         """
-        return self.errors.sum() / (batch.mean_rows[self.of] or 1.0)
+        rows = batch.mean_rows[self.of] or 1.0
+        return self.errors.sum() / rows
 
 
 class Method(Component):
@@ -302,8 +305,13 @@ def concatenate(states: Sequence[State]) -> State:
     if isinstance(first, Tensor):
         return torch.cat(list(states))
     if isinstance(first, Mapping):
-        return {key: concatenate([state[key] for state in states]) for key in first}
-    return type(first)(concatenate(parts) for parts in zip(*states, strict=True))
+        states_of = {}
+        for key in first:
+            states_of[key] = concatenate([state[key] for state in states])
+        return states_of
+
+    parts = zip(*states, strict=True)
+    return type(first)(concatenate(part) for part in parts)
 
 
 def select(state: State, rows: slice) -> State:

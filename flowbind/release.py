@@ -105,7 +105,8 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
     weights = model.networks.state_dict()
     size = size_of(weights)
     for modality in model.modalities.values():
-        size += sum(map(_bytes, modality.codec.files().values()))
+        files = modality.codec.files().values()
+        size += sum(map(_bytes, files))
     check_space(folder, size)
 
     try:
@@ -141,16 +142,19 @@ def _write(
             )
 
     save_tensors(weights, partial / WEIGHTS)
-    description["weights"] = {"sha256": digest_tensors(weights), "step": step}
+    checksum = digest_tensors(weights)
+    description["weights"] = {"sha256": checksum, "step": step}
 
     checksums = {}
     for path in sorted(partial.rglob("*")):
         if path.is_file():
-            checksums[path.relative_to(partial).as_posix()] = digest_now(path)
+            file = path.relative_to(partial).as_posix()
+            checksums[file] = digest_now(path)
     description["files"] = checksums
 
     description = {"sha256": digest_json(description)} | description
-    (partial / CONFIG).write_text(json.dumps(description, indent=1) + "\n")
+    text = json.dumps(description, indent=1) + "\n"
+    (partial / CONFIG).write_text(text)
 
 
 def _replace(partial: Path, folder: Path) -> None:
@@ -186,9 +190,11 @@ def _copy(source: Path, target: Path) -> int:
 
 def _bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
-    return sum(
-        part.stat().st_size for part in (path, *path.rglob("*")) if part.is_file()
-    )
+    size = 0
+    for part in (path, *path.rglob("*")):
+        if part.is_file():
+            size += part.stat().st_size
+    return size
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -248,15 +254,14 @@ def verify(folder: str | Path) -> Verified:
         raise ValueError(f"{config}: changed since it was written (checksum)")
 
     _check_files(folder, checksums, lambda files: track(files, f"verifying {folder}"))
-    size = config.stat().st_size + sum(
-        (folder / file).stat().st_size for file in checksums
-    )
+    size = config.stat().st_size
+    for file in checksums:
+        size += (folder / file).stat().st_size
 
     weights = description.get("weights")
-    if weights:
-        return Verified(1 + len(checksums), size, weights["sha256"])
-    # Older models do not tell it.
-    return Verified(1 + len(checksums), size, digest_tensors(load_file(weights_file)))
+    if not weights:  # older models do not tell their checksum
+        weights = {"sha256": digest_tensors(load_file(weights_file))}
+    return Verified(1 + len(checksums), size, weights["sha256"])
 
 
 def _check_files(
@@ -285,12 +290,10 @@ def _inside(folder: Path, path: Path) -> Path:
     Raises:
         ValueError: it is neither the weights nor in `codecs/`, but leads elsewhere.
     """
-    is_inside = (
-        path.is_relative_to(folder) and ".." not in path.relative_to(folder).parts
-    )
-    if not is_inside or (
-        path != folder / WEIGHTS and folder / CODECS not in path.parents
-    ):
+    beyond = path.parts[len(folder.parts) :]
+    is_inside = path.is_relative_to(folder) and ".." not in beyond
+    is_known = path == folder / WEIGHTS or folder / CODECS in path.parents
+    if not (is_inside and is_known):
         raise ValueError(
             f"{folder / CONFIG}: names '{path}', "
             f"allowed are {WEIGHTS} and what is in {folder / CODECS}"
@@ -307,8 +310,9 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     """
     config, _ = files(Path(folder))
     try:
-        description = _present(read_json(config, LARGEST))
-        method = registry.load(Method.group, description["method"]["name"])
+        description = _current(read_json(config, LARGEST))
+        name = description["method"]["name"]
+        method = registry.load(Method.group, name)
         return method, dict(description["sampling"])
     except UNDESCRIBED as error:
         raise _no_description(config, error) from None
@@ -344,7 +348,8 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     _load_weights(networks, weights_file, rename)
     _check_files(folder, description["files"])
 
-    model = Model(method, networks.eval().requires_grad_(False), sampling)
+    networks = networks.eval().requires_grad_(False)
+    model = Model(method, networks, sampling)
     for name, modality in method.modalities.items():
         for use in ("encode", "decode"):
             model.stamps[name, use] = stamp(modality.codec)
@@ -353,7 +358,9 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
 
 def _no_description(config: Path, error: Exception) -> ValueError:
     """The error of a file that does not describe a model."""
-    reason = first_line(error) if type(error) is ValueError else repr(error)[:200]
+    reason = repr(error)[:200]
+    if type(error) is ValueError:
+        reason = first_line(error)
     return ValueError(f"{config}: not a released model's description ({reason})")
 
 
@@ -361,7 +368,8 @@ def _method(description: Mapping[str, Any], folder: Path) -> Method:
     """The method of a released model, whose codecs read files of that model alone."""
     for codec in _codecs(description).values():
         for argument, file in codec.pop("files", {}).items():
-            codec["args"][argument] = str(_inside(folder, folder / file))
+            path = _inside(folder, folder / file)
+            codec["args"][argument] = str(path)
     method = Method.rebuild(description["method"])
 
     # Whatever a codec would read, not only what the description names.
@@ -411,4 +419,10 @@ def _present(description: Mapping[str, Any]) -> dict[str, Any]:
             f"format {number!r:.20}, this flowbind reads 1 to {FORMAT}; "
             "load it with the version that wrote it"
         )
-    return earlier.description(description) if number == 1 else dict(description)
+
+    args = dict(description)
+    for key in ENVELOPE:
+        args.pop(key, None)
+    args["modalities"] = earlier.modalities(description["modalities"])
+    method = {"name": description["method"], "args": args}
+    return {"method": method, "sampling": {}, "files": description["files"]}

@@ -24,10 +24,8 @@ def listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, str | os.PathLike):
         return [given]
 
-    if (
-        isinstance(given, Mapping | set | frozenset | bytes | bytearray | Number)
-        or given is None
-    ):
+    refused = Mapping | set | frozenset | bytes | bytearray | Number
+    if given is None or isinstance(given, refused):
         raise ValueError(
             f"{what}: a list of samples is needed, each a string, a path or a raw sample, "
             f"not {_kind(given)}"
@@ -53,13 +51,14 @@ def _elements(value: Any, what: str) -> list[Any]:
     """The elements of a sequence or iterator; those of an array only where they are no numbers."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         shape = tuple(value.shape)
-        elements = value.tolist() if len(shape) == 1 else []
-        if len(shape) != 1 or any(isinstance(element, Number) for element in elements):
-            raise ValueError(
-                f"{what}: {_kind(value)} of shape {shape} may be one sample or many; "
-                "give [x] for one, list(x) for many"
-            )
-        return elements
+        if len(shape) == 1:
+            elements = value.tolist()
+            if not any(isinstance(element, Number) for element in elements):
+                return elements
+        raise ValueError(
+            f"{what}: {_kind(value)} of shape {shape} may be one sample or many; "
+            "give [x] for one, list(x) for many"
+        )
 
     try:
         return list(value)
@@ -97,16 +96,22 @@ def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
             f"sources are given by modality, such as {{'a': [...]}}, not as {_kind(sources)}"
         )
 
-    lists = {
-        name: listed(samples, f"source '{name}'") for name, samples in sources.items()
-    }
-    count = max(map(len, lists.values()))
-    if any(len(samples) not in (1, count) for samples in lists.values()):
-        numbers = ", ".join(f"{name} {len(samples)}" for name, samples in lists.items())
+    lists = {}
+    for name, samples in sources.items():
+        lists[name] = listed(samples, f"source '{name}'")
+
+    lengths = {name: len(samples) for name, samples in lists.items()}
+    count = max(lengths.values())
+    if not {1, count} >= set(lengths.values()):
+        numbers = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ValueError(
             f"sources must have equally many samples (or one, used with all), not {numbers}"
         )
-    return {name: samples * (count // len(samples)) for name, samples in lists.items()}
+
+    repeated = {}
+    for name, samples in lists.items():
+        repeated[name] = samples * (count // lengths[name])
+    return repeated
 
 
 def _kind(value: Any) -> str:

@@ -11,14 +11,19 @@ PACKAGE = Path(__file__).parent
 def shipped_folder() -> Path:
     """The folder of flowbind's own recipes."""
     within = PACKAGE / FOLDER
-    return within if within.is_dir() else PACKAGE.parent / FOLDER
+    if within.is_dir():
+        return within
+    return PACKAGE.parent / FOLDER
 
 
 def shipped_recipes() -> list[str]:
     """The recipes that come with flowbind, as they are named everywhere: `recipes/shapes.yaml`."""
     folder = shipped_folder()
-    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*.yaml")]
-    return sorted(f"{FOLDER}/{path}" for path in paths)
+    names = []
+    for path in folder.rglob("*.yaml"):
+        relative = path.relative_to(folder)
+        names.append(f"{FOLDER}/{relative.as_posix()}")
+    return sorted(names)
 
 
 def locate(path: str | Path) -> Path:
@@ -30,7 +35,8 @@ def locate(path: str | Path) -> Path:
     if path.exists() or path.parts[:1] != (FOLDER,):
         return path
 
-    shipped = shipped_folder().joinpath(*path.parts[1:])
+    folder = shipped_folder()
+    shipped = folder.joinpath(*path.parts[1:])
     if not shipped.is_file():
         return path
     if is_first_process():

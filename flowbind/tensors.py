@@ -24,10 +24,10 @@ def save_tensors(
     Raises:
         OSError: there is no room, or the file cannot be written; it is named.
     """
-    tensors = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()
-    }
-    check_space(path, size_of(tensors))
+    plain = {}
+    for name, tensor in tensors.items():
+        plain[name] = tensor.detach().cpu().contiguous()
+    check_space(path, size_of(plain))
 
     # The library writes to a file of a random name beside the one that it is given. A kill would
     # leave that for good, so it is given a folder of its own, whose name the next attempt knows.
@@ -36,9 +36,7 @@ def save_tensors(
         with replacing(path) as partial:
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir()
-            save_file(
-                tensors, writing / "tensors", metadata=metadata and dict(metadata)
-            )
+            save_file(plain, writing / "tensors", metadata=metadata and dict(metadata))
             os.replace(writing / "tensors", partial)
     except SafetensorError as error:  # how the library reports a full disk
         raise no_space(path, str(error)) from None
@@ -48,7 +46,10 @@ def save_tensors(
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
     """Bytes of the data of tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    size = 0
+    for tensor in tensors.values():
+        size += tensor.numel() * tensor.element_size()
+    return size
 
 
 def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
@@ -60,6 +61,7 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        head = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
+        digest.update(head.encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy())
     return digest.hexdigest()

@@ -36,7 +36,8 @@ def resolve(node: Any) -> Any:
         for kind in REGISTERED:
             if name in installed(kind):
                 cls = load(kind, name)
-                return node | {"class_path": f"{cls.__module__}.{cls.__qualname__}"}
+                path = f"{cls.__module__}.{cls.__qualname__}"
+                return node | {"class_path": path}
     return node
 
 
@@ -67,9 +68,8 @@ def refuse_bombs(stream: str) -> None:
     # Anchor of each open mapping or list, and its keys and values so far, from the outside in.
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]
 
-    for event in yaml.parse(
-        stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    ):
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for event in yaml.parse(stream, Loader=loader):
         anchor = getattr(event, "anchor", None)
         size = 0
         if isinstance(event, yaml.CollectionStartEvent):
@@ -88,8 +88,9 @@ def refuse_bombs(stream: str) -> None:
         if anchor is not None and not isinstance(event, yaml.CollectionStartEvent):
             sizes[anchor] = size
         outer_anchor, outer_size = open_nodes[-1]
-        open_nodes[-1] = outer_anchor, outer_size + size
-        if outer_size + size > MOST_NODES or len(open_nodes) > DEEPEST:
+        size += outer_size
+        open_nodes[-1] = (outer_anchor, size)
+        if size > MOST_NODES or len(open_nodes) > DEEPEST:
             raise ValueError(
                 f"more than {MOST_NODES} values, aliases unfolded, or deeper than {DEEPEST}"
             )
@@ -131,9 +132,8 @@ def check_recipe(
     }
     for key, value in recipe.items():
         if key not in keys:
-            raise ValueError(
-                f"{path}: unknown key '{key}'; {did_you_mean(str(key), keys)}"
-            )
+            hint = did_you_mean(str(key), keys)
+            raise ValueError(f"{path}: unknown key '{key}'; {hint}")
         if key in ("model", "data"):
             _check(value, f"{path}: {key}", None)
         elif key in classes:
@@ -153,8 +153,8 @@ def _read(path: Path) -> Any:
     except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
-        problem = str(getattr(error, "problem", None) or error)
-        clause = " ".join(problem.split())[:200]
+        problem = getattr(error, "problem", None) or error
+        clause = " ".join(str(problem).split())[:200]
         raise ValueError(f"{path}{where}: not YAML ({clause})") from None
 
 
@@ -172,9 +172,8 @@ def find_class(name: Any, where: str) -> type:
         names: list[str] = []
         for kind in REGISTERED:
             names += installed(kind)
-        raise ValueError(
-            f"{where}: no class '{name}'; {did_you_mean(name, names)}, or a dotted path"
-        )
+        hint = did_you_mean(name, names)
+        raise ValueError(f"{where}: no class '{name}'; {hint}, or a dotted path")
 
     # A name of dots alone raises ValueError or TypeError.
     try:
@@ -184,9 +183,11 @@ def find_class(name: Any, where: str) -> type:
             f"{where}: class '{name}' cannot be imported ({error})"
         ) from None
     except AttributeError:
-        public = [key for key in dir(import_module(module)) if key[0].isupper()]
+        names = dir(import_module(module))
+        public = [key for key in names if key[0].isupper()]
+        hint = did_you_mean(attribute, public)
         raise ValueError(
-            f"{where}: {module} has no class '{attribute}'; {did_you_mean(attribute, public)}"
+            f"{where}: {module} has no class '{attribute}'; {hint}"
         ) from None
 
     if not isinstance(cls, type):
@@ -223,14 +224,15 @@ def _check(node: Any, where: str, annotation: Any) -> None:
                 hint = did_you_mean(str(key), ("class_path", "init_args"))
                 raise ValueError(f"{where}: unknown key '{key}'; {hint}")
         cls = find_class(node["class_path"], where)
-        _check_arguments(node.get("init_args") or {}, cls, where)
+        arguments = node.get("init_args") or {}
+        _check_arguments(arguments, cls, where)
         return
 
     config = configuration_in(annotation)
     if config is not None:
         _check_arguments(node, config, where)
         return
-    value_type = (typing.get_args(annotation) or (None,))[-1]
+    *_, value_type = typing.get_args(annotation) or (None,)
     for key, value in node.items():
         _check(value, f"{where}.{key}", value_type)
 
@@ -245,7 +247,7 @@ def _check_arguments(arguments: Any, cls: type, where: str) -> None:
     allowed = parameters(cls)
     for key, value in arguments.items():
         if key not in allowed:
-            raise ValueError(
-                f"{where}: unknown key '{key}'; {did_you_mean(str(key), allowed)}"
-            )
-        _check(value, f"{where}.{key}", allowed[key].annotation)
+            hint = did_you_mean(str(key), allowed)
+            raise ValueError(f"{where}: unknown key '{key}'; {hint}")
+        annotation = allowed[key].annotation
+        _check(value, f"{where}.{key}", annotation)

@@ -23,15 +23,17 @@ def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
     rows = list(zip(*sources.values(), strict=True))
     if len(rows) == 1:
         return [_words(rows[0])]
-    return [
-        f"{number}-{_words(row)}"
-        for number, row in zip(_numbers(len(rows)), rows, strict=True)
-    ]
+    names = []
+    for number, row in zip(_numbers(len(rows)), rows, strict=True):
+        names.append(f"{number}-{_words(row)}")
+    return names
 
 
 def numbered(word: str, count: int) -> list[str]:
     """A stem for each of samples that were made of nothing; a single sample has no number."""
-    return [word] if count == 1 else [f"{number}-{word}" for number in _numbers(count)]
+    if count == 1:
+        return [word]
+    return [f"{number}-{word}" for number in _numbers(count)]
 
 
 def _numbers(count: int) -> list[str]:
@@ -48,14 +50,17 @@ def _words(row: Sequence[str | Path]) -> str:
         words = source.stem if isinstance(source, Path) else source
         sources.append(words)
         parts.append(shortened(_plain(words), words, PART))
-    return shortened("+".join(parts), "+".join(sources), WHOLE)
+
+    joined = "+".join(sources)
+    return shortened("+".join(parts), joined, WHOLE)
 
 
 def _plain(words: str) -> str:
     """The words joined by hyphens, in one of the ways in which Unicode spells them."""
     letters = ""
     for letter in unicodedata.normalize("NFC", words):
-        letters += letter if unicodedata.category(letter)[0] in LETTERS else " "
+        kind = unicodedata.category(letter)
+        letters += letter if kind[0] in LETTERS else " "
     return "-".join(letters.split())
 
 
@@ -70,9 +75,11 @@ def shortened(plain: str, source: str, longest: int) -> str:
     if plain and len(plain.encode()) <= longest:
         return plain
 
-    digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    cut = plain.encode()[: longest - 9].decode("utf-8", "ignore").strip("-+")
-    return f"{cut}-{digest}" if cut else digest
+    content = source.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(content).hexdigest()[:8]
+    cut = plain.encode()[: longest - 9]
+    words = cut.decode("utf-8", "ignore").strip("-+")
+    return f"{words}-{digest}" if words else digest
 
 
 def refuse_existing(paths: Sequence[Path]) -> None:
@@ -82,9 +89,13 @@ def refuse_existing(paths: Sequence[Path]) -> None:
         ValueError: one of the files is there.
     """
     existing = [path for path in paths if path.exists() or path.is_symlink()]
-    if existing:
-        others = f", and {len(existing) - 1} more," if len(existing) > 1 else ""
-        raise ValueError(
-            f"{existing[0]}{others} is there already; --overwrite replaces it, "
-            "or give another --out"
-        )
+    if not existing:
+        return
+
+    others = ""
+    if len(existing) > 1:
+        others = f", and {len(existing) - 1} more,"
+    raise ValueError(
+        f"{existing[0]}{others} is there already; --overwrite replaces it, "
+        "or give another --out"
+    )

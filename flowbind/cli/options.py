@@ -28,7 +28,9 @@ class Option:
     value: str | None = None
 
     def __str__(self) -> str:
-        return self.name if self.value is None else f"{self.name}={self.value}"
+        if self.value is None:
+            return self.name
+        return f"{self.name}={self.value}"
 
     @property
     def asks_for_help(self) -> bool:
@@ -43,8 +45,11 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
         ValueError: no recipe, something that is no option, or one that would undo another.
     """
     options = read_options(verb, arguments)
-    recipes = [option for option in options if option.name in CONFIG]
-    others = [option for option in options if option.name not in CONFIG]
+    recipes = []
+    others = []
+    for option in options:
+        kind = recipes if option.name in CONFIG else others
+        kind.append(option)
 
     if not recipes and not any(option.asks_for_help for option in options):
         raise ValueError(
@@ -53,7 +58,8 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
     look_for_repetitions(others)
     if not all(recipe.value for recipe in recipes):
         raise ValueError("--config needs the path of a recipe")
-    return [_recipe(recipe.value or "") for recipe in recipes], others
+    paths = [_recipe(recipe.value or "") for recipe in recipes]
+    return paths, others
 
 
 def _recipe(name: str) -> Path:
@@ -69,10 +75,11 @@ def _recipe(name: str) -> Path:
     shipped = shipped_recipes()
     close = [recipe for recipe in shipped if Path(recipe).name == path.name]
     close = close or get_close_matches(name, shipped, n=1)
-    guess = f"did you mean '{close[0]}'? " if close else ""
-    raise ValueError(
-        f"{name}: no such recipe; {guess}flowbind's own are {', '.join(shipped)}"
-    )
+    guess = ""
+    if close:
+        guess = f"did you mean '{close[0]}'? "
+    names = ", ".join(shipped)
+    raise ValueError(f"{name}: no such recipe; {guess}flowbind's own are {names}")
 
 
 def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
@@ -95,12 +102,13 @@ def read_options(verb: str, arguments: Iterable[str]) -> list[Option]:
         if waiting is not None:
             options.append(waiting)
         name, equals, value = _parts(argument)
-        waiting = None if equals else Option(name)
+        waiting = None
         if equals:
             options.append(Option(name, value))
         elif name in FLAGS:
             options.append(Option(name))
-            waiting = None
+        else:
+            waiting = Option(name)
 
     if waiting is not None:
         options.append(waiting)

@@ -35,7 +35,12 @@ from flowbind.train.training import TrainingConfig
 # Keys of a recipe that have classes.
 PARTS = ("model", "training", "evaluation", "data", "trainer")
 CONFIGS = {"training": TrainingConfig, "evaluation": EvaluationConfig}
-KINDS = {Method: "methods", Modality: "modalities", Codec: "codecs", Metric: "metrics"}
+KINDS = {
+    Method: "methods",
+    Modality: "modalities",
+    Codec: "codecs",
+    Metric: "metrics",
+}
 # Modules of types that are values, not classes of a recipe.
 PLAIN = ("builtins", "collections.abc", "datetime", "inspect", "pathlib", "typing")
 BARE = re.compile(r"[A-Za-z][\w-]*")  # a name without dots
@@ -114,11 +119,12 @@ def check_overrides(
     recipe = merge([recipe])
     checked: list[Option] = []
     for option in options:
-        key = option.name.removeprefix("--").split(".")[0]
+        key, *_ = option.name.removeprefix("--").split(".")
         if key in PARTS and not option.asks_for_help:
             option = _by_present_place(option, recipe)
             place, defaults = _follow(option.name, recipe, trainer)
-            option = _put(option, place) if place else option
+            if place:
+                option = _put(option, place)
             checked += defaults
         checked.append(option)
     return checked
@@ -131,10 +137,11 @@ def _by_present_place(option: Option, recipe: Mapping[str, Any]) -> Option:
     if place is None or "class_path" not in model:
         return option
 
-    section, key = (
-        option.name.removeprefix("--").replace(".init_args", "").split(".")[:2]
-    )
-    owner = CONFIGS.get(section) or find_class(model["class_path"], section)
+    path = option.name.removeprefix("--").replace(".init_args", "")
+    section, key = path.split(".")[:2]
+    owner = CONFIGS.get(section)
+    if owner is None:
+        owner = find_class(model["class_path"], section)
     if key in parameters(owner):  # such as a codec's training has
         return option
     if is_first_process():
@@ -157,11 +164,13 @@ def _follow(
     Returns:
         The option's place, None where the classes do not say; options naming defaults on the way.
     """
-    first, *path = name.removeprefix("--").removesuffix("+").split(".")
+    path_to_value = name.removeprefix("--").removesuffix("+")
+    first, *path = path_to_value.split(".")
     if path[-1:] == ["init_args"]:
         return None, []
 
-    place = Place(recipe, first, {"trainer": trainer, **CONFIGS}.get(first))
+    types = {"trainer": trainer, **CONFIGS}
+    place = Place(recipe, first, types.get(first))
     owner: type | None = None  # class that has the place's key as an argument
     led = f"--{first}"
     defaults: list[Option] = []
@@ -169,7 +178,9 @@ def _follow(
     for part in path:
         defaults += _named_default(place, owner, led)
         value = _value_at(place)
-        config = trainer if place.type is trainer else configuration_in(place.type)
+        config = configuration_in(place.type)
+        if place.type is trainer:
+            config = trainer
 
         if isinstance(value, dict) and "class_path" in value:
             if part == "class_path":
@@ -186,35 +197,55 @@ def _follow(
             owner = config
             holder = _mapping(place.holder, place.key)
         elif typing.get_origin(place.type) is dict:
-            entries = _mapping(place.holder, place.key)
-            if part not in entries and part != path[-1]:
-                hint = did_you_mean(part, entries)
-                raise ValueError(f"{name}: the recipe has no '{part}' there; {hint}")
+            place = _entry(name, part, place, is_last=part == path[-1])
             owner = None
             led = f"{led}.{part}"
-            place = Place(entries, part, typing.get_args(place.type)[1])
             continue
         else:
-            if value is None and _are_abstract(_classes(place.type)):
-                raise ValueError(
-                    f"{name}: {led} has no class yet; name it first, by {led}=NAME"
-                )
+            _refuse_classless(name, led, value, place.type)
             return None, defaults
 
-        place = Place(holder, part, _type_of(part, owner, led))
+        type_of_part = _type_of(part, owner, led)
+        place = Place(holder, part, type_of_part)
         led = f"{led}.{part}"
     return place, defaults
 
 
+def _entry(name: str, part: str, place: Place, is_last: bool) -> Place:
+    """Where an entry of a mapping stands.
+
+    Raises:
+        ValueError: there is none of this name, and the option leads on from it.
+    """
+    entries = _mapping(place.holder, place.key)
+    if part not in entries and not is_last:
+        hint = did_you_mean(part, entries)
+        raise ValueError(f"{name}: the recipe has no '{part}' there; {hint}")
+
+    _, type_of_entry = typing.get_args(place.type)
+    return Place(entries, part, type_of_entry)
+
+
+def _refuse_classless(name: str, led: str, value: Any, annotation: Any) -> None:
+    if value is None and _are_abstract(_classes(annotation)):
+        raise ValueError(
+            f"{name}: {led} has no class yet; name it first, by {led}=NAME"
+        )
+
+
 def _are_abstract(classes: Sequence[type]) -> bool:
     """Whether there are classes, and none of them can be built."""
-    return bool(classes) and all(map(inspect.isabstract, classes))
+    if not classes:
+        return False
+    return all(map(inspect.isabstract, classes))
 
 
 def _value_at(place: Place) -> Any:
     """The value that stands at a place; of a list the last element, which options mean."""
     value = place.holder.get(place.key)
-    return value[-1] if isinstance(value, list) and value else value
+    if isinstance(value, list) and value:
+        return value[-1]
+    return value
 
 
 def _named_default(place: Place, owner: type | None, led: str) -> list[Option]:
@@ -231,8 +262,9 @@ def _named_default(place: Place, owner: type | None, led: str) -> list[Option]:
     default = getattr(owner, f"default_{place.key}", None)
     if default is None or _value_at(place) is not None:
         return []
-    place.holder[place.key] = {"class_path": _path(default)}
-    return [Option(led, _path(default))]
+    path = _path(default)
+    place.holder[place.key] = {"class_path": path}
+    return [Option(led, path)]
 
 
 def _type_of(argument: str, owner: type, led: str) -> Any:
@@ -250,7 +282,8 @@ def _type_of(argument: str, owner: type, led: str) -> Any:
     if argument in allowed:
         return allowed[argument].annotation
 
-    raise ValueError(f"no option {led}.{argument}; {_near(argument, allowed, led)}")
+    near = _near(argument, allowed, led)
+    raise ValueError(f"no option {led}.{argument}; {near}")
 
 
 def _put(option: Option, place: Place) -> Option:
@@ -276,7 +309,8 @@ def _put(option: Option, place: Place) -> Option:
         if value not in installed(kind):
             hint = did_you_mean(value, installed(kind))
             raise ValueError(f"{option.name}: no {kind} named '{value}'; {hint}")
-        option = Option(option.name, _path(load(kind, value)))
+        cls = load(kind, value)
+        option = Option(option.name, _path(cls))
     elif (classes or place.type is None) and DOTTED.fullmatch(value):
         find_class(value, option.name)
 
@@ -312,20 +346,25 @@ def _classes(annotation: Any) -> list[type]:
 
     if not isinstance(annotation, type) or annotation.__module__ in PLAIN:
         return []
-    return [] if dataclasses.is_dataclass(annotation) else [annotation]
+    if dataclasses.is_dataclass(annotation):
+        return []
+    return [annotation]
 
 
 def names_below(recipe: Mapping[str, Any]) -> list[str]:
     """The options that lead to an argument of a recipe's model and data."""
     classes: list[tuple[str, type]] = []
     for part in ("model", "data"):
-        path = (recipe.get(part) or {}).get("class_path")
+        section = recipe.get(part) or {}
+        path = section.get("class_path")
         if path:
-            classes.append((part, find_class(path, part)))
+            cls = find_class(path, part)
+            classes.append((part, cls))
 
     names: list[str] = []
     for part, cls in [*classes, *CONFIGS.items()]:
-        names += [f"--{part}.{name}" for name in parameters(cls)]
+        for name in parameters(cls):
+            names.append(f"--{part}.{name}")
     return names
 
 
@@ -334,7 +373,8 @@ def _near(name: str, allowed: Collection[str], led: str) -> str:
     close = difflib.get_close_matches(name, allowed, n=1)
     if close:
         return f"did you mean {led}.{close[0]}?"
-    return f"{led} has {', '.join(sorted(allowed)) or 'none'}"
+    names = ", ".join(sorted(allowed)) or "none"
+    return f"{led} has {names}"
 
 
 def _path(cls: type) -> str:

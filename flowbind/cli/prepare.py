@@ -15,8 +15,9 @@ def run(verb: str, arguments: list[str]) -> None:
     """Prepares one registered dataset."""
     names = installed("datasets")
     if not arguments or arguments[0] in ("-h", "--help"):
+        datasets = ", ".join(names)
         print(
-            f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {', '.join(names)}\n\n"
+            f"usage: flowbind prepare NAME --out DIR ...\n\ndatasets: {datasets}\n\n"
             "`flowbind prepare NAME --help` tells its options."
         )
         return
@@ -51,7 +52,8 @@ def _reader(option: str, kind: type) -> Callable[[str], Any]:
     """The function that reads an option's value."""
     if option == "seed":
         return whole(0)
-    return {float: real(), Path: path}.get(kind, kind)
+    readers = {float: real(), Path: path}
+    return readers.get(kind, kind)
 
 
 def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]:
@@ -67,14 +69,16 @@ def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]
     parameters = list(inspect.signature(prepare).parameters.values())
     for parameter in parameters[1:]:
         name = parameter.name
-        options[name] = (_plain(kinds[name]), parameter.default, helps.get(name, ""))
+        kind = _plain(kinds[name])
+        options[name] = (kind, parameter.default, helps.get(name, ""))
     return options
 
 
 def _docstring_parts(prepare: Callable[..., None]) -> tuple[str, dict[str, str]]:
     """The description in a function's docstring, and the text on each of its arguments."""
     docstring = inspect.cleandoc(prepare.__doc__ or "")
-    arguments = docstring.partition("Args:\n")[2].partition("\n\n")[0]
+    _, _, sections = docstring.partition("Args:\n")
+    arguments, _, _ = sections.partition("\n\n")
 
     helps: dict[str, str] = {}
     name = ""
@@ -84,11 +88,16 @@ def _docstring_parts(prepare: Callable[..., None]) -> tuple[str, dict[str, str]]
             name, _, line = line.strip().partition(":")
             helps[name] = ""
         if name:
-            helps[name] = f"{helps[name]} {line.strip()}".strip().replace("%", "%%")
-    return docstring.split("\n\nArgs:")[0], helps
+            text = f"{helps[name]} {line.strip()}"
+            helps[name] = text.strip().replace("%", "%%")
+
+        description, *_ = docstring.split("\n\nArgs:")
+        return description, helps
 
 
 def _plain(kind: Any) -> type:
     """The type itself of an optional type."""
     parts = [part for part in typing.get_args(kind) if part is not type(None)]
-    return parts[0] if parts else kind
+    if parts:
+        return parts[0]
+    return kind

@@ -52,24 +52,28 @@ def prepare_into(
 
     is_complete = before is not None and not before.get("unfinished")
     is_again = is_complete and before.items() >= state.items()
-    has_sources = not SOURCES.isdisjoint(inspect.signature(prepare).parameters)
+    parameters = inspect.signature(prepare).parameters
+    has_sources = not SOURCES.isdisjoint(parameters)
     if is_again and not has_sources:
         say(f"{out}: prepared already")
         return
 
     with empty_beside(folder) as partial:
         prepare(partial, **options)
-        state["files"] = {
-            path.name: [digest_of(path)] for path in sorted(partial.iterdir())
-        }
+        files = {}
+        for path in sorted(partial.iterdir()):
+            files[path.name] = [digest_of(path)]
+        state["files"] = files
         if before is None:
-            (partial / PREPARED).write_text(json.dumps(state))
+            content = json.dumps(state)
+            (partial / PREPARED).write_text(content)
             os.replace(partial, folder)
             say(f"{out}: prepared")
-        elif is_again and is_same(partial, folder, state["files"], before["files"]):
+        elif is_again and is_same(partial, folder, files, before["files"]):
             say(f"{out}: prepared already; its sources have not changed")
         else:
-            changes = describe_changes(samples_of(folder), samples_of(partial))
+            samples_before = samples_of(folder)
+            changes = describe_changes(samples_before, samples_of(partial))
             install(partial, folder, state, before["files"])
             say(f"{out}: prepared again; {changes}")
 
@@ -124,13 +128,18 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
         )
 
     # An older flowbind did not list its files.
-    written = [*folder.glob(MANIFESTS), *folder.glob(LISTS)]
-    return {"files": {path.name: [digest_of(path)] for path in written}} | state
+    files = {}
+    for pattern in (MANIFESTS, LISTS):
+        for path in folder.glob(pattern):
+            files[path.name] = [digest_of(path)]
+    return {"files": files} | state
 
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file; nothing of a folder."""
-    return "" if path.is_dir() else digest_now(path)
+    if path.is_dir():
+        return ""
+    return digest_now(path)
 
 
 def is_same(
@@ -147,10 +156,15 @@ def is_same(
         files: Digests of what it wrote now, by name.
         before: Digests of what it wrote before, by name.
     """
-    if files != before or not all((folder / name).exists() for name in files):
+    if files != before:
         return False
-    folders = [name for name, digests in files.items() if digests == [""]]
-    return all(is_same_tree(partial / name, folder / name) for name in folders)
+
+    for name, digests in files.items():
+        if not (folder / name).exists():
+            return False
+        if digests == [""] and not is_same_tree(partial / name, folder / name):
+            return False
+    return True
 
 
 def is_same_tree(one: Path, other: Path) -> bool:
@@ -164,7 +178,8 @@ def is_same_tree(one: Path, other: Path) -> bool:
     )
     if different or unread:
         return False
-    return all(is_same_tree(one / name, other / name) for name in compared.common_dirs)
+    folders = compared.common_dirs
+    return all(is_same_tree(one / name, other / name) for name in folders)
 
 
 def install(
@@ -187,7 +202,9 @@ def install(
     files = state["files"]
     either: dict[str, list[str]] = {}
     for name in {**before, **files}:
-        either[name] = [*before.get(name, ()), *files.get(name, ())]
+        old_digests = before.get(name, ())
+        new_digests = files.get(name, ())
+        either[name] = [*old_digests, *new_digests]
     write_state(folder, {**state, "files": either, "unfinished": True})
 
     replaced = partial / ".replaced"
@@ -195,10 +212,10 @@ def install(
     for name in either:
         old = folder / name
         new = partial / name
-        is_unedited = not old.exists() or (
-            name in before and digest_of(old) in either[name]
-        )
-        if not is_unedited and (name not in files or files[name] == before.get(name)):
+        is_ours = name in before and digest_of(old) in either[name]
+        is_unedited = is_ours or not old.exists()
+        is_unchanged = name not in files or files[name] == before.get(name)
+        if not is_unedited and is_unchanged:
             say(f"{old}: was edited, so it stays")
         elif not is_unedited:
             os.replace(new, folder / f"{name}.new")
@@ -244,14 +261,17 @@ def describe_changes(
     added = [id for _, id in after.keys() - before.keys()]
     gone = [id for _, id in before.keys() - after.keys()]
     moved = set(added) & set(gone)
+    changed = 0
+    for key in before.keys() & after.keys():
+        changed += before[key] != after[key]
 
     counts = {
         "added": sum(id not in moved for id in added),
         "gone": sum(id not in moved for id in gone),
         "moved to another split": len(moved),
-        "changed": sum(
-            before[key] != after[key] for key in before.keys() & after.keys()
-        ),
+        "changed": changed,
     }
     parts = [f"{count} {change}" for change, count in counts.items() if count]
-    return f"samples: {', '.join(parts)}" if parts else "the samples are the same"
+    if not parts:
+        return "the samples are the same"
+    return f"samples: {', '.join(parts)}"

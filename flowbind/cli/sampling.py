@@ -38,13 +38,15 @@ def add_choices(
     standard = method.Sampling()
 
     for choice in fields(method.Sampling):
-        default = defaults.get(choice.name, getattr(standard, choice.name))
+        name = choice.name
+        hint = hints[name]
+        default = defaults.get(name, getattr(standard, name))
         group.add_argument(
-            f"--{choice.name.replace('_', '-')}",
-            type=_reader(hints[choice.name]),
+            f"--{name.replace('_', '-')}",
+            type=_reader(hint),
             default=default,
-            metavar=_name(hints[choice.name]),
-            help=help_of.get(choice.name, " "),
+            metavar=_name(hint),
+            help=help_of.get(name, " "),
         )
     return [choice.name for choice in fields(method.Sampling)]
 
@@ -60,13 +62,18 @@ def described(cls: type) -> dict[str, str]:
     _, _, arguments = docstring.partition("Args:\n")
     section = arguments.split("\n\n")[0]
     indented = textwrap.indent(section, "    ", lambda line: True)
-    return {name: " ".join(words.split()) for name, words in ARGUMENT.findall(indented)}
+    texts = {}
+    for name, words in ARGUMENT.findall(indented):
+        texts[name] = " ".join(words.split())
+    return texts
 
 
 def _plain(hint: Any) -> Any:
     """The type of a value that is there."""
     parts = [part for part in get_args(hint) if part is not type(None)]
-    return parts[0] if parts and get_origin(hint) is not Literal else hint
+    if parts and get_origin(hint) is not Literal:
+        return parts[0]
+    return hint
 
 
 def _name(hint: Any) -> str:
@@ -75,12 +82,14 @@ def _name(hint: Any) -> str:
     if get_origin(plain) is Literal:
         values = ",".join(map(str, get_args(plain)))
         return f"{{{values}}}"
-    return {int: "N", float: "NUMBER", bool: "{true,false}"}.get(plain, "VALUE")
+    names = {int: "N", float: "NUMBER", bool: "{true,false}"}
+    return names.get(plain, "VALUE")
 
 
 def _reader(hint: Any) -> Any:
     """The function that reads an option's value; the dataclass refuses those that cannot be."""
-    return {bool: _read_bool, int: _read_int, float: _read_float}.get(_plain(hint), str)
+    readers = {bool: _read_bool, int: _read_int, float: _read_float}
+    return readers.get(_plain(hint), str)
 
 
 def _read_bool(word: str) -> bool:

@@ -64,9 +64,9 @@ def explain(message: str) -> str:
             "a plugin's by its registered name"
         )
     elif value:
-        clause = (
-            f"{_short(value[1])!r} is not allowed; allowed: {', '.join(_allowed(body))}"
-        )
+        given = _short(value[1])
+        allowed = ", ".join(_allowed(body))
+        clause = f"{given!r} is not allowed; allowed: {allowed}"
     else:
         clause = body
     return _under(keys, " ".join(clause.split()))
@@ -76,7 +76,10 @@ def _allowed(body: str) -> Iterable[str]:
     """What jsonargparse allows, in words."""
     subtypes = SUBTYPES.search(body)
     words: dict[str, None] = {}  # in order
-    for cls, literals, container in TYPE.findall(subtypes[1] if subtypes else body):
+    text = body
+    if subtypes:
+        text = subtypes[1]
+    for cls, literals, container in TYPE.findall(text):
         values = [cls or container]
         if literals:
             values = [value.strip("' ") for value in literals.split(",")]
@@ -90,8 +93,10 @@ def _reworded(reason: str) -> str:
     packages = REQUIREMENT.findall(reason)
     if packages:
         needed = " or ".join(f"'{package}'" for package in dict.fromkeys(packages))
+        name = "it"
         cls = re.search(r"class_path '([^']+)'", reason)
-        name = cls[1].rpartition(".")[2] if cls else "it"
+        if cls:
+            _, _, name = cls[1].rpartition(".")
         return f"{name} needs {needed}, which is not installed: pip install {needed}"
 
     reason = NO_VALUE.sub(r"\1 needs a value: \1=VALUE", reason)
@@ -109,12 +114,15 @@ def _under(keys: list[str], clause: str) -> str:
     if not keys:
         return clause
     separator = "." if INNER.match(clause) else ": "
-    return ".".join(keys) + separator + clause
+    path = ".".join(keys)
+    return path + separator + clause
 
 
 def _short(value: str) -> str:
     value = " ".join(value.split())
-    return value if len(value) <= 60 else value[:57] + "..."
+    if len(value) <= 60:
+        return value
+    return value[:57] + "..."
 
 
 def unknown(message: str, names: Iterable[str]) -> str:
@@ -126,9 +134,10 @@ def unknown(message: str, names: Iterable[str]) -> str:
     """
     names = [name for name in names if name.startswith("--")]
     clauses = []
-    for word in message.partition(":")[2].split():
+    _, _, words = message.partition(":")
+    for word in words.split():
         if word.startswith("-"):
-            option = word.partition("=")[0]
+            option, _, _ = word.partition("=")
             close = _nearest_option(option, names)
             guess = f"; did you mean {close}?" if close else ""
             clauses.append(f"no option {option}{guess}")
@@ -140,7 +149,10 @@ def _nearest_option(option: str, names: Sequence[str]) -> str | None:
 
     A name without the key that it belongs under is as near as one with a wrong letter.
     """
-    under_key = {name.rpartition(".")[2]: name for name in reversed(names)}
+    under_key = {}
+    for name in reversed(names):
+        _, _, key = name.rpartition(".")
+        under_key[key] = name
     end = option.lstrip("-")
     if end in under_key:
         return under_key[end]
@@ -154,5 +166,6 @@ def _nearest_option(option: str, names: Sequence[str]) -> str | None:
 
 def plain(error: Exception) -> str:
     """An error of Lightning, in one line without its links."""
-    clause = _reworded(" ".join(str(error).split()))
+    message = " ".join(str(error).split())
+    clause = _reworded(message)
     return LINK.sub("", clause).strip()

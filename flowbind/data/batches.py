@@ -63,7 +63,8 @@ class Steps(IterableDataset):
         rows_of_stratum = self.mixture.batch(step, self.rank, self.world)
         lines_of_stratum = []
         for stratum, rows in enumerate(rows_of_stratum):
-            lines_of_stratum.append(self.store.gather(stratum, rows, [LINE])[LINE])
+            gathered = self.store.gather(stratum, rows, [LINE])
+            lines_of_stratum.append(gathered[LINE])
 
         none = lines_of_stratum[0][:0]
         lines = {}
@@ -75,7 +76,8 @@ class Steps(IterableDataset):
     def numbers(self, step: int) -> RowNumbers:
         """The rows of one step's batch, not read."""
         rows = self.mixture.batch(step, self.rank, self.world)
-        return RowNumbers(step, torch.from_numpy(np.concatenate(rows)))
+        rows = np.concatenate(rows)
+        return RowNumbers(step, torch.from_numpy(rows))
 
     def __iter__(self) -> Iterator[Batch]:
         return map(self.at, self.turns())
@@ -83,8 +85,12 @@ class Steps(IterableDataset):
     def turns(self) -> Iterator[int]:
         """The numbers of the steps whose turn it is in this loading process."""
         worker = get_worker_info()
-        start, stride = (worker.id, worker.num_workers) if worker else (0, 1)
-        return step_numbers(self.first + start, stride, self.period)
+        first = self.first
+        stride = 1
+        if worker:
+            first += worker.id
+            stride = worker.num_workers
+        return step_numbers(first, stride, self.period)
 
 
 class Numbers(IterableDataset):
@@ -119,19 +125,22 @@ class Rows(IterableDataset):
         self.rank = rank
         self.world = world
         self.absent = absent
-        self.strata = range(len(store.strata)) if strata is None else strata
+        if strata is None:
+            strata = range(len(store.strata))
+        self.strata = strata
 
     def __iter__(self) -> Iterator[Batch]:
         step = itertools.count()
+        count = len(self.store.strata)
         for number in self.strata:
             stratum = self.store.strata[number]
             for start in range(0, stratum.rows, self.size):
                 stop = min(start + self.size, stratum.rows)
 
                 # A batch of this stratum alone.
-                shares = [0] * len(self.store.strata)
+                shares = [0] * count
                 shares[number] = stop - start
-                rows = [np.arange(0)] * len(self.store.strata)
+                rows = [np.arange(0)] * count
                 rows[number] = np.arange(start + self.rank, stop, self.world)
 
                 frame = Frame(
@@ -172,7 +181,9 @@ class Frame:
         world: int = 1,
         absent: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> None:
-        self.strata_of: dict[str, list[int]] = {name: [] for name in names}
+        self.strata_of: dict[str, list[int]] = {}
+        for name in names:
+            self.strata_of[name] = []
         self.names_in: list[list[str]] = []
         for number, stratum in enumerate(store.strata):
             known = [name for name in stratum.modalities if name in self.strata_of]
@@ -182,20 +193,24 @@ class Frame:
 
         # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
-        samples = {
-            name: ranges_of(starts, strata) for name, strata in self.strata_of.items()
-        }
-        links = find_links(torch.cat(list(samples.values())))
+        samples = {}
+        for name, strata in self.strata_of.items():
+            samples[name] = ranges_of(starts, strata)
+        sample_of_row = torch.cat(list(samples.values()))
+        links = find_links(sample_of_row)
 
         part = part_of(samples, links, rank, world)
         self.samples = part.samples
         self.links = part.links
-        self.place = part.place if world > 1 else None
+        self.place = None
+        if world > 1:
+            self.place = part.place
 
         is_mine = torch.arange(starts[-1]) % world == rank
         self.sizes: list[int] = []
         for start, stop in itertools.pairwise(starts.tolist()):
-            self.sizes.append(int(is_mine[start:stop].sum()))
+            own_rows = is_mine[start:stop].sum()
+            self.sizes.append(int(own_rows))
 
         self.empty = {}
         for name, strata in self.strata_of.items():
@@ -205,7 +220,8 @@ class Frame:
 
     def to(self, device: torch.device) -> "Frame":
         """The same on a device."""
-        moved = Batch(self.empty, self.samples, self.links, place=self.place).to(device)
+        batch = Batch(self.empty, self.samples, self.links, place=self.place)
+        moved = batch.to(device)
 
         frame = copy.copy(self)
         frame.empty = moved.latents
@@ -223,7 +239,8 @@ class Frame:
         """The batch of these rows of each stratum."""
         gathered = []
         for stratum, numbers in enumerate(rows):
-            gathered.append(source.gather(stratum, numbers, self.names_in[stratum]))
+            names = self.names_in[stratum]
+            gathered.append(source.gather(stratum, numbers, names))
 
         latents = {}
         for name, strata in self.strata_of.items():
@@ -234,5 +251,7 @@ class Frame:
 
 def ranges_of(starts: np.ndarray, strata: Sequence[int]) -> Tensor:
     """The numbers from `starts[i]` up to `starts[i + 1]` of each stratum i, one after the other."""
-    ranges = [torch.arange(starts[i], starts[i + 1]) for i in strata]
-    return torch.cat(ranges) if ranges else torch.arange(0)
+    ranges = [torch.arange(0)]
+    for i in strata:
+        ranges.append(torch.arange(starts[i], starts[i + 1]))
+    return torch.cat(ranges)

@@ -89,11 +89,13 @@ class Chunks(Dataset):
         # In each round every device has its turn.
         turns = [_turns(share) for share in shares]
         rounds = list(zip_longest(*turns, fillvalue=IDLE))
-        self.rounds = rounds or [(IDLE,) * len(shares)]
+        nothing = (IDLE,) * len(shares)
+        self.rounds = rounds or [nothing]
 
         self.samples = 0
         for share in shares:
-            self.samples += sum(len(plan.samples) for plan in share)
+            for plan in share:
+                self.samples += len(plan.samples)
 
     def __len__(self) -> int:
         return len(self.rounds)
@@ -101,18 +103,14 @@ class Chunks(Dataset):
     def __getitem__(self, number: int) -> "Chunk":
         turns = self.rounds[number]
         plan, indices, last = turns[self.rank]
-        chunk = Chunk(
-            plan,
-            indices=[],
-            raws={name: [] for name in plan.modalities},
-            bad=[],
-            last=last,
-            of_all=sum(len(turn.indices) for turn in turns),
-        )
+        raws: dict[str, list[Any]] = {name: [] for name in plan.modalities}
+        of_all = sum(len(turn.indices) for turn in turns)
+        chunk = Chunk(plan, indices=[], raws=raws, bad=[], last=last, of_all=of_all)
         for index in indices:
+            sample = self.manifest.samples[index]
             try:
                 with noting() as stamps:
-                    raws = self._read(self.manifest.samples[index], plan.modalities)
+                    raws_of_sample = self._read(sample, plan.modalities)
             except ValueError as error:
                 chunk.bad.append(str(error))
                 continue
@@ -120,30 +118,35 @@ class Chunks(Dataset):
             chunk.indices.append(index)
             if stamps:
                 chunk.beside[index] = self._located(stamps)
-            for name, raw in raws.items():
+            for name, raw in raws_of_sample.items():
                 chunk.raws[name].append(raw)
         return chunk
 
     def _read(self, sample: Sample, names: Sequence[str]) -> dict[str, Any]:
         raws = {}
         for name in names:
-            raws[name] = self.manifest.read_raw(sample, name, self.modalities[name])
+            modality = self.modalities[name]
+            raws[name] = self.manifest.read_raw(sample, name, modality)
         return raws
 
     def _located(self, stamps: Stamps) -> Stamps:
         """Stamps by paths from the manifest's folder on."""
         root = self.manifest.path.parent
-        return {os.path.relpath(path, root): stamps[path] for path in sorted(stamps)}
+        located = {}
+        for path in sorted(stamps):
+            located[os.path.relpath(path, root)] = stamps[path]
+        return located
 
 
 def _turns(share: Sequence[ShardPlan]) -> list[Turn]:
     """The turns of one device, which has some shards."""
     turns = []
     for plan in share:
-        for start in range(0, len(plan.samples), BATCH_ROWS):
+        size = len(plan.samples)
+        for start in range(0, size, BATCH_ROWS):
             stop = start + BATCH_ROWS
-            is_last = stop >= len(plan.samples)
-            turns.append(Turn(plan, plan.samples[start:stop], is_last))
+            indices = plan.samples[start:stop]
+            turns.append(Turn(plan, indices, last=stop >= size))
     return turns
 
 
@@ -229,9 +232,8 @@ class Encoding(LightningModule):
         self.promises = promises
 
         self.lock = ExitStack()  # holds the folder for this process
-        self.caveats: dict[
-            str, list[str]
-        ] = {}  # by modality, of the samples of this device
+        # By modality, of the samples of this device.
+        self.caveats: dict[str, list[str]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -264,14 +266,16 @@ class Encoding(LightningModule):
         if not pending or not self.trainer.is_global_zero:
             return loader
 
-        return _Shown(loader, f"encoding {self.manifest.path}", chunks.samples)
+        description = f"encoding {self.manifest.path}"
+        return _Shown(loader, description, chunks.samples)
 
     def _find_todo(self) -> dict[str, list[int]]:
         if not self.trainer.is_global_zero:
             return {}
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock.enter_context(alone_in(self.folder, "encoding"))
-        return unencoded(self.folder, self.plans, self.manifest.path.parent)
+        root = self.manifest.path.parent
+        return unencoded(self.folder, self.plans, root)
 
     def on_predict_start(self) -> None:
         for modality in self.modalities.values():
@@ -285,9 +289,9 @@ class Encoding(LightningModule):
             for caveats in caveats_of_devices:
                 lines += caveats.get(name, [])
             if lines and self.trainer.is_global_zero:
-                others = (
-                    f", and {len(lines) - 1} more like it" if len(lines) > 1 else ""
-                )
+                others = ""
+                if len(lines) > 1:
+                    others = f", and {len(lines) - 1} more like it"
                 say(f"'{name}' of {min(lines)}{others}")
 
     def _finish(self) -> None:
@@ -297,7 +301,8 @@ class Encoding(LightningModule):
         strata: dict[tuple[str, ...], list[str]] = {}
         for plan in self.plans:
             if rows_of(self.folder / plan.file, plan.key):
-                strata.setdefault(tuple(plan.modalities), []).append(plan.file)
+                kind = tuple(plan.modalities)
+                strata.setdefault(kind, []).append(plan.file)
 
         lost = _modalities_of(self.plans).difference(*strata)
         self._refuse_codecs(lost - self.encoded, "")
@@ -318,14 +323,15 @@ class Encoding(LightningModule):
             )
 
         (self.folder / MANIFEST).unlink(missing_ok=True)
-        self._remove_all_but(set().union(*strata.values()))
+        shards = set().union(*strata.values())
+        self._remove_all_but(shards)
+        fingerprints = {}
+        for name, modality in self.modalities.items():
+            fingerprints[name] = modality.codec.fingerprint()
         finish_store(
             self.folder,
             list(strata.items()),
-            {
-                name: modality.codec.fingerprint()
-                for name, modality in self.modalities.items()
-            },
+            fingerprints,
             source=str(path),
             source_sha256=digest(path),
         )
@@ -345,7 +351,8 @@ class Encoding(LightningModule):
         try:
             if len(self.bad) > self.skip_bad:
                 hint = f"; if the samples are at fault, {OPTION} N leaves out at most N of them"
-                self._refuse_codecs(self.faults.keys() - self.encoded, hint)
+                failed = self.faults.keys() - self.encoded
+                self._refuse_codecs(failed, hint)
             refuse_bad(self.bad, self.skip_bad, OPTION)
         except ValueError as refusal:
             self._stop(refusal)
@@ -379,12 +386,11 @@ class Encoding(LightningModule):
         except (ValueError, OSError) as error:
             own_error = error
 
-        outcomes = all_gather(Outcome(result, own_error and str(own_error)))
-        message = next(
-            (outcome.message for outcome in outcomes if outcome.message), None
-        )
-        if message is not None:
-            self._stop(own_error or ValueError(message))
+        message = str(own_error) if own_error else None
+        outcomes = all_gather(Outcome(result, message))
+        for outcome in outcomes:
+            if outcome.message:
+                self._stop(own_error or ValueError(outcome.message))
         return [outcome.result for outcome in outcomes]
 
     def _stop(self, error: Exception) -> NoReturn:
@@ -405,7 +411,8 @@ class Encoding(LightningModule):
             self.bad += done.bad
             self.encoded |= done.encoded
             for name, faults in done.faults.items():
-                self.faults.setdefault(name, []).extend(faults)
+                faults_of_all = self.faults.setdefault(name, [])
+                faults_of_all += faults
 
         self._check()
         return len(chunk.indices)
@@ -422,15 +429,16 @@ class Encoding(LightningModule):
             if not raws:
                 continue
 
-            latents[name], fault_of = encode_rows(name, self.modalities[name], raws)
+            modality = self.modalities[name]
+            latents[name], fault_of = encode_rows(name, modality, raws)
             faults[name] = list(fault_of.values())
             if len(fault_of) < len(raws):
                 encoded.add(name)
 
             # Of two codecs that fail for a sample, the first is named.
-            own_errors = {
-                row: f"the codec of '{name}' {fault}" for row, fault in fault_of.items()
-            }
+            own_errors = {}
+            for row, fault in fault_of.items():
+                own_errors[row] = f"the codec of '{name}' {fault}"
             errors = own_errors | errors
 
             self._note_caveats(name, chunk, raws)
@@ -456,8 +464,9 @@ class Encoding(LightningModule):
         for index, raw in zip(chunk.indices, raws, strict=True):
             caveat = codec.caveat(raw)
             if caveat:
-                line = f"{self._name(self.manifest.samples[index])} {caveat}"
-                self.caveats.setdefault(name, []).append(line)
+                sample = self.manifest.samples[index]
+                caveats = self.caveats.setdefault(name, [])
+                caveats.append(f"{self._name(sample)} {caveat}")
 
     def _compare_promise(
         self,
@@ -503,24 +512,32 @@ class Encoding(LightningModule):
         # What was encoded now.
         parts: dict[str, list[Tensor]] = {}
         if self.lines:
-            parts = {name: list(latents) for name, latents in self.latents.items()}
+            for name, latents in self.latents.items():
+                parts[name] = list(latents)
         lines = list(self.lines)
-        beside = {line: self.beside[line] for line in lines if line in self.beside}
+        beside = {}
+        for line in lines:
+            if line in self.beside:
+                beside[line] = self.beside[line]
 
         # What the shard held before.
         if keep:
             before = read_shard(path)
-            is_kept = torch.tensor([line in keep for line in before[LINE].tolist()])
+            is_kept = [line in keep for line in before[LINE].tolist()]
+            is_kept = torch.tensor(is_kept)
             for name in plan.modalities:
                 parts.setdefault(name, []).append(before[name][is_kept])
             lines += before[LINE][is_kept].tolist()
-            beside |= {line: rows[line] for line in keep if rows[line]}
+            for line in keep:
+                if rows[line]:
+                    beside[line] = rows[line]
 
-        order = torch.tensor(lines).argsort()
+        numbers = torch.tensor(lines)
+        order = numbers.argsort()
         tensors = {}
         for name, latents in parts.items():
             tensors[name] = torch.cat(latents)[order]
-        tensors[LINE] = torch.tensor(lines)[order]
+        tensors[LINE] = numbers[order]
 
         metadata: dict[str, Any] = {"key": plan.key}
         if beside:
@@ -529,7 +546,10 @@ class Encoding(LightningModule):
 
 
 def _modalities_of(plans: Sequence[ShardPlan]) -> set[str]:
-    return set().union(*(plan.modalities for plan in plans))
+    names: set[str] = set()
+    for plan in plans:
+        names.update(plan.modalities)
+    return names
 
 
 def encode_rows(
@@ -558,15 +578,18 @@ def encode_rows(
         rows = []
         for row, raw in enumerate(raws):
             try:
-                rows.append(codec.encode([raw]).to("cpu", codec.dtype))
+                row_latents = codec.encode([raw]).to("cpu", codec.dtype)
             except Exception as error:
-                errors[row] = f"{CANNOT}{describe_fault(error)}"
-                rows.append(torch.zeros(1, *codec.shape, dtype=codec.dtype))
+                fault = describe_fault(error)
+                errors[row] = f"{CANNOT}{fault}"
+                row_latents = torch.zeros(1, *codec.shape, dtype=codec.dtype)
+            rows.append(row_latents)
         latents = torch.cat(rows)
 
     if latents.shape != (len(raws), *codec.shape):
+        shape = tuple(latents.shape[1:])
         raise ValueError(
-            f"the codec of '{name}' gave latents of shape {tuple(latents.shape[1:])}, it promises "
+            f"the codec of '{name}' gave latents of shape {shape}, it promises "
             f"{tuple(codec.shape)}"
         )
 
@@ -609,18 +632,13 @@ def encode(
     todo = unencoded(folder, plans, manifest.path.parent)
     if not any(todo.values()) and is_finished(folder, manifest_path, plans):
         if trainer.is_global_zero:
-            say(f"{folder}: {len(manifest.samples)} samples are encoded already")
+            count = len(manifest.samples)
+            say(f"{folder}: {count} samples are encoded already")
         return LatentStore(folder)
 
     for name in sorted(_modalities_of(plans)):
-        # Without them each of its samples would be called bad.
-        modalities[name].check_libraries()
-        modalities[name].codec.check_libraries("encode")
-
         files = _files_of(name, manifest, plans, todo)
-        check_readers(
-            name, modalities[name], files, str(manifest.path), skip_bad, OPTION
-        )
+        _check_readable(name, modalities[name], files, manifest.path, skip_bad)
 
     encoding = Encoding(
         modalities,
@@ -641,6 +659,20 @@ def encode(
     return LatentStore(folder)
 
 
+def _check_readable(
+    name: str,
+    modality: Modality,
+    files: Sequence[str],
+    manifest: Path,
+    skip_bad: int,
+) -> None:
+    """Refuses what no sample of a modality could be read or encoded without."""
+    # Without them each of its samples would be called bad.
+    modality.check_libraries()
+    modality.codec.check_libraries("encode")
+    check_readers(name, modality, files, str(manifest), skip_bad, OPTION)
+
+
 def _files_of(
     name: str,
     manifest: Manifest,
@@ -651,9 +683,8 @@ def _files_of(
     values = []
     for plan in plans:
         if name in plan.modalities:
-            values += [
-                manifest.samples[index].values[name] for index in todo[plan.file]
-            ]
+            for index in todo[plan.file]:
+                values.append(manifest.samples[index].values[name])
     return values
 
 

@@ -55,7 +55,8 @@ class File(NamedTuple):
 
         Characters are compared, not the bytes that a file system makes of them.
         """
-        return normalize("NFC", "/".join((*self.folders, self.name)))
+        parts = (*self.folders, self.name)
+        return normalize("NFC", "/".join(parts))
 
 
 def prepare(
@@ -97,21 +98,25 @@ def prepare(
         )
 
     table = read_labels(labels) if labels else None
-
     modalities = {name: load("modalities", name) for name in installed("modalities")}
     splits = find_splits(source, modalities)
     if splits.keys() == {""}:
         splits = draw_splits(splits[""], val, test, seed)
 
-    entries = {split: entries_of(samples, out) for split, samples in splits.items()}
+    entries = {}
+    for split, samples in splits.items():
+        entries[split] = entries_of(samples, out)
     if table:
-        add_labels(table, entries, splits, source, suffixes_of(modalities))
+        suffixes = suffixes_of(modalities)
+        add_labels(table, entries, splits, source, suffixes)
 
     kinds = {}
     for split, samples in splits.items():
-        kinds[split] = Counter(tuple(sorted(files)) for files in samples.values())
+        kinds_of_split = [tuple(sorted(files)) for files in samples.values()]
+        kinds[split] = Counter(kinds_of_split)
         write_manifest(out / f"{split}.jsonl", entries[split])
-        say(f"{split}: {len(samples)} samples ({in_words(kinds[split])})")
+        parts = in_words(kinds[split])
+        say(f"{split}: {len(samples)} samples ({parts})")
 
     write_recipe(out, kinds, modalities)
 
@@ -122,8 +127,10 @@ def entries_of(samples: Samples, out: Path) -> list[dict[str, Any]]:
     base = os.path.realpath(out)
     entries = []
     for stem, files in samples.items():
-        paths = {name: os.path.relpath(path, base) for name, path in files.items()}
-        entries.append({"id": stem} | paths)
+        entry: dict[str, Any] = {"id": stem}
+        for name, path in files.items():
+            entry[name] = os.path.relpath(path, base)
+        entries.append(entry)
     return entries
 
 
@@ -141,7 +148,8 @@ def find_splits(
             modality for one sample.
     """
     left_out = LeftOut()
-    files = without_own_folders(find_files(source, modalities, left_out), left_out)
+    files = find_files(source, modalities, left_out)
+    files = without_own_folders(files, left_out)
     parts = part_by_split(files, source, left_out)
     left_out.tell(source)
     if not files:
@@ -152,12 +160,18 @@ def find_splits(
             f"{source}: no file that an installed modality reads ({suffixes}; from {names})"
         )
 
-    return {split: pair(part, source) for split, part in parts.items()}
+    samples = {}
+    for split, part in parts.items():
+        samples[split] = pair(part, source)
+    return samples
 
 
 def suffixes_of(modalities: Mapping[str, type[Modality]]) -> set[str]:
     """The suffixes of the files that some modality reads."""
-    return set().union(*(modality.suffixes for modality in modalities.values()))
+    suffixes: set[str] = set()
+    for modality in modalities.values():
+        suffixes.update(modality.suffixes)
+    return suffixes
 
 
 def find_files(
@@ -175,27 +189,31 @@ def find_files(
             readers.setdefault(suffix, []).append(name)
 
     long = [suffix for suffix in readers if suffix.count(".") > 1]
-    long.sort(key=len, reverse=True)
+    long.sort(key=len)  # the longest that fits is the last that does
 
     files = []
     top = root_of(source)
     for path in scan([source], tuple(readers), left_out, others=True):
         relative = path[len(top) :].strip(os.sep)
         *folders, name = relative.split(os.sep)
-        last = os.path.splitext(name)[1].lower()
-        suffix = next(
-            (suffix for suffix in long if name.lower().endswith(suffix)), last
-        )
+        _, suffix = os.path.splitext(name)
+        suffix = suffix.lower()
+        for longer in long:
+            if name.lower().endswith(longer):
+                suffix = longer
 
         names = readers[suffix]
         if len(names) > 1:
-            names = [reader for reader in names if reader in folders[:2]] or names
+            in_folder = [reader for reader in names if reader in folders[:2]]
+            names = in_folder or names
         if len(names) > 1:
+            readers_of_file = ", ".join(names)
             raise ValueError(
-                f"{path}: read by {', '.join(names)}; put it in a folder named after one of them"
+                f"{path}: read by {readers_of_file}; put it in a folder named after one of them"
             )
 
-        files.append(File(path, names[0], tuple(folders), name[: -len(suffix)]))
+        stem = name[: -len(suffix)]
+        files.append(File(path, names[0], tuple(folders), stem))
     return files
 
 
@@ -205,7 +223,8 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
     kinds_in: dict[str, set[str]] = {}
     for file in files:
         first = next(iter(file.folders), "")
-        kinds_in.setdefault(first, set()).add(file.modality)
+        kinds = kinds_in.setdefault(first, set())
+        kinds.add(file.modality)
 
     left = own_folders(kinds_in)
 
@@ -215,7 +234,8 @@ def without_own_folders(files: Iterable[File], left_out: LeftOut) -> list[File]:
         if first not in left:
             taken.append(file)
         elif file.modality == first:
-            taken.append(file._replace(folders=file.folders[1:]))
+            rest = file.folders[1:]
+            taken.append(file._replace(folders=rest))
         else:
             left_out.add("files in a folder named after another modality", file.path)
     return taken
@@ -229,12 +249,13 @@ def own_folders(kinds_in: Mapping[str, set[str]]) -> set[str]:
     kinds are kept apart, and what lies beside them is in the wrong place. Two with the same mixture
     are two classes that happen to be called so.
     """
-    named = {folder for folder, kinds in kinds_in.items() if folder in kinds}
+    named = [folder for folder, kinds in kinds_in.items() if folder in kinds]
 
     folders = set()
     for folder in named:
-        is_pure = kinds_in[folder] == {folder}
-        if is_pure or any(kinds_in[other] != kinds_in[folder] for other in named):
+        kinds = kinds_in[folder]
+        is_pure = kinds == {folder}
+        if is_pure or any(kinds_in[other] != kinds for other in named):
             folders.add(folder)
     return folders
 
@@ -250,7 +271,7 @@ def part_by_split(
     least two, or one and nothing else beside it. So a class called `train` among other classes is a
     class.
     """
-    top = {file.folders[0] if file.folders else "" for file in files}
+    top = {next(iter(file.folders), "") for file in files}
     named = {}
     for folder in top:
         if folder.lower() in SPLIT_OF:
@@ -258,7 +279,8 @@ def part_by_split(
 
     others = top - named.keys()
 
-    if not named or (others and len(set(named.values())) == 1):
+    is_one_split = len(set(named.values())) == 1
+    if not named or (others and is_one_split):
         for folder in sorted(named):
             neighbours = sorted(others - {""})[:3]
             beside = ", ".join(neighbours) or "files"
@@ -279,10 +301,13 @@ def part_by_split(
     for file in files:
         first, *rest = file.folders or [""]
         if first in named:
-            parts[named[first]].append(file._replace(folders=tuple(rest)))
+            rest_of_file = file._replace(folders=tuple(rest))
+            parts[named[first]].append(rest_of_file)
         else:
             left_out.add("files beside the folders of splits", file.path)
-    return {split: without_own_folders(part, left_out) for split, part in parts.items()}
+    for split, part in parts.items():
+        parts[split] = without_own_folders(part, left_out)
+    return parts
 
 
 def pair(files: Iterable[File], source: Path) -> Samples:
@@ -346,12 +371,20 @@ def draw_splits(
     split_of |= dict.fromkeys(order[first_val:first_train], "val")
     split_of |= dict.fromkeys(order[first_train:], "train")
 
-    parts: dict[str, Samples] = {split: {} for split in SPLITS}
+    parts: dict[str, Samples] = {}
+    for split in SPLITS:
+        parts[split] = {}
     for stem, files in samples.items():
-        parts[split_of[stem]][stem] = files
+        split = split_of[stem]
+        parts[split][stem] = files
     return {split: part for split, part in parts.items() if part}
 
 
 def hash_with(seed: int) -> Callable[[str], bytes]:
     """A hash of stems that a seed decides."""
-    return lambda stem: hashlib.sha256(f"{seed} {stem}".encode()).digest()
+
+    def hashed(stem: str) -> bytes:
+        text = f"{seed} {stem}"
+        return hashlib.sha256(text.encode()).digest()
+
+    return hashed

@@ -26,7 +26,8 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
     """
     folders = [Path(source) for source in sources.split(",")]
 
-    if len({folder.name for folder in folders}) < len(folders):
+    names = {folder.name for folder in folders}
+    if len(names) < len(folders):
         raise ValueError(f"the folders must have different names, not {sources}")
 
     for folder in folders:
@@ -40,8 +41,10 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
         name = f"{split}.jsonl"
         parts = [folder for folder in folders if (folder / name).is_file()]
         if parts:
-            write_manifest(out / name, _samples(parts, name, out))
-            say(f"{split}: {', '.join(folder.name for folder in parts)}")
+            samples = _samples(parts, name, out)
+            write_manifest(out / name, samples)
+            joined = ", ".join(folder.name for folder in parts)
+            say(f"{split}: {joined}")
 
 
 def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str, Any]]:
@@ -58,11 +61,14 @@ def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str
 
             if sample.labels:
                 entry["labels"] = sample.labels
+            references = {}
             for key, values in sample.references.items():
-                moved = [
-                    _moved(manifest, value, modalities[key], base) for value in values
+                modality = modalities[key]
+                references[key] = [
+                    _moved(manifest, value, modality, base) for value in values
                 ]
-                entry.setdefault("references", {})[key] = moved
+            if references:
+                entry["references"] = references
 
             yield entry
 

@@ -104,27 +104,30 @@ def add_labels(
     for split, entries_of_split in entries.items():
         for entry in entries_of_split:
             stem = entry["id"]
-            names = _names(split, stem, samples[split][stem].values(), top)
+            files = samples[split][stem].values()
+            names = _names(split, stem, files, top)
             id = _first(table.labels, names) or by_root.get(_first(by_root, names))
-            entry["labels"] = table.labels[id] if id else {}
+            labels = table.labels.get(id, {})
+            entry["labels"] = labels
             used.add(id)
-            if not entry["labels"]:
+            if not labels:
                 unlabelled.append(stem)
 
     unused = [id for id in table.labels if id not in used]
-    if len(unused) == len(table.labels):
+    count = len(unused)
+    if count == len(table.labels):
         stems = []
         for entries_of_split in entries.values():
             stems += [entry["id"] for entry in entries_of_split]
         raise ValueError(
-            f"{table.path}: none of its {len(unused)} ids is a sample's: they are {_some(unused)}, "
+            f"{table.path}: none of its {count} ids is a sample's: they are {_some(unused)}, "
             f"the samples {_some(stems)}; an id is a file's path below {source}, with its suffix "
             "or without"
         )
 
     if unused:
         say(
-            f"{table.path}: {len(unused)} of {len(table.labels)} ids are those of no sample, such "
+            f"{table.path}: {count} of {len(table.labels)} ids are those of no sample, such "
             f"as {_some(unused)}"
         )
     if unlabelled:
@@ -138,8 +141,14 @@ def _ids_by_root(table: Labels, suffixes: Collection[str]) -> dict[str, str]:
     """The ids of a table by what they are without a suffix, where that is unique."""
     ids: dict[str, list[str]] = {}
     for id in table.labels:
-        ids.setdefault(_root(id, suffixes), []).append(id)
-    return {root: same[0] for root, same in ids.items() if len(same) == 1}
+        root = _root(id, suffixes)
+        ids.setdefault(root, []).append(id)
+
+    unique = {}
+    for root, same in ids.items():
+        if len(same) == 1:
+            unique[root] = same[0]
+    return unique
 
 
 def _first(known: Mapping[str, Any], names: Iterable[str]) -> str | None:
@@ -152,12 +161,13 @@ def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
 
     Its stem, also below its split, and its files by their path, also within the split.
     """
-    own_name = stem.rpartition("/")[2]
+    _, _, own_name = stem.rpartition("/")
     below = []
     with_suffix = []
     for path in paths:
         relative = _plain(path.removeprefix(top).strip(os.sep))
-        suffix = relative.rpartition("/")[2].removeprefix(own_name)
+        _, _, name = relative.rpartition("/")
+        suffix = name.removeprefix(own_name)
         below.append(relative)
         with_suffix.append(f"{stem}{suffix}")
     return [f"{split}/{stem}", *below, stem, *with_suffix]
@@ -165,7 +175,9 @@ def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
 
 def _root(id: str, suffixes: Collection[str]) -> str:
     root, suffix = os.path.splitext(id)
-    return root if suffix.lower() in suffixes else id
+    if suffix.lower() in suffixes:
+        return root
+    return id
 
 
 def _plain(id: str) -> str:
@@ -173,9 +185,13 @@ def _plain(id: str) -> str:
 
     That is the form of its characters, the slashes of Windows, a leading `./`.
     """
-    return normalize("NFC", id.strip().replace("\\", "/")).removeprefix("./")
+    path = id.strip().replace("\\", "/")
+    return normalize("NFC", path).removeprefix("./")
 
 
 def _some(names: list[str]) -> str:
-    examples = ", ".join(f"'{name}'" for name in names[:SHOWN])
-    return f"{examples}, ..." if len(names) > SHOWN else examples
+    quoted = [f"'{name}'" for name in names[:SHOWN]]
+    examples = ", ".join(quoted)
+    if len(names) > SHOWN:
+        examples += ", ..."
+    return examples

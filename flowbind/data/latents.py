@@ -56,11 +56,13 @@ class LatentDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not manifests:
-            raise ValueError(f"manifests names no split; allowed: {', '.join(SPLITS)}")
+            splits = ", ".join(SPLITS)
+            raise ValueError(f"manifests names no split; allowed: {splits}")
 
         for split in manifests:
             if split not in SPLITS:
-                raise ValueError(f"no split '{split}'; {did_you_mean(split, SPLITS)}")
+                hint = did_you_mean(split, SPLITS)
+                raise ValueError(f"no split '{split}'; {hint}")
 
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
@@ -85,7 +87,8 @@ class LatentDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        self.open("train", module.method.modalities, module.method.trained)
+        method = module.method
+        self.open("train", method.modalities, method.trained)
         return [self.folder("train") / MANIFEST, *module.inputs]
 
     def open(

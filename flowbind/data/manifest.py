@@ -60,7 +60,8 @@ class Sample:
 
         The sample's own alone if no others are given.
         """
-        return self.references.get(name) or [self.values[name]]
+        references = self.references.get(name)
+        return references or [self.values[name]]
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,14 @@ class Manifest:
 
         samples = {}
         for number, line in _lines(path):
-            samples[number] = _parse(line, f"{path}, line {number}", known)
+            where = f"{path}, line {number}"
+            samples[number] = _parse(line, where, known)
         if not samples:
             raise ValueError(f"{path}: an empty manifest; it needs at least one sample")
         if not any(sample.values for sample in samples.values()):
+            names = ", ".join(sorted(known))
             raise ValueError(
-                f"{path}: no sample has any of {', '.join(sorted(known))}; there is nothing in it"
+                f"{path}: no sample has any of {names}; there is nothing in it"
             )
 
         return cls(path, _with_ids(samples, path))
@@ -116,11 +119,15 @@ class Manifest:
 
         What it has besides is left aside. Raises as `read` does.
         """
-        keys = {name: m.reads or name for name, m in modalities.items()}
+        keys = {}
+        borrowed = {}
+        for name, modality in modalities.items():
+            keys[name] = modality.reads or name
+            if keys[name] != name:
+                borrowed[name] = keys[name]
+
         known = {*modalities, *keys.values(), *installed("modalities")}
         manifest = cls.read(path, known)
-
-        borrowed = {name: key for name, key in keys.items() if name != key}
         if not borrowed:
             return manifest
 
@@ -141,10 +148,10 @@ class Manifest:
         if not modality.literal:
             return path
 
-        names_file = value.lower().endswith(modality.suffixes) and _names_file(
-            value, path
-        )
-        return path if names_file else value
+        has_suffix = value.lower().endswith(modality.suffixes)
+        if has_suffix and _names_file(value, path):
+            return path
+        return value
 
     def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
         """Reads one raw sample.
@@ -155,7 +162,8 @@ class Manifest:
             ValueError: it cannot be read, whatever the reason; one line that names sample and file.
             MemoryError: there is not enough memory for it; names it too.
         """
-        return self._read(sample, sample.values[name], name, modality)
+        value = sample.values[name]
+        return self._read(sample, value, name, modality)
 
     def read_references(
         self,
@@ -178,9 +186,8 @@ class Manifest:
             raise _unreadable(f"{value!r}: {fault}", what)
         if not source.name.lower().endswith(modality.suffixes):
             allowed = ", ".join(modality.suffixes)
-            raise _unreadable(
-                f"{source}: not named like a file of '{name}'; allowed: {allowed}", what
-            )
+            reason = f"{source}: not named like a file of '{name}'; allowed: {allowed}"
+            raise _unreadable(reason, what)
 
         return read_raw(modality, source, what)
 
@@ -218,7 +225,8 @@ def read_raw(modality: Modality, source: str | Path, what: str) -> Any:
             # Whatever the plugin does: a pipe would keep it waiting.
             check_regular(source, sys.maxsize)
         with one_sample():
-            return _accepted(modality, modality.read(source), f"{source}: ")
+            raw = modality.read(source)
+            return _accepted(modality, raw, f"{source}: ")
     except MemoryError:
         raise MemoryError(
             f"{_short(source)}: not enough memory to read it ({what})"
@@ -234,15 +242,19 @@ def _verdict(error: Exception, source: str | Path) -> str:
         return f"{source}: no such file"
 
     if isinstance(error, OSError):
-        names_other = error.filename and str(error.filename) != str(source)
-        other = f": {error.filename}" if names_other else ""
-        return f"{_short(source)}: cannot be read: {error.strerror or error}{other}"
+        problem = error.strerror or error
+        other = ""
+        if error.filename and str(error.filename) != str(source):
+            other = f": {error.filename}"
+        return f"{_short(source)}: cannot be read: {problem}{other}"
 
     if isinstance(error, ValueError) and str(error):
-        is_named = not is_file or source.name in str(error)
-        return str(error) if is_named else f"{source}: {error}"
+        if not is_file or source.name in str(error):
+            return str(error)
+        return f"{source}: {error}"
 
-    return f"{_short(source)}: its reader failed with {describe_fault(error)}"
+    fault = describe_fault(error)
+    return f"{_short(source)}: its reader failed with {fault}"
 
 
 def describe_fault(error: Exception) -> str:
@@ -262,23 +274,30 @@ def describe_fault(error: Exception) -> str:
     trace = error.__traceback__
     while trace.tb_next:
         trace = trace.tb_next
-    file = "/".join(Path(trace.tb_frame.f_code.co_filename).parts[-3:])
-    kind = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    path = Path(trace.tb_frame.f_code.co_filename)
+    file = "/".join(path.parts[-3:])
+    kind = type(error).__name__
+    if message:
+        kind = f"{kind}: {message}"
     return f"{kind}, at line {trace.tb_lineno} of {file}"
 
 
 def _short(source: str | Path) -> str:
-    return str(source) if isinstance(source, Path) else repr(source[:60])
+    if isinstance(source, Path):
+        return str(source)
+    return repr(source[:60])
 
 
 def _unreadable(reason: str, what: str) -> ValueError:
     # Names may have line ends.
-    return ValueError(" ".join(f"{reason} ({what})".split()))
+    line = f"{reason} ({what})"
+    return ValueError(" ".join(line.split()))
 
 
 def _names_file(value: str, path: Path) -> bool:
     """Whether a value that ends like a file is one: it is one word, or such a file is there."""
-    return len(value.split()) == 1 or os.path.isfile(path)
+    is_one_word = len(value.split()) == 1
+    return is_one_word or os.path.isfile(path)
 
 
 def mistake_in(value: str) -> str:
@@ -323,9 +342,11 @@ def _accepted(modality: Modality, raw: Any, where: str) -> Any:
     except ValueError as error:
         message = str(error)
     except Exception as error:  # of a plugin that did not expect such a thing
-        message = f"{describe(raw)} cannot be taken ({describe_fault(error)})"
+        fault = describe_fault(error)
+        message = f"{describe(raw)} cannot be taken ({fault})"
 
-    raise ValueError(" ".join(f"{where}{message}".split()))
+    line = f"{where}{message}"
+    raise ValueError(" ".join(line.split()))
 
 
 def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
@@ -340,9 +361,10 @@ def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
         ValueError: there are more; one line about the last of them, and what to do.
     """
     if len(bad) > most:
-        allowed = f" (more than the {most} that {option} allows)"
-        hint = f"; {option} N leaves out at most N such samples"
-        raise ValueError(f"{bad[-1]}{allowed if most else hint}")
+        clause = f"; {option} N leaves out at most N such samples"
+        if most:
+            clause = f" (more than the {most} that {option} allows)"
+        raise ValueError(f"{bad[-1]}{clause}")
 
 
 def leave_out(place: Path, bad: Sequence[str], most: int, option: str) -> None:
@@ -406,7 +428,9 @@ def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
     """
     line_of: dict[str, int] = {}
     for number, sample in samples.items():
-        other = line_of.setdefault(sample.id, number) if sample.id else number
+        other = number
+        if sample.id:
+            other = line_of.setdefault(sample.id, number)
         if other != number:
             raise ValueError(
                 f"{path}, line {number}: the id '{sample.id}' is that of line {other}; each sample "
@@ -416,8 +440,9 @@ def _with_ids(samples: Mapping[int, Sample], path: Path) -> list[Sample]:
     numbered = []
     for number, sample in samples.items():
         if not sample.id:
-            is_taken = str(number) in line_of
-            id = f"line {number}" if is_taken else str(number)
+            id = str(number)
+            if id in line_of:
+                id = f"line {number}"
             sample = replace(sample, id=id)
         numbered.append(sample)
     return numbered
@@ -437,17 +462,20 @@ def _parse(line: str, where: str, known: Collection[str]) -> Sample:
         if key in RESERVED or _absent(value):
             continue
         if not isinstance(value, str):
-            advice = f'; further ones to compare with go into "references": {{"{key}": [...]}}'
-            hint = advice if isinstance(value, list) else ""
+            hint = ""
+            if isinstance(value, list):
+                hint = f'; further ones to compare with go into "references": {{"{key}": [...]}}'
+            content = json.dumps(value)[:60]
             raise ValueError(
                 f"{where}: '{key}' must be a string, a literal or a file's path, not "
-                f"{json.dumps(value)[:60]}{hint}"
+                f"{content}{hint}"
             )
         values[key] = value
 
     labels = {}
     for key, value in _object(entry, "labels", where).items():
-        label = _plain(value, f"{where}: the label '{key}'").strip()
+        label = _plain(value, f"{where}: the label '{key}'")
+        label = label.strip()
         if label:
             labels[key] = label
 
@@ -490,8 +518,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entry = dict(pairs)
     if len(entry) < len(pairs):
         keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key '{twice}' stands there twice")
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"the key '{key}' stands there twice")
     return entry
 
 
@@ -513,7 +542,9 @@ def _guess(content: str, known: Collection[str]) -> str:
 
     cells = set()
     for separator in ",;\t":
-        cells.update(cell.strip(' "').casefold() for cell in content.split(separator))
+        for cell in content.split(separator):
+            name = cell.strip(' "')
+            cells.add(name.casefold())
     if not content.startswith("{") and not cells.isdisjoint({*known, "id"}):
         return (
             "the header of a table, by its look; write each row as an object, such as by pandas' "
@@ -525,7 +556,8 @@ def _guess(content: str, known: Collection[str]) -> str:
 
 def _absent(value: Any) -> bool:
     """Whether a value stands for none: null, or a number that is none."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    is_number = isinstance(value, float)
+    return value is None or (is_number and math.isnan(value))
 
 
 def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -535,9 +567,8 @@ def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
         return {}
 
     if not isinstance(value, dict):
-        raise ValueError(
-            f"{where}: '{key}' must be an object, not {type(value).__name__}"
-        )
+        kind = type(value).__name__
+        raise ValueError(f"{where}: '{key}' must be an object, not {kind}")
 
     return value
 
@@ -550,13 +581,13 @@ def _plain(value: Any, what: str) -> str:
     if _absent(value):
         return ""
     if isinstance(value, dict | list):
-        raise ValueError(
-            f"{what} must be a string or a number, not {json.dumps(value)[:60]}"
-        )
+        content = json.dumps(value)[:60]
+        raise ValueError(f"{what} must be a string or a number, not {content}")
 
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return str(value) if str(value).strip() else ""
+    text = str(value)
+    return text if text.strip() else ""
 
 
 def _parse_references(
@@ -577,15 +608,17 @@ def _parse_references(
                 f"{did_you_mean(key, values)}"
             )
         if not _is_list_of_strings(others):
+            content = json.dumps(others)[:60]
             raise ValueError(
                 f"{where}: 'references' of '{key}' must be a list of strings, not "
-                f"{json.dumps(others)[:60]}"
+                f"{content}"
             )
 
+        own = values[key]
         others = list(others)
-        if values[key] in others:
-            others.remove(values[key])
-        references[key] = [values[key], *others]
+        if own in others:
+            others.remove(own)
+        references[key] = [own, *others]
     return references
 
 

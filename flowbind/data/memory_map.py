@@ -43,19 +43,21 @@ class Mapped:
             torch.UntypedStorage
         ] = []  # they unmap themselves when they go
         for path, size in files:
-            self._storages.append(_map(path, size, others=len(self._storages)))
+            others = len(self._storages)
+            self._storages.append(_map(path, size, others))
 
         # The address of each file's first byte, and memory from the lowest of them to the last
         # file's end.
         self.addresses = np.array([storage.data_ptr() for storage in self._storages])
         first = self._storages[self.addresses.argmin()]
-        ends = [storage.data_ptr() + storage.nbytes() for storage in self._storages]
         self._base = torch.empty(0, dtype=torch.uint8).set_(first).numpy()
+        ends = [storage.data_ptr() + storage.nbytes() for storage in self._storages]
         self._span = max(ends) - first.data_ptr()
 
         if scattered is None:
             mapped = sum(storage.nbytes() for storage in self._storages)
-            scattered = hasattr(mmap, "MADV_RANDOM") and mapped > _memory() / 2
+            has_advice = hasattr(mmap, "MADV_RANDOM")
+            scattered = has_advice and mapped > _memory() / 2
 
         self.scattered = scattered
         if scattered:
@@ -101,12 +103,14 @@ def _map(path: Path, size: int, others: int) -> torch.UntypedStorage:
 
 def _memory() -> int:
     """Bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    page = os.sysconf("SC_PAGE_SIZE")
+    return page * os.sysconf("SC_PHYS_PAGES")
 
 
 def _advise(address: int, size: int, advice: int) -> None:
     # Advice alone: there is nothing to do if it is refused.
-    _LIBC.madvise(ctypes.c_void_p(address), ctypes.c_size_t(size), advice)
+    start = ctypes.c_void_p(address)
+    _LIBC.madvise(start, ctypes.c_size_t(size), advice)
 
 
 _LIBC = ctypes.CDLL(None) if os.name == "posix" else None

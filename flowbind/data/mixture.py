@@ -31,7 +31,9 @@ def step_numbers(first: int, stride: int = 1, period: float = 0) -> Iterator[int
         period: Number of steps that are repeated (`trainer.overfit_batches`); 0 for none.
     """
     steps = itertools.count(first, stride)
-    return (step % int(period) for step in steps) if period else steps
+    if not period:
+        return steps
+    return (step % int(period) for step in steps)
 
 
 def hashed(x: np.ndarray) -> np.ndarray:
@@ -58,13 +60,16 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
     """
     # A position is a left and a right half of as many bits, enough for all of them.
     bits = (count - 1).bit_length()
-    half = np.uint64(max(1, (bits + 1) // 2))
-    mask = np.uint64((1 << int(half)) - 1)
+    width = max(1, (bits + 1) // 2)
+    half = np.uint64(width)
+    mask = np.uint64((1 << width) - 1)
 
     # Each round's key for each of the distinct keys, and which of these a position has. A batch has
     # one or two: its epochs.
     keys, which = np.unique(key, return_inverse=True)
-    round_keys = [hashed(keys + np.uint64(number)) for number in range(ROUNDS)]
+    round_keys = []
+    for number in range(ROUNDS):
+        round_keys.append(hashed(keys + np.uint64(number)))
 
     # A value outside the range walks on along its cycle, which must lead back in.
     out = positions.astype(np.uint64)
@@ -77,7 +82,8 @@ def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
             mixed = hashed(right + keys_of_round[chosen]) & mask
             left, right = right, left ^ mixed
         out[walking] = (left << half) | right
-        walking = walking[out[walking] >= count]
+        is_outside = out[walking] >= count
+        walking = walking[is_outside]
     return out.astype(np.int64)
 
 
@@ -101,7 +107,8 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
 
     # What rounding down left over goes where it took most.
     most_cut = np.argsort(shares - exact, kind="stable")
-    shares[most_cut[: rest - shares.sum()]] += 1
+    left = rest - shares.sum()
+    shares[most_cut[:left]] += 1
     return (shares + 1).tolist()
 
 
@@ -129,14 +136,16 @@ class Mixture:
         counts_and_shares = zip(self.rows, self.shares, strict=True)
         for stratum, (count, share) in enumerate(counts_and_shares):
             first = (rank - start) % world
-            position = step * share + np.arange(first, share, world)
+            own = np.arange(first, share, world)
+            position = step * share + own
             start += share
 
             # Each epoch, each stratum and each seed has a permutation of its own.
             epoch = (position // count).astype(np.uint64)
             with np.errstate(over="ignore"):
-                of_epoch = hashed(epoch + np.uint64(self.seed) * _MIX[0])
+                seed = np.uint64(self.seed) * _MIX[0]
+                of_epoch = hashed(epoch + seed)
                 key = hashed(of_epoch + np.uint64(stratum))
-
-            drawn.append(permuted(position % count, count, key))
+            rows = permuted(position % count, count, key)
+            drawn.append(rows)
         return drawn

@@ -16,9 +16,8 @@ from flowbind.files import digest
 from flowbind.modality import Modality, describe_reading
 from flowbind.progress import say
 
-SHARD_ROWS = (
-    2048  # at most: what a killed run loses, and what one device takes at a time
-)
+# At most: what a killed run loses, and what one device takes at a time.
+SHARD_ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,24 @@ def plan_shards(
     # What encodes each modality, as JSON.
     makers = {}
     for name, modality in modalities.items():
-        makers[name] = [describe_reading(modality), modality.codec.fingerprint()]
+        reading = describe_reading(modality)
+        makers[name] = [reading, modality.codec.fingerprint()]
 
     plans = []
     for number, (names, samples) in enumerate(sorted(groups.items())):
         content = {name: makers[name] for name in names}
-        head = json.dumps(content, sort_keys=True, default=str).encode()
+        head = json.dumps(content, sort_keys=True, default=str)
         for part, start in enumerate(range(0, len(samples), SHARD_ROWS)):
             rows = samples[start : start + SHARD_ROWS]
-            key = hashlib.sha256(head)
+            key = hashlib.sha256(head.encode())
             for index in rows:
                 for name in names:
-                    key.update(_entry(manifest, index, name, modalities[name]))
+                    entry = _entry(manifest, index, name, modalities[name])
+                    key.update(entry)
 
             file = f"{number}-{part:05d}.safetensors"
-            plans.append(ShardPlan(file, list(names), rows, key.hexdigest()))
+            plan = ShardPlan(file, list(names), rows, key.hexdigest())
+            plans.append(plan)
     return plans
 
 
@@ -87,15 +89,18 @@ def _groups(
 
     unused = groups.pop((), [])
     if not groups:
-        raise ValueError(
-            f"{manifest.path}: no sample has any of {', '.join(modalities)}; nothing to encode"
-        )
+        names = ", ".join(modalities)
+        if not groups:
+            raise ValueError(
+                f"{manifest.path}: no sample has any of {names}; nothing to encode"
+            )
 
-    if unused:
-        say(
-            f"{manifest.path}: {len(unused)} of {len(manifest.samples)} samples have none of "
-            f"{', '.join(modalities)} and are left out"
-        )
+        if unused:
+            total = len(manifest.samples)
+            say(
+                f"{manifest.path}: {len(unused)} of {total} samples have none of "
+                f"{names} and are left out"
+            )
     return groups
 
 
@@ -103,7 +108,9 @@ def _entry(manifest: Manifest, index: int, name: str, modality: Modality) -> byt
     """What decides one latent besides its codec: the sample's value, and the stamp of its file."""
     sample = manifest.samples[index]
     source = manifest.source(sample, name, modality)
-    mark = stamp(source) if isinstance(source, Path) else ""
+    mark = ""
+    if isinstance(source, Path):
+        mark = stamp(source)
     entry = f"{index} {sample.values[name]} {mark}\n"
     return entry.encode(errors="backslashreplace")  # JSON can hold halves of characters
 
@@ -129,7 +136,8 @@ def unencoded(
         for line, stamps in rows_of(folder / plan.file, plan.key).items():
             if all(stamp(root / path) == stamps[path] for path in stamps):
                 encoded.add(line)
-        todo[plan.file] = [index for index in plan.samples if index not in encoded]
+        missing = [index for index in plan.samples if index not in encoded]
+        todo[plan.file] = missing
     return todo
 
 
@@ -145,7 +153,10 @@ def rows_of(path: Path, key: str) -> dict[int, Stamps]:
     beside = metadata.get("beside", {})
     with safe_open(path, "pt") as shard:
         lines = shard.get_tensor(LINE).tolist()
-    return {line: beside.get(str(line), {}) for line in lines}
+    stamps = {}
+    for line in lines:
+        stamps[line] = beside.get(str(line), {})
+    return stamps
 
 
 def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:
@@ -157,6 +168,11 @@ def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -
 
     in_store = set()
     for stratum in store.strata:
-        in_store.update(shard.file for shard in stratum.shards)
-    whole = {plan.file for plan in plans if rows_of(folder / plan.file, plan.key)}
-    return store.source_sha256 == digest(manifest_path) and in_store == whole
+        for shard in stratum.shards:
+            in_store.add(shard.file)
+    whole = set()
+    for plan in plans:
+        if rows_of(folder / plan.file, plan.key):
+            whole.add(plan.file)
+    is_of_manifest = store.source_sha256 == digest(manifest_path)
+    return is_of_manifest and in_store == whole

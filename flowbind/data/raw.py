@@ -53,7 +53,8 @@ class RawBatch(NamedTuple):
         count = len(inputs[0])
         if labels is None:
             labels = torch.empty(count, 0, dtype=torch.long)
-        return cls(tuple(inputs), labels, torch.arange(count), step)
+        rows = torch.arange(count)
+        return cls(tuple(inputs), labels, rows, step)
 
 
 class RawDataModule(LightningDataModule):
@@ -123,18 +124,24 @@ class RawDataModule(LightningDataModule):
             "train": Manifest.read(self.train, known),
             "val": Manifest.read(self.val, known),
         }
-        lines = {part: _lines(manifest, name) for part, manifest in manifests.items()}
+        lines = {}
+        for part, manifest in manifests.items():
+            lines[part] = _lines(manifest, name)
         self._check_size(len(lines["train"]))
 
         values: dict[str, set[str]] = {}
         for sample in manifests["train"].samples:
             for factor, value in sample.labels.items():
-                values.setdefault(factor, set()).add(value)
+                known_values = values.setdefault(factor, set())
+                known_values.add(value)
 
-        self.classes = {factor: sorted(values[factor]) for factor in sorted(values)}
+        for factor in sorted(values):
+            self.classes[factor] = sorted(values[factor])
 
         for part, manifest in manifests.items():
-            files = [manifest.samples[line].values[name] for line in lines[part]]
+            files = []
+            for line in lines[part]:
+                files.append(manifest.samples[line].values[name])
             check_readers(
                 name, self.modality, files, str(manifest.path), self.skip_bad, OPTION
             )
@@ -157,8 +164,9 @@ class RawDataModule(LightningDataModule):
         devices = self.trainer.world_size
         least = max(self.trainer.lightning_module.least_batch, devices)
         if size < least:
-            shared = f"{devices} devices share one"
-            reason = shared if devices == least else "a spread is taken over one"
+            reason = "a spread is taken over one"
+            if devices == least:
+                reason = f"{devices} devices share one"
             raise ValueError(
                 f"a batch has {size} samples (batch_size {self.batch_size}, {samples} in "
                 f"{self.train}), and at least {least} are needed, for {reason}; raise batch_size, "
@@ -170,8 +178,11 @@ class RawDataModule(LightningDataModule):
         name = name_of("modalities", type(self.modality))
         known = [*installed("modalities"), name]
         manifest = Manifest.read(getattr(self, part), known)
-        samples = [manifest.samples[line] for line in self.lines[part][:count]]
-        return [manifest.read_raw(sample, name, self.modality) for sample in samples]
+        raws = []
+        for line in self.lines[part][:count]:
+            sample = manifest.samples[line]
+            raws.append(manifest.read_raw(sample, name, self.modality))
+        return raws
 
     def _load(
         self,
@@ -204,7 +215,8 @@ class RawDataModule(LightningDataModule):
 
         if not finite.all():
             inputs = [part[finite] for part in inputs]
-        return torch.tensor(lines)[finite], list(inputs)
+        good = torch.tensor(lines)[finite]
+        return good, list(inputs)
 
     def _prepare(
         self,
@@ -230,15 +242,12 @@ class RawDataModule(LightningDataModule):
                 return subject.training_inputs(raws)
             except (ValueError, OSError, MemoryError, torch.OutOfMemoryError):
                 raise
-            except (
-                Exception
-            ) as error:  # of a plugin, which does not say which sample it was
-                where = (
-                    f"at sample '{raws.last}' of {manifest.path}, or one just before"
-                )
+            except Exception as error:
+                # Of a plugin, which does not say which sample it was.
+                fault = describe_fault(error)
                 raise ValueError(
-                    f"the {training.kind} of '{name}' cannot prepare it: {describe_fault(error)} "
-                    f"({where})"
+                    f"the codec of '{name}' cannot prepare it: {fault} "
+                    f"(at sample '{raws.last}' of {manifest.path}, or one just before)"
                 ) from error
 
     def _readable(
@@ -257,7 +266,8 @@ class RawDataModule(LightningDataModule):
         description = f"looking for bad samples in {manifest.path.name}"
         for line in track(lines, description, unit="samples"):
             try:
-                manifest.read_raw(manifest.samples[line], name, self.modality)
+                sample = manifest.samples[line]
+                manifest.read_raw(sample, name, self.modality)
                 readable.append(line)
             except ValueError as error:
                 bad.append(str(error))
@@ -274,15 +284,16 @@ class RawDataModule(LightningDataModule):
         """The number of each factor's value, with shape (n, number of factors), -1 for none."""
         columns = []
         for factor, values in self.classes.items():
-            number_of = {value: number for number, value in enumerate(values)}
+            numbers = {value: number for number, value in enumerate(values)}
             column = []
             for sample in samples:
                 value = sample.labels.get(factor, "")
-                column.append(number_of.get(value, -1))
+                column.append(numbers.get(value, -1))
             columns.append(column)
 
         table = torch.tensor(columns, dtype=torch.long)
-        return table.reshape(len(columns), len(samples)).T.contiguous()
+        table = table.reshape(len(columns), len(samples))
+        return table.T.contiguous()
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -320,9 +331,10 @@ def _lines(manifest: Manifest, name: str) -> list[int]:
     Raises:
         ValueError: there is none.
     """
-    lines = [
-        line for line, sample in enumerate(manifest.samples) if name in sample.values
-    ]
+    lines = []
+    for line, sample in enumerate(manifest.samples):
+        if name in sample.values:
+            lines.append(line)
     if not lines:
         raise ValueError(
             f"{manifest.path}: no sample has the modality '{name}', which is to be trained on"
@@ -360,11 +372,13 @@ class Raws(Sequence):
 
     def __getitem__(self, which: int | slice) -> Any:
         if isinstance(which, slice):
-            return [self[number] for number in range(*which.indices(len(self)))]
+            numbers = range(len(self))[which]
+            return [self[number] for number in numbers]
 
-        self.last = self.samples[which].id
+        sample = self.samples[which]
+        self.last = sample.id
         try:
-            raw = self.manifest.read_raw(self.samples[which], self.name, self.modality)
+            raw = self.manifest.read_raw(sample, self.name, self.modality)
         except ValueError as error:
             refuse_bad([str(error)], 0, OPTION)
 
@@ -400,7 +414,8 @@ class Steps(IterableDataset):
         self.samples = samples
         self.from_line = lines
         rows = len(samples)
-        self.mixture = Mixture([rows], [min(size, rows)], seed)
+        share = min(size, rows)
+        self.mixture = Mixture([rows], [share], seed)
         self.first = first
         self.rank = rank
         self.world = world
@@ -422,7 +437,8 @@ class Steps(IterableDataset):
         return torch.from_numpy(numbers)
 
     def __iter__(self) -> Iterator[RawBatch]:
-        return map(self.at, step_numbers(self.first, period=self.period))
+        steps = step_numbers(self.first, period=self.period)
+        return map(self.at, steps)
 
 
 class Rows(IterableDataset):

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from flowbind.data.store import LatentStore
 
-SHARE = (
-    0.5  # of a device's free memory that latents may take; the networks need the rest
-)
+# Of a device's free memory that latents may take; the networks need the rest.
+SHARE = 0.5
 CHUNK_ROWS = 65_536  # copied at a time, so that the host never holds all
 
 
@@ -44,7 +43,8 @@ class Resident:
         for number, stratum in enumerate(store.strata):
             for name in stratum.modalities:
                 if name in names:
-                    self.latents[number, name] = copy_to(device, store, number, name)
+                    latents = copy_to(device, store, number, name)
+                    self.latents[number, name] = latents
 
     def gather(
         self,
@@ -67,14 +67,16 @@ def copy_to(
     They are copied chunk by chunk.
     """
     rows = store.strata[stratum].rows
-    template = store.gather(stratum, np.arange(0), [name])[name]
+    empty = store.gather(stratum, np.arange(0), [name])
+    template = empty[name]
     latents = torch.empty(
         rows, *template.shape[1:], dtype=template.dtype, device=device
     )
 
     for start in range(0, rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, rows)
-        chunk = store.gather(stratum, np.arange(start, stop), [name])
+        chosen = np.arange(start, stop)
+        chunk = store.gather(stratum, chosen, [name])
         latents[start:stop] = chunk[name]
     return latents
 

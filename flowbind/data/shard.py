@@ -50,7 +50,8 @@ class Shard:
     def __post_init__(self) -> None:
         types = [type(value) for value in vars(self).values()]
         if types != [str, int, int, str, str]:
-            raise TypeError(f"a shard is {str(vars(self))[:200]}")
+            content = str(vars(self))[:200]
+            raise TypeError(f"a shard is {content}")
 
 
 class TensorEntry(NamedTuple):
@@ -86,7 +87,8 @@ def read_header(path: str | Path) -> tuple[bytes, dict[str, Any], int]:
             if size > min(file_size, HEADER):
                 raise ValueError("the header is longer than the file")
             content = file.read(size)
-        return length + content, json.loads(content), file_size
+        header = json.loads(content)
+        return length + content, header, file_size
     except (struct.error, ValueError, RecursionError) as error:
         raise unusable_shard(path, f"is corrupted (header: {error})") from None
 
@@ -120,16 +122,14 @@ def layout(
             dtype = DTYPES[entry["dtype"]]
             count, *shape = entry["shape"]
             start, stop = entry["data_offsets"]
-            is_whole = (
-                count == rows
-                and 0 <= start <= stop <= size
-                and stop - start == rows * dtype.itemsize * math.prod(shape)
-            )
-            if not is_whole:
+            bytes_of_rows = rows * dtype.itemsize * math.prod(shape)
+            is_inside = 0 <= start <= stop <= size
+            if count != rows or not is_inside or stop - start != bytes_of_rows:
                 raise ValueError(
                     f"'{name}' has shape {entry['shape']}, {rows} rows were written"
                 )
-            entries[name] = TensorEntry(dtype, tuple(shape), len(raw) + start)
+            begin = len(raw) + start
+            entries[name] = TensorEntry(dtype, tuple(shape), begin)
         except (KeyError, TypeError, ValueError) as error:
             raise unusable_shard(path, f"is corrupted (header: {error})") from None
     return entries
@@ -148,9 +148,11 @@ def write_shard(
     Raises:
         OSError: it cannot be written, for want of space or permission.
     """
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    content = {**metadata, DATA: digest_of_data(contiguous)}
-    save_tensors(contiguous, path, {MADE: json.dumps(content)})
+    contiguous = {}
+    for name, tensor in tensors.items():
+        contiguous[name] = tensor.contiguous()
+    content = json.dumps({**metadata, DATA: digest_of_data(contiguous)})
+    save_tensors(contiguous, path, {MADE: content})
 
 
 def shard_metadata(path: Path) -> dict[str, Any] | None:
@@ -163,10 +165,12 @@ def shard_metadata(path: Path) -> dict[str, Any] | None:
         ends = []
         for name, entry in header.items():
             if name != "__metadata__":
-                ends.append(entry["data_offsets"][1])
+                _, end = entry["data_offsets"]
+                ends.append(end)
         if len(raw) + max(ends) != size:
             return None
-        return json.loads(header["__metadata__"][MADE])
+        made = header["__metadata__"][MADE]
+        return json.loads(made)
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -182,7 +186,8 @@ def read_shard(path: Path) -> dict[str, Tensor]:
     except SafetensorError as error:
         raise unusable_shard(path, f"is corrupted ({error})") from None
 
-    if (shard_metadata(path) or {}).get(DATA) != digest_of_data(tensors):
+    metadata = shard_metadata(path) or {}
+    if metadata.get(DATA) != digest_of_data(tensors):
         raise unusable_shard(path, "is corrupted (data: checksum)")
 
     return tensors
@@ -192,5 +197,6 @@ def digest_of_data(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of the data of tensors, in the order of their names, in hexadecimal."""
     sha256 = hashlib.sha256()
     for name in sorted(tensors):
-        sha256.update(tensors[name].flatten().view(torch.uint8).numpy())
+        flat = tensors[name].flatten()
+        sha256.update(flat.view(torch.uint8).numpy())
     return sha256.hexdigest()

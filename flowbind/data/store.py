@@ -82,7 +82,8 @@ class Field:
     @property
     def empty(self) -> Tensor:
         """No latents, with shape (0, *shape)."""
-        return torch.empty(0, *self.shape, dtype=DTYPES[self.dtype])
+        dtype = DTYPES[self.dtype]
+        return torch.empty(0, *self.shape, dtype=dtype)
 
 
 class LatentStore:
@@ -123,9 +124,9 @@ class LatentStore:
             if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
                 raise ValueError("changed since it was written (checksum)")
 
-            self.fields = {
-                name: Field(**field) for name, field in manifest["fields"].items()
-            }
+            self.fields: dict[str, Field] = {}
+            for name, field in manifest["fields"].items():
+                self.fields[name] = Field(**field)
             self.strata: list[Stratum] = []
             for stratum in manifest["strata"]:
                 shards = [Shard(**shard) for shard in stratum["shards"]]
@@ -136,7 +137,9 @@ class LatentStore:
             self.source: str = manifest["source"]
             self.source_sha256: str = manifest["source_sha256"]
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = str(error) if type(error) is ValueError else repr(error)
+            reason = str(error)
+            if type(error) is not ValueError:
+                reason = repr(error)
             raise ValueError(
                 f"{path}: not a latent store's manifest ({reason}); delete it and run `flowbind "
                 "encode` again, which keeps the shards that are whole"
@@ -145,9 +148,10 @@ class LatentStore:
         # Per stratum and shard, the byte of the file at which each tensor begins.
         self._offsets: list[list[dict[str, int]]] = []
         for stratum in self.strata:
-            self._offsets.append(
-                [self._offsets_in(shard, stratum) for shard in stratum.shards]
-            )
+            offsets = []
+            for shard in stratum.shards:
+                offsets.append(self._offsets_in(shard, stratum))
+            self._offsets.append(offsets)
 
     def _shards(self) -> list[Shard]:
         shards = []
@@ -179,15 +183,23 @@ class LatentStore:
             tied: Names that something else ties together already.
         """
         groups = [{name} for name in names]
-        for linked in [tied, *(stratum.modalities for stratum in self.strata)]:
-            joined = [group for group in groups if not group.isdisjoint(linked)]
-            groups = [group for group in groups if group.isdisjoint(linked)]
+        links = [tied, *(stratum.modalities for stratum in self.strata)]
+        for linked in links:
+            joined: set[str] = set()
+            apart = []
+            for group in groups:
+                if group.isdisjoint(linked):
+                    apart.append(group)
+                else:
+                    joined |= group
+            groups = apart
             if joined:
-                groups.append(set().union(*joined))
+                groups.append(joined)
 
         order = list(names)
         ordered = [sorted(group, key=order.index) for group in groups]
-        return sorted(ordered, key=lambda group: order.index(group[0]))
+        ordered.sort(key=lambda group: order.index(group[0]))
+        return ordered
 
     def bytes_of(self, names: Collection[str]) -> int:
         """Bytes of all latents of these modalities."""
@@ -196,7 +208,8 @@ class LatentStore:
             for name in stratum.modalities:
                 if name in names:
                     dtype, shape = self._entry(name)
-                    total += stratum.rows * math.prod(shape) * dtype.itemsize
+                    row = math.prod(shape) * dtype.itemsize
+                    total += stratum.rows * row
         return total
 
     def _offsets_in(self, shard: Shard, stratum: Stratum) -> dict[str, int]:
@@ -226,9 +239,9 @@ class LatentStore:
             raise unusable_shard(path, "is corrupted (header: checksum)")
 
         tensors = layout(path, raw, header, size, shard.rows)
-        entries = {
-            name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()
-        }
+        entries = {}
+        for name, tensor in tensors.items():
+            entries[name] = (tensor.dtype, tensor.shape)
         names = [*stratum.modalities, LINE]
         if entries != {name: self._entry(name) for name in names}:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
@@ -250,8 +263,9 @@ class LatentStore:
         for shard in shown(self._shards()):
             path = self.folder / shard.file
             with open_regular(path, LARGEST) as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != shard.sha256:
-                    raise unusable_shard(path, "is corrupted (checksum)")
+                checksum = hashlib.file_digest(file, "sha256")
+            if checksum.hexdigest() != shard.sha256:
+                raise unusable_shard(path, "is corrupted (checksum)")
 
     def check(self, fingerprints: Mapping[str, Mapping[str, Any]]) -> None:
         """Compares the codecs that made the store with those of a recipe.
@@ -272,10 +286,12 @@ class LatentStore:
 
             stored = self.fields[name].fingerprint
             for key in [*expected, *stored]:
-                if stored.get(key) != expected.get(key):
+                before = stored.get(key)
+                now = expected.get(key)
+                if before != now:
                     raise ValueError(
                         f"{self.folder}: '{name}' was encoded by another codec: {key} is "
-                        f"{stored.get(key)!r} in the store, {expected.get(key)!r} in the recipe; "
+                        f"{before!r} in the store, {now!r} in the recipe; "
                         "run `flowbind encode` with this recipe"
                     )
 
@@ -297,7 +313,9 @@ class LatentStore:
 
     @cached_property
     def _files(self) -> Mapped:
-        files = [(self.folder / shard.file, shard.bytes) for shard in self._shards()]
+        files = []
+        for shard in self._shards():
+            files.append((self.folder / shard.file, shard.bytes))
         return Mapped(files)
 
     def _entry(self, name: str) -> tuple[torch.dtype, tuple[int, ...]]:
@@ -315,7 +333,9 @@ class LatentStore:
         begins = []
         for stratum, offsets_of in zip(self.strata, self._offsets, strict=True):
             names = [*stratum.modalities, LINE]
-            begin = {name: np.empty(len(stratum.shards), np.int64) for name in names}
+            begin = {}
+            for name in names:
+                begin[name] = np.empty(len(stratum.shards), np.int64)
             for number, offsets in enumerate(offsets_of):
                 address = next(addresses)
                 for name in names:
@@ -347,7 +367,8 @@ class LatentStore:
         """
         starts = self._starts[stratum]
         if len(rows):
-            first, last = rows.min(), rows.max()
+            first = rows.min()
+            last = rows.max()
             if first < 0 or last >= starts[-1]:
                 raise IndexError(
                     f"{self.folder}: stratum {stratum} has {starts[-1]} rows; "
@@ -359,13 +380,16 @@ class LatentStore:
         within = rows - starts[shard]
 
         latents = {}
-        for name in self.strata[stratum].modalities if names is None else names:
+        if names is None:
+            names = self.strata[stratum].modalities
+        latents = {}
+        for name in names:
             dtype, shape = self._entry(name)
             size = dtype.itemsize * math.prod(shape)
-            addresses = self._begins[stratum][name][shard] + within * size
-            raw = self._files.rows(addresses, size)
-            flat = torch.from_numpy(raw.reshape(-1)).view(dtype)
-            latents[name] = flat.reshape(len(rows), *shape)
+            begins = self._begins[stratum][name]
+            raw = self._files.rows(begins[shard] + within * size, size)
+            flat = torch.from_numpy(raw.reshape(-1))
+            latents[name] = flat.view(dtype).reshape(len(rows), *shape)
         return latents
 
     def all(self, name: str) -> Tensor:
@@ -381,7 +405,8 @@ class LatentStore:
         parts = []
         for number, stratum in enumerate(self.strata):
             if name in stratum.modalities:
-                gathered = self.gather(number, np.arange(stratum.rows), [tensor])
+                rows = np.arange(stratum.rows)
+                gathered = self.gather(number, rows, [tensor])
                 parts.append(gathered[tensor])
         return torch.cat(parts)
 
@@ -424,11 +449,13 @@ def finish_store(
     for name, fingerprint in fingerprints.items():
         if name in entries:
             count, mean, squares = moments[name]
+            std = (squares / count).sqrt()
+            entry = entries[name]
             fields[name] = Field(
-                shape=entries[name]["shape"][1:],
-                dtype=entries[name]["dtype"],
+                shape=entry["shape"][1:],
+                dtype=entry["dtype"],
                 mean=mean.tolist(),
-                std=(squares / count).sqrt().tolist(),
+                std=std.tolist(),
                 fingerprint=dict(fingerprint),
             )
 
@@ -441,7 +468,8 @@ def finish_store(
     }
     content = {"sha256": digest_json(manifest)} | manifest
     with replacing(folder / MANIFEST) as partial:
-        partial.write_text(json.dumps(content, indent=1))
+        text = json.dumps(content, indent=1)
+        partial.write_text(text)
     return LatentStore(folder)
 
 
@@ -468,13 +496,15 @@ def _read_shard(
         tensors[name] = flat.reshape(rows, *shape)
 
     # An older shard has no checksum of its data.
-    checksum = (shard_metadata(path) or {}).get(DATA)
+    metadata = shard_metadata(path) or {}
+    checksum = metadata.get(DATA)
     if checksum not in (None, digest_of_data(tensors)):
         raise unusable_shard(path, "is corrupted (data: checksum)")
 
     header_sha256 = hashlib.sha256(raw).hexdigest()
     sha256 = hashlib.sha256(content).hexdigest()
-    return Shard(file, rows, len(content), header_sha256, sha256), header, tensors
+    shard = Shard(file, rows, len(content), header_sha256, sha256)
+    return shard, header, tensors
 
 
 class _Moments(NamedTuple):
@@ -498,8 +528,9 @@ def _merge(moments: _Moments | None, x: Tensor) -> _Moments:
 
     total = moments.count + count
     delta = mean - moments.mean
+    between = delta.square() * moments.count * count / total
     return _Moments(
         total,
         moments.mean + delta * count / total,
-        moments.squares + squares + delta.square() * moments.count * count / total,
+        moments.squares + squares + between,
     )

@@ -59,14 +59,17 @@ def read_table(
         ValueError: not a table in UTF-8, a column is missing or there twice, or, later, a row has
             another number of cells; one line that names it.
     """
-    required = [(names,) if isinstance(names, str) else names for names in needed]
+    required = []
+    for names in needed:
+        required.append((names,) if isinstance(names, str) else names)
     lines = _lines(path)
 
     if header is None:
         first = next((line for _, line in lines if line.strip()), "")
-        is_short = len(first.strip()) <= len(MARK) + 1
+        stripped = first.strip()
+        is_short = len(stripped) <= len(MARK) + 1
         if is_short and first.lower().startswith(MARK):
-            separator = first.strip()[len(MARK) :] or separator
+            separator = stripped[len(MARK) :] or separator
             _, first = next(lines, (0, ""))
         separator = separator or _separator(first, required)
         columns = _cells(first, separator)
@@ -76,7 +79,8 @@ def read_table(
 
     names = _named(columns, required, path)
     quoted = separator != "|" and (header is None or separator == ",")
-    return Table(columns, _rows(path, lines, names, separator, quoted, ragged))
+    rows = _rows(path, lines, names, separator, quoted, ragged)
+    return Table(columns, rows)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -98,7 +102,9 @@ def _separator(first: str, required: Sequence[tuple[str, ...]]) -> str:
 
     def fitness(separator: str) -> tuple[int, int]:
         columns = {_plain(column) for column in _cells(first, separator)}
-        matches = sum(not columns.isdisjoint(map(_plain, names)) for names in required)
+        matches = 0
+        for names in required:
+            matches += not columns.isdisjoint(map(_plain, names))
         return matches, len(columns)
 
     return max(SEPARATORS, key=fitness)
@@ -106,15 +112,17 @@ def _separator(first: str, required: Sequence[tuple[str, ...]]) -> str:
 
 def _cells(line: str, separator: str) -> list[str]:
     try:
-        cells = next(csv.reader([line], delimiter=separator), [])
-        return [cell.strip() for cell in cells]
+        rows = csv.reader([line], delimiter=separator)
+        return [cell.strip() for cell in next(rows, [])]
     except csv.Error:
         return []
 
 
 def _any_of(names: Sequence[str]) -> str:
     examples = " or ".join(names[:MOST])
-    return f"{examples} or the like" if len(names) > MOST else examples
+    if len(names) > MOST:
+        return f"{examples} or the like"
+    return examples
 
 
 def _plain(column: str) -> str:
@@ -134,17 +142,20 @@ def _named(
     places: dict[str, list[int]] = {}
     for place, column in enumerate(columns):
         if column:
-            places.setdefault(_plain(column), []).append(place)
+            key = _plain(column)
+            places.setdefault(key, []).append(place)
 
     for names in required:
         name = next((name for name in names if _plain(name) in places), None)
         if name is None:
             needed = ", ".join(map(_any_of, required))
             present = ", ".join(filter(None, columns)) or "none"
+            missing = _any_of(names)
             raise ValueError(
-                f"{path}: needs the columns {needed}; found {present}, not {_any_of(names)}"
+                f"{path}: needs the columns {needed}; found {present}, not {missing}"
             )
-        named[places[_plain(name)][0]] = names[0]
+        place, *_ = places[_plain(name)]
+        named[place] = names[0]
 
     for column, same in places.items():
         if len(same) > 1:

@@ -66,7 +66,8 @@ def integrate(
         ValueError: an unknown solver, no step, or no tolerance.
     """
     if solver not in SOLVERS:
-        raise ValueError(f"no solver '{solver}'; allowed: {', '.join(SOLVERS)}")
+        allowed = ", ".join(SOLVERS)
+        raise ValueError(f"no solver '{solver}'; allowed: {allowed}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not tolerance > 0:
@@ -89,11 +90,13 @@ def _fixed(
         from torchdiffeq import odeint
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
-        return drift(x, t.to(x.dtype).expand(len(x)))
+        times = t.to(x.dtype).expand(len(x))
+        return drift(x, times)
 
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
-    ends = torch.tensor([start, stop], dtype=torch.float64, device=x.device)
-    grid = torch.linspace(start, stop, steps + 1, dtype=torch.float64, device=x.device)
+    time = {"dtype": torch.float64, "device": x.device}
+    ends = torch.tensor([start, stop], **time)
+    grid = torch.linspace(start, stop, steps + 1, **time)
     options = {"grid_constructor": lambda *_: grid}
     states = odeint(velocity, x, ends, method=solver, options=options)
     return states[-1]
@@ -118,30 +121,41 @@ def _dormand_prince(
         slopes = [first]
         for node, weights in zip(NODES[1:], STAGES, strict=True):
             y = x + size * _weighted_sum(weights, slopes)
-            slopes.append(velocity(y, t + node * step * way))
+            time = t + node * step * way
+            slopes.append(velocity(y, time))
 
-        scale = tolerance * (1 + torch.maximum(x.abs(), y.abs()))
+        largest = torch.maximum(x.abs(), y.abs())
+        scale = tolerance * (1 + largest)
         error = size * _weighted_sum(ERROR, slopes)
         error = _norm(error / scale).detach()
 
         # A row that is no longer finite has arrived: it will not recover, and the caller sees it.
         finite = error.isfinite()
-        accepted = (error <= 1) | (step <= SHORTEST) | ~finite
+        is_fine = (error <= 1) | (step <= SHORTEST)
+        accepted = is_fine | ~finite
         arrived = (accepted & (step == left)) | ~finite
 
         # The last slope of an accepted step is the first of the next one.
-        t = torch.where(arrived, stop, torch.where(accepted, t + step * way, t))
-        x = torch.where(_column(accepted, x), y, x)
-        first = torch.where(_column(accepted, x), slopes[-1], first)
+        t = torch.where(accepted, t + step * way, t)
+        t = torch.where(arrived, stop, t)
+        is_accepted = _column(accepted, x)
+        x = torch.where(is_accepted, y, x)
+        first = torch.where(is_accepted, slopes[-1], first)
 
-        factor = (SAFETY * error ** (-1 / 5)).clamp(SHRINK, GROW)
-        step = (step * torch.where(finite, factor, 1.0)).clamp(min=SHORTEST)
+        factor = SAFETY * error ** (-1 / 5)
+        factor = factor.clamp(SHRINK, GROW)
+        factor = torch.where(finite, factor, 1.0)
+        step = (step * factor).clamp(min=SHORTEST)
     return x
 
 
 def _weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     """The slopes' sum by weights; slopes without weight are left out."""
-    return sum(w * slope for w, slope in zip(weights, slopes, strict=True) if w)
+    terms = []
+    for weight, slope in zip(weights, slopes, strict=True):
+        if weight:
+            terms.append(weight * slope)
+    return sum(terms)
 
 
 def _first_step(
@@ -155,26 +169,33 @@ def _first_step(
     size = _norm(x / scale)
     slope = _norm(first / scale)
     small = (size < 1e-5) | (slope < 1e-5)
-    trial = torch.where(small, 1e-6, 0.01 * size / slope).clamp(max=abs(way))
+    trial = torch.where(small, 1e-6, 0.01 * size / slope)
+    trial = trial.clamp(max=abs(way))
 
     # A trial step by Euler, which shows how fast the slope changes.
-    direction = trial * (1 if way > 0 else -1)
-    ahead = velocity(x + _column(direction, x) * first, t + direction)
+    direction = trial if way > 0 else -trial
+    euler = x + _column(direction, x) * first
+    ahead = velocity(euler, t + direction)
     curvature = _norm((ahead - first) / scale) / trial
 
     steepest = torch.maximum(slope, curvature)
     short = (1e-3 * trial).clamp(min=1e-6)
-    step = torch.where(steepest <= 1e-15, short, (0.01 / steepest) ** (1 / 5))
-    step = torch.minimum(100 * trial, step).detach() / abs(way)
+    fitting = (0.01 / steepest) ** (1 / 5)
+    step = torch.where(steepest <= 1e-15, short, fitting)
+    step = torch.minimum(100 * trial, step).detach()
+    step = step / abs(way)
     return step.nan_to_num(1.0, 1.0, 1.0).clamp(SHORTEST, 1.0)
 
 
 def _norm(x: Tensor) -> Tensor:
     """Root mean square of each row's numbers, float64 with shape (n,)."""
-    return x.flatten(1).double().square().mean(1).sqrt()
+    squares = x.flatten(1).double().square()
+    return squares.mean(1).sqrt()
 
 
 def _column(values: Tensor, x: Tensor) -> Tensor:
     """One value a row, with shape (n,), to be combined with `x`, with shape (n, *)."""
-    values = values if values.dtype == torch.bool else values.to(x.dtype)
-    return values.reshape(-1, *[1] * (x.ndim - 1))
+    if values.dtype != torch.bool:
+        values = values.to(x.dtype)
+    axes = [1] * (x.ndim - 1)
+    return values.reshape(-1, *axes)

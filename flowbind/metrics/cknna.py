@@ -37,9 +37,11 @@ def cknna(a: Tensor, b: Tensor, k: int = NEIGHBOURS) -> float:
 
     K, near_a = _kernel(a, k)
     L, near_b = _kernel(b, k)
-    joint = (K * L)[near_a & near_b].sum()
+    products = (K * L)[near_a & near_b]
     scale = K[near_a].norm() * L[near_b].norm()
-    return (joint / scale).item() if scale > 0 else 0.0
+    if scale > 0:
+        return (products.sum() / scale).item()
+    return 0.0
 
 
 def _kernel(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -47,7 +49,11 @@ def _kernel(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     x = F.normalize(x.flatten(1).double(), dim=1)
     kernel = x @ x.T
 
-    others = kernel.clone().fill_diagonal_(-torch.inf)  # no sample is its own neighbour
+    others = kernel.clone()
+    others.fill_diagonal_(-torch.inf)  # no sample is its own neighbour
     nearest = others.topk(k, dim=1).indices
-    near = torch.zeros_like(kernel, dtype=torch.bool).scatter_(1, nearest, True)
-    return kernel - kernel.mean(1, keepdim=True), near
+    near = torch.zeros_like(kernel, dtype=torch.bool)
+    near.scatter_(1, nearest, True)
+
+    centred = kernel - kernel.mean(1, keepdim=True)
+    return centred, near

@@ -26,10 +26,12 @@ def frechet(a: Tensor, b: Tensor) -> float:
     root_a = _root_of_covariance(a)
     root_b = _root_of_covariance(b)
 
-    means = (a.mean(0) - b.mean(0)).square().sum()
+    means = a.mean(0) - b.mean(0)
+    means = means.square().sum()
     traces = root_a.square().sum() + root_b.square().sum()
     joint = torch.linalg.svdvals(root_a @ root_b).sum()
-    return (means + (traces - 2 * joint)).clamp(min=0).item()
+    distance = means + (traces - 2 * joint)
+    return distance.clamp(min=0).item()
 
 
 def _root_of_covariance(x: Tensor) -> Tensor:
@@ -38,4 +40,5 @@ def _root_of_covariance(x: Tensor) -> Tensor:
     covariance = x.T.cov().reshape(x.shape[1], -1)
     values, vectors = torch.linalg.eigh(covariance)
     # Rounding may have left eigenvalues a little below 0.
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+    roots = values.clamp(min=0).sqrt()
+    return vectors * roots @ vectors.T

@@ -51,4 +51,6 @@ def _mean_kernel(a: Tensor, b: Tensor, width: Tensor, itself: int) -> float:
         distance = torch.cdist(block, b)
         kernel = distance.div(width).square().div(-2).exp()
         total += kernel.sum().item()
-    return (total - itself) / (len(a) * len(b) - itself)
+
+    pairs = len(a) * len(b) - itself
+    return (total - itself) / pairs

@@ -35,8 +35,9 @@ class Probe:
 
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Tensor:
-        logits = self.net(x.flatten(1).float()).split(self.classes, dim=1)
-        return torch.stack([part.argmax(1) for part in logits], dim=1)
+        logits = self.net(x.flatten(1).float())
+        parts = logits.split(self.classes, dim=1)
+        return torch.stack([part.argmax(1) for part in parts], dim=1)
 
 
 def fit_probe(
@@ -84,13 +85,15 @@ def fit_probe(
 
         for _ in range(steps):
             rows = torch.randint(len(x), (BATCH,))
-            loss = _loss(net(x[rows]).split(classes, dim=1), labels[rows])
+            logits = net(x[rows]).split(classes, dim=1)
+            loss = _loss(logits, labels[rows])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
 
-        return Probe(net.eval().requires_grad_(False), classes)
+        net.eval().requires_grad_(False)
+        return Probe(net, classes)
 
 
 def _loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:

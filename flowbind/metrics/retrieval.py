@@ -16,7 +16,7 @@ def recall_at_1(generated: Tensor, real: Tensor) -> float:
     """
     x = F.normalize(generated.flatten(1).double(), dim=1)
     y = F.normalize(real.flatten(1).double(), dim=1)
-    nearest = (x @ y.T).argmax(1)
-
+    similarity = x @ y.T
+    nearest = similarity.argmax(1)
     is_own = nearest == torch.arange(len(x), device=x.device)
     return is_own.double().mean().item()

@@ -24,7 +24,9 @@ class Standardizer(nn.Module):
         super().__init__()
         self.masked = masked
         self.axes = _position_axes(shape)
-        reduced = [1 if axis in self.axes else size for axis, size in enumerate(shape)]
+        reduced = list(shape)
+        for axis in self.axes:
+            reduced[axis] = 1
         self.register_buffer("mean", torch.zeros(reduced))
         self.register_buffer("std", torch.ones(reduced))
 
@@ -35,7 +37,9 @@ class Standardizer(nn.Module):
             mean, std = self._over_positions(mean.double(), std.double())
 
         self.mean.copy_(mean)
-        self.std.copy_(torch.where(std > STD_FLOOR, std, torch.ones_like(std)))
+        varies = std > STD_FLOOR
+        std = torch.where(varies, std, torch.ones_like(std))
+        self.std.copy_(std)
 
     def _over_positions(self, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Statistics over rows and positions, from those over rows, by the first two moments."""
@@ -43,14 +47,14 @@ class Standardizer(nn.Module):
         if not self.masked:
             mean = mean.mean(self.axes, keepdim=True)
             square = square.mean(self.axes, keepdim=True)
-            return mean, (square - mean.square()).clamp(min=0).sqrt()
+            return mean, _deviation(square, mean)
 
         # Padding is 0 in every feature, so that sums over all positions are those over real ones.
         real = mean[:, -1:].sum(self.axes, keepdim=True)
         real = real.clamp(min=torch.finfo(mean.dtype).tiny)
         mean = mean.sum(self.axes, keepdim=True) / real
         square = square.sum(self.axes, keepdim=True) / real
-        std = (square - mean.square()).clamp(min=0).sqrt()
+        std = _deviation(square, mean)
 
         # The mask, the last feature, stays as it is.
         mean[:, -1] = 0
@@ -59,8 +63,11 @@ class Standardizer(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents of the codec's scale, with shape (n, *shape), standardised."""
-        x = (latents.to(self.mean.dtype) - self.mean) / self.std
-        return x * x[..., -1:] if self.masked else x
+        centred = latents.to(self.mean.dtype) - self.mean
+        x = centred / self.std
+        if self.masked:
+            x = x * x[..., -1:]
+        return x
 
     def inverse(self, x: Tensor) -> Tensor:
         """Latents of the codec's scale, with shape (n, *shape), from standardised ones.
@@ -71,8 +78,10 @@ class Standardizer(nn.Module):
         if not self.masked:
             return latents
 
-        mask = (x[..., -1:] > 0.5).to(x.dtype)
-        return torch.cat([latents[..., :-1] * mask, mask], dim=-1)
+        mask = x[..., -1:] > 0.5
+        mask = mask.to(x.dtype)
+        features = latents[..., :-1] * mask
+        return torch.cat([features, mask], dim=-1)
 
 
 class Unchanged(nn.Module):
@@ -90,8 +99,16 @@ class Unchanged(nn.Module):
         return ids
 
 
+def _deviation(square: Tensor, mean: Tensor) -> Tensor:
+    """The standard deviation, from the means of the squares and of the values."""
+    variance = square - mean.square()
+    return variance.clamp(min=0).sqrt()
+
+
 def _position_axes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Axes of positions: none of a vector, the first of a sequence, all but the first of a grid."""
     if len(shape) < 2:
         return ()
-    return (0,) if len(shape) == 2 else tuple(range(1, len(shape)))
+    if len(shape) == 2:
+        return (0,)
+    return tuple(range(1, len(shape)))

@@ -47,7 +47,8 @@ class Subject:
 
         with torch.no_grad():
             for parameter in networks.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.add_(0.05 * noise)
         return networks
 
     def fresh(self) -> Networks:
@@ -77,7 +78,8 @@ class Subject:
             numbers: list[int] = []
             for i, kind in enumerate(kinds):
                 if name in kind:
-                    numbers.extend(range(i * ROWS, (i + 1) * ROWS))
+                    first = i * ROWS
+                    numbers.extend(range(first, first + ROWS))
 
             samples[name] = torch.tensor(numbers, dtype=torch.long)
             latents[name] = _latents(modality.codec, len(numbers), generator, dtype)
@@ -85,7 +87,8 @@ class Subject:
 
     def terms(self, networks: Networks, batch: Batch, key: int = 3) -> dict[str, Loss]:
         """The objective's terms on a batch."""
-        return self.method.losses(networks.nets, batch, self.method.draw(batch, key))
+        drawn = self.method.draw(batch, key)
+        return self.method.losses(networks.nets, batch, drawn)
 
     @property
     def complete(self) -> tuple[str, ...]:
@@ -95,10 +98,10 @@ class Subject:
     def kinds(self) -> Iterator[tuple[str, ...]]:
         """The kinds of samples that teach the method something."""
         names = list(self.method.modalities)
-        subsets = chain(
-            *(combinations(names, size) for size in range(1, len(names) + 1))
-        )
-        return (kind for kind in subsets if self.method.trains_on(kind))
+        kinds = []
+        for size in range(1, len(names) + 1):
+            kinds += combinations(names, size)
+        return (kind for kind in kinds if self.method.trains_on(kind))
 
 
 def _latents(
@@ -111,11 +114,15 @@ def _latents(
         )
 
     x = torch.randn(rows, *codec.shape, generator=generator).to(dtype)
+    x = torch.randn(rows, *codec.shape, generator=generator)
+    x = x.to(dtype)
     if codec.masked:
         longest = codec.shape[0]
         lengths = torch.randint(1, longest + 1, (rows, 1), generator=generator)
-        mask = (torch.arange(longest) < lengths)[..., None].to(dtype)
-        x = torch.cat([x[..., :-1] * mask, mask], dim=-1)
+        mask = torch.arange(longest) < lengths
+        mask = mask[..., None].to(dtype)
+        features = x[..., :-1] * mask
+        x = torch.cat([features, mask], dim=-1)
     return x
 
 
@@ -141,17 +148,23 @@ def _same(first: dict[str, Loss], second: dict[str, Loss]) -> bool:
     """Whether terms are the same, to the bit."""
     if first.keys() != second.keys():
         return False
-    return all(torch.equal(first[name].errors, second[name].errors) for name in first)
+    for name, term in first.items():
+        if not torch.equal(term.errors, second[name].errors):
+            return False
+    return True
 
 
 @law
 def a_description_makes_it_again(subject: Subject) -> None:
     """What `describe` gives is JSON, from which a method is made that is described alike."""
     description = subject.method.describe()
-    again = Method.rebuild(json.loads(json.dumps(description)))
+    text = json.dumps(description)
+    again = Method.rebuild(json.loads(text))
 
-    demand(type(again) is type(subject.method), f"a {type(again).__name__} is made")
-    demand(again.describe() == description, f"what is made is {again.describe()}")
+    kind = type(again)
+    demand(kind is type(subject.method), f"a {kind.__name__} is made")
+    after = again.describe()
+    demand(after == description, f"what is made is {after}")
 
 
 @law
@@ -159,17 +172,17 @@ def networks_take_their_weights_on_the_meta_device(subject: Subject) -> None:
     """Built on the meta device, networks work once they have their weights, like those built with them."""
     with torch.device("meta"):
         empty = Networks(subject.method)
-    empty.load_state_dict(subject.networks.state_dict(), assign=True)
+    state = subject.networks.state_dict()
+    empty.load_state_dict(state, assign=True)
 
     tensors = chain(empty.named_parameters(), empty.named_buffers())
     absent = [name for name, tensor in tensors if tensor.is_meta]
-    demand(
-        not absent,
-        f"{', '.join(absent[:3])} are not in the weights; make buffers persistent",
-    )
+    names = ", ".join(absent[:3])
+    demand(not absent, f"{names} are not in the weights; make buffers persistent")
 
     batch = subject.batch(subject.complete)
-    same = _same(subject.terms(empty, batch), subject.terms(subject.networks, batch))
+    terms = subject.terms(empty, batch)
+    same = _same(terms, subject.terms(subject.networks, batch))
     demand(same, "they give other losses")
 
 
@@ -183,18 +196,17 @@ def building_keeps_nothing(subject: Subject) -> None:
     shares = any(id(part) in modules for part in first.modules())
     demand(not shares, "two builds share a network")
 
-    weights = zip(
-        first.state_dict().values(), second.state_dict().values(), strict=True
-    )
-    demand(
-        all(torch.equal(a, b) for a, b in weights), "one seed gives two sets of weights"
-    )
+    second_state = second.state_dict()
+    for name, tensor in first.state_dict().items():
+        same = torch.equal(tensor, second_state[name])
+        demand(same, "one seed gives two sets of weights")
 
-    attributes = vars(subject.method).items()
-    networks = [
-        name for name, value in attributes if isinstance(value, torch.nn.Module)
-    ]
-    demand(not networks, f"it keeps {', '.join(networks)}")
+    networks = []
+    for name, value in vars(subject.method).items():
+        if isinstance(value, torch.nn.Module):
+            networks.append(name)
+    names = ", ".join(networks)
+    demand(not networks, f"it keeps {names}")
 
 
 @law
@@ -205,11 +217,13 @@ def losses_depend_on_networks_batch_and_draws_alone(subject: Subject) -> None:
     with torch.random.fork_rng(devices=[]):
         for seed in (1, 2):
             torch.manual_seed(seed)
-            results.append(subject.terms(subject.networks, batch))
-    demand(_same(*results), "the global seed changes them")
+            terms = subject.terms(subject.networks, batch)
+            results.append(terms)
+    first, second = results
+    demand(_same(first, second), "the global seed changes them")
 
     other = subject.terms(subject.networks, batch, key=4)
-    demand(not _same(results[0], other), "a key does not")
+    demand(not _same(first, other), "a key does not")
 
 
 @law
@@ -217,39 +231,41 @@ def losses_are_of_rows(subject: Subject) -> None:
     """Each term has one finite error for each row of the modality that it is of."""
     for kind in subject.kinds():
         batch = subject.batch(kind)
-        for name, term in subject.terms(subject.networks, batch).items():
-            demand(
-                term.of in batch.latents,
-                f"the term '{name}' is of no modality: '{term.of}'",
-            )
+        terms = subject.terms(subject.networks, batch)
+        for name, term in terms.items():
+            is_known = term.of in batch.latents
+            demand(is_known, f"the term '{name}' is of no modality: '{term.of}'")
 
             rows = len(batch.latents[term.of])
             shape = tuple(term.errors.shape)
-            demand(
-                shape == (rows,), f"'{name}' has the shape {shape}, its rows are {rows}"
-            )
-            demand(
-                term.errors.isfinite().all(),
-                f"'{name}' is not finite on {'+'.join(kind)}",
-            )
+            is_by_row = shape == (rows,)
+            demand(is_by_row, f"'{name}' has the shape {shape}, its rows are {rows}")
+
+            is_finite = term.errors.isfinite().all()
+            modalities = "+".join(kind)
+            demand(is_finite, f"'{name}' is not finite on {modalities}")
 
 
 @law
 def every_parameter_has_a_gradient(subject: Subject) -> None:
     """Every trained parameter gets a gradient from every batch, also from one without rows."""
-    batches = {"+".join(kind): subject.batch(kind) for kind in subject.kinds()}
+    batches = {}
+    for kind in subject.kinds():
+        batches["+".join(kind)] = subject.batch(kind)
     batches["no rows"] = subject.batch()
 
     for rows, batch in batches.items():
         networks = subject.fresh()
         terms = subject.terms(networks, batch)
-        sum(term.mean(batch) for term in terms.values()).backward()
+        loss = sum(term.mean(batch) for term in terms.values())
+        loss.backward()
 
         absent = []
         for name, parameter in networks.named_parameters():
             if parameter.requires_grad and parameter.grad is None:
                 absent.append(name)
-        demand(not absent, f"from {rows} there is none for {', '.join(absent[:3])}")
+        names = ", ".join(absent[:3])
+        demand(not absent, f"from {rows} there is none for {names}")
 
 
 @law
@@ -263,13 +279,14 @@ def two_ranks_average_to_one(subject: Subject) -> None:
 
     for name, term in terms.items():
         expected = term.mean(batch)
-        first = terms_of_rank[0][name].mean(parts[0])
-        second = terms_of_rank[1][name].mean(parts[1])
-        off = ((first + second) / 2 - expected).abs().item()
-        demand(
-            off <= 1e-9 * max(1.0, expected.abs().item()),
-            f"'{name}' is off by {off:.2g}",
-        )
+        means = []
+        for of_rank, part in zip(terms_of_rank, parts, strict=True):
+            means.append(of_rank[name].mean(part))
+        first, second = means
+        off = (first + second) / 2 - expected
+        off = off.abs().item()
+        allowed = 1e-9 * max(1.0, expected.abs().item())
+        demand(off <= allowed, f"'{name}' is off by {off:.2g}")
 
 
 def share(batch: Batch, rank: int, world: int) -> Batch:
@@ -277,7 +294,8 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
     part = part_of(batch.samples, batch.links, rank, world)
     latents = {}
     for name, numbers in batch.samples.items():
-        latents[name] = batch.latents[name][numbers % world == rank]
+        is_own = numbers % world == rank
+        latents[name] = batch.latents[name][is_own]
     return replace(
         batch, latents=latents, samples=part.samples, links=part.links, place=part.place
     )
@@ -286,19 +304,19 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
 @law
 def choices_are_a_dataclass(subject: Subject) -> None:
     """`Sampling` is a dataclass whose fields all have defaults, and an unknown choice is refused by its name."""
-    demand(is_dataclass(subject.method.Sampling), f"it is {subject.method.Sampling}")
-    demand(
-        subject.method.choose() == subject.sampling,
-        "the defaults are not what is chosen",
-    )
+    choices = subject.method.Sampling
+    demand(is_dataclass(choices), f"it is {choices}")
+    default = subject.method.choose()
+    demand(default == subject.sampling, "the defaults are not what is chosen")
 
-    names = {field.name for field in fields(subject.method.Sampling)}
+    names = sorted(field.name for field in fields(choices))
     try:
         subject.method.choose(no_such_choice=1)
     except ValueError as error:
-        demand("no_such_choice" in str(error), f"it says {str(error)!r}")
+        message = str(error)
+        demand("no_such_choice" in message, f"it says {message!r}")
     else:
-        demand(False, f"'no_such_choice' is taken, beside {sorted(names)}")
+        demand(False, f"'no_such_choice' is taken, beside {names}")
 
 
 @law
@@ -309,11 +327,10 @@ def directions_are_of_its_modalities(subject: Subject) -> None:
     demand(directions, "there is none")
 
     for direction in directions:
-        unknown = {*direction.sources, *direction.targets} - set(method.modalities)
-        demand(
-            not unknown and direction.targets,
-            f"{direction} has no target, or {unknown}",
-        )
+        modalities = {*direction.sources, *direction.targets}
+        unknown = modalities - method.modalities.keys()
+        is_good = direction.targets and not unknown
+        demand(is_good, f"{direction} has no target, or {unknown}")
 
         offered = method.offers(direction.sources, direction.targets)
         demand(offered, f"{direction} is not offered")
@@ -332,17 +349,21 @@ def every_direction_gives_latents(subject: Subject) -> None:
             together = _generate(subject, batch, direction, streams)
             torch.manual_seed(7)
             first = _generate(subject, batch, direction, streams, slice(0, 1))
-            last = _generate(subject, batch, direction, streams, slice(ROWS - 1, ROWS))
+            rows = slice(ROWS - 1, ROWS)
+            last = _generate(subject, batch, direction, streams, rows)
 
         for target in direction.targets:
             x = together[target]
             shape = tuple(x.shape)
-            expected = (ROWS, *subject.method.modalities[target].codec.shape)
+            codec = subject.method.modalities[target].codec
+            expected = (ROWS, *codec.shape)
             demand(shape == expected, f"{direction} gives {shape}, not {expected}")
-            demand(x.isfinite().all(), f"{direction} gives numbers that are not finite")
+            is_finite = x.isfinite().all()
+            demand(is_finite, f"{direction} gives numbers that are not finite")
 
             alone = torch.cat([first[target], last[target]])
-            off = (alone - x[[0, ROWS - 1]]).abs().max().item()
+            off = alone - x[[0, ROWS - 1]]
+            off = off.abs().max().item()
             allowed = SAME * max(1.0, x.abs().max().item())
             demand(
                 off <= allowed,
@@ -365,7 +386,8 @@ def _generate(
         states = []
         for name in direction.sources:
             x = select(batch.latents[name], rows)
-            states.append(method.start(nets, name, x, subject.sampling, streams))
-
+            state = method.start(nets, name, x, subject.sampling, streams)
+            states.append(state)
         state = method.fuse(states, subject.sampling, streams)
-        return method.finish(nets, state, direction.targets, subject.sampling, streams)
+        targets = direction.targets
+        return method.finish(nets, state, targets, subject.sampling, streams)

@@ -71,7 +71,8 @@ class Subject:
     def spread(self) -> float:
         """Root mean square of the latents' deviations from their mean."""
         latents = self.latents.double()
-        return (latents - latents.mean(0)).square().mean().sqrt().item()
+        deviations = latents - latents.mean(0)
+        return deviations.square().mean().sqrt().item()
 
     def moved(self, latents: Tensor, expected: Tensor) -> float:
         """The largest difference of two batches of latents, as a share of the spread.
@@ -80,7 +81,8 @@ class Subject:
         """
         if latents.shape != expected.shape:
             return float("inf")
-        return (latents.double() - expected.double()).abs().max().item() / self.spread
+        differences = latents.double() - expected.double()
+        return differences.abs().max().item() / self.spread
 
     def new_folder(self) -> Path:
         """A new, empty folder."""
@@ -88,7 +90,8 @@ class Subject:
 
     def write(self, raw: Any, folder: Path, stem: str = "sample") -> Path:
         """Writes a sample to a file with the modality's first suffix. Returns the file."""
-        path = folder / f"{stem}{self.modality.suffixes[0]}"
+        suffix = self.modality.suffixes[0]
+        path = folder / f"{stem}{suffix}"
         self.modality.write(raw, path)
         return path
 
@@ -153,31 +156,28 @@ def latents_are_as_promised(subject: Subject) -> None:
     shape = tuple(latents.shape)
     expected = (len(subject.raws), *codec.shape)
     demand(shape == expected, f"the shape is {shape}, not {expected}")
-    demand(
-        latents.dtype == codec.dtype, f"the dtype is {latents.dtype}, not {codec.dtype}"
-    )
-    demand(
-        latents.device.type == codec.device.type,
-        f"the device is {latents.device}, not {codec.device}",
-    )
+    is_dtype = latents.dtype == codec.dtype
+    demand(is_dtype, f"the dtype is {latents.dtype}, not {codec.dtype}")
+    is_there = latents.device.type == codec.device.type
+    demand(is_there, f"the device is {latents.device}, not {codec.device}")
 
-    demand(
-        latents.isfinite().all(),
-        f"{(~latents.isfinite()).sum()} numbers are not finite",
-    )
-    demand(subject.spread > 0, f"all {len(subject.raws)} samples have the same")
+    infinite = (~latents.isfinite()).sum()
+    demand(not infinite, f"{infinite} numbers are not finite")
+    count = len(subject.raws)
+    demand(subject.spread > 0, f"all {count} samples have the same")
     demand(not latents.requires_grad, "they require a gradient")
 
     if codec.vocabulary is not None:
-        in_range = bool(((latents >= 0) & (latents < codec.vocabulary)).all())
-        is_ids = latents.dtype == torch.int64 and in_range
+        in_range = (latents >= 0) & (latents < codec.vocabulary)
+        is_ids = latents.dtype == torch.int64 and bool(in_range.all())
         demand(is_ids, f"they are no ids of a vocabulary of {codec.vocabulary}")
 
     if codec.masked:
         mask = latents[..., -1:]
-        is_mask = ((mask == 0) | (mask == 1)).all()
-        demand(is_mask, "the last feature is neither 0 nor 1 somewhere")
-        demand((latents == latents * mask).all(), "padding is not 0")
+        is_mask = (mask == 0) | (mask == 1)
+        demand(is_mask.all(), "the last feature is neither 0 nor 1 somewhere")
+        is_padded = latents == latents * mask
+        demand(is_padded.all(), "padding is not 0")
 
 
 @law
@@ -193,25 +193,24 @@ def files_keep_samples(subject: Subject) -> None:
     )
 
     folder = subject.new_folder()
-    paths = [
-        subject.write(raw, folder, str(number))
-        for number, raw in enumerate(subject.raws)
-    ]
+    paths = []
+    for number, raw in enumerate(subject.raws):
+        paths.append(subject.write(raw, folder, str(number)))
     names = {path.name for path in folder.iterdir()}
-    demand(
-        names == {path.name for path in paths}, f"the folder holds {sorted(names)[:9]}"
-    )
+    is_complete = names == {path.name for path in paths}
+    demand(is_complete, f"the folder holds {sorted(names)[:9]}")
 
-    latents = subject.encode([subject.modality.read(path) for path in paths])
+    read = [subject.modality.read(path) for path in paths]
+    latents = subject.encode(read)
     _demand_same(
         subject, latents, subject.latents, "going through a file", subject.tolerance
     )
 
     # Over the file of the first sample.
-    second = subject.encode(subject.through_files(subject.raws[1:2], folder))
-    _demand_same(
-        subject, second, subject.latents[1:2], "writing over a file", subject.tolerance
-    )
+    read = subject.through_files(subject.raws[1:2], folder)
+    second = subject.encode(read)
+    expected = subject.latents[1:2]
+    _demand_same(subject, second, expected, "writing over a file", subject.tolerance)
 
 
 @law
@@ -227,9 +226,8 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
         for raw in raws:
             before = copy.deepcopy(raw)
             accepted = modality.accept(raw)
-            demand(
-                _is_same(accepted, raw), f"of a sample that was {kind} it makes another"
-            )
+            same = _is_same(accepted, raw)
+            demand(same, f"of a sample that was {kind} it makes another")
 
             unchanged = not _is_array(raw) or _is_same(raw, before)
             demand(unchanged, f"a sample that was {kind} is changed in place")
@@ -239,28 +237,38 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
 def what_is_no_sample_is_refused(subject: Subject) -> None:
     """Of None, a number, a list of strings, an empty array or a missing number `accept` raises ValueError, with one line."""
     raw = subject.raws[0]
-    nonsense = [None, 3, 0.5, float("nan"), ["a", "b"], []]
-    nonsense += [np.zeros((0, 3)), np.full((4, 3), np.nan), np.array(["a", "b"])]
+    nonsense = [
+        None,
+        3,
+        0.5,
+        float("nan"),
+        ["a", "b"],
+        [],
+        np.zeros((0, 3)),
+        np.full((4, 3), np.nan),
+        np.array(["a", "b"]),
+    ]
 
     # What has the type of a sample may be one; arrays without numbers are none in any case.
     nonsense = [
         value for value in nonsense if type(value) is not type(raw) or _is_array(raw)
     ]
-    nonsense += [torch.zeros(0), torch.full((4, 3), torch.nan)]
+    nonsense.append(torch.zeros(0))
+    nonsense.append(torch.full((4, 3), torch.nan))
     if _is_array(raw):
         nonsense.append(raw[:0])
     if isinstance(raw, Tensor) and raw.is_floating_point():
-        nonsense.append(torch.cat([raw[:-1], torch.full_like(raw[-1:], torch.nan)]))
+        missing = torch.full_like(raw[-1:], torch.nan)
+        nonsense.append(torch.cat([raw[:-1], missing]))
 
     for value in nonsense:
         name = describe(value)
         try:
             subject.modality.accept(value)
         except ValueError as error:
-            demand(
-                str(error) and "\n" not in str(error),
-                f"of {name} it says {str(error)!r}",
-            )
+            message = str(error)
+            is_line = message and "\n" not in message
+            demand(is_line, f"of {name} it says {message!r}")
         else:
             demand(False, f"{name} is accepted")
 
@@ -275,15 +283,16 @@ def another_container_holds_the_same_sample(subject: Subject) -> None:
     for raw in tensors:
         read_only = raw.numpy().copy()
         read_only.flags.writeable = False
-        double = [raw.double()] if raw.is_floating_point() else []
-        for container in (raw.numpy(), read_only, *double):
+        containers = [raw.numpy(), read_only]
+        if raw.is_floating_point():
+            containers.append(raw.double())
+        for container in containers:
             try:
                 accepted = subject.modality.accept(container)
             except ValueError:
                 continue
-            demand(
-                _is_same(accepted, raw), f"{describe(container)} becomes another sample"
-            )
+            same = _is_same(accepted, raw)
+            demand(same, f"{describe(container)} becomes another sample")
 
 
 def _is_array(value: Any) -> bool:
@@ -306,24 +315,24 @@ def damaged_files_are_refused(subject: Subject) -> None:
     """A file that is empty, noise or cut in half raises ValueError with one line that names it."""
     path = subject.write(subject.raws[0], subject.new_folder())
     intact = path.read_bytes()
+    size = len(intact)
     damages = {
         "an empty file": b"",
-        "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(len(intact)),
+        "a file of noise": b"\xff\0" + np.random.default_rng(0).bytes(size),
     }
     if not subject.modality.literal:  # a literal cut in half is another literal
-        damages["a file cut in half"] = intact[: len(intact) // 2]
+        damages["a file cut in half"] = intact[: size // 2]
 
     for damage, content in damages.items():
         path.write_bytes(content)
         try:
             subject.modality.read(path)
         except ValueError as error:
-            names_it = path.name in str(error)
-            demand(names_it, f"of {damage} it says '{error}', which does not name it")
-            demand(
-                "\n" not in str(error),
-                f"of {damage} it says several lines: {str(error)!r}",
-            )
+            message = str(error)
+            names_it = path.name in message
+            demand(names_it, f"of {damage} it says '{message}', which does not name it")
+            is_line = "\n" not in message
+            demand(is_line, f"of {damage} it says several lines: {message!r}")
         else:
             demand(False, f"{damage} is read as a sample")
 
@@ -331,11 +340,13 @@ def damaged_files_are_refused(subject: Subject) -> None:
 @law
 def missing_files_are_refused(subject: Subject) -> None:
     """A file that is not there raises FileNotFoundError or ValueError that names it."""
-    path = subject.new_folder() / f"missing{subject.modality.suffixes[0]}"
+    suffix = subject.modality.suffixes[0]
+    path = subject.new_folder() / f"missing{suffix}"
     try:
         subject.modality.read(path)
     except (FileNotFoundError, ValueError) as error:
-        demand(path.name in str(error), f"it says '{error}', which does not name it")
+        names_it = path.name in str(error)
+        demand(names_it, f"it says '{error}', which does not name it")
     else:
         demand(False, "it is read as a sample")
 
@@ -347,13 +358,13 @@ def a_latent_depends_on_its_sample_alone(subject: Subject) -> None:
         torch.manual_seed(1)
         first = subject.encode(subject.raws)
         torch.manual_seed(2)
-        _demand_same(subject, subject.encode(subject.raws), first, "encoding again")
+        again = subject.encode(subject.raws)
+        _demand_same(subject, again, first, "encoding again")
 
-    alone = torch.cat([subject.encode([raw]) for raw in subject.raws])
-    _demand_same(subject, alone, first, "encoding one by one")
-    _demand_same(
-        subject, subject.encode(subject.raws[::-1]).flip(0), first, "another order"
-    )
+    alone = [subject.encode([raw]) for raw in subject.raws]
+    _demand_same(subject, torch.cat(alone), first, "encoding one by one")
+    reverse = subject.encode(subject.raws[::-1])
+    _demand_same(subject, reverse.flip(0), first, "another order")
 
 
 @law
@@ -361,21 +372,17 @@ def decoding_gives_samples(subject: Subject) -> None:
     """Latents, also those a little off, decode to as many samples, which can be encoded, kept in files and shown."""
     for latents in (subject.latents, subject.latents[:1], _disturbed(subject)):
         raws = subject.modality.codec.decode(latents)
-        demand(isinstance(raws, list), f"it gives {type(raws).__name__}, not a list")
-        demand(
-            len(raws) == len(latents),
-            f"{len(latents)} latents give {len(raws)} samples",
-        )
+        kind = type(raws).__name__
+        demand(isinstance(raws, list), f"it gives {kind}, not a list")
+        count = len(latents)
+        demand(len(raws) == count, f"{count} latents give {len(raws)} samples")
 
         again = subject.encode(raws)
         shape = tuple(again.shape)
-        demand(
-            again.shape == latents.shape,
-            f"the samples encode to latents of shape {shape}",
-        )
-        demand(
-            again.isfinite().all(), "the samples encode to latents that are not finite"
-        )
+        is_shape = again.shape == latents.shape
+        demand(is_shape, f"the samples encode to latents of shape {shape}")
+        is_finite = again.isfinite().all()
+        demand(is_finite, "the samples encode to latents that are not finite")
 
         read = subject.through_files(raws, subject.new_folder())
         moved = subject.encode(read)
@@ -392,10 +399,10 @@ def _disturbed(subject: Subject) -> Tensor:
     if not subject.latents.is_floating_point():
         return subject.latents
 
-    noise = torch.randn(
-        subject.latents.shape, generator=torch.Generator().manual_seed(0)
-    )
-    return subject.latents + DISTURBANCE * subject.spread * noise.to(subject.latents)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(subject.latents.shape, generator=generator)
+    scale = DISTURBANCE * subject.spread
+    return subject.latents + scale * noise.to(subject.latents)
 
 
 @law
@@ -424,23 +431,23 @@ def what_is_promised_is_measured(subject: Subject) -> None:
     if promised is None:
         return
 
-    demand(
-        isinstance(promised, float) and 0 <= promised < math.inf,
-        f"it promises {promised}",
-    )
+    is_error = isinstance(promised, float) and 0 <= promised < math.inf
+    demand(is_error, f"it promises {promised}")
 
     # Of samples to themselves.
     errors = codec.errors(raws, raws)
-    demand(
-        errors.shape == (len(raws),), f"the errors have the shape {tuple(errors.shape)}"
-    )
+    shape = tuple(errors.shape)
+    demand(shape == (len(raws),), f"the errors have the shape {shape}")
     is_nothing = errors.abs().max() <= ROUNDING
-    demand(is_nothing, f"where nothing was lost the errors are {errors.tolist()[:9]}")
+    values = errors.tolist()[:9]
+    demand(is_nothing, f"where nothing was lost the errors are {values}")
 
     # Of a round trip.
-    errors = codec.errors(raws, codec.decode(subject.latents))
+    decoded = codec.decode(subject.latents)
+    errors = codec.errors(raws, decoded)
     are_errors = errors.isfinite().all() and (errors >= 0).all()
-    demand(are_errors, f"the errors of a round trip are {errors.tolist()[:9]}")
+    values = errors.tolist()[:9]
+    demand(are_errors, f"the errors of a round trip are {values}")
 
 
 @law
@@ -448,10 +455,14 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
     """The fingerprint is a flat JSON object that does not change with use."""
     codec = subject.modality.codec
     fingerprint = codec.fingerprint()
-    back = json.loads(json.dumps(fingerprint))
+    text = json.dumps(fingerprint)
+    back = json.loads(text)
     demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
 
-    nested = [key for key, value in fingerprint.items() if isinstance(value, dict)]
+    nested = []
+    for key, value in fingerprint.items():
+        if isinstance(value, dict):
+            nested.append(key)
     demand(not nested, f"{nested} hold objects")
 
     codec.decode(subject.encode(subject.raws))
@@ -464,9 +475,11 @@ def the_description_makes_it_again(subject: Subject) -> None:
     """Registered names and arguments, as JSON, make an equal modality."""
     modality = subject.modality
     description = modality.describe()
-    again = Modality.rebuild(json.loads(json.dumps(description)))
+    text = json.dumps(description)
+    again = Modality.rebuild(json.loads(text))
 
-    demand(type(again) is type(modality), f"{type(again).__qualname__} is made")
+    kind = type(again)
+    demand(kind is type(modality), f"{kind.__qualname__} is made")
     after = again.describe()
     demand(after == description, f"what is made is {after}, not {description}")
 
@@ -489,7 +502,8 @@ def copies_encode_alike(subject: Subject) -> None:
     }
     for way, duplicate in ways.items():
         codec = duplicate(subject.modality).codec
-        _demand_same(subject, codec.encode(subject.raws[:1]), latents, f"being {way}")
+        again = codec.encode(subject.raws[:1])
+        _demand_same(subject, again, latents, f"being {way}")
 
 
 @law
@@ -497,16 +511,17 @@ def the_codec_is_frozen(subject: Subject) -> None:
     """Codec and modality are no torch modules, and no network in the codec learns."""
     for part in (subject.modality, subject.modality.codec):
         kind = type(part).__name__
-        demand(not isinstance(part, nn.Module), f"{kind} is a torch module")
+        is_module = isinstance(part, nn.Module)
+        demand(not is_module, f"{kind} is a torch module")
 
         learning = []
         for value in vars(part).values():
             if isinstance(value, nn.Module):
-                parameters = value.named_parameters()
-                learning += [
-                    name for name, parameter in parameters if parameter.requires_grad
-                ]
-        demand(not learning, f"{', '.join(learning[:3])} of {kind} require gradients")
+                for name, parameter in value.named_parameters():
+                    if parameter.requires_grad:
+                        learning.append(name)
+        names = ", ".join(learning[:3])
+        demand(not learning, f"{names} of {kind} require gradients")
 
 
 @law
@@ -519,17 +534,21 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
     net = copy.deepcopy(codec.net).train()
     inputs = codec.prepare(subject.raws).to(codec.device)
     latents = subject.latents.to(codec.device)
-    ways = {"encode": lambda: net.encode(inputs), "decode": lambda: net.decode(latents)}
+    ways = {
+        "encode": lambda: net.encode(inputs),
+        "decode": lambda: net.decode(latents),
+    }
     for way, work in ways.items():
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             before = _generators()
             work()
             after = _generators()
 
-        drawn = ", ".join(name for name in after if after[name] != before[name])
+        drawn = [name for name in after if after[name] != before[name]]
+        names = ", ".join(drawn)
         demand(
             not drawn,
-            f"its {way} draws from the generator of {drawn}, as nn.Dropout does",
+            f"its {way} draws from the generator of {names}, as nn.Dropout does",
         )
 
 
@@ -563,7 +582,8 @@ def networks_fit_the_latents(subject: Subject) -> None:
 
             output.sum().backward()
             for key, parameter in net.named_parameters():
-                good = parameter.grad is not None and parameter.grad.isfinite().all()
+                gradient = parameter.grad
+                good = gradient is not None and gradient.isfinite().all()
                 demand(
                     good,
                     f"{key} of the {name} gets no finite gradient from {rows} rows",
@@ -586,8 +606,8 @@ def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
             with torch.no_grad():
                 # Gates that start at 0 would hide what is behind them.
                 for parameter in net.parameters():
-                    parameter.add_(torch.randn_like(parameter), alpha=0.1)
-
+                    noise = torch.randn_like(parameter)
+                    parameter.add_(noise, alpha=0.1)
                 first = net(x, argument)
                 again = net(x, argument)
             demand(
@@ -607,18 +627,21 @@ def networks_are_their_weights(subject: Subject) -> None:
         net.load_state_dict(weights, assign=True)
 
         tensors = (*net.named_parameters(), *net.named_buffers())
-        absent = ", ".join(key for key, tensor in tensors if tensor.is_meta)
+        absent = [key for key, tensor in tensors if tensor.is_meta]
+        names = ", ".join(absent)
         demand(
             not absent,
-            f"{absent} of the {name} is no part of its state_dict; register it as persistent",
+            f"{names} of the {name} is no part of its state_dict; register it as persistent",
         )
 
 
 def _networks(subject: Subject) -> dict[str, tuple[nn.Module, Tensor]]:
     """Fresh networks, each with the argument that it takes beside latents: times, and streams."""
+    times = torch.linspace(0, 1, ROWS)
+    rows = streams(0, torch.arange(ROWS))
     return {
-        "drift net": (_build_drift(subject), torch.linspace(0, 1, ROWS)),
-        "head": (_build_head(subject), streams(0, torch.arange(ROWS))),
+        "drift net": (_build_drift(subject), times),
+        "head": (_build_head(subject), rows),
     }
 
 
@@ -635,6 +658,5 @@ def previews_can_be_shown(subject: Subject) -> None:
     """A preview is a PIL picture, or a string."""
     for raw in subject.raws:
         preview = subject.modality.preview(raw)
-        demand(
-            isinstance(preview, Image.Image | str), f"it is {type(preview).__name__}"
-        )
+        kind = type(preview).__name__
+        demand(isinstance(preview, Image.Image | str), f"it is {kind}")

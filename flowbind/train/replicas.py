@@ -11,7 +11,12 @@ from flowbind.train.sharding import is_sharded
 
 INTERVAL = 20.0  # seconds between comparisons
 # Integers by their bytes.
-WORDS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+WORDS = {
+    1: torch.int8,
+    2: torch.int16,
+    4: torch.int32,
+    8: torch.int64,
+}
 
 
 class Agreement(Callback):
@@ -24,10 +29,10 @@ class Agreement(Callback):
     """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        copies = trainer.world_size > 1 and not is_sharded(
-            module, trainer.strategy.model
-        )
-        self.group = dist.new_group(backend="gloo") if copies else None
+        self.group = None
+        wrapped = trainer.strategy.model
+        if trainer.world_size > 1 and not is_sharded(module, wrapped):
+            self.group = dist.new_group(backend="gloo")
         self.first = trainer.global_step
         self.next = self.first + 1
         self.begin = time.monotonic()
@@ -54,15 +59,20 @@ class Agreement(Callback):
 
         sums = [int(row[0]) for row in gathered]
         common = max(sums, key=sums.count)
-        others = [str(rank) for rank, own_sum in enumerate(sums) if own_sum != common]
+        others = []
+        for rank, own_sum in enumerate(sums):
+            if own_sum != common:
+                others.append(str(rank))
         if others:
+            ranks = ", ".join(others)
             raise ValueError(
-                f"step {trainer.global_step}: the weights on rank {', '.join(others)} are no "
+                f"step {trainer.global_step}: the weights on rank {ranks} are no "
                 "longer those of the other ranks; a device may be faulty, or a module draws "
                 "random numbers of its own. Resume from a checkpoint of before, by --ckpt_path"
             )
 
-        return int(gathered[0][1])
+        _, steps = gathered[0].tolist()
+        return steps
 
 
 def checksum(module: torch.nn.Module) -> int:
@@ -75,4 +85,5 @@ def checksum(module: torch.nn.Module) -> int:
     # Weighted by their place, so that tensors that change places are noticed.
     stacked = torch.stack(sums)
     places = torch.arange(1, len(sums) + 1, device=stacked.device)
-    return int((stacked * places).sum())
+    weighted = stacked * places
+    return int(weighted.sum())

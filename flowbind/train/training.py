@@ -119,9 +119,8 @@ class Training(Watched):
 
         self.networks: Networks | None = None
         self.ema: Networks | None = None  # the average of the networks' weights
-        self.adopted: Collection[
-            str
-        ] = ()  # modalities whose standardisation is that of the base
+        # Modalities whose standardisation is that of the base.
+        self.adopted: Collection[str] = ()
         self.steps_made = 0  # by the checkpoint that was loaded
         # What `test` does otherwise than the run's own recipe; it names the files of results.
         self.quick_look: dict[str, Any] = {}
@@ -139,9 +138,11 @@ class Training(Watched):
         self.networks = Networks(self.method)
         # A trained model has all weights in its checkpoint.
         if config.base and self.trainer.state.fn == "fit":
-            self._build_on(release.load(config.base))
+            base = release.load(config.base)
+            self._build_on(base)
         if config.ema_decay:
-            self.ema = copy.deepcopy(self.networks).requires_grad_(False).eval()
+            ema = copy.deepcopy(self.networks)
+            self.ema = ema.requires_grad_(False).eval()
 
         if self.device_mesh is not None:
             for networks in filter(None, (self.networks, self.ema)):
@@ -162,7 +163,9 @@ class Training(Watched):
     @property
     def best(self) -> Networks:
         """The networks to use: the average of the trained ones, if there is one."""
-        return self.networks if self.ema is None else self.ema
+        if self.ema is None:
+            return self.networks
+        return self.ema
 
     @property
     def model(self) -> Model:
@@ -174,7 +177,8 @@ class Training(Watched):
         networks = self.best
         if is_sharded(networks, wrapped):
             prefix = "networks." if self.ema is None else "ema."
-            networks = gather(networks, wrapped, prefix, self._empty_networks())
+            empty = self._empty_networks()
+            networks = gather(networks, wrapped, prefix, empty)
         return Model(self.method, networks, self.sampling)
 
     def _empty_networks(self) -> Networks:
@@ -244,16 +248,16 @@ class Training(Watched):
         self.log("train/loss", means.sum(), prog_bar=True)
 
     def on_validation_epoch_start(self) -> None:
-        self.totals: dict[
-            str, Tensor
-        ] = {}  # of each term: the sum of its errors, and their number
+        # Of each term: the sum of its errors, and their number.
+        self.totals: dict[str, Tensor] = {}
 
     def validation_step(self, batch: Batch, index: int) -> None:
         _, terms = self.terms(self.best, batch, VALIDATION)
         for name, term in terms.items():
-            rows = torch.tensor(float(len(term.errors)), dtype=torch.float64)
+            rows = torch.tensor(len(term.errors), dtype=torch.float64)
             rows = rows.to(self.device, non_blocking=True)
-            total = torch.stack([term.errors.sum().double(), rows])
+            errors = term.errors.sum().double()
+            total = torch.stack([errors, rows])
             if name in self.totals:
                 total = self.totals[name] + total
             self.totals[name] = total
@@ -266,7 +270,8 @@ class Training(Watched):
         means = {}
         for name, (total, rows) in zip(self.totals, totals, strict=True):
             if rows:
-                means[name] = (total / rows).float().to(self.device)
+                mean = (total / rows).float()
+                means[name] = mean.to(self.device)
 
         loss = torch.stack(list(means.values())).sum()
         named = {f"val/{name}": value for name, value in means.items()}
@@ -282,15 +287,17 @@ class Training(Watched):
         trouble = []
         for name, term in terms.items():
             is_bad = ~term.errors.isfinite().cpu()
-            bad = lines[term.of][is_bad].tolist()
+            lines_of_rows = lines[term.of]
+            bad = lines_of_rows[is_bad].tolist()
             if bad:
                 trouble.append(bad_rows(name, bad, self.global_rank))
         return trouble
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [
-            parameter for parameter in self.parameters() if parameter.requires_grad
-        ]
+        trained = []
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                trained.append(parameter)
         # One kernel over all parameters; the plain loop over tensors costs several times as much.
         return torch.optim.Adam(trained, lr=self.rate_at(0), fused=True)
 
@@ -309,13 +316,15 @@ class Training(Watched):
         self.trainer.datamodule.begin_at(self.trainer.global_step)
 
     def on_train_start(self) -> None:
-        resume_rate(self.trainer, self.rate_at(self.trainer.global_step))
+        rate = self.rate_at(self.trainer.global_step)
+        resume_rate(self.trainer, rate)
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)
         # With this one, which the trainer has not counted yet.
         done = self.trainer.global_step + 1
-        set_rate(self.trainer.optimizers[0], self.rate_at(done))
+        rate = self.rate_at(done)
+        set_rate(self.trainer.optimizers[0], rate)
 
         decay = decay_at(done, self.training_config.ema_decay)
         if self.ema is not None and decay < 1:
@@ -359,8 +368,9 @@ class Training(Watched):
         if not self.trainer.is_global_zero:
             return
 
+        state = model.networks.state_dict()
         results["meta"]["model"] |= {
-            "sha256": digest_tensors(model.networks.state_dict()),
+            "sha256": digest_tensors(state),
             "step": self.steps_made,
         }
         results["meta"]["quick_look"] = self.quick_look
@@ -383,15 +393,20 @@ class Training(Watched):
                 modality.codec.check_libraries(use)
 
         data = self.trainer.datamodule
-        stores = [data.open(split, self.modalities) for split in ("train", "test")]
+        stores = []
         manifests = []
         for split in ("train", "test"):
-            manifests.append(Manifest.read_for(data.manifests[split], self.modalities))
+            path = data.manifests[split]
+            stores.append(data.open(split, self.modalities))
+            manifests.append(Manifest.read_for(path, self.modalities))
 
-        test_store, test_manifest = stores[1], manifests[1]
+        _, test_store = stores
+        _, test_manifest = manifests
         for name, modality in self.modalities.items():
-            lines = test_store.lines(name).tolist() if name in test_store.fields else []
-            files = [test_manifest.samples[line].values[name] for line in lines]
+            files = []
+            if name in test_store.fields:
+                for line in test_store.lines(name).tolist():
+                    files.append(test_manifest.samples[line].values[name])
             check_readers(name, modality, files, str(test_manifest.path))
 
         self._tell_of_untied(stores[0])
@@ -422,7 +437,8 @@ class Training(Watched):
         """Writes the released model into the run folder."""
         model = self.model
         if self.trainer.is_global_zero:
-            folder = Path(self.trainer.default_root_dir) / "model"
+            run_folder = Path(self.trainer.default_root_dir)
+            folder = run_folder / "model"
             release.save(model, folder, self.trainer.global_step)
             say(f"wrote the released model {folder}")
 
@@ -458,7 +474,9 @@ class Training(Watched):
     def inputs(self) -> list[Path]:
         """The files that decide what is trained, besides the data."""
         base = self.training_config.base
-        return list(release.files(Path(base))) if base else []
+        if not base:
+            return []
+        return list(release.files(Path(base)))
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint must agree with to be of this model."""
@@ -476,8 +494,11 @@ class Training(Watched):
         The weights of a base stay in the checkpoint as they were.
         """
         base = self.training_config.base
-        base_digest = digest(release.files(Path(base))[1]) if base else None
-        return {"base": base_digest, "trained": self.method.trained}
+        base_digest = None
+        if base:
+            _, weights = release.files(Path(base))
+            base_digest = digest(weights)
+        return {"base": base_digest, "learnt": self.method.trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()
@@ -515,7 +536,8 @@ def tell_of_untied(groups: Sequence[Sequence[str]], source: str) -> None:
     Nothing ties their flows, not even through others.
     """
     if len(groups) > 1 and is_first_process():
-        ends = " to ".join(", ".join(group) for group in groups)
+        groups_in_words = [", ".join(group) for group in groups]
+        ends = " to ".join(groups_in_words)
         say(
             f"{source}: no chain of samples leads from {ends}: what is generated from one for the "
             "other will have nothing to do with it; add samples that have both"
