@@ -65,7 +65,7 @@ def data(tmp_path, toys, monkeypatch):
         CountedVector(), *[str(tmp_path / "all.jsonl")] * 2, batch_size=SAMPLES
     )
     strategy = SimpleNamespace(root_device=torch.device("cpu"))
-    training = SimpleNamespace(codec=CountedCodec(), least_batch=2)
+    training = SimpleNamespace(subject=CountedCodec(), kind="codec", least_batch=2)
     module.trainer = SimpleNamespace(
         lightning_module=training, strategy=strategy, world_size=1, global_rank=0
     )

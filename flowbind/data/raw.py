@@ -246,7 +246,7 @@ class RawDataModule(LightningDataModule):
                 # Of a plugin, which does not say which sample it was.
                 fault = describe_fault(error)
                 raise ValueError(
-                    f"the codec of '{name}' cannot prepare it: {fault} "
+                    f"the {training.kind} of '{name}' cannot prepare it: {fault} "
                     f"(at sample '{raws.last}' of {manifest.path}, or one just before)"
                 ) from error
 

@@ -123,12 +123,10 @@ class CodecTraining(RawTraining):
         """
         key = draws.key(self.seed, *position, batch.step)
         streams = draws.streams(key, batch.rows)
-        own_streams = draws.fork(streams, ENCODING)
-        latents = self.encode(*batch.inputs, streams=own_streams)
+        latents = self.encode(*batch.inputs, streams=draws.fork(streams, ENCODING))
 
         if noise:
-            shape = latents.shape[1:]
-            unit = draws.normal(draws.fork(streams, NOISE), *shape)
+            unit = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
             scale = noise * spread(latents.detach())
             latents = latents + scale * unit.to(latents.dtype)
 
@@ -140,8 +138,7 @@ class CodecTraining(RawTraining):
         errors = {"reconstruction": reconstruction}
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
             known = batch.labels[:, column] >= 0
-            logits = classifier(latents.flatten(1))
-            logits = logits[known]
+            logits = classifier(latents.flatten(1))[known]
             classes = batch.labels[known, column]
             errors[factor] = F.cross_entropy(logits, classes, reduction="none")
 
@@ -156,195 +153,16 @@ class CodecTraining(RawTraining):
         meaning = sum(losses[factor] for factor in self.classifiers)
         return losses["reconstruction"] + self.semantic * meaning
 
-    @property
-    def statistics(self) -> list[Tensor]:
-        """Running statistics of the network, which a forward pass moves."""
-        return [buffer for buffer in self.buffers() if buffer.is_floating_point()]
-
-    def on_train_batch_start(self, batch: RawBatch, index: int) -> None:
-        self.before = [buffer.clone() for buffer in self.statistics]
-
-    def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
-        # What is not finite would stay so.
-        for buffer, before in zip(self.statistics, self.before, strict=True):
-            buffer.copy_(torch.where(buffer.isfinite(), buffer, before))
-        super().on_train_batch_end(outputs, batch, index)
-
-    def training_step(self, batch: RawBatch, index: int) -> Tensor:
-        errors = self.errors(batch, self.noise, TRAINING)
-        losses = means(errors)
-        loss = self.weigh(losses)
-        self.watch(loss, batch.step)
-
-        # Lightning's books cost time at every step, and are shown at these alone.
-        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = [loss.detach() for loss in losses.values()]
-            values = self.trainer.strategy.reduce(torch.stack(values), reduce_op="mean")
-            self._log("train", losses, values)
-        return loss
-
-    def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
-        """Logs the losses of the global batch, or of all samples, and their weighted sum."""
-        # Lightning keeps those of `val` over an epoch, and asks for it, though all ranks have the
-        # same.
-        sync = part == "val"
-        losses = dict(zip(names, values.unbind(), strict=True))
-        named = {f"{part}/{name}": value for name, value in losses.items()}
-        self.log_dict(named, sync_dist=sync)
-        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=sync)
-
-    def trouble_at(self, step: int) -> list[str]:
-        steps = self.trainer.datamodule.steps
-        batch = self.transfer_batch_to_device(steps.at(step), self.device, 0)
-        self.eval()  # in which no sample's error hangs on others
-
-        trouble = []
-        for name, errors in self.errors(batch, 0.0, TRAINING).items():
-            bad = ~errors.isfinite().cpu()
-            if not bad.any():
-                continue
-
-            if errors.shape[:1] == batch.rows.shape:
-                is_bad_row = bad.reshape(len(bad), -1).any(1)
-                lines = steps.lines(step)[is_bad_row]
-                trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
-            else:  # of parts of samples, or of those samples that have a label
-                count = int(bad.sum())
-                trouble.append(
-                    f"the loss of '{name}' in {count} of {bad.numel()} errors "
-                    f"of rank {self.global_rank}"
-                )
-        return trouble
-
-    def on_validation_epoch_start(self) -> None:
-        # By name, the sum of all errors and their number.
-        self.totals: dict[str, Tensor] = {}
-
-    def validation_step(self, batch: RawBatch, index: int) -> None:
-        if not len(batch.rows):  # the other ranks have the last samples
-            return
-
-        for name, errors in self.errors(batch, 0.0, VALIDATION).items():
-            count = torch.tensor(
-                errors.numel(), dtype=torch.float64, device=self.device
-            )
-            total = errors.sum(dtype=torch.float64)
-            pair = torch.stack([total, count])
-            self.totals[name] = self.totals.get(name, 0) + pair
-
-    def on_validation_epoch_end(self) -> None:
-        names = ["reconstruction", *self.classifiers]
-        none = torch.zeros(2, dtype=torch.float64, device=self.device)
-        totals = [self.totals.get(name, none) for name in names]
-        totals = torch.stack(totals)
-        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        sums, counts = totals.unbind(1)
-        means = sums / counts.clamp(min=1)
-        self._log("val", names, means.float())
-
-    def rate_at(self, step: int) -> float:
-        """The learning rate of the step after `step` others."""
-        steps = self.trainer.max_steps
-        warmup = round(WARMUP * steps)
-        return rate_at(step, steps, self.learning_rate, warmup, "cosine")
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = []
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                trained.append(parameter)
-        return torch.optim.AdamW(
-            trained,
-            lr=self.rate_at(0),
-            betas=BETAS,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
-
-    def on_train_epoch_start(self) -> None:
-        if self.trainer.datamodule is not None:
-            self.trainer.datamodule.begin_at(self.trainer.global_step)
-
-    def on_train_start(self) -> None:
-        rate = self.rate_at(self.trainer.global_step)
-        resume_rate(self.trainer, rate)
-
-    def optimizer_step(self, *args: Any, **named: Any) -> None:
-        super().optimizer_step(*args, **named)
-
-        # With this step, which the trainer has not counted yet.
-        done = self.trainer.global_step + 1
-        rate = self.rate_at(done)
-        set_rate(self.trainer.optimizers[0], rate)
-
-    def configure_callbacks(self) -> list[Callback]:
-        return [Export(), Agreement()]
-
-    def export_trained(self) -> None:
-        """Writes the trained weights, and beside them what they promise of a round trip."""
-        if self.trainer.is_global_zero:
-            path = Path(self.export)
-            promise_file(path).unlink(missing_ok=True)  # of other weights
-            self.write_weights(path)
-            self._promise(path)
-            say(f"wrote {self.export}")
-
-    def _promise(self, path: Path) -> None:
+    def describe_weights(self, path: Path) -> None:
         """Measures the round trip on validation samples, with the weights that were written."""
         data = getattr(self.trainer, "datamodule", None)
         if not self.promised_on:
             return
-        if not isinstance(data, RawDataModule):
-            return
-        if not isinstance(self.codec, NeuralCodec):
+        if not isinstance(data, RawDataModule) or not isinstance(
+            self.codec, NeuralCodec
+        ):
             return
 
         arguments = self.codec.arguments() | {"weights": str(path)}
         codec = type(self.codec)(**arguments).to(self.device)
-        raws = data.raws("val", self.promised_on)
-        write_promise(codec, raws, promise_file(path))
-
-    def check_export(self, run_folder: Path) -> None:
-        """Refuses, before the first step, a place where the weights could not be written."""
-        check_place(Path(self.export))
-
-    def export_checkpoint(self, checkpoint: Mapping[str, Any], path: Path) -> None:
-        """Writes the weights that a checkpoint holds.
-
-        Args:
-            checkpoint: Checkpoint with `state_dict`, as `read_checkpoint` gives it.
-            path: Path of the file.
-
-        Raises:
-            ValueError: the checkpoint is of another network, or the place is a folder.
-        """
-        check_place(path)
-        state = with_prefix(checkpoint["state_dict"], "net.")
-        self.net = self.build()
-        try:
-            result = self.net.load_state_dict(state, strict=self.strict_loading)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the checkpoint is of another codec ({last_line(error)})"
-            ) from None
-        unknown = result.unexpected_keys
-        if unknown or not state:
-            content = ", ".join(unknown[:3]) or "no network"
-            raise ValueError(f"the checkpoint is of another codec (it holds {content})")
-
-        promise_file(path).unlink(missing_ok=True)
-        self.write_weights(path)
-
-    def write_weights(self, path: Path) -> None:
-        """Writes what was trained: the network."""
-        export_weights(self.net, path)
-
-
-def export_weights(net: nn.Module, path: Path) -> None:
-    """Writes a network's weights as float16 safetensors, beside and then renamed."""
-    weights = {}
-    for name, tensor in net.state_dict().items():
-        if tensor.is_floating_point():
-            tensor = tensor.half()
-        weights[name] = tensor
-    save_tensors(weights, path)
+        write_promise(codec, data.raws("val", self.promised_on), beside(path))
