@@ -379,7 +379,6 @@ class LatentStore:
         shard = np.searchsorted(starts, rows, side="right") - 1
         within = rows - starts[shard]
 
-        latents = {}
         if names is None:
             names = self.strata[stratum].modalities
         latents = {}

@@ -113,7 +113,6 @@ def _latents(
             codec.vocabulary, (rows, *codec.shape), generator=generator
         )
 
-    x = torch.randn(rows, *codec.shape, generator=generator).to(dtype)
     x = torch.randn(rows, *codec.shape, generator=generator)
     x = x.to(dtype)
     if codec.masked:

@@ -144,11 +144,13 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
     if surfaces or not scans:
         return Geometry(surfaces, remarks=loose(scans))
 
-    place = np.concatenate([scan.place for scan in scans])
+    places = [scan.place for scan in scans]
+    place = np.concatenate(places)
     if any(scan.colour is None for scan in scans):
         return Geometry(points=Scan(place))
 
-    colour = np.concatenate([scan.colour for scan in scans])
+    colours = [scan.colour for scan in scans]
+    colour = np.concatenate(colours)
     return Geometry(points=Scan(place, colour))
 
 
@@ -183,7 +185,8 @@ def _collada(loaded: dict[str, Any]) -> Geometry:
         pictured = paint = plain()
         visual = part["visual"]
         if visual is not None:
-            is_black = not np.any(visual.material.main_color[:3])
+            colour = visual.material.main_color[:3]
+            is_black = not np.any(colour)
             pictured, paint = _of_material(visual, faces)
             if is_black and pictured is paint:
                 pictured = paint = plain()
@@ -229,7 +232,8 @@ def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
     if picture is None or hasattr(material, "baseColorFactor"):
         colour = material.main_color
         if colour is not None:
-            factor = np.asarray(colour)[:3] / 255
+            colour = np.asarray(colour)[:3]
+            factor = colour / 255
 
     unpictured = plain(factor)
     attributes = getattr(visual, "vertex_attributes", {})
@@ -265,7 +269,8 @@ def _of_attributes(part: Any, stl: bytes) -> Paint:
 
     is_valid = bits & VALID != 0
     low = bits & ~np.uint16(VALID)
-    channels = np.stack([low >> 10, low >> 5 & 31, low & 31], axis=1)
+    bits_of_channels = [low >> 10, low >> 5 & 31, low & 31]
+    channels = np.stack(bits_of_channels, axis=1)
     channels = channels / 31
     if b"COLOR=" in stl:
         _, _, written = stl.partition(b"COLOR=")
@@ -275,7 +280,8 @@ def _of_attributes(part: Any, stl: bytes) -> Paint:
         has_colour = low > 0
         if low.any() and not is_valid.all():
             has_colour = ~is_valid
-        colours = np.where(has_colour[:, None], channels[:, ::-1], base)
+        turned = channels[:, ::-1]
+        colours = np.where(has_colour[:, None], turned, base)
         return by_face(colours)
 
     if not is_valid.any():

@@ -63,12 +63,14 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
     scan, remarks = _measured(scan)
     rows = slice(None)
     if len(scan.place) > MOST:
-        chosen = thin(torch.arange(len(scan.place)), MOST)
+        numbers = torch.arange(len(scan.place))
+        chosen = thin(numbers, MOST)
         rows = chosen.numpy()
 
     place = scan.place[rows]
     if scan.colour is None:
-        colour = np.full((len(place), 3), GREY)
+        shape = (len(place), 3)
+        colour = np.full(shape, GREY)
     else:
         colour = to_unit(scan.colour, rows)
         if np.isnan(colour.sum()):
@@ -218,7 +220,8 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
 
     if columns.keys() >= set(SPLAT):
         constant = _stacked(columns, SPLAT)
-        colour = np.clip(0.5 + HARMONIC * constant, 0, 1)
+        light = 0.5 + HARMONIC * constant
+        colour = np.clip(light, 0, 1)
         is_drawn = np.ones(len(place), bool)
         if "opacity" in columns:
             is_drawn = columns["opacity"] > FAINTEST
@@ -244,7 +247,8 @@ def _normals(columns: np.ndarray) -> bool:
     columns = columns.astype(np.float64)
     length = np.linalg.norm(columns, axis=1)
     is_known = np.isfinite(length) & (length > ALMOST)
-    is_unit = np.abs(length[is_known] - 1) < ALMOST
+    off = np.abs(length[is_known] - 1)
+    is_unit = off < ALMOST
     return bool(is_unit.all())
 
 

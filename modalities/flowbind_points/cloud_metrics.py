@@ -78,8 +78,8 @@ class CloudMetric(Metric):
 
     def _name(self, value: str, *clauses: str) -> str:
         place = "unit-sphere" if self.normalise else "as-is"
-        parts = [*clauses, "l2-squared", place, f"points={self.points}"]
-        label = ",".join(parts)
+        points = f"points={self.points}"
+        label = ",".join([*clauses, "l2-squared", place, points])
         return f"{value}[{label}]"
 
 
@@ -94,7 +94,8 @@ class ChamferDistance(CloudMetric):
         made = made.to(self.device)
         reference = reference.to(self.device)
         distance = squared_chamfer(made, reference)
-        return {self._name("chamfer"): distance.mean().item()}
+        name = self._name("chamfer")
+        return {name: distance.mean().item()}
 
 
 class CloudSets(CloudMetric):
@@ -170,10 +171,12 @@ def _squared_chamfer(a: Tensor, b: Tensor, rows: int) -> Tensor:
 
 def all_distances(clouds: Tensor) -> Tensor:
     """The Chamfer distances of every two of k clouds, (k, N, 3): a symmetric matrix, (k, k)."""
-    distances = clouds.new_zeros(len(clouds), len(clouds))
+    count = len(clouds)
+    distances = clouds.new_zeros(count, count)
     for i in track(range(1, len(clouds)), "comparing clouds"):
+        others = clouds[:i]
         cloud = clouds[i].expand(i, -1, -1)
-        distances[i, :i] = squared_chamfer(cloud, clouds[:i])
+        distances[i, :i] = squared_chamfer(cloud, others)
 
     return distances + distances.T
 
@@ -211,7 +214,8 @@ def nearest_neighbour_accuracy(distances: Tensor) -> float:
         distances: Distances of every two of n generated and then n real clouds, with shape
             (2n, 2n).
     """
-    index = torch.arange(len(distances), device=distances.device)
+    count = len(distances)
+    index = torch.arange(count, device=distances.device)
     is_generated = index < len(distances) // 2
 
     to_others = distances.clone()

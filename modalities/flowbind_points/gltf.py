@@ -90,7 +90,8 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
     if version != 2:
         raise ValueError(f"glTF {version}, which is not read; save it as glTF 2.0")
     if length > len(content):
-        raise ValueError(f"truncated: {len(content)} of {length} bytes are there")
+        present = len(content)
+        raise ValueError(f"truncated: {present} of {length} bytes are there")
 
     chunks: dict[bytes, bytes] = {}
     place = 12
@@ -129,7 +130,8 @@ def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Ge
         ) from None
 
     if version.split(".")[0] != "2":
-        raise ValueError(f"glTF {version[:20]}, which is not read; save it as glTF 2.0")
+        given = version[:20]
+        raise ValueError(f"glTF {given}, which is not read; save it as glTF 2.0")
 
     _refuse_compressed(tree)
 
@@ -267,7 +269,8 @@ class _Tree:
         if packed and not {"bufferView", "sparse"} & accessor.keys():
             raise ValueError(COMPRESSED.format(packed[0]))
 
-        place = self.accessor(has["POSITION"]).astype(np.float64)
+        place = self.accessor(has["POSITION"])
+        place = place.astype(np.float64)
         place = moved(place, matrix)
         colour = None
         if "COLOR_0" in has:
@@ -323,13 +326,16 @@ class _Tree:
         if name not in has:
             return unpictured, unpictured
 
-        where = self.accessor(has[name]).astype(np.float64)
+        where = self.accessor(has[name])
+        where = where.astype(np.float64)
         where = _turned(where, transform)
         where = where[faces]
-        where[..., 1] = 1 - where[..., 1]  # pictures begin at their top here
+        # Pictures begin at their top here.
+        where[..., 1] = 1 - where[..., 1]
 
         pixels = self._picture(picture["index"])
-        pictured = textured(where, pixels, plain([1, 1, 1]))
+        white = plain([1, 1, 1])
+        pictured = textured(where, pixels, white)
         paint = self._lit(factor, colour, faces, pictured)
         return paint, unpictured
 
@@ -350,7 +356,8 @@ class _Tree:
         """
 
         def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
-            light = np.broadcast_to(factor, (len(face), 3))
+            shape = (len(face), 3)
+            light = np.broadcast_to(factor, shape)
             if colour is not None:
                 of_corners = colour[faces[face]]
                 light = light * blend(of_corners, share)
@@ -385,7 +392,8 @@ class _Tree:
             return np.ones(3), picture
 
         emitted = material.get("emissiveFactor", [0, 0, 0])
-        emitted = np.array(emitted, np.float64).reshape(3)
+        emitted = np.array(emitted, np.float64)
+        emitted = emitted.reshape(3)
         if emitted.any() and not factor.any():
             return emitted, material.get("emissiveTexture")
 
@@ -475,7 +483,8 @@ class _Tree:
 
         if accessor.get("normalized") and kind.kind in "iu":
             full = np.iinfo(kind).max
-            return np.maximum(numbers.astype(np.float64) / full, -1)
+            numbers = numbers.astype(np.float64) / full
+            return np.maximum(numbers, -1)
 
         return numbers
 
@@ -483,12 +492,14 @@ class _Tree:
         self, view: int, start: int, count: int, width: int, kind: np.dtype
     ) -> np.ndarray:
         size = width * kind.itemsize  # of a row, in bytes
-        step = self._of("bufferViews", view).get("byteStride", size)
+        described = self._of("bufferViews", view)
+        step = described.get("byteStride", size)
         content = self._view(view)
         if not count:
             return np.empty((0, width), kind)
 
-        end = start + (count - 1) * step + size
+        last = start + (count - 1) * step
+        end = last + size
         if start < 0 or step < 0 or end > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")
 
@@ -503,7 +514,8 @@ class _Tree:
         width = numbers.shape[1]
 
         start = indices.get("byteOffset", 0)
-        row = self._strided(indices["bufferView"], start, count, 1, _kind(indices))
+        kind = _kind(indices)
+        row = self._strided(indices["bufferView"], start, count, 1, kind)
         row = row[:, 0]
         start = values.get("byteOffset", 0)
         numbers[row] = self._strided(
@@ -542,15 +554,26 @@ def _placed(node: dict[str, Any]) -> np.ndarray:
 
     rotation = node.get("rotation", [0, 0, 0, 1])
     x, y, z, w = np.array(rotation, np.float64)
+    xx = x * x
+    yy = y * y
+    zz = z * z
+    xy = x * y
+    xz = x * z
+    yz = y * z
+    xw = x * w
+    yw = y * w
+    zw = z * w
     turn = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        [1 - 2 * (yy + zz), 2 * (xy - zw), 2 * (xz + yw)],
+        [2 * (xy + zw), 1 - 2 * (xx + zz), 2 * (yz - xw)],
+        [2 * (xz - yw), 2 * (yz + xw), 1 - 2 * (xx + yy)],
     ]
     scale = node.get("scale", [1, 1, 1])
-    scale = np.array(scale, np.float64).reshape(3)
+    scale = np.array(scale, np.float64)
+    scale = scale.reshape(3)
     translation = node.get("translation", [0, 0, 0])
-    translation = np.array(translation, np.float64).reshape(3)
+    translation = np.array(translation, np.float64)
+    translation = translation.reshape(3)
 
     matrix = np.eye(4)
     matrix[:3, :3] = np.array(turn) * scale
@@ -567,7 +590,8 @@ def _triangles(order: np.ndarray, mode: int) -> np.ndarray:
     second = order[1:-1]
     third = order[2:]
     if mode == FAN:
-        first = np.broadcast_to(order[:1], max(0, len(order) - 2))
+        count = max(0, len(order) - 2)
+        first = np.broadcast_to(order[:1], count)
     else:
         first = order[:-2]
     return np.stack([first, second, third], axis=1)
@@ -580,7 +604,7 @@ def _turned(where: np.ndarray, transform: dict[str, Any]) -> np.ndarray:
     cos = np.cos(angle)
     sin = np.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]])
-    scale = np.array(transform.get("scale", [1, 1]))
-    offset = np.array(transform.get("offset", [0, 0]))
-    where = where * scale
-    return where @ turn.T + offset
+    scale = transform.get("scale", [1, 1])
+    offset = transform.get("offset", [0, 0])
+    where = where * np.array(scale)
+    return where @ turn.T + np.array(offset)

@@ -110,11 +110,13 @@ class Points(Modality):
             )
 
         with open_regular(path, LARGEST) as file:
-            weigh(WEIGHT * os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            weigh(WEIGHT * size)
             content = file.read()
 
         try:
-            return _cloud(_read(content, suffix, Beside(path.parent)), str(source))
+            geometry = _read(content, suffix, Beside(path.parent))
+            return _cloud(geometry, str(source))
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from None
         except Exception as error:  # of whatever else a damaged file leads a reader to
@@ -142,7 +144,8 @@ class Points(Modality):
                     f"{len(place)} places and {len(colour)} colours; "
                     "allowed: as many of the one as of the other"
                 )
-            return _accept(Geometry(points=_scan(place, colour)), raw)
+            scan = _scan(place, colour)
+            return _accept(Geometry(points=scan), raw)
 
         tensor = as_tensor(raw, ALLOWED, shape=(None, None))
         if tensor.shape[1] not in (3, 6):
@@ -153,7 +156,8 @@ class Points(Modality):
             return tensor
 
         colour = tensor[:, 3:] if tensor.shape[1] == 6 else None
-        return _accept(Geometry(points=_scan(tensor[:, :3], colour)), raw)
+        scan = _scan(tensor[:, :3], colour)
+        return _accept(Geometry(points=scan), raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes a cloud, with shape (n, 6), as binary PLY with 8-bit colours."""
@@ -166,8 +170,9 @@ class Points(Modality):
 
 def _is_pair(raw: Any) -> bool:
     """Whether something is two tables, of places and of colours, and not two points in a list."""
-    is_pair = isinstance(raw, list | tuple) and len(raw) == 2
-    return is_pair and all(len(getattr(part, "shape", ())) == 2 for part in raw)
+    if not isinstance(raw, list | tuple) or len(raw) != 2:
+        return False
+    return all(len(getattr(part, "shape", ())) == 2 for part in raw)
 
 
 def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
@@ -209,7 +214,8 @@ def _cloud(geometry: Geometry, what: str) -> Tensor:
     cloud, more = to_cloud(scan)
     remarks = dict.fromkeys([*remarks, *more])
     if remarks:
-        _say_once(f"{what}: {'; '.join(remarks)}")
+        clauses = "; ".join(remarks)
+        _say_once(f"{what}: {clauses}")
 
     return cloud
 
@@ -222,12 +228,16 @@ def _accept(geometry: Geometry, raw: Any) -> Tensor:
 
 
 def _scan(place: Tensor, colour: Tensor | None) -> Scan:
-    return Scan(_numpy(place), None if colour is None else _numpy(colour))
+    if colour is None:
+        return Scan(_numpy(place))
+    return Scan(_numpy(place), _numpy(colour))
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:
     """The same numbers; numpy has no bfloat16."""
-    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    return tensor.numpy()
 
 
 def _is_canonical(tensor: Tensor) -> bool:
@@ -237,7 +247,9 @@ def _is_canonical(tensor: Tensor) -> bool:
 
     lowest, highest = tensor[:, :3].aminmax()
     darkest, brightest = tensor[:, 3:].aminmax()
-    return bool(lowest > -FAR and highest < FAR and darkest >= 0 and brightest <= 1)
+    is_near = lowest > -FAR and highest < FAR
+    is_colour = darkest >= 0 and brightest <= 1
+    return bool(is_near and is_colour)
 
 
 @cache

@@ -89,7 +89,8 @@ def _read(content: bytes, beside: Beside) -> Geometry:
             lines.pictured.append(rest)
         elif kind == b"usemtl":
             name = _word(rest)
-            material = lines.names.setdefault(name, len(lines.names))
+            number = len(lines.names)
+            material = lines.names.setdefault(name, number)
         else:
             name = _word(rest)
             remarks += _read_materials(name, beside, materials)
@@ -113,11 +114,13 @@ def _surfaces(
     """A surface for each material that faces have."""
     corners, lengths = _corners(lines.faces)
     ahead = np.repeat(lines.ahead, lengths)
-    corners[:, 1] = _own_places(corners, ahead, len(lines.pictured))
+    count = len(lines.pictured)
+    corners[:, 1] = _own_places(corners, ahead, count)
 
     first, polygon = fan(lengths)
     triangles = corners[first, 0] - 1
-    where = _where(lines.pictured, corners[first, 1] - 1)
+    of_triangles = corners[first, 1] - 1
+    where = _where(lines.pictured, of_triangles)
     material_of = np.array(lines.materials)
     material_of = material_of[polygon]
     surfaces = []
@@ -184,7 +187,8 @@ def _read_materials(
             return [str(error)]
 
     material = None
-    text = b"\n".join(contents).decode("utf-8", errors="replace")
+    content = b"\n".join(contents)
+    text = content.decode("utf-8", errors="replace")
     for line in text.splitlines():
         words = line.strip().replace("\t", " ")
         key, _, rest = words.partition(" ")
@@ -260,7 +264,8 @@ def _uneven(numbers: np.ndarray, widths: np.ndarray) -> np.ndarray:
         has = widths > column
         if column >= 3:
             has &= is_coloured
-        table[has, column] = numbers[begins[has] + column]
+        places = begins[has] + column
+        table[has, column] = numbers[places]
 
     return table
 
@@ -328,10 +333,12 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     table = _even_corners(faces, lengths, text)
     if table is not None:
         corners = np.zeros((len(table), 2), np.int64)
-        corners[:, : table.shape[1]] = whole(table)
+        columns = table.shape[1]
+        corners[:, :columns] = whole(table)
         return corners, lengths
 
-    corners = np.zeros((lengths.sum(), 2), np.int64)
+    count = lengths.sum()
+    corners = np.zeros((count, 2), np.int64)
     try:
         for number, corner in enumerate(text.split()):
             vertex, _, rest = corner.partition(b"/")
@@ -355,13 +362,15 @@ def _even_corners(
     counts = (face.count(b"/") for face in faces)
     slashes = np.fromiter(counts, np.int64, len(faces))
     corners = max(1, int(lengths[0]))  # of the first face
-    parts = 1 + int(slashes[0]) // corners
+    slashes_of_first = int(slashes[0])
+    parts = 1 + slashes_of_first // corners
     if parts > 3 or (slashes != lengths * (parts - 1)).any():
         return None
     if b"/ " in text or b"/\n" in text:
         return None
 
-    plain_text = text.replace(b"//", b"/0/").replace(b"/", b" ")
+    plain_text = text.replace(b"//", b"/0/")
+    plain_text = plain_text.replace(b"/", b" ")
     numbers = parse(plain_text)
     if len(numbers) != parts * lengths.sum():
         return None

@@ -30,14 +30,15 @@ def read_off(content: bytes) -> Geometry:
     if re.match(rb"\s*BINARY\b", body):
         raise ValueError("binary OFF, which is not read; save it as text")
 
-    lines = [line for line in body.split(b"\n") if not line.isspace() and line]
+    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
     vertices, faces = _counts(lines)
     end = 1 + vertices
     place, colour = _vertices(lines[1:end], header[1])
     if not faces:
         return Geometry(points=Scan(place, colour))
 
-    surface = _surface(place, colour, lines[end : end + faces])
+    rest = lines[end : end + faces]
+    surface = _surface(place, colour, rest)
     return Geometry([surface])
 
 
@@ -92,7 +93,8 @@ def _vertices(lines: list[bytes], kind: bytes) -> tuple[np.ndarray, np.ndarray |
         raise ValueError(f"damaged: vertices of {width} numbers")
 
     place = table[:, :3]
-    colour = table[:, begin : min(begin + 3, end)]
+    last = min(begin + 3, end)
+    colour = table[:, begin:last]
     if colour.shape[1] < 3:
         return place, None
     return place, colour
@@ -115,7 +117,8 @@ def _surface(
     first, polygon = fan(lengths)
     within = np.cumsum(lengths) - lengths
     within = first - within[polygon][:, None]
-    corners = begins[polygon][:, None] + 1 + within
+    begins_of_triangles = begins[polygon]
+    corners = begins_of_triangles[:, None] + 1 + within
     triangles = whole(numbers[corners])
 
     paint = plain()

@@ -21,7 +21,8 @@ def read_points(content: bytes) -> Scan:
             name.
     """
     header, body = _header(content)
-    names = header.get("FIELDS", header.get("COLUMNS", []))
+    columns = header.get("COLUMNS", [])
+    names = header.get("FIELDS", columns)
     try:
         fields = _fields(header, len(names))
         count = _count(header)
@@ -64,7 +65,9 @@ def _count(header: dict[str, list[str]]) -> int:
     """The number of points."""
     count = 0
     if "WIDTH" in header:
-        count = int(header["WIDTH"][0]) * int(header["HEIGHT"][0])
+        width = int(header["WIDTH"][0])
+        height = int(header["HEIGHT"][0])
+        count = width * height
 
     stated = header.get("POINTS", [count])
     return int(stated[0])
@@ -150,7 +153,8 @@ def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarr
     if present < packed or unpacked != count * fields.itemsize:
         raise ValueError(f"truncated: {present} of {packed} compressed bytes are there")
 
-    plain = unpack(body[8 : 8 + packed], unpacked)
+    end = 8 + packed
+    plain = unpack(body[8:end], unpacked)
     columns = []
     place = 0
     for name in fields.names:
@@ -158,7 +162,8 @@ def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarr
         length = fields[name].shape[0]
         size = count * length
         numbers = np.frombuffer(plain, kind, size, place)
-        columns.append(numbers[:: max(1, length)])
+        step = max(1, length)
+        columns.append(numbers[::step])
         place += size * kind.itemsize
 
     return columns
@@ -188,7 +193,8 @@ def unpack(packed: bytes, length: int) -> bytes:
             if size == 7:
                 size += packed[place]
                 place += 1
-            distance = ((control & 31) << 8) + packed[place] + 1
+            distance = (control & 31) << 8
+            distance += packed[place] + 1
             start = len(plain) - distance
             place += 1
             if start < 0:

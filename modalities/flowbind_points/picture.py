@@ -38,42 +38,35 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     width = SIZE * FINER
     pixel = 2 * extent / width
     count = min(len(cloud), DRAWN)
-    drawn = thin(torch.arange(len(cloud)), count)
+    numbers = torch.arange(len(cloud))
+    drawn = thin(numbers, count)
     cloud = cloud[drawn.numpy()]
 
     # In pixels from here on: right, up, towards the camera.
-    place = cloud[:, :3] @ _camera().T
+    camera = _camera()
+    place = cloud[:, :3] @ camera.T
     place = place / pixel
     normal, radius = _surface(place)
-    radius = float(np.clip(radius, 1.5, width / 16))
+    radius = np.clip(radius, 1.5, width / 16)
+    radius = float(radius)
+
     # Others cover no pixel.
     edge = width / 2 + radius + 1
-    is_near = (np.abs(place[:, :2]) < edge).all(axis=1)
+    distance = np.abs(place[:, :2])
+    is_near = (distance < edge).all(axis=1)
     cloud = cloud[is_near]
     place = place[is_near]
     normal = normal[is_near]
 
     # Each point's disc: the pixels around it, and how much nearer than it the disc is there.
-    reach = int(radius)
-    around = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    right, up = around.reshape(2, 1, -1)
-    steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
-    across = normal[:, :1] * right + normal[:, 1:2] * up
-    towards = -across / steep
-
+    right, up = _around(int(radius))
+    towards = _towards(normal, right, up)
     column = np.rint(width / 2 + place[:, :1])
     column = column.astype(int) + right
     row = np.rint(width / 2 - place[:, 1:2])
     row = row.astype(int) - up
-    is_inside = (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
     is_covered = right**2 + up**2 + towards**2 <= radius**2
-    is_covered &= is_inside
-
-    light = normal @ (LIGHT / np.linalg.norm(LIGHT))
-    light = (1 + light) / 2
-    shade = AMBIENT + (1 - AMBIENT) * light
-    paint = np.clip(cloud[:, 3:], 0, 1) * shade[:, None]
-    paint = np.rint(255 * paint).astype(np.uint8)
+    is_covered &= (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
 
     # Far to near: where a pixel repeats, the last one stays.
     point, _ = np.nonzero(is_covered)
@@ -83,9 +76,33 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     column = column[is_covered][order]
 
     canvas = np.full((width, width, 3), BACKGROUND, np.uint8)
+    paint = _shaded(cloud[:, 3:], normal)
     canvas[row, column] = paint[point[order]]
     drawing = PIL.Image.fromarray(canvas)
-    return drawing.resize((SIZE, SIZE), PIL.Image.Resampling.BOX)
+    size = (SIZE, SIZE)
+    return drawing.resize(size, PIL.Image.Resampling.BOX)
+
+
+def _around(reach: int) -> np.ndarray:
+    """How far right and up the pixels around one are, with shape (2, 1, k)."""
+    around = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    return around.reshape(2, 1, -1)
+
+
+def _towards(normal: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+    """How much nearer than its middle a disc is at each pixel, with shape (n, k)."""
+    steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
+    across = normal[:, :1] * right + normal[:, 1:2] * up
+    return -across / steep
+
+
+def _shaded(colour: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Colours in [0, 1], with shape (n, 3), in the lamp's light, as uint8."""
+    lamp = LIGHT / np.linalg.norm(LIGHT)
+    light = (1 + normal @ lamp) / 2
+    shade = AMBIENT + (1 - AMBIENT) * light
+    paint = np.clip(colour, 0, 1) * shade[:, None]
+    return np.rint(255 * paint).astype(np.uint8)
 
 
 def _camera() -> np.ndarray:

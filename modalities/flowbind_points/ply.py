@@ -248,7 +248,8 @@ def _pictured(
     for names in PICTURED:
         if exist and vertex.keys() >= set(names):
             axes = [vertex[name][triangles] for name in names]
-            return np.stack(axes, axis=2).astype(np.float64)
+            places = np.stack(axes, axis=2)
+            return places.astype(np.float64)
 
     return None
 
@@ -257,14 +258,16 @@ def _pictured_by_faces(
     where: Lists, corner: np.ndarray, polygon: np.ndarray
 ) -> np.ndarray:
     """The same, of lists of two numbers a corner; not numbers where a list has others."""
-    pairs = np.full((len(polygon), 3, 2), np.nan)
+    shape = (len(polygon), 3, 2)
+    pairs = np.full(shape, np.nan)
     begins = np.cumsum(where.lengths) - where.lengths
     counts = np.bincount(polygon, minlength=len(where.lengths)) + 2
     is_complete = where.lengths == 2 * counts
     is_complete = is_complete[polygon]
     if is_complete.any():
         within = corner - corner[:, :1]
-        at = begins[polygon][is_complete, None] + 2 * within[is_complete]
+        begin = begins[polygon][is_complete]
+        at = begin[:, None] + 2 * within[is_complete]
         first = where.numbers[at]
         second = where.numbers[at + 1]
         pairs[is_complete] = np.stack([first, second], axis=2)
@@ -312,7 +315,8 @@ class _Rows:
             width += numbers * self._width(kind)
 
         size = element.count * width
-        block = self.cells[self.place : self.place + size]
+        end = self.place + size
+        block = self.cells[self.place : end]
         if len(block) == size:
             rows = block.reshape(element.count, width)
             columns = self._even(element, rows, lengths)
@@ -349,7 +353,8 @@ class _Rows:
             if (stated != lengths[name]).any():
                 return None
 
-            end = begin + self._width(kind) * lengths[name]
+            size = self._width(kind) * lengths[name]
+            end = begin + size
             numbers = self._typed(block[:, begin:end], kind)
             stated = stated.astype(np.int64)
             columns[name] = Lists(stated, numbers.reshape(-1))
@@ -391,14 +396,16 @@ class _Rows:
             width = self._width(kind)
 
             # Where its numbers begin, and end.
-            edges = np.zeros(len(self.cells) + 1, np.int8)
+            count = len(self.cells) + 1
+            edges = np.zeros(count, np.int8)
             ends = begins[name] + counts[name] * width
             np.add.at(edges, begins[name], 1)
             np.add.at(edges, ends, -1)
 
             is_number = np.cumsum(edges[:-1], dtype=np.int8)
             is_number = is_number.astype(bool)
-            cells = self.cells[is_number].reshape(-1, width)
+            cells = self.cells[is_number]
+            cells = cells.reshape(-1, width)
             numbers = self._typed(cells, kind)[:, 0]
             if length:
                 columns[name] = Lists(counts[name], numbers)
@@ -486,8 +493,8 @@ def _header(content: bytes) -> tuple[str, list[Element], list[str], bytes]:
     pictures: list[str] = []
     try:
         # Latin-1 knows every byte.
-        lines = head[: end.start()].decode("latin-1").splitlines()
-        for line in lines:
+        text = head[: end.start()].decode("latin-1")
+        for line in text.splitlines():
             match line.split():
                 case ["format", form, _] if form in ENCODINGS:
                     encoding = form

@@ -85,10 +85,12 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
 
     # Two numbers choose a triangle, since one of float32 is too coarse for millions; two a place.
     stream = streams(key(DRAWN), torch.arange(DRAWN))
-    chance = uniform(stream, 4).numpy().astype(np.float64)
+    chance = uniform(stream, 4).numpy()
+    chance = chance.astype(np.float64)
     upto = np.cumsum(weight)
     fine = chance[:, 0] + chance[:, 1] * 2.0**-24
-    which = np.searchsorted(upto, fine * upto[-1], side="right")
+    fine = fine * upto[-1]
+    which = np.searchsorted(upto, fine, side="right")
     share = _inside(chance[:, 2:])
 
     place = np.empty((DRAWN, 3))
@@ -96,7 +98,8 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
     begin = 0
     for surface in surfaces:
         end = begin + len(surface.faces)
-        here = np.flatnonzero((which >= begin) & (which < end))
+        is_here = (which >= begin) & (which < end)
+        here = np.flatnonzero(is_here)
         face = which[here] - begin
         begin = end
         if not len(here):
@@ -104,7 +107,8 @@ def draw_points(surfaces: Sequence[Surface]) -> tuple[Scan, list[str]]:
 
         corners = surface.faces[face]
         inside = share[here]
-        place[here] = blend(surface.vertices[corners], inside)
+        vertices = surface.vertices[corners]
+        place[here] = blend(vertices, inside)
         try:
             colour[here] = surface.paint(face, inside)
         except ValueError as error:
@@ -197,7 +201,8 @@ def fan(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         shape (f,).
     """
     count = np.maximum(lengths - 2, 0)  # triangles of a polygon
-    polygon = np.repeat(np.arange(len(lengths)), count)
+    numbers = np.arange(len(lengths))
+    polygon = np.repeat(numbers, count)
 
     # Of each triangle: the first corner of its polygon, and its number within it.
     first = np.cumsum(lengths) - lengths
@@ -224,12 +229,16 @@ def _areas(surface: Surface) -> np.ndarray:
     area = np.empty(len(faces))
     size = 2**20  # few at once
     with np.errstate(invalid="ignore", over="ignore"):
-        vertices = np.where(np.abs(vertices) < FAR, vertices, np.nan)
+        is_near = np.abs(vertices) < FAR
+        vertices = np.where(is_near, vertices, np.nan)
         for start in range(0, len(faces), size):
-            corners = vertices[faces[start : start + size]]
+            end = start + size
+            corners = vertices[faces[start:end]]
             first = corners[:, 0]
-            across = np.cross(corners[:, 1] - first, corners[:, 2] - first)
-            area[start : start + size] = np.linalg.norm(across, axis=1) / 2
+            one = corners[:, 1] - first
+            other = corners[:, 2] - first
+            across = np.cross(one, other)
+            area[start:end] = np.linalg.norm(across, axis=1) / 2
 
     return area
 
@@ -240,7 +249,8 @@ def _inside(chance: np.ndarray) -> np.ndarray:
     Of uniform numbers, with shape (k, 2).
     """
     # Those in the other half of a parallelogram are turned into this one.
-    is_outside = chance.sum(axis=1, keepdims=True) > 1
+    total = chance.sum(axis=1, keepdims=True)
+    is_outside = total > 1
     second = np.where(is_outside, 1 - chance, chance)
     first = 1 - second.sum(axis=1, keepdims=True)
     return np.concatenate([first, second], axis=1)

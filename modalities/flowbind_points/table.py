@@ -74,7 +74,8 @@ def read_text(content: bytes, suffix: str = ".xyz") -> Scan:
 
     names, promised, line, text = _heading(text)
     if b";" in line:
-        text = text.replace(b",", b".").replace(b";", b" ")
+        text = text.replace(b",", b".")
+        text = text.replace(b";", b" ")
 
     lines = sum(1 for _ in re.finditer(rb"\S[^\n]*", text))
     numbers = parse(text.replace(b",", b" "))
@@ -151,7 +152,8 @@ def read_archive(content: bytes) -> Scan:
                 raise ValueError(f"an array of more than {LARGEST} bytes")
 
             weigh(WEIGHT * sum(sizes))
-            arrays = [_array(archive.read(info)) for info in infos]
+            contents = (archive.read(info) for info in infos)
+            arrays = [_array(content) for content in contents]
     except UNREADABLE as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"damaged, or no archive of arrays ({reason})") from None
@@ -165,7 +167,8 @@ def read_archive(content: bytes) -> Scan:
     if colour.shape not in ((count, 3), (count, 4)):
         raise ValueError(f"colours of shape {colour.shape} for {count} points")
 
-    return Scan(scan.place, colour[:, :3])
+    channels = colour[:, :3]
+    return Scan(scan.place, channels)
 
 
 def _members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -208,7 +211,8 @@ def _scan(array: np.ndarray) -> Scan:
         return from_named(columns)
 
     if array.ndim == 3 and array.shape[2] in (3, 4, 6):  # a picture of places
-        array = array.reshape(-1, array.shape[2])
+        width = array.shape[2]
+        array = array.reshape(-1, width)
 
     return from_columns(array)
 

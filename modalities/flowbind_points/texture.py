@@ -41,14 +41,18 @@ def textured(
     def paint(face: np.ndarray, share: np.ndarray) -> np.ndarray:
         pixels = picture()
         height, width = pixels.shape[:2]
-        right, up = blend(where[face], share).T
+        places = blend(where[face], share)
+        right, up = places.T
         is_placed = np.isfinite(right) & np.isfinite(up)
         column = _pixel(right[is_placed], width)
-        row = height - 1 - _pixel(up[is_placed], height)
+        from_bottom = _pixel(up[is_placed], height)
+        row = height - 1 - from_bottom
 
-        colour = np.array(otherwise(face, share), np.float64)
+        colour = otherwise(face, share)
+        colour = np.array(colour, np.float64)
         light = pixels[row, column] / 255
-        colour[is_placed] = light * np.asarray(factor, np.float64)
+        factors = np.asarray(factor, np.float64)
+        colour[is_placed] = light * factors
         return colour
 
     return paint
@@ -92,6 +96,7 @@ def _pixel(along: np.ndarray, count: int) -> np.ndarray:
     Its far edge is its own, not the next one's.
     """
     is_within = (along >= 0) & (along <= 1)
-    along = np.where(is_within, along, along - np.floor(along))
+    from_edge = along - np.floor(along)
+    along = np.where(is_within, along, from_edge)
     pixel = (along * count).astype(np.int64)
     return np.minimum(pixel, count - 1)

@@ -107,7 +107,8 @@ class Model:
         first = int(attributes.get("p1", default))
         second = int(attributes.get("p2", first))
         third = int(attributes.get("p3", first))
-        number = self.numbers.setdefault(group, len(self.numbers))
+        next_number = len(self.numbers)
+        number = self.numbers.setdefault(group, next_number)
 
         row = [*corners, number, first, second, third]
         item.triangles.extend(row)
@@ -306,7 +307,8 @@ class _Archive:
             rows = table[group_of == number]
             faces = np.ascontiguousarray(rows[:, :3])
             group = model.groups.get(names[number])
-            paints = self._paints(model, group, rows[:, 4:])
+            properties = rows[:, 4:]
+            paints = self._paints(model, group, properties)
             yield Surface(place, faces, *paints)
 
     def _paints(
@@ -325,12 +327,17 @@ class _Archive:
         # The last row is that of corners without a property.
         count = len(group.values)
         width = 3 if group.picture is None else 2
-        values = np.array([*group.values, (np.nan,) * width])
+        nowhere = (np.nan,) * width
+        values = np.array([*group.values, nowhere])
         has = (corners >= 0) & (corners < count)
         of_corners = values[np.where(has, corners, count)]
         if group.picture is not None:
             path = model.pictures[group.picture]
-            pictured = textured(of_corners, lambda: self.pixels(path), plain())
+
+            def pixels() -> np.ndarray:
+                return self.pixels(path)
+
+            pictured = textured(of_corners, pixels, plain())
             return pictured, plain()
 
         colours = np.nan_to_num(of_corners, nan=GREY)

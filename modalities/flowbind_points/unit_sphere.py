@@ -20,7 +20,8 @@ def thin(cloud: Tensor, count: int) -> Tensor:
         index = torch.arange(count, device=cloud.device)
         return cloud[index * len(cloud) // count]
 
-    rank = streams(THINNING, torch.arange(len(cloud)))
+    numbers = torch.arange(len(cloud))
+    rank = streams(THINNING, numbers)
     first = rank.topk(count, largest=False)
     return cloud[first.indices.to(cloud.device)]
 
@@ -35,8 +36,10 @@ def to_unit_sphere(clouds: Tensor) -> Tensor:
     # In float32 rounding would make a shape of a cloud in one place.
     place = clouds[..., :3].double()
     place = place - place.mean(1, keepdim=True)
-    radius = torch.linalg.vector_norm(place, dim=2).amax(1)
+    distance = torch.linalg.vector_norm(place, dim=2)
+    radius = distance.amax(1)
     radius = radius.clamp(min=SMALLEST)
     place = place / radius[:, None, None]
     place = place.to(clouds.dtype)
-    return torch.cat([place, clouds[..., 3:]], dim=2)
+    rest = clouds[..., 3:]
+    return torch.cat([place, rest], dim=2)
