@@ -153,8 +153,8 @@ def _write(
     description["files"] = checksums
 
     description = {"sha256": digest_json(description)} | description
-    text = json.dumps(description, indent=1) + "\n"
-    (partial / CONFIG).write_text(text)
+    content = json.dumps(description, indent=1) + "\n"
+    (partial / CONFIG).write_text(content)
 
 
 def _replace(partial: Path, folder: Path) -> None:

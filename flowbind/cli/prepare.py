@@ -88,11 +88,11 @@ def _docstring_parts(prepare: Callable[..., None]) -> tuple[str, dict[str, str]]
             name, _, line = line.strip().partition(":")
             helps[name] = ""
         if name:
-            text = f"{helps[name]} {line.strip()}"
-            helps[name] = text.strip().replace("%", "%%")
+            words = f"{helps[name]} {line.strip()}"
+            helps[name] = words.strip().replace("%", "%%")
 
-        description, *_ = docstring.split("\n\nArgs:")
-        return description, helps
+    description, *_ = docstring.split("\n\nArgs:")
+    return description, helps
 
 
 def _plain(kind: Any) -> type:

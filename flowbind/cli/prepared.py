@@ -212,8 +212,9 @@ def install(
     for name in either:
         old = folder / name
         new = partial / name
-        is_ours = name in before and digest_of(old) in either[name]
-        is_unedited = is_ours or not old.exists()
+        is_unedited = not old.exists()
+        if not is_unedited and name in before:
+            is_unedited = digest_of(old) in either[name]
         is_unchanged = name not in files or files[name] == before.get(name)
         if not is_unedited and is_unchanged:
             say(f"{old}: was edited, so it stays")

@@ -76,10 +76,10 @@ def _allowed(body: str) -> Iterable[str]:
     """What jsonargparse allows, in words."""
     subtypes = SUBTYPES.search(body)
     words: dict[str, None] = {}  # in order
-    text = body
+    described = body
     if subtypes:
-        text = subtypes[1]
-    for cls, literals, container in TYPE.findall(text):
+        described = subtypes[1]
+    for cls, literals, container in TYPE.findall(described):
         values = [cls or container]
         if literals:
             values = [value.strip("' ") for value in literals.split(",")]

@@ -384,7 +384,7 @@ def hash_with(seed: int) -> Callable[[str], bytes]:
     """A hash of stems that a seed decides."""
 
     def hashed(stem: str) -> bytes:
-        text = f"{seed} {stem}"
-        return hashlib.sha256(text.encode()).digest()
+        seeded = f"{seed} {stem}"
+        return hashlib.sha256(seeded.encode()).digest()
 
     return hashed

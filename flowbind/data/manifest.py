@@ -586,8 +586,8 @@ def _plain(value: Any, what: str) -> str:
 
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    text = str(value)
-    return text if text.strip() else ""
+    word = str(value)
+    return word if word.strip() else ""
 
 
 def _parse_references(

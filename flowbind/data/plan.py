@@ -88,19 +88,18 @@ def _groups(
         groups.setdefault(names, []).append(index)
 
     unused = groups.pop((), [])
+    names = ", ".join(modalities)
     if not groups:
-        names = ", ".join(modalities)
-        if not groups:
-            raise ValueError(
-                f"{manifest.path}: no sample has any of {names}; nothing to encode"
-            )
+        raise ValueError(
+            f"{manifest.path}: no sample has any of {names}; nothing to encode"
+        )
 
-        if unused:
-            total = len(manifest.samples)
-            say(
-                f"{manifest.path}: {len(unused)} of {total} samples have none of "
-                f"{names} and are left out"
-            )
+    if unused:
+        total = len(manifest.samples)
+        say(
+            f"{manifest.path}: {len(unused)} of {total} samples have none of "
+            f"{names} and are left out"
+        )
     return groups
 
 

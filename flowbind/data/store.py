@@ -467,8 +467,8 @@ def finish_store(
     }
     content = {"sha256": digest_json(manifest)} | manifest
     with replacing(folder / MANIFEST) as partial:
-        text = json.dumps(content, indent=1)
-        partial.write_text(text)
+        lines = json.dumps(content, indent=1)
+        partial.write_text(lines)
     return LatentStore(folder)
 
 

@@ -157,8 +157,8 @@ def _same(first: dict[str, Loss], second: dict[str, Loss]) -> bool:
 def a_description_makes_it_again(subject: Subject) -> None:
     """What `describe` gives is JSON, from which a method is made that is described alike."""
     description = subject.method.describe()
-    text = json.dumps(description)
-    again = Method.rebuild(json.loads(text))
+    encoded = json.dumps(description)
+    again = Method.rebuild(json.loads(encoded))
 
     kind = type(again)
     demand(kind is type(subject.method), f"a {kind.__name__} is made")

@@ -455,8 +455,8 @@ def the_fingerprint_is_flat_json(subject: Subject) -> None:
     """The fingerprint is a flat JSON object that does not change with use."""
     codec = subject.modality.codec
     fingerprint = codec.fingerprint()
-    text = json.dumps(fingerprint)
-    back = json.loads(text)
+    encoded = json.dumps(fingerprint)
+    back = json.loads(encoded)
     demand(back == fingerprint, f"{fingerprint} comes back from JSON as {back}")
 
     nested = []
@@ -475,8 +475,8 @@ def the_description_makes_it_again(subject: Subject) -> None:
     """Registered names and arguments, as JSON, make an equal modality."""
     modality = subject.modality
     description = modality.describe()
-    text = json.dumps(description)
-    again = Modality.rebuild(json.loads(text))
+    encoded = json.dumps(description)
+    again = Modality.rebuild(json.loads(encoded))
 
     kind = type(again)
     demand(kind is type(modality), f"{kind.__qualname__} is made")

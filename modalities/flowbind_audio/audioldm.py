@@ -115,7 +115,8 @@ class ClapAudioLDM(NeuralCodec):
         return dict.fromkeys(("diffusers", "transformers"), INSTALL)
 
     def files(self) -> dict[str, Path]:
-        return super().files() | existing_paths(clap=self.clap, audioldm=self.audioldm)
+        named = existing_paths(clap=self.clap, audioldm=self.audioldm)
+        return super().files() | named
 
     def build(self) -> ClapAdapter:
         return ClapAdapter()
@@ -140,9 +141,12 @@ class ClapAudioLDM(NeuralCodec):
 
         AudioLDM's noise is drawn from the generator.
         """
-        embeddings = self.net.decode(latents.to(self.device, torch.float32))
+        latents = latents.to(self.device, torch.float32)
+        embeddings = self.net.decode(latents)
         embeddings = F.normalize(embeddings, dim=-1)
-        sounds = [self._make(part, generator) for part in embeddings.split(TOGETHER)]
+        sounds = []
+        for part in embeddings.split(TOGETHER):
+            sounds.append(self._make(part, generator))
         self._compare()
         return self.finish(torch.cat(sounds))
 

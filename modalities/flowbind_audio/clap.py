@@ -143,10 +143,14 @@ class Clap(ABC):
     def label(self) -> str:
         """Which CLAP it is, for names of values: `transformers,laion/clap-htsat-unfused`."""
         if Path(self.name).exists():  # a path says nothing elsewhere
-            return f"{self.backend},{Path(self.name).name}@{self.digest()[:8]}"
+            file = Path(self.name).name
+            checksum = self.digest()[:8]
+            return f"{self.backend},{file}@{checksum}"
 
         label = f"{self.backend},{self.name}"
-        return label if self.revision == "main" else f"{label}@{self.revision}"
+        if self.revision == "main":
+            return label
+        return f"{label}@{self.revision}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {"name": self.name, "revision": self.revision}
@@ -168,11 +172,13 @@ class TransformersClap(Clap):
         Raises:
             ValueError: there is none, and the hub does not give it.
         """
-        folder = _folder_of(self.name, self.revision, [*SETTINGS, "*.safetensors"])
+        patterns = [*SETTINGS, "*.safetensors"]
+        folder = _folder_of(self.name, self.revision, patterns)
         if Path(self.name).is_dir() or any(folder.glob("*.safetensors")):
             return folder
 
-        return _folder_of(self.name, self.revision, [*SETTINGS, "*.bin"])
+        patterns = [*SETTINGS, "*.bin"]
+        return _folder_of(self.name, self.revision, patterns)
 
     @property
     def files(self) -> list[Path]:
@@ -404,14 +410,15 @@ def ten_seconds(wave: Tensor) -> Tensor:
     """The part of a sound at 16 kHz that is heard, at 48 kHz: (samples,) -> (480000,)."""
     soxr = require("soxr", "resampling sounds for CLAP", INSTALL_AUDIO)
     beginning = wave[: SECONDS * RATE].cpu().float()
-    rounded = (beginning * 32768).round().clamp(-32768, 32767) / 32768
+    rounded = (beginning * 32768).round()
+    rounded = rounded.clamp(-32768, 32767) / 32768
 
     length = SECONDS * CLAP_RATE
-    resampled = torch.from_numpy(soxr.resample(rounded.numpy(), RATE, CLAP_RATE))[
-        :length
-    ]
+    resampled = soxr.resample(rounded.numpy(), RATE, CLAP_RATE)
+    resampled = torch.from_numpy(resampled)[:length]
     repeated = resampled.repeat(length // len(resampled))
-    return F.pad(repeated, (0, length - len(repeated)))
+    missing = length - len(repeated)
+    return F.pad(repeated, (0, missing))
 
 
 def _folder_of(name: str, revision: str, patterns: list[str]) -> Path:
@@ -457,8 +464,11 @@ def load_weights(file: Path) -> dict[str, Tensor]:
             f"{file}: cannot be read as weights alone ({first_line(error)})"
         ) from None
 
-    state = state.get("state_dict", state) if isinstance(state, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+    if isinstance(state, dict):
+        state = state.get("state_dict", state)
+    if not isinstance(state, dict):
+        raise ValueError(f"{file}: holds no weights by name")
+    if not all(isinstance(name, str) for name in state):
         raise ValueError(f"{file}: holds no weights by name")
 
     tensors = {}

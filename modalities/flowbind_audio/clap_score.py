@@ -72,7 +72,8 @@ class CLAPScore(Metric):
         """
         texts = self._model.texts(UNRELATED, self.device).double()
         count = len(texts)
-        cosine = ((texts @ texts.T).sum() - count).item() / (count * (count - 1))
+        cosines = (texts @ texts.T).sum() - count  # of each with the others
+        cosine = cosines.item() / (count * (count - 1))
         if cosine > PARALLEL:
             raise ValueError(
                 f"the CLAP '{self.clap}' finds unrelated captions alike "
@@ -84,17 +85,16 @@ class CLAPScore(Metric):
 
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
         """Embeddings with shape (B, 512) and rows of norm 1."""
-        embed = {"audio": self.model.sounds, "text": self.model.texts}[kind]
+        embed = self.model.sounds
+        if kind == "text":
+            embed = self.model.texts
         return embed(raws, self.device)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         cosines = F.cosine_similarity(made.double(), reference.double())
-        return {
-            f"clap-score[{self._model.label}]": (100 * cosines)
-            .clamp(min=0)
-            .mean()
-            .item()
-        }
+        scores = (100 * cosines).clamp(min=0)
+        return {f"clap-score[{self._model.label}]": scores.mean().item()}
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"clap_weights": self._model.digest()}
+        weights = self._model.digest()
+        return super().fingerprint() | {"clap_weights": weights}

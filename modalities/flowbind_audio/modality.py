@@ -94,9 +94,8 @@ class Audio(Modality):
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes a sound as a 16-bit WAV at 16 kHz; reading it gives the same to within 1/65536."""
         soundfile = require("soundfile", "a sound", INSTALL)
-        samples = (
-            (raw * 32768).round().clamp(-32768, 32767).to(torch.int16).numpy(force=True)
-        )
+        levels = (raw * 32768).round().clamp(-32768, 32767)
+        samples = levels.to(torch.int16).numpy(force=True)
         data = BytesIO()  # libsndfile does not say why a disk refuses
         soundfile.write(data, samples, RATE, format="WAV", subtype="PCM_16")
         with replacing(path) as partial:
@@ -105,16 +104,23 @@ class Audio(Modality):
     def preview(self, raw: Tensor) -> PIL.Image.Image:
         """The log-mel spectrogram of a second or more, low at the bottom, black up to -70 dB."""
         # All below a second have one scale of time.
-        wave = F.pad(raw.cpu(), (0, max(0, RATE - len(raw))))
+        missing = max(0, RATE - len(raw))
+        wave = F.pad(raw.cpu(), (0, missing))
         levels = log_mel(wave[None])[0].flip(0)
-        shades = levels.add(1).mul(127.5).clamp(0, 255).byte().numpy()
-        picture = PIL.Image.fromarray(_palette()[shades])
-        return picture.resize((PICTURE, PICTURE), PIL.Image.Resampling.BILINEAR)
+        shades = levels.add(1).mul(127.5).clamp(0, 255)
+        colours = _palette()[shades.byte().numpy()]
+
+        picture = PIL.Image.fromarray(colours)
+        size = (PICTURE, PICTURE)
+        return picture.resize(size, PIL.Image.Resampling.BILINEAR)
 
 
 def _palette() -> np.ndarray:
     """Colours from silent to loud: uint8 RGB, with shape (256, 3)."""
     ramp = np.linspace(0, len(INK) - 1, 256)
     stops = range(len(INK))
-    channels = [np.interp(ramp, stops, channel) for channel in zip(*INK, strict=True)]
-    return np.stack(channels, axis=1).round().astype(np.uint8)
+    channels = []
+    for channel in zip(*INK, strict=True):
+        channels.append(np.interp(ramp, stops, channel))
+    palette = np.stack(channels, axis=1)
+    return palette.round().astype(np.uint8)

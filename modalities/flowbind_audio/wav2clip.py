@@ -89,18 +89,19 @@ class Wav2Clip(Codec):
         """
         rows_of: dict[int, list[int]] = {}
         for row, raw in enumerate(raws):
-            rows_of.setdefault(max(len(raw), SHORTEST), []).append(row)
+            length = max(len(raw), SHORTEST)
+            rows_of.setdefault(length, []).append(row)
 
         latents = torch.empty(len(raws), WIDTH, dtype=torch.float32, device=self.device)
         for length, rows in rows_of.items():
-            for part in torch.tensor(rows).split(max(1, TOGETHER // length)):
-                sounds = [raws[row] for row in part]
-                waves = torch.stack(
-                    [F.pad(wave, (0, length - len(wave))) for wave in sounds]
-                )
-                latents[part] = self.net(
-                    spectrograms(waves.to(self.device, torch.float32))
-                )
+            together = max(1, TOGETHER // length)
+            for part in torch.tensor(rows).split(together):
+                waves = []
+                for row in part:
+                    missing = length - len(raws[row])
+                    waves.append(F.pad(raws[row], (0, missing)))
+                waves = torch.stack(waves).to(self.device, torch.float32)
+                latents[part] = self.net(spectrograms(waves))
 
         return latents
 
@@ -130,13 +131,15 @@ def spectrograms(waves: Tensor) -> Tensor:
     spectrum = torch.stft(
         waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True
     )
-    levels = (torch.view_as_real(spectrum).square().sum(-1) + OFFSET).log()
+    power = torch.view_as_real(spectrum).square().sum(-1)
+    levels = (power + OFFSET).log()
     # Exactly 0 for a silence, of which rounding would remain.
     levels = levels - levels[:, :1, :1]
 
     mean = levels.mean((1, 2), keepdim=True)
     deviation = levels.std((1, 2), keepdim=True)
-    return ((levels - mean) / (deviation + LEAST))[:, None]
+    levels = (levels - mean) / (deviation + LEAST)
+    return levels[:, None]
 
 
 def build_wav2clip() -> nn.Module:

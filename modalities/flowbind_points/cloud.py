@@ -276,6 +276,6 @@ def _range(numbers: np.ndarray) -> tuple[float, float]:
         if numbers.dtype.kind == "f":
             numbers = numbers[np.isfinite(numbers)]
 
-        low = numbers.min(initial=0)
-        high = numbers.max(initial=0)
-        return float(low), float(high)
+    low = numbers.min(initial=0)
+    high = numbers.max(initial=0)
+    return float(low), float(high)

@@ -106,18 +106,20 @@ class PrefixNet(nn.Module):
             temperature: 0 for the likeliest piece, above to draw pieces.
             generator: Source of the draws.
         """
-        first = self.embed(
-            torch.full((len(latents), 1), beginning, device=latents.device)
-        )
-        inputs = torch.cat([self.projector(latents).to(first.dtype), first], dim=1)
-        ended = torch.zeros(len(latents), dtype=torch.bool, device=latents.device)
+        count = len(latents)
+        piece = torch.full((count, 1), beginning, device=latents.device)
+        first = self.embed(piece)
+        prefix = self.projector(latents).to(first.dtype)
+        inputs = torch.cat([prefix, first], dim=1)
+        ended = torch.zeros(count, dtype=torch.bool, device=latents.device)
         memory = None
         pieces = []
         for _ in range(longest):
             out = self.lm(inputs_embeds=inputs, past_key_values=memory, use_cache=True)
             memory = out.past_key_values
             logits = out.logits[:, -1].float()
-            piece = draw(logits, temperature, generator).masked_fill(ended, end)
+            piece = draw(logits, temperature, generator)
+            piece = piece.masked_fill(ended, end)
             pieces.append(piece)
 
             ended = ended | (piece == end)
@@ -144,7 +146,8 @@ class PrefixNet(nn.Module):
         rest = {}
         for name, tensor in trained.items():
             if name.startswith("lora."):
-                modules.add(name.removeprefix("lora.").rsplit(".", 1)[0])
+                module = name.removeprefix("lora.").rsplit(".", 1)[0]
+                modules.add(module)
             else:
                 rest[name] = tensor
 
@@ -152,15 +155,16 @@ class PrefixNet(nn.Module):
             weight = self.lm.get_submodule(module).weight
             up = trained[f"lora.{module}.up"].float()
             down = trained[f"lora.{module}.down"].float()
-            changed = weight.float() + (up @ down).to(weight.device)
+            change = (up @ down).to(weight.device)
+            changed = weight.float() + change
             weight.data = changed.to(weight.dtype)
 
         absent, unknown = self.load_state_dict(rest, strict=False)
-        wrong = unknown + [name for name in absent if name.startswith("projector.")]
+        absent = [name for name in absent if name.startswith("projector.")]
+        wrong = unknown + absent
         if wrong:
-            raise RuntimeError(
-                f"{wrong[0]} is {'not in the network' if unknown else 'missing'}"
-            )
+            fault = "not in the network" if unknown else "missing"
+            raise RuntimeError(f"{wrong[0]} is {fault}")
 
 
 def draw(
@@ -174,7 +178,8 @@ def draw(
         return logits.argmax(1)
 
     probabilities = (logits / temperature).softmax(1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
+    drawn = torch.multinomial(probabilities, 1, generator=generator)
+    return drawn[:, 0]
 
 
 class SentencePrefixLM(Codec):
@@ -402,8 +407,10 @@ class SentencePrefixLM(Codec):
         net = self.net
         options = (*self.ends, self.longest, self.temperature, generator)
         texts = []
-        for chunk in latents.to(self.device, torch.float32).split(BATCH):
-            texts += self.spell(net.write(chunk, *options))
+        latents = latents.to(self.device, torch.float32)
+        for chunk in latents.split(BATCH):
+            pieces = net.write(chunk, *options)
+            texts += self.spell(pieces)
 
         return [_caption(text) for text in texts]
 
@@ -412,9 +419,11 @@ class SentencePrefixLM(Codec):
 
         Ends are included, no more than `longest` of each; `PAST` fills up the shorter ones.
         """
-        end = self.ends[1]
-        rows = self.tokenizer(list(captions), add_special_tokens=False)["input_ids"]
-        pieces = [torch.tensor([*ids, end][: self.longest]) for ids in rows]
+        _, end = self.ends
+        rows = self.tokenizer(list(captions), add_special_tokens=False)
+        pieces = []
+        for ids in rows["input_ids"]:
+            pieces.append(torch.tensor([*ids, end][: self.longest]))
         return pad_sequence(pieces, batch_first=True, padding_value=PAST)
 
     def spell(self, pieces: Tensor) -> list[str]:
@@ -426,10 +435,12 @@ class SentencePrefixLM(Codec):
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Latents, with shape (B, D), and pieces as `cut` gives them, both on the CPU."""
         raws = list(raws)  # they are small, and each is needed twice
-        chunks = np.array_split(np.array(raws, dtype=object), -(-len(raws) // CHUNK))
-        chunks = track(chunks, "embedding captions", len(raws), "samples", len)
-        latents = torch.cat([self.encode(list(chunk)).cpu() for chunk in chunks])
-        return latents, self.cut(raws)
+        count = -(-len(raws) // CHUNK)
+        chunks = np.array_split(np.array(raws, dtype=object), count)
+        latents = []
+        for chunk in track(chunks, "embedding captions", len(raws), "samples", len):
+            latents.append(self.encode(list(chunk)).cpu())
+        return torch.cat(latents), self.cut(raws)
 
     def fingerprint(self) -> dict[str, str | int | bool]:
         """What decides the latents: the encoder alone."""
@@ -446,4 +457,5 @@ class SentencePrefixLM(Codec):
 
 def _caption(text: str) -> str:
     """A written text as one line."""
-    return " ".join(NO_CAPTION.sub(" ", text).split()) or "?"
+    words = NO_CAPTION.sub(" ", text).split()
+    return " ".join(words) or "?"
