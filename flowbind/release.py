@@ -310,7 +310,7 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     """
     config, _ = files(Path(folder))
     try:
-        description = _current(read_json(config, LARGEST))
+        description = _present(read_json(config, LARGEST))
         name = description["method"]["name"]
         method = registry.load(Method.group, name)
         return method, dict(description["sampling"])
@@ -419,10 +419,4 @@ def _present(description: Mapping[str, Any]) -> dict[str, Any]:
             f"format {number!r:.20}, this flowbind reads 1 to {FORMAT}; "
             "load it with the version that wrote it"
         )
-
-    args = dict(description)
-    for key in ENVELOPE:
-        args.pop(key, None)
-    args["modalities"] = earlier.modalities(description["modalities"])
-    method = {"name": description["method"], "args": args}
-    return {"method": method, "sampling": {}, "files": description["files"]}
+    return earlier.description(description) if number == 1 else dict(description)

@@ -498,7 +498,7 @@ class Training(Watched):
         if base:
             _, weights = release.files(Path(base))
             base_digest = digest(weights)
-        return {"base": base_digest, "learnt": self.method.trained}
+        return {"base": base_digest, "trained": self.method.trained}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[KEY] = self.describe() | self.describe_base()
