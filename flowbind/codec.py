@@ -174,10 +174,14 @@ class NeuralCodec(Codec):
     @property
     def file(self) -> Path:
         """The safetensors file of the weights."""
-        return self.shipped if self.weights is None else Path(self.weights)
+        if self.weights is None:
+            return self.shipped
+        return Path(self.weights)
 
     def files(self) -> dict[str, Path]:
-        return {} if self.weights is None else {"weights": self.file}
+        if self.weights is None:
+            return {}
+        return {"weights": self.file}
 
     def promise(self) -> float | None:
         """What the JSON file beside the weights says, which training writes; None if there is none.
@@ -200,29 +204,33 @@ class NeuralCodec(Codec):
     @torch.inference_mode()
     def errors(self, raws: Sequence[Any], again: Sequence[Any]) -> Tensor:
         """The mean absolute difference of what goes into the network, with shape (B,)."""
-        differences = self.prepare(again).float() - self.prepare(raws).float()
+        differences = self.prepare(again).float()
+        differences = differences - self.prepare(raws).float()
         return differences.abs().flatten(1).mean(1)
 
     @cached_property
     def net(self) -> nn.Module:
         """The frozen network, in evaluation mode."""
-        net = frozen(self.build, self.file, f"codec {type(self).__name__}")
+        owner = f"codec {type(self).__name__}"
+        net = frozen(self.build, self.file, owner)
         return net.to(self.device)
 
     @torch.inference_mode()
     def encode(self, raws: Sequence[Any]) -> Tensor:
-        return in_blocks(self.net.encode, self.prepare(raws).to(self.device))
+        inputs = self.prepare(raws)
+        return in_blocks(self.net.encode, inputs.to(self.device))
 
     @torch.inference_mode()
     def decode(
         self, latents: Tensor, generator: torch.Generator | None = None
     ) -> list[Any]:
-        return self.finish(
-            in_blocks(self.net.decode, latents.to(self.device, torch.float32))
-        )
+        latents = latents.to(self.device, torch.float32)
+        outputs = in_blocks(self.net.decode, latents)
+        return self.finish(outputs)
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"weights": digest(self.file)}
+        checksum = digest(self.file)
+        return super().fingerprint() | {"weights": checksum}
 
 
 def in_chunks(
@@ -231,7 +239,8 @@ def in_chunks(
     """What `prepare` makes of all raw samples, with shape (B, *), of which few are in memory."""
     parts = []
     for start in range(0, len(raws), CHUNK):
-        parts.append(prepare(raws[start : start + CHUNK]))
+        chunk = raws[start : start + CHUNK]
+        parts.append(prepare(chunk))
     return torch.cat(parts)
 
 

@@ -11,12 +11,16 @@ from torch.distributed.tensor import DTensor
 
 def ranks() -> int:
     """The number of processes that share a batch."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 def total(x: Tensor) -> Tensor:
     """The sum of a tensor over all ranks, each of which asks for it."""
-    return _Total.apply(x) if ranks() > 1 else x
+    if ranks() == 1:
+        return x
+    return _Total.apply(x)
 
 
 class _Total(torch.autograd.Function):
@@ -58,10 +62,9 @@ class Heartbeat:
     """
 
     def __init__(self) -> None:
-        several = (
-            dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        )
-        self.group = dist.new_group(backend="gloo") if several else None
+        self.group = None
+        if ranks() > 1:
+            self.group = dist.new_group(backend="gloo")
         self.sent: tuple[Tensor, dist.Work] | None = None
 
     def beat(self, flag: int) -> int:

@@ -3,9 +3,15 @@
 
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; the name of its class where there is none."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    return lines[0]
 
 
 def last_line(error: BaseException) -> str:
     """The last line of an error's message: where torch says which weights do not fit."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    return lines[-1].strip()

@@ -129,7 +129,8 @@ def check_place(path: Path, folder: bool = False) -> None:
         OSError: the folder that is to hold it may not be written to.
     """
     if path.exists() and path.is_dir() != folder:
-        expected, present = ("a folder", "a file") if folder else ("a file", "a folder")
+        expected = "a folder" if folder else "a file"
+        present = "a file" if folder else "a folder"
         raise ValueError(
             f"{path}: is to be written as {expected}, but {present} of that name is there; move it "
             "away"
@@ -208,7 +209,8 @@ def read_json(path: str | Path, largest: int = LARGEST) -> Any:
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON ({str(error).splitlines()[0]})") from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: not JSON ({reason})") from None
 
 
 def encoding_of(path: str | Path) -> str:

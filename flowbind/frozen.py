@@ -32,7 +32,9 @@ def frozen(build: Callable[[], nn.Module], path: Path, owner: str) -> nn.Module:
         with torch.inference_mode(False):
             with torch.device("meta"), _Undrawn():
                 net = build()
-            state = {name: tensor.float() for name, tensor in load_file(path).items()}
+            state = {}
+            for name, tensor in load_file(path).items():
+                state[name] = tensor.float()
             net.load_state_dict(state, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ValueError(

@@ -166,19 +166,24 @@ class NeuralJudge(Judge):
 
     @torch.inference_mode()
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
-        return in_blocks(self.net.trunk, self.prepare(raws).to(self.device))
+        inputs = self.prepare(raws)
+        return in_blocks(self.net.trunk, inputs.to(self.device))
 
     @torch.inference_mode()
     def read(self, features: Tensor) -> Tensor:
-        logits = self.net.read(features.to(self.device, torch.float32))
-        return torch.stack([part.argmax(1) for part in logits], dim=1).cpu()
+        features = features.to(self.device, torch.float32)
+        logits = self.net.read(features)
+        numbers = [part.argmax(1) for part in logits]
+        return torch.stack(numbers, dim=1).cpu()
 
     @property
     def label(self) -> str:
-        return f"{type(self).__name__},{digest(self.file)[:SHOWN]}"
+        checksum = digest(self.file)
+        return f"{type(self).__name__},{checksum[:SHOWN]}"
 
     def fingerprint(self) -> dict[str, Any]:
-        return super().fingerprint() | {"weights": digest(self.file)}
+        checksum = digest(self.file)
+        return super().fingerprint() | {"weights": checksum}
 
 
 class JudgeNet(nn.Module):

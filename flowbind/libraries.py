@@ -1,7 +1,7 @@
 """Optional libraries: imported on use, or named with the command that installs them."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, requires
@@ -31,11 +31,10 @@ class Extra(NamedTuple):
         if not needed:  # installed from a clone, before the extra was written
             return f"pip install -e '.[{self.name}]'"
 
-        absent = [
-            requirement
-            for name, requirement in needed.items()
-            if not _is_installed(name)
-        ]
+        absent = []
+        for name, requirement in needed.items():
+            if not _is_installed(name):
+                absent.append(requirement)
         quoted = [f"'{requirement}'" for requirement in absent or needed.values()]
         return " ".join(["pip install", *quoted])
 
@@ -50,7 +49,8 @@ class Extra(NamedTuple):
         for entry in entries:
             match = REQUIREMENT.match(entry)
             if match and match[3] == self.name:
-                requirements[match[1]] = match[1] + match[2].strip()
+                name = match[1]
+                requirements[name] = name + match[2].strip()
         return requirements
 
 
@@ -69,14 +69,10 @@ def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[Non
     """
     try:
         yield
-    except (
-        Exception
-    ) as error:  # an import may end in anything, as where a shared library is missing
+    except Exception as error:
+        # An import may end in anything, as where a shared library is missing.
         names = " and ".join(modules)
-        absent = isinstance(error, ModuleNotFoundError) and error.name is not None
-        if absent and any(
-            f"{module}.".startswith(f"{error.name}.") for module in modules
-        ):
+        if _is_absent(modules, error):
             it = "them" if len(modules) > 1 else "it"
             raise ValueError(
                 f"{needing} needs {names}; install {it} with `{install}`"
@@ -87,6 +83,13 @@ def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[Non
         raise ValueError(
             f"{needing} needs {names}, which {verb} installed but cannot be imported ({reason})"
         ) from error
+
+
+def _is_absent(modules: Sequence[str], error: Exception) -> bool:
+    """Whether an import ended because one of these libraries is not installed."""
+    if not isinstance(error, ModuleNotFoundError) or error.name is None:
+        return False
+    return any(f"{module}.".startswith(f"{error.name}.") for module in modules)
 
 
 def require(module: str, needing: str, install: str | Extra) -> ModuleType:

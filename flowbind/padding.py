@@ -26,15 +26,20 @@ def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         x: Rows, with shape (n, *).
     """
     if x.device.type == "cpu":
-        return compute(padded(x))[: len(x)]
+        rows = compute(padded(x))
+        return rows[: len(x)]
 
     # Whoever lets products of float32 be rounded (TF32) asks for speed, not for the same bits.
     if torch.get_float32_matmul_precision() != "highest":
         return compute(x)
 
     with _exact_convolutions():
-        parts = [compute(padded(part, GPU_BLOCK)) for part in x.split(GPU_BLOCK)]
-    return torch.cat(parts)[: len(x)]
+        parts = []
+        for part in x.split(GPU_BLOCK):
+            parts.append(compute(padded(part, GPU_BLOCK)))
+
+    rows = torch.cat(parts)
+    return rows[: len(x)]
 
 
 @contextmanager
@@ -61,4 +66,5 @@ def padded(x: Tensor, block: int = BLOCK) -> Tensor:
     missing = -len(x) % block
     if missing == 0:  # so it is for no row, which has no last one
         return x
-    return torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+    last = x[-1:].expand(missing, *x.shape[1:])
+    return torch.cat([x, last])

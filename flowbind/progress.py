@@ -100,7 +100,8 @@ class Progress:
     @property
     def speed(self) -> float:
         """How much was done a second, up to the last that was."""
-        return (self.done - self.first) / max(self.now - self.begin, 1e-9)
+        seconds = max(self.now - self.begin, 1e-9)
+        return (self.done - self.first) / seconds
 
     def advance(self, count: int = 1, detail: str | None = None) -> None:
         """Adds what was done since, and what to say beside it."""
@@ -121,7 +122,8 @@ class Progress:
         self.is_open = False
         self.now = time.monotonic()
 
-        passed = f"{self.now - self.begin:.1f} s ({self.speed:.1f}/s)"
+        seconds = self.now - self.begin
+        passed = f"{seconds:.1f} s ({self.speed:.1f}/s)"
         end = "done in" if self.total in (None, self.done) else "stopped after"
         line = f"{self.description}: {self.amount} {end} {passed} {self.detail}"
         self._display.close(line.rstrip())
@@ -210,9 +212,8 @@ class _Bar:
         work = self.work
         speed = f"{work.speed:.1f}/s" if work.done > work.first else ""
 
-        room = (
-            self.console.width - self.width - len(f"{work.amount} {speed} 00:00:00") - 4
-        )
+        others = f"{work.amount} {speed} 00:00:00"
+        room = self.console.width - self.width - len(others) - 4
         least = min(len(work.description), 12)
         detail = _cut(work.detail, room - least)
         about = _cut(work.description, room - len(detail))
@@ -246,4 +247,7 @@ class _Bar:
 
 def _cut(words: str, width: int) -> str:
     """At most so many characters."""
-    return words if len(words) <= width else f"{words[: max(width - 1, 0)]}…"
+    if len(words) <= width:
+        return words
+    end = max(width - 1, 0)
+    return f"{words[:end]}…"

@@ -31,8 +31,9 @@ def check_readers(
     """
     files_by_suffix: dict[str, list[str | Path]] = {}
     for source in sources:
-        suffix = os.path.splitext(source)[1].lower()
-        files_by_suffix.setdefault(suffix, []).append(source)
+        _, suffix = os.path.splitext(source)
+        files = files_by_suffix.setdefault(suffix.lower(), [])
+        files.append(source)
 
     lines = []
     count = 0

@@ -34,7 +34,9 @@ def installed(kind: str) -> dict[str, EntryPoint]:
 
 def package(entry: EntryPoint) -> str:
     """The distribution an entry point comes from, with its version."""
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.module
+    if not entry.dist:
+        return entry.module
+    return f"{entry.dist.name} {entry.dist.version}"
 
 
 def did_you_mean(name: str, allowed) -> str:
@@ -43,7 +45,10 @@ def did_you_mean(name: str, allowed) -> str:
     plain = {other.casefold(): other for other in allowed}
     close = difflib.get_close_matches(name.casefold().strip(), plain, n=1)
 
-    question = f"did you mean '{plain[close[0]]}'? " if close else ""
+    question = ""
+    if close:
+        nearest = plain[close[0]]
+        question = f"did you mean '{nearest}'? "
     names = ", ".join(allowed) or "none"
     return f"{question}allowed: {names}"
 
@@ -57,16 +62,14 @@ def load(kind: str, name: str) -> Any:
     """
     entries = installed(kind)
     if name not in entries:
-        raise ValueError(
-            f"no {kind} named '{name}' is installed; {did_you_mean(name, entries)}"
-        )
+        hint = did_you_mean(name, entries)
+        raise ValueError(f"no {kind} named '{name}' is installed; {hint}")
 
     try:
         return entries[name].load()
     except (ImportError, AttributeError) as error:
-        raise ValueError(
-            f"'{name}' of {package(entries[name])} cannot be imported: {error}"
-        ) from error
+        owner = package(entries[name])
+        raise ValueError(f"'{name}' of {owner} cannot be imported: {error}") from error
 
 
 def name_of(kind: str, cls: type) -> str:

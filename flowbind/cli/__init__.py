@@ -102,12 +102,13 @@ def main(arguments: list[str] | None = None) -> None:
     except MemoryError as error:
         # What was read, where that is known.
         sample = str(error).strip().splitlines()[-1:]
-        _stop(": ".join([*sample, NO_MEMORY]), MISTAKE)
+        line = ": ".join([*sample, NO_MEMORY])
+        _stop(line, MISTAKE)
     except OSError as error:
-        _stop(
-            f"{error.filename}: {error.strerror}" if error.filename else str(error),
-            MISTAKE,
-        )
+        line = str(error)
+        if error.filename:
+            line = f"{error.filename}: {error.strerror}"
+        _stop(line, MISTAKE)
     except ValueError as error:
         _stop(str(error), MISTAKE)
     except Exception as error:
@@ -115,7 +116,8 @@ def main(arguments: list[str] | None = None) -> None:
             _stop(NO_MEMORY, MISTAKE)
         _let_the_first_speak(FAULT)
         traceback.print_exc()
-        _stop(FAULTY.format(kind=type(error).__name__), FAULT)
+        kind = type(error).__name__
+        _stop(FAULTY.format(kind=kind), FAULT)
 
 
 # Of several processes on one machine, the first started the others.
@@ -132,8 +134,10 @@ FAULTY = (
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    verbs = [f"  {verb:{width}}  {about}" for verb, (_, about) in VERBS.items()]
-    return HELP.format(verbs="\n".join(verbs))
+    lines = []
+    for verb, (_, about) in VERBS.items():
+        lines.append(f"  {verb:{width}}  {about}")
+    return HELP.format(verbs="\n".join(lines))
 
 
 def _run(arguments: list[str]) -> None:
@@ -143,7 +147,8 @@ def _run(arguments: list[str]) -> None:
 
         close = difflib.get_close_matches(verb, VERBS, n=1)
         guess = f"did you mean '{close[0]}'? " if close else ""
-        hint = INSTEAD.get(verb, f"{guess}allowed: {', '.join(VERBS)}")
+        names = ", ".join(VERBS)
+        hint = INSTEAD.get(verb, f"{guess}allowed: {names}")
         raise ValueError(f"no verb '{verb}'; {hint}")
 
     module, _ = VERBS[verb]
@@ -153,7 +158,8 @@ def _run(arguments: list[str]) -> None:
 def _leave_quietly() -> NoReturn:
     """Ends as a program does that SIGPIPE ends: whoever read the output went away."""
     # Or Python complains on its way out.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
     raise SystemExit(SIGNALLED + signal.SIGPIPE)
 
 
@@ -180,6 +186,7 @@ def _stop(message: str, code: int) -> NoReturn:
     if code == MISTAKE:
         _let_the_first_speak(code)
     # Names of files may steer a terminal.
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(message.split()))
+    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else "?" for c in line)
     print(f"flowbind: {line}", file=sys.stderr, flush=True)
     raise SystemExit(code)

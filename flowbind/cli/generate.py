@@ -34,8 +34,10 @@ def run(verb: str, arguments: list[str]) -> None:
     stem_of_sample = stems(sources) if sources else numbered("sample", options.count)
     files: dict[str, list[Path]] = {}
     for name, target in targets.items():
-        end = f".{name}{target.suffixes[0]}"
-        files[name] = [options.out / f"{stem}{end}" for stem in stem_of_sample]
+        suffix = target.suffixes[0]
+        files[name] = []
+        for stem in stem_of_sample:
+            files[name].append(options.out / f"{stem}.{name}{suffix}")
     if not options.overwrite:
         refuse_existing(list(chain.from_iterable(files.values())))
 

@@ -150,9 +150,11 @@ class RecipeCLI(LightningCLI):
         # On the run folder, for as long as this process has it.
         self.locks = ExitStack()
 
-        merged = merge([check_recipe(path, KEYS, Trainer) for path in recipes])
+        checked = [check_recipe(path, KEYS, Trainer) for path in recipes]
+        merged = merge(checked)
         options = check_overrides(options, merged, Trainer)
-        name = (merged.get("model") or {}).get("class_path")
+        model = merged.get("model") or {}
+        name = model.get("class_path")
         self.is_method = name is None or issubclass(find_class(name, "model"), Method)
 
         arguments = [f"--config={dump(merged)}", *map(str, options)]

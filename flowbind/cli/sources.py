@@ -151,7 +151,9 @@ def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Pa
             f"the first of them '{lacking[0]}'; give a list with one in each"
         )
 
-    sources = [manifest.source(sample, name, modality) for sample in manifest.samples]
+    sources = []
+    for sample in manifest.samples:
+        sources.append(manifest.source(sample, name, modality))
     for source in sources:
         if isinstance(source, Path) and not source.name.lower().endswith(
             modality.suffixes

@@ -32,14 +32,17 @@ class PathSample(NamedTuple):
 def sample_path(z: Tensor, x: Tensor, t: Tensor) -> PathSample:
     """The path from `z` to `x`, both with shape (n, *), at times `t`, with shape (n,)."""
     velocity = x - z
-    return PathSample(x_t=z + _column(t, x) * velocity, velocity=velocity)
+    x_t = z + _column(t, x) * velocity
+    return PathSample(x_t, velocity)
 
 
 def stop_gradient(z: Tensor, t: Tensor) -> Tensor:
     """`z`, with gradient only in the rows where `t = 0`: elsewhere only the drift learns."""
-    return torch.where(_column(t, z) == 0, z, z.detach())
+    is_zero = _column(t, z) == 0
+    return torch.where(is_zero, z, z.detach())
 
 
 def _column(t: Tensor, like: Tensor) -> Tensor:
     """One time a row, with shape (n, 1, ...), of the latents' dtype."""
-    return t.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+    axes = [1] * (like.ndim - 1)
+    return t.reshape(-1, *axes).to(like.dtype)

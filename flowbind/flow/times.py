@@ -36,7 +36,8 @@ def mixture_times(
         Times with shape (1, n).
     """
     is_zero = choice < alpha
-    is_zero_or_one = choice < alpha + (1 - alpha) * endpoint
+    ends = alpha + (1 - alpha) * endpoint
+    is_zero_or_one = choice < ends
 
     t = _inside_or_one(uniform, is_zero_or_one)
     t = torch.where(is_zero, torch.zeros_like(t), t)
@@ -60,4 +61,5 @@ def both_times(uniform: Tensor, choice: Tensor, endpoint: float) -> Tensor:
 
 def _inside_or_one(uniform: Tensor, is_one: Tensor) -> Tensor:
     """Times in (0, 1], with shape (n,): 1 where that is chosen."""
-    return torch.where(is_one, torch.ones_like(uniform), 1 - uniform)
+    one = torch.ones_like(uniform)
+    return torch.where(is_one, one, 1 - uniform)

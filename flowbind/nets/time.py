@@ -28,7 +28,8 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         k = torch.arange(TIME_FREQUENCIES, dtype=t.dtype, device=t.device)
-        omega = torch.exp(-math.log(MAX_PERIOD) * k / TIME_FREQUENCIES)
+        exponent = -math.log(MAX_PERIOD) * k / TIME_FREQUENCIES
+        omega = torch.exp(exponent)
         angles = t[:, None] * omega
         phi = torch.cat([angles.cos(), angles.sin()], dim=1)
         return self.mlp(phi)

@@ -73,14 +73,16 @@ class JudgeTraining(RawTraining):
         if noise:
             key = draws.key(self.seed, *position, batch.step)
             streams = draws.streams(key, batch.rows)
-            inputs = self.judge.vary(inputs, draws.fork(streams, TAKE))
-            level = draws.uniform(draws.fork(streams, LEVEL), *[1] * (inputs.ndim - 1))
-            unit = draws.normal(draws.fork(streams, NOISE), *inputs.shape[1:])
+            axes = [1] * (inputs.ndim - 1)
+            level = draws.uniform(draws.fork(streams, LEVEL), *axes)
+            shape = inputs.shape[1:]
+            unit = draws.normal(draws.fork(streams, NOISE), *shape)
             inputs = inputs.float()
             inputs = inputs + noise * level * spread(inputs) * unit
 
         errors = {}
-        logits = self.net.read(self.net.trunk(inputs))
+        features = self.net.trunk(inputs)
+        logits = self.net.read(features)
         for column, (factor, part) in enumerate(zip(self.parts, logits, strict=True)):
             known = batch.labels[:, column] >= 0
             classes = batch.labels[known, column]
@@ -95,7 +97,8 @@ class JudgeTraining(RawTraining):
 
     def weigh(self, losses: Mapping[str, Tensor]) -> Tensor:
         """The sum of the factors' losses."""
-        return torch.stack(list(losses.values())).sum()
+        values = torch.stack(list(losses.values()))
+        return values.sum()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["classes"] = dict(self.classes)
@@ -109,20 +112,22 @@ class JudgeTraining(RawTraining):
     def describe_weights(self, path: Path) -> None:
         """Writes the classes, and how many validation samples the written weights read rightly."""
         _write(path, {"classes": self.classes})
-        judge = type(self.judge)(**self.judge.arguments() | {"weights": str(path)})
-        judge = judge.to(self.device)
+        arguments = self.judge.arguments() | {"weights": str(path)}
+        judge = type(self.judge)(**arguments).to(self.device)
 
         data = self.trainer.datamodule
         inputs, labels = data.parts["val"].tensors
         features = []
         for part in inputs.split(data.batch_size):
             with torch.inference_mode():
-                features.append(judge.net.trunk(part.to(self.device)).cpu())
+                features_of_part = judge.net.trunk(part.to(self.device))
+                features.append(features_of_part.cpu())
         read = judge.read(torch.cat(features))
 
         # A sample without a label is read rightly whatever is read.
         right = (read == labels) | (labels < 0)
-        accuracy = dict(zip(self.classes, right.double().mean(0).tolist(), strict=True))
+        of_factors = right.double().mean(0).tolist()
+        accuracy = dict(zip(self.classes, of_factors, strict=True))
         accuracy["joint"] = right.all(1).double().mean().item()
         shares = {name: round(share, 4) for name, share in accuracy.items()}
         _write(
@@ -133,5 +138,6 @@ class JudgeTraining(RawTraining):
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:
     """Writes what is known of a judge's weights beside them."""
+    encoded = json.dumps(content, indent=1) + "\n"
     with replacing(beside(path)) as partial:
-        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        partial.write_text(encoded, encoding="utf-8")

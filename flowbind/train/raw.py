@@ -125,13 +125,15 @@ class RawTraining(Watched):
         super().on_train_batch_end(outputs, batch, index)
 
     def training_step(self, batch: RawBatch, index: int) -> Tensor:
-        losses = means(self.errors(batch, self.noise, TRAINING))
+        errors = self.errors(batch, self.noise, TRAINING)
+        losses = means(errors)
         loss = self.weigh(losses)
         self.watch(loss, batch.step)
 
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = torch.stack([loss.detach() for loss in losses.values()])
+            values = [loss.detach() for loss in losses.values()]
+            values = torch.stack(values)
             values = self.trainer.strategy.reduce(values, reduce_op="mean")
             self._log("train", losses, values)
         return loss
@@ -144,7 +146,8 @@ class RawTraining(Watched):
         losses = dict(zip(names, values.unbind(), strict=True))
         named = {f"{part}/{name}": value for name, value in losses.items()}
         self.log_dict(named, sync_dist=sync)
-        self.log(f"{part}/loss", self.weigh(losses), prog_bar=True, sync_dist=sync)
+        loss = self.weigh(losses)
+        self.log(f"{part}/loss", loss, prog_bar=True, sync_dist=sync)
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps
@@ -154,21 +157,24 @@ class RawTraining(Watched):
         trouble = []
         for name, errors in self.errors(batch, 0.0, TRAINING).items():
             bad = ~errors.isfinite().cpu()
-            if bad.any() and errors.shape[:1] == batch.rows.shape:
+            if not bad.any():
+                continue
+
+            if errors.shape[:1] == batch.rows.shape:
                 is_bad_row = bad.reshape(len(bad), -1).any(1)
                 lines = steps.lines(step)[is_bad_row]
                 trouble.append(bad_rows(name, lines.tolist(), self.global_rank))
-            elif (
-                bad.any()
-            ):  # of parts of samples, or of those samples that have a label
-                count = f"{int(bad.sum())} of {bad.numel()} errors of rank {self.global_rank}"
-                trouble.append(f"the loss of '{name}' in {count}")
+            else:  # of parts of samples, or of those samples that have a label
+                count = int(bad.sum())
+                trouble.append(
+                    f"the loss of '{name}' in {count} of {bad.numel()} errors "
+                    f"of rank {self.global_rank}"
+                )
         return trouble
 
     def on_validation_epoch_start(self) -> None:
-        self.totals: dict[
-            str, Tensor
-        ] = {}  # by name, the sum of all errors and their number
+        # By name, the sum of all errors and their number.
+        self.totals: dict[str, Tensor] = {}
 
     def validation_step(self, batch: RawBatch, index: int) -> None:
         if not len(batch.rows):  # the other ranks have the last samples
@@ -178,12 +184,14 @@ class RawTraining(Watched):
             count = torch.tensor(
                 errors.numel(), dtype=torch.float64, device=self.device
             )
-            total = torch.stack([errors.sum(dtype=torch.float64), count])
-            self.totals[name] = self.totals.get(name, 0) + total
+            total = errors.sum(dtype=torch.float64)
+            pair = torch.stack([total, count])
+            self.totals[name] = self.totals.get(name, 0) + pair
 
     def on_validation_epoch_end(self) -> None:
         none = torch.zeros(2, dtype=torch.float64, device=self.device)
-        totals = torch.stack([self.totals.get(name, none) for name in self.parts])
+        totals = [self.totals.get(name, none) for name in self.parts]
+        totals = torch.stack(totals)
         totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
         sums, counts = totals.unbind(1)
         means = sums / counts.clamp(min=1)
@@ -212,14 +220,16 @@ class RawTraining(Watched):
             self.trainer.datamodule.begin_at(self.trainer.global_step)
 
     def on_train_start(self) -> None:
-        resume_rate(self.trainer, self.rate_at(self.trainer.global_step))
+        rate = self.rate_at(self.trainer.global_step)
+        resume_rate(self.trainer, rate)
 
     def optimizer_step(self, *args: Any, **named: Any) -> None:
         super().optimizer_step(*args, **named)
 
         # With this step, which the trainer has not counted yet.
         done = self.trainer.global_step + 1
-        set_rate(self.trainer.optimizers[0], self.rate_at(done))
+        rate = self.rate_at(done)
+        set_rate(self.trainer.optimizers[0], rate)
 
     def configure_callbacks(self) -> list[Callback]:
         return [Export(), Agreement()]
@@ -254,13 +264,13 @@ class RawTraining(Watched):
         state = with_prefix(checkpoint["state_dict"], "net.")
         self.net = self.build()
         try:
-            unknown = self.net.load_state_dict(
-                state, strict=self.strict_loading
-            ).unexpected_keys
+            result = self.net.load_state_dict(state, strict=self.strict_loading)
         except RuntimeError as error:
             raise ValueError(
                 f"the checkpoint is of another {self.kind} ({last_line(error)})"
             ) from None
+
+        unknown = result.unexpected_keys
         if unknown or not state:
             content = ", ".join(unknown[:3]) or "no network"
             raise ValueError(
@@ -284,5 +294,7 @@ def export_weights(net: nn.Module, path: Path) -> None:
     """Writes a network's weights as float16 safetensors, beside and then renamed."""
     weights = {}
     for name, tensor in net.state_dict().items():
-        weights[name] = tensor.half() if tensor.is_floating_point() else tensor
+        if tensor.is_floating_point():
+            tensor = tensor.half()
+        weights[name] = tensor
     save_tensors(weights, path)
