@@ -261,7 +261,11 @@ def verify(folder: str | Path) -> Verified:
     weights = description.get("weights")
     if not weights:  # older models do not tell their checksum
         weights = {"sha256": digest_tensors(load_file(weights_file))}
-    return Verified(1 + len(checksums), size, weights["sha256"])
+    return Verified(
+        files=1 + len(checksums),
+        bytes=size,
+        weights=weights["sha256"],
+    )
 
 
 def _check_files(

@@ -144,7 +144,12 @@ class Rows(IterableDataset):
                 rows[number] = np.arange(start + self.rank, stop, self.world)
 
                 frame = Frame(
-                    self.store, self.names, shares, self.rank, self.world, self.absent
+                    self.store,
+                    self.names,
+                    shares,
+                    rank=self.rank,
+                    world=self.world,
+                    absent=self.absent,
                 )
                 yield frame.fill(self.store, rows, next(step))
 
@@ -246,7 +251,13 @@ class Frame:
         for name, strata in self.strata_of.items():
             parts = [gathered[i][name] for i in strata]
             latents[name] = torch.cat(parts) if parts else self.empty[name]
-        return Batch(latents, self.samples, self.links, step, self.place)
+        return Batch(
+            latents=latents,
+            samples=self.samples,
+            links=self.links,
+            step=step,
+            place=self.place,
+        )
 
 
 def ranges_of(starts: np.ndarray, strata: Sequence[int]) -> Tensor:

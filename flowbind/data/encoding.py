@@ -645,9 +645,9 @@ def encode(
         manifest,
         plans,
         folder,
-        skip_bad,
-        workers,
-        promises or Promises(),
+        skip_bad=skip_bad,
+        workers=workers,
+        promises=promises or Promises(),
     )
     try:
         with encoding.lock:
@@ -670,7 +670,14 @@ def _check_readable(
     # Without them each of its samples would be called bad.
     modality.check_libraries()
     modality.codec.check_libraries("encode")
-    check_readers(name, modality, files, str(manifest), skip_bad, OPTION)
+    check_readers(
+        name,
+        modality,
+        files,
+        what=str(manifest),
+        most=skip_bad,
+        option=OPTION,
+    )
 
 
 def _files_of(
@@ -703,7 +710,7 @@ class _Shown:
         return track(
             self.loader,
             self.description,
-            self.samples,
-            "samples",
-            lambda chunk: chunk.of_all,
+            total=self.samples,
+            unit="samples",
+            size=lambda chunk: chunk.of_all,
         )

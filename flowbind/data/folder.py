@@ -213,7 +213,13 @@ def find_files(
             )
 
         stem = name[: -len(suffix)]
-        files.append(File(path, names[0], tuple(folders), stem))
+        file = File(
+            path=path,
+            modality=names[0],
+            folders=tuple(folders),
+            name=stem,
+        )
+        files.append(file)
     return files
 
 

@@ -69,7 +69,12 @@ def plan_shards(
                     key.update(entry)
 
             file = f"{number}-{part:05d}.safetensors"
-            plan = ShardPlan(file, list(names), rows, key.hexdigest())
+            plan = ShardPlan(
+                file=file,
+                modalities=list(names),
+                samples=rows,
+                key=key.hexdigest(),
+            )
             plans.append(plan)
     return plans
 

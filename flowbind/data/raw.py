@@ -143,7 +143,12 @@ class RawDataModule(LightningDataModule):
             for line in lines[part]:
                 files.append(manifest.samples[line].values[name])
             check_readers(
-                name, self.modality, files, str(manifest.path), self.skip_bad, OPTION
+                name,
+                self.modality,
+                files,
+                what=str(manifest.path),
+                most=self.skip_bad,
+                option=OPTION,
             )
 
         for part, manifest in manifests.items():

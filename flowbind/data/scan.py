@@ -85,7 +85,13 @@ def scan(
         if not top.is_dir():
             raise ValueError(f"{top}: no such folder")
 
-        walk = _Walk(root_of(top), tuple(suffixes), left_out, others, seen)
+        walk = _Walk(
+            root_of(top),
+            suffixes=tuple(suffixes),
+            left_out=left_out,
+            others=others,
+            seen=seen,
+        )
         yield from track(walk.files(), f"scanning {top}", unit="files")
         walk.say_of_links()
 

@@ -502,7 +502,13 @@ def _read_shard(
 
     header_sha256 = hashlib.sha256(raw).hexdigest()
     sha256 = hashlib.sha256(content).hexdigest()
-    shard = Shard(file, rows, len(content), header_sha256, sha256)
+    shard = Shard(
+        file=file,
+        rows=rows,
+        bytes=len(content),
+        header=header_sha256,
+        sha256=sha256,
+    )
     return shard, header, tensors
 
 

@@ -353,8 +353,8 @@ class Training(Watched):
                 train_manifest,
                 test_store,
                 test_manifest,
-                config,
-                repeat,
+                config=config,
+                repeat=repeat,
             )
             own_batches = evaluation.batches[
                 self.global_rank :: self.trainer.world_size

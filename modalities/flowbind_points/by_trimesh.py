@@ -196,7 +196,8 @@ def _collada(loaded: dict[str, Any]) -> Geometry:
             if visual is None:
                 pictured = paint
 
-        surfaces.append(Surface(place, faces, pictured, paint))
+        surface = Surface(place, faces, paint=pictured, otherwise=paint)
+        surfaces.append(surface)
 
     return Geometry(surfaces)
 

@@ -141,7 +141,8 @@ def _surfaces(
         if material.picture is not None and where is not None:
             pixels = beside.picture(material.picture)
             pictured = textured(where[is_part], pixels, paint)
-        surfaces.append(Surface(place, part, pictured, paint))
+        surface = Surface(place, part, paint=pictured, otherwise=paint)
+        surfaces.append(surface)
 
     return surfaces
 

@@ -131,7 +131,7 @@ def _surface(
         of_polygons = to_unit(numbers[where])
         paint = by_face(of_polygons[polygon])
 
-    return Surface(vertices, triangles, paint, paint)
+    return Surface(vertices, triangles, paint=paint, otherwise=paint)
 
 
 def _even(lines: list[bytes]) -> np.ndarray:

@@ -199,7 +199,7 @@ def _mesh(
 
     where = _pictured(vertex, faces, triangles, corner, polygon)
     if where is None or not pictures:
-        surface = Surface(vertices, triangles, paint, paint)
+        surface = Surface(vertices, triangles, paint=paint, otherwise=paint)
         return Geometry([surface])
 
     # A surface for each picture.
@@ -216,7 +216,12 @@ def _mesh(
         if 0 <= number < len(pictures):
             pixels = beside.picture(pictures[number])
             pictured = textured(where[is_part], pixels, unpictured)
-        surface = Surface(vertices, triangles[is_part], pictured, unpictured)
+        surface = Surface(
+            vertices,
+            triangles[is_part],
+            paint=pictured,
+            otherwise=unpictured,
+        )
         surfaces.append(surface)
 
     return Geometry(surfaces)

@@ -438,7 +438,14 @@ class SentencePrefixLM(Codec):
         count = -(-len(raws) // CHUNK)
         chunks = np.array_split(np.array(raws, dtype=object), count)
         latents = []
-        for chunk in track(chunks, "embedding captions", len(raws), "samples", len):
+        chunks = track(
+            chunks,
+            "embedding captions",
+            total=len(raws),
+            unit="samples",
+            size=len,
+        )
+        for chunk in chunks:
             latents.append(self.encode(list(chunk)).cpu())
         return torch.cat(latents), self.cut(raws)
 
