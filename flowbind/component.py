@@ -151,7 +151,8 @@ def _check_plain(cls: type, name: str, kind: Any, value: Any) -> None:
         allowed = (*kinds, int)
     is_other_bool = isinstance(value, bool) and bool not in kinds
     if is_other_bool or not isinstance(value, allowed):
-        names = " or ".join(part.__name__ for part in kinds)
+        names_of_kinds = [part.__name__ for part in kinds]
+        names = " or ".join(names_of_kinds)
         raise ValueError(
             f"{cls.__name__}: {name} is {value!r:.60}, which is no {names}"
         )

@@ -51,12 +51,14 @@ def moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         Mean and variance, with size 1 in the place of these axes, and how many numbers each is of,
         a scalar. All are float32 where x is less exact.
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    exact = torch.promote_types(x.dtype, torch.float32)
+    x = x.to(exact)
     sizes = [x.shape[axis] for axis in axes]
     numbers = float(math.prod(sizes))
     count = total(x.new_tensor(numbers))
 
-    mean = total(x.sum(axes, keepdim=True)) / count
+    sums = x.sum(axes, keepdim=True)
+    mean = total(sums) / count
     squares = (x - mean).square()
     variance = total(squares.sum(axes, keepdim=True)) / count
     return mean, variance, count
@@ -85,11 +87,14 @@ class BatchNorm(_BatchNorm):
         if not self.training or ranks() == 1:
             return super().forward(x)
 
-        mean, variance, count = moments(x, [0, *range(2, x.ndim)])
+        axes = [0, *range(2, x.ndim)]
+        mean, variance, count = moments(x, axes)
         unbiased = variance * count / (count - 1)
-        self._follow(mean.detach().flatten(), unbiased.detach().flatten())
+        mean_of_feature = mean.detach().flatten()
+        self._follow(mean_of_feature, unbiased.detach().flatten())
 
-        normal = (x - mean) * torch.rsqrt(variance + self.eps)
+        scale = torch.rsqrt(variance + self.eps)
+        normal = (x - mean) * scale
         if self.weight is not None:
             normal = normal * self.weight.view_as(mean)
         if self.bias is not None:

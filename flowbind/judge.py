@@ -3,7 +3,7 @@
 Latents cannot show what a codec cannot: a probe that is fitted on them finds a cube in the latent
 that decodes to a barrel. A judge sees the raw sample, as a user does. It is trained on real samples
 alone, by a recipe of its own, and is told apart by its weights; what it reads from real samples is
-the ceiling of every figure by it.
+the ceiling of every value by it.
 
 It is a metric whose features it can read: `read` gives the class of each factor. So features of
 real samples are cached as any metric's are, and distances between sets may be taken in them.
@@ -60,7 +60,7 @@ class Judge(Metric):
 
     @property
     def label(self) -> str:
-        """Which judge it is, as part of a figure's name."""
+        """Which judge it is, as part of a value's name."""
         return f"{type(self).__name__},v{self.version}"
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:

@@ -121,7 +121,8 @@ class Modality(Component):
 
         It draws nothing at random.
         """
-        return Drift(*self.codec.shape, **asdict(self.drift or config))
+        config = self.drift or config
+        return Drift(*self.codec.shape, **asdict(config))
 
     def build_head(self, config: HeadConfig) -> nn.Module:
         """The head of the auxiliary encoder: (rows, *shape), streams (rows,) -> (rows, *shape).
@@ -129,7 +130,8 @@ class Modality(Component):
         What it draws at random, such as dropout, it draws from the stream of each row
         (`flowbind.draws`), or nothing.
         """
-        return Head(*self.codec.shape, **asdict(self.head or config))
+        config = self.head or config
+        return Head(*self.codec.shape, **asdict(config))
 
 
 def check_sample(raw: Any, literal: bool) -> Any:

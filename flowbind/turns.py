@@ -57,7 +57,8 @@ def weigh(size: int) -> None:
 
 def lock_file() -> Path:
     """The file by which the processes of one user on one machine wait for one another."""
-    return Path(tempfile.gettempdir()) / f"flowbind-{os.getuid()}.lock"
+    folder = Path(tempfile.gettempdir())
+    return folder / f"flowbind-{os.getuid()}.lock"
 
 
 def _wait() -> int | None:

@@ -76,7 +76,8 @@ def shortened(plain: str, source: str, longest: int) -> str:
         return plain
 
     content = source.encode("utf-8", "surrogatepass")
-    digest = hashlib.sha256(content).hexdigest()[:8]
+    digest = hashlib.sha256(content).hexdigest()
+    digest = digest[:8]
     cut = plain.encode()[: longest - 9]
     words = cut.decode("utf-8", "ignore").strip("-+")
     return f"{words}-{digest}" if words else digest

@@ -264,7 +264,9 @@ class RecipeCLI(LightningCLI):
     @property
     def settings(self) -> Any:
         """The parsed configuration of the verb that runs."""
-        return self.config[self.subcommand] if self.subcommand else self.config
+        if not self.subcommand:
+            return self.config
+        return self.config[self.subcommand]
 
     @property
     def folder(self) -> Path:
@@ -286,7 +288,9 @@ class RecipeCLI(LightningCLI):
                     Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints))
                 )
         if trainer.get("logger") is None:
-            trainer["logger"] = Curves(folder, name=CURVES) if is_fit else False
+            trainer["logger"] = False
+            if is_fit:
+                trainer["logger"] = Curves(folder, name=CURVES)
 
         callbacks = trainer.get("callbacks") or []
         if isinstance(callbacks, Callback):  # one may stand without a list
@@ -355,7 +359,8 @@ class RecipeCLI(LightningCLI):
         ckpt_path = self.settings.ckpt_path
         resumes = self.settings.resume == "auto"
         self.decides = settings_of(self.resolved(), self.model, self.datamodule)
-        start = folder.plan(self.decides, resumes, ckpt_path and Path(ckpt_path))
+        given = ckpt_path and Path(ckpt_path)
+        start = folder.plan(self.decides, resumes, given)
 
         if start.trained:
             if self._export.exists():
@@ -380,7 +385,8 @@ class RecipeCLI(LightningCLI):
     @property
     def _export(self) -> Path:
         """Where the module writes what was trained."""
-        return Path(getattr(self.model, "export", None) or self.folder / MODEL)
+        export = getattr(self.model, "export", None)
+        return Path(export or self.folder / MODEL)
 
     def _finish(self, start: Start) -> None:
         """Writes what was trained from a checkpoint that has made all steps, and ends."""
@@ -412,7 +418,8 @@ class RecipeCLI(LightningCLI):
 
         self._claim_folder(self.start)
         for logger, number in zip(curves, numbers, strict=True):
-            logger.begin(number if self.start.same or is_here else 0)
+            is_continued = self.start.same or is_here
+            logger.begin(number if is_continued else 0)
 
     def _lock_folder(self) -> None:
         """Reserves the folder for this process, once it is there."""
@@ -447,7 +454,8 @@ class RecipeCLI(LightningCLI):
                 start = decide()
                 os.environ[CHOSEN] = str(start.checkpoint or "")
                 return start
-            return Start(Path(os.environ[CHOSEN]) if os.environ[CHOSEN] else None)
+            chosen = os.environ[CHOSEN]
+            return Start(Path(chosen) if chosen else None)
 
         strategy.setup_environment()
         start = None

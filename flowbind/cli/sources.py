@@ -40,7 +40,8 @@ def expand(
         ValueError: it stands for nothing, or for what cannot be told.
     """
     if value.startswith("@"):
-        return read_list(Path(value[1:]), modality, name, known)
+        path = Path(value[1:])
+        return read_list(path, modality, name, known)
 
     # Unlike pathlib, os.path bears words that no file can be named after.
     option = f"--from {name}={value}"
@@ -122,7 +123,8 @@ def read_column(path: Path, name: str) -> Manifest:
         OSError: it is not there.
         ValueError: no such table, or several columns and none of that name.
     """
-    columns = [column for column in read_table(path).columns if column]
+    table = read_table(path)
+    columns = [column for column in table.columns if column]
     is_only = len(columns) == 1 and columns[0].casefold() != name.casefold()
     if is_only:
         say(f"{path}: its only column, headed '{columns[0]}', is taken for '{name}'")

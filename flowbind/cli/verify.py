@@ -32,7 +32,8 @@ def run(verb: str, arguments: list[str]) -> None:
 
         stores = []
         if not (folder / MANIFEST).is_file():
-            stores = sorted(path.parent for path in folder.glob(f"*/{MANIFEST}"))
+            manifests = folder.glob(f"*/{MANIFEST}")
+            stores = sorted(path.parent for path in manifests)
         for store in stores or [folder]:
             print(_store(store), flush=True)
 

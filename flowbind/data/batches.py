@@ -191,10 +191,12 @@ class Frame:
             self.strata_of[name] = []
         self.names_in: list[list[str]] = []
         for number, stratum in enumerate(store.strata):
-            known = [name for name in stratum.modalities if name in self.strata_of]
+            known = []
+            for name in stratum.modalities:
+                if name in self.strata_of:
+                    known.append(name)
+                    self.strata_of[name].append(number)
             self.names_in.append(known)
-            for name in known:
-                self.strata_of[name].append(number)
 
         # The global batch: for each modality, the samples that have it, stratum after stratum.
         starts = np.cumsum([0, *shares])
@@ -211,7 +213,8 @@ class Frame:
         if world > 1:
             self.place = part.place
 
-        is_mine = torch.arange(starts[-1]) % world == rank
+        numbers = torch.arange(starts[-1])
+        is_mine = numbers % world == rank
         self.sizes: list[int] = []
         for start, stop in itertools.pairwise(starts.tolist()):
             own_rows = is_mine[start:stop].sum()

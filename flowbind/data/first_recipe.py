@@ -48,10 +48,13 @@ def write_recipe(
         )
         return
 
-    place = shown_path(out.with_name(out.name.removesuffix(PARTIAL)))
+    name = out.name.removesuffix(PARTIAL)
+    place = shown_path(out.with_name(name))
     head = _head(place, kinds, names)
-    body = _body(place, kinds, {name: modalities[name] for name in names})
-    (out / RECIPE).write_text(f"{head}\n{body}", encoding="utf-8")
+    present = {name: modalities[name] for name in names}
+    body = _body(place, kinds, present)
+    content = f"{head}\n{body}"
+    (out / RECIPE).write_text(content, encoding="utf-8")
     say(
         f"{place}/{RECIPE}: a recipe for {', '.join(names)}; its first lines tell the commands"
     )

@@ -49,7 +49,8 @@ def round_trip(
 
 def measure(codec: Codec, raws: Sequence[Any]) -> float:
     """The error that a codec can promise, from samples of the kind that it was made for."""
-    return round_trip(codec, raws).double().quantile(SHARE).item()
+    errors = round_trip(codec, raws).double()
+    return errors.quantile(SHARE).item()
 
 
 def write_promise(codec: Codec, raws: Sequence[Any], path: Path) -> None:

@@ -240,7 +240,8 @@ class RawDataModule(LightningDataModule):
 
         # Whatever is drawn on the way decides no first weights.
         devices = [device] if device.type == "cuda" else []
-        progress = Progress(f"reading {manifest.path.name}", len(samples), "samples")
+        description = f"reading {manifest.path.name}"
+        progress = Progress(description, len(samples), "samples")
         with torch.random.fork_rng(devices), closing(progress):
             raws = Raws(manifest, samples, name, self.modality, progress)
             try:
@@ -430,7 +431,8 @@ class Steps(IterableDataset):
         """The batch of one step."""
         chosen = self._chosen(step)
         *inputs, labels = self.samples[chosen]
-        rows = self.rank + self.world * torch.arange(len(chosen))
+        numbers = torch.arange(len(chosen))
+        rows = self.rank + self.world * numbers
         return RawBatch(tuple(inputs), labels, rows, step)
 
     def lines(self, step: int) -> Tensor:

@@ -50,7 +50,8 @@ class LeftOut:
     def tell(self, where: Path) -> None:
         """Says a line for each reason; examples begin where the folder does."""
         for reason, count in sorted(self.counts.items()):
-            example = self.examples[reason].removeprefix(root_of(where) + os.sep)
+            top = root_of(where) + os.sep
+            example = self.examples[reason].removeprefix(top)
             say(f"{where}: left out {count}: {reason}, such as {readable(example)}")
 
 
@@ -225,7 +226,8 @@ class _Walk:
 
     def _leave_other(self, entry: os.DirEntry) -> None:
         if self.others:
-            suffix = os.path.splitext(entry.name)[1].lower()
+            _, suffix = os.path.splitext(entry.name)
+            suffix = suffix.lower()
             ending = f"the suffix '{suffix}'" if suffix else "no suffix"
             self._leave(
                 f"files with {ending}, which no installed modality reads", entry.path

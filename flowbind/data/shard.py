@@ -169,8 +169,8 @@ def shard_metadata(path: Path) -> dict[str, Any] | None:
                 ends.append(end)
         if len(raw) + max(ends) != size:
             return None
-        made = header["__metadata__"][MADE]
-        return json.loads(made)
+        described = header["__metadata__"][MADE]
+        return json.loads(described)
     except (ValueError, KeyError, TypeError, IndexError):
         return None
 

@@ -527,7 +527,8 @@ def _merge(moments: _Moments | None, x: Tensor) -> _Moments:
     """Adds rows, with shape (n, *shape), which it uses up: Chan's update, stable for any offset."""
     count = len(x)
     mean = x.mean(0)
-    squares = x.sub_(mean).square_().sum(0)
+    deviations = x.sub_(mean)
+    squares = deviations.square_().sum(0)
     if moments is None:
         return _Moments(count, mean, squares)
 

@@ -35,9 +35,14 @@ def kernel_distance(generated: Tensor, real: Tensor) -> float:
             "most real samples are the same, so there is no scale to measure a kernel distance on"
         )
 
-    within_generated = _mean_kernel(generated, generated, width, len(generated))
-    within_real = _mean_kernel(real, real, width, len(real))
-    between = _mean_kernel(generated, real, width, 0)
+    within_generated = _mean_kernel(
+        generated,
+        generated,
+        width,
+        itself=len(generated),
+    )
+    within_real = _mean_kernel(real, real, width, itself=len(real))
+    between = _mean_kernel(generated, real, width, itself=0)
     return within_generated + within_real - 2 * between
 
 

@@ -119,5 +119,6 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Accuracy:
     """
     right = predicted == labels
     each = right.double().mean(0)
-    joint = right.all(1).double().mean().item()
+    is_all_right = right.all(1)
+    joint = is_all_right.double().mean().item()
     return Accuracy(each, joint)

@@ -51,7 +51,8 @@ class Standardizer(nn.Module):
 
         # Padding is 0 in every feature, so that sums over all positions are those over real ones.
         real = mean[:, -1:].sum(self.axes, keepdim=True)
-        real = real.clamp(min=torch.finfo(mean.dtype).tiny)
+        least = torch.finfo(mean.dtype).tiny
+        real = real.clamp(min=least)
         mean = mean.sum(self.axes, keepdim=True) / real
         square = square.sum(self.axes, keepdim=True) / real
         std = _deviation(square, mean)

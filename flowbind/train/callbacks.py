@@ -53,11 +53,13 @@ class Steps(ProgressBar):
             self.looked = now
             detail = losses(trainer)
 
-        self.work.advance(trainer.global_step - self.work.done, detail)
+        count = trainer.global_step - self.work.done
+        self.work.advance(count, detail)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self.work:
-            self.work.advance(trainer.global_step - self.work.done, losses(trainer))
+            count = trainer.global_step - self.work.done
+            self.work.advance(count, losses(trainer))
         self._close()
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -36,7 +36,8 @@ class Health:
 
         Returns 1 if it or an earlier one was not, else 0.
         """
-        is_first = (self.first == UNSEEN) & ~value.isfinite()
+        is_unseen = self.first == UNSEEN
+        is_first = is_unseen & ~value.isfinite()
         self.first = torch.where(is_first, step, self.first)
         return (self.first != UNSEEN).float()
 
@@ -116,7 +117,8 @@ class Watched(LightningModule):
 
         # Gradients of float16 overflow now and then, and their scaler skips such steps; a loss does
         # not.
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        plugin = self.trainer.precision_plugin
+        scaled = getattr(plugin, "scaler", None) is not None
         value = self._loss if scaled else norm
         optimizer.found_inf = self.health.see(value, self._step)
 
@@ -150,7 +152,8 @@ def bad_rows(name: str, lines: Sequence[int], rank: int) -> str:
         lines: Lines of the manifest that these rows are, from 0; at least one.
         rank: Process whose rows they are.
     """
-    numbers = ", ".join(str(line + 1) for line in lines[:SHOWN])
+    first = [str(line + 1) for line in lines[:SHOWN]]
+    numbers = ", ".join(first)
     if len(lines) > SHOWN:
         numbers += ", ..."
     return (

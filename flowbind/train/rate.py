@@ -37,8 +37,10 @@ def rate_at(step: int, steps: int, peak: float, warmup: int, decay: Decay) -> fl
     if decay == "constant":
         return peak
 
-    progress = min((step - warmup) / max(steps - warmup, 1), 1)
-    return peak * (1 + math.cos(math.pi * progress)) / 2
+    decay_steps = max(steps - warmup, 1)
+    progress = min((step - warmup) / decay_steps, 1)
+    cosine = math.cos(math.pi * progress)
+    return peak * (1 + cosine) / 2
 
 
 def set_rate(optimizer: Optimizer, rate: float) -> None:

@@ -139,7 +139,8 @@ class RunFolder:
 
     def holds_a_run(self) -> bool:
         """Whether a run of flowbind was here, even if its record is gone."""
-        return (self.path / RECORD).exists() or bool(written(self.checkpoints))
+        has_record = (self.path / RECORD).exists()
+        return has_record or bool(written(self.checkpoints))
 
     def check(self) -> None:
         """Refuses a folder in which a run could not save, or only over what no run wrote.
@@ -225,7 +226,9 @@ class RunFolder:
 
         # First: with it the rest is a run's.
         self._write(Record(settings, "training", origin))
-        head = f"# began from the checkpoint {origin['path']}\n" if origin else ""
+        head = ""
+        if origin:
+            head = f"# began from the checkpoint {origin['path']}\n"
         with replacing(self.path / CONFIG) as partial:
             partial.write_text(head + config, encoding="utf-8")
         return start
@@ -247,7 +250,9 @@ class RunFolder:
                 "as --ckpt_path"
             )
 
-        aside = self._move_aside(start) if self.holds_a_run() else None
+        aside = None
+        if self.holds_a_run():
+            aside = self._move_aside(start)
         if not start.checkpoint:
             return start, None
 
@@ -263,7 +268,8 @@ class RunFolder:
 
     def finish(self) -> None:
         """Records that all steps are made and the model is written."""
-        self._write(self.read()._replace(state="trained"))
+        record = self.read()
+        self._write(record._replace(state="trained"))
 
     def adopt(self, checkpoint: Path) -> None:
         """Copies a checkpoint here, if it is another folder's."""
@@ -314,12 +320,14 @@ class RunFolder:
 
     def _state(self) -> str | None:
         try:
-            return json.loads((self.path / RECORD).read_text())["state"]
+            content = (self.path / RECORD).read_text()
+            return json.loads(content)["state"]
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def _owns(self, checkpoint: Path) -> bool:
-        return checkpoint.absolute().parent.resolve() == self.checkpoints.resolve()
+        folder = checkpoint.absolute().parent
+        return folder.resolve() == self.checkpoints.resolve()
 
     def _is_last(self, checkpoint: Path) -> bool:
         last = next(iter(written(self.checkpoints)), None)
@@ -412,7 +420,7 @@ def identity(checkpoint: Path) -> str:
 
 
 def _measuring(recipe: Settings) -> Settings:
-    """The settings of a recipe that a model's figures hang on."""
+    """The settings of a recipe that a model's values depend on."""
     evaluation = dict(recipe.get("evaluation") or {})
     evaluation.pop("published", None)  # what others measured, shown beside
     for name in ("metrics", "judges"):
@@ -456,4 +464,6 @@ def listed(changed: list[tuple[str, Any, Any]]) -> str:
 
 def _short(value: Any) -> str:
     word = "null" if value is None else str(value)
-    return word if len(word) <= 60 else word[:57] + "..."
+    if len(word) <= 60:
+        return word
+    return word[:57] + "..."

@@ -19,7 +19,8 @@ DIRECTIONS = torch.tensor(
     ],
     dtype=torch.float32,
 )
-AXES = F.normalize(DIRECTIONS) * torch.tensor([[1], [CHROMA], [CHROMA]])
+AMPLIFICATION = torch.tensor([[1], [CHROMA], [CHROMA]])
+AXES = F.normalize(DIRECTIONS) * AMPLIFICATION
 
 
 def opponent(pictures: Tensor) -> Tensor:

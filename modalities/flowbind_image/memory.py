@@ -61,8 +61,9 @@ def bytes_a_pixel(picture: PIL.Image.Image) -> int:
         case "JPEG":
             return 4 + 2 * channels
         case "TIFF":
-            bits = max(picture.tag_v2.get(BITS, (1,)))
-            bits *= picture.tag_v2.get(SAMPLES, 1)
+            tags = picture.tag_v2
+            bits = max(tags.get(BITS, (1,)))
+            bits *= tags.get(SAMPLES, 1)
             return 4 + max(4, bits // 8)
         case "JPEG2000":
             return 4 + 2 + 4 * channels

@@ -202,7 +202,8 @@ def _pixels(
     tile = convert(tile)
     if tile.has_transparency_data:
         white = PIL.Image.new("RGBA", tile.size, "white")
-        tile = PIL.Image.alpha_composite(white, tile.convert("RGBA"))
+        tile = tile.convert("RGBA")
+        tile = PIL.Image.alpha_composite(white, tile)
 
     if tile.mode != "RGB":
         tile = tile.convert("RGB")
@@ -228,7 +229,8 @@ def _shallow(deep: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
     elif values.is_floating_point() and not values.isfinite().all():
         raise ValueError(f"{name} with numbers that are not finite; allowed: {ALLOWED}")
     elif tuple(tags.get(BITS, ())) == (12,):
-        values = (values.to(torch.int32) << 4).to(torch.uint16)
+        values = values.to(torch.int32) << 4
+        values = values.to(torch.uint16)
 
     levels = eight_bits(values, name)
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:

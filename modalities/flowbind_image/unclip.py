@@ -175,7 +175,8 @@ class ClipUnclip(Codec):
         Raises:
             ValueError: the encoder cannot be loaded, or embeds in other than D numbers.
         """
-        pictures = prepare(self.encoder, raws).to(self.device)
+        pictures = prepare(self.encoder, raws)
+        pictures = pictures.to(self.device)
         with torch.autocast(self.device.type, torch.float16, enabled=self._in_half):
             latents = self.encoder(pictures).float()
 
@@ -219,7 +220,8 @@ class ClipUnclip(Codec):
                 output_type="pt",
             ).images
 
-        return list((pictures.float() * 255).round().byte().cpu())
+        levels = (pictures.float() * 255).round()
+        return list(levels.byte().cpu())
 
     def fingerprint(self) -> dict[str, Any]:
         """The encoder alone: another decoder, or another size, draws from the same latents."""

@@ -73,7 +73,7 @@ class CloudMetric(Metric):
         if len(made) < self.minimum:
             raise ValueError(
                 f"{type(self).__name__}: {len(made)} generated clouds; "
-                f"it takes {self.minimum} for figures that tell something"
+                f"it takes {self.minimum} for values that tell something"
             )
 
     def _name(self, value: str, *clauses: str) -> str:

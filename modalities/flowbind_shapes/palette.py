@@ -25,4 +25,5 @@ PALETTE = np.array(
 def tint(colour: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """sRGB of shape (n, 3) for the colours' indices (n,), each a little off its palette entry."""
     deviation = generator.normal(scale=0.02, size=(len(colour), 3))
-    return np.clip(PALETTE[colour] + deviation, 0, 1)
+    tinted = PALETTE[colour] + deviation
+    return np.clip(tinted, 0, 1)

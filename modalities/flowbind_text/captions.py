@@ -198,7 +198,8 @@ def cider_d(
             cosines = map(similarity, weights, weigh(caption))
             difference = len(candidate) - len(caption)
             penalty = math.exp(-(difference**2) / (2 * SIGMA**2))
-            agreements.append(10 * penalty * mean(cosines))
+            agreement = 10 * penalty * mean(cosines)
+            agreements.append(agreement)
         scores.append(mean(agreements))
 
     return mean(scores)
@@ -264,7 +265,8 @@ def bleu(
             log_product += math.log(matched / total)
         else:
             log_product = -math.inf
-        scores.append(math.exp(log_penalty + log_product / n))
+        log_score = log_penalty + log_product / n
+        scores.append(math.exp(log_score))
 
     return tuple(scores)
 
@@ -292,7 +294,8 @@ def rouge_l(candidate: Words, references: Sequence[Words]) -> float:
     if not precision:
         return 0.0
     weight = BETA**2
-    return (1 + weight) * precision * recall / (recall + weight * precision)
+    product = (1 + weight) * precision * recall
+    return product / (recall + weight * precision)
 
 
 def common_subsequence(one: Words, other: Words) -> int:

@@ -117,10 +117,13 @@ class SentenceEncoder:
             rows = (lengths == length).nonzero().flatten()
             alike = [captions[row] for row in padded(rows)]
             part = self.model.encode(alike, device=str(device), **options)
-            parts.append(torch.from_numpy(part[: len(rows)]).float())
+            embeddings = torch.from_numpy(part[: len(rows)])
+            parts.append(embeddings.float())
             order.append(rows)
 
-        return torch.cat(parts)[torch.cat(order).argsort()]
+        embeddings = torch.cat(parts)
+        place = torch.cat(order).argsort()
+        return embeddings[place]
 
     def digest(self) -> str:
         """SHA-256 of the weights, in hexadecimal, without loading them."""

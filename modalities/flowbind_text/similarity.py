@@ -33,11 +33,13 @@ class CaptionSimilarity(Metric):
 
     def features(self, kind: str, raws: Sequence[str]) -> Tensor:
         """Embeddings of B captions: float32, with shape (B, E) and rows of norm 1."""
-        return self.sentences.embed(raws, self.device).to(self.device)
+        embeddings = self.sentences.embed(raws, self.device)
+        return embeddings.to(self.device)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         name = self.encoder.rstrip("/").rpartition("/")[2].lower()
-        cosines = (made.double() * reference.double()).sum(1)
+        products = made.double() * reference.double()
+        cosines = products.sum(1)
         return {f"similarity[{name}]": cosines.mean().item()}
 
     def fingerprint(self) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class CaptionNet(nn.Module):
     def encode(self, embeddings: Tensor) -> Tensor:
         """Latents, with shape (B, D), of embeddings, with shape (B, E)."""
         # From norm 1 to mean square 1.
-        scaled = embeddings * math.sqrt(embeddings.shape[1])
+        width = embeddings.shape[1]
+        scaled = embeddings * math.sqrt(width)
         return self.standard(self.project(scaled))
 
     def decode(self, latents: Tensor) -> Tensor:
