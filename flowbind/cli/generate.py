@@ -38,6 +38,7 @@ def run(verb: str, arguments: list[str]) -> None:
         files[name] = []
         for stem in stem_of_sample:
             files[name].append(options.out / f"{stem}.{name}{suffix}")
+
     if not options.overwrite:
         refuse_existing(list(chain.from_iterable(files.values())))
 

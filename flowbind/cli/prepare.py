@@ -32,6 +32,7 @@ def run(verb: str, arguments: list[str]) -> None:
         type=path,
         help="folder that receives files and manifests",
     )
+
     for option, (kind, default, help) in options_of(prepare).items():
         required = default is inspect.Parameter.empty
         parser.add_argument(

@@ -64,6 +64,7 @@ def prepare_into(
         for path in sorted(partial.iterdir()):
             files[path.name] = [digest_of(path)]
         state["files"] = files
+
         if before is None:
             content = json.dumps(state)
             (partial / PREPARED).write_text(content)
@@ -215,6 +216,7 @@ def install(
         is_unedited = not old.exists()
         if not is_unedited and name in before:
             is_unedited = digest_of(old) in either[name]
+
         is_unchanged = name not in files or files[name] == before.get(name)
         if not is_unedited and is_unchanged:
             say(f"{old}: was edited, so it stays")

@@ -584,6 +584,7 @@ def encode_rows(
                 errors[row] = f"{CANNOT}{fault}"
                 row_latents = torch.zeros(1, *codec.shape, dtype=codec.dtype)
             rows.append(row_latents)
+
         latents = torch.cat(rows)
 
     if latents.shape != (len(raws), *codec.shape):

@@ -356,6 +356,7 @@ class Training(Watched):
                 config=config,
                 repeat=repeat,
             )
+
             own_batches = evaluation.batches[
                 self.global_rank :: self.trainer.world_size
             ]

@@ -277,6 +277,7 @@ def _of_attributes(part: Any, stl: bytes) -> Paint:
         _, _, written = stl.partition(b"COLOR=")
         written = written[:3].ljust(3, b"\x80")
         base = np.frombuffer(written, np.uint8) / 255
+
         # MeshLab sets the bit where Magics leaves it unset.
         has_colour = low > 0
         if low.any() and not is_valid.all():

@@ -554,6 +554,8 @@ def _placed(node: dict[str, Any]) -> np.ndarray:
 
     rotation = node.get("rotation", [0, 0, 0, 1])
     x, y, z, w = np.array(rotation, np.float64)
+
+    # The turn that a quaternion stands for.
     xx = x * x
     yy = y * y
     zz = z * z
@@ -568,6 +570,7 @@ def _placed(node: dict[str, Any]) -> np.ndarray:
         [2 * (xy + zw), 1 - 2 * (xx + zz), 2 * (yz - xw)],
         [2 * (xz - yw), 2 * (yz + xw), 1 - 2 * (xx + yy)],
     ]
+
     scale = node.get("scale", [1, 1, 1])
     scale = np.array(scale, np.float64)
     scale = scale.reshape(3)

@@ -81,6 +81,7 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
         end = content.find(b"\n", place)
         if end < 0:
             end = len(content)
+
         line = content[place:end].decode("latin-1")
         words = line.split()
         place = min(end + 1, len(content))

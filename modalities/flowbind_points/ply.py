@@ -211,6 +211,7 @@ def _mesh(
     surfaces = []
     for number in np.unique(picture_of):
         is_part = picture_of == number
+
         unpictured = _only(paint, is_part)
         pictured = unpictured
         if 0 <= number < len(pictures):

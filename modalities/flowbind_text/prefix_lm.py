@@ -111,6 +111,7 @@ class PrefixNet(nn.Module):
         first = self.embed(piece)
         prefix = self.projector(latents).to(first.dtype)
         inputs = torch.cat([prefix, first], dim=1)
+
         ended = torch.zeros(count, dtype=torch.bool, device=latents.device)
         memory = None
         pieces = []
