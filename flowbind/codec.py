@@ -239,8 +239,8 @@ def in_chunks(
     """What `prepare` makes of all raw samples, with shape (B, *), of which few are in memory."""
     parts = []
     for start in range(0, len(raws), CHUNK):
-        chunk = raws[start : start + CHUNK]
-        parts.append(prepare(chunk))
+        # Without a name, which would keep one chunk while the next one is read.
+        parts.append(prepare(raws[start : start + CHUNK]))
     return torch.cat(parts)
 
 
