@@ -49,7 +49,6 @@ def steps_per_second(
 ) -> float:
     """Of one training run, from its own lines of progress, without the first steps, at which the average follows each time."""
     strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
-    # Fmt: skip.
     done = subprocess.run(
         [
             sys.executable,

@@ -143,7 +143,6 @@ def deep_tiff(width: int, height: int) -> bytes:
     strip = zlib.compress(bytes(8 * width * height))
     # Of the table of tags, where the four depths stand, and then the strip.
     end = 14 + 12 * 10
-    # Fmt: skip.
     tags = [
         (256, 4, 1, width),
         (257, 4, 1, height),

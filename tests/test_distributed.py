@@ -90,7 +90,6 @@ def one(world):
 @pytest.mark.parametrize(("precision", "bound"), [("64-true", 1e-9), ("32-true", 1e-5)])
 @pytest.mark.parametrize("processes", [2, 4])
 def test_ddp_learns_what_one_process_learns(world, one, precision, bound, processes):
-    # Fmt: skip.
     run, done = fit(
         world,
         f"ddp{processes}-{precision}",
@@ -145,7 +144,6 @@ def test_testing_on_two_processes_gives_the_same_figures(world, one):
     figures = []
     for devices in (1, 2):
         strategy = ["--trainer.strategy=ddp"] if devices > 1 else []
-        # Fmt: skip.
         done = flowbind(
             world,
             "test",
@@ -170,7 +168,6 @@ def test_the_number_of_processes_may_change_on_the_way(world, one):
         strategy = ["--trainer.strategy=ddp"] if processes > 1 else []
         checkpoints = sorted((run / "checkpoints").glob("*.ckpt"), key=os.path.getmtime)
         at = [f"--ckpt_path={checkpoints[-1]}"] if checkpoints else []
-        # Fmt: skip.
         _, done = fit(
             world,
             "elastic",
@@ -261,7 +258,6 @@ def two_nodes(world, *arguments):
 
 def test_two_nodes_by_torchrun(world, one):
     """Trained as by one process; started again, both end at once; and so they do where the first cannot read the folder."""
-    # Fmt: skip.
     fitting = [
         "fit",
         "--config",

@@ -188,7 +188,6 @@ def test_a_command_that_is_not_one_is_found(parse):
 
 NAME = re.compile(r"(?<![\w./-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?![\w/-])")
 TELLING = re.compile(r"[A-Z].*[a-z]|_")  # of a name of code, rather than a word
-# Fmt: skip.
 OTHERS = {  # names of other programs, and of files
     "find_unused_parameters",
     "max_map_count",

@@ -524,7 +524,6 @@ def write_pix3d(folder):
     return "media/a.png", picture, {"test": 0, "val": 0}
 
 
-# Fmt: skip.
 DATASETS = {
     "audiocaps": write_audiocaps,
     "flickr30k": write_flickr30k,
@@ -570,7 +569,6 @@ def test_datasets_scan_as_a_folder_of_one_s_own_is(tmp_path, command, name, plac
     there = place in ("there", "linked")
     assert code == (0 if there else 2), said
     assert "Traceback" not in said
-    # Fmt: skip.
     reasons = {
         "linked": "by a link",
         "hidden": "hidden files and folders",

@@ -536,7 +536,6 @@ def test_plys_with_a_picture(tmp_path, by):
     np.testing.assert_allclose(colour, quarter(place), atol=1e-6)
 
 
-# Fmt: skip.
 OFFS = {
     "plain": (b"OFF\n4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n", 0.5),
     "header and counts in a line": (

@@ -8,7 +8,6 @@ import pytest
 
 from flowbind.cli.names import stems
 
-# Fmt: skip.
 WORDS = [
     "a large red torus",
     "🐶🐱",

@@ -35,7 +35,6 @@ AUDIO = CLAP | {"audioldm": "models/audioldm", "steps": 1, "seconds": 0.5}
 CLIP = {"model": "tiny-768", "pretrained": "models/tiny-768.safetensors"}
 CLIP_512 = {"model": "tiny-512", "pretrained": "models/tiny-512.safetensors"}
 POINTS = {"width": 16}
-# Fmt: skip.
 SMALL = {  # what makes small, by class and, where the recipe names one, model
     "sentence-prefix-lm": TEXT,
     "SentencePrefixLM": TEXT,

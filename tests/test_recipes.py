@@ -21,7 +21,6 @@ from tests.recipes import BASES, CODECS, JUDGES, MODELS
 ROOT = Path(__file__).parents[1]
 VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
 ROWS = 16
-# Fmt: skip.
 SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",

@@ -297,7 +297,6 @@ def test_steps_are_needed(fit, run):
 
 def test_every_argument_of_the_trainer_has_a_place():
     """Decides the weights, or does not: a new argument of Lightning's has to be given one of the two."""
-    # Fmt: skip.
     neutral = {
         "accelerator",
         "strategy",
@@ -354,7 +353,6 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
     assert "trainer.gradient_clip_algorithm is value, it was norm" in said
     assert f"kept in {run / 'earlier.1'}" in said
     assert listing(run / "earlier.1") == before
-    # Fmt: skip.
     assert {path.name for path in run.iterdir()} == {
         "run.json",
         "config.yaml",
@@ -687,7 +685,6 @@ def test_every_save_is_on_the_disk_before_its_name_counts(
             before = {
                 path: size for kind, path, size in events[:number] if kind == "sync"
             }
-            # Fmt: skip.
             parts = (
                 [source]
                 if os.path.isfile(target)

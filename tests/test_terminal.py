@@ -253,7 +253,6 @@ def test_a_process_of_its_own_on_a_terminal(tmp_path, toys, command):
         ["test", "--config", recipe],
     ):
         terminal = Terminal()
-        # Fmt: skip.
         process = subprocess.Popen(
             [sys.executable, "-m", "flowbind", *map(str, arguments)],
             cwd=tmp_path,

@@ -120,7 +120,6 @@ SCENES = [
         ["idles", "is running", "starts and stops", "revs up: loudly", "won't start"],
     ),
 ]
-# Fmt: skip.
 PLACES = [
     "in the park",
     "on a street",
