@@ -73,6 +73,7 @@ class JudgeTraining(RawTraining):
         if noise:
             key = draws.key(self.seed, *position, batch.step)
             streams = draws.streams(key, batch.rows)
+            inputs = self.judge.vary(inputs, draws.fork(streams, TAKE))
             axes = [1] * (inputs.ndim - 1)
             level = draws.uniform(draws.fork(streams, LEVEL), *axes)
             shape = inputs.shape[1:]
