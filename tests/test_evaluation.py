@@ -38,7 +38,7 @@ TRAIN, TEST, PARTIAL = (
 )
 # One Euler step is exact on a straight field.
 # One step each way, without noise: what straight flows undo exactly.
-EXACT = {"steps": 1, "source_steps": None, "variety": 0.0}
+EXACT = {"steps": 1, "source_steps": None, "solver": "euler", "variety": 0.0}
 CONFIG = EvaluationConfig(sampling=EXACT, gallery=6)
 
 

@@ -271,7 +271,7 @@ training:
   seed: 1
   warmup_steps: 10
   decay: cosine
-evaluation: {{sampling: {{steps: 10, source_steps: null, variety: 0.0}}, gallery: 4}}
+evaluation: {{sampling: {{steps: 10, source_steps: null, solver: euler, variety: 0.0}}, gallery: 4}}
 data:
   class_path: flowbind.data.latents.LatentDataModule
   init_args:

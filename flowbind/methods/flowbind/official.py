@@ -52,7 +52,7 @@ OBJECTIVE = ObjectiveConfig(
     times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0
 )
 
-SAMPLING = FlowBindSampling(steps=10, source_steps=None, variety=0.0)
+SAMPLING = FlowBindSampling(10, source_steps=None, solver="euler", variety=0.0)
 
 
 def read_official(
