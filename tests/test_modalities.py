@@ -238,7 +238,7 @@ class ForgetfulHead(nn.Linear):
 
 
 def widened(net):
-    net.out = nn.Linear(net.out.in_features, 9)
+    net.proj_out = nn.Linear(net.proj_out.in_features, 9)
 
 
 def idle(net):

@@ -377,7 +377,7 @@ def test_an_overflow_is_reported_and_never_given_out(world, command):
         == 0
     )
     model = flowbind.load(world / "run/model")
-    model.networks.nets.drifts["vector"].out.bias[0] = float("inf")
+    model.networks.nets.drifts["vector"].proj_out.bias[0] = float("inf")
     with pytest.raises(
         ValueError, match="word->vector: a number overflowed on the way"
     ):
