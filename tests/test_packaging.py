@@ -256,5 +256,5 @@ def test_a_wheel_alone_goes_from_nothing_to_samples(outside):
     )
     assert done.returncode == 0, done.stderr
     assert list((outside.folder / "work/made").glob("*.png"))
-    done = outside("modalities")
+    done = outside("plugins")
     assert "points" in done.stdout

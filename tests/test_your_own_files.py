@@ -84,6 +84,14 @@ def test_every_direction_keeps_the_digit(tmp_path):
         for said, measures in found["directions"].items()
     }
     assert len(kept) == 12
+    ceilings = {
+        name: share
+        for read in found["judges"].values()
+        for name, share in read.items()
+        if name.startswith("accuracy/joint[judge,")
+    }
+    assert len(ceilings) == 3
+    assert min(ceilings.values()) >= 0.97, ceilings
     assert min(kept.values()) >= 0.9, kept
     assert all(
         not found["directions"][said]["paired"]

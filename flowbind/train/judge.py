@@ -78,8 +78,10 @@ class JudgeTraining(RawTraining):
             level = draws.uniform(draws.fork(streams, LEVEL), *axes)
             shape = inputs.shape[1:]
             unit = draws.normal(draws.fork(streams, NOISE), *shape)
-            inputs = inputs.float()
-            inputs = inputs + noise * level * spread(inputs) * unit
+            if not inputs.is_floating_point():  # of pixels and counts
+                inputs = inputs.to(torch.get_default_dtype())
+            scale = noise * spread(inputs)
+            inputs = inputs + scale * (level * unit).to(inputs.dtype)
 
         errors = {}
         features = self.net.trunk(inputs)
@@ -87,9 +89,8 @@ class JudgeTraining(RawTraining):
         for column, (factor, part) in enumerate(zip(self.parts, logits, strict=True)):
             known = batch.labels[:, column] >= 0
             classes = batch.labels[known, column]
-            errors[factor] = F.cross_entropy(
-                part[known].float(), classes, reduction="none"
-            )
+            exact = part[known].to(torch.promote_types(part.dtype, torch.float32))
+            errors[factor] = F.cross_entropy(exact, classes, reduction="none")
         return errors
 
     @property

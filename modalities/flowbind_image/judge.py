@@ -58,7 +58,7 @@ class _Levels(nn.Module):
     """Pixels in [0, 255] as numbers in [-1, 1]."""
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return pictures.float() / 127.5 - 1
+        return pictures / 127.5 - 1
 
 
 def _resized(picture: Tensor) -> Tensor:

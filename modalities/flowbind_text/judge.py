@@ -38,7 +38,7 @@ class _Seen(nn.Module):
     """Counts, on a scale on which twice as often is little more than once."""
 
     def forward(self, counts: Tensor) -> Tensor:
-        return counts.float().clamp(min=0).log1p()
+        return counts.clamp(min=0).log1p()
 
 
 def _grams(text: str) -> list[str]:
