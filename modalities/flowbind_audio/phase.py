@@ -25,11 +25,11 @@ from flowbind_audio.spectrogram import (
     window,
 )
 
-SHARPENING = 20  # rounds of expectation-maximisation
+SHARPENING = 40  # rounds of expectation-maximisation
 ROUNDS = 4  # of Griffin-Lim
 MOMENTUM = 0.99  # Perraudin et al., section 4
 LOBE = 2  # bins from a Hann window's peak to its first zero
-PROMINENCE = 4.0  # a peak has this many times the power one lobe further out (6 dB); less is noise
+PROMINENCE = 1.0  # a peak has this many times the power one lobe further out; less is noise
 
 
 def waves(levels: Tensor) -> Tensor:
