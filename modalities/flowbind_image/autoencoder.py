@@ -33,10 +33,10 @@ class Autoencoder(nn.Module):
             nn.Linear(features, 128 * 4 * 4),
             nn.Unflatten(1, (128, 4, 4)),
             *_activation(128),
+            *_doubled(128, 128),
             *_doubled(128, 96),
-            *_doubled(96, 64),
-            *_doubled(64, 24),
-            nn.ConvTranspose2d(24, 3, kernel_size=4, stride=2, padding=1),
+            *_doubled(96, 40),
+            nn.ConvTranspose2d(40, 3, kernel_size=4, stride=2, padding=1),
         )
 
     def encode(self, pictures: Tensor) -> Tensor:
