@@ -47,7 +47,8 @@ audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
 codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights into the plugins
 	$(BIN)/flowbind prepare shapes --out data/shapes
 	for name in text image audio points; do \
-	  $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml && \
+	  case $$name in image|audio) precision=bf16-mixed;; *) precision=32-true;; esac; \
+	  OMP_NUM_THREADS=1 $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml --trainer.precision=$$precision && \
 	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors && \
 	  cp runs/codecs/$$name.json modalities/flowbind_$$name/weights/small.json || exit 1; \
 	done
