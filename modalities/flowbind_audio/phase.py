@@ -29,7 +29,9 @@ SHARPENING = 40  # rounds of expectation-maximisation
 ROUNDS = 4  # of Griffin-Lim
 MOMENTUM = 0.99  # Perraudin et al., section 4
 LOBE = 2  # bins from a Hann window's peak to its first zero
-PROMINENCE = 1.0  # a peak has this many times the power one lobe further out; less is noise
+PROMINENCE = (
+    1.0  # a peak has this many times the power one lobe further out; less is noise
+)
 
 
 def waves(levels: Tensor) -> Tensor:
