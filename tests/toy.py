@@ -218,12 +218,14 @@ class VectorJudge(NeuralJudge):
 
 
 class WordReader(Judge):
-    """Reads a word's digits exactly."""
+    """Reads a word's digits exactly, in an order of its own, and more than is labelled."""
 
     judges = "word"
     classes = {  # noqa: RUF012
-        factor: [str(digit) for digit in range(DIGITS)]
-        for factor in ("first", "second", "third")
+        "length": ["three"],
+        "third": ["3", "2", "1", "0"],
+        "second": ["4", "0", "1", "2", "3"],
+        "first": ["0", "1", "2", "3"],
     }
 
     def __init__(self, note: str | None = None) -> None:
@@ -233,7 +235,8 @@ class WordReader(Judge):
         return WordCodec.numbers(None, raws)
 
     def read(self, features):
-        return features.long()
+        first, second, third = features.long().unbind(1)
+        return torch.stack([0 * first, 3 - third, 1 + second, first], dim=1)
 
 
 def write_world(folder: Path, samples: int, seed: int = 0) -> None:

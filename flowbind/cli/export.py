@@ -1,4 +1,4 @@
-"""`flowbind export`: what a run has trained so far, as a released model or a codec's weights."""
+"""`flowbind export`: what a run has trained so far, as a released model or the weights of a codec or judge."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = Parser(
         verb,
         "Writes what a run has trained so far: the released model of its latest intact checkpoint, "
-        "or a codec's weights. The run stays as it is, and may be resumed.",
+        "or the weights of a codec or judge. The run stays as it is, and may be resumed.",
     )
     parser.add_argument(
         "run",
@@ -21,7 +21,7 @@ def run(verb: str, arguments: list[str]) -> None:
         "--out",
         required=True,
         type=Path,
-        help="folder that receives the model; of a codec, the file",
+        help="folder that receives the model; of a codec or judge, the file",
     )
     parser.add_argument(
         "--checkpoint",
