@@ -217,16 +217,7 @@ class Evaluation:
             reports=repeat == 0 and is_first_process()
         )
 
-        labels = classes_of(test_manifest, self.values)
-        complete = (labels >= 0).all(1)
-        real, lines = draw_rows(
-            test_store, self.names, complete, config.limit, config.seed
-        )
-        self.real = real
-        self.lines = lines
-        self.labels = labels[lines]
-        self.count = len(lines)
-        self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
+        self._draw_test_samples()
 
         self.directions = [d for d in model.method.directions() if self._is_between(d)]
         self.ways = list(_ways_of(self.directions))
@@ -236,18 +227,46 @@ class Evaluation:
         self.metrics = self._metric_suite()
         self.judging = self._judging()
         self.stand_ins = self._stand_ins()
+        self._make_room()
 
-        # What the steps compute, each row at its sample's position; a row no step has reached is 0.
+    def _draw_test_samples(self) -> None:
+        """The test samples that enter: their latents, samples, classes and batches."""
+        labels = classes_of(self.test_manifest, self.values)
+        real, lines = draw_rows(
+            self.test_store,
+            self.names,
+            (labels >= 0).all(1),
+            self.config.limit,
+            self.config.seed,
+        )
+
+        self.real = real
+        self.lines = lines
+        self.labels = labels[lines]
+        self.count = len(self.lines)
+        self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
+
+    def _make_room(self) -> None:
+        """Zeros for what the steps compute, each row at its sample's position."""
         self.seen = self._zeros()
-        self.generated = {
-            way: torch.zeros_like(self.real[way.target]) for way in self.ways
-        }
-        self.trips = {name: torch.zeros_like(x) for name, x in self.real.items()}
         self.states = self._room_for_states()
-        self.cycles = {d: self._zeros() for d in self.directions if self._returns(d)}
-        self.measures = {
-            name: self._zeros() for name in self._measure(torch.tensor([0]))
-        }
+
+        self.generated: dict[Way, Tensor] = {}
+        for way in self.ways:
+            self.generated[way] = torch.zeros_like(self.real[way.target])
+
+        self.trips: dict[str, Tensor] = {}
+        for name, x in self.real.items():
+            self.trips[name] = torch.zeros_like(x)
+
+        self.cycles: dict[Direction, Tensor] = {}
+        for direction in self.directions:
+            if self._returns(direction):
+                self.cycles[direction] = self._zeros()
+
+        self.measures: dict[str, Tensor] = {}
+        for name in self._measure(torch.tensor([0])):
+            self.measures[name] = self._zeros()
 
     def _can_be_probed(self, name: str) -> bool:
         """Whether a probe reads it: a bound model's data may lack it, and no probe reads ids."""
@@ -290,10 +309,12 @@ class Evaluation:
 
     def _judging(self) -> Judging:
         judges = [judge.to(self.model.device) for judge in self.config.judges]
+        modalities = {name: self.model.modalities[name] for name in self.names}
+        directions = {str(way): (way.sources, way.target) for way in self.ways}
         return Judging(
             judges,
-            {name: self.model.modalities[name] for name in self.names},
-            {str(way): (way.sources, way.target) for way in self.ways},
+            modalities,
+            directions,
             self.test_manifest,
             self.lines,
             self.test_store,
@@ -388,13 +409,12 @@ class Evaluation:
         Raises:
             ValueError: a generated latent is not finite.
         """
-        generator = torch.Generator(self.model.device).manual_seed(
-            self.first_draw + int(rows[0])
-        )
-        states = {
-            name: self._start(name, self.real[name][rows], rows)
-            for name in self._sources()
-        }
+        generator = torch.Generator(self.model.device)
+        generator.manual_seed(self.first_draw + int(rows[0]))
+
+        states = {}
+        for name in self._sources():
+            states[name] = self._start(name, self.real[name][rows], rows)
 
         # Of the real samples: features for metrics, the flows' beginnings, the method's measures.
         with self._timed("features"):
@@ -411,9 +431,8 @@ class Evaluation:
         for targets in dict.fromkeys(d.targets for d in self.directions):
             latents = self._generate(targets, states, rows)
             for target in targets:
-                self._reencode(
-                    target, latents, rows, generator, trip=target not in with_trip
-                )
+                trip = target not in with_trip
+                self._reencode(target, latents, rows, generator, trip)
                 with_trip.add(target)
             self._step_back(targets, latents, rows)
 
@@ -481,7 +500,8 @@ class Evaluation:
 
         with self._timed("features"):
             for number, way in enumerate(latents):
-                raws_of_way = raws[number * len(rows) : (number + 1) * len(rows)]
+                begin = number * len(rows)
+                raws_of_way = raws[begin : begin + len(rows)]
                 self.metrics.update(str(way), target, raws_of_way, rows)
                 self.judging.suite.update(str(way), target, raws_of_way, rows)
             if trip:
@@ -499,29 +519,30 @@ class Evaluation:
         rows: Tensor,
     ) -> None:
         """The way back from what was generated to its source, without codecs, and its error."""
-        there = {
-            way.direction: x
-            for way, x in generated.items()
-            if way.direction in self.cycles
-        }
+        there = {}
+        for way, x in generated.items():
+            if way.direction in self.cycles:
+                there[way.direction] = x
         if not there:
             return
 
         (target,) = targets
         streams = self._streams(rows)
         states = self._start(
-            target, torch.cat(list(there.values())), rows.repeat(len(there))
+            target,
+            torch.cat(list(there.values())),
+            rows.repeat(len(there)),
         )
 
         for number, direction in enumerate(there):
             (source,) = direction.sources
-            part = select(states, slice(number * len(rows), (number + 1) * len(rows)))
+            begin = number * len(rows)
+            part = select(states, slice(begin, begin + len(rows)))
             state = self.model.method.fuse([part], self.sampling, streams)
             end = self._finish(state, (source,), streams)[source]
 
-            error = self._standard(source, end) - self._standard(
-                source, self.real[source][rows]
-            )
+            real = self._standard(source, self.real[source][rows])
+            error = self._standard(source, end) - real
             self.cycles[direction][rows] = error.flatten(1).square().mean(1)
 
     @_plainly
@@ -540,6 +561,53 @@ class Evaluation:
         Returns:
             What `metrics.json` holds.
         """
+        together = self._gather_steps(merge)
+        with self._timed("metrics"):
+            by_metrics = self.metrics.compute(together, keep=first)
+            self.judging.gather(together, keep=first)
+            self.stand_ins.gather(together, keep=first)
+
+        probes, ceilings = self._fit_probes()
+        with self._timed("measures"):
+            directions = {}
+            for way in self.ways:
+                directions[str(way)] = self._judge_way(way, probes)
+                directions[str(way)] |= by_metrics.get(str(way), {})
+            codecs = {name: self._judge_trip(name, probes) for name in self.trips}
+            floors = {}
+            for name in self.stand_ins.latents:
+                floors[name] = self._judge_stand_ins(name, probes)
+            classes = self._classes()
+            aligned = self._alignments()
+
+        return {
+            "summary": summarise(directions, classes, floors),
+            "directions": directions,
+            "floors": floors,
+            "judges": self._judges(),
+            "classes": classes,
+            "alignment": aligned,
+            "measures": means(self.measures),
+            "probes": ceilings,
+            "codecs": codecs,
+            "spread": {},
+            "published": self.published,
+            "meta": self._meta(),
+        }
+
+    def _gather_steps(
+        self,
+        merge: Callable[[Tensor], Tensor],
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """Brings together what the steps of all devices computed.
+
+        Args:
+            merge: Function that sums a tensor on the model's device over all devices.
+
+        Returns:
+            Function that does so with what else they saw: rows, with shape (N, *), and the sample
+            of each, with shape (N,).
+        """
         device = self.model.device
         seen = merge(self.seen.to(device)).cpu()
         assert (seen > 0).all(), "a test sample was never generated from"
@@ -554,54 +622,15 @@ class Evaluation:
         for accumulated in parts:
             for key, tensor in accumulated.items():
                 accumulated[key] = together(tensor, torch.arange(self.count))
-
-        with self._timed("metrics"):
-            by_metrics = self.metrics.compute(together, keep=first)
-            self.judging.gather(together, keep=first)
-            self.stand_ins.gather(together, keep=first)
-        probes, ceilings = self._fit_probes()
-        with self._timed("measures"):
-            directions = {}
-            for way in self.ways:
-                directions[str(way)] = self._judge_way(way, probes) | by_metrics.get(
-                    str(way), {}
-                )
-            codecs = {name: self._judge_trip(name, probes) for name in self.trips}
-            floors = {
-                name: self._judge_stand_ins(name, probes)
-                for name in self.stand_ins.latents
-            }
-            classes = self._classes()
-            aligned = {
-                f"{a}~{b}": self._align(a, b) for a, b in combinations(self.states, 2)
-            }
-
-        judges = {}
-        for name in self.judging.of if self.values else ():
-            judges[name] = self.judging.measures(name, None)
-        return {
-            "summary": summarise(directions, classes, floors),
-            "directions": directions,
-            "floors": floors,
-            "judges": judges,
-            "classes": classes,
-            "alignment": aligned,
-            "measures": means(self.measures),
-            "probes": ceilings,
-            "codecs": codecs,
-            "spread": {},
-            "published": self.published,
-            "meta": self._meta(),
-        }
+        return together
 
     @_plainly
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
         seed = self.config.seed
         rows_each = max(self.config.gallery // len(self.names), 1)
-        order = torch.randperm(
-            self.count, generator=torch.Generator().manual_seed(seed)
-        )
+        shuffler = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.count, generator=shuffler)
         generator = torch.Generator(self.model.device).manual_seed(seed)
 
         rows: list[Row] = []
@@ -645,7 +674,12 @@ class Evaluation:
             labels = " ".join(sample.labels[factor] for factor in self.values)
             generated = {name: of_name[number] for name, of_name in previews.items()}
             yield Row(
-                source, sample.id, labels, modality.preview(raw), generated, unpaired
+                source,
+                sample.id,
+                labels,
+                modality.preview(raw),
+                generated,
+                unpaired,
             )
 
     def paired(self, way: Way) -> bool:
@@ -723,11 +757,9 @@ class Evaluation:
         x: Tensor,
         probes: Probes,
     ) -> dict[str, float]:
-        return (
-            accuracies(probes[name], x, self.labels, self.values)
-            if name in probes
-            else {}
-        )
+        if name not in probes:
+            return {}
+        return accuracies(probes[name], x, self.labels, self.values)
 
     def _judge(
         self,
@@ -766,15 +798,21 @@ class Evaluation:
         measures |= self._judge(way.target, self.generated[way], probes)
         measures |= self._difference(way, probes)
         measures |= self.judging.likeness(way.target, str(way))
-        back = cycle(self.cycles[way.direction]) if way.direction in self.cycles else {}
-        return described | measures | back
+        if way.direction in self.cycles:
+            measures |= cycle(self.cycles[way.direction])
+        return described | measures
 
     def _classes(self) -> dict[str, ByClass]:
         """Per direction and round trip that a judge reads, its shares by class."""
         keys = {str(way): way.target for way in self.ways}
         keys |= {name: name for name in self.trips}
-        tables = {key: self.judging.by_class(name, key) for key, name in keys.items()}
-        return {key: table for key, table in tables.items() if table}
+
+        tables = {}
+        for key, name in keys.items():
+            table = self.judging.by_class(name, key)
+            if table:
+                tables[key] = table
+        return tables
 
     def _difference(self, way: Way, probes: Probes) -> dict[str, float]:
         """How judge and probe differ on what a direction generated, where both read it."""
@@ -785,9 +823,26 @@ class Evaluation:
         x = self._standard(way.target, self.generated[way])
         return difference(judged, probes[way.target](x) == self.labels)
 
+    def _judges(self) -> dict[str, dict[str, Any]]:
+        """What each judge reads from real samples; none without labels."""
+        if not self.values:
+            return {}
+        return {name: self.judging.measures(name, None) for name in self.judging.of}
+
+    def _alignments(self) -> dict[str, dict[str, float]]:
+        """How well the flows of each two sources begin from the same."""
+        aligned = {}
+        for a, b in combinations(self.states, 2):
+            aligned[f"{a}~{b}"] = self._align(a, b)
+        return aligned
+
     def _align(self, a: str, b: str) -> dict[str, float]:
-        latents = self._standard(a, self.real[a]), self._standard(b, self.real[b])
-        return alignment((self.states[a], self.states[b]), latents)
+        states = (self.states[a], self.states[b])
+        latents = (
+            self._standard(a, self.real[a]),
+            self._standard(b, self.real[b]),
+        )
+        return alignment(states, latents)
 
     def _meta(self) -> dict[str, Any]:
         return {
