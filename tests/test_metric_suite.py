@@ -165,6 +165,7 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     recipe["evaluation"] = {
         "gallery": 0,
         "repeats": 2,
+        "sampling": {"variety": 0.0},
         "between": ["vector", "word"],
         "metrics": [metric, {"class_path": "word-match"}],
     }
@@ -185,7 +186,7 @@ def test_from_the_recipe_to_the_report(world, command, monkeypatch):
     # Whatever it says is a reference.
     assert results["directions"]["vector->word"]["word-match[toy,n=128]"] == 1
     assert results["meta"]["repeats"] == 2
-    # Nothing in this world is drawn.
+    # Without variety nothing in this world is drawn.
     assert set(results["spread"]["word->vector"].values()) == {0.0}
     assert results["meta"]["metrics"][0] == {
         "metric": "DigitError",
