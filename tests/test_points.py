@@ -390,17 +390,17 @@ def raws() -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def trained(raws, tmp_path_factory):
-    """What ninety steps on these clouds give, by the weight of the cycle."""
+    """What ninety steps on these clouds give, by the weight of the cycle and the share of still steps."""
     from lightning.pytorch import Trainer, seed_everything
     from torch.utils.data import DataLoader
 
     @cache
-    def train(cycle: float) -> PointsCodecTraining:
+    def train(cycle: float, still: float = 0.6) -> PointsCodecTraining:
         seed_everything(0)
         weights = str(tmp_path_factory.mktemp("trained") / "trained.safetensors")
         codec = SmallPoints(weights=weights)
         training = PointsCodecTraining(
-            codec, weights, learning_rate=3e-3, compared=64, cycle=cycle
+            codec, weights, learning_rate=3e-3, compared=64, cycle=cycle, still=still
         )
         inputs = codec.training_inputs(raws)
         loader = DataLoader(
@@ -452,6 +452,14 @@ def test_learned_clouds_begin_as_real_ones_and_stay_until_turns_are_learned(raws
         net.rest.bias[:3], mean[..., :3].mean(0)[0] + torch.tensor([7.0, 0, 0])
     )
     assert torch.allclose(net.rest.bias[6].exp(), radius.log().mean().exp())
+
+
+def test_learned_clouds_move_after_the_still_steps_alone(raws, trained):
+    first = SmallPoints().build()
+    first.begin(torch.stack(raws))
+    still, moved = (trained(0.0, share).net.learned for share in (1.0, 0.0))
+    assert torch.equal(still, first.learned)
+    assert (moved - first.learned).abs().max() > 0.01
 
 
 def test_the_cycle_leads_back_latents_that_went_astray(raws, trained):
