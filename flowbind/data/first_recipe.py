@@ -143,7 +143,7 @@ training:
   decay: cosine
 
 evaluation:
-  sampling: {{steps: 10, solver: euler}}
+  sampling: {{steps: 10, source_steps: 1, solver: midpoint, variety: 1.0}}
   gallery: {min(GALLERY, complete)}
 {_judges(modalities, run)}
 data:
