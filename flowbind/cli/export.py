@@ -7,28 +7,7 @@ from flowbind.cli.parser import Parser
 
 def run(verb: str, arguments: list[str]) -> None:
     """Releases a checkpoint of a run, whether or not that has made all its steps."""
-    parser = Parser(
-        verb,
-        "Writes what a run has trained so far: the released model of its latest intact checkpoint, "
-        "or the weights of a codec or judge. The run stays as it is, and may be resumed.",
-    )
-    parser.add_argument(
-        "run",
-        type=Path,
-        help="run folder, with the config.yaml and the checkpoints of `flowbind fit`",
-    )
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=Path,
-        help="folder that receives the model; of a codec or judge, the file",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        help="another checkpoint than the run's latest intact one",
-    )
-    options = parser.parse_args(arguments)
+    options = _parser(verb).parse_args(arguments)
 
     from flowbind.cli.recipe import build
     from flowbind.progress import say
@@ -67,3 +46,28 @@ def run(verb: str, arguments: list[str]) -> None:
     cli.model.export_checkpoint(checkpoint, options.out)
     step = checkpoint["global_step"]
     say(f"wrote {options.out} from {path} (step {step} of {cli.trainer.max_steps})")
+
+
+def _parser(verb: str) -> Parser:
+    parser = Parser(
+        verb,
+        "Writes what a run has trained so far: the released model of its latest intact checkpoint, "
+        "or the weights of a codec or judge. The run stays as it is, and may be resumed.",
+    )
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="run folder, with the config.yaml and the checkpoints of `flowbind fit`",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=Path,
+        help="folder that receives the model; of a codec or judge, the file",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        help="another checkpoint than the run's latest intact one",
+    )
+    return parser

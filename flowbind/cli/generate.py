@@ -70,10 +70,9 @@ def _parser(verb: str) -> Parser:
         "Generates every target from all sources together, and prints the files it wrote.",
     )
     parser.add_argument(
-        "model", help="folder of a released model, as `flowbind fit` writes it"
+        "model",
+        help="folder of a released model, as `flowbind fit` writes it",
     )
-
-    # What is generated.
     parser.add_argument(
         "--from",
         action="append",
@@ -92,10 +91,17 @@ def _parser(verb: str) -> Parser:
         metavar="NAME",
         help="a target; may be given several times",
     )
+    _add_output(parser)
+    return parser
 
-    # Where it goes, and how.
+
+def _add_output(parser: Parser) -> None:
+    """Where it goes, and how."""
     parser.add_argument(
-        "--out", required=True, type=path, help="folder that receives the files"
+        "--out",
+        required=True,
+        type=path,
+        help="folder that receives the files",
     )
     parser.add_argument(
         "--count",
@@ -104,7 +110,10 @@ def _parser(verb: str) -> Parser:
         help="samples to make where there is no source",
     )
     parser.add_argument(
-        "--seed", type=whole(0), default=0, help="seed of everything that is drawn"
+        "--seed",
+        type=whole(0),
+        default=0,
+        help="seed of everything that is drawn",
     )
     parser.add_argument(
         "--overwrite",
@@ -112,10 +121,12 @@ def _parser(verb: str) -> Parser:
         help="replace files that are there already",
     )
     parser.add_argument(
-        "--batch", type=whole(1), default=256, help="samples generated at a time"
+        "--batch",
+        type=whole(1),
+        default=256,
+        help="samples generated at a time",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-    return parser
 
 
 def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -7,36 +7,7 @@ from flowbind.cli.parser import Parser, named, path
 
 def run(verb: str, arguments: list[str]) -> None:
     """Turns the authors' files into a released model's folder."""
-    parser = Parser(
-        verb,
-        "Turns the checkpoint that FlowBind's authors released into a folder "
-        "that `flowbind` loads.",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        type=path,
-        help="their model.pth; read with weights only",
-    )
-    parser.add_argument("--config", required=True, type=path, help="their config.json")
-    for statistic, what in (("mean", "mean"), ("std", "standard deviation")):
-        parser.add_argument(
-            f"--{statistic}",
-            action="append",
-            required=True,
-            metavar="NAME=FILE",
-            help=f"{what} of a modality's latents (.npy, .pt or .safetensors); "
-            "once for each modality",
-        )
-    parser.add_argument(
-        "--recipe",
-        default="recipes/flowbind/published.yaml",
-        help="the recipe that names the modalities and their codecs",
-    )
-    parser.add_argument(
-        "--out", required=True, type=path, help="folder that receives the model"
-    )
-    options = parser.parse_args(arguments)
+    options = _parser(verb).parse_args(arguments)
 
     means = dict(named("--mean", word) for word in options.mean)
     stds = dict(named("--std", word) for word in options.std)
@@ -57,7 +28,51 @@ def run(verb: str, arguments: list[str]) -> None:
 
     statistics = {name: (Path(means[name]), Path(stds[name])) for name in means}
     official = read_official(
-        options.checkpoint, options.config, model.modalities, statistics
+        options.checkpoint,
+        options.config,
+        model.modalities,
+        statistics,
     )
     save(official, options.out)
     say(f"wrote the released model {options.out}")
+
+
+def _parser(verb: str) -> Parser:
+    parser = Parser(
+        verb,
+        "Turns the checkpoint that FlowBind's authors released into a folder "
+        "that `flowbind` loads.",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        type=path,
+        help="their model.pth; read with weights only",
+    )
+    parser.add_argument(
+        "--config",
+        required=True,
+        type=path,
+        help="their config.json",
+    )
+    for statistic, what in (("mean", "mean"), ("std", "standard deviation")):
+        parser.add_argument(
+            f"--{statistic}",
+            action="append",
+            required=True,
+            metavar="NAME=FILE",
+            help=f"{what} of a modality's latents (.npy, .pt or .safetensors); "
+            "once for each modality",
+        )
+    parser.add_argument(
+        "--recipe",
+        default="recipes/flowbind/published.yaml",
+        help="the recipe that names the modalities and their codecs",
+    )
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=path,
+        help="folder that receives the model",
+    )
+    return parser

@@ -80,6 +80,7 @@ def prepare(
         _check_split(path, name, split)
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
+
         samples = texts[chosen]
         splits.leave(split, len(texts) - len(samples))
         for number, text in enumerate(samples):
@@ -193,7 +194,10 @@ def _strings(text: str, what: str) -> list[str]:
 
 
 def _draw(
-    photographs: list[Photograph], val: int | None, test: int | None, seed: int
+    photographs: list[Photograph],
+    val: int | None,
+    test: int | None,
+    seed: int,
 ) -> list[Photograph]:
     """Images drawn into splits, all captions of one together; as many as published by default."""
     val = VAL if val is None else val

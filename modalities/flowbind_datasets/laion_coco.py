@@ -21,7 +21,12 @@ LONGEST = 2**20  # bytes of a caption's file
 ROWS = 65_536  # of a table, read at a time
 
 
-def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) -> None:
+def prepare(
+    out: Path,
+    source: Path,
+    limit: int | None = None,
+    seed: int = 0,
+) -> None:
     """LAION-COCO: text and image, from what img2dataset downloaded; all of it is training data.
 
     600 million images of the web with captions by BLIP (https://laion.ai/blog/laion-coco); LAION
@@ -41,7 +46,11 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, allowed is 1 or more")
     files = Files(
-        [source], image=IMAGES, text=(".txt",), table=(".parquet",), tar=(".tar",)
+        [source],
+        image=IMAGES,
+        text=(".txt",),
+        table=(".parquet",),
+        tar=(".tar",),
     )
     image_count = len(files.each("image"))
     if not image_count and files.each("tar"):
@@ -49,19 +58,8 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
             f"{source}: holds .tar files; unpack each to a folder: {UNPACKING}"
         )
 
-    # The caption and the image of each key; tables may overlap, but not differ.
     splits = Splits(out)
-    pairs: dict[str, tuple[str, File]] = {}
-    for key, caption in _captions(files):
-        image = files.find("image", key)
-        if not image.path:
-            splits.miss("train", image.name)
-        elif pairs.setdefault(key, (caption, image))[0] != caption:
-            raise ValueError(
-                f"{source}: two captions for the key {key}; "
-                "keep tables of one download alone in the folder"
-            )
-
+    pairs = _pairs(source, files, splits)
     aside = image_count - len(pairs)
     if aside > 0:
         say(f"{source}: images without a caption, left aside: {aside}")
@@ -79,6 +77,29 @@ def prepare(out: Path, source: Path, limit: int | None = None, seed: int = 0) ->
             splits.add("train", key, text=caption, image=image)
 
     splits.write(source, LAYOUT)
+
+
+def _pairs(
+    source: Path,
+    files: Files,
+    splits: Splits,
+) -> dict[str, tuple[str, File]]:
+    """The caption and the image of each key; images that are not there are counted as missing.
+
+    Raises:
+        ValueError: tables, which may overlap, differ in a caption.
+    """
+    pairs: dict[str, tuple[str, File]] = {}
+    for key, caption in _captions(files):
+        image = files.find("image", key)
+        if not image.path:
+            splits.miss("train", image.name)
+        elif pairs.setdefault(key, (caption, image))[0] != caption:
+            raise ValueError(
+                f"{source}: two captions for the key {key}; "
+                "keep tables of one download alone in the folder"
+            )
+    return pairs
 
 
 def _captions(files: Files) -> Iterator[tuple[str, str]]:
