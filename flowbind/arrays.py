@@ -11,7 +11,9 @@ LONGEST = 40  # characters of a value that a message repeats
 
 
 def as_tensor(
-    array: Any, allowed: str, shape: tuple[int | None, ...] | None = None
+    array: Any,
+    allowed: str,
+    shape: tuple[int | None, ...] | None = None,
 ) -> Tensor:
     """The numbers of an array as a plain tensor, of its own dtype and shape, on the CPU.
 

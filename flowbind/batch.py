@@ -65,7 +65,9 @@ class Batch:
 
     @classmethod
     def of(
-        cls, latents: Mapping[str, Tensor], samples: Mapping[str, Tensor]
+        cls,
+        latents: Mapping[str, Tensor],
+        samples: Mapping[str, Tensor],
     ) -> "Batch":
         """Makes a batch, and finds its links."""
         sample_of_row = torch.cat([samples[name] for name in latents])
@@ -83,7 +85,13 @@ class Batch:
         latents = {name: move(x) for name, x in self.latents.items()}
         samples = {name: move(s) for name, s in self.samples.items()}
         links = Links(move(self.links.target), move(self.links.estimate))
-        return replace(self, latents=latents, samples=samples, links=links, place=place)
+        return replace(
+            self,
+            latents=latents,
+            samples=samples,
+            links=links,
+            place=place,
+        )
 
     def to(self, device: torch.device | str, non_blocking: bool = True) -> "Batch":
         """The batch on a device."""
@@ -145,7 +153,12 @@ class Part(NamedTuple):
     place: Place
 
 
-def part_of(samples: Mapping[str, Tensor], links: Links, rank: int, world: int) -> Part:
+def part_of(
+    samples: Mapping[str, Tensor],
+    links: Links,
+    rank: int,
+    world: int,
+) -> Part:
     """A rank's part of a global batch: every world-th sample, with its rows and links.
 
     Args:

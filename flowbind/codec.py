@@ -59,7 +59,9 @@ class Codec(Component):
 
     @abstractmethod
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[Any]:
         """Decodes latents, with shape (B, *shape), to B raw samples.
 
@@ -222,7 +224,9 @@ class NeuralCodec(Codec):
 
     @torch.inference_mode()
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[Any]:
         latents = latents.to(self.device, torch.float32)
         outputs = in_blocks(self.net.decode, latents)
@@ -234,7 +238,8 @@ class NeuralCodec(Codec):
 
 
 def in_chunks(
-    prepare: Callable[[Sequence[Any]], Tensor], raws: Sequence[Any]
+    prepare: Callable[[Sequence[Any]], Tensor],
+    raws: Sequence[Any],
 ) -> Tensor:
     """What `prepare` makes of all raw samples, with shape (B, *), of which few are in memory."""
     parts = []

@@ -108,7 +108,12 @@ def as_json(value: Any) -> Any:
     return value
 
 
-def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
+def _rebuild(
+    cls: type,
+    name: str,
+    kind: Any,
+    value: Any,
+) -> Any:
     """An argument of a class from its description, made to the type that is annotated."""
     alternatives = [kind, *get_args(kind)]
     component = next((part for part in alternatives if _is_a(part, Component)), None)
@@ -131,7 +136,12 @@ def _rebuild(cls: type, name: str, kind: Any, value: Any) -> Any:
     return value
 
 
-def _check_plain(cls: type, name: str, kind: Any, value: Any) -> None:
+def _check_plain(
+    cls: type,
+    name: str,
+    kind: Any,
+    value: Any,
+) -> None:
     """Refuses an argument of another type than is annotated.
 
     A codec checks its own when it is used, if at all.
@@ -163,7 +173,8 @@ def _is_a(kind: Any, base: type) -> bool:
 
 
 def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any]
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
 ) -> list[tuple[str, Any, Any]]:
     """Where two nested mappings differ: dotted key, value before, value now, None where absent."""
     flat_before = dict(flatten(before))

@@ -80,7 +80,10 @@ class Heartbeat:
 
         tensor = torch.tensor([flag])
         work = dist.all_reduce(
-            tensor, dist.ReduceOp.MAX, group=self.group, async_op=True
+            tensor,
+            dist.ReduceOp.MAX,
+            group=self.group,
+            async_op=True,
         )
         self.sent = (tensor, work)
         return largest

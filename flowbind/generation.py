@@ -32,7 +32,10 @@ class Model:
     """
 
     def __init__(
-        self, method: Method, networks: Networks, sampling: Any = None
+        self,
+        method: Method,
+        networks: Networks,
+        sampling: Any = None,
     ) -> None:
         self.method = method
         self.networks = networks
@@ -120,7 +123,11 @@ class Model:
         return latents
 
     def _say_what_is_lost(
-        self, name: str, samples: Sequence[Any], raws: Sequence[Any], latents: Tensor
+        self,
+        name: str,
+        samples: Sequence[Any],
+        raws: Sequence[Any],
+        latents: Tensor,
     ) -> None:
         """Says, in a line, which samples have a codec's caveat or latents far from training's."""
         codec = self.modalities[name].codec
@@ -166,7 +173,11 @@ class Model:
 
     @torch.no_grad()
     def start(
-        self, name: str, latents: Tensor, sampling: Any, streams: Tensor
+        self,
+        name: str,
+        latents: Tensor,
+        sampling: Any,
+        streams: Tensor,
     ) -> State:
         """Where the flow of one source begins, from its codec latents, with shape (B, *shape)."""
         standard = self.networks.standard[name]
@@ -175,11 +186,19 @@ class Model:
 
     @torch.no_grad()
     def finish(
-        self, state: State, targets: Sequence[str], sampling: Any, streams: Tensor
+        self,
+        state: State,
+        targets: Sequence[str],
+        sampling: Any,
+        streams: Tensor,
     ) -> dict[str, Tensor]:
         """Codec latents of every target, with shape (B, *shape) each, from a flow's beginning."""
         generated = self.method.finish(
-            self.networks.nets, state, targets, sampling, streams
+            self.networks.nets,
+            state,
+            targets,
+            sampling,
+            streams,
         )
         latents = {}
         for name, x in generated.items():
@@ -309,7 +328,12 @@ class Model:
         for name, samples in sources.items():
             latents[name] = self.encode(name, samples)
         generated = self.translate(
-            latents, to, count=count, seed=seed, first=first, **choices
+            latents,
+            to,
+            count=count,
+            seed=seed,
+            first=first,
+            **choices,
         )
         return self._decode(generated, draws.key(seed, first))
 

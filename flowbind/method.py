@@ -126,7 +126,12 @@ class Method(Component):
 
     @abstractmethod
     def start(
-        self, nets: nn.Module, name: str, x: Tensor, sampling: Any, streams: Tensor
+        self,
+        nets: nn.Module,
+        name: str,
+        x: Tensor,
+        sampling: Any,
+        streams: Tensor,
     ) -> State:
         """Where the flow of one source begins.
 
@@ -184,7 +189,10 @@ class Method(Component):
         return not set(present).isdisjoint(self.trained)
 
     def adopt(
-        self, networks: "Networks", base: "Method", base_networks: "Networks"
+        self,
+        networks: "Networks",
+        base: "Method",
+        base_networks: "Networks",
     ) -> Collection[str]:
         """Takes over the weights of a released model to build on; here all of them.
 

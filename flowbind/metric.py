@@ -58,7 +58,10 @@ class Metric(Component):
 
     @abstractmethod
     def compute(
-        self, made: Tensor, reference: Tensor, *sample: Tensor
+        self,
+        made: Tensor,
+        reference: Tensor,
+        *sample: Tensor,
     ) -> dict[str, float]:
         """The values by name, such as `fid[torch-fidelity,inception-v3-compat]`.
 

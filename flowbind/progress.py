@@ -72,7 +72,11 @@ class Progress:
     """
 
     def __init__(
-        self, description: str, total: int | None = None, unit: str = "", done: int = 0
+        self,
+        description: str,
+        total: int | None = None,
+        unit: str = "",
+        done: int = 0,
     ) -> None:
         self.description = description
         self.total = total
@@ -185,7 +189,9 @@ class _Bar:
 
         def column(name: str) -> TextColumn:
             return TextColumn(
-                f"{{task.{name}}}", markup=False, table_column=Column(no_wrap=True)
+                f"{{task.{name}}}",
+                markup=False,
+                table_column=Column(no_wrap=True),
             )
 
         # Results on standard output wait for the bar only where they would land in the same

@@ -17,7 +17,9 @@ WRITING = ".writing"  # ends the name of the folder in which a file is written
 
 
 def save_tensors(
-    tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
 ) -> None:
     """Writes tensors as one safetensors file, once there is room for them.
 

@@ -94,7 +94,12 @@ _Dumper.add_representer(str, _quoted)
 
 def dump(recipe: Mapping[str, Any]) -> str:
     """A recipe as YAML that reads as the same again."""
-    return yaml.dump(recipe, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(
+        recipe,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+    )
 
 
 def check_overrides(
@@ -211,7 +216,12 @@ def _follow(
     return place, defaults
 
 
-def _entry(name: str, part: str, place: Place, is_last: bool) -> Place:
+def _entry(
+    name: str,
+    part: str,
+    place: Place,
+    is_last: bool,
+) -> Place:
     """Where an entry of a mapping stands.
 
     Raises:
@@ -226,7 +236,12 @@ def _entry(name: str, part: str, place: Place, is_last: bool) -> Place:
     return Place(entries, part, type_of_entry)
 
 
-def _refuse_classless(name: str, led: str, value: Any, annotation: Any) -> None:
+def _refuse_classless(
+    name: str,
+    led: str,
+    value: Any,
+    annotation: Any,
+) -> None:
     if value is None and _are_abstract(_classes(annotation)):
         raise ValueError(
             f"{name}: {led} has no class yet; name it first, by {led}=NAME"

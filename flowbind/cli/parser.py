@@ -119,11 +119,15 @@ def check_folder(folder: Path) -> None:
     nearest = next(place for place in places if place.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(
-            errno.ENOTDIR, "a file, where a folder is needed", str(nearest)
+            errno.ENOTDIR,
+            "a file, where a folder is needed",
+            str(nearest),
         )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise PermissionError(
-            errno.EACCES, "a folder that may not be written into", str(nearest)
+            errno.EACCES,
+            "a folder that may not be written into",
+            str(nearest),
         )
 
 

@@ -175,7 +175,10 @@ def is_same_tree(one: Path, other: Path) -> bool:
         return False
 
     _, different, unread = filecmp.cmpfiles(
-        one, other, compared.common_files, shallow=False
+        one,
+        other,
+        compared.common_files,
+        shallow=False,
     )
     if different or unread:
         return False

@@ -116,10 +116,16 @@ class RecipeParser(LightningArgumentParser):
         if nested_key == "model":
             kinds = (Method, LightningModule)
             return self.add_subclass_arguments(
-                kinds, nested_key, fail_untyped=False, required=True
+                kinds,
+                nested_key,
+                fail_untyped=False,
+                required=True,
             )
         return super().add_lightning_class_args(
-            lightning_class, nested_key, *args, **named
+            lightning_class,
+            nested_key,
+            *args,
+            **named,
         )
 
 
@@ -216,7 +222,9 @@ class RecipeCLI(LightningCLI):
                 config = self.config_init
                 settings = config[self.subcommand] if self.subcommand else config
                 self.model = Training(
-                    self.model, settings.training, settings.evaluation
+                    self.model,
+                    settings.training,
+                    settings.evaluation,
                 )
         except ImportError as error:  # of a logger, say, whose package is not there
             raise ValueError(plain(error)) from error
@@ -299,7 +307,9 @@ class RecipeCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _instantiate_trainer(
-        self, config: dict[str, Any], callbacks: list[Callback]
+        self,
+        config: dict[str, Any],
+        callbacks: list[Callback],
     ) -> Trainer:
         check_trainer(config)
         has_bar = any(
@@ -394,7 +404,8 @@ class RecipeCLI(LightningCLI):
         self.run_folder.adopt(start.checkpoint)
         if hasattr(self.model, "export_checkpoint"):
             self.model.export_checkpoint(
-                read_checkpoint(start.checkpoint), self._export
+                read_checkpoint(start.checkpoint),
+                self._export,
             )
 
         self.run_folder.finish()
@@ -436,7 +447,10 @@ class RecipeCLI(LightningCLI):
         config.resume = "auto"
         parser = self._parser(self.subcommand)
         recipe = parser.dump(
-            config, format="yaml", skip_none=False, skip_validation=True
+            config,
+            format="yaml",
+            skip_none=False,
+            skip_validation=True,
         )
         return self.run_folder.claim(start, self.decides, recipe)
 
@@ -448,7 +462,8 @@ class RecipeCLI(LightningCLI):
         """
         strategy = self.trainer.strategy
         if isinstance(
-            getattr(strategy, "cluster_environment", None), LightningEnvironment | None
+            getattr(strategy, "cluster_environment", None),
+            LightningEnvironment | None,
         ):
             if self.trainer.is_global_zero:
                 start = decide()
@@ -554,7 +569,9 @@ class RecipeCLI(LightningCLI):
                 "sampling": asdict(self.model.method.Sampling())
             }
             self.model.quick_look = self.run_folder.quick_look(
-                checkpoint, recipe, usual
+                checkpoint,
+                recipe,
+                usual,
             )
 
 

@@ -102,7 +102,8 @@ def _reworded(reason: str) -> str:
     reason = NO_VALUE.sub(r"\1 needs a value: \1=VALUE", reason)
     reason = NO_FILE.sub(r"a mapping is needed, or the file of one, not '\1'", reason)
     return MISSING.sub(
-        lambda match: f"{match[1].rpartition('.')[2]} is required", reason
+        lambda match: f"{match[1].rpartition('.')[2]} is required",
+        reason,
     )
 
 

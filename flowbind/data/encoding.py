@@ -105,7 +105,14 @@ class Chunks(Dataset):
         plan, indices, last = turns[self.rank]
         raws: dict[str, list[Any]] = {name: [] for name in plan.modalities}
         of_all = sum(len(turn.indices) for turn in turns)
-        chunk = Chunk(plan, indices=[], raws=raws, bad=[], last=last, of_all=of_all)
+        chunk = Chunk(
+            plan,
+            indices=[],
+            raws=raws,
+            bad=[],
+            last=last,
+            of_all=of_all,
+        )
         for index in indices:
             sample = self.manifest.samples[index]
             try:
@@ -259,7 +266,10 @@ class Encoding(LightningModule):
         world = self.trainer.world_size
         shares = [pending[rank::world] for rank in range(world)]
         chunks = Chunks(
-            self.manifest, self.modalities, shares, self.trainer.global_rank
+            self.manifest,
+            self.modalities,
+            shares,
+            self.trainer.global_rank,
         )
 
         loader = DataLoader(chunks, batch_size=None, num_workers=self.workers)
@@ -553,7 +563,9 @@ def _modalities_of(plans: Sequence[ShardPlan]) -> set[str]:
 
 
 def encode_rows(
-    name: str, modality: Modality, raws: Sequence[Any]
+    name: str,
+    modality: Modality,
+    raws: Sequence[Any],
 ) -> tuple[Tensor, dict[int, str]]:
     """Latents of raw samples of one modality, on the CPU, and what is wrong with the others.
 

@@ -30,7 +30,9 @@ Kinds = Counter[tuple[str, ...]]  # samples by the modalities that they have
 
 
 def write_recipe(
-    out: Path, kinds: Mapping[str, Kinds], modalities: Mapping[str, type[Modality]]
+    out: Path,
+    kinds: Mapping[str, Kinds],
+    modalities: Mapping[str, type[Modality]],
 ) -> None:
     """Writes a recipe for a folder that is being prepared, and says where it will be.
 

@@ -175,7 +175,9 @@ def suffixes_of(modalities: Mapping[str, type[Modality]]) -> set[str]:
 
 
 def find_files(
-    source: Path, modalities: Mapping[str, type[Modality]], left_out: LeftOut
+    source: Path,
+    modalities: Mapping[str, type[Modality]],
+    left_out: LeftOut,
 ) -> list[File]:
     """All files below a folder that a modality reads, in the order of the scan.
 

@@ -73,7 +73,12 @@ def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str
             yield entry
 
 
-def _moved(manifest: Manifest, value: str, modality: type[Modality], base: str) -> str:
+def _moved(
+    manifest: Manifest,
+    value: str,
+    modality: type[Modality],
+    base: str,
+) -> str:
     """A manifest's value as it stands in one in another folder."""
     source = manifest.locate(value, modality)
     if mistake_in(value) and not os.path.isfile(source):

@@ -156,7 +156,12 @@ def _first(known: Mapping[str, Any], names: Iterable[str]) -> str | None:
     return next((name for name in names if name in known), None)
 
 
-def _names(split: str, stem: str, paths: Iterable[str], top: str) -> list[str]:
+def _names(
+    split: str,
+    stem: str,
+    paths: Iterable[str],
+    top: str,
+) -> list[str]:
     """What a table may call a sample.
 
     Its stem, also below its split, and its files by their path, also within the split.

@@ -237,7 +237,9 @@ class LatentDataModule(LightningDataModule):
         self.steps.first = step * self.trainer.accumulate_grad_batches
 
     def on_after_batch_transfer(
-        self, batch: Batch | RowNumbers | int, dataloader_idx: int
+        self,
+        batch: Batch | RowNumbers | int,
+        dataloader_idx: int,
     ) -> Batch | int:
         if isinstance(batch, RowNumbers):
             rows = batch.rows.split(self.frame.sizes)

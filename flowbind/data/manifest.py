@@ -175,7 +175,13 @@ class Manifest:
         values = sample.all_references(name)
         return [self._read(sample, value, name, modality) for value in values]
 
-    def _read(self, sample: Sample, value: str, name: str, modality: Modality) -> Any:
+    def _read(
+        self,
+        sample: Sample,
+        value: str,
+        name: str,
+        modality: Modality,
+    ) -> Any:
         source = self.locate(value, modality)
         what = f"sample '{sample.id}' of {self.path}"
         if not isinstance(source, Path):
@@ -367,7 +373,12 @@ def refuse_bad(bad: Sequence[str], most: int, option: str) -> None:
         raise ValueError(f"{bad[-1]}{clause}")
 
 
-def leave_out(place: Path, bad: Sequence[str], most: int, option: str) -> None:
+def leave_out(
+    place: Path,
+    bad: Sequence[str],
+    most: int,
+    option: str,
+) -> None:
     """Lists the bad samples that are left out, in one order; raises as `refuse_bad` does."""
     refuse_bad(bad, most, option)
     if bad and is_first_process():
@@ -591,7 +602,9 @@ def _plain(value: Any, what: str) -> str:
 
 
 def _parse_references(
-    entry: Mapping[str, Any], where: str, values: Mapping[str, str]
+    entry: Mapping[str, Any],
+    where: str,
+    values: Mapping[str, str],
 ) -> dict[str, list[str]]:
     """All values to compare with per modality, the sample's own first.
 

@@ -80,7 +80,10 @@ class Mapped:
         # Windows at every byte from the first file on; only those asked for are ever looked at.
         shape = (self._span - size + 1, size)
         windows = np.lib.stride_tricks.as_strided(
-            self._base, shape, (1, 1), writeable=False
+            self._base,
+            shape,
+            (1, 1),
+            writeable=False,
         )
         return windows[addresses - self._base.ctypes.data]
 

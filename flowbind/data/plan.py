@@ -80,7 +80,8 @@ def plan_shards(
 
 
 def _groups(
-    manifest: Manifest, modalities: Mapping[str, Modality]
+    manifest: Manifest,
+    modalities: Mapping[str, Modality],
 ) -> dict[tuple[str, ...], list[int]]:
     """Indices of samples by those of the modalities that they have; a line says how many have none.
 
@@ -108,7 +109,12 @@ def _groups(
     return groups
 
 
-def _entry(manifest: Manifest, index: int, name: str, modality: Modality) -> bytes:
+def _entry(
+    manifest: Manifest,
+    index: int,
+    name: str,
+    modality: Modality,
+) -> bytes:
     """What decides one latent besides its codec: the sample's value, and the stamp of its file."""
     sample = manifest.samples[index]
     source = manifest.source(sample, name, modality)

@@ -70,7 +70,10 @@ def copy_to(
     empty = store.gather(stratum, np.arange(0), [name])
     template = empty[name]
     latents = torch.empty(
-        rows, *template.shape[1:], dtype=template.dtype, device=device
+        rows,
+        *template.shape[1:],
+        dtype=template.dtype,
+        device=device,
     )
 
     for start in range(0, rows, CHUNK_ROWS):

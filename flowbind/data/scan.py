@@ -152,7 +152,8 @@ class _Walk:
             if identity in self.seen:
                 if folder != self.top:
                     self._leave(
-                        "folders that were gone through before, by a link", folder
+                        "folders that were gone through before, by a link",
+                        folder,
                     )
                 return []
 
@@ -174,7 +175,8 @@ class _Walk:
             self._leave("hidden files and folders", entry.path)
         elif not _is_utf8(entry.name):
             self._leave(
-                "files and folders whose names are not UTF-8 (rename them)", entry.path
+                "files and folders whose names are not UTF-8 (rename them)",
+                entry.path,
             )
         else:
             return False
@@ -214,7 +216,8 @@ class _Walk:
     def _folder(self, entry: os.DirEntry) -> str | None:
         if entry.name.casefold() in SYSTEM:
             self._leave(
-                "folders of the system (trash, thumbnails, snapshots)", entry.path
+                "folders of the system (trash, thumbnails, snapshots)",
+                entry.path,
             )
             return None
 
@@ -230,7 +233,8 @@ class _Walk:
             suffix = suffix.lower()
             ending = f"the suffix '{suffix}'" if suffix else "no suffix"
             self._leave(
-                f"files with {ending}, which no installed modality reads", entry.path
+                f"files with {ending}, which no installed modality reads",
+                entry.path,
             )
 
     def _leave(self, reason: str, path: str) -> None:

@@ -491,7 +491,12 @@ def _read_shard(
     tensors = {}
     for name, (dtype, shape, begin) in layout(path, raw, header, size, rows).items():
         count = rows * math.prod(shape)
-        flat = torch.frombuffer(content, dtype=dtype, count=count, offset=begin)
+        flat = torch.frombuffer(
+            content,
+            dtype=dtype,
+            count=count,
+            offset=begin,
+        )
         tensors[name] = flat.reshape(rows, *shape)
 
     # An older shard has no checksum of its data.

@@ -74,7 +74,8 @@ def draw(results: Mapping[str, Any], path: Path) -> bool:
 
 
 def _mark(
-    measures: Mapping[str, Any], floors: Mapping[str, Mapping[str, Any]]
+    measures: Mapping[str, Any],
+    floors: Mapping[str, Mapping[str, Any]],
 ) -> tuple[float, float, float | None] | None:
     """Accuracy, Frechet distance over its floor, and private variance, where there are all."""
     accuracy = joint_accuracy(measures, "judge")
@@ -128,5 +129,8 @@ def _add_legend(figure: Any, marks: list, targets: list[str]) -> None:
         )
     )
     figure.legend(
-        handles=handles, loc="outside lower center", ncols=4, fontsize="small"
+        handles=handles,
+        loc="outside lower center",
+        ncols=4,
+        fontsize="small",
     )

@@ -456,7 +456,9 @@ class Evaluation:
             parts = [states[name] for name in direction.sources]
             fused.append(self.model.method.fuse(parts, self.sampling, streams))
         latents = self._finish(
-            concatenate(fused), targets, streams.repeat(len(directions))
+            concatenate(fused),
+            targets,
+            streams.repeat(len(directions)),
         )
 
         # One direction's rows after another's.
@@ -722,7 +724,9 @@ class Evaluation:
 
         key = draws.key(self.first_draw, int(rows[0]))
         return self.model.method.measures(
-            networks.nets, Batch.of(latents, samples), key
+            networks.nets,
+            Batch.of(latents, samples),
+            key,
         )
 
     @torch.no_grad()

@@ -86,12 +86,22 @@ def compose(
             box = (left, top + STRIP, left + cell, top + STRIP + height)
             _put(picture, box, preview)
             frame, weight = (UNSEEN, 3) if name in row.unpaired else (FRAME, 1)
-            draw.rounded_rectangle(box, radius=6, outline=frame, width=weight)
+            draw.rounded_rectangle(
+                box,
+                radius=6,
+                outline=frame,
+                width=weight,
+            )
 
     if any(row.unpaired for row in rows):
         middle = picture.height - FOOT // 2
         sample = (MARGIN, middle - 9, MARGIN + 26, middle + 9)
-        draw.rounded_rectangle(sample, radius=4, outline=UNSEEN, width=3)
+        draw.rounded_rectangle(
+            sample,
+            radius=4,
+            outline=UNSEEN,
+            width=3,
+        )
         words = "never seen together with the source in training"
         _write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
     return picture
@@ -111,7 +121,13 @@ def _write(
     size: int,
     anchor: str = "lm",
 ) -> None:
-    draw.text(place, words, fill=fill, font=_font(size, words), anchor=anchor)
+    draw.text(
+        place,
+        words,
+        fill=fill,
+        font=_font(size, words),
+        anchor=anchor,
+    )
 
 
 def _put(picture: Image.Image, box: Box, preview: Preview) -> None:

@@ -224,7 +224,8 @@ def draw_rows(
     # Rows are numbered over all strata that have these modalities, one stratum after the other.
     strata = _strata_with(store, names)
     sizes = torch.tensor(
-        [store.strata[number].rows for number in strata], dtype=torch.long
+        [store.strata[number].rows for number in strata],
+        dtype=torch.long,
     )
     lines = lines_with(store, names)
     drawn = usable[lines].nonzero().flatten()

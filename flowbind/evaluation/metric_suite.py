@@ -97,7 +97,8 @@ class MetricSuite:
             self.generated[direction, number] = rooms[number, target].clone()
 
     def _modalities_against(
-        self, directions: Mapping[Any, tuple[Sequence[str], str]]
+        self,
+        directions: Mapping[Any, tuple[Sequence[str], str]],
     ) -> dict[tuple[Any, int], str]:
         """Per direction and metric that can judge it, the modality to compare with."""
         against = {}

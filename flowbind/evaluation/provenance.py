@@ -66,7 +66,8 @@ def _describe_store(store: LatentStore) -> dict[str, Any]:
 
 
 def describe_machine(
-    device: torch.device, seconds: Mapping[str, float]
+    device: torch.device,
+    seconds: Mapping[str, float],
 ) -> dict[str, Any]:
     """Where it was measured, with what, and how long each part took.
 

@@ -81,7 +81,12 @@ def integrate(
 
 
 def _fixed(
-    drift: Drift, x: Tensor, start: float, stop: float, steps: int, solver: Solver
+    drift: Drift,
+    x: Tensor,
+    start: float,
+    stop: float,
+    steps: int,
+    solver: Solver,
 ) -> Tensor:
     """Equal steps, all rows at one time: the drift is given that as a view of stride 0."""
     # Imported after the checks, because it takes seconds; outside of inference mode, or the
@@ -103,7 +108,11 @@ def _fixed(
 
 
 def _dormand_prince(
-    drift: Drift, x: Tensor, start: float, stop: float, tolerance: float
+    drift: Drift,
+    x: Tensor,
+    start: float,
+    stop: float,
+    tolerance: float,
 ) -> Tensor:
     """Steps of order 5, each row's as large as its error allows, until the last has arrived."""
     way = stop - start
@@ -159,7 +168,12 @@ def _weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
 
 
 def _first_step(
-    velocity: Drift, x: Tensor, t: Tensor, first: Tensor, way: float, tolerance: float
+    velocity: Drift,
+    x: Tensor,
+    t: Tensor,
+    first: Tensor,
+    way: float,
+    tolerance: float,
 ) -> Tensor:
     """Each row's first step, as a share of the way, float64 with shape (n,).
 

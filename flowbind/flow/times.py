@@ -22,7 +22,10 @@ from torch import Tensor
 
 
 def mixture_times(
-    uniform: Tensor, choice: Tensor, alpha: float, endpoint: float
+    uniform: Tensor,
+    choice: Tensor,
+    alpha: float,
+    endpoint: float,
 ) -> Tensor:
     """One time a row: 0 with probability alpha, else from pi (FlowBind's paper).
 

@@ -46,7 +46,12 @@ def kernel_distance(generated: Tensor, real: Tensor) -> float:
     return within_generated + within_real - 2 * between
 
 
-def _mean_kernel(a: Tensor, b: Tensor, width: Tensor, itself: int) -> float:
+def _mean_kernel(
+    a: Tensor,
+    b: Tensor,
+    width: Tensor,
+    itself: int,
+) -> float:
     """The mean of the kernel over all pairs but those of `itself` samples with themselves.
 
     Of those the kernel is 1.

@@ -74,7 +74,10 @@ def fit_probe(
             nn.Linear(HIDDEN, sum(classes)),
         )
         optimizer = torch.optim.AdamW(
-            net.parameters(), lr=RATE, weight_decay=DECAY, fused=True
+            net.parameters(),
+            lr=RATE,
+            weight_decay=DECAY,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

@@ -49,7 +49,12 @@ class DriftConfig:
     ratio: int = 4
 
     def __post_init__(self) -> None:
-        _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS, ratio=MOST_FEATURES)
+        _refuse_sizes(
+            self,
+            width=MOST_FEATURES,
+            depth=MOST_BLOCKS,
+            ratio=MOST_FEATURES,
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,9 @@ class DriftBlock(nn.Module):
         super().__init__()
         self.modulation = nn.Linear(width, 3 * width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, ratio * width), nn.GELU(), nn.Linear(ratio * width, width)
+            nn.Linear(width, ratio * width),
+            nn.GELU(),
+            nn.Linear(ratio * width, width),
         )
 
         nn.init.zeros_(self.modulation.weight)
@@ -117,7 +124,11 @@ class Drift(nn.Module):
     """
 
     def __init__(
-        self, *shape: int, width: int = 1152, depth: int = 12, ratio: int = 4
+        self,
+        *shape: int,
+        width: int = 1152,
+        depth: int = 12,
+        ratio: int = 4,
     ) -> None:
         super().__init__()
         features = _vector(shape)
@@ -139,7 +150,10 @@ class Drift(nn.Module):
 
 
 def _rename_projections(
-    drift: Drift, state: dict[str, Tensor], prefix: str, *_: object
+    drift: Drift,
+    state: dict[str, Tensor],
+    prefix: str,
+    *_: object,
 ) -> None:
     """Weights of before format 3 of released models called the projections otherwise."""
     for old, new in (("inp.", "proj_in."), ("out.", "proj_out.")):
@@ -210,13 +224,19 @@ class Head(nn.Module):
     """
 
     def __init__(
-        self, *shape: int, width: int = 1152, depth: int = 3, dropout: float = 0.0
+        self,
+        *shape: int,
+        width: int = 1152,
+        depth: int = 3,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         features = _vector(shape)
         blocks = (HeadBlock(width, dropout) for _ in range(depth))
         self.layers = nn.Sequential(
-            nn.Linear(features, width), *blocks, nn.Linear(width, features)
+            nn.Linear(features, width),
+            *blocks,
+            nn.Linear(width, features),
         )
 
     def forward(self, x: Tensor, streams: Tensor | None = None) -> Tensor:

@@ -23,7 +23,9 @@ class TimeEmbedding(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(
-            nn.Linear(2 * TIME_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width)
+            nn.Linear(2 * TIME_FREQUENCIES, width),
+            nn.SiLU(),
+            nn.Linear(width, width),
         )
 
     def forward(self, t: Tensor) -> Tensor:

@@ -63,7 +63,9 @@ class Subject:
         return self.method.Sampling()
 
     def batch(
-        self, *kinds: tuple[str, ...], dtype: torch.dtype = torch.float32
+        self,
+        *kinds: tuple[str, ...],
+        dtype: torch.dtype = torch.float32,
     ) -> Batch:
         """A global batch of standardised latents.
 
@@ -105,12 +107,17 @@ class Subject:
 
 
 def _latents(
-    codec: Codec, rows: int, generator: torch.Generator, dtype: torch.dtype
+    codec: Codec,
+    rows: int,
+    generator: torch.Generator,
+    dtype: torch.dtype,
 ) -> Tensor:
     """Latents as the framework hands them to a method: standardised numbers, or ids."""
     if codec.vocabulary is not None:
         return torch.randint(
-            codec.vocabulary, (rows, *codec.shape), generator=generator
+            codec.vocabulary,
+            (rows, *codec.shape),
+            generator=generator,
         )
 
     x = torch.randn(rows, *codec.shape, generator=generator)
@@ -296,7 +303,11 @@ def share(batch: Batch, rank: int, world: int) -> Batch:
         is_own = numbers % world == rank
         latents[name] = batch.latents[name][is_own]
     return replace(
-        batch, latents=latents, samples=part.samples, links=part.links, place=part.place
+        batch,
+        latents=latents,
+        samples=part.samples,
+        links=part.links,
+        place=part.place,
     )
 
 

@@ -109,7 +109,10 @@ law = adding_to(LAWS, "modality")
 
 
 def check_modality(
-    modality: Modality, raws: Sequence[Any], folder: Path, tolerance: float = ROUNDING
+    modality: Modality,
+    raws: Sequence[Any],
+    folder: Path,
+    tolerance: float = ROUNDING,
 ) -> None:
     """Tries every law on a modality.
 
@@ -203,7 +206,11 @@ def files_keep_samples(subject: Subject) -> None:
     read = [subject.modality.read(path) for path in paths]
     latents = subject.encode(read)
     _demand_same(
-        subject, latents, subject.latents, "going through a file", subject.tolerance
+        subject,
+        latents,
+        subject.latents,
+        "going through a file",
+        subject.tolerance,
     )
 
     # Over the file of the first sample.
@@ -387,7 +394,11 @@ def decoding_gives_samples(subject: Subject) -> None:
         read = subject.through_files(raws, subject.new_folder())
         moved = subject.encode(read)
         _demand_same(
-            subject, moved, again, "a file of what is decoded", subject.tolerance
+            subject,
+            moved,
+            again,
+            "a file of what is decoded",
+            subject.tolerance,
         )
 
         for raw in raws:
@@ -418,7 +429,10 @@ def decoding_obeys_its_generator(subject: Subject) -> None:
             raws = codec.decode(subject.latents, generator)
             latents.append(subject.encode(raws))
     _demand_same(
-        subject, latents[1], latents[0], "another global seed, with the same generator,"
+        subject,
+        latents[1],
+        latents[0],
+        "another global seed, with the same generator,",
     )
 
 

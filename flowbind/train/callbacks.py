@@ -41,7 +41,10 @@ class Steps(ProgressBar):
         self._open(trainer, "fit", total, "steps", trainer.global_step)
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, *_: object
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        *_: object,
     ) -> None:
         if self.work is None or trainer.global_step == self.work.total:
             return  # the last step is shown when all that follows it is done
@@ -65,13 +68,19 @@ class Steps(ProgressBar):
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._open(
-                trainer, "validate", _batches(trainer.num_val_batches), "batches"
+                trainer,
+                "validate",
+                _batches(trainer.num_val_batches),
+                "batches",
             )
         elif self.work:
             self.work.advance(0, "validating")
 
     def on_validation_batch_end(
-        self, trainer: Trainer, module: LightningModule, *_: object
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        *_: object,
     ) -> None:
         if trainer.state.fn == TrainerFn.VALIDATING and self.work:
             self.work.advance()
@@ -88,7 +97,10 @@ class Steps(ProgressBar):
             self._open(trainer, "test", total, "batches")
 
     def on_test_batch_end(
-        self, trainer: Trainer, module: LightningModule, *_: object
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        *_: object,
     ) -> None:
         if self.work:
             self.work.advance()

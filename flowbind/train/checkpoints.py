@@ -85,7 +85,8 @@ def write_checkpoint(
         if first:
             _remove(partial)  # it may be what filled the disk
         if isinstance(
-            error, CheckpointException
+            error,
+            CheckpointException,
         ):  # of a strategy that spreads weights over files
             raise no_space(path, last_line(error)) from None
         raise
@@ -183,7 +184,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     check_checkpoint(path)
     if path.is_file():
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return torch.load(
+            path,
+            map_location="cpu",
+            weights_only=True,
+            mmap=True,
+        )
 
     reader = distributed.FileSystemReader(path)
     entries = reader.read_metadata().state_dict_metadata
@@ -195,7 +201,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
     with warnings.catch_warnings():
         warnings.filterwarnings(
-            "ignore", ".*assuming the intent is to load in a single process.*"
+            "ignore",
+            ".*assuming the intent is to load in a single process.*",
         )
         distributed.load(weights, storage_reader=reader, no_dist=True)
 
@@ -236,7 +243,12 @@ def _open(path: Path) -> dict[str, Any]:
     If it is spread over files, what is beside them.
     """
     file = path / META if path.is_dir() else path
-    return torch.load(file, map_location="meta", weights_only=True, mmap=True)
+    return torch.load(
+        file,
+        map_location="meta",
+        weights_only=True,
+        mmap=True,
+    )
 
 
 def written(folder: Path) -> list[Path]:
@@ -338,7 +350,10 @@ class Checkpoints(Checkpoint):
         return True
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, *_: object
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        *_: object,
     ) -> None:
         word = self.asked or SAVE * self._by_clock(trainer)
         heard = self.heartbeat.beat(word)
@@ -387,7 +402,8 @@ class Checkpoints(Checkpoint):
                 raise
 
         self._together(
-            trainer, lambda: write_checkpoint(write, self.folder, self.saved, first)
+            trainer,
+            lambda: write_checkpoint(write, self.folder, self.saved, first),
         )
         self._together(trainer, lambda: first and read_back(path))
 

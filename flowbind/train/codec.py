@@ -132,7 +132,9 @@ class CodecTraining(RawTraining):
 
         own_streams = draws.fork(streams, RECONSTRUCTION)
         reconstruction = self.reconstruction(
-            latents, *batch.inputs, streams=own_streams
+            latents,
+            *batch.inputs,
+            streams=own_streams,
         )
 
         errors = {"reconstruction": reconstruction}
@@ -159,7 +161,8 @@ class CodecTraining(RawTraining):
         if not self.promised_on:
             return
         if not isinstance(data, RawDataModule) or not isinstance(
-            self.codec, NeuralCodec
+            self.codec,
+            NeuralCodec,
         ):
             return
 

@@ -40,7 +40,9 @@ CALLBACKS = (
 
 
 def settings_of(
-    recipe: Mapping[str, Any], module: LightningModule, data: LightningDataModule
+    recipe: Mapping[str, Any],
+    module: LightningModule,
+    data: LightningDataModule,
 ) -> dict[str, Any]:
     """The settings of a recipe that decide the weights, and the digests of the files that do.
 

@@ -66,7 +66,10 @@ class JudgeTraining(RawTraining):
         return JudgeNet(self.judge.build(), self.judge.width, self.classes)
 
     def errors(
-        self, batch: RawBatch, noise: float, *position: int
+        self,
+        batch: RawBatch,
+        noise: float,
+        *position: int,
     ) -> dict[str, Tensor]:
         """The cross-entropy of each factor, on the samples that have a label of it."""
         (inputs,) = batch.inputs

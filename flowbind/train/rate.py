@@ -22,7 +22,13 @@ from flowbind.progress import say
 Decay = Literal["constant", "cosine"]
 
 
-def rate_at(step: int, steps: int, peak: float, warmup: int, decay: Decay) -> float:
+def rate_at(
+    step: int,
+    steps: int,
+    peak: float,
+    warmup: int,
+    decay: Decay,
+) -> float:
     """The learning rate of one step.
 
     Args:

@@ -83,7 +83,10 @@ class RawTraining(Watched):
 
     @abstractmethod
     def errors(
-        self, batch: RawBatch, noise: float, *position: int
+        self,
+        batch: RawBatch,
+        noise: float,
+        *position: int,
     ) -> dict[str, Tensor]:
         """The errors of a batch, by name; the mean of each is a loss.
 
@@ -182,7 +185,9 @@ class RawTraining(Watched):
 
         for name, errors in self.errors(batch, 0.0, VALIDATION).items():
             count = torch.tensor(
-                errors.numel(), dtype=torch.float64, device=self.device
+                errors.numel(),
+                dtype=torch.float64,
+                device=self.device,
             )
             total = errors.sum(dtype=torch.float64)
             pair = torch.stack([total, count])

@@ -38,7 +38,10 @@ class Agreement(Callback):
         self.begin = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, *_: object
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        *_: object,
     ) -> None:
         if self.group is not None and trainer.global_step >= self.next:
             seconds = time.monotonic() - self.begin

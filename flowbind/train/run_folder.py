@@ -192,7 +192,8 @@ class RunFolder:
             if record.state == "trained":
                 return Start(None, same=True, trained=True)
             return Start(
-                latest_intact(self.checkpoints) or self._start(record), same=True
+                latest_intact(self.checkpoints) or self._start(record),
+                same=True,
             )
 
         if given is not None:

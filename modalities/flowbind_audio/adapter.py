@@ -19,10 +19,14 @@ class ClapAdapter(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Linear(WIDTH, LATENT), nn.ReLU(), nn.Linear(LATENT, LATENT)
+            nn.Linear(WIDTH, LATENT),
+            nn.ReLU(),
+            nn.Linear(LATENT, LATENT),
         )
         self.decoder = nn.Sequential(
-            nn.Linear(LATENT, LATENT), nn.ReLU(), nn.Linear(LATENT, WIDTH)
+            nn.Linear(LATENT, LATENT),
+            nn.ReLU(),
+            nn.Linear(LATENT, WIDTH),
         )
 
     def encode(self, embeddings: Tensor) -> Tensor:

@@ -20,6 +20,9 @@ class AudioAdapterTraining(CodecTraining):
         self.codec.to(self.trainer.strategy.root_device)
 
     def reconstruction(
-        self, latents: Tensor, embeddings: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        embeddings: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         return 1 - F.cosine_similarity(self.net.decode(latents), embeddings)

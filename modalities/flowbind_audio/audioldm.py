@@ -135,7 +135,9 @@ class ClapAudioLDM(NeuralCodec):
 
     @torch.inference_mode()
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Sounds at 16 kHz of `seconds` each: (B, 768) to B tensors with shape (samples,).
 
@@ -191,7 +193,8 @@ class ClapAudioLDM(NeuralCodec):
             # Quietly: diffusers remarks that AudioLDM is developed no further.
             with quietly("transformers", "diffusers"):
                 pipeline = AudioLDMPipeline.from_pretrained(
-                    self.audioldm, revision=self.audioldm_revision
+                    self.audioldm,
+                    revision=self.audioldm_revision,
                 )
                 pipeline.to(self.device, precision)
         except (OSError, ValueError, RuntimeError, TypeError) as error:
@@ -224,7 +227,9 @@ class ClapAudioLDM(NeuralCodec):
         """
         tower = self.pipeline.text_encoder
         tokens = self.pipeline.tokenizer(
-            list(CAPTIONS), padding=True, return_tensors="pt"
+            list(CAPTIONS),
+            padding=True,
+            return_tensors="pt",
         )
         tokens = tokens.to(tower.device)
         out = tower(tokens["input_ids"], attention_mask=tokens["attention_mask"])

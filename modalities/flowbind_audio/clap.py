@@ -198,7 +198,9 @@ class TransformersClap(Clap):
     def model(self) -> nn.Module:
         folder = self.folder
         with importing(
-            "transformers", needing=f"the CLAP model '{self.name}'", install=INSTALL
+            "transformers",
+            needing=f"the CLAP model '{self.name}'",
+            install=INSTALL,
         ):
             from transformers import ClapModel
 
@@ -259,7 +261,8 @@ class TransformersClap(Clap):
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                self.folder, trust_remote_code=False
+                self.folder,
+                trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
             raise ValueError(
@@ -289,7 +292,8 @@ class TransformersClap(Clap):
         }
         tokens = self.tokenizer(captions, **options).to(self.model.device)
         out = self.model.get_text_features(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
         )
         return out.pooler_output
 
@@ -369,7 +373,11 @@ class LaionClap(Clap):
             )
 
         try:
-            module = CLAP_Module(enable_fusion=False, device="cpu", amodel=tower)
+            module = CLAP_Module(
+                enable_fusion=False,
+                device="cpu",
+                amodel=tower,
+            )
             module.model.load_state_dict(state)
         except (OSError, RuntimeError) as error:
             raise ValueError(

@@ -31,7 +31,13 @@ class AudioJudge(NeuralJudge):
         before = 1
         for channels, down in zip(CHANNELS, (2, 4, 4, 4), strict=True):
             layers += [
-                nn.Conv2d(before, channels, kernel_size=5, stride=(down, 2), padding=2),
+                nn.Conv2d(
+                    before,
+                    channels,
+                    kernel_size=5,
+                    stride=(down, 2),
+                    padding=2,
+                ),
                 nn.BatchNorm2d(channels),
                 nn.ReLU(),
             ]

@@ -145,7 +145,12 @@ def _spectrum(wave: Tensor) -> Tensor:
     """The spectrum of waves: (*, samples) -> (*, T, 513)."""
     hann = window(wave.device)
     spectrum = torch.stft(
-        wave, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
+        wave,
+        FFT,
+        HOP,
+        window=hann,
+        pad_mode="constant",
+        return_complex=True,
     )
     return spectrum.mT
 

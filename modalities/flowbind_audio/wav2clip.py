@@ -106,7 +106,9 @@ class Wav2Clip(Codec):
         return latents
 
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Refuses.
 
@@ -129,7 +131,12 @@ def spectrograms(waves: Tensor) -> Tensor:
     """
     window = torch.hann_window(FFT, dtype=waves.dtype, device=waves.device)
     spectrum = torch.stft(
-        waves, FFT, HOP, window=window, pad_mode="reflect", return_complex=True
+        waves,
+        FFT,
+        HOP,
+        window=window,
+        pad_mode="reflect",
+        return_complex=True,
     )
     power = torch.view_as_real(spectrum).square().sum(-1)
     levels = (power + OFFSET).log()
@@ -154,11 +161,21 @@ def build_wav2clip() -> nn.Module:
         from torchvision.models import resnet18
 
     encoder = resnet18()
-    encoder.conv1 = nn.Conv2d(1, 64, kernel_size=7, stride=2, padding=3, bias=False)
+    encoder.conv1 = nn.Conv2d(
+        1,
+        64,
+        kernel_size=7,
+        stride=2,
+        padding=3,
+        bias=False,
+    )
     encoder.fc = nn.Identity()
 
     layers = nn.Sequential(
-        nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(0.1), nn.Linear(WIDTH, WIDTH)
+        nn.Linear(WIDTH, WIDTH),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Linear(WIDTH, WIDTH),
     )
     transform = nn.Sequential(OrderedDict(sequential=layers))
     return nn.Sequential(OrderedDict(audio_encoder=encoder, audio_transform=transform))

@@ -51,7 +51,9 @@ def read_json(path: Path) -> Any:
 
 
 def records(
-    content: Any, needed: Mapping[str, type], what: str
+    content: Any,
+    needed: Mapping[str, type],
+    what: str,
 ) -> list[dict[str, Any]]:
     """A list of JSON objects that have the keys that are needed, with values of the given types.
 

@@ -182,4 +182,10 @@ def _add(
         image = files.find("image", stem)
         texts = [other.text for other in images[caption.image]]
         id = f"{stem}#{caption.id}"
-        splits.add(split, id, captions=texts, text=caption.text, image=image)
+        splits.add(
+            split,
+            id,
+            captions=texts,
+            text=caption.text,
+            image=image,
+        )

@@ -47,7 +47,13 @@ def take_frame(video: Path, picture: Path) -> None:
     with replacing(picture) as partial:
         seek = ("-ss", f"{middle:.3f}")
         _run(
-            "ffmpeg", *QUIET, *ONE_THREAD, *seek, *_source(video), *FRAME, _url(partial)
+            "ffmpeg",
+            *QUIET,
+            *ONE_THREAD,
+            *seek,
+            *_source(video),
+            *FRAME,
+            _url(partial),
         )
         _refuse_empty(partial, "no frame")
 

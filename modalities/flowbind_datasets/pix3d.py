@@ -15,7 +15,11 @@ LAYOUT = (
 
 
 def prepare(
-    out: Path, source: Path, val: float = 0.1, test: float = 0.1, seed: int = 0
+    out: Path,
+    source: Path,
+    val: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
 ) -> None:
     """Pix3D: image and points, from pix3d.json and the images and meshes that it names.
 
@@ -71,7 +75,12 @@ def prepare(
     splits.write(source, LAYOUT)
 
 
-def _draw(models: list[str], val: float, test: float, seed: int) -> dict[str, str]:
+def _draw(
+    models: list[str],
+    val: float,
+    test: float,
+    seed: int,
+) -> dict[str, str]:
     """The split of each model."""
     order = shuffled(models, seed)
     first = round(test * len(order))

@@ -125,7 +125,9 @@ def _pair(files: Files, clip: Clip) -> dict[str, File]:
 
 
 def _extract(
-    pairs: dict[str, dict[str, File]], videos: dict[str, Path], folder: Path
+    pairs: dict[str, dict[str, File]],
+    videos: dict[str, Path],
+    folder: Path,
 ) -> None:
     """Takes what `pairs` lacks from videos into a folder, and puts it into `pairs`.
 

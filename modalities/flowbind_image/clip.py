@@ -57,7 +57,9 @@ def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
 
 
 def _weights(
-    open_clip: ModuleType, model: str, pretrained: str
+    open_clip: ModuleType,
+    model: str,
+    pretrained: str,
 ) -> tuple[str, dict[str, Any]]:
     """A model's file of weights, and what open_clip knows of them; nothing if a file was given.
 
@@ -97,7 +99,8 @@ def prepare(visual: nn.Module, raws: Sequence[Tensor]) -> Tensor:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     transform = image_transform_v2(
-        PreprocessCfg(**visual.preprocess_cfg), is_train=False
+        PreprocessCfg(**visual.preprocess_cfg),
+        is_train=False,
     )
     prepared = []
     for raw in raws:

@@ -29,7 +29,10 @@ class ClipScore(Metric):
     """
 
     def __init__(
-        self, judges: str = "image", model: str = "ViT-B-32", pretrained: str = "openai"
+        self,
+        judges: str = "image",
+        model: str = "ViT-B-32",
+        pretrained: str = "openai",
     ) -> None:
         if judges not in KINDS:
             raise ValueError(f"CLIPScore judges image or text, not '{judges}'")

@@ -81,7 +81,9 @@ class Fidelity(Metric):
                 are not to be had.
         """
         with importing(
-            "torch_fidelity", needing="the metric 'fidelity'", install=Extra("metrics")
+            "torch_fidelity",
+            needing="the metric 'fidelity'",
+            install=Extra("metrics"),
         ):
             from torch_fidelity.registry import (
                 FEATURE_EXTRACTORS_REGISTRY as extractors,

@@ -67,4 +67,9 @@ def _resized(picture: Tensor) -> Tensor:
 
     size = SIZE, SIZE
     batch = picture[None].cpu()
-    return F.interpolate(batch, size=size, mode="bilinear", antialias=True)[0]
+    return F.interpolate(
+        batch,
+        size=size,
+        mode="bilinear",
+        antialias=True,
+    )[0]

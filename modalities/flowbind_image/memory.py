@@ -98,7 +98,12 @@ def _icons(file: BinaryIO) -> Iterator[tuple[int, int]]:
     file.seek(0)
 
 
-def _refuse_large(kind: str, pixel: int, width: int, height: int) -> None:
+def _refuse_large(
+    kind: str,
+    pixel: int,
+    width: int,
+    height: int,
+) -> None:
     limit = PIL.Image.MAX_IMAGE_PIXELS
     if limit is not None and width * height > limit:
         raise PIL.Image.DecompressionBombError

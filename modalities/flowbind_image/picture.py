@@ -78,7 +78,9 @@ def rgb_of_picture(picture: PIL.Image.Image, name: str = "a picture") -> Tensor:
             tile = picture.crop((left, top, right, bottom))
         # Without a name, which would keep one tile's pixels while the next one is converted.
         stored[:, top:bottom, left:right] = _pixels(tile, tags, convert).transpose(
-            2, 0, 1
+            2,
+            0,
+            1,
         )
 
     return torch.from_numpy(rgb)
@@ -190,7 +192,9 @@ def _as_stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _pixels(
-    tile: PIL.Image.Image, tags: Mapping[int, Any], convert: Convert
+    tile: PIL.Image.Image,
+    tags: Mapping[int, Any],
+    convert: Convert,
 ) -> np.ndarray:
     """RGB of a part of a picture, with shape (H, W, 3)."""
     # Pillow would cut these to 8 bits.

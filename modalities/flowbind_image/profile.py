@@ -94,7 +94,12 @@ def _transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
 
     srgb = ImageCms.createProfile("sRGB")
     transform = ImageCms.buildTransform(
-        profile, srgb, MODES[space], "RGB", INTENT, FLAGS
+        profile,
+        srgb,
+        MODES[space],
+        "RGB",
+        INTENT,
+        FLAGS,
     )
 
     if space != "CMYK":

@@ -158,7 +158,8 @@ class ClipUnclip(Codec):
         try:
             with _quietly():
                 return StableUnCLIPImg2ImgPipeline.from_pretrained(
-                    self.decoder, revision=self.revision
+                    self.decoder,
+                    revision=self.revision,
                 )
         except (OSError, ValueError, TypeError) as error:
             raise ValueError(
@@ -190,12 +191,17 @@ class ClipUnclip(Codec):
 
     @torch.no_grad()
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[Tensor]:
         """Draws B pictures, uint8 of shape (3, size, size), from embeddings, with shape (B, D)."""
         device = generator.device if generator else "cpu"
         seeds = torch.randint(
-            2**62, (len(latents),), generator=generator, device=device
+            2**62,
+            (len(latents),),
+            generator=generator,
+            device=device,
         )
         pictures = []
         for start in range(0, len(latents), self.batch_size):

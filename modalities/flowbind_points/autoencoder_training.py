@@ -23,7 +23,10 @@ class PointAutoencoderTraining(CodecTraining):
         return self.net.encode(some(clouds, half, streams) if self.training else clouds)
 
     def reconstruction(
-        self, latents: Tensor, clouds: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        clouds: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         decoded = self.net.decode(latents)
         to_true, to_decoded = nearest(decoded[..., :3], clouds[..., :3])

@@ -59,7 +59,10 @@ def read_mesh(content: bytes, suffix: str, beside: Beside) -> Geometry:
             loaded = trimesh.exchange.dae.load_collada(file, resolver=beside)
             return _collada(loaded)
         scene = trimesh.load_scene(
-            file, file_type=suffix[1:], resolver=beside, process=False
+            file,
+            file_type=suffix[1:],
+            resolver=beside,
+            process=False,
         )
     except Exception as error:
         # trimesh's parsers raise whatever damaged data leads them to.

@@ -161,7 +161,10 @@ class _Tree:
     """A glTF file's objects, which name one another by their numbers."""
 
     def __init__(
-        self, tree: dict[str, Any], beside: Beside, binary: bytes | None
+        self,
+        tree: dict[str, Any],
+        beside: Beside,
+        binary: bytes | None,
     ) -> None:
         self.tree = tree
         self.beside = beside
@@ -255,7 +258,9 @@ class _Tree:
             waiting += [(child, matrix) for child in reversed(children)]
 
     def _primitive(
-        self, primitive: dict[str, Any], matrix: np.ndarray
+        self,
+        primitive: dict[str, Any],
+        matrix: np.ndarray,
     ) -> Surface | Scan | None:
         """A part of a mesh in its place; None if it is neither triangles nor points."""
         mode = primitive.get("mode", TRIANGLES)
@@ -371,7 +376,8 @@ class _Tree:
         return paint
 
     def _look(
-        self, material: dict[str, Any]
+        self,
+        material: dict[str, Any],
     ) -> tuple[np.ndarray, dict[str, Any] | None]:
         """A material's colour, with shape (3,), and the picture that it multiplies.
 
@@ -489,7 +495,12 @@ class _Tree:
         return numbers
 
     def _strided(
-        self, view: int, start: int, count: int, width: int, kind: np.dtype
+        self,
+        view: int,
+        start: int,
+        count: int,
+        width: int,
+        kind: np.dtype,
     ) -> np.ndarray:
         size = width * kind.itemsize  # of a row, in bytes
         described = self._of("bufferViews", view)
@@ -519,7 +530,11 @@ class _Tree:
         row = row[:, 0]
         start = values.get("byteOffset", 0)
         numbers[row] = self._strided(
-            values["bufferView"], start, count, width, numbers.dtype
+            values["bufferView"],
+            start,
+            count,
+            width,
+            numbers.dtype,
         )
         return numbers
 

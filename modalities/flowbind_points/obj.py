@@ -169,7 +169,9 @@ def _word(rest: bytes) -> str:
 
 
 def _read_materials(
-    name: str, beside: Beside, materials: dict[str, Material]
+    name: str,
+    beside: Beside,
+    materials: dict[str, Material],
 ) -> list[str]:
     """Adds the materials of a file, or of several whose names stand in one line.
 
@@ -354,7 +356,9 @@ def _corners(faces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _even_corners(
-    faces: list[bytes], lengths: np.ndarray, text: bytes
+    faces: list[bytes],
+    lengths: np.ndarray,
+    text: bytes,
 ) -> np.ndarray | None:
     """The first numbers of all corners, with shape (c, 1 or 2), read at once.
 

@@ -101,7 +101,9 @@ def _vertices(lines: list[bytes], kind: bytes) -> tuple[np.ndarray, np.ndarray |
 
 
 def _surface(
-    vertices: np.ndarray, colour: np.ndarray | None, lines: list[bytes]
+    vertices: np.ndarray,
+    colour: np.ndarray | None,
+    lines: list[bytes],
 ) -> Surface:
     """The surface of faces, in the colours of its vertices or, without those, of its faces."""
     numbers = parse(b"\n".join(lines))

@@ -120,7 +120,10 @@ def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
 
 
 def _from_bytes(
-    body: bytes, fields: np.dtype, count: int, compressed: bool
+    body: bytes,
+    fields: np.dtype,
+    count: int,
+    compressed: bool,
 ) -> list[np.ndarray]:
     """The same, of points one after another, or compressed."""
     if compressed:

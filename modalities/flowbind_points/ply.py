@@ -261,7 +261,9 @@ def _pictured(
 
 
 def _pictured_by_faces(
-    where: Lists, corner: np.ndarray, polygon: np.ndarray
+    where: Lists,
+    corner: np.ndarray,
+    polygon: np.ndarray,
 ) -> np.ndarray:
     """The same, of lists of two numbers a corner; not numbers where a list has others."""
     shape = (len(polygon), 3, 2)
@@ -335,7 +337,10 @@ class _Rows:
         return self._uneven(element)
 
     def _even(
-        self, element: Element, block: np.ndarray, lengths: dict[str, int]
+        self,
+        element: Element,
+        block: np.ndarray,
+        lengths: dict[str, int],
     ) -> Columns | None:
         """Columns of rows of one width, with shape (n, width).
 

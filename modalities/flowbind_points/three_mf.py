@@ -292,7 +292,10 @@ class _Archive:
             waiting += [(part, matrix, within) for part in reversed(parts)]
 
     def _surfaces(
-        self, model: Model, item: Object, matrix: np.ndarray
+        self,
+        model: Model,
+        item: Object,
+        matrix: np.ndarray,
     ) -> Iterator[Surface]:
         """An object's own triangles, by the groups that their colours are in."""
         place = np.frombuffer(item.vertices, np.float64)
@@ -312,7 +315,10 @@ class _Archive:
             yield Surface(place, faces, *paints)
 
     def _paints(
-        self, model: Model, group: Group | None, corners: np.ndarray
+        self,
+        model: Model,
+        group: Group | None,
+        corners: np.ndarray,
     ) -> tuple[Paint, Paint]:
         """How triangles are painted, and how without their picture.
 

@@ -48,7 +48,8 @@ INSTRUMENTS = {
     "sphere": Instrument(partials=((1, 1.0, 0.0), (2, 0.03, 0.0)), attack=0.22),
     # a plucked string stopped in its middle: odd partials only, gone within half a second
     "cube": Instrument(
-        partials=tuple((k, 1 / k, 4.0 + 0.8 * k) for k in (1, 3, 5, 7, 9)), attack=0.003
+        partials=tuple((k, 1 / k, 4.0 + 0.8 * k) for k in (1, 3, 5, 7, 9)),
+        attack=0.003,
     ),
     # a breathy pipe
     "cylinder": Instrument(
@@ -77,7 +78,9 @@ INSTRUMENTS = {
 
 
 def synthesise(
-    instrument: Instrument, scenes: Scenes, generator: np.random.Generator
+    instrument: Instrument,
+    scenes: Scenes,
+    generator: np.random.Generator,
 ) -> np.ndarray:
     """Sounds of n scenes on one instrument: float32 in [-1, 1] of shape (n, 16000)."""
     n = len(scenes)

@@ -85,7 +85,11 @@ def describe(scenes: Scenes, generator: np.random.Generator) -> list[str]:
 
     captions = []
     for k, (shape, colour, size) in enumerate(zip(shapes, colours, sizes, strict=True)):
-        sentence = TEMPLATES[templates[k]].format(shape=shape, colour=colour, size=size)
+        sentence = TEMPLATES[templates[k]].format(
+            shape=shape,
+            colour=colour,
+            size=size,
+        )
         stop = "." if stops[k] else ""
         captions.append(with_articles(sentence) + stop)
 

@@ -31,7 +31,10 @@ WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
 
 
 def prepare(
-    out: Path, samples: int = 12000, test_samples: int = 500, seed: int = 0
+    out: Path,
+    samples: int = 12000,
+    test_samples: int = 500,
+    seed: int = 0,
 ) -> None:
     """Writes the embedded world `shapes`: solids as captions, pictures, sounds and point clouds.
 
@@ -93,7 +96,9 @@ def _check_least(name: str, value: int, least: int) -> None:
 
 
 def _lines(
-    split: str, scenes: Scenes, captions: list[str]
+    split: str,
+    scenes: Scenes,
+    captions: list[str],
 ) -> Iterator[dict[str, object]]:
     """The manifest's lines: pairs in turn for training, samples with everything otherwise."""
     subsets = (EVERYTHING,)

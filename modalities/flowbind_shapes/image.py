@@ -128,7 +128,9 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
 
 
 def _trace(
-    solid: Solid, eye: np.ndarray, rays: np.ndarray
+    solid: Solid,
+    eye: np.ndarray,
+    rays: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where rays (n, r, 3) from eyes (n, 3) meet the solid.
 
@@ -259,7 +261,10 @@ def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _shadow(
-    solid: Solid, eye: np.ndarray, rays: np.ndarray, lamp: np.ndarray
+    solid: Solid,
+    eye: np.ndarray,
+    rays: np.ndarray,
+    lamp: np.ndarray,
 ) -> np.ndarray:
     """The floor's brightness (n, 64, 64) in (0, 1].
 

@@ -31,7 +31,9 @@ class Scenes:
     def take(self, rows: np.ndarray) -> Scenes:
         """The scenes in these rows."""
         return Scenes(
-            shape=self.shape[rows], colour=self.colour[rows], size=self.size[rows]
+            shape=self.shape[rows],
+            colour=self.colour[rows],
+            size=self.size[rows],
         )
 
     def labels(self) -> list[dict[str, str]]:

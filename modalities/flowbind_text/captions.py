@@ -99,7 +99,10 @@ class Captions(Metric):
         return features.view(-1, BYTES).to(self.device)
 
     def compute(
-        self, made: Tensor, reference: Tensor, sample: Tensor
+        self,
+        made: Tensor,
+        reference: Tensor,
+        sample: Tensor,
     ) -> dict[str, float]:
         candidates = words_of(made)
         references: list[list[Words]] = [[] for _ in candidates]
@@ -137,7 +140,9 @@ def words_of(features: Tensor) -> list[Words]:
 
 
 def score(
-    candidates: Sequence[Words], references: Sequence[Sequence[Words]], label: str
+    candidates: Sequence[Words],
+    references: Sequence[Sequence[Words]],
+    label: str,
 ) -> dict[str, float]:
     """All scores of N captions, each with its references; `label` says how many those are."""
     scores = {f"cider[cider-d,{label}]": cider_d(candidates, references)}
@@ -162,7 +167,8 @@ def all_grams(caption: Words) -> set[Words]:
 
 
 def cider_d(
-    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+    candidates: Sequence[Words],
+    references: Sequence[Sequence[Words]],
 ) -> float:
     """CIDEr-D of N captions, 0 to 10 (Vedantam et al., arXiv 1411.5726).
 
@@ -206,7 +212,9 @@ def cider_d(
 
 
 def _weights(
-    counts: Counter[Words], samples_with: Counter[Words], samples: int
+    counts: Counter[Words],
+    samples_with: Counter[Words],
+    samples: int,
 ) -> dict[Words, float]:
     """Counts of n-grams times the logarithm of how rare each is."""
     weights = {}
@@ -234,7 +242,8 @@ def similarity(candidate: dict[Words, float], reference: dict[Words, float]) -> 
 
 
 def bleu(
-    candidates: Sequence[Words], references: Sequence[Sequence[Words]]
+    candidates: Sequence[Words],
+    references: Sequence[Sequence[Words]],
 ) -> tuple[float, ...]:
     """BLEU-1 to BLEU-4 of a corpus, 0 to 1 (Papineni et al., ACL 2002, section 2.3).
 

@@ -116,7 +116,11 @@ class PrefixNet(nn.Module):
         memory = None
         pieces = []
         for _ in range(longest):
-            out = self.lm(inputs_embeds=inputs, past_key_values=memory, use_cache=True)
+            out = self.lm(
+                inputs_embeds=inputs,
+                past_key_values=memory,
+                use_cache=True,
+            )
             memory = out.past_key_values
             logits = out.logits[:, -1].float()
             piece = draw(logits, temperature, generator)
@@ -169,7 +173,9 @@ class PrefixNet(nn.Module):
 
 
 def draw(
-    logits: Tensor, temperature: float, generator: torch.Generator | None
+    logits: Tensor,
+    temperature: float,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """One piece for each row of logits, with shape (B, V).
 
@@ -258,7 +264,8 @@ class SentencePrefixLM(Codec):
     def files(self) -> dict[str, Path]:
         trained = {} if self.weights is None else {"weights": self.file}
         return trained | existing_paths(
-            encoder=self.encoder, language_model=self.language_model
+            encoder=self.encoder,
+            language_model=self.language_model,
         )
 
     @cached_property
@@ -291,7 +298,8 @@ class SentencePrefixLM(Codec):
 
         try:
             tokenizer = AutoTokenizer.from_pretrained(
-                self.language_folder, trust_remote_code=False
+                self.language_folder,
+                trust_remote_code=False,
             )
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
@@ -338,7 +346,8 @@ class SentencePrefixLM(Codec):
         try:
             with without_bars():
                 lm, loaded = AutoModelForCausalLM.from_pretrained(
-                    self.language_folder, **options
+                    self.language_folder,
+                    **options,
                 )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
@@ -399,7 +408,9 @@ class SentencePrefixLM(Codec):
 
     @torch.inference_mode()
     def decode(
-        self, latents: Tensor, generator: torch.Generator | None = None
+        self,
+        latents: Tensor,
+        generator: torch.Generator | None = None,
     ) -> list[str]:
         """Writes B captions, each of one line.
 
@@ -430,7 +441,9 @@ class SentencePrefixLM(Codec):
     def spell(self, pieces: Tensor) -> list[str]:
         """The texts of B rows of pieces."""
         return self.tokenizer.batch_decode(
-            pieces, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            pieces,
+            skip_special_tokens=True,
+            clean_up_tokenization_spaces=False,
         )
 
     def training_inputs(self, raws: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -72,7 +72,11 @@ class PrefixTraining(CodecTraining):
         return latents  # the encoder is frozen, and was asked once
 
     def reconstruction(
-        self, disturbed: Tensor, latents: Tensor, pieces: Tensor, streams: Tensor
+        self,
+        disturbed: Tensor,
+        latents: Tensor,
+        pieces: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         """The cross-entropy of every piece of n captions, given latents with shape (n, D).
 
@@ -146,7 +150,11 @@ def _add_low_rank(lm: nn.Module, rank: int) -> None:
     with importing("peft", needing="`tune: lora`", install=Extra("lora")):
         from peft import LoraConfig, inject_adapter_in_model
 
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=linear)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=linear,
+    )
     inject_adapter_in_model(config, lm)
 
     for parameter in lm.parameters():

@@ -33,7 +33,10 @@ class SentenceEncoder:
     """
 
     def __init__(
-        self, name: str, revision: str = "main", normalize: bool = True
+        self,
+        name: str,
+        revision: str = "main",
+        normalize: bool = True,
     ) -> None:
         self.name = name
         self.revision = revision

@@ -33,7 +33,9 @@ class CaptionNet(nn.Module):
     def __init__(self, embedding: int, features: int) -> None:
         super().__init__()
         self.project = nn.Sequential(
-            nn.Linear(embedding, 192), nn.GELU(), nn.Linear(192, features)
+            nn.Linear(embedding, 192),
+            nn.GELU(),
+            nn.Linear(192, features),
         )
         # So that every feature carries variance.
         self.standard = nn.BatchNorm1d(features, affine=False)
@@ -83,7 +85,10 @@ class CaptionNet(nn.Module):
         return state[None]
 
     def step(
-        self, latents: Tensor, ids: Tensor, state: Tensor
+        self,
+        latents: Tensor,
+        ids: Tensor,
+        state: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """What follows each piece: logits, with shape (B, T, V), and the state at the end.
 

@@ -82,7 +82,12 @@ def keep(
     return is_kept | (is_candidate & leaves_none[links.target])
 
 
-def fuse(estimates: Tensor, links: Links, kept: Tensor, rows: int) -> Fused:
+def fuse(
+    estimates: Tensor,
+    links: Links,
+    kept: Tensor,
+    rows: int,
+) -> Fused:
     """Averages the kept estimates of each row.
 
     Args:
@@ -106,7 +111,12 @@ def normalize(z: Tensor) -> Tensor:
     return F.layer_norm(z, z.shape[1:])
 
 
-def add_noise(mean: Tensor, count: Tensor, noise: Tensor, variance: float) -> Tensor:
+def add_noise(
+    mean: Tensor,
+    count: Tensor,
+    noise: Tensor,
+    variance: float,
+) -> Tensor:
     """`z = mean + sqrt(variance / count) noise`: each estimate has the same variance (FlowBind)."""
     return mean + _column((variance / count).sqrt(), mean) * noise
 

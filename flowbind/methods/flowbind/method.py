@@ -86,7 +86,10 @@ class Flows(nn.Module):
     """Per modality its drift net and its head of the auxiliary encoder."""
 
     def __init__(
-        self, modalities: Mapping[str, Modality], drift: DriftConfig, head: HeadConfig
+        self,
+        modalities: Mapping[str, Modality],
+        drift: DriftConfig,
+        head: HeadConfig,
     ) -> None:
         super().__init__()
         self.drifts = nn.ModuleDict(
@@ -168,7 +171,10 @@ class FlowBind(Method):
         return flow(nets, name, x, 1.0, 0.0, steps, solver)
 
     def fuse(
-        self, states: Sequence[Tensor], sampling: FlowBindSampling, streams: Tensor
+        self,
+        states: Sequence[Tensor],
+        sampling: FlowBindSampling,
+        streams: Tensor,
     ) -> Tensor:
         """The mean of the sources' shared latents, with shape (B, *), and fresh noise."""
         z = torch.stack(list(states)).mean(0) if len(states) > 1 else states[0]
@@ -212,7 +218,10 @@ class FlowBind(Method):
         return bool(sources) and bool(targets)
 
     def adopt(
-        self, networks: Networks, base: Method, base_networks: Networks
+        self,
+        networks: Networks,
+        base: Method,
+        base_networks: Networks,
     ) -> list[str]:
         """Takes over the flows of all modalities but those to bind, and freezes them.
 

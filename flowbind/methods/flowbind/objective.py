@@ -181,7 +181,12 @@ def errors(
     return by_name
 
 
-def _flow_errors(drift: DriftFunction, x: Tensor, z: Tensor, t: Tensor) -> Tensor:
+def _flow_errors(
+    drift: DriftFunction,
+    x: Tensor,
+    z: Tensor,
+    t: Tensor,
+) -> Tensor:
     """The errors of one modality's rows, with shape (n,), at their times, with shape (|T|, n)."""
     count = len(t)
     copies = (count, *[1] * (x.ndim - 1))

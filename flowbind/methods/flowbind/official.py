@@ -49,10 +49,18 @@ LAST = "logvar.4."  # of the head: a linear layer behind three blocks
 SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
 OBJECTIVE = ObjectiveConfig(
-    times="both", normalize=False, noise_variance=10.0, leave_own_out=0.0
+    times="both",
+    normalize=False,
+    noise_variance=10.0,
+    leave_own_out=0.0,
 )
 
-SAMPLING = FlowBindSampling(10, source_steps=None, solver="euler", variety=0.0)
+SAMPLING = FlowBindSampling(
+    10,
+    source_steps=None,
+    solver="euler",
+    variety=0.0,
+)
 
 
 def read_official(
@@ -113,7 +121,11 @@ def read_official(
 
 
 def _load_flow(
-    flows: Flows, name: str, state: Mapping[str, Tensor], width: int, checkpoint: Path
+    flows: Flows,
+    name: str,
+    state: Mapping[str, Tensor],
+    width: int,
+    checkpoint: Path,
 ) -> None:
     """Gives the drift net and the head of one modality their weights.
 
@@ -187,7 +199,8 @@ def _matches(key: str, names: Mapping[str, str]) -> str | None:
 
 
 def _renamed(
-    state: Mapping[str, Tensor], names: Mapping[str, str]
+    state: Mapping[str, Tensor],
+    names: Mapping[str, str],
 ) -> dict[str, Tensor]:
     """Those of the weights that have one of the names, in float32 under ours."""
     renamed = {}
