@@ -262,10 +262,11 @@ class Networks(nn.Module):
         self.nets = method.build()
         self.standard = nn.ModuleDict()
         for name, modality in method.modalities.items():
-            self.standard[name] = _standardizer_of(modality.codec)
+            self.standard[name] = standardizer_of(modality.codec)
 
 
-def _standardizer_of(codec: Codec) -> nn.Module:
+def standardizer_of(codec: Codec) -> nn.Module:
+    """A standardisation of a codec's latents, without statistics; none of ids."""
     if codec.vocabulary is not None:
         return Unchanged()
     return Standardizer(*codec.shape, masked=codec.masked)

@@ -5,7 +5,6 @@ what is judged is what a user gets. Judged are the labels that probes read, the 
 retrieval, the way there and back, and how well the modalities' shared latents agree.
 """
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -49,6 +48,7 @@ from flowbind.evaluation.provenance import (
 )
 from flowbind.evaluation.published import read_published
 from flowbind.evaluation.report import summarise
+from flowbind.evaluation.space import Space, SpaceConfig
 from flowbind.evaluation.stand_ins import StandIns, choose
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.generation import Model
@@ -79,6 +79,8 @@ class EvaluationConfig:
             can (`flowbind plugins` lists them).
         judges: Judges that read the labelled factors of generations as they are, one for each
             modality at most.
+        space: Another latent store of the same manifests, in whose latents generations are measured,
+            so that models with other codecs are compared alike; the model's own if None.
         repeats: Times that everything is generated again, from other random draws on the same
             samples; results are then means, with their spread beside them.
         published: JSON file of published results that the report puts beside these
@@ -92,6 +94,7 @@ class EvaluationConfig:
     between: list[str] | None = None
     metrics: list[Metric] | Metric = field(default_factory=list)
     judges: list[Judge] | Judge = field(default_factory=list)
+    space: SpaceConfig | None = None
     repeats: int = 1
     published: str | None = None
 
@@ -166,6 +169,7 @@ class Evaluation:
         test_manifest: Samples that store was encoded from.
         config: What to measure, and on how much.
         repeat: Number of this repetition, from 0; decides what decoders draw.
+        space: Space in which generations are measured; the model's own if None.
 
     Attributes:
         count: n, the test samples that enter: those with every modality and every labelled factor.
@@ -193,12 +197,13 @@ class Evaluation:
         test_manifest: Manifest,
         config: EvaluationConfig,
         repeat: int = 0,
+        space: Space | None = None,
     ) -> None:
         self.model = model.to(model.device)
         self.config = config
         self.sampling = model.sampling
-        # What judges is exact, whatever the networks' precision.
-        self.standard = copy.deepcopy(model.networks.standard).float()
+        self.own = Space.own(model, train_store, test_store)
+        self.space = space or self.own
         self.first_draw = config.seed + repeat * len(test_manifest.samples)
         self.seconds: dict[str, float] = {}
 
@@ -242,6 +247,10 @@ class Evaluation:
 
         self.real = real
         self.lines = lines
+        self.measured = real
+        if self.space is not self.own:
+            count = len(self.test_manifest.samples)
+            self.measured = self.space.real(self.names, lines, count)
         self.labels = labels[lines]
         self.count = len(self.lines)
         self.batches = list(torch.arange(self.count).split(BATCH_ROWS))
@@ -253,10 +262,10 @@ class Evaluation:
 
         self.generated: dict[Way, Tensor] = {}
         for way in self.ways:
-            self.generated[way] = torch.zeros_like(self.real[way.target])
+            self.generated[way] = torch.zeros_like(self.measured[way.target])
 
         self.trips: dict[str, Tensor] = {}
-        for name, x in self.real.items():
+        for name, x in self.measured.items():
             self.trips[name] = torch.zeros_like(x)
 
         self.cycles: dict[Direction, Tensor] = {}
@@ -270,13 +279,13 @@ class Evaluation:
 
     def _can_be_probed(self, name: str) -> bool:
         """Whether a probe reads it: a bound model's data may lack it, and no probe reads ids."""
-        is_trained_on = name in self.train_store.fields
-        return is_trained_on and self.model.modalities[name].codec.vocabulary is None
+        is_trained_on = name in self.space.train.fields
+        return is_trained_on and self.space.codecs[name].vocabulary is None
 
     def _measurable_values(self, reports: bool) -> dict[str, list[str]]:
         """The factors to judge by and their values; with `reports`, a line for each other one."""
         train_lines = {
-            name: lines_with(self.train_store, [name]) for name in self.probed
+            name: lines_with(self.space.train, [name]) for name in self.probed
         }
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
@@ -351,7 +360,7 @@ class Evaluation:
         """
         labels = classes_of(self.train_manifest, self.values)
         latents, lines = draw_rows(
-            self.train_store,
+            self.space.train,
             [name],
             self._usable(labels),
             TRAINING_ROWS,
@@ -365,7 +374,7 @@ class Evaluation:
 
     def _count_training_rows(self, name: str) -> int:
         labels = classes_of(self.train_manifest, self.values)
-        lines = lines_with(self.train_store, [name])
+        lines = lines_with(self.space.train, [name])
         return int(self._usable(labels)[lines].sum())
 
     def _zeros(self, *shape: int) -> Tensor:
@@ -498,7 +507,7 @@ class Evaluation:
         with self._timed(f"decode {target}"):
             raws = codec.decode(torch.cat(parts), generator)
         with self._timed(f"encode {target}"):
-            encoded = codec.encode(raws).cpu().split(len(rows))
+            encoded = self.space.codecs[target].encode(raws).cpu().split(len(rows))
 
         with self._timed("features"):
             for number, way in enumerate(latents):
@@ -731,8 +740,12 @@ class Evaluation:
 
     @torch.no_grad()
     def _standard(self, name: str, latents: Tensor) -> Tensor:
-        """Standardised latents, on the CPU."""
-        return self.standard[name](latents.to(self.model.device)).cpu()
+        """The model's own latents, standardised, on the CPU."""
+        return self.own.standardised(name, latents, self.model.device)
+
+    def _standard_measured(self, name: str, latents: Tensor) -> Tensor:
+        """Latents in which generations are measured, standardised, on the CPU."""
+        return self.space.standardised(name, latents, self.model.device)
 
     def _fit_probes(self) -> tuple[dict[str, Probe], dict[str, dict[str, float]]]:
         """Probes by modality, and what each reads from real test latents; none without labels."""
@@ -744,14 +757,14 @@ class Evaluation:
         with self._timed("probes"):
             for name in track(self.probed, "fitting probes"):
                 probes[name], rows = self._fit_probe(name)
-                x = self._standard(name, self.real[name])
+                x = self._standard_measured(name, self.measured[name])
                 ceilings[name] = {"rows": rows, **self._accuracies(name, x, probes)}
         return probes, ceilings
 
     def _fit_probe(self, name: str) -> tuple[Probe, int]:
         """A probe of one modality's training latents, and the number of rows it was fitted on."""
         latents, _, labels = self._training_rows(name)
-        x = self._standard(name, latents)
+        x = self._standard_measured(name, latents)
         classes = [len(values) for values in self.values.values()]
         return fit_probe(x, labels, classes, self.config.seed), len(x)
 
@@ -772,9 +785,9 @@ class Evaluation:
         probes: Probes,
     ) -> dict[str, float]:
         """Latents generated in one modality, against those of the same samples' real ones."""
-        x = self._standard(name, latents)
-        real = self._standard(name, self.real[name])
-        if self.model.modalities[name].codec.vocabulary is not None:
+        x = self._standard_measured(name, latents)
+        real = self._standard_measured(name, self.measured[name])
+        if self.space.codecs[name].vocabulary is not None:
             return same_ids(x, real)
         return self._accuracies(name, x, probes) | likeness(x, real, self.labels)
 
@@ -824,7 +837,7 @@ class Evaluation:
         if judged is None or way.target not in probes:
             return {}
 
-        x = self._standard(way.target, self.generated[way])
+        x = self._standard_measured(way.target, self.generated[way])
         return difference(judged, probes[way.target](x) == self.labels)
 
     def _judges(self) -> dict[str, dict[str, Any]]:
@@ -856,6 +869,7 @@ class Evaluation:
             **describe_model(self.model, self.names),
             "metrics": self.metrics.describe(),
             "judges": self.judging.describe(),
+            **({"space": self.space.describe()} if self.space is not self.own else {}),
             **describe_data(self.train_store, self.test_store),
             **describe_machine(self.model.device, self.seconds),
         }

@@ -204,6 +204,8 @@ def headline(results: Results) -> str:
         if value is not None:
             parts.append(f"{name} {value}")
 
+    if "space" in meta:
+        parts.append(f"in the space of {meta['space']['store']}")
     if "repeats" in meta:
         parts.append(f"mean ± spread of {meta['repeats']} repetitions")
     return ", ".join(parts)

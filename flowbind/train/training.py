@@ -20,6 +20,7 @@ from flowbind.evaluation.chart import draw
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
 from flowbind.evaluation.report import averaged, suffix, terminal, write
+from flowbind.evaluation.space import Space
 from flowbind.files import digest
 from flowbind.generation import Model
 from flowbind.method import Loss, Method, Networks, callable_networks
@@ -345,6 +346,10 @@ class Training(Watched):
             self._open_for_test()
         )
         model = self.model
+        space = None
+        if config.space:
+            space = Space.open(config.space, model, train_manifest, test_manifest)
+
         repeats = []
         for repeat in range(config.repeats):
             evaluation = Evaluation(
@@ -355,6 +360,7 @@ class Training(Watched):
                 test_manifest,
                 config=config,
                 repeat=repeat,
+                space=space,
             )
 
             own_batches = evaluation.batches[
