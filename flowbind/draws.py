@@ -70,6 +70,7 @@ def normal(streams: Tensor, *shape: int) -> Tensor:
     By Box and Muller (1958): `sqrt(-2 log u) (cos 2 pi v, sin 2 pi v)` of uniform u and v.
     """
     high, low = _halves(streams, math.prod(shape))
+
     radius = (high.to(torch.float32) + 1) * 2.0**-32
     radius = radius.log_().mul_(-2).sqrt_()
     angle = low.to(torch.float32) * (2 * math.pi * 2.0**-32)

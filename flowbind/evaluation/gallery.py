@@ -85,12 +85,12 @@ def compose(
         for left, name, preview in zip(lefts, [None, *names], previews, strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
             _put(picture, box, preview)
-            frame, weight = (UNSEEN, 3) if name in row.unpaired else (FRAME, 1)
+            is_unseen = name in row.unpaired
             draw.rounded_rectangle(
                 box,
                 radius=6,
-                outline=frame,
-                width=weight,
+                outline=UNSEEN if is_unseen else FRAME,
+                width=3 if is_unseen else 1,
             )
 
     if any(row.unpaired for row in rows):
@@ -142,9 +142,14 @@ def _put(picture: Image.Image, box: Box, preview: Preview) -> None:
 
 def _put_words(draw: ImageDraw.ImageDraw, box: Box, words: str) -> None:
     left, top, right, bottom = box
-    size, wrapped = _fit(words, right - left - 2 * PAD, bottom - top - 2 * PAD)
+    size, wrapped = _fit(
+        words,
+        width=right - left - 2 * PAD,
+        height=bottom - top - 2 * PAD,
+    )
+    middle = ((left + right) // 2, (top + bottom) // 2)
     draw.text(
-        ((left + right) // 2, (top + bottom) // 2),
+        middle,
         wrapped,
         fill=INK,
         font=_font(size, wrapped),
@@ -162,8 +167,13 @@ def _put_picture(picture: Image.Image, box: Box, preview: Image.Image) -> None:
 
     width = max(round(preview.width * scale), 1)
     height = max(round(preview.height * scale), 1)
-    resized = preview.resize((width, height), Image.Resampling.LANCZOS)
-    picture.paste(resized, ((left + right - width) // 2, (top + bottom - height) // 2))
+    size = (width, height)
+    resized = preview.resize(size, Image.Resampling.LANCZOS)
+    corner = (
+        (left + right - width) // 2,
+        (top + bottom - height) // 2,
+    )
+    picture.paste(resized, corner)
 
 
 def _fit(words: str, width: int, height: int) -> tuple[int, str]:
@@ -183,7 +193,9 @@ def _fit(words: str, width: int, height: int) -> tuple[int, str]:
         if len(lines) <= room:
             return size, "\n".join(lines)
 
-    return size, "\n".join([*lines[: room - 1], lines[room - 1][:-1] + "..."])
+    last = lines[room - 1][:-1] + "..."
+    lines = [*lines[: room - 1], last]
+    return size, "\n".join(lines)
 
 
 def _wrap(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

@@ -155,8 +155,11 @@ def label_values(manifest: Manifest, names: Sequence[str]) -> dict[str, list[str
         for name in labelled.keys() & sample.values.keys():
             labelled[name] |= sample.labels.keys()
 
-    common = set.intersection(*labelled.values()) if labelled else values.keys()
-    return {factor: sorted(values[factor]) for factor in values if factor in common}
+    common = {}
+    for factor, values_of_factor in values.items():
+        if all(factor in factors for factors in labelled.values()):
+            common[factor] = sorted(values_of_factor)
+    return common
 
 
 def classes_of(manifest: Manifest, values: Mapping[str, Sequence[str]]) -> Tensor:
@@ -168,7 +171,10 @@ def classes_of(manifest: Manifest, values: Mapping[str, Sequence[str]]) -> Tenso
     columns = []
     for factor, known in values.items():
         number_of = {value: number for number, value in enumerate(known)}
-        column = [number_of.get(s.labels.get(factor, ""), -1) for s in manifest.samples]
+        column = []
+        for sample in manifest.samples:
+            value = sample.labels.get(factor, "")
+            column.append(number_of.get(value, -1))
         columns.append(torch.tensor(column, dtype=torch.long))
 
     if not columns:

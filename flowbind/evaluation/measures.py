@@ -48,14 +48,15 @@ def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:
         real: Standardised latents of the same samples, with shape (n, *).
         labels: Class of each factor, with shape (n, F).
     """
-    measures = {f"frechet[codec,n={len(x)}]": frechet(x, real)}
+    how = f"codec,n={len(x)}"
+    measures = {f"frechet[{how}]": frechet(x, real)}
 
     variance = private_variance(x, labels)
     real_variance = private_variance(real, labels)
     if variance is not None and real_variance:
-        measures[f"private-variance[codec,n={len(x)}]"] = variance / real_variance
+        measures[f"private-variance[{how}]"] = variance / real_variance
 
-    measures[f"recall@1[codec,n={len(x)}]"] = recall_at_1(x, real)
+    measures[f"recall@1[{how}]"] = recall_at_1(x, real)
     return measures
 
 
@@ -67,11 +68,13 @@ def likeness_in_features(x: Tensor, real: Tensor, judge: str) -> dict[str, float
         real: Features of the same samples' real ones, with shape (n, d).
         judge: Label of the judge.
     """
-    measures = {f"frechet[judge,{judge},n={len(x)}]": frechet(x, real)}
-    if len(x) > BALLS:
-        how = f"judge,{judge},k={BALLS},n={len(x)}"
+    count = len(x)
+    measures = {f"frechet[judge,{judge},n={count}]": frechet(x, real)}
+    if count > BALLS:
+        how = f"judge,{judge},k={BALLS},n={count}"
         precision, recall = precision_and_recall(x, real, BALLS)
-        measures |= {f"precision[{how}]": precision, f"recall[{how}]": recall}
+        measures[f"precision[{how}]"] = precision
+        measures[f"recall[{how}]"] = recall
     return measures
 
 

@@ -66,7 +66,9 @@ class StandIns:
 
     def features(self, name: str) -> Tensor | None:
         """A judge's features of them, with shape (n, d); None where no judge reads them."""
-        return self.suites[name].real[0, name] if name in self.suites else None
+        if name not in self.suites:
+            return None
+        return self.suites[name].real[0, name]
 
 
 def choose(pool: Tensor, wanted: Tensor, seed: int) -> Tensor:
@@ -90,10 +92,12 @@ def choose(pool: Tensor, wanted: Tensor, seed: int) -> Tensor:
 
     chosen = torch.zeros(len(wanted), dtype=torch.long)
     for number, labels in enumerate(groups):
-        candidates = order[(pool[order] == labels).all(1)]
+        has_labels = (pool[order] == labels).all(1)
+        candidates = order[has_labels]
         if len(candidates) == 0:
             candidates = order
 
         members = (group_of == number).nonzero().flatten()
-        chosen[members] = candidates[torch.arange(len(members)) % len(candidates)]
+        turns = torch.arange(len(members)) % len(candidates)
+        chosen[members] = candidates[turns]
     return chosen

@@ -41,9 +41,8 @@ def density_and_coverage(
     inside = 0
     reached = 0
     for block in real.split(ROWS):
-        # The nearest of all is the sample itself.
-        radius = torch.cdist(block, real).kthvalue(k + 1).values
-        within = torch.cdist(block, generated) < radius[:, None]
+        radius = _radii(block, real, k)
+        within = torch.cdist(block, generated) < radius
         inside += within.sum().item()
         reached += within.any(1).sum().item()
 
@@ -89,7 +88,14 @@ def _share_within(x: Tensor, balls: Tensor, k: int) -> float:
     """The share of rows of `x` that lie in a ball around some row of `balls`."""
     within = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for block in balls.split(ROWS):
-        # The nearest of all is the sample itself.
-        radius = torch.cdist(block, balls).kthvalue(k + 1).values
-        within |= (torch.cdist(block, x) <= radius[:, None]).any(0)
+        is_near = torch.cdist(block, x) <= _radii(block, balls, k)
+        within |= is_near.any(0)
     return within.double().mean().item()
+
+
+def _radii(block: Tensor, samples: Tensor, k: int) -> Tensor:
+    """How far the balls around a block of the samples reach, with shape (rows, 1)."""
+    distances = torch.cdist(block, samples)
+    # The nearest of all is the sample itself.
+    nearest = distances.kthvalue(k + 1)
+    return nearest.values[:, None]

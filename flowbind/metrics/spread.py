@@ -23,6 +23,7 @@ def private_variance(x: Tensor, labels: Tensor) -> float | None:
     """
     if labels.shape[1] == 0:
         return None
+
     x = x.flatten(1).double()
     _, group = labels.unique(dim=0, return_inverse=True)
     counts = torch.bincount(group)
@@ -30,6 +31,12 @@ def private_variance(x: Tensor, labels: Tensor) -> float | None:
     if freedom == 0:
         return None
 
-    sums = x.new_zeros(len(counts), x.shape[1]).index_add(0, group, x)
-    deviations = x - (sums / counts[:, None])[group]
-    return (deviations.square().sum() / freedom / x.shape[1]).item()
+    features = x.shape[1]
+    sums = x.new_zeros(len(counts), features)
+    sums = sums.index_add(0, group, x)
+    means = sums / counts[:, None]
+
+    deviations = x - means[group]
+    squares = deviations.square().sum()
+    variance = squares / freedom / features
+    return variance.item()

@@ -134,11 +134,22 @@ def bands() -> Tensor:
 
     Triangles on the mel scale, nothing of 0 Hz.
     """
-    frequencies = torch.linspace(0, RATE / 2, FFT // 2 + 1, dtype=torch.float64)
+    frequencies = torch.linspace(
+        0,
+        RATE / 2,
+        FFT // 2 + 1,
+        dtype=torch.float64,
+    )
     frequencies = _mel(frequencies)[:, None]
+
     ends = torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)
     first, last = _mel(ends).tolist()
-    edges = torch.linspace(first, last, BANDS + 2, dtype=torch.float64)
+    edges = torch.linspace(
+        first,
+        last,
+        BANDS + 2,
+        dtype=torch.float64,
+    )
 
     low = edges[:-2]
     peak = edges[1:-1]

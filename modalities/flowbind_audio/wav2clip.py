@@ -92,15 +92,17 @@ class Wav2Clip(Codec):
             length = max(len(raw), SHORTEST)
             rows_of.setdefault(length, []).append(row)
 
-        latents = torch.empty(len(raws), WIDTH, dtype=torch.float32, device=self.device)
+        latents = torch.empty(
+            len(raws),
+            WIDTH,
+            dtype=torch.float32,
+            device=self.device,
+        )
         for length, rows in rows_of.items():
             together = max(1, TOGETHER // length)
             for part in torch.tensor(rows).split(together):
-                waves = []
-                for row in part:
-                    missing = length - len(raws[row])
-                    waves.append(F.pad(raws[row], (0, missing)))
-                waves = torch.stack(waves).to(self.device, torch.float32)
+                waves = _padded([raws[row] for row in part], length)
+                waves = waves.to(self.device, torch.float32)
                 latents[part] = self.net(spectrograms(waves))
 
         return latents
@@ -122,6 +124,15 @@ class Wav2Clip(Codec):
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"weights": digest(self.file)}
+
+
+def _padded(raws: Sequence[Tensor], length: int) -> Tensor:
+    """Sounds with silence after them, with shape (B, length)."""
+    waves = []
+    for raw in raws:
+        missing = length - len(raw)
+        waves.append(F.pad(raw, (0, missing)))
+    return torch.stack(waves)
 
 
 def spectrograms(waves: Tensor) -> Tensor:

@@ -118,9 +118,9 @@ class Fidelity(Metric):
     @torch.no_grad()
     def features(self, kind: str, raws: Sequence[Tensor]) -> Tensor:
         """Features of B pictures, uint8 of shape (3, H, W): float32, with shape (B, F)."""
-        pictures = [
-            _resize_and_crop(raw, self.crop) if self.crop else raw for raw in raws
-        ]
+        pictures = raws
+        if self.crop:
+            pictures = [_resize_and_crop(raw, self.crop) for raw in raws]
 
         # Pictures of one size go through the extractor together.
         rows_of: dict[torch.Size, list[int]] = {}
@@ -131,11 +131,13 @@ class Fidelity(Metric):
         parts = []
         with torch.autocast(self.device.type, enabled=False):
             for rows in rows_of.values():
-                batch = torch.stack([pictures[row] for row in rows]).to(self.device)
-                parts.append(self.net(batch)[0])
+                batch = torch.stack([pictures[row] for row in rows])
+                features = self.net(batch.to(self.device))
+                parts.append(features[0])
                 order += rows
 
-        return torch.cat(parts)[torch.tensor(order).argsort()]
+        back = torch.tensor(order).argsort()
+        return torch.cat(parts)[back]
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         from torch_fidelity.metric_fid import (

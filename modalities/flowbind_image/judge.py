@@ -46,12 +46,19 @@ class ImageJudge(NeuralJudge):
 
     def vary(self, inputs: Tensor, streams: Tensor) -> Tensor:
         """Pictures, each moved by up to 4 pixels along both axes; its edges are continued."""
-        moved = (uniform(streams, 2) * (2 * FARTHEST + 1)).long() - FARTHEST
+        ways = 2 * FARTHEST + 1
+        chance = uniform(streams, 2) * ways
+        moved = chance.long() - FARTHEST
         across = torch.arange(SIZE, device=inputs.device)
-        places = (across + moved[..., None]).clamp(0, SIZE - 1)
-        pictures = torch.arange(len(inputs), device=inputs.device)[:, None, None]
-        rows, columns = places[:, 0, :, None], places[:, 1, None, :]
-        return inputs[pictures, :, rows, columns].permute(0, 3, 1, 2)
+        places = across + moved[..., None]
+        places = places.clamp(0, SIZE - 1)
+
+        picture = torch.arange(len(inputs), device=inputs.device)
+        picture = picture[:, None, None]
+        row = places[:, 0, :, None]
+        column = places[:, 1, None, :]
+        varied = inputs[picture, :, row, column]
+        return varied.permute(0, 3, 1, 2)
 
 
 class _Levels(nn.Module):

@@ -586,17 +586,14 @@ def _placed(node: dict[str, Any]) -> np.ndarray:
         [2 * (xz - yw), 2 * (yz + xw), 1 - 2 * (xx + yy)],
     ]
 
-    scale = node.get("scale", [1, 1, 1])
-    scale = np.array(scale, np.float64)
-    scale = scale.reshape(3)
-    translation = node.get("translation", [0, 0, 0])
-    translation = np.array(translation, np.float64)
-    translation = translation.reshape(3)
-
     matrix = np.eye(4)
-    matrix[:3, :3] = np.array(turn) * scale
-    matrix[:3, 3] = translation
+    matrix[:3, :3] = np.array(turn) * _triple(node.get("scale", [1, 1, 1]))
+    matrix[:3, 3] = _triple(node.get("translation", [0, 0, 0]))
     return matrix
+
+
+def _triple(numbers: list[float]) -> np.ndarray:
+    return np.array(numbers, np.float64).reshape(3)
 
 
 def _triangles(order: np.ndarray, mode: int) -> np.ndarray:

@@ -47,8 +47,7 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     place = cloud[:, :3] @ camera.T
     place = place / pixel
     normal, radius = _surface(place)
-    radius = np.clip(radius, 1.5, width / 16)
-    radius = float(radius)
+    radius = float(np.clip(radius, 1.5, width / 16))
 
     # Others cover no pixel.
     edge = width / 2 + radius + 1
@@ -61,12 +60,15 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     # Each point's disc: the pixels around it, and how much nearer than it the disc is there.
     right, up = _around(int(radius))
     towards = _towards(normal, right, up)
-    column = np.rint(width / 2 + place[:, :1])
-    column = column.astype(int) + right
-    row = np.rint(width / 2 - place[:, 1:2])
-    row = row.astype(int) - up
-    is_covered = right**2 + up**2 + towards**2 <= radius**2
-    is_covered &= (np.minimum(column, row) >= 0) & (np.maximum(column, row) < width)
+    middle_column = np.rint(width / 2 + place[:, :1])
+    middle_row = np.rint(width / 2 - place[:, 1:2])
+    column = middle_column.astype(int) + right
+    row = middle_row.astype(int) - up
+
+    square = right**2 + up**2 + towards**2
+    is_covered = square <= radius**2
+    is_covered &= np.minimum(column, row) >= 0
+    is_covered &= np.maximum(column, row) < width
 
     # Far to near: where a pixel repeats, the last one stays.
     point, _ = np.nonzero(is_covered)
@@ -78,6 +80,7 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     canvas = np.full((width, width, 3), BACKGROUND, np.uint8)
     paint = _shaded(cloud[:, 3:], normal)
     canvas[row, column] = paint[point[order]]
+
     drawing = PIL.Image.fromarray(canvas)
     size = (SIZE, SIZE)
     return drawing.resize(size, PIL.Image.Resampling.BOX)
@@ -92,7 +95,9 @@ def _around(reach: int) -> np.ndarray:
 def _towards(normal: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
     """How much nearer than its middle a disc is at each pixel, with shape (n, k)."""
     steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
-    across = normal[:, :1] * right + normal[:, 1:2] * up
+    to_the_right = normal[:, :1] * right
+    upwards = normal[:, 1:2] * up
+    across = to_the_right + upwards
     return -across / steep
 
 

@@ -88,13 +88,16 @@ def synthesise(
     def uniform(low: float, high: float) -> np.ndarray:
         return generator.uniform(low, high, size=(n, 1))
 
-    octave = OCTAVE[scenes.size] + scenes.colour / len(COLOURS)
+    step = scenes.colour / len(COLOURS)
+    octave = OCTAVE[scenes.size] + step
     note = LOWEST * 2 ** octave[:, None]
     # Out of tune by at most a tenth of a semitone.
-    note = note * 2 ** uniform(-0.1 / 12, 0.1 / 12)
+    detuned = uniform(-0.1 / 12, 0.1 / 12)
+    note = note * 2**detuned
 
     onset = uniform(0.02, 0.10)
-    since = np.arange(RATE) / RATE - onset  # s since the onset
+    seconds = np.arange(RATE) / RATE
+    since = seconds - onset  # s since the onset
     sounding = np.maximum(since, 0).astype(np.float32)
 
     turns = _turns(note, since, uniform)
@@ -105,17 +108,20 @@ def synthesise(
     swell = 1 - instrument.tremolo * (0.5 + 0.5 * beat)
     tone *= swell.astype(np.float32)
     breath = instrument.breath * _breath(generator, note)
-    tone += breath * (1 - np.exp(-sounding / instrument.attack))
+    rise = 1 - np.exp(-sounding / instrument.attack)
+    tone += breath * rise
 
     # Faded out at the end: no click.
     left = since[:, -1:] - since
     tone *= np.clip(left / 0.05, 0, 1)
-    tone /= np.abs(tone).max(axis=1, keepdims=True)
+    peak = np.abs(tone).max(axis=1, keepdims=True)
+    tone /= peak
 
-    loudness = 10 ** (uniform(-9, -2) / 20)
-    hiss = 10 ** (uniform(-60, -46) / 20)
-    hiss = hiss * generator.standard_normal((n, RATE), dtype=np.float32)
-    sound = np.clip(loudness * tone + hiss, -1, 1)
+    loudness = _amplitude(uniform(-9, -2))
+    noise = _amplitude(uniform(-60, -46))
+    hiss = noise * generator.standard_normal((n, RATE), dtype=np.float32)
+    sound = loudness * tone + hiss
+    sound = np.clip(sound, -1, 1)
     return sound.astype(np.float32)
 
 
@@ -123,6 +129,11 @@ def write(sound: np.ndarray, path: Path) -> None:
     """Writes one sound, float32 of shape (16000,), as a 16-bit WAV."""
     soundfile = require("soundfile", "a sound", INSTALL)
     soundfile.write(path, sound, RATE, format="WAV", subtype="PCM_16")
+
+
+def _amplitude(decibels: np.ndarray) -> np.ndarray:
+    """The factor of a level in dB."""
+    return 10 ** (decibels / 20)
 
 
 def _turns(note: np.ndarray, since: np.ndarray, uniform: Uniform) -> np.ndarray:
@@ -174,6 +185,9 @@ def _breath(generator: np.random.Generator, note: np.ndarray) -> np.ndarray:
     frequency = np.fft.rfftfreq(RATE, 1 / RATE)
     centre = np.minimum(4 * note, 5000)
     octaves = np.log2(np.maximum(frequency, 1) / centre)
-    noise = np.fft.irfft(spectrum * np.exp(-2 * octaves**2))
-    noise = noise / noise.std(axis=1, keepdims=True)
-    return noise.astype(np.float32)
+    band = np.exp(-2 * octaves**2)
+
+    filtered = np.fft.irfft(spectrum * band)
+    deviation = filtered.std(axis=1, keepdims=True)
+    unit = filtered / deviation
+    return unit.astype(np.float32)

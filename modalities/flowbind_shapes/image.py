@@ -49,6 +49,7 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
     azimuth = uniform(0, 2 * np.pi)
     elevation = np.radians(uniform(25, 55))
     camera = _camera(azimuth, elevation)
+    back = camera[:, 2]
 
     # The lamp stands up to 110 degrees left or right of the camera: never quite behind the solid.
     lamp_azimuth = azimuth + np.radians(uniform(-110, 110))
@@ -64,8 +65,9 @@ def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
 
     picture = _floor(generator, n)
     distance = CAMERA / radius  # in units of the solid's radius
-    eye = camera[:, 2] * distance[:, None]
-    shadow = _shadow(solid, eye, _rays(camera, shift, CENTRE), lamp)
+    eye = back * distance[:, None]
+    through_centres = _rays(camera, shift, CENTRE)
+    shadow = _shadow(solid, eye, through_centres, lamp)
     picture *= shadow[..., None]
 
     rays = _rays(camera, shift, TURNED)
@@ -99,10 +101,11 @@ def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     sin_e = np.sin(elevation)
 
     level = np.zeros_like(cos_a)
-    right = np.stack([-sin_a, cos_a, level], axis=-1)
-    up = np.stack([-sin_e * cos_a, -sin_e * sin_a, cos_e], axis=-1)
-    back = np.stack([cos_e * cos_a, cos_e * sin_a, sin_e], axis=-1)
-    return np.stack([right, up, back], axis=1)
+    right = [-sin_a, cos_a, level]
+    up = [-sin_e * cos_a, -sin_e * sin_a, cos_e]
+    back = [cos_e * cos_a, cos_e * sin_a, sin_e]
+    axes = [np.stack(axis, axis=-1) for axis in (right, up, back)]
+    return np.stack(axes, axis=1)
 
 
 def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndarray:
@@ -116,14 +119,20 @@ def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndar
         offsets: Offsets (k, 2) from a pixel's centre, in pixels.
     """
     centre = np.arange(PIXELS, dtype=np.float32) + 0.5
-    columns = 2 / PIXELS * (centre + offsets[:, :1]) - 1
-    rows = 2 / PIXELS * (centre + offsets[:, 1:]) - 1
+    columns = centre + offsets[:, :1]
+    rows = centre + offsets[:, 1:]
+    columns = 2 / PIXELS * columns - 1
+    rows = 2 / PIXELS * rows - 1
+
     x, y = np.broadcast_arrays(columns[:, None], -rows[..., None])
     x = x.reshape(1, -1) + shift[:, :1]
     y = y.reshape(1, -1) + shift[:, 1:]
-
-    ahead = np.full_like(x, -1)
-    rays = np.stack([FRAME * x, FRAME * y, ahead], axis=-1)
+    axes = [
+        FRAME * x,
+        FRAME * y,
+        np.full_like(x, -1),
+    ]
+    rays = np.stack(axes, axis=-1)
     return _unit(rays) @ camera
 
 
@@ -231,15 +240,20 @@ def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndar
         pixel: Number (h,) of each hit's pixel among all pixels of the picture.
         picture: Linear RGB of what is behind them.
     """
-
+    shape = picture.shape[:3]
     count = picture[..., 0].size
 
     def gather(weights: np.ndarray | None = None) -> np.ndarray:
-        share = np.bincount(pixel, weights, minlength=count) / len(TURNED)
-        return share.reshape(picture.shape[:3])
+        total = np.bincount(pixel, weights, minlength=count)
+        share = total / len(TURNED)
+        return share.reshape(shape)
 
-    channels = [gather(np.minimum(channel, 1)) for channel in colour.T]
+    channels = []
+    for channel in colour.T:
+        shown = np.minimum(channel, 1)
+        channels.append(gather(shown))
     solid = np.stack(channels, axis=-1)
+
     free = 1 - gather()
     return picture * free[..., None] + solid
 
@@ -255,9 +269,11 @@ def _floor(generator: np.random.Generator, n: int) -> np.ndarray:
     across = slope[:, :1, None] * grid
     along = slope[:, 1:, None] * grid[:, None]
     light = 1 + across + along
+
     floor = grey[:, None, None] * light[..., None]
     floor = np.clip(floor, 0, 1)
-    return (floor**GAMMA).astype(np.float32)
+    linear = floor**GAMMA
+    return linear.astype(np.float32)
 
 
 def _shadow(
@@ -283,12 +299,14 @@ def _shadow(
     # A place is as bright as the narrowest gap on its way to the lamp.
     clear = np.ones_like(near)
     for height in HEIGHTS:
-        towards_lamp = [
-            axis + height * lamp[:, None, k] for k, axis in enumerate((x, y, z))
-        ]
-        distance = solid.distance(*towards_lamp)
+        distance = solid.distance(
+            x + height * lamp[:, None, 0],
+            y + height * lamp[:, None, 1],
+            z + height * lamp[:, None, 2],
+        )
         gap = 3 * distance / (0.3 + height)
-        clear = np.minimum(clear, np.clip(0.5 + gap, 0, 1))
+        light = np.clip(0.5 + gap, 0, 1)
+        clear = np.minimum(clear, light)
 
     contact = 0.6 + 0.4 * near
     cast = 0.55 + 0.45 * clear

@@ -5,6 +5,7 @@ Private to a cloud: a turn, a tilt, and a little blur of places and colours.
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,9 @@ HEADER = "\n".join(
 def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
     """Clouds of n scenes of one solid: vertices of dtype VERTEX and shape (n, 1024)."""
     n = len(scenes)
-    place = solid.surface(generator.random((n, POINTS, 4)))
-    place = place * RADIUS[scenes.size][:, None, None]
+    numbers = generator.random((n, POINTS, 4))
+    radius = RADIUS[scenes.size]
+    place = solid.surface(numbers) * radius[:, None, None]
 
     yaw = generator.uniform(0, 2 * np.pi, size=n)
     axis = generator.uniform(0, 2 * np.pi, size=n)
@@ -48,9 +50,11 @@ def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.n
     place = place @ _rotation(yaw, axis, tilt)
     place += generator.normal(scale=0.006, size=place.shape)
 
-    colour = tint(scenes.colour, generator)[:, None]
-    colour = colour + generator.normal(scale=0.03, size=place.shape)
-    levels = np.round(255 * np.clip(colour, 0, 1))
+    tinted = tint(scenes.colour, generator)
+    blur = generator.normal(scale=0.03, size=place.shape)
+    colour = tinted[:, None] + blur
+    colour = np.clip(colour, 0, 1)
+    levels = np.round(255 * colour)
 
     cloud = np.empty((n, POINTS), dtype=VERTEX)
     cloud["x"] = place[..., 0]
@@ -73,7 +77,9 @@ def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray
 
     The tilt is by `tilt`, about a horizontal axis that stands at the angle `axis`.
     """
-    return _about_z(yaw) @ _about_z(-axis) @ _about_x(tilt) @ _about_z(axis)
+    to_axis = _about_z(-axis)
+    back = _about_z(axis)
+    return _about_z(yaw) @ to_axis @ _about_x(tilt) @ back
 
 
 def _about_z(angle: np.ndarray) -> np.ndarray:
@@ -81,8 +87,11 @@ def _about_z(angle: np.ndarray) -> np.ndarray:
     sin = np.sin(angle)
     zero = np.zeros_like(angle)
     one = np.ones_like(angle)
-    entries = [cos, sin, zero, -sin, cos, zero, zero, zero, one]
-    return np.stack(entries, axis=-1).reshape(-1, 3, 3)
+    return _matrices(
+        [cos, sin, zero],
+        [-sin, cos, zero],
+        [zero, zero, one],
+    )
 
 
 def _about_x(angle: np.ndarray) -> np.ndarray:
@@ -90,5 +99,15 @@ def _about_x(angle: np.ndarray) -> np.ndarray:
     sin = np.sin(angle)
     zero = np.zeros_like(angle)
     one = np.ones_like(angle)
-    entries = [one, zero, zero, zero, cos, sin, zero, -sin, cos]
-    return np.stack(entries, axis=-1).reshape(-1, 3, 3)
+    return _matrices(
+        [one, zero, zero],
+        [zero, cos, sin],
+        [zero, -sin, cos],
+    )
+
+
+def _matrices(*rows: list[np.ndarray]) -> np.ndarray:
+    """Matrices (n, 3, 3) from their three rows of entries, with shape (n,) each."""
+    entries = list(chain.from_iterable(rows))
+    matrices = np.stack(entries, axis=-1)
+    return matrices.reshape(-1, 3, 3)

@@ -93,8 +93,10 @@ def _cylinder_surface(u: Array) -> Array:
     part = _part(u[..., 2], [mantle, end, end])
     along = 2 * u[..., 0] - 1
     height = CYLINDER_HALF * np.choose(part, [along, -1.0, 1.0])
-    share = np.where(part == 0, 1.0, np.sqrt(u[..., 0]))
-    return _turn(CYLINDER_RADIUS * share, height, u[..., 1])
+
+    share = np.sqrt(u[..., 0])
+    outwards = np.where(part == 0, 1.0, share)
+    return _turn(CYLINDER_RADIUS * outwards, height, u[..., 1])
 
 
 _CONE_HEIGHT = CONE_TOP - CONE_BOTTOM
@@ -173,8 +175,10 @@ def _star_surface(u: Array) -> Array:
     part = _part(u[..., 2], [rim, triangle, triangle])
 
     # On the one edge's side, or in the triangle between it and the centre.
-    outwards = np.where(part == 0, 1.0, np.sqrt(u[..., 3]))
-    on_edge = _TIP + u[..., :1] * _TO_NOTCH
+    share = np.sqrt(u[..., 3])
+    outwards = np.where(part == 0, 1.0, share)
+    along_edge = u[..., :1] * _TO_NOTCH
+    on_edge = _TIP + along_edge
     flat = outwards[..., None] * on_edge
     along = 2 * u[..., 3] - 1
     height = STAR_HALF * np.choose(part, [along, -1.0, 1.0])
@@ -184,10 +188,14 @@ def _star_surface(u: Array) -> Array:
     angle = 2 * np.pi / 5 * np.floor(tenth / 2)
     cos = np.cos(angle)
     sin = np.sin(angle)
-    side = np.where(tenth.astype(int) % 2 == 0, 1, -1)
+    is_mirrored = tenth.astype(int) % 2 != 0
+    side = np.where(is_mirrored, -1, 1)
+
     x = side * flat[..., 0]
     y = flat[..., 1]
-    return np.stack([cos * x - sin * y, sin * x + cos * y, height], axis=-1)
+    turned_x = cos * x - sin * y
+    turned_y = sin * x + cos * y
+    return np.stack([turned_x, turned_y, height], axis=-1)
 
 
 def _capped(across: Array, along: Array) -> Array:
