@@ -11,7 +11,11 @@ from flowbind.errors import last_line
 from flowbind.files import WEIGHTS, check_regular
 
 
-def frozen(build: Callable[[], nn.Module], path: Path, owner: str) -> nn.Module:
+def frozen(
+    build: Callable[[], nn.Module],
+    path: Path,
+    owner: str,
+) -> nn.Module:
     """A network in evaluation mode, on the CPU, that takes no gradients.
 
     Args:

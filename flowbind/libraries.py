@@ -55,7 +55,11 @@ class Extra(NamedTuple):
 
 
 @contextmanager
-def importing(*modules: str, needing: str, install: str | Extra) -> Iterator[None]:
+def importing(
+    *modules: str,
+    needing: str,
+    install: str | Extra,
+) -> Iterator[None]:
     """A block of statements that import from optional libraries.
 
     Args:

@@ -112,7 +112,12 @@ class Method(Component):
         """
 
     @abstractmethod
-    def losses(self, nets: nn.Module, batch: Batch, draws: Any) -> dict[str, Loss]:
+    def losses(
+        self,
+        nets: nn.Module,
+        batch: Batch,
+        draws: Any,
+    ) -> dict[str, Loss]:
         """The terms of the objective, whose sum is minimised. Nothing here is random.
 
         A modality without rows has a term all the same, with no rows in it, so that every parameter
@@ -154,7 +159,12 @@ class Method(Component):
     ) -> dict[str, Tensor]:
         """Standardised latents of every target, with shape (B, *) each, from a flow's beginning."""
 
-    def fuse(self, states: Sequence[State], sampling: Any, streams: Tensor) -> State:
+    def fuse(
+        self,
+        states: Sequence[State],
+        sampling: Any,
+        streams: Tensor,
+    ) -> State:
         """Where the flow of all sources together begins. Here a method takes exactly one.
 
         Args:
@@ -215,7 +225,12 @@ class Method(Component):
             raise ValueError(f"its networks are others ({reason})") from None
         return list(self.modalities)
 
-    def measures(self, nets: nn.Module, batch: Batch, key: int) -> dict[str, Tensor]:
+    def measures(
+        self,
+        nets: nn.Module,
+        batch: Batch,
+        key: int,
+    ) -> dict[str, Tensor]:
         """Values of real latents, such as a bound of their likelihood; here none.
 
         Args:

@@ -263,7 +263,11 @@ def _value_at(place: Place) -> Any:
     return value
 
 
-def _named_default(place: Place, owner: type | None, led: str) -> list[Option]:
+def _named_default(
+    place: Place,
+    owner: type | None,
+    led: str,
+) -> list[Option]:
     """Names the class that a recipe leaves to its owner, such as a modality's codec.
 
     Args:

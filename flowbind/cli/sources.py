@@ -137,7 +137,11 @@ def read_column(path: Path, name: str) -> Manifest:
     return Manifest(path, samples)
 
 
-def _located(manifest: Manifest, modality: Modality, name: str) -> list[str | Path]:
+def _located(
+    manifest: Manifest,
+    modality: Modality,
+    name: str,
+) -> list[str | Path]:
     """The literals and files of a manifest, paths from its own folder on.
 
     Raises:

@@ -469,7 +469,12 @@ class Encoding(LightningModule):
             bad.append(f"{error} ({self._name(sample)})")
         return Done(bad, faults, encoded)
 
-    def _note_caveats(self, name: str, chunk: Chunk, raws: Sequence[Any]) -> None:
+    def _note_caveats(
+        self,
+        name: str,
+        chunk: Chunk,
+        raws: Sequence[Any],
+    ) -> None:
         codec = self.modalities[name].codec
         for index, raw in zip(chunk.indices, raws, strict=True):
             caveat = codec.caveat(raw)
@@ -711,7 +716,12 @@ def _files_of(
 class _Shown:
     """A loader that shows how many samples of all devices are done."""
 
-    def __init__(self, loader: DataLoader, description: str, samples: int) -> None:
+    def __init__(
+        self,
+        loader: DataLoader,
+        description: str,
+        samples: int,
+    ) -> None:
         self.loader = loader
         self.description = description
         self.samples = samples

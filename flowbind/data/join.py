@@ -12,7 +12,11 @@ from flowbind.progress import say
 from flowbind.registry import installed, load
 
 
-def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
+def prepare(
+    out: Path,
+    sources: str,
+    splits: str = ",".join(SPLITS),
+) -> None:
     """Joins the manifests of prepared datasets into one for each split; files stay where they are.
 
     A sample's id gets its dataset's folder in front: `audiocaps/103549`.
@@ -47,7 +51,11 @@ def prepare(out: Path, sources: str, splits: str = ",".join(SPLITS)) -> None:
             say(f"{split}: {joined}")
 
 
-def _samples(folders: Iterable[Path], name: str, out: Path) -> Iterator[dict[str, Any]]:
+def _samples(
+    folders: Iterable[Path],
+    name: str,
+    out: Path,
+) -> Iterator[dict[str, Any]]:
     """The samples of the manifests with one name in several folders, as they stand in `out`."""
     modalities = {name: load("modalities", name) for name in installed("modalities")}
     # A path that goes up does so from where the folder really is.

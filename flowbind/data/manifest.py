@@ -134,7 +134,12 @@ class Manifest:
         samples = [_with_borrowed(sample, borrowed) for sample in manifest.samples]
         return cls(manifest.path, samples)
 
-    def source(self, sample: Sample, name: str, modality: Modality) -> str | Path:
+    def source(
+        self,
+        sample: Sample,
+        name: str,
+        modality: Modality,
+    ) -> str | Path:
         """What `modality.read` takes for a sample: the literal itself, or the file's path.
 
         A value of a literal modality is a file where it ends in one of the modality's suffixes and
@@ -153,7 +158,12 @@ class Manifest:
             return path
         return value
 
-    def read_raw(self, sample: Sample, name: str, modality: Modality) -> Any:
+    def read_raw(
+        self,
+        sample: Sample,
+        name: str,
+        modality: Modality,
+    ) -> Any:
         """Reads one raw sample.
 
         A file is read only where its suffix is one of the modality's, whoever wrote the manifest.
@@ -571,7 +581,11 @@ def _absent(value: Any) -> bool:
     return value is None or (is_number and math.isnan(value))
 
 
-def _object(entry: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
+def _object(
+    entry: Mapping[str, Any],
+    key: str,
+    where: str,
+) -> dict[str, Any]:
     """An object in a line; an empty one where it is absent."""
     value = entry.get(key)
     if _absent(value):

@@ -22,7 +22,11 @@ _MIX = (
 )
 
 
-def step_numbers(first: int, stride: int = 1, period: float = 0) -> Iterator[int]:
+def step_numbers(
+    first: int,
+    stride: int = 1,
+    period: float = 0,
+) -> Iterator[int]:
     """The numbers of the steps from one on, without end.
 
     Args:
@@ -47,7 +51,11 @@ def hashed(x: np.ndarray) -> np.ndarray:
     return x
 
 
-def permuted(positions: np.ndarray, count: int, key: np.ndarray) -> np.ndarray:
+def permuted(
+    positions: np.ndarray,
+    count: int,
+    key: np.ndarray,
+) -> np.ndarray:
     """Where a keyed permutation of 0 .. count - 1 sends each position.
 
     Args:
@@ -126,7 +134,12 @@ class Mixture:
     shares: Sequence[int]
     seed: int = 0
 
-    def batch(self, step: int, rank: int = 0, world: int = 1) -> list[np.ndarray]:
+    def batch(
+        self,
+        step: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> list[np.ndarray]:
         """Row numbers of each stratum in the batch of one step, on one rank.
 
         These are every world-th of the global batch's rows.

@@ -169,7 +169,11 @@ def rows_of(path: Path, key: str) -> dict[int, Stamps]:
     return stamps
 
 
-def is_finished(folder: Path, manifest_path: Path, plans: Sequence[ShardPlan]) -> bool:
+def is_finished(
+    folder: Path,
+    manifest_path: Path,
+    plans: Sequence[ShardPlan],
+) -> bool:
     """Whether a store was written over the shards that are there, from this very manifest."""
     try:
         store = LatentStore(folder)

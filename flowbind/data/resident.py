@@ -84,7 +84,11 @@ def copy_to(
     return latents
 
 
-def fits(store: LatentStore, names: Collection[str], device: torch.device) -> bool:
+def fits(
+    store: LatentStore,
+    names: Collection[str],
+    device: torch.device,
+) -> bool:
     """Whether a GPU has room for the latents. Never on a CPU: memory maps do as well there."""
     if device.type != "cuda":
         return False

@@ -159,7 +159,11 @@ def _put_words(draw: ImageDraw.ImageDraw, box: Box, words: str) -> None:
     )
 
 
-def _put_picture(picture: Image.Image, box: Box, preview: Image.Image) -> None:
+def _put_picture(
+    picture: Image.Image,
+    box: Box,
+    preview: Image.Image,
+) -> None:
     left, top, right, bottom = box
     across = (right - left - 2 * BORDER) / preview.width
     down = (bottom - top - 2 * BORDER) / preview.height
@@ -198,7 +202,11 @@ def _fit(words: str, width: int, height: int) -> tuple[int, str]:
     return size, "\n".join(lines)
 
 
-def _wrap(words: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
+def _wrap(
+    words: str,
+    font: ImageFont.FreeTypeFont,
+    width: int,
+) -> list[str]:
     """Lines no wider than `width` pixels; a word too long for a line is broken."""
     lines = [""]
     for word in words.split():

@@ -60,7 +60,11 @@ def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:
     return measures
 
 
-def likeness_in_features(x: Tensor, real: Tensor, judge: str) -> dict[str, float]:
+def likeness_in_features(
+    x: Tensor,
+    real: Tensor,
+    judge: str,
+) -> dict[str, float]:
     """How a judge's features of what was generated compare with those of real samples.
 
     Args:

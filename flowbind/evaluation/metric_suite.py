@@ -237,7 +237,12 @@ class MetricSuite:
         return torch.arange(len(self.lines)).repeat_interleave(self.references[key])
 
     @torch.no_grad()
-    def _features(self, number: int, name: str, raws: Sequence[Any]) -> Tensor:
+    def _features(
+        self,
+        number: int,
+        name: str,
+        raws: Sequence[Any],
+    ) -> Tensor:
         return self.metrics[number].features(self.kinds[name], raws).cpu()
 
     def _room(self, number: int, name: str, rows: int) -> Tensor:

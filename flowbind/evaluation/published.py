@@ -65,7 +65,11 @@ def beside(
     return [*rows, this_run]
 
 
-def _scaled(measures: Mapping[str, Any], start: str, scale: float) -> float | None:
+def _scaled(
+    measures: Mapping[str, Any],
+    start: str,
+    scale: float,
+) -> float | None:
     """The first measure whose name begins so, times a scale; None if there is none."""
     for name, value in measures.items():
         if name.startswith(start):

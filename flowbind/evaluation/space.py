@@ -59,7 +59,12 @@ class Space:
         self.test = test
 
     @classmethod
-    def own(cls, model: Model, train: LatentStore, test: LatentStore) -> "Space":
+    def own(
+        cls,
+        model: Model,
+        train: LatentStore,
+        test: LatentStore,
+    ) -> "Space":
         """A model's own latents, standardised as it does, in float32 at least."""
         codecs = {name: m.codec for name, m in model.modalities.items()}
         # What judges is exact, whatever the networks' precision.
@@ -111,7 +116,10 @@ class Space:
         return cls(codecs, standard, *stores)
 
     def real(
-        self, names: Sequence[str], lines: Tensor, samples: int
+        self,
+        names: Sequence[str],
+        lines: Tensor,
+        samples: int,
     ) -> dict[str, Tensor]:
         """Latents of test samples.
 
@@ -138,7 +146,12 @@ class Space:
         place = stored.argsort()[lines.argsort().argsort()]
         return {name: x[place] for name, x in latents.items()}
 
-    def standardised(self, name: str, latents: Tensor, device: torch.device) -> Tensor:
+    def standardised(
+        self,
+        name: str,
+        latents: Tensor,
+        device: torch.device,
+    ) -> Tensor:
         """Standardised latents, with shape (n, *shape), on the CPU."""
         return self.standard[name](latents.to(device)).cpu()
 

@@ -87,7 +87,12 @@ class Subject:
             latents[name] = _latents(modality.codec, len(numbers), generator, dtype)
         return Batch.of(latents, samples)
 
-    def terms(self, networks: Networks, batch: Batch, key: int = 3) -> dict[str, Loss]:
+    def terms(
+        self,
+        networks: Networks,
+        batch: Batch,
+        key: int = 3,
+    ) -> dict[str, Loss]:
         """The objective's terms on a batch."""
         drawn = self.method.draw(batch, key)
         return self.method.losses(networks.nets, batch, drawn)

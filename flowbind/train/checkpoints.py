@@ -298,7 +298,12 @@ class Checkpoints(Checkpoint):
         self.signal = 0
         self.asked = 0  # number of the signal that this process received
 
-    def setup(self, trainer: Trainer, module: LightningModule, stage: str) -> None:
+    def setup(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        stage: str,
+    ) -> None:
         if isinstance(trainer.strategy.checkpoint_io, AsyncCheckpointIO):
             raise ValueError(
                 "trainer.plugins: AsyncCheckpointIO leaves checkpoints to be written later, so "

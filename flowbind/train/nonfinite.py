@@ -73,7 +73,12 @@ class Watched(LightningModule):
         Empty if nothing was.
         """
 
-    def on_train_batch_end(self, outputs: object, batch: Any, index: int) -> None:
+    def on_train_batch_end(
+        self,
+        outputs: object,
+        batch: Any,
+        index: int,
+    ) -> None:
         # Asking a GPU for the first bad step makes the host wait for it, so it is asked now and
         # then.
         is_due = self.trainer.global_step % self.trainer.log_every_n_steps == 0

@@ -121,7 +121,12 @@ class RawTraining(Watched):
     def on_train_batch_start(self, batch: RawBatch, index: int) -> None:
         self.before = [buffer.clone() for buffer in self.statistics]
 
-    def on_train_batch_end(self, outputs: object, batch: RawBatch, index: int) -> None:
+    def on_train_batch_end(
+        self,
+        outputs: object,
+        batch: RawBatch,
+        index: int,
+    ) -> None:
         # What is not finite would stay so.
         for buffer, before in zip(self.statistics, self.before, strict=True):
             buffer.copy_(torch.where(buffer.isfinite(), buffer, before))

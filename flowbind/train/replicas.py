@@ -54,7 +54,12 @@ class Agreement(Callback):
         if self.group is not None and not trainer.interrupted:
             self._compare(trainer, module, 0)
 
-    def _compare(self, trainer: Trainer, module: LightningModule, pause: int) -> int:
+    def _compare(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        pause: int,
+    ) -> int:
         """Compares, and returns the first rank's pause, in steps: its clock decides for all."""
         row = torch.tensor([checksum(module), pause])
         gathered = [torch.zeros_like(row) for _ in range(trainer.world_size)]

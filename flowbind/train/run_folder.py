@@ -165,7 +165,12 @@ class RunFolder:
                     "it away, or choose another trainer.default_root_dir"
                 )
 
-    def plan(self, settings: Settings, resume: bool, given: Path | None) -> Start:
+    def plan(
+        self,
+        settings: Settings,
+        resume: bool,
+        given: Path | None,
+    ) -> Start:
         """How a run with these settings begins here. Only a move that was cut short is undone.
 
         Args:

@@ -88,7 +88,11 @@ def read_sound(source: str | Path, longest: float) -> Tensor:
             raise ValueError(f"{source}: {error}") from None
 
 
-def _read_by_library(source: str | Path, file: IO[bytes], longest: float) -> Tensor:
+def _read_by_library(
+    source: str | Path,
+    file: IO[bytes],
+    longest: float,
+) -> Tensor:
     """By libsndfile."""
     soundfile = require("soundfile", "a sound", INSTALL)
     try:
@@ -137,7 +141,11 @@ def missing_program(suffix: str) -> str:
     return NEEDED if suffix in BY_PROGRAM and shutil.which("ffmpeg") is None else ""
 
 
-def _read_by_program(source: str | Path, file: IO[bytes], longest: float) -> Tensor:
+def _read_by_program(
+    source: str | Path,
+    file: IO[bytes],
+    longest: float,
+) -> Tensor:
     """By way of an AU file of floats, in a pipe."""
     if shutil.which("ffmpeg") is None:
         raise ValueError(NEEDED)

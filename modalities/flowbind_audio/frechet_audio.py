@@ -32,7 +32,11 @@ KAD_SCALE = 100  # of the kernel audio distance, as its authors' toolkit prints 
 RELEASE = "get vggish-10086976.pth from the releases of https://github.com/harritaylor/torchvggish"
 
 
-def distances(embedding: str, made: Tensor, reference: Tensor) -> dict[str, float]:
+def distances(
+    embedding: str,
+    made: Tensor,
+    reference: Tensor,
+) -> dict[str, float]:
     """Both distances of embeddings, with shape (n, F) and (m, F), whose name is `embedding`."""
     return {
         f"fad[{embedding}]": frechet(made, reference),

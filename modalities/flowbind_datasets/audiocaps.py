@@ -77,7 +77,11 @@ def prepare(
     splits.write(source, LAYOUT)
 
 
-def _with_picture(picture: File, splits: Splits, split: str) -> dict[str, File]:
+def _with_picture(
+    picture: File,
+    splits: Splits,
+    split: str,
+) -> dict[str, File]:
     """A picture that is there; a clip without its picture is still a pair."""
     if picture.path:
         return {"image": picture}

@@ -155,7 +155,11 @@ def _by_image(captions: list[Caption]) -> dict[str, list[Caption]]:
     return images
 
 
-def _spread(captions: list[Caption], count: int, seed: int) -> list[Caption]:
+def _spread(
+    captions: list[Caption],
+    count: int,
+    seed: int,
+) -> list[Caption]:
     """Draws captions so that no image has one more than another that still has some."""
     # The n-th caption of each image has its turn when all have had their n-1st.
     turns: Counter[str] = Counter()

@@ -65,15 +65,7 @@ def prepare(
     """
     chosen = captions_kept(captions)
     path = annotations or _captions_in(source)
-    photographs = list(_read(path))
-    if any(photograph.split for photograph in photographs):
-        _refuse_drawing(path, val_samples, test_samples)
-    else:
-        photographs = _draw(photographs, val_samples, test_samples, seed)
-        say(
-            f"{path}: has no splits, so images were drawn into them with the seed {seed}"
-        )
-
+    photographs = _in_splits(path, val_samples, test_samples, seed)
     files = Files([source], image=IMAGES)
     splits = Splits(out)
     for name, texts, split in photographs:
@@ -85,9 +77,32 @@ def prepare(
         splits.leave(split, len(texts) - len(samples))
         for number, text in enumerate(samples):
             id = f"{stem}#{number}"
-            splits.add(split, id, captions=texts, text=text, image=image)
+            splits.add(
+                split,
+                id,
+                captions=texts,
+                text=text,
+                image=image,
+            )
 
     splits.write(source, LAYOUT)
+
+
+def _in_splits(
+    path: Path,
+    val: int | None,
+    test: int | None,
+    seed: int,
+) -> list[Photograph]:
+    """The photographs in the splits of their annotations or, where these have none, in drawn ones."""
+    photographs = list(_read(path))
+    if any(photograph.split for photograph in photographs):
+        _refuse_drawing(path, val, test)
+        return photographs
+
+    drawn = _draw(photographs, val, test, seed)
+    say(f"{path}: has no splits, so images were drawn into them with the seed {seed}")
+    return drawn
 
 
 def _refuse_drawing(path: Path, val: int | None, test: int | None) -> None:

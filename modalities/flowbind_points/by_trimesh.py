@@ -210,7 +210,11 @@ def _colours(rgba: Any) -> np.ndarray:
     return to_unit(np.asarray(rgba)[:, :3])
 
 
-def _paints(part: Any, faces: np.ndarray, stl: bytes) -> tuple[Paint, Paint]:
+def _paints(
+    part: Any,
+    faces: np.ndarray,
+    stl: bytes,
+) -> tuple[Paint, Paint]:
     """How a mesh of trimesh's is painted, and how without its picture."""
     visual = part.visual
     if visual.kind == "face":

@@ -109,7 +109,11 @@ def read_glb(content: bytes, beside: Beside) -> Geometry:
     return read_gltf(tree, beside, binary)
 
 
-def read_gltf(content: bytes, beside: Beside, binary: bytes | None = None) -> Geometry:
+def read_gltf(
+    content: bytes,
+    beside: Beside,
+    binary: bytes | None = None,
+) -> Geometry:
     """Reads the surfaces that the scene of a glTF file shows, or its points without a surface.
 
     Args:

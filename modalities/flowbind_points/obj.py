@@ -147,7 +147,11 @@ def _surfaces(
     return surfaces
 
 
-def _own_places(corners: np.ndarray, ahead: np.ndarray, count: int) -> np.ndarray:
+def _own_places(
+    corners: np.ndarray,
+    ahead: np.ndarray,
+    count: int,
+) -> np.ndarray:
     """The corners' places in a picture, from 1 on, 0 for none.
 
     trimesh counts the vertices of a scene's earlier objects for both numbers of a corner.

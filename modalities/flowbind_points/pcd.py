@@ -96,7 +96,11 @@ def _header(content: bytes) -> tuple[dict[str, list[str]], bytes]:
     raise ValueError("not a PCD file, or its header is damaged")
 
 
-def _from_text(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
+def _from_text(
+    body: bytes,
+    fields: np.dtype,
+    count: int,
+) -> list[np.ndarray]:
     """The first number of each field of every point."""
     lengths = []
     for name in fields.names:
@@ -144,7 +148,11 @@ def _from_bytes(
     return columns
 
 
-def _from_compressed(body: bytes, fields: np.dtype, count: int) -> list[np.ndarray]:
+def _from_compressed(
+    body: bytes,
+    fields: np.dtype,
+    count: int,
+) -> list[np.ndarray]:
     """The same, compressed, where each field of all points stands together."""
     if len(body) < 8:
         raise ValueError("truncated: no points are there")

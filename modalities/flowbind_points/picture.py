@@ -92,7 +92,11 @@ def _around(reach: int) -> np.ndarray:
     return around.reshape(2, 1, -1)
 
 
-def _towards(normal: np.ndarray, right: np.ndarray, up: np.ndarray) -> np.ndarray:
+def _towards(
+    normal: np.ndarray,
+    right: np.ndarray,
+    up: np.ndarray,
+) -> np.ndarray:
     """How much nearer than its middle a disc is at each pixel, with shape (n, k)."""
     steep = np.maximum(normal[:, 2:], 0.2)  # no disc is seen quite from its edge
     to_the_right = normal[:, :1] * right

@@ -136,7 +136,11 @@ def _amplitude(decibels: np.ndarray) -> np.ndarray:
     return 10 ** (decibels / 20)
 
 
-def _turns(note: np.ndarray, since: np.ndarray, uniform: Uniform) -> np.ndarray:
+def _turns(
+    note: np.ndarray,
+    since: np.ndarray,
+    uniform: Uniform,
+) -> np.ndarray:
     """The phase (n, 16000) of notes with vibrato, in turns since the onset."""
     vibrato = uniform(4.5, 6.5)  # Hz
     depth = uniform(0.0, 0.12) * np.log(2) / 12  # at most 0.12 semitones

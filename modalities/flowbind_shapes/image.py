@@ -38,7 +38,11 @@ TETRAHEDRON = np.float32(
 HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])
 
 
-def render(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
+def render(
+    solid: Solid,
+    scenes: Scenes,
+    generator: np.random.Generator,
+) -> np.ndarray:
     """Pictures of n scenes of one solid: uint8 RGB of shape (n, 64, 64, 3)."""
     n = len(scenes)
 
@@ -108,7 +112,11 @@ def _camera(azimuth: np.ndarray, elevation: np.ndarray) -> np.ndarray:
     return np.stack(axes, axis=1)
 
 
-def _rays(camera: np.ndarray, shift: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _rays(
+    camera: np.ndarray,
+    shift: np.ndarray,
+    offsets: np.ndarray,
+) -> np.ndarray:
     """Unit directions of rays (n, k * 64 * 64, 3).
 
     For each of k offsets a picture, row by row from the top left.
@@ -232,7 +240,11 @@ def _distance(solid: Solid, position: np.ndarray) -> np.ndarray:
     return solid.distance(x, y, z)
 
 
-def _over(colour: np.ndarray, pixel: np.ndarray, picture: np.ndarray) -> np.ndarray:
+def _over(
+    colour: np.ndarray,
+    pixel: np.ndarray,
+    picture: np.ndarray,
+) -> np.ndarray:
     """The picture (n, 64, 64, 3) with hits over it.
 
     Args:

@@ -37,7 +37,11 @@ HEADER = "\n".join(
 ).encode()
 
 
-def sample(solid: Solid, scenes: Scenes, generator: np.random.Generator) -> np.ndarray:
+def sample(
+    solid: Solid,
+    scenes: Scenes,
+    generator: np.random.Generator,
+) -> np.ndarray:
     """Clouds of n scenes of one solid: vertices of dtype VERTEX and shape (n, 1024)."""
     n = len(scenes)
     numbers = generator.random((n, POINTS, 4))
@@ -72,7 +76,11 @@ def write(cloud: np.ndarray, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _rotation(yaw: np.ndarray, axis: np.ndarray, tilt: np.ndarray) -> np.ndarray:
+def _rotation(
+    yaw: np.ndarray,
+    axis: np.ndarray,
+    tilt: np.ndarray,
+) -> np.ndarray:
     """Matrices (n, 3, 3) of a turn about z by `yaw`, then a tilt; angles (n,) in radians.
 
     The tilt is by `tilt`, about a horizontal axis that stands at the angle `axis`.

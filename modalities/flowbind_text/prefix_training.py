@@ -68,7 +68,12 @@ class PrefixTraining(CodecTraining):
     def least_batch(self) -> int:
         return 2 if self.noise else 1
 
-    def encode(self, latents: Tensor, pieces: Tensor, streams: Tensor) -> Tensor:
+    def encode(
+        self,
+        latents: Tensor,
+        pieces: Tensor,
+        streams: Tensor,
+    ) -> Tensor:
         return latents  # the encoder is frozen, and was asked once
 
     def reconstruction(

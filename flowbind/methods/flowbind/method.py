@@ -152,7 +152,12 @@ class FlowBind(Method):
     def draw(self, batch: Batch, key: int) -> Draws:
         return Draws.sample(batch, key)
 
-    def losses(self, nets: Flows, batch: Batch, draws: Draws) -> dict[str, Loss]:
+    def losses(
+        self,
+        nets: Flows,
+        batch: Batch,
+        draws: Draws,
+    ) -> dict[str, Loss]:
         by_name = errors(nets.drifts, nets.heads, batch, draws, self.objective)
         return {name: Loss(name, error) for name, error in by_name.items()}
 
