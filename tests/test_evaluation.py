@@ -579,7 +579,9 @@ def test_the_gallery_shows_every_modality_as_a_source(exact, tmp_path):
 def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
     picture = Image.new("L", (64, 64), 128)
     rows = [
-        gallery.Row("a", f"{i}", "", picture, {"a": picture, "b": "words"}, frozenset())
+        gallery.Row(
+            "a", f"{i}", "", picture, {"a": [picture], "b": ["words"]}, frozenset()
+        )
         for i in range(3)
     ]
     one, three = (
@@ -592,6 +594,32 @@ def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
     assert not (np.asarray(three).reshape(-1, 3) == orange).all(1).any()
 
 
+def test_a_cell_shows_what_each_seed_made():
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    made = [Image.new("RGB", (64, 64), colour) for colour in colours]
+    words = ["one", "two", "three"]
+    row = gallery.Row("a", "0", "", made[0], {"a": made, "b": words}, frozenset())
+    without = gallery.Row("a", "0", "", made[0], {"a": made}, frozenset())
+    picture = np.asarray(gallery.compose([row], ["a", "b"]))
+    places = [(picture == colour).all(2).any(0).nonzero()[0] for colour in colours]
+    assert places[1].max() < places[2].min()  # side by side, in the order of the seeds
+    of_cell = picture.copy()
+    assert (of_cell != np.asarray(gallery.compose([without], ["a", "b"]))).any()
+
+
+def test_a_gallery_of_noise_shows_several_seeds_and_of_none_one(world):
+    rows = torch.arange(2)
+    alike, _ = evaluate(world)
+    assert len(alike._draws("ant", rows, ["bee"])) == 1
+    evaluation, _ = evaluate(world, variety=1.0)
+    draws = evaluation._draws("ant", rows, ["bee"])
+    assert len(draws) == 3
+    again = evaluation._draws("ant", rows, ["bee"])
+    for first, second in zip(draws, again, strict=True):
+        assert torch.equal(first["bee"], second["bee"])
+    assert not torch.equal(draws[0]["bee"], draws[1]["bee"])
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -602,9 +630,10 @@ def test_a_gallery_grows_by_rows_and_marks_only_what_was_never_seen():
         "naïve café",
     ],
 )
-def test_words_stay_inside_their_cell(words):
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_words_stay_inside_their_cell(words, seeds):
     cell = Image.new("RGB", (240, 200), "white")
-    gallery._put(cell, (20, 20, 220, 180), words)
+    gallery._put(cell, (20, 20, 220, 180), [words] * seeds)
     outside = np.asarray(cell).copy()
     outside[20:181, 20:221] = 255
     assert (outside == 255).all()

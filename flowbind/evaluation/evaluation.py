@@ -58,6 +58,7 @@ from flowbind.metric import Metric
 from flowbind.metrics.probe import Probe, fit_probe
 from flowbind.progress import is_first_process, say, track
 
+DRAWS = 3  # seeds that the gallery shows of each direction
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
 TRAINING_ROWS = 50_000  # training rows of a modality to fit and compare with, at most
 
@@ -667,23 +668,24 @@ class Evaluation:
         if not targets:
             return
 
-        latents = self.model.translate(
-            {source: self.real[source][positions]},
-            targets,
-            seed=self.config.seed,
-        )
-        previews = {}
-        for name, x in latents.items():
-            modality = self.model.modalities[name]
-            raws = modality.codec.decode(x, generator)
-            previews[name] = [modality.preview(raw) for raw in raws]
+        # Per seed and target, the previews of all rows.
+        previews = []
+        for latents in self._draws(source, positions, targets):
+            previews.append({})
+            for name, x in latents.items():
+                modality = self.model.modalities[name]
+                raws = modality.codec.decode(x, generator)
+                previews[-1][name] = [modality.preview(raw) for raw in raws]
 
         modality = self.model.modalities[source]
         for number, line in enumerate(self.lines[positions].tolist()):
             sample = self.test_manifest.samples[line]
             raw = self.test_manifest.read_raw(sample, source, modality)
             labels = " ".join(sample.labels[factor] for factor in self.values)
-            generated = {name: of_name[number] for name, of_name in previews.items()}
+            generated = {
+                name: [of_seed[name][number] for of_seed in previews]
+                for name in targets
+            }
             yield Row(
                 source,
                 sample.id,
@@ -692,6 +694,22 @@ class Evaluation:
                 generated,
                 unpaired,
             )
+
+    def _draws(
+        self, source: str, positions: Tensor, targets: Sequence[str]
+    ) -> list[dict[str, Tensor]]:
+        """Codec latents that several seeds make of some samples; of one seed, if all are alike."""
+        draws: list[dict[str, Tensor]] = []
+        for seed in range(self.config.seed, self.config.seed + DRAWS):
+            latents = self.model.translate(
+                {source: self.real[source][positions]},
+                targets,
+                seed=seed,
+            )
+            if draws and all(torch.equal(latents[n], draws[0][n]) for n in targets):
+                break
+            draws.append(latents)
+        return draws
 
     def paired(self, way: Way) -> bool:
         """Whether some training samples have a source together with the target."""

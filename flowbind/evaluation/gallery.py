@@ -1,4 +1,7 @@
-"""The gallery: a picture with a row for each source sample, a column for each target."""
+"""The gallery: a picture with a row for each source sample, a column for each target.
+
+A cell shows what several seeds made of the same source, side by side; words one above the other.
+"""
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -11,14 +14,14 @@ from flowbind.files import replacing
 
 Preview = Image.Image | str  # a picture, or words that stand for themselves
 
-WIDTH = 1200  # pixels: a README's width on a dense screen
+WIDTH = 1800  # pixels: twice a README's width, for dense screens
 MARGIN = 24
 GAP = 12
 PAD = 12  # around words
 BORDER = 4  # around a picture
 HEAD = 58  # height of the head
 FOOT = 52  # height of the legend
-SHAPE = 0.72  # height of a cell, as a share of its width
+SHAPE = 0.36  # height of a cell, as a share of its width
 STRIP = 24  # height of a row's line of words
 SMALL, PLAIN, LARGE = 14, 17, 20  # sizes of type
 PAPER, CARD, INK, FAINT = "#ffffff", "#f4f5f7", "#1c2026", "#6b7480"
@@ -37,7 +40,7 @@ class Row:
         id: Identifier of the sample.
         labels: The sample's labels, in words; may be empty.
         real: The source itself.
-        generated: What was generated, per modality; a cell without it stays empty.
+        generated: What each seed generated, per modality; a cell without it stays empty.
         unpaired: Modalities never seen together with the source in training.
     """
 
@@ -45,7 +48,7 @@ class Row:
     id: str
     labels: str
     real: Preview
-    generated: Mapping[str, Preview]
+    generated: Mapping[str, Sequence[Preview]]
     unpaired: AbstractSet[str]
 
 
@@ -81,10 +84,11 @@ def compose(
         words = " · ".join(filter(None, [row.source, row.labels, row.id]))
         _write(draw, (MARGIN, top + STRIP // 2), words, FAINT, SMALL)
 
-        previews = [row.real, *(row.generated.get(name, "") for name in names)]
-        for left, name, preview in zip(lefts, [None, *names], previews, strict=True):
+        cells = [[row.real], *(row.generated.get(name, ()) for name in names)]
+        for left, name, previews in zip(lefts, [None, *names], cells, strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
-            _put(picture, box, preview)
+            draw.rounded_rectangle(box, radius=6, fill=CARD)
+            _put(picture, box, previews)
             is_unseen = name in row.unpaired
             draw.rounded_rectangle(
                 box,
@@ -130,22 +134,30 @@ def _write(
     )
 
 
-def _put(picture: Image.Image, box: Box, preview: Preview) -> None:
-    """Fills a cell: a picture as large as it fits, words wrapped and centred."""
+def _put(picture: Image.Image, box: Box, previews: Sequence[Preview]) -> None:
+    """Fills a cell: pictures as large as they fit, side by side, words one above the other."""
     draw = ImageDraw.Draw(picture)
-    draw.rounded_rectangle(box, radius=6, fill=CARD)
-    if isinstance(preview, str):
-        _put_words(draw, box, preview)
-    else:
-        _put_picture(picture, box, preview.convert("RGB"))
+    left, top, right, bottom = box
+    count = len(previews)
+    for number, preview in enumerate(previews):
+        if isinstance(preview, str):
+            height = (bottom - top) // count
+            begin = top + number * height
+            _put_words(draw, (left, begin, right, begin + height), preview)
+        else:
+            width = (right - left) // count
+            begin = left + number * width
+            part = (begin, top, begin + width, bottom)
+            _put_picture(picture, part, preview.convert("RGB"))
 
 
 def _put_words(draw: ImageDraw.ImageDraw, box: Box, words: str) -> None:
     left, top, right, bottom = box
+    pad = min(PAD, (bottom - top) // 8)
     size, wrapped = _fit(
         words,
         width=right - left - 2 * PAD,
-        height=bottom - top - 2 * PAD,
+        height=bottom - top - 2 * pad,
     )
     middle = ((left + right) // 2, (top + bottom) // 2)
     draw.text(
@@ -193,7 +205,7 @@ def _fit(words: str, width: int, height: int) -> tuple[int, str]:
     for size in range(LARGE, SMALL - 1, -1):
         font = _font(size, words)
         lines = _wrap(words, font, width)
-        room = height // (size + 5)
+        room = max(height // (size + 5), 1)
         if len(lines) <= room:
             return size, "\n".join(lines)
 
