@@ -81,9 +81,11 @@ def _fits(shape: torch.Size, allowed: tuple[int | None, ...]) -> bool:
     """Whether each axis has the length that is allowed, or any length is."""
     if len(shape) != len(allowed):
         return False
-    return all(
-        needed in (None, size) for size, needed in zip(shape, allowed, strict=True)
-    )
+
+    for size, needed in zip(shape, allowed, strict=True):
+        if needed not in (None, size):
+            return False
+    return True
 
 
 def _cut(words: str) -> str:

@@ -49,10 +49,11 @@ def all_gather(value: Any) -> list[Any]:
 
 def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The parts of tensors that lie on this device."""
-    return [
-        tensor.to_local() if isinstance(tensor, DTensor) else tensor.data
-        for tensor in tensors
-    ]
+    parts = []
+    for tensor in tensors:
+        is_shared = isinstance(tensor, DTensor)
+        parts.append(tensor.to_local() if is_shared else tensor.data)
+    return parts
 
 
 class Heartbeat:

@@ -71,12 +71,15 @@ def recipe(given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
     if model.get("class_path") in CLASSES[1:]:
         moved[model["class_path"]] = model["class_path"] = PRESENT
 
-    arguments = model.get("init_args")
-    for section, values in (
-        ("model", arguments),
-        ("evaluation", new.get("evaluation")),
-    ):
-        for key in list(values) if isinstance(values, dict) else []:
+    sections = {
+        "model": model.get("init_args"),
+        "evaluation": new.get("evaluation"),
+    }
+    for section, values in sections.items():
+        if not isinstance(values, dict):
+            continue
+
+        for key in list(values):
             place = place_now(f"{section}.{key}")
             if place:
                 moved[f"{section}.{key}"] = place
@@ -153,9 +156,10 @@ def checkpoint(content: dict[str, Any]) -> None:
     state = content["state_dict"]
     renamed = {}
     for old, new in (("flows.", "networks."), ("average.", "ema.")):
-        part = {
-            key.removeprefix(old): x for key, x in state.items() if key.startswith(old)
-        }
+        part = {}
+        for key, tensor in state.items():
+            if key.startswith(old):
+                part[key.removeprefix(old)] = tensor
         for key, tensor in weights(part).items():
             renamed[new + key] = tensor
     content["state_dict"] = type(state)(renamed)

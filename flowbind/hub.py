@@ -69,6 +69,9 @@ def unreachable(
 
 def existing_paths(**arguments: str) -> dict[str, Path]:
     """Those of a codec's arguments whose values are paths of something that is there."""
-    return {
-        name: Path(value) for name, value in arguments.items() if Path(value).exists()
-    }
+    paths = {}
+    for name, value in arguments.items():
+        path = Path(value)
+        if path.exists():
+            paths[name] = path
+    return paths

@@ -32,13 +32,10 @@ def run(verb: str, arguments: list[str]) -> None:
     sources = _sources(model, named_sources, options.to)
 
     stem_of_sample = stems(sources) if sources else numbered("sample", options.count)
-    files: dict[str, list[Path]] = {}
+    files = {}
     for name, target in targets.items():
-        suffix = target.suffixes[0]
-        files[name] = []
-        for stem in stem_of_sample:
-            files[name].append(options.out / f"{stem}.{name}{suffix}")
-
+        ending = f".{name}{target.suffixes[0]}"
+        files[name] = [options.out / f"{stem}{ending}" for stem in stem_of_sample]
     if not options.overwrite:
         refuse_existing(list(chain.from_iterable(files.values())))
 

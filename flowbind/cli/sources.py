@@ -69,12 +69,13 @@ def expand(
 
 def _files_in(folder: Path, modality: Modality) -> list[Path]:
     """The files of a folder that a modality reads, without hidden ones, as in file managers."""
-    files = [
-        file for file in folder.iterdir() if file.suffix.lower() in modality.suffixes
-    ]
-    return sorted(
-        file for file in files if not file.name.startswith(".") and not file.is_dir()
-    )
+    files = []
+    for path in folder.iterdir():
+        is_read = path.suffix.lower() in modality.suffixes
+        is_hidden = path.name.startswith(".")
+        if is_read and not is_hidden and not path.is_dir():
+            files.append(path)
+    return sorted(files)
 
 
 def read_list(

@@ -71,10 +71,10 @@ def _samples(
                 entry["labels"] = sample.labels
             references = {}
             for key, values in sample.references.items():
-                modality = modalities[key]
-                references[key] = [
-                    _moved(manifest, value, modality, base) for value in values
-                ]
+                references[key] = []
+                for value in values:
+                    moved = _moved(manifest, value, modalities[key], base)
+                    references[key].append(moved)
             if references:
                 entry["references"] = references
 

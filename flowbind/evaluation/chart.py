@@ -1,6 +1,7 @@
 """The picture of an evaluation: meaning against likeness, a mark for each direction."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def draw(results: Mapping[str, Any], path: Path) -> bool:
     left.set_ylabel("samples with every factor right")
     _add_legend(figure, marks, targets)
 
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=DPI, format="png")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=DPI, format="png")
     return True
 
 
@@ -93,41 +94,24 @@ def _add_legend(figure: Any, marks: list, targets: list[str]) -> None:
     """Which colour is which target, and which marker which kind of direction."""
     from matplotlib.lines import Line2D
 
+    point = partial(
+        Line2D,
+        [],
+        [],
+        marker="o",
+        linestyle="",
+        color="0.4",
+    )
     handles = []
     for number, target in enumerate(targets[:LEGEND]):
-        handles.append(
-            Line2D(
-                [],
-                [],
-                marker="o",
-                linestyle="",
-                color=f"C{number}",
-                label=f"to {target}",
-            )
-        )
+        handles.append(point(color=f"C{number}", label=f"to {target}"))
+
     kinds = dict.fromkeys(kind(measures) for _, measures, *_ in marks)
     for name in kinds:
-        handles.append(
-            Line2D(
-                [],
-                [],
-                marker=MARKERS[name],
-                linestyle="",
-                color="0.4",
-                label=TITLES[name],
-            )
-        )
-    handles.append(
-        Line2D(
-            [],
-            [],
-            marker="o",
-            linestyle="",
-            color="0.4",
-            fillstyle="none",
-            label=NEVER.strip(" ()"),
-        )
-    )
+        handles.append(point(marker=MARKERS[name], label=TITLES[name]))
+
+    never = NEVER.strip(" ()")
+    handles.append(point(fillstyle="none", label=never))
     figure.legend(
         handles=handles,
         loc="outside lower center",

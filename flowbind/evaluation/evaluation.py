@@ -285,9 +285,9 @@ class Evaluation:
 
     def _measurable_values(self, reports: bool) -> dict[str, list[str]]:
         """The factors to judge by and their values; with `reports`, a line for each other one."""
-        train_lines = {
-            name: lines_with(self.space.train, [name]) for name in self.probed
-        }
+        train_lines = {}
+        for name in self.probed:
+            train_lines[name] = lines_with(self.space.train, [name])
         test_lines = lines_with(self.test_store, self.names)
         factors = measurable_factors(
             self.train_manifest,
@@ -508,7 +508,8 @@ class Evaluation:
         with self._timed(f"decode {target}"):
             raws = codec.decode(torch.cat(parts), generator)
         with self._timed(f"encode {target}"):
-            encoded = self.space.codecs[target].encode(raws).cpu().split(len(rows))
+            encoded = self.space.codecs[target].encode(raws).cpu()
+        encoded = encoded.split(len(rows))
 
         with self._timed("features"):
             for number, way in enumerate(latents):

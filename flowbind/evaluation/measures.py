@@ -34,10 +34,11 @@ def accuracies(
     each, joint = accuracy(probe(x), labels)
     shares = dict(zip(factors, each.tolist(), strict=True))
     shares["joint"] = joint
-    return {
-        f"accuracy/{factor}[probe,n={len(x)}]": share
-        for factor, share in shares.items()
-    }
+
+    measures = {}
+    for factor, share in shares.items():
+        measures[f"accuracy/{factor}[probe,n={len(x)}]"] = share
+    return measures
 
 
 def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:

@@ -107,15 +107,13 @@ class MetricSuite:
                 if self.kinds[target] != metric.judges:
                     continue
 
+                candidates = sources
                 if metric.against == metric.judges:
-                    against[direction, number] = target
-                    continue
-
-                candidates = [
-                    name for name in sources if self.kinds[name] == metric.against
-                ]
-                if candidates:
-                    against[direction, number] = candidates[0]
+                    candidates = [target]
+                for name in candidates:
+                    if self.kinds[name] == metric.against:
+                        against[direction, number] = name
+                        break
         return against
 
     def _check_count(self) -> None:

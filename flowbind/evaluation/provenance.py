@@ -46,14 +46,17 @@ def describe_data(train: LatentStore, test: LatentStore) -> dict[str, Any]:
         train: Latents of the training samples.
         test: Latents of the test samples.
     """
+    rows_by_kind = {}
+    for stratum in train.strata:
+        kind = "+".join(stratum.modalities)
+        rows_by_kind[kind] = stratum.rows
+
     return {
         "data": {
             "train": _describe_store(train),
             "test": _describe_store(test),
         },
-        "trained_on": {
-            "+".join(stratum.modalities): stratum.rows for stratum in train.strata
-        },
+        "trained_on": rows_by_kind,
     }
 
 

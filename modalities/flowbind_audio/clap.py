@@ -115,9 +115,10 @@ class Clap(ABC):
         device: torch.device,
     ) -> Tensor:
         self.model.to(device)
-        parts = [
-            embed(items[place : place + BATCH]) for place in range(0, len(items), BATCH)
-        ]
+        parts = []
+        for start in range(0, len(items), BATCH):
+            batch = items[start : start + BATCH]
+            parts.append(embed(batch))
         return F.normalize(torch.cat(parts).float(), dim=-1)
 
     @property
@@ -494,10 +495,12 @@ def quietly(*libraries: str) -> Iterator[None]:
     They come for weights that load well, too.
     """
     loggings = [import_module(f"{library}.utils.logging") for library in libraries]
-    before = [
-        (logging.get_verbosity(), logging.is_progress_bar_enabled())
-        for logging in loggings
-    ]
+    before = []
+    for logging in loggings:
+        level = logging.get_verbosity()
+        bars = logging.is_progress_bar_enabled()
+        before.append((level, bars))
+
     try:
         for logging in loggings:
             logging.set_verbosity_error()

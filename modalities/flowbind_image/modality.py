@@ -112,11 +112,9 @@ class Image(Modality):
         Raises:
             ValueError: it is something else, lies beyond its range, or cannot be decoded; one line.
         """
-        return (
-            rgb_of_picture(raw)
-            if isinstance(raw, PIL.Image.Image)
-            else rgb_of_array(raw)
-        )
+        if isinstance(raw, PIL.Image.Image):
+            return rgb_of_picture(raw)
+        return rgb_of_array(raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""

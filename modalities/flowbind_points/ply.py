@@ -162,11 +162,11 @@ def write_points(cloud: np.ndarray, path: Path) -> None:
 
 def _numbers(columns: Columns) -> dict[str, np.ndarray]:
     """The columns that are no lists."""
-    return {
-        name: column
-        for name, column in columns.items()
-        if not isinstance(column, Lists)
-    }
+    numbers = {}
+    for name, column in columns.items():
+        if not isinstance(column, Lists):
+            numbers[name] = column
+    return numbers
 
 
 def _mesh(
@@ -478,10 +478,11 @@ def _empty(element: Element) -> Columns:
     """The columns of an element without rows."""
     numbers = np.empty(0)
     lists = Lists(np.empty(0, np.int64), numbers)
-    return {
-        property.name: lists if property.length else numbers
-        for property in element.properties
-    }
+
+    columns: Columns = {}
+    for property in element.properties:
+        columns[property.name] = lists if property.length else numbers
+    return columns
 
 
 def _truncated(element: Element, rows: int) -> ValueError:

@@ -183,11 +183,9 @@ def _trace(
         alive = alive[continues]
         left = left[continues]
         distance = distance[continues]
-        steps = [step[continues] for step in steps]
-        axes = [
-            axis[continues] + distance * step
-            for axis, step in zip(axes, steps, strict=True)
-        ]
+        for number, (axis, step) in enumerate(zip(axes, steps, strict=True)):
+            steps[number] = step[continues]
+            axes[number] = axis[continues] + distance * steps[number]
 
     hit = np.concatenate(hits)
     return owner[hit], ray[hit], np.concatenate(places)

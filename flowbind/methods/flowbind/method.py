@@ -173,7 +173,15 @@ class FlowBind(Method):
         steps = sampling.source_steps or sampling.steps
         # A single step of another solver would look at the drift inside, and regress nothing.
         solver = "euler" if sampling.regresses else sampling.solver
-        return flow(nets, name, x, 1.0, 0.0, steps, solver)
+        return flow(
+            nets,
+            name,
+            x,
+            start=1.0,
+            stop=0.0,
+            steps=steps,
+            solver=solver,
+        )
 
     def fuse(
         self,
@@ -202,20 +210,30 @@ class FlowBind(Method):
         streams: Tensor,
     ) -> dict[str, Tensor]:
         """The flow of each target from 0 to 1."""
-        return {
-            name: flow(nets, name, state, 0.0, 1.0, sampling.steps, sampling.solver)
-            for name in targets
-        }
+        generated = {}
+        for name in targets:
+            generated[name] = flow(
+                nets,
+                name,
+                state,
+                start=0.0,
+                stop=1.0,
+                steps=sampling.steps,
+                solver=sampling.solver,
+            )
+        return generated
 
     def directions(self) -> list[Direction]:
         """From each modality to each, itself included, then from every two to each other one."""
         names = list(self.modalities)
-        directions = [
-            Direction((source,), (target,)) for source, target in product(names, names)
-        ]
+        directions = []
+        for source, target in product(names, names):
+            directions.append(Direction((source,), (target,)))
+
         for pair in combinations(names, 2):
-            others = [name for name in names if name not in pair]
-            directions += [Direction(pair, (target,)) for target in others]
+            for target in names:
+                if target not in pair:
+                    directions.append(Direction(pair, (target,)))
         return directions
 
     def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
@@ -242,11 +260,8 @@ class FlowBind(Method):
                 "set model.objective.normalize to that"
             )
 
-        others = [
-            name
-            for name in self.modalities
-            if self.bind is None or name not in self.bind
-        ]
+        bound = self.bind or []
+        others = [name for name in self.modalities if name not in bound]
         check_same_codecs(self.modalities, base.modalities, others)
 
         for name in others:
@@ -317,9 +332,9 @@ def check_shapes(modalities: Mapping[str, Modality]) -> None:
                 f"the latents of '{name}' are ids, and flows carry numbers; choose another codec"
             )
 
-    shapes = {
-        name: tuple(modality.codec.shape) for name, modality in modalities.items()
-    }
+    shapes = {}
+    for name, modality in modalities.items():
+        shapes[name] = tuple(modality.codec.shape)
     if len(set(shapes.values())) > 1:
         listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(

@@ -119,12 +119,15 @@ class Draws(NamedTuple):
         links = random.streams(random.key(key, LINKS), batch.link_numbers)
         leave, uniform, choice = random.uniform(rows, 3).unbind(1)
 
+        of_noise = random.fork(rows, NOISE)
+        noise = random.normal(of_noise, *x.shape[1:])
+
         return cls(
             drop=random.uniform(links, 1)[:, 0],
             leave=leave,
             uniform=uniform,
             choice=choice,
-            noise=random.normal(random.fork(rows, NOISE), *x.shape[1:]).to(x.dtype),
+            noise=noise.to(x.dtype),
             heads=random.fork(rows, HEADS),
         )
 
@@ -172,11 +175,17 @@ def errors(
     Returns:
         Per modality i, with shape (n_i,).
     """
-    z = shared_latents(heads, batch, draws, config).split(batch.rows)
-    times = config.draw_times(draws.uniform, draws.choice).split(batch.rows, dim=1)
+    z = shared_latents(heads, batch, draws, config)
+    times = config.draw_times(draws.uniform, draws.choice)
+    of_modalities = zip(
+        batch.latents.items(),
+        z.split(batch.rows),
+        times.split(batch.rows, dim=1),
+        strict=True,
+    )
 
     by_name = {}
-    for (name, x), z_i, t_i in zip(batch.latents.items(), z, times, strict=True):
+    for (name, x), z_i, t_i in of_modalities:
         by_name[name] = _flow_errors(drifts[name], x, z_i, t_i)
     return by_name
 
