@@ -231,7 +231,11 @@ def resumed() -> Any:
     """A run that resumes from its checkpoint, and how far it ends from the one that did not stop."""
     stopped = _checkpoint("stopped")
     changed = changed_by(
-        "stopped", "fit", "--config=model.yaml", "--trainer.default_root_dir=stopped"
+        "stopped",
+        "fit",
+        "--config=model.yaml",
+        "--trainer.default_root_dir=stopped",
+        "--model.objective.noise_variance=0.1",  # the default of then
     )
     straight, parts = (
         flowbind.load(f"{folder}/model").networks.state_dict()

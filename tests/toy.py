@@ -269,6 +269,7 @@ model:
       vector: {{class_path: vector}}
     drift: {{width: 64, depth: 2, ratio: 2}}
     head: {{width: 64, depth: 1}}
+    objective: {{noise_variance: 0.1}}
 training:
   learning_rate: 5.0e-3
   seed: 1

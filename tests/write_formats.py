@@ -76,6 +76,7 @@ model:
           drift: {width: 3, depth: 1, ratio: 1}
     drift: {width: 2, depth: 0, ratio: 1}
     head: {width: 2, depth: 1}
+    objective: {noise_variance: 0.1}
 training:
   learning_rate: 1.0e-2
   warmup_steps: 2

@@ -52,8 +52,8 @@ class ObjectiveConfig:
         endpoint: Share of t = 1 among the times that are not 0; 0.3 in the authors' code.
         normalize: Whether the mean estimate passes LayerNorm without affine, so that the noise is a
             fixed share of the latent (flowbind's default; off in the authors' code).
-        noise_variance: Variance v of one estimate's noise; 10 in the authors' code, without
-            normalisation.
+        noise_variance: Variance v of one estimate's noise: more gives samples more variety and less
+            meaning; 10 in the authors' code, without normalisation.
         head_dropout: Probability p of dropping an estimate; 0.5 in the authors' code.
         leave_own_out: Probability q of forming a target's latent without its own estimate
             (flowbind's; 0 in the paper).
@@ -66,7 +66,7 @@ class ObjectiveConfig:
     alpha: float = 0.3
     endpoint: float = 0.3
     normalize: bool = True
-    noise_variance: float = 0.1
+    noise_variance: float = 0.8
     head_dropout: float = 0.5
     leave_own_out: float = 0.75
 
