@@ -196,7 +196,10 @@ class JudgeNet(nn.Module):
     """
 
     def __init__(
-        self, trunk: nn.Module, width: int, classes: Mapping[str, Sequence[str]]
+        self,
+        trunk: nn.Module,
+        width: int,
+        classes: Mapping[str, Sequence[str]],
     ) -> None:
         super().__init__()
         self.counts = [len(values) for values in classes.values()]

@@ -697,7 +697,10 @@ class Evaluation:
             )
 
     def _draws(
-        self, source: str, positions: Tensor, targets: Sequence[str]
+        self,
+        source: str,
+        positions: Tensor,
+        targets: Sequence[str],
     ) -> list[dict[str, Tensor]]:
         """Codec latents that several seeds make of some samples; of one seed, if all are alike."""
         draws: list[dict[str, Tensor]] = []

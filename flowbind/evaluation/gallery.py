@@ -134,7 +134,11 @@ def _write(
     )
 
 
-def _put(picture: Image.Image, box: Box, previews: Sequence[Preview]) -> None:
+def _put(
+    picture: Image.Image,
+    box: Box,
+    previews: Sequence[Preview],
+) -> None:
     """Fills a cell: pictures as large as they fit, side by side, words one above the other."""
     draw = ImageDraw.Draw(picture)
     left, top, right, bottom = box

@@ -139,10 +139,14 @@ class Judging:
         read = judge.read(features)
         columns = []
         for factor, values in self.values.items():
-            own = list(judge.classes[factor])
-            numbers = [values.index(v) if v in values else UNREADABLE for v in own]
-            table = torch.tensor([*numbers, UNREADABLE])  # its last is that of -1
-            columns.append(table[read[:, list(judge.classes).index(factor)]])
+            numbers = []
+            for value in judge.classes[factor]:
+                numbers.append(values.index(value) if value in values else UNREADABLE)
+            numbers.append(UNREADABLE)  # that of -1
+            table = torch.tensor(numbers)
+
+            column = list(judge.classes).index(factor)
+            columns.append(table[read[:, column]])
         return torch.stack(columns, dim=1)
 
     def measures(self, name: str, key: str | None) -> dict[str, float]:
@@ -152,9 +156,11 @@ class Judging:
             return {}
 
         each, joint = shares(right)
-        named = dict(zip(self.values, each.tolist(), strict=True)) | {"joint": joint}
+        share_of = dict(zip(self.values, each.tolist(), strict=True))
+        share_of["joint"] = joint
+
         how = f"judge,{self.of[name].label},n={len(right)}"
-        return {f"accuracy/{what}[{how}]": share for what, share in named.items()}
+        return {f"accuracy/{what}[{how}]": share for what, share in share_of.items()}
 
     def by_class(self, name: str, key: str | None) -> ByClass:
         """Of the samples of each class, the share of which all factors are read rightly."""
@@ -187,15 +193,18 @@ class Judging:
 
     def describe(self) -> list[dict[str, Any]]:
         """The judges, as JSON, each with the modality that it judges."""
-        return [
-            {"modality": name, "label": judge.label, **judge.fingerprint()}
-            for name, judge in self.of.items()
-        ]
+        entries = []
+        for name, judge in self.of.items():
+            of_judge = {"modality": name, "label": judge.label}
+            entries.append(of_judge | judge.fingerprint())
+        return entries
 
 
 def shares(right: Tensor) -> Accuracy:
     """Shares of rows in which each factor, and in which all, are right: bool (n, F) to [0, 1]."""
-    return Accuracy(right.double().mean(0), right.all(1).double().mean().item())
+    each = right.double().mean(0)
+    joint = right.all(1).double().mean()
+    return Accuracy(each, joint.item())
 
 
 def difference(judge: Tensor, probe: Tensor) -> dict[str, float]:
@@ -209,7 +218,9 @@ def difference(judge: Tensor, probe: Tensor) -> dict[str, float]:
         The difference of the shares, in [-1, 1], and `ERRORS` standard errors of it.
     """
     apart = judge.all(1).double() - probe.all(1).double()
-    error = ERRORS * apart.square().sum().sqrt() / len(apart)
+    root = apart.square().sum().sqrt()
+    error = ERRORS * root / len(apart)
+
     how = f"judge-probe,n={len(apart)}"
     return {
         f"difference/joint[{how}]": apart.mean().item(),

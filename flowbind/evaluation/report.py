@@ -61,17 +61,31 @@ def summarise(
     summary = _lowest(directions, joint_accuracies(directions, "probe"))
     by_judges = _lowest(directions, joint_accuracies(directions, "judge"))
     for kind_name, entry in by_judges.items():
-        names = [name for name in classes if name in directions]
-        names = [name for name in names if kind(directions[name]) == kind_name]
-        worst = min(names, key=lambda name: lowest_class(classes[name])[0])
-        share, of = lowest_class(classes[worst])
-        entry |= {"lowest_class_accuracy": share, "class": of, "class_in": worst}
+        lowest = {}
+        for name, table in classes.items():
+            if name in directions and kind(directions[name]) == kind_name:
+                lowest[name] = lowest_class(table)
+
+        worst = min(lowest, key=lambda name: lowest[name][0])
+        share, of = lowest[worst]
+        entry["lowest_class_accuracy"] = share
+        entry["class"] = of
+        entry["class_in"] = worst
         summary.setdefault(kind_name, {})["judges"] = entry
     # Results of earlier versions have no floors, and a distance alone says little.
     by_likeness = _likeness(directions, floors) if floors else {}
     for kind_name, entry in by_likeness.items():
         summary.setdefault(kind_name, {})["likeness"] = entry
     return summary
+
+
+def _summary_of(results: Results) -> dict[str, dict[str, Any]]:
+    """The summary of results; those of earlier versions have neither classes nor floors."""
+    return summarise(
+        results["directions"],
+        results.get("classes", {}),
+        results.get("floors", {}),
+    )
 
 
 def _likeness(directions: Entries, floors: Entries) -> dict[str, dict[str, float]]:
@@ -99,7 +113,8 @@ def _likeness(directions: Entries, floors: Entries) -> dict[str, dict[str, float
 
 
 def _lowest(
-    directions: Entries, joint: Mapping[str, float]
+    directions: Entries,
+    joint: Mapping[str, float],
 ) -> dict[str, dict[str, Any]]:
     """The lowest of some joint accuracies of each kind of direction, and what a source adds."""
     kinds: dict[str, list[str]] = {}
@@ -118,9 +133,10 @@ def _lowest(
     gains = {}
     for name in kinds.get("two_sources", []):
         target = directions[name]["target"]
-        singles = [f"{source}->{target}" for source in directions[name]["sources"]]
-        if all(single in joint for single in singles):
-            gains[name] = joint[name] - max(joint[single] for single in singles)
+        sources = directions[name]["sources"]
+        singles = [joint.get(f"{source}->{target}") for source in sources]
+        if None not in singles:
+            gains[name] = joint[name] - max(singles)
 
     if gains:
         worst = min(gains, key=gains.__getitem__)
@@ -161,9 +177,7 @@ def averaged(repeats: Sequence[Results]) -> dict[str, Any]:
 
     if repeats[0].get("classes"):
         results["classes"] = _mean_of([repeat["classes"] for repeat in repeats])
-    results["summary"] = summarise(
-        results["directions"], results.get("classes", {}), results.get("floors", {})
-    )
+    results["summary"] = _summary_of(results)
     results["meta"] = repeats[0]["meta"] | {"repeats": len(repeats)}
     return results
 
@@ -214,18 +228,20 @@ def headline(results: Results) -> str:
 def tables(results: Results) -> list[Table]:
     """The tables of a run's results."""
     parts = []
-    summary = summarise(
-        results["directions"], results.get("classes", {}), results.get("floors", {})
-    )
+    summary = _summary_of(results)
     if summary:
         parts.append(_summary(summary))
 
     # A table for each kind of direction, in the order of the titles.
     grouped: dict[str, dict[str, Any]] = {name: {} for name in TITLES}
     for name, measures in results["directions"].items():
-        never = kind(measures) == "two_sources" and not measures["paired"]
+        kind_name = kind(measures)
+        title = name
+        if kind_name == "two_sources" and not measures["paired"]:
+            title += NEVER
         row = led(measures, results, name, measures["target"])
-        grouped[kind(measures)][name + NEVER * never] = row
+        grouped[kind_name][title] = row
+
     spread = {}
     for name, deviations in results["spread"].items():
         spread[name] = led(deviations, results)
@@ -237,11 +253,7 @@ def tables(results: Results) -> list[Table]:
 
     if results.get("floors"):
         title = "Floors: real training samples with the same labels, in the place of generations"
-        floors = {
-            name: led(measures, results, name, name)
-            for name, measures in results["floors"].items()
-        }
-        parts.append(_measures(title, "modality", floors))
+        parts.append(_measures(title, "modality", _led_each("floors", results)))
 
     if results.get("judges"):
         title = "Judges: what they read from real test samples"
@@ -252,11 +264,7 @@ def tables(results: Results) -> list[Table]:
         parts.append(_measures(title, "modality", results["probes"]))
 
     title = "Codecs alone: real samples, encoded and decoded"
-    trips = {
-        name: led(measures, results, name, name)
-        for name, measures in results["codecs"].items()
-    }
-    parts.append(_measures(title, "modality", trips))
+    parts.append(_measures(title, "modality", _led_each("codecs", results)))
 
     if results["alignment"]:
         title = "Alignment of two modalities' latents (CKNNA)"
@@ -271,6 +279,14 @@ def tables(results: Results) -> list[Table]:
     for table in results["published"]:
         parts.append(_published(table, results["directions"]))
     return parts
+
+
+def _led_each(section: str, results: Results) -> dict[str, Measures]:
+    """A row for each modality in a section of the results."""
+    rows = {}
+    for name, measures in results[section].items():
+        rows[name] = led(measures, results, name, name)
+    return rows
 
 
 def _published(table: Mapping[str, Any], directions: Entries) -> Table:
@@ -364,11 +380,9 @@ def _measures(
 def _cell(value: float | str | None, deviation: float | None) -> str:
     if value is None or isinstance(value, str):
         return value or ""
-    return (
-        _number(value)
-        if deviation is None
-        else f"{_number(value)} ± {_number(deviation)}"
-    )
+    if deviation is None:
+        return _number(value)
+    return f"{_number(value)} ± {_number(deviation)}"
 
 
 def _heads(keys: Sequence[str]) -> list[str]:

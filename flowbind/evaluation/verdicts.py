@@ -31,23 +31,26 @@ DETAILS = (
 
 def joint_accuracy(measures: Measures, by: str) -> float | None:
     """The share with all factors right, read by a `judge` or a `probe`; None if neither did."""
-    for key, value in measures.items():
-        if key.startswith(f"accuracy/joint[{by},"):
-            return value
-    return None
+    return _first(measures, f"accuracy/joint[{by},")
 
 
 def joint_accuracies(entries: Mapping[str, Measures], by: str) -> dict[str, float]:
     """The same of all entries where it is known."""
-    shares = {name: joint_accuracy(measures, by) for name, measures in entries.items()}
-    return {name: share for name, share in shares.items() if share is not None}
+    shares = {}
+    for name, measures in entries.items():
+        share = joint_accuracy(measures, by)
+        if share is not None:
+            shares[name] = share
+    return shares
 
 
 def lowest_class(table: ByClass) -> tuple[float, str]:
     """The lowest share among all classes of all factors, and the class, such as `cube`."""
-    return min(
-        (share, value) for shares in table.values() for value, share in shares.items()
-    )
+    classes = []
+    for shares in table.values():
+        for value, share in shares.items():
+            classes.append((share, value))
+    return min(classes)
 
 
 def differs(measures: Measures) -> bool:
@@ -81,15 +84,16 @@ def led(
     row[REAL] = joint_accuracy(results["judges"].get(target, {}), "judge")
     if name in results["classes"]:
         share, value = lowest_class(results["classes"][name])
-        row[LOWEST], row[OF] = share, value if share < 1 else ""
+        row[LOWEST] = share
+        row[OF] = value if share < 1 else ""
     row[DIFFER] = "*" if differs(measures) else ""
     row[PROBES] = joint_accuracy(measures, "probe")
 
     row = {key: value for key, value in row.items() if value is not None}
-    rest = {
-        key: value for key, value in measures.items() if not key.startswith(DETAILS)
-    }
-    return row | rest
+    for key, value in measures.items():
+        if not key.startswith(DETAILS):
+            row[key] = value
+    return row
 
 
 def frechet_of(measures: Measures) -> float | None:
@@ -103,9 +107,11 @@ def private_variance_of(measures: Measures) -> float | None:
 
 
 def _first(measures: Measures, start: str) -> float | None:
-    return next(
-        (value for key, value in measures.items() if key.startswith(start)), None
-    )
+    """The measure whose full name begins so; None if there is none."""
+    for key, value in measures.items():
+        if key.startswith(start):
+            return value
+    return None
 
 
 def _likeness(measures: Measures, floor: Measures) -> Measures:

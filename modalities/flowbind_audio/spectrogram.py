@@ -30,7 +30,12 @@ def log_mel(waves: Tensor) -> Tensor:
     """
     hann = window(waves.device)
     spectrum = torch.stft(
-        waves, FFT, HOP, window=hann, pad_mode="constant", return_complex=True
+        waves,
+        FFT,
+        HOP,
+        window=hann,
+        pad_mode="constant",
+        return_complex=True,
     )
     power = torch.view_as_real(spectrum).square().sum(-1) / FULL_SCALE**2
     return level(mel_bands().to(waves.device) @ power)
@@ -59,12 +64,11 @@ def mel_bands() -> Tensor:
     Triangles of height 1 that overlap by half. The scale is O'Shaughnessy's (1987), 2595 log10(1 +
     f / 700 Hz).
     """
-    ends = 2595 * torch.log10(
-        1 + torch.tensor([LOWEST, HIGHEST], dtype=torch.float64) / 700
-    )
-    edges = 700 * (
-        10 ** (torch.linspace(*ends.tolist(), MELS + 2, dtype=torch.float64) / 2595) - 1
-    )
+    ends = torch.tensor([LOWEST, HIGHEST], dtype=torch.float64)
+    ends = 2595 * torch.log10(1 + ends / 700)
+    first, last = ends.tolist()
+    mels = torch.linspace(first, last, MELS + 2, dtype=torch.float64)
+    edges = 700 * (10 ** (mels / 2595) - 1)
 
     frequencies = torch.linspace(0, RATE / 2, BINS, dtype=torch.float64)
     widths = edges.diff()[:, None]

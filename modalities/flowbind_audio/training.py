@@ -12,6 +12,9 @@ class AudioCodecTraining(CodecTraining):
     """
 
     def reconstruction(
-        self, latents: Tensor, spectrograms: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        spectrograms: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         return (self.net.decode(latents) - spectrograms).square().flatten(1).mean(1)

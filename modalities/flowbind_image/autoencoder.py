@@ -36,7 +36,13 @@ class Autoencoder(nn.Module):
             *_doubled(128, 128),
             *_doubled(128, 96),
             *_doubled(96, 40),
-            nn.ConvTranspose2d(40, 3, kernel_size=4, stride=2, padding=1),
+            nn.ConvTranspose2d(
+                40,
+                3,
+                kernel_size=4,
+                stride=2,
+                padding=1,
+            ),
         )
 
     def encode(self, pictures: Tensor) -> Tensor:
@@ -56,12 +62,22 @@ def _activation(channels: int) -> list[nn.Module]:
 def _smaller(channels: int, out: int, times: int) -> list[nn.Module]:
     """Layers to maps that are smaller by some times."""
     layer = nn.Conv2d(
-        channels, out, kernel_size=2 * times, stride=times, padding=times // 2
+        channels,
+        out,
+        kernel_size=2 * times,
+        stride=times,
+        padding=times // 2,
     )
     return [layer, *_activation(out)]
 
 
 def _doubled(channels: int, out: int) -> list[nn.Module]:
     """Layers to maps of twice the size."""
-    layer = nn.ConvTranspose2d(channels, out, kernel_size=4, stride=2, padding=1)
+    layer = nn.ConvTranspose2d(
+        channels,
+        out,
+        kernel_size=4,
+        stride=2,
+        padding=1,
+    )
     return [layer, *_activation(out)]

@@ -43,6 +43,9 @@ def _resize(raw: Tensor) -> Tensor:
     if raw.shape[1:] == (SIZE, SIZE):
         return raw
 
-    return F.interpolate(raw[None], size=(SIZE, SIZE), mode="bilinear", antialias=True)[
-        0
-    ]
+    return F.interpolate(
+        raw[None],
+        size=(SIZE, SIZE),
+        mode="bilinear",
+        antialias=True,
+    )[0]

@@ -17,7 +17,10 @@ class ImageCodecTraining(CodecTraining):
     """
 
     def reconstruction(
-        self, latents: Tensor, pictures: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        pictures: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         error = self.net.decode(latents) - opponent(pictures)
         total = error.new_zeros(len(error))

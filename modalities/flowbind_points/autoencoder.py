@@ -85,7 +85,10 @@ class PointAutoencoder(NeuralCodec):
 
     def build(self) -> nn.Module:
         return CloudAutoencoder(
-            self.points, 6 if self.colours else 3, self.width, self.latent
+            self.points,
+            6 if self.colours else 3,
+            self.width,
+            self.latent,
         )
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
@@ -115,7 +118,13 @@ class CloudAutoencoder(nn.Module):
         latent: Features of a latent, D.
     """
 
-    def __init__(self, points: int, channels: int, width: int, latent: int) -> None:
+    def __init__(
+        self,
+        points: int,
+        channels: int,
+        width: int,
+        latent: int,
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for below, above in pairwise(
@@ -125,7 +134,9 @@ class CloudAutoencoder(nn.Module):
 
         self.point = nn.Sequential(*layers)
         self.summary = nn.Sequential(
-            nn.Linear(width, width), nn.GELU(), nn.Linear(width, latent)
+            nn.Linear(width, width),
+            nn.GELU(),
+            nn.Linear(width, latent),
         )
         self.decoder = nn.Sequential(
             nn.Linear(latent, width),

@@ -68,16 +68,20 @@ class SmallPoints(NeuralCodec):
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         clouds = torch.stack([thin(raw, POINTS) for raw in raws])
-        return torch.cat([clouds[..., :3] / self.scale, clouds[..., 3:]], dim=2)
+        place = clouds[..., :3] / self.scale
+        colour = clouds[..., 3:]
+        return torch.cat([place, colour], dim=2)
 
     def errors(self, raws: Sequence[Tensor], again: Sequence[Tensor]) -> Tensor:
         """The Chamfer distance of the clouds' places, in units of `scale`, with shape (B,)."""
-        return chamfer(self.prepare(raws)[..., :3], self.prepare(again)[..., :3])
+        before = self.prepare(raws)
+        after = self.prepare(again)
+        return chamfer(before[..., :3], after[..., :3])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
-        clouds = torch.cat(
-            [outputs[..., :3] * self.scale, outputs[..., 3:].clamp(0, 1)], dim=2
-        )
+        place = outputs[..., :3] * self.scale
+        colour = outputs[..., 3:].clamp(0, 1)
+        clouds = torch.cat([place, colour], dim=2)
         return list(clouds.cpu())
 
 
@@ -117,9 +121,8 @@ class CloudNet(nn.Module):
         self.rest = nn.Linear(WIDTH, 7)  # middle, tint, logarithm of the size
         self.learned = nn.Parameter(torch.empty(LEARNED, POINTS, 6))
 
-        for quarter, frequency in zip(
-            self.waves.weight.chunk(4), FREQUENCIES, strict=True
-        ):
+        quarters = self.waves.weight.chunk(4)
+        for quarter, frequency in zip(quarters, FREQUENCIES, strict=True):
             nn.init.normal_(quarter, std=frequency)
         nn.init.zeros_(self.waves.weight[: WAVES * 3 // 4, 3:])
         nn.init.uniform_(self.waves.bias, 0, 2 * torch.pi)
@@ -132,8 +135,9 @@ class CloudNet(nn.Module):
         """Makes clouds, with shape (B, N, 6), the first of what is learned; few are taken again."""
         mean = clouds.mean(1, keepdim=True)
         place, colour = (clouds - mean).split(3, dim=2)
-        radius = place.square().sum(2).mean(1).sqrt().clamp(min=SMALLEST)
-        unit = torch.cat([place / radius[:, None, None], colour], dim=2)
+        radius = _radius(place)
+        scaled = place / radius[:, None, None]
+        unit = torch.cat([scaled, colour], dim=2)
 
         number = torch.arange(LEARNED, device=clouds.device) % len(clouds)
         self.learned.copy_(unit[number])
@@ -142,8 +146,9 @@ class CloudNet(nn.Module):
 
     def encode(self, clouds: Tensor) -> Tensor:
         """Latents, with shape (B, D), of clouds, with shape (B, n, 6)."""
-        moments = torch.cat([self._moments(chunk) for chunk in clouds.split(CHUNK)])
-        return self.standard(self.summary(moments))
+        moments = [self._moments(chunk) for chunk in clouds.split(CHUNK)]
+        summary = self.summary(torch.cat(moments))
+        return self.standard(summary)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Clouds, with shape (B, N, 6), of latents, with shape (B, D)."""
@@ -153,14 +158,19 @@ class CloudNet(nn.Module):
     def read(self, latents: Tensor) -> Reading:
         """What latents, with shape (B, D), say."""
         features = self.trunk(latents)
-        middle, tint, size = self.rest(features)[:, None].split((3, 3, 1), dim=2)
+        rest = self.rest(features)[:, None]
+        middle, tint, size = rest.split((3, 3, 1), dim=2)
 
         # Two directions give the turn (Zhou et al., 2019), which so has no leap of its own.
-        first, second = self.turn(features).unflatten(1, (LEARNED, 2, 3)).unbind(2)
-        x = F.normalize(first + first.new_tensor([1, 0, 0]), dim=2)
+        directions = self.turn(features).unflatten(1, (LEARNED, 2, 3))
+        first, second = directions.unbind(2)
+        first = first + first.new_tensor([1, 0, 0])
+        x = F.normalize(first, dim=2)
         second = second + second.new_tensor([0, 1, 0])
-        y = F.normalize(second - (x * second).sum(2, keepdim=True) * x, dim=2)
-        turn = torch.stack([x, y, torch.linalg.cross(x, y)], dim=2)
+        along = (x * second).sum(2, keepdim=True)
+        y = F.normalize(second - along * x, dim=2)
+        z = torch.linalg.cross(x, y)
+        turn = torch.stack([x, y, z], dim=2)
 
         frame = turn * size.exp()[..., None]
         return Reading(self.choice(features), frame, middle, tint)
@@ -168,9 +178,11 @@ class CloudNet(nn.Module):
     def show(self, reading: Reading, chosen: Tensor) -> Tensor:
         """The learned clouds with these numbers, (B,), as they are read: with shape (B, N, 6)."""
         cloud = self.learned[chosen]
-        frame = reading.frame[torch.arange(len(chosen)), chosen]
+        number = torch.arange(len(chosen))
+        frame = reading.frame[number, chosen]
         place = cloud[..., :3] @ frame + reading.middle
-        return torch.cat([place, cloud[..., 3:] + reading.tint], dim=2)
+        colour = cloud[..., 3:] + reading.tint
+        return torch.cat([place, colour], dim=2)
 
     def _moments(self, clouds: Tensor) -> Tensor:
         """What describes a cloud: (B, n, 6) to (B, 263).
@@ -182,13 +194,26 @@ class CloudNet(nn.Module):
         mean = near.mean(1, keepdim=True)
         middle = clouds[:, :1] + mean
         place = (near - mean)[..., :3]
-        radius = place.square().sum(2).mean(1).sqrt().clamp(min=SMALLEST)[:, None]
+        radius = _radius(place)[:, None]
 
-        points = torch.cat([place / radius[..., None], clouds[..., 3:]], dim=2)
+        scaled = place / radius[..., None]
+        points = torch.cat([scaled, clouds[..., 3:]], dim=2)
         averages = self.waves(points).sin_().mean(1)
         return torch.cat([averages, middle[:, 0], radius.log()], dim=1)
 
 
+def _radius(place: Tensor) -> Tensor:
+    """The root mean square distance from the middle, (B, n, 3) -> (B,)."""
+    squares = place.square().sum(2)
+    radius = squares.mean(1).sqrt()
+    return radius.clamp(min=SMALLEST)
+
+
 def _layers(features: int) -> list[nn.Module]:
     """Two layers of an MLP, (B, features) -> (B, 256)."""
-    return [nn.Linear(features, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH), nn.GELU()]
+    return [
+        nn.Linear(features, WIDTH),
+        nn.GELU(),
+        nn.Linear(WIDTH, WIDTH),
+        nn.GELU(),
+    ]

@@ -77,10 +77,15 @@ class PointsCodecTraining(CodecTraining):
             self.net.learned.grad = None  # which AdamW passes over
 
     def encode(self, clouds: Tensor, streams: Tensor) -> Tensor:
-        return self.net.encode(some(clouds, SEEN, streams) if self.training else clouds)
+        if self.training:
+            clouds = some(clouds, SEEN, streams)
+        return self.net.encode(clouds)
 
     def reconstruction(
-        self, latents: Tensor, clouds: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        clouds: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         reading = self.net.read(latents)
         chosen = reading.choice.argmax(1)
@@ -94,20 +99,27 @@ class PointsCodecTraining(CodecTraining):
         decoded = some(shown, self.compared, fork(streams, MADE))
         true = some(clouds, self.compared, fork(streams, TRUE))
         to_true, to_decoded = nearest(decoded[..., :3], true[..., :3])
-        ways = decoded - take(true, to_true), true - take(decoded, to_decoded)
+        ways = [
+            decoded - take(true, to_true),
+            true - take(decoded, to_decoded),
+        ]
 
-        place = (
-            sum(torch.linalg.vector_norm(way[..., :3], dim=2).mean(1) for way in ways)
-            / 2
-        )
-        colour = sum(way[..., 3:].abs().mean((1, 2)) for way in ways) / 2
+        places = [torch.linalg.vector_norm(way[..., :3], dim=2) for way in ways]
+        place = sum(distances.mean(1) for distances in places) / 2
+        colours = [way[..., 3:].abs() for way in ways]
+        colour = sum(differences.mean((1, 2)) for differences in colours) / 2
         errors = self.place * place + self.colour * colour + self.choice * unsure
         if self.cycle:
             errors = errors + self.cycle * self._lost(latents.detach(), streams)
         return errors
 
     @torch.no_grad()
-    def _posterior(self, reading: Reading, clouds: Tensor, streams: Tensor) -> Tensor:
+    def _posterior(
+        self,
+        reading: Reading,
+        clouds: Tensor,
+        streams: Tensor,
+    ) -> Tensor:
         """How likely each learned cloud is the one to show a sample, with shape (B, M)."""
         places = some(clouds, GLANCED, streams)[..., :3]
         # The same stretches of all learned clouds, from a first point that every sample draws.
@@ -133,7 +145,8 @@ class PointsCodecTraining(CodecTraining):
         """
         streams = fork(streams, LOST)
         is_taken = uniform(fork(streams, CHOICE), 1)[:, 0] < 0.25
-        streams, true = streams[is_taken], latents[is_taken]
+        streams = streams[is_taken]
+        true = latents[is_taken]
         noise = normal(fork(streams, NOISE), *true.shape[1:]).to(true.dtype)
 
         training = self.net.training
@@ -143,7 +156,8 @@ class PointsCodecTraining(CodecTraining):
         self.net.train(training)
 
         errors = latents.new_zeros(len(latents))
-        errors[is_taken] = 4 * (again - true).square().mean(1).to(errors.dtype)
+        lost = (again - true).square().mean(1)
+        errors[is_taken] = 4 * lost.to(errors.dtype)
         return errors
 
 

@@ -39,7 +39,10 @@ class SmallText(NeuralCodec):
     shipped = Path(__file__).parent / "weights" / "small.safetensors"
 
     def __init__(
-        self, encoder: str = MINILM, embedding: int = 384, weights: str | None = None
+        self,
+        encoder: str = MINILM,
+        embedding: int = 384,
+        weights: str | None = None,
     ) -> None:
         super().__init__(weights)
         self.encoder = encoder
@@ -110,9 +113,8 @@ class SmallText(NeuralCodec):
 
 def _spelled(caption: str) -> Tensor:
     """The bytes of a caption that can be written, uint8."""
-    return torch.frombuffer(
-        bytearray(caption.encode()[: LENGTH * LONGEST]), dtype=torch.uint8
-    )
+    spelled = caption.encode()[: LENGTH * LONGEST]
+    return torch.frombuffer(bytearray(spelled), dtype=torch.uint8)
 
 
 def _text(row: np.ndarray) -> str:

@@ -23,16 +23,22 @@ class TextCodecTraining(CodecTraining):
             return
 
         super().configure_model()
-        table = learn(_texts(self.trainer.datamodule.parts["train"].tensors[1]))
+        captions = self.trainer.datamodule.parts["train"].tensors[1]
+        table = learn(_texts(captions))
         self.net.table.copy_(table)
         self.cutter = Cutter(table)
 
     def reconstruction(
-        self, latents: Tensor, embeddings: Tensor, captions: Tensor, streams: Tensor
+        self,
+        latents: Tensor,
+        embeddings: Tensor,
+        captions: Tensor,
+        streams: Tensor,
     ) -> Tensor:
         ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
         ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
-        before, target = ids[:, :-1], ids[:, 1:]
+        before = ids[:, :-1]
+        target = ids[:, 1:]
 
         logits, _ = self.net.step(latents, before, self.net.first(latents))
         # Everything up to the first end.
@@ -41,7 +47,8 @@ class TextCodecTraining(CodecTraining):
 
 
 def _texts(captions: Tensor) -> list[str]:
-    return [
-        row.tobytes().rstrip(b"\0").decode("utf-8", "ignore")
-        for row in captions.cpu().numpy()
-    ]
+    texts = []
+    for row in captions.cpu().numpy():
+        spelled = row.tobytes().rstrip(b"\0")
+        texts.append(spelled.decode("utf-8", "ignore"))
+    return texts
