@@ -17,7 +17,7 @@ from flowbind import draws
 from flowbind.cli import main
 from flowbind.data.raw import RawBatch
 from flowbind.testing import check_modality
-from flowbind.train.codec import export_weights
+from flowbind.train.raw import export_weights
 from tests.distribution import distribution
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "codecs" / "point_autoencoder.yaml"
