@@ -27,7 +27,8 @@ def run(verb: str, arguments: list[str]) -> None:
     model = load(options.model, find_device(options.device))
     sampling = chosen(options, choices)
     model.method.choose(model.sampling, **sampling)
-    model.check_direction([name for name, _ in named_sources], options.to)
+    source_names = [name for name, _ in named_sources]
+    model.check_direction(source_names, options.to)
     targets = {name: model.modality(name) for name in options.to}
     sources = _sources(model, named_sources, options.to)
 
@@ -40,7 +41,9 @@ def run(verb: str, arguments: list[str]) -> None:
         refuse_existing(list(chain.from_iterable(files.values())))
 
     starts = range(0, len(stem_of_sample), options.batch)
-    for start in track(starts, "generating") if len(starts) > 1 else starts:
+    if len(starts) > 1:
+        starts = track(starts, "generating")
+    for start in starts:
         rows = slice(start, start + options.batch)
         batch = {name: samples[rows] for name, samples in sources.items()}
         generated = model.generate(

@@ -242,8 +242,10 @@ class LatentStore:
         entries = {}
         for name, tensor in tensors.items():
             entries[name] = (tensor.dtype, tensor.shape)
-        names = [*stratum.modalities, LINE]
-        if entries != {name: self._entry(name) for name in names}:
+        expected = {}
+        for name in (*stratum.modalities, LINE):
+            expected[name] = self._entry(name)
+        if entries != expected:
             raise unusable_shard(path, f"holds other tensors than {MANIFEST} tells")
 
         return {name: tensor.begin for name, tensor in tensors.items()}

@@ -512,11 +512,7 @@ class Evaluation:
         encoded = encoded.split(len(rows))
 
         with self._timed("features"):
-            for number, way in enumerate(latents):
-                begin = number * len(rows)
-                raws_of_way = raws[begin : begin + len(rows)]
-                self.metrics.update(str(way), target, raws_of_way, rows)
-                self.judging.suite.update(str(way), target, raws_of_way, rows)
+            self._update_features(target, list(latents), raws, rows)
             if trip:
                 self.judging.suite.update(target, target, raws[-len(rows) :], rows)
 
@@ -524,6 +520,27 @@ class Evaluation:
             self.generated[way][rows] = x.to(self.generated[way].dtype)
         if trip:
             self.trips[target][rows] = encoded[-1].to(self.trips[target].dtype)
+
+    def _update_features(
+        self,
+        target: str,
+        ways: Sequence[Way],
+        raws: Sequence[Any],
+        rows: Tensor,
+    ) -> None:
+        """What metrics and judges see of the raw samples of all ways to a modality.
+
+        Args:
+            target: Modality that was generated.
+            ways: Ways to it.
+            raws: Raw samples, one way's after another's; there may be others behind them.
+            rows: Positions of the samples, in [0, n), with shape (B,).
+        """
+        for number, way in enumerate(ways):
+            begin = number * len(rows)
+            raws_of_way = raws[begin : begin + len(rows)]
+            self.metrics.update(str(way), target, raws_of_way, rows)
+            self.judging.suite.update(str(way), target, raws_of_way, rows)
 
     def _step_back(
         self,

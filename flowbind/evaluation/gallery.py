@@ -87,28 +87,44 @@ def compose(
         cells = [[row.real], *(row.generated.get(name, ()) for name in names)]
         for left, name, previews in zip(lefts, [None, *names], cells, strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
-            draw.rounded_rectangle(box, radius=6, fill=CARD)
-            _put(picture, box, previews)
-            is_unseen = name in row.unpaired
-            draw.rounded_rectangle(
-                box,
-                radius=6,
-                outline=UNSEEN if is_unseen else FRAME,
-                width=3 if is_unseen else 1,
-            )
+            _put_cell(picture, box, previews, is_unseen=name in row.unpaired)
 
     if any(row.unpaired for row in rows):
-        middle = picture.height - FOOT // 2
-        sample = (MARGIN, middle - 9, MARGIN + 26, middle + 9)
-        draw.rounded_rectangle(
-            sample,
-            radius=4,
-            outline=UNSEEN,
-            width=3,
-        )
-        words = "never seen together with the source in training"
-        _write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
+        _put_legend(picture)
     return picture
+
+
+def _put_cell(
+    picture: Image.Image,
+    box: Box,
+    previews: Sequence[Preview],
+    is_unseen: bool,
+) -> None:
+    """A cell in its frame, which tells what was never seen together in training."""
+    draw = ImageDraw.Draw(picture)
+    draw.rounded_rectangle(box, radius=6, fill=CARD)
+    _put(picture, box, previews)
+    draw.rounded_rectangle(
+        box,
+        radius=6,
+        outline=UNSEEN if is_unseen else FRAME,
+        width=3 if is_unseen else 1,
+    )
+
+
+def _put_legend(picture: Image.Image) -> None:
+    """What the frame of the unseen means, at the foot of the picture."""
+    draw = ImageDraw.Draw(picture)
+    middle = picture.height - FOOT // 2
+    sample = (MARGIN, middle - 9, MARGIN + 26, middle + 9)
+    draw.rounded_rectangle(
+        sample,
+        radius=4,
+        outline=UNSEEN,
+        width=3,
+    )
+    words = "never seen together with the source in training"
+    _write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
 
 
 def save(picture: Image.Image, path: Path) -> None:

@@ -102,7 +102,11 @@ class Space:
         stores = []
         for split, manifest in (("train", train), ("test", test)):
             store = LatentStore(Path(config.store) / split)
-            store.check({n: f for n, f in fingerprints.items() if n in store.fields})
+            expected = {}
+            for name, fingerprint in fingerprints.items():
+                if name in store.fields:
+                    expected[name] = fingerprint
+            store.check(expected)
             store.check_source(manifest.path)
             stores.append(store)
 

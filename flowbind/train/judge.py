@@ -76,15 +76,7 @@ class JudgeTraining(RawTraining):
         if noise:
             key = draws.key(self.seed, *position, batch.step)
             streams = draws.streams(key, batch.rows)
-            inputs = self.judge.vary(inputs, draws.fork(streams, TAKE))
-            axes = [1] * (inputs.ndim - 1)
-            level = draws.uniform(draws.fork(streams, LEVEL), *axes)
-            shape = inputs.shape[1:]
-            unit = draws.normal(draws.fork(streams, NOISE), *shape)
-            if not inputs.is_floating_point():  # of pixels and counts
-                inputs = inputs.to(torch.get_default_dtype())
-            scale = noise * spread(inputs)
-            inputs = inputs + scale * (level * unit).to(inputs.dtype)
+            inputs = self._disturbed(inputs, noise, streams)
 
         errors = {}
         features = self.net.trunk(inputs)
@@ -95,6 +87,29 @@ class JudgeTraining(RawTraining):
             exact = part[known].to(torch.promote_types(part.dtype, torch.float32))
             errors[factor] = F.cross_entropy(exact, classes, reduction="none")
         return errors
+
+    def _disturbed(
+        self,
+        inputs: Tensor,
+        noise: float,
+        streams: Tensor,
+    ) -> Tensor:
+        """Another take of n samples, each with noise of its own level.
+
+        Args:
+            inputs: Inputs of the network, with shape (n, *).
+            noise: Level of the noise at most, as a share of each feature's spread.
+            streams: Random stream of each sample, with shape (n,).
+        """
+        inputs = self.judge.vary(inputs, draws.fork(streams, TAKE))
+        axes = [1] * (inputs.ndim - 1)
+        level = draws.uniform(draws.fork(streams, LEVEL), *axes)
+        unit = draws.normal(draws.fork(streams, NOISE), *inputs.shape[1:])
+
+        if not inputs.is_floating_point():  # of pixels and counts
+            inputs = inputs.to(torch.get_default_dtype())
+        scale = noise * spread(inputs)
+        return inputs + scale * (level * unit).to(inputs.dtype)
 
     @property
     def parts(self) -> list[str]:

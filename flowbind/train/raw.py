@@ -154,8 +154,12 @@ class RawTraining(Watched):
         losses = dict(zip(names, values.unbind(), strict=True))
         named = {f"{part}/{name}": value for name, value in losses.items()}
         self.log_dict(named, sync_dist=sync)
-        loss = self.weigh(losses)
-        self.log(f"{part}/loss", loss, prog_bar=True, sync_dist=sync)
+        self.log(
+            f"{part}/loss",
+            self.weigh(losses),
+            prog_bar=True,
+            sync_dist=sync,
+        )
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps

@@ -118,7 +118,8 @@ def _peak_frequencies(log: Tensor) -> Tensor:
     above = shifted(1)
     around = torch.maximum(shifted(-2 * LOBE), shifted(2 * LOBE))
     is_prominent = log - around > math.log(PROMINENCE) / 2
-    is_peak = (log > below) & (log >= above) & is_prominent
+    is_highest = (log > below) & (log >= above)
+    is_peak = is_highest & is_prominent
 
     # The vertex of the parabola through three bins, then over the bins of its lobe.
     place = torch.arange(BINS, device=log.device)
@@ -127,7 +128,12 @@ def _peak_frequencies(log: Tensor) -> Tensor:
     vertex = 0.5 * (below - above) / curvature
     vertex = vertex.clamp(-0.49, 0.49)
     frequency = torch.where(is_peak, place + vertex, -1.0)
-    return F.max_pool1d(frequency, 2 * LOBE + 1, stride=1, padding=LOBE)
+    return F.max_pool1d(
+        frequency,
+        kernel_size=2 * LOBE + 1,
+        stride=1,
+        padding=LOBE,
+    )
 
 
 @cache

@@ -224,7 +224,8 @@ def _lit(
     height = 0.65 + 0.35 * normal[:, 2]
     ambient = sky * height * (0.5 + 0.5 * openness)
 
-    diffuse = power * np.maximum(_dot(normal, lamp), 0)
+    facing = np.maximum(_dot(normal, lamp), 0)
+    diffuse = power * facing
     halfway = _unit(lamp + towards_eye)
     shine = np.maximum(_dot(normal, halfway), 0)
     highlight = 0.25 * power * shine**40
