@@ -181,7 +181,8 @@ class NeuralCodec(Codec):
         return Path(self.weights)
 
     def files(self) -> dict[str, Path]:
-        if self.weights is None:
+        """The weights, shipped ones too: a later version of the plugin may ship others."""
+        if self.weights is None and not hasattr(self, "shipped"):
             return {}
         return {"weights": self.file}
 

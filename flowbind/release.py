@@ -132,14 +132,15 @@ def _write(
     for name, codec in _codecs(description).items():
         codec["files"] = {}
         for argument, path in model.modality(name).codec.files().items():
-            codec["args"].pop(argument, None)
+            was_given = codec["args"].pop(argument, None) is not None
             copy = f"{CODECS}/{name}/{argument}{path.suffix}"
             codec["files"][argument] = copy
             size = _copy(path, partial / copy)
-            say(
-                f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), "
-                f"the {argument} of its '{name}'"
-            )
+            if was_given:
+                say(
+                    f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), "
+                    f"the {argument} of its '{name}'"
+                )
 
     save_tensors(weights, partial / WEIGHTS)
     checksum = digest_tensors(weights)
@@ -340,8 +341,20 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
 
     try:
         description = read_json(config, LARGEST)
-        rename = earlier.weights if description["format"] == 1 else dict
+        number = description["format"]
+        rename = earlier.weights if number == 1 else dict
         description = _present(description)
+        shipped = _with_shipped_weights(description)
+    except UNDESCRIBED as error:
+        raise _no_description(config, error) from None
+    if number < 3 and shipped:
+        raise ValueError(
+            f"{config}: of format {number}, which holds no weights of codecs that ship with "
+            f"flowbind ({', '.join(shipped)}), and those that ship now are others; generate with "
+            "the version that wrote it, or train again"
+        )
+
+    try:
         method = _method(description, folder)
         sampling = method.choose(**description["sampling"])
         with torch.device("meta"):
@@ -366,6 +379,17 @@ def _no_description(config: Path, error: Exception) -> ValueError:
     if type(error) is ValueError:
         reason = first_line(error)
     return ValueError(f"{config}: not a released model's description ({reason})")
+
+
+def _with_shipped_weights(description: Mapping[str, Any]) -> list[str]:
+    """The modalities whose codecs have weights that neither the model nor an argument names."""
+    names = []
+    for name, codec in _codecs(description).items():
+        cls = registry.load("codecs", codec["name"])
+        is_named = "weights" in codec["files"] or codec["args"].get("weights")
+        if hasattr(cls, "shipped") and not is_named:
+            names.append(name)
+    return names
 
 
 def _method(description: Mapping[str, Any], folder: Path) -> Method:

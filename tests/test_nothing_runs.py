@@ -277,11 +277,13 @@ MODELS = {
         name="flowbind_image.small:SmallImage"
     ),
     "a class path": described(name=None, class_path="evil.Codec", init_args={}),
-    "weights up and out": described(args={"weights": "../evil.safetensors"}),
+    "weights up and out": described(files={}, args={"weights": "../evil.safetensors"}),
     "weights that go down and up": described(
-        args={"weights": "codecs/../../evil.safetensors"}
+        files={}, args={"weights": "codecs/../../evil.safetensors"}
     ),
-    "weights that are a pickle": described(args={"weights": "codecs/evil.pt"}),
+    "weights that are a pickle": described(
+        files={}, args={"weights": "codecs/evil.pt"}
+    ),
     "tags of YAML": in_yaml,
 }
 
@@ -289,7 +291,7 @@ MODELS = {
 @pytest.mark.parametrize("craft", MODELS.values(), ids=MODELS)
 def test_models(craft, whole, canary, tmp_path, monkeypatch):
     folder = shutil.copytree(whole, tmp_path / "model")
-    (folder / "codecs").mkdir()
+    (folder / "codecs").mkdir(exist_ok=True)
     for place in (folder, tmp_path):
         (place / "evil.py").write_text(
             f"open({str(canary)!r}, 'w').close()\nclass Codec: pass\nModality = Codec\n"
@@ -305,7 +307,9 @@ def test_models(craft, whole, canary, tmp_path, monkeypatch):
 def test_weights_from_the_root(whole, canary, tmp_path):
     folder = shutil.copytree(whole, tmp_path / "model")
     pickled(tmp_path / "evil.safetensors", canary)
-    described(args={"weights": str(tmp_path / "evil.safetensors")})(folder, canary)
+    described(files={}, args={"weights": str(tmp_path / "evil.safetensors")})(
+        folder, canary
+    )
     refuse(lambda: release.load(folder), canary)
 
 

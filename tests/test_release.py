@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from flowbind_image import Image
 from flowbind_image.small import SmallImage
 from flowbind_image.unclip import ClipUnclip
@@ -10,6 +11,7 @@ from flowbind_text import Text
 from flowbind_text.prefix_lm import SentencePrefixLM
 
 import flowbind
+from flowbind.files import digest
 from tests.released import as_received, release
 
 
@@ -96,3 +98,34 @@ def test_a_name_that_is_a_path_here_is_refused(tmp_path, monkeypatch):
     (tmp_path / "some/encoder").mkdir(parents=True)
     with pytest.raises(ValueError, match="names 'some/encoder'"):
         flowbind.load(made)
+
+
+# Codecs that ship
+
+
+def test_shipped_weights_come_along(tmp_path, monkeypatch):
+    """A later version may ship others: what a model decodes by stays with it."""
+    folder = release(tmp_path / "model", image=Image())
+    (copy,) = (folder / "codecs/image").iterdir()
+    assert copy.read_bytes() == SmallImage.shipped.read_bytes()
+
+    latents = torch.randn(2, *SmallImage.shape)
+    before = flowbind.load(folder).codec("image", "decode").decode(latents)
+    monkeypatch.setattr(SmallImage, "shipped", tmp_path / "another.safetensors")
+    loaded = flowbind.load(folder).codec("image", "decode")
+    assert loaded.fingerprint()["weights"] == digest(copy)
+    for one, other in zip(before, loaded.decode(latents), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("number", [2])
+def test_an_earlier_model_without_them_is_refused_in_a_line(number, tmp_path):
+    folder = release(tmp_path / "model", image=Image())
+    config = folder / "model.json"
+    description = json.loads(config.read_text()) | {"format": number}
+    codec = description["method"]["args"]["modalities"]["image"]["args"]["codec"]
+    codec["files"] = {}
+    codec["args"]["weights"] = None
+    config.write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=r"holds no weights of codecs .*\(image\)"):
+        flowbind.load(folder)
