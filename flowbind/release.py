@@ -419,7 +419,8 @@ def _load_weights(
     """
     check_regular(path, LARGEST_WEIGHTS)
     try:
-        state = rename(load_file(path))
+        # Copies, since kernels round by how a tensor is aligned, which in a file the others decide.
+        state = {key: x.clone() for key, x in rename(load_file(path)).items()}
         dtypes = {tensor.dtype for tensor in state.values()}
         if len(dtypes) > 1 or not all(dtype.is_floating_point for dtype in dtypes):
             raise RuntimeError(

@@ -112,6 +112,10 @@ MISTAKES = [
     ),
     ("--model.init_args.drift.width=32", "its 'vector' is of another size"),
     ("--model.init_args.objective.normalize=false", "its latents have normalize: True"),
+    (
+        "--model.init_args.objective.noise_variance=0.4",
+        "its latents have noise_variance: 0.1",
+    ),
     ("--training.base=nowhere", "nowhere: no such folder"),
 ]
 

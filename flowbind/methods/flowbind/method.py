@@ -260,6 +260,12 @@ class FlowBind(Method):
                 "set model.objective.normalize to that"
             )
 
+        if self.bind and base.objective.noise_variance != self.objective.noise_variance:
+            raise ValueError(
+                f"its latents have noise_variance: {base.objective.noise_variance}; "
+                "set model.objective.noise_variance to that"
+            )
+
         bound = self.bind or []
         others = [name for name in self.modalities if name not in bound]
         check_same_codecs(self.modalities, base.modalities, others)
