@@ -28,14 +28,14 @@ from flowbind.progress import track
 # Source steps, steps, solver, variety; the first is how the authors' code generates.
 SETTINGS = [
     (None, 10, "euler", 0.0),
-    (1, 20, "euler", 0.0),
-    (1, 10, "midpoint", 0.5),
+    (1, 10, "midpoint", 0.0),
     (1, 10, "midpoint", 0.7),
     (1, 10, "midpoint", 0.85),
+    (1, 10, "midpoint", 0.9),
+    (1, 10, "midpoint", 0.95),
     (1, 10, "midpoint", 1.0),
     (1, 20, "euler", 1.0),
     (1, 5, "midpoint", 1.0),
-    (1, 20, "midpoint", 1.0),
     (None, 10, "euler", 1.0),
 ]
 HEAD = "| steps in | steps out | solver | variety | judges, mean | lowest | lowest class | probes, mean | Frechet / floor | private |"

@@ -20,7 +20,7 @@ from flowbind.registry import name_of
 RECIPE = "recipe.yaml"
 BATCH = 256  # samples in a step, at most
 # Through the samples: as many as two thousand scans and sounds needed (docs/your-own-files.md).
-PASSES = 55
+PASSES = 92
 FEWEST_STEPS, MOST_STEPS = 200, 20_000
 GALLERY = 9  # test samples in the gallery, at most
 # A path that needs no quotes, neither in YAML nor in a shell.
@@ -138,6 +138,7 @@ model:
     modalities: # all that training samples have; take out what is not to be trained
 {"".join(parts)}    drift: {{width: 256, depth: 4, ratio: 4}}
     head: {{width: 256, depth: 2}}
+    objective: {{alpha: 0.5}}
 
 training:
   learning_rate: 1.0e-3
