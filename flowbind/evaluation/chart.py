@@ -84,10 +84,15 @@ def _mark(
         accuracy = joint_accuracy(measures, "probe")
 
     distance = frechet_of(measures)
-    floor = frechet_of(floors.get(measures["target"], {}))
-    if accuracy is None or distance is None or not floor or floor <= 0:
+    of_target = floors.get(measures["target"], {})
+    floor = frechet_of(of_target)
+    if accuracy is None or distance is None:
         return None
-    return accuracy, distance / floor, private_variance_of(measures)
+    if not floor or floor <= 0:
+        return None
+
+    private = private_variance_of(measures)
+    return accuracy, distance / floor, private
 
 
 def _add_legend(figure: Any, marks: list, targets: list[str]) -> None:

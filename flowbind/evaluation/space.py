@@ -97,8 +97,13 @@ class Space:
                     "it with the codec that the store was encoded by"
                 )
 
-        codecs = {name: config.modalities[name].codec for name in model.modalities}
-        fingerprints = {name: codec.fingerprint() for name, codec in codecs.items()}
+        codecs = {}
+        fingerprints = {}
+        for name in model.modalities:
+            codec = config.modalities[name].codec
+            codecs[name] = codec
+            fingerprints[name] = codec.fingerprint()
+
         stores = []
         for split, manifest in (("train", train), ("test", test)):
             store = LatentStore(Path(config.store) / split)
@@ -110,14 +115,19 @@ class Space:
             store.check_source(manifest.path)
             stores.append(store)
 
+        train_store, test_store = stores
         standard = {}
         for name, codec in codecs.items():
             codec.to(model.device)
             codec.check_libraries("encode")
-            if name in stores[0].fields:
-                standard[name] = standardizer_of(codec).to(model.device)
-                standard[name].set(*stores[0].fields[name].statistics)
-        return cls(codecs, standard, *stores)
+            if name not in train_store.fields:
+                continue
+
+            mean, std = train_store.fields[name].statistics
+            standardizer = standardizer_of(codec)
+            standardizer.set(mean, std)
+            standard[name] = standardizer.to(model.device)
+        return cls(codecs, standard, train_store, test_store)
 
     def real(
         self,
