@@ -619,6 +619,10 @@ def test_a_gallery_of_noise_shows_several_seeds_and_of_none_one(world):
         assert torch.equal(first["bee"], second["bee"])
     assert not torch.equal(draws[0]["bee"], draws[1]["bee"])
 
+    # Two sources at the same place: what is alike is not the noise.
+    noise = [evaluation.model.streams(2, first=2 * number) for number in range(2)]
+    assert set(noise[0].tolist()).isdisjoint(noise[1].tolist())
+
 
 @pytest.mark.parametrize(
     "words",

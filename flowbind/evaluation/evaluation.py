@@ -720,12 +720,15 @@ class Evaluation:
         targets: Sequence[str],
     ) -> list[dict[str, Tensor]]:
         """Codec latents that several seeds make of some samples; of one seed, if all are alike."""
+        # Rows of the gallery are numbered through, so that no two have the same noise.
+        first = self.names.index(source) * len(positions)
         draws: list[dict[str, Tensor]] = []
         for seed in range(self.config.seed, self.config.seed + DRAWS):
             latents = self.model.translate(
                 {source: self.real[source][positions]},
                 targets,
                 seed=seed,
+                first=first,
             )
             if draws and all(torch.equal(latents[n], draws[0][n]) for n in targets):
                 break
