@@ -184,6 +184,9 @@ class Evaluation:
         cycles: Per direction with a way back, mean squared errors of the way there and back, with
             shape (n,).
         measures: The method's own measures on real latents, with shape (n,) each.
+        train_labels: Class of each factor of each training sample, with shape (samples, F), -1
+            where it has none.
+        is_usable: Which training samples have a label, if there are labels, with shape (samples,).
 
     Raises:
         ValueError: fewer than two test samples have every modality and label.
@@ -222,6 +225,10 @@ class Evaluation:
         self.values = self._measurable_values(
             reports=repeat == 0 and is_first_process()
         )
+        # One reading of the training manifest, for stand-ins and probes of all modalities.
+        self.train_labels = classes_of(train_manifest, self.values)
+        has_label = (self.train_labels >= 0).any(1)
+        self.is_usable = has_label | (len(self.values) == 0)
 
         self._draw_test_samples()
 
@@ -359,24 +366,18 @@ class Evaluation:
             Latents, with shape (N, *shape), samples in the manifest, with shape (N,), and classes,
             with shape (N, F), -1 where a sample has none.
         """
-        labels = classes_of(self.train_manifest, self.values)
         latents, lines = draw_rows(
             self.space.train,
             [name],
-            self._usable(labels),
+            self.is_usable,
             TRAINING_ROWS,
             self.config.seed,
         )
-        return latents[name], lines, labels[lines]
-
-    def _usable(self, labels: Tensor) -> Tensor:
-        """Which samples have a label, if there are any labels, with shape (samples,)."""
-        return (labels >= 0).any(1) | (len(self.values) == 0)
+        return latents[name], lines, self.train_labels[lines]
 
     def _count_training_rows(self, name: str) -> int:
-        labels = classes_of(self.train_manifest, self.values)
         lines = lines_with(self.space.train, [name])
-        return int(self._usable(labels)[lines].sum())
+        return int(self.is_usable[lines].sum())
 
     def _zeros(self, *shape: int) -> Tensor:
         """Room for one value of each test sample, with shape (n, *shape)."""

@@ -18,7 +18,7 @@ from flowbind.evaluation.measures import likeness_in_features
 from flowbind.evaluation.metric_suite import MetricSuite
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.judge import UNREADABLE, Judge
-from flowbind.metrics.probe import Accuracy
+from flowbind.metrics.probe import shares
 from flowbind.modality import Modality
 from flowbind.registry import name_of
 
@@ -182,13 +182,11 @@ class Judging:
         """How features compare with those of real samples; arguments as for `right`."""
         if name not in self.of:
             return {}
-        number = self.suite.metrics.index(self.of[name])
-        return self.compare(name, self.suite.generated[key, number])
+        return self.compare(name, self.features(name, key))
 
     def compare(self, name: str, features: Tensor) -> dict[str, float]:
         """How a judge's features of n samples, with shape (n, d), compare with the real ones."""
-        number = self.suite.metrics.index(self.of[name])
-        real = self.suite.real[number, name]
+        real = self.features(name, None)
         return likeness_in_features(features, real, self.of[name].label)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -198,13 +196,6 @@ class Judging:
             of_judge = {"modality": name, "label": judge.label}
             entries.append(of_judge | judge.fingerprint())
         return entries
-
-
-def shares(right: Tensor) -> Accuracy:
-    """Shares of rows in which each factor, and in which all, are right: bool (n, F) to [0, 1]."""
-    each = right.double().mean(0)
-    joint = right.all(1).double().mean()
-    return Accuracy(each, joint.item())
 
 
 def difference(judge: Tensor, probe: Tensor) -> dict[str, float]:

@@ -120,8 +120,11 @@ def accuracy(predicted: Tensor, labels: Tensor) -> Accuracy:
         predicted: Classes that a probe read, with shape (n, F).
         labels: True classes, with shape (n, F).
     """
-    right = predicted == labels
+    return shares(predicted == labels)
+
+
+def shares(right: Tensor) -> Accuracy:
+    """Shares of rows in which each factor, and in which all, are right: bool (n, F) to [0, 1]."""
     each = right.double().mean(0)
-    is_all_right = right.all(1)
-    joint = is_all_right.double().mean().item()
-    return Accuracy(each, joint)
+    joint = right.all(1).double().mean()
+    return Accuracy(each, joint.item())
