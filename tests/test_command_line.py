@@ -520,6 +520,7 @@ prepare shapes --samples 0
 prepare shapes --samples a
 prepare shapes --test-samples 0
 prepare shapes --seed -1
+prepare shapes --modalities text+imgae
 prepare fodler
 prepare --out
 prepare join

@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import soundfile
-from flowbind_shapes import audio, caption, dataset, image, points, prepare
+from flowbind_shapes import audio, caption, dataset, image, points, prepare, view
 from flowbind_shapes.palette import PALETTE
 from flowbind_shapes.scene import COLOURS, SHAPES, SIZES, Scenes, draw
 from flowbind_shapes.solids import RADIUS, SOLIDS
@@ -17,6 +17,7 @@ from PIL import Image
 
 MODALITIES = ("text", "image", "audio", "points")
 SAMPLES, TEST_SAMPLES = 48, 12
+DIGEST = "b9d41d3769b80e4ce44a79c30aa38b13ed069e07b55f34a7445bfce195ffe34a"
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,90 @@ def test_impossible_numbers_are_refused_before_anything_is_written(tmp_path, wro
     assert not list(tmp_path.iterdir())
 
 
+# Chosen modalities
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory):
+    out = tmp_path_factory.mktemp("chosen")
+    prepare(
+        out,
+        samples=SAMPLES,
+        test_samples=TEST_SAMPLES,
+        seed=3,
+        modalities="depth+text+image",
+    )
+    return out
+
+
+def test_every_sample_has_the_modalities_that_are_chosen_and_no_other_file(chosen):
+    for split, count in (
+        ("train", SAMPLES),
+        ("val", TEST_SAMPLES),
+        ("test", TEST_SAMPLES),
+    ):
+        lines = manifest(chosen, split)
+        assert len(lines) == count
+        for line in lines:
+            assert list(line) == ["id", "text", "image", "depth", "labels"]
+    assert {path.name for path in chosen.iterdir()} == {
+        *("train.jsonl", "val.jsonl", "test.jsonl"),
+        *("image", "depth"),
+    }
+
+
+def test_the_default_is_what_it_was(world):
+    """Digests of before there was a choice: of manifests, which are the same on any machine."""
+    content = b"".join(
+        (world / f"{split}.jsonl").read_bytes() for split in ("train", "val", "test")
+    )
+    assert hashlib.sha256(content).hexdigest() == DIGEST
+
+
+def test_test_samples_are_those_of_the_default_whatever_is_chosen(world, chosen):
+    for split in ("val", "test"):
+        for line, again in zip(
+            manifest(world, split), manifest(chosen, split), strict=True
+        ):
+            assert line["text"] == again["text"]
+            assert line["labels"] == again["labels"]
+            assert (world / line["image"]).read_bytes() == (
+                chosen / again["image"]
+            ).read_bytes()
+
+
+def test_the_order_of_names_does_not_matter_and_a_map_needs_no_picture(
+    chosen, tmp_path
+):
+    numbers = {"samples": SAMPLES, "test_samples": TEST_SAMPLES, "seed": 3}
+    (tmp_path / "a").mkdir()
+    prepare(tmp_path / "a", **numbers, modalities="image+text+depth")
+    assert digests(tmp_path / "a") == digests(chosen)
+    (tmp_path / "b").mkdir()
+    prepare(tmp_path / "b", **numbers, modalities="depth")
+    of_both = digests(chosen)
+    for name, digest in digests(tmp_path / "b").items():
+        if name.startswith("depth"):
+            assert digest == of_both.pop(name)
+    assert not [name for name in of_both if name.startswith("depth")]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ("text+imgae", "the embedded world has no 'imgae'; did you mean 'image'"),
+        ("text,image", "has no 'text,image'; .*joined by"),
+        ("text+", "has no ''; "),
+        ("", "has no ''; allowed: audio, depth, image, points, text"),
+        ("text+image+text", "'text' is named twice in 'text.image.text'"),
+    ],
+)
+def test_wrong_modalities_are_refused_before_anything_is_written(tmp_path, wrong, line):
+    with pytest.raises(ValueError, match=rf"^modalities: [^\n]*{line}[^\n]*$"):
+        prepare(tmp_path, modalities=wrong)
+    assert not list(tmp_path.iterdir())
+
+
 # Scenes and captions
 
 
@@ -199,7 +284,7 @@ def test_points_on_the_surface_are_at_distance_zero_and_within_the_bound(shape):
     u = np.random.default_rng(0).random((5000, 4))
     surface = SOLIDS[shape].surface(u)
     np.testing.assert_allclose(SOLIDS[shape].distance(*surface.T), 0, atol=1e-12)
-    assert np.linalg.norm(surface, axis=1).max() < image.BOUND
+    assert np.linalg.norm(surface, axis=1).max() < view.BOUND
     assert surface[:, 2].min() == pytest.approx(SOLIDS[shape].bottom, abs=0.01)
 
 

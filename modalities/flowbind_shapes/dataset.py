@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
@@ -14,20 +14,29 @@ import numpy as np
 
 from flowbind.libraries import require
 from flowbind.progress import track
-from flowbind_shapes import audio, caption, image, points
+from flowbind.registry import did_you_mean
+from flowbind_shapes import audio, caption, depth, image, points
 from flowbind_shapes.scene import SHAPES, Scenes, draw
 from flowbind_shapes.solids import SOLIDS
 
 PAIRS = (("text", "image"), ("text", "audio"), ("image", "points"))
 EVERYTHING = ("text", "image", "audio", "points")
 CHUNK = 8  # scenes made at once; part of what the seed decides
-SUFFIX = {"image": "png", "audio": "wav", "points": "ply"}
+SUFFIX = {"image": "png", "audio": "wav", "points": "ply", "depth": "png"}
+# Number of the random stream of each; a depth map is of the picture's view, so they share one.
+STREAM = {"image": 2, "audio": 3, "points": 4, "depth": 2}
 MAKE: dict[str, Callable[[str, Scenes, np.random.Generator], np.ndarray]] = {
     "image": lambda shape, *rest: image.render(SOLIDS[shape], *rest),
     "audio": lambda shape, *rest: audio.synthesise(audio.INSTRUMENTS[shape], *rest),
     "points": lambda shape, *rest: points.sample(SOLIDS[shape], *rest),
+    "depth": lambda shape, *rest: depth.render(SOLIDS[shape], *rest),
 }
-WRITE = {"image": image.write, "audio": audio.write, "points": points.write}
+WRITE = {
+    "image": image.write,
+    "audio": audio.write,
+    "points": points.write,
+    "depth": depth.write,
+}
 
 
 def prepare(
@@ -35,6 +44,7 @@ def prepare(
     samples: int = 12000,
     test_samples: int = 500,
     seed: int = 0,
+    modalities: str | None = None,
 ) -> None:
     """Writes the embedded world `shapes`: solids as captions, pictures, sounds and point clouds.
 
@@ -46,17 +56,25 @@ def prepare(
         samples: Number of training samples, at least 3.
         test_samples: Number of test samples, and of validation samples, at least 1.
         seed: Seed of everything that is random, at least 0.
+        modalities: Modalities of every sample, those of training too, such as text+image+depth; of
+            text, image, audio, points and depth. Without it, pairs as above.
 
     Raises:
-        ValueError: A number is below what is allowed, or the library that writes sounds is not
-            installed.
+        ValueError: A number is below what is allowed, a modality is none of these, or the library
+            that writes sounds is not installed.
     """
     _check_least("samples", samples, 3)
     _check_least("test_samples", test_samples, 1)
     _check_least("seed", seed, 0)
-    require("soundfile", "the embedded world", audio.INSTALL)
+    pairs, everything = PAIRS, EVERYTHING
+    if modalities is not None:
+        everything = _parse(modalities)
+        pairs = (everything,)
+    if "audio" in everything:
+        require("soundfile", "the embedded world", audio.INSTALL)
 
-    for folder in SUFFIX:
+    kinds = [kind for kind in SUFFIX if kind in everything]
+    for folder in kinds:
         (out / folder).mkdir()
 
     sizes = {"train": samples, "val": test_samples, "test": test_samples}
@@ -66,10 +84,11 @@ def prepare(
         scenes = draw(count, np.random.default_rng([seed, stream, 0]))
         generator = np.random.default_rng([seed, stream, 1])
         captions = caption.describe(scenes, generator)
-        lines = list(_lines(split, scenes, captions))
+        subsets = pairs if split == "train" else (everything,)
+        lines = list(_lines(split, scenes, captions, subsets))
         manifests[split] = lines
-        for number, kind in enumerate(SUFFIX, start=2):
-            jobs += _jobs(out, kind, scenes, lines, [seed, stream, number])
+        for kind in kinds:
+            jobs += _jobs(out, kind, scenes, lines, [seed, stream, STREAM[kind]])
 
     _run(jobs)
 
@@ -95,16 +114,34 @@ def _check_least(name: str, value: int, least: int) -> None:
         )
 
 
+def _parse(modalities: str) -> tuple[str, ...]:
+    """The modalities that are named, such as `text+image+depth`, in the world's own order.
+
+    Raises:
+        ValueError: one is unknown, or named twice; one line.
+    """
+    known = ("text", *SUFFIX)
+    names = modalities.split("+")
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise ValueError(
+                f"modalities: the embedded world has no '{name}'; {hint}, joined by +"
+            )
+        if names.count(name) > 1:
+            raise ValueError(
+                f"modalities: '{name}' is named twice in '{modalities}'; name each once"
+            )
+    return tuple(name for name in known if name in names)
+
+
 def _lines(
     split: str,
     scenes: Scenes,
     captions: list[str],
+    subsets: Sequence[tuple[str, ...]],
 ) -> Iterator[dict[str, object]]:
-    """The manifest's lines: pairs in turn for training, samples with everything otherwise."""
-    subsets = (EVERYTHING,)
-    if split == "train":
-        subsets = PAIRS
-
+    """The manifest's lines, with the modalities of each subset in turn."""
     pairs = zip(scenes.labels(), captions, strict=True)
     for k, (labels, text) in enumerate(pairs):
         name = f"{split}-{k:06d}"
