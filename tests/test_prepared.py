@@ -254,3 +254,24 @@ def test_two_at_once(tmp_path, monkeypatch):
     os.close(handle)
     prepare_into(tmp_path / "data", "rendered", rendered, {"samples": 2})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_an_option_that_came_later_and_is_left_out_leaves_a_folder_as_it_is(
+    tmp_path, capsys
+):
+    calls = []
+
+    def prepare(out, seed=0, extra: str | None = None):
+        calls.append(extra)
+        (out / "train.jsonl").write_text('{"word": "a"}\n')
+
+    folder = tmp_path / "data"
+    prepare_into(folder, "toy", prepare, {"seed": 0})
+    for before in ({"seed": "0"}, {"seed": "0", "extra": "None"}):
+        state = json.loads((folder / "prepared.json").read_text())
+        (folder / "prepared.json").write_text(json.dumps(state | {"options": before}))
+        prepare_into(folder, "toy", prepare, {"seed": 0, "extra": None})
+        assert capsys.readouterr().err.endswith("prepared already\n")
+    assert calls == [None]
+    prepare_into(folder, "toy", prepare, {"seed": 0, "extra": "b"})
+    assert calls == [None, "b"]

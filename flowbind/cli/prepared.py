@@ -46,7 +46,8 @@ def prepare_into(
     """
     # Where a link leads, so that all is on one disk.
     folder = Path(os.path.realpath(out))
-    words = {key: str(value) for key, value in options.items()}
+    # Without what is left out: an option that is new leaves older folders as they are.
+    words = {key: str(value) for key, value in options.items() if value is not None}
     state: dict[str, Any] = {"dataset": name, "options": words}
     before = read_state(folder, out)
 
@@ -133,7 +134,15 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
     for pattern in (MANIFESTS, LISTS):
         for path in folder.glob(pattern):
             files[path.name] = [digest_of(path)]
-    return {"files": files} | state
+    state = {"files": files} | state
+
+    # One that lists what was left out.
+    options = state.get("options")
+    if isinstance(options, dict):
+        state["options"] = {
+            key: word for key, word in options.items() if word != "None"
+        }
+    return state
 
 
 def digest_of(path: Path) -> str:
