@@ -454,6 +454,41 @@ def test_a_plugin_that_says_nothing_of_what_it_accepts_is_lawful_too(
     check_modality(Toy(), vectors(), tmp_path)
 
 
+class GridCodec(ToyCodec):
+    """The toy's latents as grids, for which a modality has no networks by itself."""
+
+    def __init__(self, width=8, seed=0):
+        super().__init__(width, seed)
+        self.shape = (2, 2, 2)
+
+    def encode(self, raws):
+        return super().encode(raws).unflatten(1, self.shape)
+
+    def decode(self, latents, generator=None):
+        return super().decode(latents.flatten(1), generator)
+
+
+class Headed(Vector):
+    """A modality with a head of its own, which does not fit grids."""
+
+    def build_head(self, config):
+        return Head(8)
+
+
+def test_latents_that_are_no_vectors_may_be_left_to_methods_with_networks(tmp_path):
+    entry_points = {
+        "flowbind.modalities": {
+            "vec": "tests.toy:Vector",
+            "headed": f"{__name__}:Headed",
+        },
+        "flowbind.codecs": {"grid": f"{__name__}:GridCodec"},
+    }
+    with distribution(tmp_path / "site", "toys", entry_points):
+        check_modality(Vector(GridCodec()), vectors(), tmp_path)
+        with pytest.raises(AssertionError, match="Headed breaks the law 'networks_fit"):
+            check_modality(Headed(GridCodec()), vectors(), tmp_path)
+
+
 def test_every_law_has_a_toy_that_breaks_it():
     assert {law.__name__ for law in LAWS} == set(BROKEN)
 

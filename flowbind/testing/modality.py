@@ -578,6 +578,9 @@ def _generators() -> dict[str, bytes]:
 @law
 def networks_fit_the_latents(subject: Subject) -> None:
     """Drift net and head keep the latent's shape, row by row and on no row too, and every parameter gets a gradient."""
+    if not _has_networks(subject.modality):
+        return
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.randn(ROWS, *subject.modality.codec.shape)
@@ -613,6 +616,9 @@ def networks_fit_the_latents(subject: Subject) -> None:
 @law
 def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
     """In training the same inputs give the same outputs, whatever the global seed is: what is drawn comes from the rows' streams."""
+    if not _has_networks(subject.modality):
+        return
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         x = torch.randn(ROWS, *subject.modality.codec.shape)
@@ -633,6 +639,9 @@ def networks_draw_from_their_arguments_alone(subject: Subject) -> None:
 @law
 def networks_are_their_weights(subject: Subject) -> None:
     """Drift net and head built on the meta device work once they are given weights, as a released model does it."""
+    if not _has_networks(subject.modality):
+        return
+
     for name, build in (("drift net", _build_drift), ("head", _build_head)):
         with torch.random.fork_rng(devices=[]):
             weights = build(subject).state_dict()
@@ -647,6 +656,18 @@ def networks_are_their_weights(subject: Subject) -> None:
             not absent,
             f"{names} of the {name} is no part of its state_dict; register it as persistent",
         )
+
+
+def _has_networks(modality: Modality) -> bool:
+    """Whether it has a drift net and a head: its own, or those that take vectors.
+
+    Other latents, such as grids, may be left to methods that bring their own networks.
+    """
+    takes_vectors = (
+        type(modality).build_drift is Modality.build_drift
+        and type(modality).build_head is Modality.build_head
+    )
+    return not takes_vectors or len(modality.codec.shape) == 1
 
 
 def _networks(subject: Subject) -> dict[str, tuple[nn.Module, Tensor]]:
