@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.draws import uniform
 from flowbind.judge import NeuralJudge
+from flowbind_image.square import to_square
 
 SIZE = 64  # pixels a side
 CHANNELS = 24, 48, 96, 128  # of maps of 32, 16, 8 and 4 pixels a side
@@ -42,7 +42,7 @@ class ImageJudge(NeuralJudge):
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """B pictures, uint8 with shape (B, 3, 64, 64)."""
-        return torch.stack([_resized(raw) for raw in raws])
+        return torch.stack([to_square(raw.cpu(), SIZE) for raw in raws])
 
     def vary(self, inputs: Tensor, streams: Tensor) -> Tensor:
         """Pictures, each moved by up to 4 pixels along both axes; its edges are continued."""
@@ -66,17 +66,3 @@ class _Levels(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         return pictures / 127.5 - 1
-
-
-def _resized(picture: Tensor) -> Tensor:
-    if picture.shape[1:] == (SIZE, SIZE):
-        return picture.cpu()
-
-    size = SIZE, SIZE
-    batch = picture[None].cpu()
-    return F.interpolate(
-        batch,
-        size=size,
-        mode="bilinear",
-        antialias=True,
-    )[0]

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.codec import NeuralCodec
 from flowbind_image.autoencoder import Autoencoder
 from flowbind_image.colour import rgb
+from flowbind_image.square import to_square
 
 SIZE = 64  # pixels a side
 
@@ -32,20 +32,8 @@ class SmallImage(NeuralCodec):
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """Resizes B pictures, uint8 of shape (3, H, W): uint8, with shape (B, 3, 64, 64)."""
-        return torch.stack([_resize(raw) for raw in raws])
+        return torch.stack([to_square(raw, SIZE) for raw in raws])
 
     def finish(self, outputs: Tensor) -> list[Tensor]:
         """Turns B pictures in opponent colours, with shape (B, 3, 64, 64), into uint8 RGB."""
         return list(rgb(outputs).cpu())
-
-
-def _resize(raw: Tensor) -> Tensor:
-    if raw.shape[1:] == (SIZE, SIZE):
-        return raw
-
-    return F.interpolate(
-        raw[None],
-        size=(SIZE, SIZE),
-        mode="bilinear",
-        antialias=True,
-    )[0]
