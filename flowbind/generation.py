@@ -1,6 +1,7 @@
 """Generation, any sources to any targets: read, encode, start each flow, fuse, finish, decode."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from flowbind import draws
 from flowbind.codec import Codec
 from flowbind.data.manifest import take_raw
 from flowbind.defaults import torch_defaults
+from flowbind.flow.arithmetic import between, shift, standardize
 from flowbind.method import Direction, Method, Networks, State
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import did_you_mean
-from flowbind.samples import listed, named, together
+from flowbind.samples import Terms, listed, named, terms, together
 
 # Standard deviations, root mean square over a latent: of samples like those of training about 1.
 FAR = 4.0
@@ -108,9 +110,12 @@ class Model:
         Raises:
             ValueError: a sample that cannot be read, or no such modality.
         """
+        return self._encode(name, samples, f"source '{name}'")
+
+    def _encode(self, name: str, samples: Sequence[Any], what: str) -> Tensor:
+        """The same, of samples that are called `what` where something is said of them."""
         modality = self.modality(name)
         codec = self.codec(name, "encode")
-        what = f"source '{name}'"
 
         samples = listed(samples, what)
         raws = []
@@ -119,8 +124,20 @@ class Model:
             raws.append(take_raw(modality, sample, where))
 
         latents = codec.encode(raws)
-        self._say_what_is_lost(name, samples, raws, latents)
+        self._say_what_is_lost(name, samples, raws, latents, what)
         return latents
+
+    def _encode_terms(
+        self,
+        terms: Sequence[tuple[str, Sequence[Any]]],
+        what: str,
+    ) -> list[tuple[str, Tensor]]:
+        """Latents of what is added or taken away."""
+        pairs = []
+        for name, samples in terms:
+            latents = self._encode(name, samples, f"{what} '{name}'")
+            pairs.append((name, latents))
+        return pairs
 
     def _say_what_is_lost(
         self,
@@ -128,6 +145,7 @@ class Model:
         samples: Sequence[Any],
         raws: Sequence[Any],
         latents: Tensor,
+        what: str,
     ) -> None:
         """Says, in a line, which samples have a codec's caveat or latents far from training's."""
         codec = self.modalities[name].codec
@@ -158,7 +176,7 @@ class Model:
         others = ""
         if len(caveats) > 1:
             others = f", and {len(caveats) - 1} more like it"
-        say(f"source '{name}'[{first}]{source} {caveats[first]}{others}")
+        say(f"{what}[{first}]{source} {caveats[first]}{others}")
 
     def streams(self, rows: int, seed: int = 0, first: int = 0) -> Tensor:
         """A random stream for each of B samples, with shape (B,).
@@ -227,6 +245,44 @@ class Model:
             known = ", ".join(str(known) for known in self.method.directions())
             raise ValueError(f"this model does not make {direction}; it makes {known}")
 
+    def check_linear(self, what: str) -> None:
+        """Refuses what adds or mixes states where the method's are not `linear`.
+
+        Args:
+            what: What is asked for, for the message.
+
+        Raises:
+            ValueError: they are not.
+        """
+        if not self.method.linear:
+            raise ValueError(
+                f"{what}: the states of {type(self.method).__name__} cannot be added or mixed; "
+                "generate from the sources as they are"
+            )
+
+    def check_terms(
+        self,
+        terms: Iterable[str],
+        sources: Collection[str],
+        targets: Sequence[str],
+    ) -> None:
+        """Refuses to add or to take away what this model cannot.
+
+        Args:
+            terms: Modalities of what is added and taken away.
+            sources: Modalities of the sources.
+            targets: Modalities to generate.
+
+        Raises:
+            ValueError: the method is not `linear`, there is no source, or the targets are not
+                generated from a term.
+        """
+        for name in terms:
+            self.check_linear("plus and minus")
+            if not sources:
+                raise ValueError("plus and minus change a source, and there is none")
+            self.check_direction([name], targets)
+
     @torch_defaults()
     @torch.no_grad()
     def translate(
@@ -234,6 +290,9 @@ class Model:
         latents: Mapping[str, Tensor],
         to: Sequence[str],
         *,
+        plus: Sequence[tuple[str, Tensor]] = (),
+        minus: Sequence[tuple[str, Tensor]] = (),
+        restandardize: bool = False,
         count: int = 1,
         seed: int = 0,
         first: int = 0,
@@ -245,6 +304,10 @@ class Model:
             latents: Codec latents per source, with shape (B, *shape) each; none where the method
                 makes something of noise alone.
             to: Targets by name.
+            plus: What is added to every source: modalities, each with its codec's latents, with
+                shape (B, *shape), or (1, *shape) for all samples.
+            minus: What is taken away, likewise.
+            restandardize: Whether each source's state is then standardised as a whole.
             count: Number B of samples where there is no source.
             seed: Seed of the noise; with a sample's number it decides the noise of that sample.
             first: Number of the first sample.
@@ -256,25 +319,43 @@ class Model:
                 latents that are not finite.
         """
         self.check_direction(latents, to)
+        self.check_terms([name for name, _ in (*plus, *minus)], latents, to)
+        if restandardize:
+            self.check_linear("restandardize")
         sampling = self.method.choose(self.sampling, **choices)
         if latents:
             count = len(next(iter(latents.values())))
         streams = self.streams(count, seed, first)
 
-        states = []
-        for name, x in latents.items():
-            states.append(self.start(name, x, sampling, streams))
+        states = self._starts(latents.items(), sampling, streams)
+        if plus or minus:
+            added = self._starts(plus, sampling, streams)
+            taken = self._starts(minus, sampling, streams)
+            states = [shift(state, added, taken) for state in states]
+        if restandardize:
+            states = [standardize(state) for state in states]
+
         state = self.method.fuse(states, sampling, streams)
         generated = self.finish(state, list(to), sampling, streams)
-
-        for name, latent in generated.items():
-            if not latent.isfinite().all():
-                direction = f"{'+'.join(latents)}->{name}"
-                raise ValueError(
-                    f"{direction}: a number overflowed on the way; use float32, "
-                    "more steps, or another checkpoint"
-                )
+        check_finite(generated, latents)
         return generated
+
+    def _starts(
+        self,
+        terms: Iterable[tuple[str, Tensor]],
+        sampling: Any,
+        streams: Tensor,
+    ) -> list[State]:
+        """Where the flow of each term begins; latents of one row are those of all samples.
+
+        A sample's terms share its stream: what a method draws for one is what it draws for all of
+        them, so the same term added and taken away cancels, and noise does not pile up.
+        """
+        states = []
+        for name, x in terms:
+            rows = x.expand(len(streams), *x.shape[1:])
+            states.append(self.start(name, rows, sampling, streams))
+        return states
 
     @torch_defaults()
     @torch.no_grad()
@@ -283,6 +364,9 @@ class Model:
         sources: Mapping[str, str | Path | Iterable[Any]],
         to: str | Sequence[str],
         *,
+        plus: Terms = (),
+        minus: Terms = (),
+        restandardize: bool = False,
         count: int = 1,
         seed: int = 0,
         first: int = 0,
@@ -290,12 +374,21 @@ class Model:
     ) -> dict[str, list[Any]]:
         """Generates every target from all sources together.
 
+        Where the method is `linear`, the state that each source's flow begins from may be changed:
+        `plus={"text": "blue"}, minus={"text": "red"}` adds the state of one and takes that of the
+        other away.
+
         Args:
             sources: Per modality, B samples: a file's path, a literal where the modality has them,
                 or whatever the modality's `accept` takes. A string or a path alone is one sample,
                 and one sample is used with all of the other sources. None where the method makes
                 something of noise alone.
             to: Targets by name, or one name.
+            plus: What is added to every source: samples by modality as for `sources`, one for all
+                of them or B; or several such mappings.
+            minus: What is taken away, likewise.
+            restandardize: Whether each source's state is then brought to mean 0 and standard
+                deviation 1, each sample as a whole, as CrossFlow's authors do.
             count: Number B of samples where there is no source.
             seed: Seed of everything that is drawn.
             first: Number of the first sample, where these are a part of a longer list: what is
@@ -310,14 +403,20 @@ class Model:
         Raises:
             ValueError: samples or targets that cannot be told apart, sources of different lengths,
                 a sample that cannot be read, a direction that the model does not have, a library
-                that is not installed, or a choice that cannot be.
+                that is not installed, a choice that cannot be, or terms where there is nothing to
+                add them to.
         """
         sources = {} if sources == {} else together(sources)
         to = named(to, "targets")
+        rows = max(map(len, sources.values()), default=0)
+        plus = terms(plus, "plus", rows)
+        minus = terms(minus, "minus", rows)
         # Before long work begins.
         self.check_direction(sources, to)
+        others = [name for name, _ in (*plus, *minus)]
+        self.check_terms(others, sources, to)
         self.method.choose(self.sampling, **choices)
-        self._check_libraries(sources, to)
+        self._check_libraries([*sources, *others], to)
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
         count = whole_number(count, "count")
@@ -330,12 +429,83 @@ class Model:
         generated = self.translate(
             latents,
             to,
+            plus=self._encode_terms(plus, "plus"),
+            minus=self._encode_terms(minus, "minus"),
+            restandardize=restandardize,
             count=count,
             seed=seed,
             first=first,
             **choices,
         )
         return self._decode(generated, draws.key(seed, first))
+
+    @torch_defaults()
+    @torch.no_grad()
+    def interpolate(
+        self,
+        sources: Mapping[str, Sequence[Any]],
+        to: str | Sequence[str],
+        shares: Iterable[float],
+        *,
+        restandardize: bool = False,
+        seed: int = 0,
+        **choices: Any,
+    ) -> dict[str, list[Any]]:
+        """Generates every target from states on the line between those of two samples.
+
+        All have the same noise, that of a sample alone: at the shares 0 and 1 they are what
+        `generate` gives of the first and of the second sample.
+
+        Args:
+            sources: Per modality, two samples, or one for both ends; as for `generate`.
+            to: Targets by name, or one name.
+            shares: Share of the second sample in each of N results, such as
+                `torch.linspace(0, 1, 9)`; below 0 and above 1 the line goes on.
+            restandardize: Whether each state is then brought to mean 0 and standard deviation 1.
+            seed: Seed of everything that is drawn.
+            choices: Sampling choices, as for `generate`.
+
+        Returns:
+            Per target, N raw samples.
+
+        Raises:
+            ValueError: not two samples, a method that is not `linear`, shares that are no numbers,
+                or what `generate` refuses.
+        """
+        sources = together(sources)
+        to = named(to, "targets")
+        self.check_direction(sources, to)
+        self.check_linear("interpolation")
+        sampling = self.method.choose(self.sampling, **choices)
+        self._check_libraries(sources, to)
+        seed = whole_number(seed, "seed")
+        numbers = finite_numbers(shares, "shares")
+        rows = max(map(len, sources.values()))
+        if rows != 2:
+            raise ValueError(
+                f"an interpolation goes between two samples, not {rows}; give two of one source"
+            )
+
+        alone = self.streams(1, seed)
+        streams = alone.expand(len(numbers))
+        states = []
+        for name, samples in sources.items():
+            latents = self.encode(name, samples)
+            ends = self.start(name, latents, sampling, alone.expand(2))
+            along = torch.tensor(numbers, dtype=ends.dtype, device=ends.device)
+            state = between(ends[:1], ends[1:], along)
+            states.append(standardize(state) if restandardize else state)
+        state = self.method.fuse(states, sampling, streams)
+        generated = self.finish(state, to, sampling, streams)
+        check_finite(generated, sources)
+
+        # One by one, so that what decoding draws is the same for all.
+        raws: dict[str, list[Any]] = {name: [] for name in generated}
+        for row in range(len(numbers)):
+            latents = {name: x[row : row + 1] for name, x in generated.items()}
+            for name, decoded in self._decode(latents, draws.key(seed, 0)).items():
+                raws[name] += decoded
+        return raws
 
     def _decode(self, latents: Mapping[str, Tensor], key: int) -> dict[str, list[Any]]:
         """Raw samples of latents, whatever decoding draws from a key."""
@@ -376,6 +546,40 @@ def whole_number(value: Any, name: str) -> int:
     if not isinstance(value, Integral):
         raise ValueError(f"{name} must be an integer, not {value!r:.60}")
     return int(value)
+
+
+def finite_numbers(values: Iterable[Any], name: str) -> list[float]:
+    """Numbers as Python's own floats.
+
+    Raises:
+        ValueError: there is none, or one is no finite number; one line with their name.
+    """
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name} must be finite numbers, not {values!r:.60}")
+    return numbers
+
+
+def check_finite(latents: Mapping[str, Tensor], sources: Iterable[str]) -> None:
+    """Refuses generated latents that are not finite.
+
+    Args:
+        latents: Latents of each target, with shape (B, *shape).
+        sources: Modalities that they were generated from.
+
+    Raises:
+        ValueError: some are not; one line that names the direction.
+    """
+    for name, latent in latents.items():
+        if not latent.isfinite().all():
+            direction = f"{'+'.join(sources)}->{name}"
+            raise ValueError(
+                f"{direction}: a number overflowed on the way; use float32, "
+                "more steps, or another checkpoint"
+            )
 
 
 def find_device(name: str) -> torch.device:

@@ -75,7 +75,10 @@ class Method(Component):
             `Model.generate`; it refuses values that cannot be with ValueError.
         trained_by: Arguments that decide how networks are trained and not which they are: training
             may resume from a checkpoint with others.
-        linear: Whether states are tensors that may be averaged, added and subtracted.
+        linear: Whether states, as `start` gives them, are tensors of numbers that may be averaged,
+            added and subtracted before they are fused. Then sources may be compared, and `plus`,
+            `minus` and interpolation are offered. All states of one sample are drawn from one
+            stream: whatever `start` draws is to be the same for each of them, so that it cancels.
         version: Number that is raised when the same weights would generate something else.
 
     Raises:

@@ -10,6 +10,9 @@ from collections.abc import Mapping, Sequence
 from numbers import Number
 from typing import Any
 
+# Samples by modality, or several such: what is added to sources, or taken from them.
+Terms = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
 
 def listed(given: Any, what: str) -> list[Any]:
     """The samples of one source.
@@ -112,6 +115,38 @@ def together(sources: Mapping[str, Any]) -> dict[str, list[Any]]:
     for name, samples in lists.items():
         repeated[name] = samples * (count // lengths[name])
     return repeated
+
+
+def terms(given: Any, what: str, count: int) -> list[tuple[str, list[Any]]]:
+    """What is added to sources or taken from them: a modality and its samples, each.
+
+    Args:
+        given: Samples by modality, one for all sources' or as many; or several such mappings.
+        what: Name for them in an error.
+        count: Number of the sources' samples.
+
+    Raises:
+        ValueError: they are no such mappings, or of some there are neither one nor as many.
+    """
+    mappings = [given] if isinstance(given, Mapping) else given
+    is_several = isinstance(mappings, list | tuple)
+    if not is_several or not all(isinstance(one, Mapping) for one in mappings):
+        raise ValueError(
+            f"{what} is given by modality, such as {{'a': 'x'}}, or as a list of such, "
+            f"not as {_kind(given)}"
+        )
+
+    pairs = []
+    for mapping in mappings:
+        for name, samples in mapping.items():
+            samples = listed(samples, f"{what} '{name}'")
+            if len(samples) not in (1, count):
+                raise ValueError(
+                    f"{what} '{name}' has {len(samples)} samples, and the sources {count}; "
+                    "give one, which is used with all, or as many"
+                )
+            pairs.append((name, samples))
+    return pairs
 
 
 def _kind(value: Any) -> str:

@@ -131,10 +131,13 @@ def test_blocks_leave_the_precision_of_convolutions_as_it_was(precision):
         conv.fp32_precision = before
 
 
-def test_parts_of_a_list_are_the_list(model, sources):
+@pytest.mark.parametrize(
+    "terms", [{}, {"minus": {"text": "red"}, "plus": {"text": "blue"}}]
+)
+def test_parts_of_a_list_are_the_list(model, sources, terms):
     """What `--batch` cuts a request into decides nothing."""
     captions = sources["text"][:10]
-    options = {"to": ["image"], "steps": 2, "variety": 1.0, "seed": 5}
+    options = {"to": ["image"], "steps": 2, "variety": 1.0, "seed": 5, **terms}
     whole = model.generate({"text": captions}, **options)["image"]
     parts = [
         picture

@@ -1,27 +1,36 @@
 """`flowbind generate`: any sources to any targets, from the shell."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowbind.cli.parser import Parser, check_folder, named, path, whole
 
 if TYPE_CHECKING:
     from flowbind.generation import Model
 
+STRIP = "strip.png"  # all pictures of an interpolation in one
+
+Samples = Sequence[str | Path]  # literals and files
+
 
 def run(verb: str, arguments: list[str]) -> None:
     """Generates files with a released model."""
-    options, choices = _read(_parser(verb), arguments)
+    parser = _parser(verb)
+    options, choices = _read(parser, arguments)
+    _check_together(options, parser.values)
     named_sources = [named("--from", source) for source in options.sources]
+    named_terms = {
+        "plus": [named("--plus", term) for term in options.plus],
+        "minus": [named("--minus", term) for term in options.minus],
+    }
     check_folder(options.out)
 
-    from flowbind.cli.names import numbered, refuse_existing, stems
+    from flowbind.cli.names import refuse_existing
     from flowbind.cli.sampling import chosen
     from flowbind.generation import find_device
-    from flowbind.progress import track
     from flowbind.release import load
 
     model = load(options.model, find_device(options.device))
@@ -29,38 +38,139 @@ def run(verb: str, arguments: list[str]) -> None:
     model.method.choose(model.sampling, **sampling)
     source_names = [name for name, _ in named_sources]
     model.check_direction(source_names, options.to)
+    term_names = [name for name, _ in chain(*named_terms.values())]
+    model.check_terms(term_names, source_names, options.to)
+    if options.interpolate:
+        model.check_linear("--interpolate")
+    if options.restandardize:
+        model.check_linear("--restandardize")
+
     targets = {name: model.modality(name) for name in options.to}
     sources = _sources(model, named_sources, options.to)
+    terms = {}
+    for side, pairs in named_terms.items():
+        terms[side] = _terms(model, side, pairs, sources)
 
-    stem_of_sample = stems(sources) if sources else numbered("sample", options.count)
+    stem_of_sample = _stems(options, sources, terms)
     files = {}
     for name, target in targets.items():
         ending = f".{name}{target.suffixes[0]}"
         files[name] = [options.out / f"{stem}{ending}" for stem in stem_of_sample]
+    strip = options.out / STRIP
     if not options.overwrite:
-        refuse_existing(list(chain.from_iterable(files.values())))
+        strips = [strip] if options.interpolate else []
+        refuse_existing([*chain.from_iterable(files.values()), *strips])
 
-    starts = range(0, len(stem_of_sample), options.batch)
-    if len(starts) > 1:
-        starts = track(starts, "generating")
-    for start in starts:
-        rows = slice(start, start + options.batch)
-        batch = {name: samples[rows] for name, samples in sources.items()}
-        generated = model.generate(
-            batch,
-            list(targets),
-            count=len(stem_of_sample[rows]),
-            seed=options.seed,
-            first=start,
-            **sampling,
-        )
-
+    if options.interpolate:
+        parts = _interpolate(model, sources, options, sampling)
+    else:
+        count = len(stem_of_sample)
+        parts = _generate(model, sources, terms, count, options, sampling)
+    previews = {name: [] for name in targets}
+    for rows, generated in parts:
         # An error before this leaves nothing behind.
         options.out.mkdir(parents=True, exist_ok=True)
         for name, raws in generated.items():
             for file, raw in zip(files[name][rows], raws, strict=True):
                 targets[name].write(raw, file)
                 print(file)
+            if options.interpolate:
+                previews[name] += map(targets[name].preview, raws)
+
+    if options.interpolate:
+        _write_strip(previews, strip)
+
+
+def _generate(
+    model: "Model",
+    sources: Mapping[str, Samples],
+    terms: Mapping[str, Sequence[tuple[str, Samples]]],
+    count: int,
+    options: argparse.Namespace,
+    sampling: Mapping[str, Any],
+) -> Iterator[tuple[slice, dict[str, list[Any]]]]:
+    """Generates part after part: the rows of each, and its raw samples by target."""
+    for rows in _parts(count, options.batch):
+        batch = {name: samples[rows] for name, samples in sources.items()}
+        terms_of = {}
+        for side, pairs in terms.items():
+            terms_of[side] = []
+            for name, samples in pairs:
+                own = samples if len(samples) == 1 else samples[rows]
+                terms_of[side].append({name: own})
+
+        generated = model.generate(
+            batch,
+            options.to,
+            **terms_of,
+            restandardize=options.restandardize,
+            count=rows.stop - rows.start,
+            seed=options.seed,
+            first=rows.start,
+            **sampling,
+        )
+        yield rows, generated
+
+
+def _interpolate(
+    model: "Model",
+    sources: Mapping[str, Samples],
+    options: argparse.Namespace,
+    sampling: Mapping[str, Any],
+) -> Iterator[tuple[slice, dict[str, list[Any]]]]:
+    """The same between two samples."""
+    last = options.interpolate - 1
+    shares = [number / last for number in range(options.interpolate)]
+    for rows in _parts(len(shares), options.batch):
+        generated = model.interpolate(
+            sources,
+            options.to,
+            shares[rows],
+            restandardize=options.restandardize,
+            seed=options.seed,
+            **sampling,
+        )
+        yield rows, generated
+
+
+def _parts(count: int, batch: int) -> Iterator[slice]:
+    """The rows of each part of the work, whose progress is shown where there are several."""
+    from flowbind.progress import track
+
+    starts = range(0, count, batch)
+    if len(starts) > 1:
+        starts = track(starts, "generating")
+    for start in starts:
+        yield slice(start, min(start + batch, count))
+
+
+def _write_strip(previews: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Writes all pictures in one, a line for each target that is shown as a picture."""
+    from flowbind.evaluation import strip
+    from flowbind.evaluation.gallery import save
+
+    lines = []
+    for shown in previews.values():
+        if not any(isinstance(preview, str) for preview in shown):
+            lines.append(shown)
+    if lines:
+        save(strip.compose(lines), path)
+        print(path)
+
+
+def _stems(
+    options: argparse.Namespace,
+    sources: Mapping[str, Samples],
+    terms: Mapping[str, Sequence[tuple[str, Samples]]],
+) -> list[str]:
+    """A stem for the files of each sample."""
+    from flowbind.cli.names import along, numbered, stems
+
+    if options.interpolate:
+        return numbered(along(sources), options.interpolate)
+    if not sources:
+        return numbered("sample", options.count)
+    return stems(sources, terms)
 
 
 def _parser(verb: str) -> Parser:
@@ -91,8 +201,35 @@ def _parser(verb: str) -> Parser:
         metavar="NAME",
         help="a target; may be given several times",
     )
+    _add_arithmetic(parser)
     _add_output(parser)
     return parser
+
+
+def _add_arithmetic(parser: Parser) -> None:
+    """What may be done with the states from which flows begin."""
+    for flag, what in (("--plus", "added to"), ("--minus", "taken away from")):
+        parser.add_argument(
+            flag,
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help=f"what is {what} every source, such as text=blue: as for --from, one sample for "
+            "all of a batch or as many; may be given several times",
+        )
+    parser.add_argument(
+        "--interpolate",
+        type=whole(2),
+        metavar="N",
+        help=f"N results from one sample to another, both among them, and {STRIP} where they can "
+        "be shown; of one NAME two samples, of others one or two",
+    )
+    parser.add_argument(
+        "--restandardize",
+        action="store_true",
+        help="bring the state of each source, after these, to mean 0 and standard deviation 1 as "
+        "a whole",
+    )
 
 
 def _add_output(parser: Parser) -> None:
@@ -127,6 +264,62 @@ def _add_output(parser: Parser) -> None:
         help="samples generated at a time",
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+
+
+def _check_together(options: argparse.Namespace, given: Collection[str]) -> None:
+    """Refuses options that do not go together.
+
+    Args:
+        options: The options.
+        given: Names of those that were given.
+
+    Raises:
+        ValueError: one line that says which.
+    """
+    if not options.interpolate:
+        return
+
+    if options.plus or options.minus:
+        raise ValueError(
+            "--interpolate goes between two sources as they are; leave out --plus and --minus"
+        )
+    if "count" in given:
+        raise ValueError("--interpolate N says how many there are; leave out --count")
+    if not options.sources:
+        raise ValueError(
+            "--interpolate goes between two sources; give them with --from"
+        )
+
+
+def _terms(
+    model: "Model",
+    side: str,
+    named_terms: Sequence[tuple[str, str]],
+    sources: Mapping[str, Samples],
+) -> list[tuple[str, list[str | Path]]]:
+    """What is added or taken away: modalities and their samples, one or as many as sources have.
+
+    Args:
+        model: Model that generates with them.
+        side: `plus` or `minus`.
+        named_terms: Modality and value of each option.
+        sources: Samples of the sources by modality.
+    """
+    from flowbind.cli.sources import expand
+    from flowbind.readers import check_readers
+    from flowbind.registry import installed
+    from flowbind.samples import terms
+
+    known = {*model.modalities, *installed("modalities")}
+    count = max(map(len, sources.values()), default=0)
+    mappings = []
+    for name, value in named_terms:
+        modality = model.modality(name)
+        samples = expand(value, modality, name, known, flag=f"--{side}")
+        modality.check_libraries()
+        check_readers(name, modality, samples, f"--{side}")
+        mappings.append({name: samples})
+    return terms(mappings, f"--{side}", count)
 
 
 def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -3,6 +3,7 @@
 import hashlib
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 PART = 60  # bytes of one source's words
@@ -12,15 +13,26 @@ WHOLE = 150  # bytes of all words; a file's name has at most 255
 LETTERS = ("L", "M", "N")
 
 
-def stems(sources: Mapping[str, Sequence[str | Path]]) -> list[str]:
+def stems(
+    sources: Mapping[str, Sequence[str | Path]],
+    terms: Mapping[str, Sequence[tuple[str, Sequence[str | Path]]]] = {},
+) -> list[str]:
     """A stem for each of B samples: the words of its literals or files, after its number.
 
     A single sample has no number.
 
     Args:
         sources: Per modality, B literals or files.
+        terms: What is added to them and taken away, by the word for that: modalities, each with one
+            literal or file for all samples, or B.
     """
-    rows = list(zip(*sources.values(), strict=True))
+    columns = list(sources.values())
+    count = len(columns[0])
+    for side, pairs in terms.items():
+        for _, samples in pairs:
+            words = [f"{side} {_words_of(sample)}" for sample in samples]
+            columns.append(words * (count // len(words)))
+    rows = list(zip(*columns, strict=True))
     if len(rows) == 1:
         return [_words(rows[0])]
     names = []
@@ -36,6 +48,16 @@ def numbered(word: str, count: int) -> list[str]:
     return [f"{number}-{word}" for number in _numbers(count)]
 
 
+def along(sources: Mapping[str, Sequence[str | Path]]) -> str:
+    """The words of what lies between samples: those of all of them.
+
+    Args:
+        sources: Per modality, literals or files of each sample.
+    """
+    rows = zip(*sources.values(), strict=True)
+    return _words(list(dict.fromkeys(chain(*rows))))
+
+
 def _numbers(count: int) -> list[str]:
     """Numbers from 0 on, all equally wide."""
     digits = len(str(count - 1))
@@ -47,12 +69,17 @@ def _words(row: Sequence[str | Path]) -> str:
     sources = []
     parts = []
     for source in row:
-        words = source.stem if isinstance(source, Path) else source
+        words = _words_of(source)
         sources.append(words)
         parts.append(shortened(_plain(words), words, PART))
 
     joined = "+".join(sources)
     return shortened("+".join(parts), joined, WHOLE)
+
+
+def _words_of(source: str | Path) -> str:
+    """A literal, or the name of a file without its ending."""
+    return source.stem if isinstance(source, Path) else source
 
 
 def _plain(words: str) -> str:

@@ -1,4 +1,4 @@
-"""What `--from NAME=VALUE` stands for: a literal, a file, a folder, a pattern, or a list of these.
+"""What NAME=VALUE of `--from`, `--plus` and `--minus` stands for: a literal, a file, a folder, a pattern, or a list of these.
 
 A list is read as what it is: a manifest gives the values of one modality, a table one of its
 columns, and of any other file every line is a sample. Nothing is guessed: what could be two things,
@@ -26,14 +26,16 @@ def expand(
     modality: Modality,
     name: str,
     known: Collection[str],
+    flag: str = "--from",
 ) -> list[str | Path]:
-    """The samples that one `--from` stands for.
+    """The samples that one option stands for.
 
     Args:
         value: Part of the option after `NAME=`.
         modality: Modality that reads the samples.
         name: Name of the modality.
         known: Names of modalities that a manifest may have.
+        flag: Name of the option, for messages.
 
     Raises:
         OSError: a list that is not there.
@@ -41,10 +43,10 @@ def expand(
     """
     if value.startswith("@"):
         path = Path(value[1:])
-        return read_list(path, modality, name, known)
+        return read_list(path, modality, name, known, flag)
 
     # Unlike pathlib, os.path bears words that no file can be named after.
-    option = f"--from {name}={value}"
+    option = f"{flag} {name}={value}"
     path = Path(value)
     if os.path.isdir(value):
         files = _files_in(path, modality)
@@ -83,6 +85,7 @@ def read_list(
     modality: Modality,
     name: str,
     known: Collection[str],
+    flag: str = "--from",
 ) -> list[str | Path]:
     """The samples of a list: a manifest's, a table's, or one a line.
 
@@ -91,6 +94,7 @@ def read_list(
         modality: Modality that reads the samples.
         name: Name of the modality.
         known: Names of modalities that a manifest may have.
+        flag: Name of the option that names the list, for messages.
 
     Raises:
         OSError: it is not there.
@@ -109,11 +113,11 @@ def read_list(
     for value in values:
         if value.startswith("@"):
             raise ValueError(
-                f"{path}: a list that names another, '{value}'; give both with --from"
+                f"{path}: a list that names another, '{value}'; give both with {flag}"
             )
     samples: list[str | Path] = []
     for value in values:
-        samples += expand(value, modality, name, known)
+        samples += expand(value, modality, name, known, flag)
     return samples
 
 

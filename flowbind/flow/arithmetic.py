@@ -1,0 +1,45 @@
+r"""Arithmetic of the states from which flows begin: with terms $p$ added and terms $m$ taken away,
+
+$$
+z = z_{\text{source}} + \Bigl(\sum_p z_p - \sum_m z_m\Bigr), \qquad
+z_s = (1 - s)\, z_0 + s\, z_1 \quad \text{between two.}
+$$
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def shift(state: Tensor, plus: Sequence[Tensor], minus: Sequence[Tensor]) -> Tensor:
+    """A state with others added and taken away, all of them with shape (B, *).
+
+    What is added and what is taken away are summed first, so that the same on both sides leaves the
+    state as it is, to the bit.
+    """
+    nothing = torch.zeros_like(state)
+    return state + (sum(plus, nothing) - sum(minus, nothing))
+
+
+def between(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
+    """States on the line through two, with shape (N, *): exactly these two at the shares 0 and 1.
+
+    Args:
+        first: State at the share 0, with shape (1, *).
+        second: State at the share 1, with shape (1, *).
+        shares: Shares of the second, with shape (N,).
+    """
+    column = shares.reshape(-1, *[1] * (first.ndim - 1))
+    return torch.lerp(first, second, column)
+
+
+def standardize(state: Tensor) -> Tensor:
+    """Each sample's state as one vector with mean 0 and standard deviation 1, with shape (B, *).
+
+    CrossFlow's authors do this with the result of arithmetic: `(x - mean) / std`.
+    """
+    vectors = state.flatten(1)
+    mean = vectors.mean(1, keepdim=True)
+    std = vectors.std(1, keepdim=True)
+    return ((vectors - mean) / std).reshape(state.shape)
