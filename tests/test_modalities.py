@@ -208,6 +208,25 @@ class Forgetful(NeuralCodec):
         return list(outputs)
 
 
+class AsLong(nn.Sequential):
+    """Rows as long as the longest of those with them, as a writer that stops early gives them."""
+
+    def forward(self, x):
+        outputs = super().forward(x)
+        longest = int((x[:, 0] > 0).sum()) + 1
+        return outputs[:, :longest]
+
+
+class Uneven(Forgetful):
+    """A codec whose decoder gives a row a shape that depends on the others."""
+
+    def build(self):
+        net = nn.Module()
+        net.encode = nn.Linear(3, 8)
+        net.decode = AsLong(nn.Linear(8, 3))
+        return net
+
+
 class Joined(nn.Module, ToyCodec):
     def __init__(self):
         nn.Module.__init__(self)
@@ -401,6 +420,9 @@ BROKEN = {
     "a_codec_in_training_draws_nothing": [
         (Toy(Forgetful()), "its encode draws from the generator of torch"),
         (Toy(Forgetful("decode")), "its decode draws from the generator of torch"),
+    ],
+    "outputs_of_a_codec_have_one_shape": [
+        (Toy(Uneven()), r"its decode gives rows of the shapes \[\(\d,\), \(\d,\)"),
     ],
     "networks_fit_the_latents": [
         (toy(drift_of(widened)), r"gives the shape \(3, 9\) where \(3, 8\)"),

@@ -566,6 +566,27 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
         )
 
 
+@law
+def outputs_of_a_codec_have_one_shape(subject: Subject) -> None:
+    """What the network of a `NeuralCodec` makes of a row has one shape, whichever rows are with it: on a GPU many rows are computed in blocks, and put together again."""
+    codec = subject.modality.codec
+    if not isinstance(codec, NeuralCodec):
+        return
+
+    inputs = codec.prepare(subject.raws).to(codec.device)
+    latents = subject.latents.to(codec.device)
+    for way, rows in (("encode", inputs), ("decode", latents)):
+        work = getattr(codec.net, way)
+        shapes = set()
+        with torch.inference_mode():
+            for parts in (rows.split(1), [rows]):
+                shapes.update(tuple(work(part).shape[1:]) for part in parts)
+        demand(
+            len(shapes) == 1,
+            f"its {way} gives rows of the shapes {sorted(shapes)}",
+        )
+
+
 def _generators() -> dict[str, bytes]:
     """The state of the generators that a process has on the CPU."""
     return {

@@ -60,7 +60,8 @@ class CaptionNet(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Writes the likeliest piece at each step.
 
-        Returns the captions' bytes, uint8 with shape (B, T * LONGEST) and zeros in between.
+        Returns the captions' bytes, uint8 with shape (B, LENGTH * LONGEST) and zeros in between,
+        however short they are: captions of several blocks lie together.
         """
         state = self.first(latents)
         piece = torch.full((len(latents),), END, device=latents.device)
@@ -77,6 +78,7 @@ class CaptionNet(nn.Module):
                 break
 
         ids = torch.stack(pieces, dim=1)
+        ids = F.pad(ids, (0, LENGTH - len(pieces)), value=END)
         return spell(ids, self.table)
 
     def first(self, latents: Tensor) -> Tensor:
