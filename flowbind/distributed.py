@@ -1,7 +1,8 @@
 """Sums and lists over the processes of a run, on torch alone; one process alone is all of them."""
 
+import threading
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -9,8 +10,23 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 
+class Group(Protocol):
+    """Ranks that are not processes, such as threads of a test."""
+
+    size: int
+
+    def total(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over all ranks, each of which asks for it."""
+
+
+# The group of a thread that is a rank of its own (`flowbind.testing.ranks`).
+of_thread = threading.local()
+
+
 def ranks() -> int:
     """The number of processes that share a batch."""
+    if group := getattr(of_thread, "group", None):
+        return group.size
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     return 1
@@ -28,6 +44,8 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
+        if group := getattr(of_thread, "group", None):
+            return group.total(x)
         summed = x.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(summed)
         return summed
@@ -35,6 +53,25 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         return _Total.forward(ctx, gradient)
+
+
+def rows_of_all(x: Tensor, numbers: Tensor, count: int) -> Tensor:
+    """The rows of all ranks, with shape (N, *), in the order of the global batch.
+
+    Gradients flow back to the rank that has a row, from the losses of all ranks. Ranks may have
+    different numbers of rows, and none waits for a device to know how many.
+
+    Args:
+        x: This rank's rows, with shape (n, *).
+        numbers: Number of each of them in the global batch, with shape (n,).
+        count: Number N of rows of the global batch.
+    """
+    if ranks() == 1:
+        return x
+
+    # Each row is there once, and 0 on the other ranks: the sum is exact.
+    rows = x.new_zeros(count, *x.shape[1:])
+    return total(rows.index_copy(0, numbers, x))
 
 
 def all_gather(value: Any) -> list[Any]:
