@@ -1,12 +1,13 @@
-"""Laws of the straight path and of the times it is trained at."""
+"""Laws of paths and of the times they are trained at."""
 
+import math
 from functools import partial
 
 import pytest
 import torch
 
-from flowbind.flow.path import sample_path, stop_gradient
-from flowbind.flow.times import both_times, mixture_times
+from flowbind.flow.path import sample_path, sample_sine_cosine_path, stop_gradient
+from flowbind.flow.times import both_times, logit_normal_times, mixture_times
 
 SHAPES = [(1, 4), (7, 4), (3, 2, 5), (0, 4)]
 
@@ -64,6 +65,47 @@ def test_gradient_reaches_the_latent_only_at_time_zero(shape):
     zero = (t == 0).double().reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
     assert torch.equal(through_input, zero)
     assert torch.equal(through_target, -zero)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_sine_cosine_path_has_its_ends_and_their_variance(shape):
+    z, x = pair(shape)
+    for t, end in ((0.0, z), (1.0, x)):
+        at_end = sample_sine_cosine_path(z, x, torch.full(shape[:1], t)).x_t
+        torch.testing.assert_close(at_end, end)
+
+    t = torch.linspace(0, 1, shape[0], dtype=torch.float64)
+    for k, x_t in enumerate(sample_sine_cosine_path(z, x, t).x_t):
+        angle = math.pi * float(t[k]) / 2
+        torch.testing.assert_close(x_t, math.cos(angle) * z[k] + math.sin(angle) * x[k])
+
+
+@pytest.mark.parametrize("path", [sample_path, sample_sine_cosine_path])
+def test_a_velocity_is_the_derivative_by_autograd_and_by_differences(path):
+    z, x = pair((3, 2, 5))
+    t = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    velocity = path(z, x, t).velocity
+    # Reverse twice is forward: the gradient in t is linear in what x_t is weighed by.
+    t.requires_grad_()
+    weight = torch.ones_like(x, requires_grad=True)
+    weighed = (path(z, x, t).x_t * weight).sum()
+    (slope,) = torch.autograd.grad(weighed, t, create_graph=True)
+    (derivative,) = torch.autograd.grad(slope.sum(), weight)
+    torch.testing.assert_close(derivative, velocity)
+    t, step = t.detach(), 1e-5
+    ahead, behind = path(z, x, t + step).x_t, path(z, x, t - step).x_t
+    torch.testing.assert_close(
+        (ahead - behind) / (2 * step), velocity, rtol=1e-8, atol=1e-8
+    )
+
+
+def test_logit_normal_times_are_what_they_are_called():
+    normal = torch.randn(40_000, dtype=torch.float64)
+    t = logit_normal_times(normal, mean=-0.5, std=2.0)
+    assert ((t > 0) & (t < 1)).all()
+    torch.testing.assert_close(torch.logit(t), -0.5 + 2 * normal)
+    half = logit_normal_times(torch.zeros(1), mean=0.0, std=1.0)
+    assert torch.equal(half, torch.tensor([0.5]))
 
 
 def test_mixture_times_by_their_draws():

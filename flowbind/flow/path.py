@@ -14,6 +14,7 @@ At the two ends a single Euler step of length 1 is therefore a regression: from 
 expected shared latent, from 0 to 1 the expected modality.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,23 @@ def sample_path(z: Tensor, x: Tensor, t: Tensor) -> PathSample:
     """The path from `z` to `x`, both with shape (n, *), at times `t`, with shape (n,)."""
     velocity = x - z
     x_t = z + _column(t, x) * velocity
+    return PathSample(x_t, velocity)
+
+
+def sample_sine_cosine_path(z: Tensor, x: Tensor, t: Tensor) -> PathSample:
+    """A path of constant variance from `z` to `x`, where both have the same.
+
+    It is `x_t = cos(pi t / 2) z + sin(pi t / 2) x` (CrossFlow, arXiv 2412.15213, calls it the
+    sine-cosine path).
+
+    Args:
+        z: Starts, with shape (n, *).
+        x: Ends, with shape (n, *).
+        t: Times in [0, 1], with shape (n,).
+    """
+    angle = _column(t, x) * (math.pi / 2)
+    x_t = angle.cos() * z + angle.sin() * x
+    velocity = (angle.cos() * x - angle.sin() * z) * (math.pi / 2)
     return PathSample(x_t, velocity)
 
 

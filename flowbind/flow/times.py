@@ -62,6 +62,20 @@ def both_times(uniform: Tensor, choice: Tensor, endpoint: float) -> Tensor:
     return torch.stack([t, torch.zeros_like(t)])
 
 
+def logit_normal_times(normal: Tensor, mean: float, std: float) -> Tensor:
+    """One time a row, in (0, 1), whose logit is normal (Esser et al., arXiv 2403.03206).
+
+    Args:
+        normal: Standard normal draws, with shape (n,).
+        mean: Mean of the logit; below 0 gives earlier times.
+        std: Standard deviation of the logit; 1 in the paper, small ones stay near one time.
+
+    Returns:
+        Times with shape (n,).
+    """
+    return torch.sigmoid(mean + std * normal)
+
+
 def _inside_or_one(uniform: Tensor, is_one: Tensor) -> Tensor:
     """Times in (0, 1], with shape (n,): 1 where that is chosen."""
     one = torch.ones_like(uniform)
