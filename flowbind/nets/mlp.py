@@ -25,13 +25,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.draws import fork, uniform
+from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
 from flowbind.nets.time import TimeEmbedding
 
 # Shapes: n rows, latent width D, net width W.
-
-# Of a network, whatever file its sizes come from.
-MOST_FEATURES = 2**16
-MOST_BLOCKS = 2**10
 
 
 @dataclass(frozen=True)
@@ -49,7 +46,7 @@ class DriftConfig:
     ratio: int = 4
 
     def __post_init__(self) -> None:
-        _refuse_sizes(
+        check_sizes(
             self,
             width=MOST_FEATURES,
             depth=MOST_BLOCKS,
@@ -76,19 +73,7 @@ class HeadConfig:
             raise ValueError(
                 f"HeadConfig: dropout is a probability in [0, 1), not {self.dropout}"
             )
-        _refuse_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS)
-
-
-def _refuse_sizes(config: DriftConfig | HeadConfig, **most: int) -> None:
-    """Refuses sizes that no network has, before anything is built: they may come from any file."""
-    for name, largest in most.items():
-        value = getattr(config, name)
-        least = 0 if name == "depth" else 1  # a net without blocks is still one
-        if type(value) is not int or not least <= value <= largest:
-            raise ValueError(
-                f"{type(config).__name__}: {name} is {value!r}, "
-                f"allowed are whole numbers from {least} to {largest}"
-            )
+        check_sizes(self, width=MOST_FEATURES, depth=MOST_BLOCKS)
 
 
 class DriftBlock(nn.Module):

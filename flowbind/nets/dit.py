@@ -1,0 +1,220 @@
+r"""A diffusion transformer (DiT, arXiv 2212.09748) with self-attention alone.
+
+A latent is split into tokens: a grid into squares of `patch` x `patch`, a sequence into its
+positions, a vector is one token. With the features $\tau$ of the time, a block is
+
+$$
+x \leftarrow x + g_1 \odot \operatorname{Attention}\bigl(\operatorname{LN}(x) \odot (1 + s_1) + b_1\bigr),
+\qquad
+x \leftarrow x + g_2 \odot \operatorname{MLP}\bigl(\operatorname{LN}(x) \odot (1 + s_2) + b_2\bigr),
+$$
+
+where $(b_1, s_1, g_1, b_2, s_2, g_2) = A\,\tau$ and $A$ starts at 0, so that a block starts as the
+identity (adaLN-Zero). The last layer starts at 0 too. Which of two fields the net is, the
+conditional or the unconditional one, an indicator says: one of two learnt tokens beside the
+latent's (CrossFlow), or added to the time.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowbind.nets.positions import sinusoids
+from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
+from flowbind.nets.time import TimeEmbedding
+from flowbind.nets.transformer import SelfAttention
+
+RATIO = 4  # hidden features of a block's MLP, as a multiple of the width; DiT
+EPS = 1e-6  # of LayerNorm; DiT
+
+# Shapes: n rows, L tokens, F features of each, net width W.
+
+
+@dataclass(frozen=True)
+class DiTConfig:
+    """Size of the velocity net. The defaults come near the 0.95 billion of CrossFlow's paper.
+
+    Args:
+        width: Features of each token.
+        depth: Number of blocks.
+        heads: Heads of attention, which divide the width.
+        patch: Side of the squares that a grid is split into, which divides its height and width; a
+            sequence or a vector has none.
+        indicator: How the net is told which field it is: `tokens`, one of two learnt ones beside
+            the latent's (CrossFlow's paper), or `time`, added to it (the authors' DiT).
+
+    Raises:
+        ValueError: a size that no network has, or another indicator.
+    """
+
+    width: int = 1536
+    depth: int = 20
+    heads: int = 24
+    patch: int = 2
+    indicator: Literal["tokens", "time"] = "tokens"
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self,
+            width=MOST_FEATURES,
+            depth=MOST_BLOCKS,
+            heads=MOST_FEATURES,
+            patch=MOST_FEATURES,
+        )
+        if self.indicator not in ("tokens", "time"):
+            raise ValueError(
+                f"DiTConfig: indicator is tokens or time, not '{self.indicator}'"
+            )
+
+
+class Tokens:
+    """A latent of any kind as tokens, (n, *shape) -> (n, L, F), and back.
+
+    Args:
+        shape: Shape of one latent: of a grid (C, H, W), a sequence (L, F) or a vector (F,).
+        patch: Side of the squares that a grid is split into.
+
+    Attributes:
+        sides: Tokens along each axis.
+        features: Number F of features of a token.
+
+    Raises:
+        ValueError: a patch that divides a grid's height or width with a rest, or another shape.
+    """
+
+    def __init__(self, shape: tuple[int, ...], patch: int) -> None:
+        self.shape = tuple(shape)
+        self.patch = patch
+        if len(shape) == 1:
+            self.sides, self.features = (1,), shape[0]
+        elif len(shape) == 2:
+            self.sides, self.features = (shape[0],), shape[1]
+        elif len(shape) == 3 and not (shape[1] % patch or shape[2] % patch):
+            self.sides = (shape[1] // patch, shape[2] // patch)
+            self.features = shape[0] * patch**2
+        else:
+            raise ValueError(
+                f"a latent of shape {self.shape} has no patches of side {patch}; grids are "
+                "(C, H, W), and the patch divides H and W"
+            )
+
+    def split(self, x: Tensor) -> Tensor:
+        """Latents, with shape (n, *shape), as tokens, with shape (n, L, F)."""
+        if len(self.shape) < 3:
+            return x.reshape(len(x), *self.sides, self.features)
+
+        channels = self.shape[0]
+        rows, columns = self.sides
+        x = x.reshape(len(x), channels, rows, self.patch, columns, self.patch)
+        x = x.permute(0, 2, 4, 1, 3, 5)
+        return x.reshape(len(x), rows * columns, self.features)
+
+    def join(self, tokens: Tensor) -> Tensor:
+        """Tokens, with shape (n, L, F), as latents, with shape (n, *shape)."""
+        if len(self.shape) < 3:
+            return tokens.reshape(len(tokens), *self.shape)
+
+        channels = self.shape[0]
+        rows, columns = self.sides
+        x = tokens.reshape(len(tokens), rows, columns, channels, self.patch, self.patch)
+        x = x.permute(0, 3, 1, 4, 2, 5)
+        return x.reshape(len(x), *self.shape)
+
+
+class DiTBlock(nn.Module):
+    """Attention, then an MLP, each scaled, shifted and gated by the time. Starts as identity."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 6 * width)
+        self.attention = SelfAttention(width, heads)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, RATIO * width),
+            nn.GELU(approximate="tanh"),
+            nn.Linear(RATIO * width, width),
+        )
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        modulation = self.modulation(time)[:, None]
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=2)
+
+        attended = self.attention(modulated(x, shift_1, scale_1))
+        x = torch.addcmul(x, gate_1, attended)
+        hidden = self.mlp(modulated(x, shift_2, scale_2))
+        return torch.addcmul(x, gate_2, hidden)
+
+
+class DiT(nn.Module):
+    """Both velocity fields of a latent: (n, *shape), (n,), (n,) -> (n, *shape).
+
+    Args:
+        shape: Shape of one latent: of a grid, a sequence or a vector.
+        config: Its size.
+
+    Raises:
+        ValueError: a patch that does not divide a grid, or heads that do not divide the width.
+    """
+
+    def __init__(self, shape: tuple[int, ...], config: DiTConfig) -> None:
+        super().__init__()
+        self.tokens = Tokens(shape, config.patch)
+        self.by_token = config.indicator == "tokens"
+
+        width = config.width
+        self.proj_in = nn.Linear(self.tokens.features, width)
+        self.positions = nn.Parameter(sinusoids(self.tokens.sides, width))
+        self.indicators = nn.Parameter(0.02 * torch.randn(2, width))
+        self.time = TimeEmbedding(width)
+        self.blocks = nn.ModuleList(
+            DiTBlock(width, config.heads) for _ in range(config.depth)
+        )
+        self.modulation = nn.Linear(width, 2 * width)
+        self.proj_out = nn.Linear(width, self.tokens.features)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """DiT's: Xavier's weights, biases 0, and 0 for what modulates and for the last layer."""
+        for part in self.modules():
+            if isinstance(part, nn.Linear):
+                nn.init.xavier_uniform_(part.weight)
+                nn.init.zeros_(part.bias)
+        for block in (*self.blocks, self):
+            nn.init.zeros_(block.modulation.weight)
+        nn.init.zeros_(self.proj_out.weight)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The velocity.
+
+        Args:
+            x: States x_t, with shape (n, *shape).
+            t: Times in [0, 1], with shape (n,).
+            condition: Whether a row's field is the conditional one, bool with shape (n,).
+        """
+        unconditional, conditional = self.indicators
+        indicator = torch.where(condition[:, None], conditional, unconditional)
+        time = self.time(t)
+        tokens = self.proj_in(self.tokens.split(x)) + self.positions
+
+        if self.by_token:
+            tokens = torch.cat([indicator[:, None].to(tokens.dtype), tokens], dim=1)
+        else:
+            time = time + indicator
+
+        time = F.silu(time)
+        for block in self.blocks:
+            tokens = block(tokens, time)
+        if self.by_token:
+            tokens = tokens[:, 1:]
+
+        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
+        velocity = self.proj_out(modulated(tokens, shift, scale))
+        return self.tokens.join(velocity)
+
+
+def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """LayerNorm of tokens, with shape (n, L, W), scaled and shifted as the time says."""
+    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
+    return torch.addcmul(shift, normed, 1 + scale)
