@@ -6,11 +6,17 @@ import pytest
 import torch
 
 from flowbind import Direction, Loss, Modality
+from flowbind.methods.crossflow import CrossFlow
+from flowbind.methods.crossflow.method import EncoderConfig
+from flowbind.methods.crossflow.objective import ObjectiveConfig as CrossFlowObjective
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
+from flowbind.nets.dit import DiTConfig
 from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.nets.variational import EncoderSize
 from flowbind.testing.method import LAWS, Subject
 from tests.toy import ToyCodec, Vector, Word, WordCodec
+from tests.toy_kinds import DigitGrid, DigitSequence
 
 SIZES = DriftConfig(width=16, depth=2), HeadConfig(width=16, depth=1, dropout=0.1)
 
@@ -19,12 +25,49 @@ def modalities():
     return {"word": Word(), "vector": Vector(), "other": Vector(ToyCodec(seed=3))}
 
 
+def crossflow(source, target, indicator="tokens", noise=0.0, kind="variational", **how):
+    """CrossFlow between latents of two kinds, in small networks."""
+    kinds = {
+        "sequence": lambda: Word(DigitSequence(), reads="word"),
+        "grid": lambda: Word(DigitGrid(), reads="word"),
+        "vector": Vector,
+    }
+    return CrossFlow(
+        {"source": kinds[source](), "target": kinds[target]()},
+        "source",
+        "target",
+        EncoderConfig(16, depth=1, heads=2, hidden=16, kind=kind, noise=noise),
+        DiTConfig(16, depth=2, heads=2, indicator=indicator),
+        EncoderSize(8, depth=1, heads=2, hidden=8),
+        CrossFlowObjective(**how),
+    )
+
+
 METHODS = {
     "flowbind": lambda: FlowBind(modalities(), *SIZES),
     "flowbind, as its authors": lambda: FlowBind(
         modalities(),
         *SIZES,
         ObjectiveConfig(times="both", normalize=False, leave_own_out=0.0),
+    ),
+    "crossflow, masked sequence to grid": lambda: crossflow("sequence", "grid"),
+    "crossflow, grid to grid, direct": lambda: crossflow(
+        "grid", "grid", kind="direct", unconditional=0.0
+    ),
+    "crossflow, grid to sequence": lambda: crossflow(
+        "grid",
+        "sequence",
+        indicator="time",
+        path="sine-cosine",
+        encoder_loss="contrastive-source",
+    ),
+    "crossflow, vector to vector": lambda: crossflow(
+        "vector",
+        "vector",
+        kind="plain",
+        noise=0.5,
+        times="uniform",
+        encoder_loss="reconstruction",
     ),
 }
 
