@@ -32,6 +32,13 @@ def mesh(path, height=0):
     path.write_text(f"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 {height}\nf 1 2 3\nf 1 2 4\n")
 
 
+def depth_map(path, metres=2.0, scale=1000):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.full((3, 4), metres * scale, np.uint16)
+    values[0, 0] = 0  # nothing was measured
+    PIL.Image.fromarray(values).save(path)
+
+
 def table(path, *rows, **style):
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -95,6 +102,37 @@ def coco_part(source, part, images, captions=5, there=True):
     write_json(source / "annotations" / f"captions_{part}.json", content)
     for k, name in names.items() if there else ():
         picture(source / part / name, hue=17 * k)
+
+
+def kitti_picture(drive, frame):
+    """Path of a picture of the raw data."""
+    day = "2011_09_26"
+    return f"{day}/{day}_drive_{drive}_sync/image_02/data/{frame:010d}.png"
+
+
+def kitti_depth(part, drive, frame):
+    """Path of an annotated depth map."""
+    folder = f"{part}/2011_09_26_drive_{drive}_sync/proj_depth/groundtruth/image_02"
+    return f"{folder}/{frame:010d}.png"
+
+
+def kitti(source, drives):
+    """Drives of four frames, of which the two in the middle have a depth map, by part."""
+    for part, names in drives.items():
+        for name in names:
+            for frame in range(4, 8):
+                picture(source / kitti_picture(name, frame), hue=50 * frame)
+            for frame in (5, 6):
+                depth_map(source / kitti_depth(part, name, frame), scale=256)
+
+
+def nyuv2(source, scenes):
+    """Scenes of two frames each, by folder."""
+    for folder, names in scenes.items():
+        for scene in names:
+            for frame in range(2):
+                picture(source / folder / scene / f"rgb_{frame:05d}.jpg")
+                depth_map(source / folder / scene / f"sync_depth_{frame:05d}.png")
 
 
 # Whole data sets
@@ -179,6 +217,15 @@ def write_pix3d(folder: Path) -> None:
     write_json(folder / "pix3d.json", entries)
 
 
+def write_kitti(folder: Path) -> None:
+    kitti(folder, {"train": [f"{n:04d}" for n in range(8)], "val": ("0020", "0021")})
+
+
+def write_nyuv2(folder: Path) -> None:
+    rooms = [f"room_{n:04d}" for n in range(8)]
+    nyuv2(folder, {"sync": rooms, "official_splits/test": ("bath", "office")})
+
+
 WRITERS = {
     "AUDIOCAPS": write_audiocaps,
     "FLICKR30K": write_flickr30k,
@@ -186,4 +233,6 @@ WRITERS = {
     "VGGSOUND": write_vggsound,
     "LAION": write_laion_coco,
     "PIX3D": write_pix3d,
+    "KITTI": write_kitti,
+    "NYUV2": write_nyuv2,
 }

@@ -23,8 +23,13 @@ from flowbind.registry import load
 from tests.layouts import (
     AUDIOCAPS,
     coco_part,
+    depth_map,
     karpathy,
+    kitti,
+    kitti_depth,
+    kitti_picture,
     mesh,
+    nyuv2,
     parquet,
     picture,
     sound,
@@ -33,7 +38,14 @@ from tests.layouts import (
 )
 
 MODALITIES = {"text": Text, "image": Image, "audio": Audio, "points": Points}
-DATASETS = ("audiocaps", "flickr30k", "coco", "vggsound", "laion-coco", "pix3d")
+NAMING = (
+    "audiocaps",
+    "flickr30k",
+    "coco",
+    "vggsound",
+    "pix3d",
+)  # files, in annotations
+DATASETS = (*NAMING, "laion-coco", "kitti", "nyuv2")
 
 
 @pytest.fixture
@@ -875,6 +887,103 @@ def test_pix3d_may_name_a_picture_twice(prepare, pix3d_source):
     ]
 
 
+# KITTI
+
+
+@pytest.fixture
+def kitti_source(source):
+    kitti(source, {"train": ("0001", "0002", "0003", "0004"), "val": ("0005",)})
+    return source
+
+
+def drives(lines):
+    return {line["id"].split("/")[0][17:21] for line in lines}
+
+
+def test_kitti(prepare, kitti_source, tmp_path):
+    (kitti_source / kitti_picture("0005", 6)).unlink()
+    made = prepare("kitti", val=0.25)
+    assert {split: len(lines) for split, lines in made.items()} == {
+        "train": 6,
+        "val": 2,
+        "test": 1,
+    }
+    (line,) = made["test"]
+    assert line == {
+        "id": "2011_09_26_drive_0005_sync/image_02/0000000005",
+        "image": f"../source/{kitti_picture('0005', 5)}",
+        "depth": f"../source/{kitti_depth('val', '0005', 5)}",
+    }
+    assert missing(tmp_path) == [
+        "test\timage of 2011_09_26_drive_0005_sync/image_02/0000000006"
+    ]
+    assert drives(made["train"]).isdisjoint(drives(made["val"]))
+    assert prepare("kitti", "again", val=0.25) == made
+
+
+def test_kitti_by_a_list_trains_on_no_drive_that_it_names(
+    prepare, kitti_source, tmp_path, capsys
+):
+    names = tmp_path / "eigen.txt"
+    names.write_text(
+        f"{kitti_picture('0002', 6)} None 721.5377\n"
+        f"{kitti_picture('0005', 9)} {kitti_depth('val', '0005', 9)} 721.5377\n"
+    )
+    made = prepare("kitti", test_list=names, val=0.0)
+    assert [line["id"][17:] for line in made["test"]] == [
+        "0002_sync/image_02/0000000006"
+    ]
+    assert drives(made["train"]) == {"0001", "0003", "0004"}
+    assert "left aside 3 depth maps of drives" in capsys.readouterr().err
+    assert len(missing(tmp_path)) == 2  # picture and depth map of the second
+
+    names.write_text("2011_09_26/image.png\n")
+    with pytest.raises(ValueError, match=r"eigen.txt:1: '2011_09_26/image.png' is no"):
+        prepare("kitti", "wrong", test_list=names)
+    names.write_text("\n")
+    with pytest.raises(ValueError, match=r"eigen.txt: has no line"):
+        prepare("kitti", "empty", test_list=names)
+    with pytest.raises(ValueError, match="val is a share of the training drives"):
+        prepare("kitti", "all", val=1.0)
+
+
+# NYU Depth V2
+
+
+def test_nyuv2(prepare, source, tmp_path):
+    scenes = {
+        "sync": ("study_0001a", "study_0001b", "bath_0002", "bath_0003"),
+        "official_splits/train": ("study_0001a",),  # among those of sync
+        "official_splits/test": ("office",),
+    }
+    nyuv2(source, scenes)
+    (source / "sync/bath_0002/rgb_00001.jpg").unlink()
+    made = prepare("nyuv2", val=0.34)
+    assert [line["id"] for line in made["test"]] == ["office/00000", "office/00001"]
+    assert made["test"][0] == {
+        "id": "office/00000",
+        "image": "../source/official_splits/test/office/rgb_00000.jpg",
+        "depth": "../source/official_splits/test/office/sync_depth_00000.png",
+    }
+    rooms = {}
+    for split in ("train", "val"):
+        rooms[split] = {line["id"].split("/")[0].rstrip("ab") for line in made[split]}
+    assert rooms["train"] | rooms["val"] == {"study_0001", "bath_0002", "bath_0003"}
+    assert rooms["train"].isdisjoint(rooms["val"])
+    assert len(made["train"]) + len(made["val"]) == 7
+    assert [line.split("\t")[1] for line in missing(tmp_path)] == [
+        "bath_0002/rgb_00001.jpg"
+    ]
+    shutil.rmtree(source / "sync")
+    alone = prepare("nyuv2", "labelled", val=0.0)
+    assert [line["id"] for line in alone["train"]] == [
+        "study_0001a/00000",
+        "study_0001a/00001",
+    ]
+    with pytest.raises(ValueError, match="val is a share of the training rooms"):
+        prepare("nyuv2", val=1.0)
+
+
 # All of them
 
 
@@ -890,6 +999,8 @@ def everything(source):
         source / "pix3d.json",
         [{"img": "img/a.png", "model": "model/a.obj", "category": "bed"}],
     )
+    depth_map(source / kitti_depth("train", "0001", 5), scale=256)
+    depth_map(source / "sync/study_0001a/sync_depth_00000.png")
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -943,7 +1054,7 @@ def escape(source, name):
         )
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name != "laion-coco"])
+@pytest.mark.parametrize("name", NAMING)
 def test_names_that_lead_out_of_the_folder_are_refused(prepare, source, tmp_path, name):
     picture(tmp_path / "secret.png")
     escape(source, name)

@@ -50,6 +50,22 @@ def read_json(path: Path) -> Any:
     return files.read_json(path)
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file.
+
+    Raises:
+        ValueError: no such file, no line, or not in UTF-8.
+    """
+    _check_there(path)
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: is no text in UTF-8") from None
+    if not any(line.strip() for line in lines):
+        raise ValueError(f"{path}: has no line")
+    return lines
+
+
 def records(
     content: Any,
     needed: Mapping[str, type],

@@ -87,6 +87,25 @@ class Files:
         return File(stems[0] + suffix, None)
 
 
+def below(folders: Iterable[Path], suffixes: Iterable[str]) -> list[str]:
+    """Paths of all files below folders that have one of these suffixes, each folder's in order.
+
+    What the scan leaves out is said.
+
+    Args:
+        folders: Folders to scan, at least one.
+        suffixes: Suffixes in lower case with the dot.
+
+    Raises:
+        ValueError: there is no such folder.
+    """
+    folders = list(folders)
+    left_out = LeftOut()
+    paths = list(scan(folders, tuple(suffixes), left_out))
+    left_out.tell(folders[0])
+    return paths
+
+
 def _kinds_by_suffix(kinds: dict[str, tuple[str, ...]]) -> dict[str, str]:
     """The kind that each suffix tells; where two have it, one that `kinds` gives counts."""
     kind_of: dict[str, str] = {}

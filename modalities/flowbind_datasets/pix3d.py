@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from flowbind.data.scan import LeftOut, root_of, scan
+from flowbind.data.scan import root_of
 from flowbind_datasets.annotations import read_json, records
-from flowbind_datasets.files import File, checked
+from flowbind_datasets.files import File, below, checked
 from flowbind_datasets.splits import Splits, shuffled
 
 LAYOUT = (
@@ -100,7 +100,4 @@ def _existing(source: Path, entries: list[dict[str, Any]]) -> set[str]:
             suffix = Path(entry[key]).suffix
             suffixes.add(suffix.lower())
 
-    left_out = LeftOut()
-    existing = set(scan([source], tuple(suffixes), left_out))
-    left_out.tell(source)
-    return existing
+    return set(below([source], suffixes))

@@ -199,6 +199,18 @@ def held_out(things: Sequence[T], count: int, *seed: int) -> set[T]:
     return set(order[:count])
 
 
+def check_share(name: str, share: float, things: str) -> None:
+    """Refuses a share of training that would leave nothing to train on.
+
+    Raises:
+        ValueError: it is not from 0 to below 1.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(
+            f"{name} is a share of the training {things}, from 0 to below 1, not {share}"
+        )
+
+
 def captions_kept(captions: str) -> slice:
     """Which captions of one picture or sound become samples.
 
