@@ -88,6 +88,20 @@ def test_frechet_of_fewer_samples_than_features_is_real():
     )
 
 
+@pytest.mark.parametrize(("n", "m"), [(30, 60), (60, 30), (30, 20)])
+def test_frechet_is_the_same_whether_samples_or_features_are_fewer(n, m):
+    """Features of 0 add nothing, and make both sets wide."""
+    a, b = randn(n, 40), 2 * randn(m, 40, seed=1) + 1
+    wide = torch.zeros(200, dtype=torch.float64)
+    a_wide, b_wide = (torch.cat([x, wide.expand(len(x), -1)], dim=1) for x in (a, b))
+    assert frechet(a, b) == pytest.approx(frechet(a_wide, b_wide), rel=1e-7)
+
+
+def test_frechet_of_latents_of_many_numbers_takes_no_matrix_of_these():
+    a, b = randn(8, 3, 256, 256), randn(8, 3, 256, 256, seed=1)
+    assert frechet(a, b) > 0
+
+
 @pytest.mark.parametrize("others", ["scipy", "clean-fid", "frechet-audio-distance"])
 def test_frechet_is_what_others_say(others):
     assert frechet(*OTHERS_SETS) == pytest.approx(OTHERS["frechet"][others], rel=1e-9)

@@ -1,5 +1,7 @@
 """The Frechet distance of two sets of latents, each taken as a Gaussian."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,9 +12,9 @@ def frechet(a: Tensor, b: Tensor) -> float:
         |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
 
     (Dowson and Landau, 1982; on features of generated samples: Heusel et al., 2017). The trace of
-    the root is the sum of the singular values of `C_a^(1/2) C_b^(1/2)`, which is real and exact
-    however few the samples. The estimate falls with the number of samples, so a result must name
-    it.
+    the root is the sum of the singular values of `R_a R_b^T` with any roots `R^T R = C`, which is
+    real and exact however few the samples, and takes no matrix of more than n or F features
+    squared. The estimate falls with the number of samples, so a result must name it.
 
     Args:
         a: Samples of one set, with shape (n, *), n at least 2.
@@ -29,15 +31,23 @@ def frechet(a: Tensor, b: Tensor) -> float:
     means = a.mean(0) - b.mean(0)
     means = means.square().sum()
     traces = root_a.square().sum() + root_b.square().sum()
-    joint = torch.linalg.svdvals(root_a @ root_b).sum()
+    joint = torch.linalg.svdvals(root_a @ root_b.T).sum()
     distance = means + (traces - 2 * joint)
     return distance.clamp(min=0).item()
 
 
 def _root_of_covariance(x: Tensor) -> Tensor:
-    """The symmetric root of the covariance of samples with shape (n, F), with shape (F, F)."""
+    """A root R of the covariance C = R^T R of samples with shape (n, F).
+
+    With shape (F, F), or (n, F) where there are fewer samples than features: these themselves.
+    """
+    count, features = x.shape
+    if count < features:
+        centred = x - x.mean(0)
+        return centred / math.sqrt(count - 1)
+
     # Of a single feature cov is a scalar.
-    covariance = x.T.cov().reshape(x.shape[1], -1)
+    covariance = x.T.cov().reshape(features, -1)
     values, vectors = torch.linalg.eigh(covariance)
     # Rounding may have left eigenvalues a little below 0.
     roots = values.clamp(min=0).sqrt()
