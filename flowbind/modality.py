@@ -39,6 +39,8 @@ class Modality(Component):
             first is the one written.
         literal: Whether a sample may stand in a manifest or on the command line as itself rather
             than as a file.
+        by_folder: Whether a file whose suffix another modality reads, too, is this one's only in a
+            folder that is named after it.
         default_codec: Class of the codec that is taken where none is given.
         default_judge: Class of the judge that is trained on anybody's labelled samples; None if
             there is none.
@@ -51,6 +53,7 @@ class Modality(Component):
     group: ClassVar = "modalities"
     suffixes: ClassVar[tuple[str, ...]]
     literal: ClassVar[bool] = False
+    by_folder: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
     default_judge: ClassVar[type[NeuralJudge] | None] = None
     libraries: ClassVar[Mapping[str, str]] = {}

@@ -170,6 +170,23 @@ def test_the_longest_suffix_counts(prepare, source, monkeypatch):
     assert prepare(*ALL)[0] == {"train": {"a": "vector+word"}}
 
 
+def test_a_suffix_of_two_modalities_is_decided_by_the_folder(
+    prepare, source, monkeypatch
+):
+    monkeypatch.setattr(Word, "suffixes", (".vec",))
+    put(source / "vector/1.vec")
+    put(source / "word/1.vec", vector="123")
+    assert prepare(*ALL)[0] == {"train": {"1": "vector+word"}}
+    put(source / "2.vec")
+    assert (
+        "2.vec: read by word, vector; put it in a folder named after one of"
+        in (prepare(code=2)[1])
+    )
+    # One that steps back leaves it to the other; in its own folder it stays its own.
+    monkeypatch.setattr(Word, "by_folder", True)
+    assert prepare(*ALL)[0] == {"train": {"1": "vector+word", "2": "vector"}}
+
+
 # Splits
 
 

@@ -207,7 +207,8 @@ def find_files(
         names = readers[suffix]
         if len(names) > 1:
             in_folder = [reader for reader in names if reader in folders[:2]]
-            names = in_folder or names
+            anywhere = [reader for reader in names if not modalities[reader].by_folder]
+            names = in_folder or anywhere or names
         if len(names) > 1:
             readers_of_file = ", ".join(names)
             raise ValueError(
