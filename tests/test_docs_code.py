@@ -193,6 +193,7 @@ OTHERS = {  # names of other programs, and of files
     "max_map_count",
     "lightweight_audio_ae",
     "version_1",
+    "basement_0001b",  # a scene of NYU Depth
     "YOUTUBEID_START",
     "YOUTUBEID_START_END",
     "max_period",
@@ -256,6 +257,10 @@ def numbers():
     from flowbind_audio.frechet_audio import KAD_SCALE
     from flowbind_audio.modality import Audio
     from flowbind_audio.sound import FASTEST
+    from flowbind_depth.files import HIGHEST
+    from flowbind_depth.files import MOST as MOST_DEPTHS
+    from flowbind_depth.modality import Depth
+    from flowbind_depth.pixels import DepthPixels
     from flowbind_image import fidelity
     from flowbind_image.memory import MEMORY
     from flowbind_points.cloud import MOST
@@ -286,6 +291,13 @@ def numbers():
         ),
         ("codecs/audio.md", f"more than {MEDIAN_ROWS:,} embeddings"),
         ("codecs/points.md", f"{MOST:,}"),
+        ("codecs/depth.md", f"{MOST_DEPTHS:,}"),
+        (
+            "codecs/depth.md",
+            f"up to {HIGHEST / default(Depth, 'scale'):g} m; 256 in KITTI",
+        ),
+        ("codecs/depth.md", f"| `near` | {default(DepthPixels, 'near')} |"),
+        ("codecs/depth.md", f"| `far` | {default(DepthPixels, 'far'):g} |"),
         ("codecs/points.md", f"{DRAWN:,}"),
         ("metrics.md", f"rouge-l[beta={BETA},1-reference"),
         ("formats.md", f"at most {plan.SHARD_ROWS:,} rows"),

@@ -32,7 +32,8 @@ SAMPLES = 4
 def world(tmp_path_factory):
     """A manifest whose samples have every built-in modality."""
     out = tmp_path_factory.mktemp("shapes")
-    prepare(out, samples=3, test_samples=SAMPLES)
+    modalities = "+".join(BUILT_IN)
+    prepare(out, samples=3, test_samples=SAMPLES, modalities=modalities)
     return Manifest.read(out / "test.jsonl", installed("modalities"))
 
 
