@@ -292,6 +292,7 @@ class Model:
         *,
         plus: Sequence[tuple[str, Tensor]] = (),
         minus: Sequence[tuple[str, Tensor]] = (),
+        strength: float = 1.0,
         restandardize: bool = False,
         count: int = 1,
         seed: int = 0,
@@ -307,6 +308,7 @@ class Model:
             plus: What is added to every source: modalities, each with its codec's latents, with
                 shape (B, *shape), or (1, *shape) for all samples.
             minus: What is taken away, likewise.
+            strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then standardised as a whole.
             count: Number B of samples where there is no source.
             seed: Seed of the noise; with a sample's number it decides the noise of that sample.
@@ -331,7 +333,7 @@ class Model:
         if plus or minus:
             added = self._starts(plus, sampling, streams)
             taken = self._starts(minus, sampling, streams)
-            states = [shift(state, added, taken) for state in states]
+            states = [shift(state, added, taken, strength) for state in states]
         if restandardize:
             states = [standardize(state) for state in states]
 
@@ -366,6 +368,7 @@ class Model:
         *,
         plus: Terms = (),
         minus: Terms = (),
+        strength: float = 1.0,
         restandardize: bool = False,
         count: int = 1,
         seed: int = 0,
@@ -387,6 +390,7 @@ class Model:
             plus: What is added to every source: samples by modality as for `sources`, one for all
                 of them or B; or several such mappings.
             minus: What is taken away, likewise.
+            strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then brought to mean 0 and standard
                 deviation 1, each sample as a whole, as CrossFlow's authors do.
             count: Number B of samples where there is no source.
@@ -420,6 +424,7 @@ class Model:
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
         count = whole_number(count, "count")
+        (strength,) = finite_numbers([strength], "strength")
         if count < 1:
             raise ValueError(f"count must be at least 1, not {count}")
 
@@ -431,6 +436,7 @@ class Model:
             to,
             plus=self._encode_terms(plus, "plus"),
             minus=self._encode_terms(minus, "minus"),
+            strength=strength,
             restandardize=restandardize,
             count=count,
             seed=seed,

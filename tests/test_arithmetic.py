@@ -131,7 +131,8 @@ def test_states_of_every_kind(shape):
     generator = torch.Generator().manual_seed(0)
     a, b, c = torch.randn(3, 5, *shape, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(shift(a, [b, c], [c]), a + b, rtol=0, atol=1e-14)
-    assert torch.equal(shift(a, [b, c], [b, c]), a)
+    assert torch.equal(shift(a, [b, c], [b, c], 0.3), a)
+    torch.testing.assert_close(shift(a, [b], [c], -0.5), a - 0.5 * b + 0.5 * c)
 
     line = between(a[:1], b[:1], torch.tensor([0.0, 0.25, 1.0, 2.0]).double())
     assert torch.equal(line[0], a[0])
@@ -219,6 +220,21 @@ def test_an_interpolation_ends_in_its_sources(sources, variety):
         assert all(map(torch.equal, part[name], line[name][1:3]))
 
 
+def test_all_of_a_line_have_one_noise(carry):
+    """Raw samples come out, of latents that are mixed, with the noise of the sample with number 0."""
+    a, b = carry.encode("word", WORDS[:2])
+    noise = draws.normal(carry.streams(1, seed=4), 8)
+    states = torch.stack([a, 0.75 * a + 0.25 * b, b]) + noise
+    expected = ToyCodec().decode(states)
+    pair = {"word": WORDS[:2]}
+    line = carry.interpolate(pair, "other", [0, 0.25, 1], seed=4)["other"]
+    torch.testing.assert_close(line, expected)
+
+    whole = carry.interpolate(pair, "other", [0.25], seed=4, restandardize=True)
+    standard = (states[1] - states[1].mean()) / states[1].std()
+    torch.testing.assert_close(whole["other"], ToyCodec().decode(standard[None]))
+
+
 def test_one_sample_of_a_source_is_at_both_ends(model):
     v = vectors(1)[0]
     one = model.interpolate({"word": WORDS[:2], "vector": [v]}, "word", [0.3])
@@ -239,6 +255,7 @@ def test_one_sample_of_a_source_is_at_both_ends(model):
             {"plus": {"word": OTHERS[:2]}},
             "plus 'word' has 2 samples, and the sources 5",
         ),
+        ({"strength": "much"}, "strength must be finite numbers"),
         ({"plus": {"wrod": "123"}}, "did you mean 'word'"),
         ({"plus": {"word": "12"}}, "'12' is no word"),
         ({"plus": {"other": vectors(1)}}, "does not make other->vector"),
@@ -294,7 +311,14 @@ def test_arithmetic_through_the_command_line(folder, command, tmp_path):
     arguments = ["--to", "vector", "--seed", 3, "--variety", 1]
     for word in WORDS:
         arguments += ["--from", f"word={word}"]
-    arguments += ["--minus", "word=123", "--plus", f"word=@{tmp_path}/others.list"]
+    arguments += [
+        "--strength",
+        0.5,
+        "--minus",
+        "word=123",
+        "--plus",
+        f"word=@{tmp_path}/others.list",
+    ]
     for batch in (1, 2, 256):
         out = tmp_path / str(batch)
         code, _, err = command(
@@ -309,6 +333,7 @@ def test_arithmetic_through_the_command_line(folder, command, tmp_path):
         "vector",
         plus={"word": OTHERS},
         minus={"word": "123"},
+        strength=0.5,
         seed=3,
         variety=1,
     )["vector"]
@@ -366,6 +391,8 @@ def test_interpolation_through_the_command_line(folder, command, tmp_path):
             "leave out --plus and --minus",
         ),
         ("--from word=111 --interpolate 3 --count 1", "leave out --count"),
+        ("--strength 0.5", "--strength is that of --plus and --minus"),
+        ("--plus word=1 --strength nan", "takes a number, not 'nan'"),
         ("--plus word", "--plus takes NAME=VALUE"),
         ("--minus wrod=123", "did you mean 'word'"),
         ("--minus vector=none.vec", "--minus vector=none.vec: no such file"),

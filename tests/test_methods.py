@@ -156,6 +156,16 @@ class Leaning(Sizes):
         return super().finish(nets, state + state.mean(0), targets, sampling, streams)
 
 
+class Tupled(Sizes):
+    """Called linear, as FlowBind is, with states that cannot be added."""
+
+    def start(self, *arguments):
+        return (super().start(*arguments),)
+
+    def fuse(self, states, sampling, streams):
+        return super().fuse([state for (state,) in states], sampling, streams)
+
+
 BROKEN = {
     "a_description_makes_it_again": Forgetful,
     "networks_take_their_weights_on_the_meta_device": HiddenBuffer,
@@ -167,6 +177,7 @@ BROKEN = {
     "choices_are_a_dataclass": Demanding,
     "directions_are_of_its_modalities": Elsewhere,
     "every_direction_gives_latents": Leaning,
+    "states_that_are_linear_may_be_mixed": Tupled,
 }
 
 

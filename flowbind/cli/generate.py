@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowbind.cli.parser import Parser, check_folder, named, path, whole
+from flowbind.cli.parser import Parser, check_folder, named, path, real, whole
 
 if TYPE_CHECKING:
     from flowbind.generation import Model
@@ -103,6 +103,7 @@ def _generate(
             batch,
             options.to,
             **terms_of,
+            strength=options.strength,
             restandardize=options.restandardize,
             count=rows.stop - rows.start,
             seed=options.seed,
@@ -218,6 +219,12 @@ def _add_arithmetic(parser: Parser) -> None:
             "all of a batch or as many; may be given several times",
         )
     parser.add_argument(
+        "--strength",
+        type=real(),
+        default=1.0,
+        help="factor of what is added and taken away",
+    )
+    parser.add_argument(
         "--interpolate",
         type=whole(2),
         metavar="N",
@@ -276,10 +283,15 @@ def _check_together(options: argparse.Namespace, given: Collection[str]) -> None
     Raises:
         ValueError: one line that says which.
     """
+    has_terms = options.plus or options.minus
+    if "strength" in given and not has_terms:
+        raise ValueError(
+            "--strength is that of --plus and --minus; give one of them as well"
+        )
     if not options.interpolate:
         return
 
-    if options.plus or options.minus:
+    if has_terms:
         raise ValueError(
             "--interpolate goes between two sources as they are; leave out --plus and --minus"
         )

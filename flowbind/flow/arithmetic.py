@@ -1,7 +1,8 @@
 r"""Arithmetic of the states from which flows begin: with terms $p$ added and terms $m$ taken away,
+at a strength $a$, 1 where nothing else is said,
 
 $$
-z = z_{\text{source}} + \Bigl(\sum_p z_p - \sum_m z_m\Bigr), \qquad
+z = z_{\text{source}} + a \Bigl(\sum_p z_p - \sum_m z_m\Bigr), \qquad
 z_s = (1 - s)\, z_0 + s\, z_1 \quad \text{between two.}
 $$
 """
@@ -12,14 +13,19 @@ import torch
 from torch import Tensor
 
 
-def shift(state: Tensor, plus: Sequence[Tensor], minus: Sequence[Tensor]) -> Tensor:
+def shift(
+    state: Tensor,
+    plus: Sequence[Tensor],
+    minus: Sequence[Tensor],
+    strength: float = 1.0,
+) -> Tensor:
     """A state with others added and taken away, all of them with shape (B, *).
 
     What is added and what is taken away are summed first, so that the same on both sides leaves the
     state as it is, to the bit.
     """
     nothing = torch.zeros_like(state)
-    return state + (sum(plus, nothing) - sum(minus, nothing))
+    return state + strength * (sum(plus, nothing) - sum(minus, nothing))
 
 
 def between(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:

@@ -388,6 +388,35 @@ def every_direction_gives_latents(subject: Subject) -> None:
             )
 
 
+@law
+def states_that_are_linear_may_be_mixed(subject: Subject) -> None:
+    """Where a method is `linear`, the state of one source is a tensor of numbers, and so the mean of two gives finite latents."""
+    method = subject.method
+    batch = subject.batch(subject.complete)
+    streams = draws.streams(5, torch.arange(ROWS))
+    nets = subject.networks.nets
+    alone = [one for one in method.directions() if len(one.sources) == 1]
+
+    for direction in alone if method.linear else []:
+        (name,) = direction.sources
+        with torch.no_grad():
+            x = batch.latents[name]
+            state = method.start(nets, name, x, subject.sampling, streams)
+            is_tensor = isinstance(state, Tensor) and state.is_floating_point()
+            kind = type(state).__name__
+            demand(is_tensor, f"the state of '{name}' is a {kind} of no such numbers")
+            rows = len(state)
+            demand(rows == ROWS, f"the state of '{name}' has {rows} rows, not {ROWS}")
+
+            mixed = (state + state.flip(0)) / 2
+            fused = method.fuse([mixed], subject.sampling, streams)
+            targets = direction.targets
+            made = method.finish(nets, fused, targets, subject.sampling, streams)
+        for target in targets:
+            is_finite = made[target].isfinite().all()
+            demand(is_finite, f"{direction} gives numbers that are not finite")
+
+
 def _generate(
     subject: Subject,
     batch: Batch,
