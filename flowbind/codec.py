@@ -42,6 +42,8 @@ class Codec(Component):
         masked: Whether latents are sequences, (L, D), of which not every position is there: the
             last feature is then 1 where one is and 0 where there is padding, which is 0 in all
             features.
+        decodes: Whether raw samples can be made of latents. Where not, the modality is a source
+            alone, and `decode` raises ValueError with one line.
         version: Number that is raised whenever the same weights would encode differently.
     """
 
@@ -50,6 +52,7 @@ class Codec(Component):
     dtype: torch.dtype = torch.float32
     vocabulary: int | None = None
     masked: bool = False
+    decodes: bool = True
     version: ClassVar[int] = 1
     device: torch.device = torch.device("cpu")
 

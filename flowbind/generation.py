@@ -14,7 +14,7 @@ from flowbind.codec import Codec
 from flowbind.data.manifest import take_raw
 from flowbind.defaults import torch_defaults
 from flowbind.flow.arithmetic import between, shift, standardize
-from flowbind.method import Direction, Method, Networks, State
+from flowbind.method import Direction, Method, Networks, State, check_decodable
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.registry import did_you_mean
@@ -229,8 +229,8 @@ class Model:
         """Refuses what this model does not generate.
 
         Raises:
-            ValueError: no target, a modality that it does not have, or a direction that its method
-                does not offer, such as one from no source.
+            ValueError: no target, a modality that it does not have, a direction that its method
+                does not offer, such as one from no source, or a target whose codec encodes only.
         """
         sources = tuple(sources)
         targets = tuple(targets)
@@ -244,6 +244,7 @@ class Model:
             direction = Direction(sources, targets)
             known = ", ".join(str(known) for known in self.method.directions())
             raise ValueError(f"this model does not make {direction}; it makes {known}")
+        check_decodable(self.modalities, targets)
 
     def check_linear(self, what: str) -> None:
         """Refuses what adds or mixes states where the method's are not `linear`.

@@ -290,6 +290,34 @@ def standardizer_of(codec: Codec) -> nn.Module:
     return Standardizer(*codec.shape, masked=codec.masked)
 
 
+def decodable(method: Method) -> list[Direction]:
+    """Those of a method's directions of whose targets all can be decoded."""
+    directions = []
+    for direction in method.directions():
+        codecs = [method.modalities[name].codec for name in direction.targets]
+        if all(codec.decodes for codec in codecs):
+            directions.append(direction)
+    return directions
+
+
+def check_decodable(
+    modalities: Mapping[str, Modality],
+    targets: Collection[str],
+) -> None:
+    """Refuses a target that cannot be decoded.
+
+    Raises:
+        ValueError: the codec of one encodes only; one line.
+    """
+    for name in targets:
+        codec = modalities[name].codec
+        if not codec.decodes:
+            raise ValueError(
+                f"'{name}' is a source alone: its codec, {type(codec).__name__}, encodes only; as a "
+                "target it needs a codec that decodes"
+            )
+
+
 def check_same_codecs(
     modalities: Mapping[str, Modality],
     base_modalities: Mapping[str, Modality],

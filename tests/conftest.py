@@ -22,6 +22,7 @@ TOYS = {
         "toy": "tests.toy:ToyCodec",
         "toy-word": "tests.toy:WordCodec",
         "toy-learned": "tests.toy:LearnedCodec",
+        "mute-word": "tests.toy:MuteWordCodec",
         "digit-ids": "tests.toy_kinds:DigitIds",
         "digit-grid": "tests.toy_kinds:DigitGrid",
         "digit-sequence": "tests.toy_kinds:DigitSequence",

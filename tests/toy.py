@@ -62,6 +62,18 @@ class WordCodec(ToyCodec):
         ]
 
 
+class MuteWordCodec(WordCodec):
+    """The same, without a way back; digits above 2 are told as if they were lost."""
+
+    decodes = False
+
+    def decode(self, latents, generator=None):
+        raise ValueError("MuteWordCodec encodes only")
+
+    def caveat(self, raw):
+        return "has a digit above 2" if max(raw) > "2" else ""
+
+
 class SlowWordCodec(WordCodec):
     """The same at leisure, with a line in a file for each batch."""
 

@@ -63,7 +63,9 @@ def write_promise(codec: Codec, raws: Sequence[Any], path: Path) -> None:
 
 
 def can_decode(codec: Codec) -> bool:
-    """Whether this machine has what decoding needs; encoding may need less."""
+    """Whether the codec decodes, and this machine has what that needs; encoding may need less."""
+    if not codec.decodes:
+        return False
     try:
         codec.check_libraries("decode")
     except ValueError:

@@ -53,7 +53,7 @@ from flowbind.evaluation.stand_ins import StandIns, choose
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.generation import Model
 from flowbind.judge import Judge
-from flowbind.method import Direction, State, concatenate, select
+from flowbind.method import Direction, State, concatenate, decodable, select
 from flowbind.metric import Metric
 from flowbind.metrics.probe import Probe, fit_probe
 from flowbind.progress import is_first_process, say, track
@@ -177,8 +177,8 @@ class Evaluation:
         batches: Positions in [0, n), one tensor for each step.
         generated: Per way, codec latents of what was generated, decoded and encoded again, with
             shape (n, *shape).
-        trips: Per modality, codec latents of the real samples, decoded and encoded again, with
-            shape (n, *shape).
+        trips: Per modality that can be decoded, codec latents of the real samples, decoded and
+            encoded again, with shape (n, *shape).
         states: Per source, what its flow begins from, with shape (n, *); empty where methods do not
             compare them.
         cycles: Per direction with a way back, mean squared errors of the way there and back, with
@@ -232,7 +232,7 @@ class Evaluation:
 
         self._draw_test_samples()
 
-        self.directions = [d for d in model.method.directions() if self._is_between(d)]
+        self.directions = [d for d in decodable(model.method) if self._is_between(d)]
         self.ways = list(_ways_of(self.directions))
         self.published = (
             read_published(Path(config.published)) if config.published else []
@@ -274,7 +274,8 @@ class Evaluation:
 
         self.trips: dict[str, Tensor] = {}
         for name, x in self.measured.items():
-            self.trips[name] = torch.zeros_like(x)
+            if self.model.modalities[name].codec.decodes:
+                self.trips[name] = torch.zeros_like(x)
 
         self.cycles: dict[Direction, Tensor] = {}
         for direction in self.directions:
@@ -447,7 +448,7 @@ class Evaluation:
                 with_trip.add(target)
             self._step_back(targets, latents, rows)
 
-        for name in self.names:
+        for name in self.trips:
             if name not in with_trip:
                 self._reencode(name, {}, rows, generator, trip=True)
         self.seen[rows] += 1
@@ -667,7 +668,10 @@ class Evaluation:
         rows: list[Row] = []
         for source, positions in zip(self.names, order.split(rows_each), strict=False):
             rows += self._gallery_rows(source, positions, generator)
-        return compose(rows, self.names)
+        shown = [
+            name for name in self.names if name in {way.target for way in self.ways}
+        ]
+        return compose(rows, shown)
 
     def _gallery_rows(
         self,

@@ -23,7 +23,14 @@ from flowbind.evaluation.report import averaged, suffix, terminal, write
 from flowbind.evaluation.space import Space
 from flowbind.files import digest
 from flowbind.generation import Model
-from flowbind.method import Loss, Method, Networks, callable_networks
+from flowbind.method import (
+    Loss,
+    Method,
+    Networks,
+    callable_networks,
+    check_decodable,
+    decodable,
+)
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say, track
 from flowbind.readers import check_readers
@@ -94,7 +101,7 @@ class Training(Watched):
 
     Raises:
         ValueError: a method that trains some modalities alone, without a model that has the others;
-            sampling choices that it does not have.
+            one of which nothing could be decoded; sampling choices that it does not have.
     """
 
     def __init__(
@@ -109,6 +116,8 @@ class Training(Watched):
                 f"the method learns {', '.join(method.trained)} alone; training.base names the "
                 "released model that has the others"
             )
+        if not decodable(method):
+            check_decodable(method.modalities, method.directions()[0].targets)
 
         self.method = method
         self.training_config = training
@@ -394,10 +403,17 @@ class Training(Watched):
 
         Before, it is made sure that all can be read and decoded.
         """
-        for modality in self.modalities.values():
+        for name, modality in self.modalities.items():
+            codec = modality.codec
             modality.check_libraries()
-            for use in ("encode", "decode"):
-                modality.codec.check_libraries(use)
+            codec.check_libraries("encode")
+            if codec.decodes:
+                codec.check_libraries("decode")
+            elif any(name in way.targets for way in self.method.directions()):
+                say(
+                    f"'{name}' is judged as a source alone: its codec, {type(codec).__name__}, "
+                    "encodes only"
+                )
 
         data = self.trainer.datamodule
         stores = []
