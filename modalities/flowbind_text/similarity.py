@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from flowbind.metric import Metric
-from flowbind_text.sentences import MINILM, SentenceEncoder
+from flowbind_text.encoder import MINILM
+from flowbind_text.sentences import SentenceEncoder
 
 
 class CaptionSimilarity(Metric):

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from flowbind.codec import NeuralCodec
 from flowbind.hub import existing_paths
 from flowbind.progress import track
-from flowbind_text.sentences import BATCH, INSTALL, MINILM, SentenceEncoder
-from flowbind_text.vocabulary import LONGEST
-from flowbind_text.writer import LENGTH, CaptionNet
+from flowbind_text.encoder import INSTALL, MINILM
+from flowbind_text.sentences import BATCH, SentenceEncoder
+from flowbind_text.writer import CaptionNet, captions_of, spelled
 
 
 class SmallText(NeuralCodec):
@@ -92,15 +91,11 @@ class SmallText(NeuralCodec):
             parts.append(self.prepare([raws[i] for i in chunk]))
 
         embeddings = torch.cat(parts)[order.argsort()]
-        captions = pad_sequence([_spelled(raw) for raw in raws], batch_first=True)
-        return embeddings, captions
+        return embeddings, spelled(raws)
 
     def finish(self, outputs: Tensor) -> list[str]:
-        """Reads the bytes of B captions.
-
-        One without a word, which no caption is, becomes a question mark.
-        """
-        return [_text(row) or "?" for row in outputs.cpu().numpy()]
+        """Reads the bytes of B captions."""
+        return captions_of(outputs)
 
     def fingerprint(self) -> dict[str, str | int]:
         entries = super().fingerprint() | {"encoder_weights": self.sentences.digest()}
@@ -109,15 +104,3 @@ class SmallText(NeuralCodec):
             entries.pop(name, None)
 
         return entries
-
-
-def _spelled(caption: str) -> Tensor:
-    """The bytes of a caption that can be written, uint8."""
-    spelled = caption.encode()[: LENGTH * LONGEST]
-    return torch.frombuffer(bytearray(spelled), dtype=torch.uint8)
-
-
-def _text(row: np.ndarray) -> str:
-    """The caption of a row of bytes, with zeros in between, as one line."""
-    text = row.tobytes().replace(b"\0", b"").decode("utf-8", "replace")
-    return " ".join(text.split())

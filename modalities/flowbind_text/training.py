@@ -3,12 +3,11 @@
 The vocabulary comes from the captions, the loss is the likelihood of every piece.
 """
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.train.codec import CodecTraining
-from flowbind_text.vocabulary import END, Cutter, learn
-from flowbind_text.writer import LENGTH
+from flowbind_text.vocabulary import Cutter, learn
+from flowbind_text.writer import LENGTH, texts_of
 
 
 class TextCodecTraining(CodecTraining):
@@ -24,7 +23,7 @@ class TextCodecTraining(CodecTraining):
 
         super().configure_model()
         captions = self.trainer.datamodule.parts["train"].tensors[1]
-        table = learn(_texts(captions))
+        table = learn(texts_of(captions))
         self.net.table.copy_(table)
         self.cutter = Cutter(table)
 
@@ -35,20 +34,5 @@ class TextCodecTraining(CodecTraining):
         captions: Tensor,
         streams: Tensor,
     ) -> Tensor:
-        ids = self.cutter(_texts(captions), LENGTH).to(latents.device)
-        ids = F.pad(ids, (1, 1), value=END)  # a caption begins as it ends
-        before = ids[:, :-1]
-        target = ids[:, 1:]
-
-        logits, _ = self.net.step(latents, before, self.net.first(latents))
-        # Everything up to the first end.
-        counts = F.pad(target[:, :-1] != END, (1, 0), value=True)
-        return F.cross_entropy(logits[counts], target[counts], reduction="none")
-
-
-def _texts(captions: Tensor) -> list[str]:
-    texts = []
-    for row in captions.cpu().numpy():
-        spelled = row.tobytes().rstrip(b"\0")
-        texts.append(spelled.decode("utf-8", "ignore"))
-    return texts
+        ids = self.cutter(texts_of(captions), LENGTH).to(latents.device)
+        return self.net.surprise(latents, ids)
