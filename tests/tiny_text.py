@@ -90,3 +90,51 @@ def save_gpt2(folder: Path) -> None:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_clip_text(tower: Path, whole: Path) -> None:
+    """A text tower of CLIP, 32 wide, alone and in a model with a tower of pictures."""
+    from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
+
+    special = ["<|startoftext|>", "<|endoftext|>"]
+    letters = "abcdefghijklmnopqrstuvwxyz,."
+    pieces = [*letters, *(letter + "</w>" for letter in letters), *special]
+    tokenizer = CLIPTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)},
+        merges=[],
+        model_max_length=77,
+    )
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
+    ends = {"bos_token_id": len(pieces) - 2, "eos_token_id": len(pieces) - 1}
+    text = sizes | ends | {"vocab_size": len(pieces), "pad_token_id": len(pieces) - 1}
+    vision = sizes | {"image_size": 16, "patch_size": 8}
+    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision))
+    model.save_pretrained(whole)
+    CLIPTextModel.from_pretrained(whole).save_pretrained(tower)
+    for folder in (whole, tower):
+        tokenizer.save_pretrained(folder)
+
+
+def save_t5(folder: Path) -> None:
+    """An encoder of T5, 24 wide, as `T5EncoderModel` saves it."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    special = ["<pad>", "</s>", "<unk>"]
+    pieces = [*special, "▁", *"abcdefghijklmnopqrstuvwxyz,."]
+    tokenizer = T5Tokenizer(vocab=[(piece, -1.0) for piece in pieces], extra_ids=0)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=24,
+        d_kv=8,
+        d_ff=48,
+        num_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+    )
+    T5EncoderModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -21,3 +21,17 @@ def without_bars() -> Iterator[None]:
     finally:
         if were_enabled:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Leaves out bars and transformers' tables of weights too, for callers that look themselves."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with without_bars():
+            yield
+    finally:
+        logging.set_verbosity(level)
