@@ -46,11 +46,12 @@ audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
 
 codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights into the plugins
 	$(BIN)/flowbind prepare shapes --out data/shapes
-	for name in text image audio points; do \
+	for name in text image audio points caption_vae; do \
 	  case $$name in image|audio) precision=bf16-mixed;; *) precision=32-true;; esac; \
+	  case $$name in caption_vae) place=text/weights/$$name;; *) place=$$name/weights/small;; esac; \
 	  OMP_NUM_THREADS=1 $(BIN)/flowbind fit --config recipes/codecs/$$name.yaml --trainer.precision=$$precision && \
-	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$name/weights/small.safetensors && \
-	  cp runs/codecs/$$name.json modalities/flowbind_$$name/weights/small.json || exit 1; \
+	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$place.safetensors && \
+	  cp runs/codecs/$$name.json modalities/flowbind_$$place.json || exit 1; \
 	done
 
 judges: $(ENVIRONMENT) ## train the embedded world's judges again and put their weights into the plugins

@@ -88,6 +88,14 @@ class CodecTraining(RawTraining):
         """
         return self.net.encode(inputs[0])
 
+    def latents(
+        self,
+        *inputs: Tensor,
+        streams: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """As `encode`, and further errors by name, which a subclass names in `parts` and weighs."""
+        return self.encode(*inputs, streams=streams), {}
+
     def build(self) -> nn.Module:
         """The network with its first weights, drawn from torch's global generator."""
         return self.codec.build()
@@ -123,7 +131,8 @@ class CodecTraining(RawTraining):
         """
         key = draws.key(self.seed, *position, batch.step)
         streams = draws.streams(key, batch.rows)
-        latents = self.encode(*batch.inputs, streams=draws.fork(streams, ENCODING))
+        encoding = draws.fork(streams, ENCODING)
+        latents, further = self.latents(*batch.inputs, streams=encoding)
 
         if noise:
             unit = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
@@ -137,7 +146,7 @@ class CodecTraining(RawTraining):
             streams=own_streams,
         )
 
-        errors = {"reconstruction": reconstruction}
+        errors = {"reconstruction": reconstruction, **further}
         for column, (factor, classifier) in enumerate(self.classifiers.items()):
             known = batch.labels[:, column] >= 0
             logits = classifier(latents.flatten(1))[known]

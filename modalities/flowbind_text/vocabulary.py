@@ -49,7 +49,7 @@ class Cutter:
     """Cuts captions into the pieces of a table."""
 
     def __init__(self, table: Tensor) -> None:
-        rows = table[BYTES:].cpu().numpy()
+        rows = table[BYTES:].to("cpu", torch.uint8).numpy()
         self.words: dict[bytes, list[int]] = {}
         for id, row in enumerate(rows, start=BYTES):
             word = bytes(row).rstrip(b"\0")
@@ -65,6 +65,18 @@ class Cutter:
             ids = self._ids(caption)[:longest]
             rows.append(torch.tensor(ids))
         return pad_sequence(rows, batch_first=True, padding_value=END)
+
+    def unknown(self, caption: str) -> list[str]:
+        """The words of a caption that the table lacks, so that they are spelled in bytes."""
+        words = []
+        for word in _words(caption):
+            if len(word) > 1 and word not in self.words:
+                words.append(word.decode().strip())
+        return words
+
+    def count(self, caption: str) -> int:
+        """How many pieces a caption has."""
+        return len(self._ids(caption))
 
     def _ids(self, caption: str) -> list[int]:
         ids: list[int] = []
