@@ -53,6 +53,10 @@ codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights int
 	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$place.safetensors && \
 	  cp runs/codecs/$$name.json modalities/flowbind_$$place.json || exit 1; \
 	done
+	OMP_NUM_THREADS=1 $(BIN)/flowbind fit --config recipes/codecs/grid_image.yaml --trainer.precision=bf16-mixed
+	for suffix in safetensors json; do \
+	  cp runs/codecs/grid_image.$$suffix modalities/flowbind_image/weights/grid.$$suffix || exit 1; \
+	done
 
 judges: $(ENVIRONMENT) ## train the embedded world's judges again and put their weights into the plugins
 	$(BIN)/flowbind prepare shapes --out data/shapes

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from flowbind_audio.judge import AudioJudge
 from flowbind_audio.small import SmallAudio
+from flowbind_image.grid import GridImage
 from flowbind_image.judge import ImageJudge
 from flowbind_image.small import SmallImage
 from flowbind_points.chamfer import chamfer
@@ -102,6 +103,13 @@ def milliseconds(work: Callable[[], object]) -> float:
 KINDS = {
     "points": (SmallPoints, PointsJudge, cloud, distances, "Chamfer distance"),
     "image": (SmallImage, ImageJudge, picture, signal_to_noise, "PSNR, dB"),
+    "image-grid": (
+        GridImage,
+        ImageJudge,
+        picture,
+        signal_to_noise,
+        "PSNR, dB",
+    ),
     "audio": (SmallAudio, AudioJudge, sound, level_errors, "levels' error, dB"),
 }
 
@@ -109,7 +117,7 @@ KINDS = {
 def report(kind: str, scenes: Scenes) -> None:
     codec_type, judge_type, make, compare, measure = KINDS[kind]
     codec, judge = codec_type(), judge_type()
-    has_noise = kind != "image"
+    has_noise = make is not picture
     first: list[Tensor] = []
     second: list[Tensor] = []
     for k, number in enumerate(scenes.shape):
@@ -146,9 +154,7 @@ def report(kind: str, scenes: Scenes) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "kinds", nargs="*", default=list(KINDS), help="points, image, audio"
-    )
+    parser.add_argument("kinds", nargs="*", default=list(KINDS), help=", ".join(KINDS))
     parser.add_argument("--seed", type=int, default=0, help="of the scenes")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,0 +1,87 @@
+"""A convolutional autoencoder of square pictures whose latent is a grid, four pixels a cell.
+
+One strided convolution takes a picture to cells of 4 x 4 pixels, residual blocks look around each,
+and a last layer keeps a few numbers a cell. The decoder goes the way back; convolutions that widen
+and then lay their channels out as pixels (Shi et al. 2016, arXiv 1609.05158) make its maps larger.
+Group normalisation makes a picture's latent independent of the rest of its batch.
+"""
+
+from torch import Tensor, nn
+
+from flowbind_image.colour import opponent
+
+GROUPS = 8
+CELL = 4  # pixels a side
+WIDTH = 96  # channels of maps of cells
+FINE_WIDTH = 48  # channels of maps of half the picture's size
+
+
+class GridAutoencoder(nn.Module):
+    """RGB pictures to latents, and back to opponent colours.
+
+    Args:
+        channels: Numbers of a cell, C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(
+                3,
+                WIDTH,
+                kernel_size=2 * CELL,
+                stride=CELL,
+                padding=CELL // 2,
+            ),
+            _Residual(WIDTH),
+            *_activation(WIDTH),
+            nn.Conv2d(WIDTH, channels, kernel_size=1),
+        )
+
+        self.decoder = nn.Sequential(
+            _convolution(channels, WIDTH),
+            _Residual(WIDTH),
+            _Residual(WIDTH),
+            *_doubled(WIDTH, FINE_WIDTH),
+            _Residual(FINE_WIDTH),
+            *_activation(FINE_WIDTH),
+            *_doubled(FINE_WIDTH, 3),
+        )
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """Latents, with shape (B, C, H/4, W/4), of pictures, uint8 with shape (B, 3, H, W)."""
+        colours = opponent(pictures)
+        return self.encoder(colours).to(colours.dtype)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Opponent colours, with shape (B, 3, H, W), of latents, with shape (B, C, H/4, W/4)."""
+        return self.decoder(latents).to(latents.dtype)
+
+
+class _Residual(nn.Module):
+    """Maps, and what two convolutions add to them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            *_activation(channels),
+            _convolution(channels, channels),
+            *_activation(channels),
+            _convolution(channels, channels),
+        )
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.change(maps)
+
+
+def _activation(channels: int) -> list[nn.Module]:
+    return [nn.GroupNorm(GROUPS, channels), nn.SiLU()]
+
+
+def _convolution(channels: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, kernel_size=3, padding=1)
+
+
+def _doubled(channels: int, out: int) -> list[nn.Module]:
+    """Layers to maps of twice the size."""
+    return [_convolution(channels, 4 * out), nn.PixelShuffle(2)]
