@@ -40,7 +40,7 @@ class CaptionVAETraining(CodecTraining):
         weight_decay: float = 1e-4,
         noise: float = 0.3,
         semantic: float = 0.0,
-        kl: float = 0.01,
+        kl: float = 0.1,
         seed: int = 0,
     ) -> None:
         super().__init__(
