@@ -1,6 +1,7 @@
 """Edits of one factor by arithmetic of start states, on the embedded world's test samples, as its judges see them.
 
     python benchmarks/edits.py runs/shapes/model [--from text] [--to image] [--strength 1] [--edits 1000]
+    python benchmarks/edits.py runs/shapes/model --strip edits.png
 
 A replacement takes the old value away and adds the new one; an addition adds a value to a caption that does not tell it;
 a subtraction takes a value away, and has arrived where the judge finds another one (of k values a chance of 1 - 1/k).
@@ -16,6 +17,7 @@ of what is asked for, in the same words. The last column is the share with state
 
 import argparse
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,6 +31,8 @@ from flowbind_shapes.scene import COLOURS, SHAPES, SIZES
 
 import flowbind
 from flowbind.data.manifest import Manifest
+from flowbind.evaluation import strip
+from flowbind.evaluation.gallery import save
 from flowbind.generation import Model
 from flowbind.progress import track
 
@@ -217,6 +221,27 @@ class Benchmark:
         return f"| {' | '.join([*cells, last])} |"
 
 
+def draw_strip(model: Model, to: str, path: Path) -> None:
+    """A large red cube and, behind it, all other colours, shapes and sizes that arithmetic makes of it, a factor a line."""
+    cube = {"size": "large", "colour": "red", "shape": "cube"}
+    other = {"size": "small", "colour": "green", "shape": "cone"}
+    preview = model.modality(to).preview
+    lines = []
+    for factor, values in VALUES.items():
+        (plain,) = model.generate({"text": caption(cube)}, to)[to]
+        line = [preview(plain)]
+        minus = {"text": caption({**other, factor: cube[factor]})}
+        for value in values:
+            if value == cube[factor]:
+                continue
+            plus = {"text": caption({**other, factor: value})}
+            source = {"text": caption(cube)}
+            (edited,) = model.generate(source, to, plus=plus, minus=minus)[to]
+            line.append(preview(edited))
+        lines.append(line)
+    save(strip.compose(lines), path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,9 +256,15 @@ def main() -> None:
         "--strength", type=float, action="append", help="1 if none is given"
     )
     parser.add_argument("--edits", type=int, default=1000)
+    parser.add_argument(
+        "--strip", type=Path, help="write a picture of edits there, and measure nothing"
+    )
     options = parser.parse_args()
 
     model = flowbind.load(options.model)
+    if options.strip:
+        draw_strip(model, "image", options.strip)
+        return
     manifest = Manifest.read_for(options.manifest, model.modalities)
     names = options.sources.split("+")
     rows = [("replacement", "bound")]
