@@ -22,6 +22,7 @@ from flowbind_shapes.solid_depth import SolidDepth, on_solid
 from flowbind_shapes.solids import RADIUS, SOLIDS, SPHERE_RADIUS
 from flowbind_shapes.view import CAMERA, CENTRE, FRAME, TOUCH, draw_view
 
+from flowbind.cli.check import load_yaml
 from flowbind.data.manifest import Manifest
 from flowbind.metrics.relative import relative_errors
 from flowbind.registry import load
@@ -625,6 +626,25 @@ def test_a_folder_of_pictures_and_maps_is_paired(tmp_path, command):
     ]
     raw = manifest.read_raw(manifest.samples[0], "depth", Depth())
     torch.testing.assert_close(raw, torch.tensor(NUMBERS / 1000).float())
+    assert "no two of them have latents of one shape, so no recipe is written" in err
+    assert not (tmp_path / "out/recipe.yaml").exists()
+
+
+def test_a_recipe_ties_latents_of_one_shape(tmp_path, command):
+    source = tmp_path / "files"
+    (source / "depth").mkdir(parents=True)
+    for number in range(20):
+        (source / f"{number}.png").write_bytes(picture("RGB", (1, 2, 3)))
+        (source / f"{number}.txt").write_text("a corner")
+        (source / f"depth/{number}.png").write_bytes(png(NUMBERS))
+    out = tmp_path / "out"
+    code, _, err = command("prepare", "folder", "--source", source, "--out", out)
+    assert code == 0, err
+    assert (
+        "depth: latents of the shape (1, 64, 64), where the recipe ties those of" in err
+    )
+    recipe = load_yaml((out / "recipe.yaml").read_text())
+    assert [*recipe["model"]["init_args"]["modalities"]] == ["image", "text"]
 
 
 def test_pictures_and_clouds_elsewhere_stay_what_they_were(tmp_path, command):

@@ -50,6 +50,11 @@ def write_recipe(
         )
         return
 
+    names = _of_one_shape(names, modalities)
+    if len(names) < 2:
+        say("no two of them have latents of one shape, so no recipe is written")
+        return
+
     name = out.name.removesuffix(PARTIAL)
     place = shown_path(out.with_name(name))
     head = _head(place, kinds, names)
@@ -60,6 +65,26 @@ def write_recipe(
     say(
         f"{place}/{RECIPE}: a recipe for {', '.join(names)}; its first lines tell the commands"
     )
+
+
+def _of_one_shape(
+    names: list[str],
+    modalities: Mapping[str, type[Modality]],
+) -> list[str]:
+    """The modalities whose latents have the shape that most have; of others a line says it."""
+    shapes = {name: modalities[name]().codec.shape for name in names}
+    [(shape, _)] = Counter(shapes.values()).most_common(1)
+
+    alike = []
+    for name in names:
+        if shapes[name] == shape:
+            alike.append(name)
+        else:
+            say(
+                f"{name}: latents of the shape {shapes[name]}, where the recipe ties those of the "
+                f"shape {shape}; it is left out there"
+            )
+    return alike
 
 
 def shown_path(folder: Path) -> str:
