@@ -9,6 +9,7 @@ import time
 import numpy as np
 import PIL.Image
 import pytest
+from flowbind_depth import Depth
 from flowbind_image import Image
 from flowbind_points import Points
 
@@ -110,7 +111,9 @@ def test_a_folder_that_takes_no_files_keeps_nobody_waiting(tmp_path, monkeypatch
     assert not (tmp_path / "elsewhere").exists()
 
 
-@pytest.mark.parametrize("name", ["mesh.obj", "cloud.ply", "cloud.npz", "picture.png"])
+@pytest.mark.parametrize(
+    "name", ["mesh.obj", "cloud.ply", "cloud.npz", "picture.png", "depth.npy"]
+)
 def test_readers_weigh_what_is_large(name, tmp_path, monkeypatch):
     """Each of these is small where it lies, or smaller than what it takes."""
     path = tmp_path / name
@@ -125,6 +128,8 @@ def test_readers_weigh_what_is_large(name, tmp_path, monkeypatch):
         path.write_bytes(header.encode() + points.tobytes())
     elif name.endswith("npz"):
         np.savez_compressed(path, points=points + 1.0)
+    elif name.endswith("npy"):
+        np.save(path, np.ones((4000, 3000), np.float16))
     else:
         PIL.Image.new("L", (7000, 6500)).save(path)
 
@@ -133,9 +138,11 @@ def test_readers_weigh_what_is_large(name, tmp_path, monkeypatch):
         "flowbind_points.modality",
         "flowbind_points.table",
         "flowbind_image.memory",
+        "flowbind_depth.files",
     ):
         monkeypatch.setattr(f"{module}.weigh", weights.append)
-    (Image() if name.endswith("png") else Points()).read(path)
+    readers = {"picture.png": Image(), "depth.npy": Depth()}
+    readers.get(name, Points()).read(path)
     assert sum(weights) > LIGHT
 
 

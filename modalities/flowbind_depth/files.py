@@ -12,8 +12,8 @@ from flowbind.errors import first_line
 from flowbind.files import replacing
 from flowbind.turns import weigh
 
-LARGEST = 2**29  # bytes of a file
-MOST = 2**25  # pixels of a map
+LARGEST = 2**28  # bytes of a file
+MOST = 2**24  # pixels of a map
 WEIGHT = 24  # bytes of memory that a pixel takes at most: three float64
 HIGHEST = 2**16 - 1  # number in a PNG
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -73,7 +73,7 @@ class Depth(Modality):
 
         Raises:
             OSError: the file cannot be opened.
-            ValueError: it is damaged, of another kind, of another shape, larger than 33 million
+            ValueError: it is damaged, of another kind, of another shape, larger than 16 million
                 pixels, has a depth below 0, or none at all.
         """
         content = read_regular(source, LARGEST)
