@@ -4,6 +4,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from flowbind import Codec
 from flowbind.cli.check import load_yaml
 from flowbind.cli.overrides import merge
 
@@ -18,6 +22,26 @@ JUDGES = sorted(f"judges/{path.stem}" for path in (RECIPES / "judges").glob("*.y
 BASES = {  # the model that a recipe builds on
     "flowbind/pix3d_bind": "flowbind/normalized",
     "flowbind/shapes_bind": "flowbind/shapes_base",
+}
+SMALL = {  # what makes a method's networks small, by its name
+    "flowbind": (
+        "drift.width=16",
+        "drift.depth=2",
+        "head.width=16",
+        "head.depth=2",
+    ),
+    "crossflow": (
+        "encoder.width=16",
+        "encoder.depth=1",
+        "encoder.heads=2",
+        "encoder.hidden=16",
+        "net.width=16",
+        "net.depth=2",
+        "net.heads=2",
+        "witness.width=8",
+        "witness.depth=1",
+        "witness.heads=2",
+    ),
 }
 FIT = re.compile(r"^#   flowbind fit +(.*)$", re.MULTILINE)
 
@@ -39,3 +63,19 @@ def merged(name: str) -> dict[str, Any]:
 def options(name: str) -> list[str]:
     """The options that give the recipes of a run."""
     return [option for path in configs(name) for option in ("--config", path)]
+
+
+def small(name: str) -> list[str]:
+    """The options that make the networks of a model's recipe small."""
+    method = merged(name)["model"]["class_path"].rpartition(".")[2].lower()
+    return [f"--model.init_args.{option}" for option in SMALL[method]]
+
+
+def random_latents(codec: Codec, rows: int, generator: torch.Generator) -> Tensor:
+    """Latents of a codec's shape and kind: of a masked sequence the first positions are there."""
+    x = torch.randn(rows, *codec.shape, generator=generator)
+    if codec.masked:
+        lengths = torch.randint(1, len(x[0]) + 1, (rows, 1), generator=generator)
+        is_there = (torch.arange(len(x[0])) < lengths)[..., None]
+        x = torch.cat([x[..., :-1] * is_there, is_there], dim=-1)
+    return x.to(codec.dtype)

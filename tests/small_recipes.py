@@ -35,10 +35,6 @@ RUN = (
     "--data.init_args.batch_size=7",
 )
 MODEL = (
-    "--model.init_args.drift.width=16",
-    "--model.init_args.drift.depth=2",
-    "--model.init_args.head.width=16",
-    "--model.init_args.head.depth=2",
     "--training.learning_rate=0.01",  # so that a difference shows at once
     "--training.warmup_steps=2",
 )
@@ -81,7 +77,7 @@ def options(
         f"--trainer.val_check_interval={steps // 2}",
         f"--checkpoints.every={every}",
     )
-    small = MODEL if name in MODELS else ()
+    small = (*recipes.small(name), *MODEL) if name in MODELS else ()
     return [
         "fit",
         *recipes.options(name),
@@ -157,9 +153,7 @@ def _prepare_latents(name: str) -> None:
         for number, kind in enumerate(kinds):
             rows = SAMPLES - 3 * number
             latents = {
-                one: torch.randn(
-                    rows, *modalities[one].codec.shape, generator=generator
-                )
+                one: recipes.random_latents(modalities[one].codec, rows, generator)
                 for one in kind
             }
             write_shard(

@@ -28,10 +28,6 @@ SMALL = [
     "--trainer.max_steps=2",
     "--trainer.val_check_interval=2",
     "--data.init_args.batch_size=8",
-    "--model.init_args.drift.width=16",
-    "--model.init_args.drift.depth=1",
-    "--model.init_args.head.width=16",
-    "--model.init_args.head.depth=1",
 ]
 
 
@@ -56,9 +52,11 @@ def prepare(name: str) -> None:
         "--trainer.accelerator=cpu",
         "--trainer.devices=1",
         *SMALL,
+        *recipes.small(name),
     ]
     cli = build(arguments)
     modalities = cli.model.modalities
+    generator = torch.Generator().manual_seed(0)
     for split, path in told["data"]["init_args"]["manifests"].items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         sample = {name: VALUES[name] for name in modalities}
@@ -66,7 +64,7 @@ def prepare(name: str) -> None:
         store = cli.datamodule.folder(split)
         store.mkdir(parents=True, exist_ok=True)
         latents = {
-            name: torch.randn(ROWS, *modality.codec.shape)
+            name: recipes.random_latents(modality.codec, ROWS, generator)
             for name, modality in modalities.items()
         }
         write_shard(store / "0.safetensors", latents | {LINE: torch.arange(ROWS)}, {})
@@ -89,7 +87,8 @@ def test_a_model_s_recipe_trains(name, folder, command):
     """Those that others are bound to are trained with these."""
     for each in filter(None, (BASES.get(name), name)):
         prepare(each)
-        code, _, err = command("fit", *recipes.options(each), *SMALL)
+        small = [*SMALL, *recipes.small(each)]
+        code, _, err = command("fit", *recipes.options(each), *small)
         assert code == 0, err
         run = recipes.merged(each)["trainer"]["default_root_dir"]
         assert (folder / run / "model/model.safetensors").is_file()
