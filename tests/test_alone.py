@@ -148,3 +148,17 @@ def test_parts_of_a_list_are_the_list(model, sources, terms):
     ]
     assert all(torch.equal(one, other) for one, other in zip(parts, whole, strict=True))
     assert not torch.equal(whole[0], whole[1])
+
+
+def test_an_interpolation_ends_in_its_sources(model, sources):
+    """To the bit, from several sources to several targets, with fresh noise."""
+    pair = {name: sources[name][4:6] for name in ("text", "image")}
+    options = {"to": ["image", "points"], "steps": 2, "variety": 1.0, "seed": 5}
+    line = model.interpolate(pair, shares=[0, 0.5, 1], **options)
+    for end, place in ((0, 0), (1, 2)):
+        alone = {name: [samples[end]] for name, samples in pair.items()}
+        plain = model.generate(alone, **options)
+        for name in options["to"]:
+            reached = model.encode(name, [line[name][place]])
+            assert torch.equal(reached, model.encode(name, plain[name]))
+    assert not torch.equal(line["image"][1], line["image"][0])
