@@ -84,6 +84,20 @@ def test_neither_padding_nor_company_touches_a_feature(codec):
     assert not latents[:, codec.length :].any()
 
 
+def test_what_fills_a_caption_up_is_never_looked_at(codec):
+    """To the bit: whatever tokens stand behind the last one."""
+    (tokens,) = codec.tokens.fill_up(codec.tokens.cut(["a red ball"], codec.length))
+    count = int(tokens[1].sum())
+    assert count < tokens.shape[1]
+    others = tokens.clone()
+    others[0, count:] = tokens[0, 1]
+    with torch.inference_mode():
+        one, other = (
+            codec.tokens.read(each.expand(16, -1, -1)) for each in (tokens, others)
+        )
+    assert torch.equal(one[:, :count], other[:, :count])
+
+
 def test_a_long_caption_is_cut_and_it_is_said(codec):
     ids = codec.tokens.tokenizer(LONG)["input_ids"]
     (cut,) = codec.encode([LONG])

@@ -24,6 +24,7 @@ from flowbind_text.hub import has_words, without_reports
 
 # Parts of an encoder that its hidden states do without; not every file of weights has them.
 UNUSED = "pooler."
+STEP = 16  # tokens between two lengths that captions are filled up to
 
 
 class TokenEncoder(Encoder):
@@ -121,12 +122,26 @@ class TokenEncoder(Encoder):
         """How many tokens a caption has, with those put around it."""
         return len(self.tokenizer(caption, verbose=False)["input_ids"])
 
-    def read(self, ids: Tensor) -> Tensor:
-        """The last hidden states, (B, T, W), of tokens, (B, T), of which none is padding."""
-        return self.model(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-        ).last_hidden_state
+    def fill_up(self, rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Tokens of B captions and the mask, int64 with shape (2, T) each, T a multiple of `STEP`.
+
+        T is decided by a caption alone, or is the most that the encoder reads.
+        """
+        filling = self.tokenizer.pad_token_id or 0
+        filled = []
+        for row in rows:
+            places = -(-len(row) // STEP) * STEP
+            missing = min(places, self.tokenizer.model_max_length) - len(row)
+            ids = torch.tensor(row)
+            mask = F.pad(torch.ones_like(ids), (0, missing))
+            ids = F.pad(ids, (0, missing), value=filling)
+            filled.append(torch.stack([ids, mask]))
+        return filled
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """The last hidden states, (B, T, W), of tokens and mask, (B, 2, T)."""
+        ids, mask = tokens.unbind(1)
+        return self.model(input_ids=ids, attention_mask=mask).last_hidden_state
 
 
 class TokenFeatures(Codec):
@@ -183,28 +198,28 @@ class TokenFeatures(Codec):
     def encode(self, raws: Sequence[str]) -> Tensor:
         """The features of B captions' tokens and the mask: float16, with shape (B, L, W + 1).
 
-        Captions of as many tokens are read together, so that none is padded and each is read as it
-        would be alone.
+        A caption is filled up to one of few lengths, whatever is read beside it, so that each is
+        read as it would be alone.
 
         Raises:
             ValueError: the encoder cannot be had, or its hidden states have another width than
                 `width`.
         """
         self.tokens.model.to(self.device)
-        rows = self.tokens.cut(raws, self.length)
-        counts = torch.tensor([len(row) for row in rows])
+        rows = self.tokens.fill_up(self.tokens.cut(raws, self.length))
+        lengths = torch.tensor([row.shape[1] for row in rows])
 
-        latents = torch.zeros(
-            len(rows), *self.shape, dtype=self.dtype, device=self.device
-        )
-        for count in counts.unique().tolist():
-            places = (counts == count).nonzero().flatten().tolist()
-            ids = torch.tensor([rows[place] for place in places], device=self.device)
-            features = in_blocks(self.tokens.read, ids)
+        shape = (len(rows), *self.shape)
+        latents = torch.zeros(shape, dtype=self.dtype, device=self.device)
+        for length in lengths.unique().tolist():
+            places = (lengths == length).nonzero().flatten().tolist()
+            tokens = torch.stack([rows[place] for place in places]).to(self.device)
+            features = in_blocks(self.tokens.read, tokens)
             self._check_width(features.shape[-1])
 
-            with_mask = F.pad(features, (0, 1), value=1.0)
-            latents[places, :count] = with_mask.to(self.dtype)
+            with_mask = F.pad(features, (0, 1), value=1.0) * tokens[:, 1, :, None]
+            kept = with_mask[:, : self.length].to(self.dtype)
+            latents[places, : kept.shape[1]] = kept
         return latents
 
     def _check_width(self, width: int) -> None:
