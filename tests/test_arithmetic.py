@@ -13,8 +13,10 @@ from flowbind.flow.arithmetic import between, shift, standardize
 from flowbind.generation import Model
 from flowbind.method import Networks
 from flowbind.release import save
+from flowbind.testing.method import Subject
 from tests import toy_kinds
 from tests.released import make_model
+from tests.test_methods import METHODS
 from tests.toy import ToyCodec, Vector, Word
 
 WORDS = ["203", "111", "330", "002", "123"]
@@ -293,6 +295,26 @@ def test_what_a_term_loses_is_said_of_the_term(model, capsys):
     assert capsys.readouterr().err.startswith(
         "minus 'word'[0] (999) is far from all that"
     )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_laws_of_arithmetic_for_every_method(name):
+    """Of each direction from one source, in latents, with whatever the method draws."""
+    subject = Subject(METHODS[name]())
+    method = subject.method
+    model = Model(method, subject.networks)
+    for source, target in {(d.sources[0], d.targets[0]) for d in method.directions()}:
+        x, terms = subject.batch(subject.complete).latents[source][:4].split(2)
+
+        plain = model.translate({source: x}, [target])[target]
+        both = {"plus": [(source, terms)], "minus": [(source, terms)]}
+        same = model.translate({source: x}, [target], **both)[target]
+        assert torch.equal(same, plain)
+        swapped = {"plus": [(source, terms)], "minus": [(source, x)]}
+        other = model.translate({source: x}, [target], **swapped)[target]
+        wanted = model.translate({source: terms}, [target])[target]
+        torch.testing.assert_close(other, wanted, rtol=1e-3, atol=1e-4)
+        assert not torch.allclose(other, plain)
 
 
 @pytest.fixture
