@@ -16,7 +16,7 @@ from flowbind_depth.colour import GREY
 from flowbind_depth.depth_errors import NEAREST, DepthErrors
 from flowbind_depth.files import HIGHEST, MOST
 from flowbind_depth.pixels import DepthPixels
-from flowbind_shapes import depth, image, prepare
+from flowbind_shapes import dataset, depth, image, prepare
 from flowbind_shapes.scene import COLOURS, SHAPES, SIZES, Scenes
 from flowbind_shapes.solid_depth import SolidDepth, on_solid
 from flowbind_shapes.solids import RADIUS, SOLIDS, SPHERE_RADIUS
@@ -144,6 +144,28 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def maps(world):
     return [world.read_raw(sample, "depth", Depth()) for sample in world.samples]
+
+
+@pytest.mark.parametrize("names", ["image+depth", "text+image+audio+points+depth"])
+def test_a_sample_s_map_and_picture_begin_with_the_same_draws(
+    tmp_path, monkeypatch, names
+):
+    draws = {"image": {}, "depth": {}}
+
+    def render(kind, blank):
+        def noted(shape, scenes, generator):
+            state = generator.bit_generator.state["state"]["state"]
+            draws[kind][shape, *scenes.colour, *scenes.size, state] = len(scenes)
+            return np.stack(len(scenes) * [blank])
+
+        return noted
+
+    blanks = {"image": np.zeros((64, 64, 3), np.uint8), "depth": np.ones((64, 64))}
+    for kind, blank in blanks.items():
+        monkeypatch.setitem(dataset.MAKE, kind, render(kind, blank))
+    prepare(tmp_path, samples=24, test_samples=12, modalities=names)
+    assert draws["image"] == draws["depth"]
+    assert sum(draws["depth"].values()) == 48
 
 
 def test_files_are_millimetres_in_16_bits(world, maps):
