@@ -112,7 +112,8 @@ def test_ddp_learns_what_one_process_learns(world, one, precision, bound, proces
 
 
 def test_fsdp2_learns_what_one_process_learns(world, one):
-    run, done = fit(world, "fsdp2", "--trainer.devices=2", *FSDP2)
+    halfway = f"--trainer.val_check_interval={STEPS // 2}"
+    run, done = fit(world, "fsdp2", "--trainer.devices=2", halfway, *FSDP2)
     assert done.returncode == 0, done.stderr
     difference = apart(run, one["32-true"])
     print(f"FSDP2, 2 processes, 32-true: {difference:.1e}")

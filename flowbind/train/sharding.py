@@ -15,7 +15,11 @@ from flowbind.method import Networks, callable_networks
 
 
 def shard(networks: Networks, mesh: DeviceMesh) -> None:
-    """Splits every block, and what is left of every net, over the devices of a mesh."""
+    """Splits every block, and what is left of every net, over the devices of a mesh.
+
+    A net is split again as soon as it has been used, also in a validation, which computes no
+    gradients: the average of the weights needs its parts as they lie on each device.
+    """
     for net in callable_networks(networks.nets):
         for blocks in net.children():
             if not isinstance(blocks, nn.ModuleList | nn.Sequential):
@@ -23,7 +27,7 @@ def shard(networks: Networks, mesh: DeviceMesh) -> None:
             for block in blocks:
                 if list(block.children()):
                     fully_shard(block, mesh=mesh)
-        fully_shard(net, mesh=mesh)
+        fully_shard(net, mesh=mesh, reshard_after_forward=True)
 
 
 def is_sharded(module: nn.Module, wrapped: nn.Module | None) -> bool:
