@@ -107,7 +107,7 @@ class Variational(nn.Module):
     def forward(self, x: Tensor) -> Normal:
         mean, log_variance = self.encoder(x).unbind(1)
         std = (log_variance.clamp(*LOG_VARIANCE) / 2).exp()
-        return Normal(mean, std)
+        return Normal(mean.clone(), std)  # FSDP2 wants no views
 
 
 class Fixed(nn.Module):
@@ -126,7 +126,7 @@ class Fixed(nn.Module):
         self.std = std
 
     def forward(self, x: Tensor) -> Normal:
-        mean = self.net(x).reshape(len(x), *self.shape)
+        mean = self.net(x).reshape(len(x), *self.shape).clone()  # FSDP2 wants no views
         return Normal(mean, torch.full_like(mean, self.std))
 
 

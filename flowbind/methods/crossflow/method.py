@@ -141,7 +141,7 @@ class Projection(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Projections, with shape (n, *target), and the scale of cosines, a scalar."""
         scale = self.log_scale[0].exp().clamp(max=MOST_SCALE)
-        return self.net(x)[:, 0], scale
+        return self.net(x)[:, 0].clone(), scale  # FSDP2 wants no views
 
 
 class Nets(nn.Module):
