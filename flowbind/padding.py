@@ -14,16 +14,25 @@ from torch import Tensor
 # Rows.
 BLOCK = 16  # 4 a thread are enough for MKL, and 16 cost no more than reading the weights does
 GPU_BLOCK = 256  # more make one sample slow, fewer make many slow (docs/performance.md)
+GPU_POSITIONS = 1024  # of a block's rows, where each has several
 
 
-def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def in_blocks(
+    compute: Callable[[Tensor], Tensor],
+    x: Tensor,
+    positions: int = 1,
+) -> Tensor:
     """A function's rows, computed all at once on a processor, else `GPU_BLOCK` at once.
+
+    Where a network sees each row as many positions, fewer rows fill a GPU, and one alone should
+    not cost what 256 of them do: there are as many as have `GPU_POSITIONS`.
 
     On a GPU whose products of float32 may be rounded, they are computed all at once, too.
 
     Args:
         compute: Function of any number of rows, row by row: (n, *) -> (n, *).
         x: Rows, with shape (n, *).
+        positions: Positions that a network sees of each row, such as tokens.
     """
     if x.device.type == "cpu":
         rows = compute(padded(x))
@@ -33,10 +42,11 @@ def in_blocks(compute: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if torch.get_float32_matmul_precision() != "highest":
         return compute(x)
 
+    block = min(GPU_BLOCK, max(GPU_POSITIONS // positions, 1))
     with _exact_convolutions():
         parts = []
-        for part in x.split(GPU_BLOCK):
-            parts.append(compute(padded(part, GPU_BLOCK)))
+        for part in x.split(block):
+            parts.append(compute(padded(part, block)))
 
     rows = torch.cat(parts)
     return rows[: len(x)]

@@ -132,6 +132,17 @@ def test_blocks_leave_the_precision_of_convolutions_as_it_was(precision):
 
 
 @pytest.mark.parametrize(
+    ("positions", "block"), [(1, GPU_BLOCK), (4, 256), (65, 15), (257, 3), (5_000, 1)]
+)
+def test_blocks_of_rows_with_many_positions_have_fewer_rows(positions, block):
+    seen = []
+    x = torch.empty(2 * GPU_BLOCK - 1, 3, device="meta")
+    assert in_blocks(lambda x: seen.append(len(x)) or x, x, positions).shape == x.shape
+    assert set(seen) == {block}
+    assert len(seen) == -(-len(x) // block)
+
+
+@pytest.mark.parametrize(
     "terms", [{}, {"minus": {"text": "red"}, "plus": {"text": "blue"}}]
 )
 def test_parts_of_a_list_are_the_list(model, sources, terms):
