@@ -31,7 +31,8 @@ def test_tokens_are_joined_as_they_were_split(shape):
     x, _, _ = arguments(shape)
     split = tokens.split(x)
     sides = torch.Size(tokens.sides)
-    assert split.shape == (3, sides.numel(), tokens.features)
+    assert split.shape == (3, tokens.count, tokens.features)
+    assert tokens.count == sides.numel()
     assert torch.equal(tokens.join(split), x)
 
 
@@ -78,6 +79,13 @@ def test_every_parameter_matters():
         loss = net(*arguments((3, 4, 6))).square().sum()
         gradients = torch.autograd.grad(loss, list(net.parameters()))
         assert all(g.isfinite().all() and g.any() for g in gradients)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_precision_in_is_precision_out(dtype):
+    net = shaken(DiT((3, 4, 6), DiTConfig(**SMALL))).to(dtype)
+    x, t, condition = arguments((3, 4, 6))
+    assert net(x.to(dtype), t.to(dtype), condition).dtype == dtype
 
 
 def test_no_rows_give_no_rows_and_gradients_of_0():

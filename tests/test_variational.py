@@ -56,6 +56,15 @@ def test_every_kind_of_source_reaches_every_shape(source, target):
 
 
 @each_source
+def test_half_precision_is_kept(source):
+    shape, masked = SOURCES[source]
+    net = Variational(shape, masked, (2, 8, 12), SIZE).to(torch.bfloat16)
+    mean, std = net(rows(shape, masked).to(torch.bfloat16))
+    assert mean.dtype == std.dtype == torch.bfloat16
+    assert mean.isfinite().all()
+
+
+@each_source
 def test_a_row_is_the_same_alone(source):
     shape, masked = SOURCES[source]
     torch.manual_seed(0)

@@ -15,6 +15,7 @@ conditional or the unconditional one, an indicator says: one of two learnt token
 latent's (CrossFlow), or added to the time.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -100,6 +101,11 @@ class Tokens:
                 f"a latent of shape {self.shape} has no patches of side {patch}; grids are "
                 "(C, H, W), and the patch divides H and W"
             )
+
+    @property
+    def count(self) -> int:
+        """Number L of tokens."""
+        return math.prod(self.sides)
 
     def split(self, x: Tensor) -> Tensor:
         """Latents, with shape (n, *shape), as tokens, with shape (n, L, F)."""

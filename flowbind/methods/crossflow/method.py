@@ -336,7 +336,8 @@ class CrossFlow(Method):
         def encode(x: Tensor) -> Tensor:
             return torch.stack(nets.start(x.to(precision)), dim=1).to(exact)
 
-        mean, std = in_blocks(encode, x.to(exact)).unbind(1)
+        positions = nets.velocity.tokens.count
+        mean, std = in_blocks(encode, x.to(exact), positions).unbind(1)
         if not sampling.variety:
             return mean
         noise = random.normal(random.fork(streams, START), *mean.shape[1:]).to(exact)
@@ -365,7 +366,8 @@ class CrossFlow(Method):
         def flow(z: Tensor) -> Tensor:
             return integrate(drift, z, 0.0, 1.0, sampling.steps, sampling.solver)
 
-        return {self.target: in_blocks(flow, state.to(exact))}
+        positions = nets.velocity.tokens.count
+        return {self.target: in_blocks(flow, state.to(exact), positions)}
 
     def choose(self, sampling: Any = None, **choices: Any) -> CrossFlowSampling:
         chosen = super().choose(sampling, **choices)
