@@ -88,7 +88,7 @@ def karpathy(source, images):
 
 def coco_part(source, part, images, captions=5, there=True):
     """The annotations of these images of COCO, and their pictures if they are to be there."""
-    names = {k: f"COCO_{part}_{k:012d}.jpg" for k in images}
+    names = {k: coco_picture(part, k) for k in images}
     annotations = [
         {"image_id": k, "id": 100 * k + n, "caption": f"{part} {k} {n} \n"}
         for n in range(captions)
@@ -102,6 +102,12 @@ def coco_part(source, part, images, captions=5, there=True):
     write_json(source / "annotations" / f"captions_{part}.json", content)
     for k, name in names.items() if there else ():
         picture(source / part / name, hue=17 * k)
+
+
+def coco_picture(part, number):
+    """Name of a picture."""
+    prefix = f"COCO_{part}_" if part.endswith("2014") else ""
+    return f"{prefix}{number:012d}.jpg"
 
 
 def kitti_picture(drive, frame):
@@ -162,7 +168,13 @@ def write_flickr30k(folder: Path) -> None:
 
 
 def write_coco(folder: Path) -> None:
-    coco_part(folder, "val2014", range(4))
+    """Of 2014 and 2017; of the training pictures, of which many are held out, few are there."""
+    for year in (2014, 2017):
+        coco_part(folder, f"val{year}", range(4))
+        coco_part(folder, f"train{year}", range(1200), captions=2, there=False)
+        for k in range(0, 1200, 25):
+            name = coco_picture(f"train{year}", k)
+            picture(folder / f"train{year}" / name, hue=17 * k)
 
 
 def write_vggsound(folder: Path) -> None:
@@ -218,12 +230,25 @@ def write_pix3d(folder: Path) -> None:
 
 
 def write_kitti(folder: Path) -> None:
-    kitti(folder, {"train": [f"{n:04d}" for n in range(8)], "val": ("0020", "0021")})
+    """With a list of Eigen's: path of a picture, of a depth map, and a focal length."""
+    kitti(folder, {"train": [f"{n:04d}" for n in range(14)], "val": ("0020", "0021")})
+    tested = [kitti_picture(drive, 5) for drive in ("0002", "0003", "0020", "0021")]
+    lines = "".join(f"{path} None 721.5377\n" for path in tested)
+    (folder / "eigen_test_files.txt").write_text(lines)
 
 
 def write_nyuv2(folder: Path) -> None:
-    rooms = [f"room_{n:04d}" for n in range(8)]
+    rooms = [f"room_{n:04d}" for n in range(14)]
     nyuv2(folder, {"sync": rooms, "official_splits/test": ("bath", "office")})
+
+
+def write_imagenet(folder: Path) -> None:
+    """Two classes of training; the 50,000 for validation lie flat, as they come."""
+    for n in range(24):
+        synset = ("n01440764", "n01443537")[n % 2]
+        picture(folder / f"train/{synset}/{synset}_{n}.JPEG", hue=15 * n)
+    for n in range(12):
+        picture(folder / f"val/ILSVRC2012_val_{n:08d}.JPEG", hue=29 * n)
 
 
 WRITERS = {
@@ -235,4 +260,5 @@ WRITERS = {
     "PIX3D": write_pix3d,
     "KITTI": write_kitti,
     "NYUV2": write_nyuv2,
+    "IMAGENET": write_imagenet,
 }

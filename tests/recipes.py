@@ -23,25 +23,19 @@ BASES = {  # the model that a recipe builds on
     "flowbind/pix3d_bind": "flowbind/normalized",
     "flowbind/shapes_bind": "flowbind/shapes_base",
 }
+NETS = {"width": 16, "depth": 2}
 SMALL = {  # what makes a method's networks small, by its name
-    "flowbind": (
-        "drift.width=16",
-        "drift.depth=2",
-        "head.width=16",
-        "head.depth=2",
-    ),
-    "crossflow": (
-        "encoder.width=16",
-        "encoder.depth=1",
-        "encoder.heads=2",
-        "encoder.hidden=16",
-        "net.width=16",
-        "net.depth=2",
-        "net.heads=2",
-        "witness.width=8",
-        "witness.depth=1",
-        "witness.heads=2",
-    ),
+    "flowbind": {"drift": NETS, "head": NETS},
+    "crossflow": {
+        "encoder": {"width": 16, "depth": 1, "heads": 2, "hidden": 16},
+        "net": NETS | {"heads": 2},
+        "witness": {"width": 8, "depth": 1, "heads": 2},
+    },
+}
+PIXELS = {  # pixels a side of those whose latents are pictures as they are, by modality
+    "crossflow/imagenet_super_resolution": {"small": 64, "image": 64},
+    "crossflow/kitti_depth": {"image": 32, "depth": 32},
+    "crossflow/nyuv2_depth": {"image": 32, "depth": 32},
 }
 FIT = re.compile(r"^#   flowbind fit +(.*)$", re.MULTILINE)
 
@@ -65,10 +59,23 @@ def options(name: str) -> list[str]:
     return [option for path in configs(name) for option in ("--config", path)]
 
 
+def networks(recipe: dict[str, Any]) -> dict[str, dict[str, int]]:
+    """What makes the networks of a model's recipe small."""
+    return SMALL[recipe["model"]["class_path"].rpartition(".")[2].lower()]
+
+
 def small(name: str) -> list[str]:
-    """The options that make the networks of a model's recipe small."""
-    method = merged(name)["model"]["class_path"].rpartition(".")[2].lower()
-    return [f"--model.init_args.{option}" for option in SMALL[method]]
+    """The options that make the networks of a model's recipe small, and its latents where they are pixels."""
+    sizes = [
+        f"--model.init_args.{part}.{size}={value}"
+        for part, own in networks(merged(name)).items()
+        for size, value in own.items()
+    ]
+    pixels = [
+        f"--model.init_args.modalities.{modality}.init_args.codec.init_args.size={side}"
+        for modality, side in PIXELS.get(name, {}).items()
+    ]
+    return sizes + pixels
 
 
 def random_latents(codec: Codec, rows: int, generator: torch.Generator) -> Tensor:

@@ -38,12 +38,9 @@ MODEL = (
     "--training.learning_rate=0.01",  # so that a difference shows at once
     "--training.warmup_steps=2",
 )
-BY_CLOCK = ("--checkpoints.minutes=1e-9",)  # where a recipe saves by the clock
+BY_CLOCK = "--checkpoints.minutes=1e-9"
 CODEC = "--model.init_args.codec.init_args"
 OWN = {
-    "flowbind/normalized": BY_CLOCK,
-    "flowbind/pix3d_bind": BY_CLOCK,
-    "flowbind/published": BY_CLOCK,
     "codecs/audio_adapter": (f"{CODEC}.clap=models/clap",),
     "codecs/point_autoencoder": (f"{CODEC}.points=64", f"{CODEC}.width=16"),
     "codecs/text_decoder": (
@@ -77,12 +74,14 @@ def options(
         f"--trainer.val_check_interval={steps // 2}",
         f"--checkpoints.every={every}",
     )
+    by_clock = "minutes" in recipes.merged(name).get("checkpoints", {})
     small = (*recipes.small(name), *MODEL) if name in MODELS else ()
     return [
         "fit",
         *recipes.options(name),
         *RUN,
         *run,
+        *[BY_CLOCK] * by_clock,
         *small,
         *OWN.get(name, ()),
         *more,
@@ -113,7 +112,7 @@ def _prepare_samples(command) -> None:
     made = ("--samples", 3 * SAMPLES, "--test-samples", 5, "--out", "data/shapes")
     code, _, err = command("prepare", "shapes", *made)
     assert code == 0, err
-    for place in ("data/audiocaps", "data/meshes"):
+    for place in ("data/audiocaps", "data/coco-2017", "data/meshes"):
         Path(place).symlink_to("shapes")
 
     manifest = Path("data/shapes/train.jsonl")
@@ -133,6 +132,7 @@ def _prepare_latents(name: str) -> None:
     cli = build(
         [
             *recipes.options(name),
+            *recipes.small(name),
             "--trainer.accelerator=cpu",
             "--trainer.precision=32-true",
         ]

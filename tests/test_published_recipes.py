@@ -21,12 +21,14 @@ import flowbind
 from flowbind.cli.overrides import merge
 from flowbind.metrics.probe import fit_probe
 from tests.layouts import WRITERS
+from tests.recipes import networks
+from tests.test_sd_vae import write_tiny_vae
 from tests.test_unclip import write_tiny_unclip
 from tests.test_wav2clip import reference_state
 from tests.tiny_audio import save_audioldm, save_clap
 from tests.tiny_clip import write_tiny_clip
 from tests.tiny_extractor import register_means
-from tests.tiny_text import save_encoder, save_gemma
+from tests.tiny_text import save_clip_text, save_encoder, save_gemma
 
 ROOT = Path(__file__).parents[1]
 TEXT = {"encoder": "models/encoder", "language_model": "models/gemma", "longest": 8}
@@ -42,6 +44,8 @@ SMALL = {  # what makes small, by class and, where the recipe names one, model
     "ClapAudioLDM": AUDIO,
     "clip-unclip": CLIP | {"decoder": "models/unclip", "steps": 1},
     "clip-unclip ViT-B-32": CLIP_512,
+    "token-features": {"encoder": "models/clip-text", "width": 32},
+    "sd-vae stabilityai/sd-vae-ft-ema": {"model": "models/vae", "size": 32},
     "point-autoencoder": POINTS,
     "PointAutoencoder": POINTS,
     "caption-similarity": {"encoder": "models/encoder"},
@@ -50,7 +54,6 @@ SMALL = {  # what makes small, by class and, where the recipe names one, model
     "clap-fad": CLAP,
     "fidelity": {"extractor": "tiny-means"},
 }
-NETS = {"width": 16, "depth": 1}
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
@@ -69,6 +72,8 @@ def models(tmp_path_factory):
     save_clap(folder / "clap")
     save_audioldm(folder / "audioldm", folder / "clap")
     write_tiny_unclip(folder / "unclip", width=768)
+    save_clip_text(folder / "clip-text", folder / "clip-whole")
+    write_tiny_vae(folder / "vae")
     for width in (512, 768):
         write_tiny_clip(folder, seed=width, name=f"tiny-{width}", width=width)
     register_means("tiny-means")
@@ -128,8 +133,8 @@ def write_small(configs: list[str]) -> str:
     model, data = told["model"]["init_args"], told["data"]["init_args"]
     if "modalities" in model:
         told["trainer"]["val_check_interval"] = TRAINER["max_steps"]
-        model["drift"] |= NETS
-        model["head"] |= NETS
+        for part, sizes in networks(told).items():
+            model[part] = model.get(part, {}) | sizes
         told["evaluation"] |= {"sampling": {"steps": 2}, "gallery": 3}
     data["batch_size"] = 8
     small = Path("small") / configs[-1]
@@ -257,3 +262,73 @@ def test_flowbind_and_points_bound_to_it(follow, run, monkeypatch):
     } == {"points"}
     (cloud,) = Path("runs/pix3d_bind/made").rglob("*.ply")
     assert b"element vertex 2048\n" in cloud.read_bytes()
+
+
+@pytest.mark.slow
+def test_crossflow_from_coco_s_captions_to_pictures(follow, monkeypatch):
+    monkeypatch.setattr(Fidelity, "minimum", 12)  # a hundred pictures take long
+    follow("recipes/crossflow/coco_text_to_image.yaml")
+    run = "runs/crossflow/coco_text_to_image"
+    found = measured(run, 20)
+    assert found == {
+        "text->image": {"frechet", "recall@1", "clip-score", "cut-captions"} | FIDELITY
+    }
+    assert_beside(run, "| CrossFlow (0.95 B), 300,000 steps", columns=2)
+    model = flowbind.load(f"{run}/model")
+    (picture,) = model.generate({"text": ["a dog"]}, to=["image"], steps=2)["image"]
+    assert picture.shape == (3, 32, 32)
+
+
+@pytest.mark.slow
+def test_crossflow_from_coco_s_pictures_to_captions(follow):
+    follow("recipes/crossflow/coco_captions.yaml")
+    run = "runs/crossflow/coco_captions"
+    found = measured(run, 20)
+    assert found.keys() == {"image->text"}
+    assert found["image->text"] >= {"frechet", "recall@1", "cider", "rouge-l", "bleu-4"}
+    assert_beside(run, "| CrossFlow (351 M)", columns=3)
+    # The trained codec came along.
+    model = flowbind.load(f"{run}/model")
+    picture = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    (text,) = model.generate({"image": [picture]}, to=["text"], steps=2)["text"]
+    assert isinstance(text, str)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "count", "farthest"), [("kitti", 4, 80), ("nyuv2", 4, 10)]
+)
+def test_crossflow_from_pictures_to_depth(follow, name, count, farthest):
+    follow(f"recipes/crossflow/{name}_depth.yaml")
+    run = f"runs/crossflow/{name}_depth"
+    found = measured(run, count)
+    errors = {"abs-rel", "rmse", "delta-1.25"}
+    assert found == {"image->depth": {"frechet", "recall@1"} | errors}
+    assert_beside(run, "| CrossFlow (527 M)", columns=1)
+    model = flowbind.load(f"{run}/model")
+    picture = torch.zeros(3, 30, 40, dtype=torch.uint8)
+    (depth,) = model.generate({"image": [picture]}, to=["depth"], steps=2)["depth"]
+    assert depth.shape == (256, 256)
+    assert 0.5 <= depth.min() <= depth.max() <= farthest * 1.001
+
+
+@pytest.mark.slow
+def test_crossflow_from_small_pictures_to_large(follow, monkeypatch):
+    monkeypatch.setattr(Fidelity, "minimum", 12)
+    follow("recipes/crossflow/imagenet_super_resolution.yaml")
+    run = "runs/crossflow/imagenet_super_resolution"
+    likeness = {"frechet", "recall@1", "psnr", "ssim"}
+    assert measured(run, 12) == {"small->image": likeness | FIDELITY}
+    assert_beside(run, "| CrossFlow (505 M)", columns=1)
+    model = flowbind.load(f"{run}/model")
+    picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
+    (large,) = model.generate({"small": [picture]}, to=["image"], steps=2)["image"]
+    assert large.shape == (3, 256, 256)
+
+
+def assert_beside(run: str, published: str, columns: int) -> None:
+    """A run's report has a published row, and its own figures in so many columns of a table."""
+    report = newest(run, "metrics*.md").read_text()
+    assert published in report
+    own = re.findall(r"^\| this run .*$", report, re.MULTILINE)
+    assert sorted(len(re.findall(r"\d\.\d\d", row)) for row in own)[-1] == columns

@@ -15,11 +15,18 @@ from flowbind.component import flatten
 from flowbind.data.shard import LINE, write_shard
 from flowbind.data.store import finish_store
 from flowbind.files import digest
+from flowbind.method import Networks
 from tests import recipes
 from tests.recipes import BASES, CODECS, JUDGES, MODELS
 
 ROOT = Path(__file__).parents[1]
-VALUES = {"text": "a dog barks", "image": "a.png", "audio": "a.wav", "points": "a.ply"}
+VALUES = {
+    "text": "a dog barks",
+    "image": "a.png",
+    "audio": "a.wav",
+    "points": "a.ply",
+    "depth": "a.npy",
+}
 ROWS = 16
 SMALL = [
     "--trainer.accelerator=cpu",
@@ -59,7 +66,8 @@ def prepare(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     for split, path in told["data"]["init_args"]["manifests"].items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        sample = {name: VALUES[name] for name in modalities}
+        read = [modality.reads or name for name, modality in modalities.items()]
+        sample = {name: VALUES[name] for name in read}
         Path(path).write_text((json.dumps(sample) + "\n") * ROWS)
         store = cli.datamodule.folder(split)
         store.mkdir(parents=True, exist_ok=True)
@@ -127,6 +135,38 @@ def test_a_recipe_s_head_tells_command_and_hardware(name):
     ):
         assert re.search(r"Hardware|Time", head)
     assert not re.search(r"\b[A-Z]+_[A-Z]+\b", head), "a placeholder was left"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "crossflow/coco_captions",
+        "crossflow/coco_text_to_image",
+        "crossflow/imagenet_super_resolution",
+        "crossflow/kitti_depth",
+        "crossflow/nyuv2_depth",
+    ],
+)
+def test_a_head_tells_the_parameters_which_are_near_the_paper_s(name, folder):
+    cli = build([*recipes.options(name), "--trainer.accelerator=cpu"])
+    with torch.device("meta"):
+        nets = Networks(cli.model.method).nets
+    counts = {
+        part: sum(parameter.numel() for parameter in net.parameters())
+        for part, net in nets.named_children()
+    }
+    generating = counts["start"] + counts["velocity"]
+
+    text = (ROOT / f"recipes/{name}.yaml").read_text()
+    (told,) = re.findall(r"^# Parameters: ((?:.*\n)*?)# Hardware", text, re.MULTILINE)
+    numbers = re.findall(r"\d{1,3}(?:,\d{3})+", told)
+    assert {int(number.replace(",", "")) for number in numbers} == {
+        generating,
+        *filter(None, counts.values()),
+    }
+    value, unit = re.findall(r"paper's are ([\d.]+) (\w+)", told)[0]
+    paper = float(value) * {"million": 1e6, "billion": 1e9}[unit]
+    assert generating == pytest.approx(paper, rel=0.02)
 
 
 @pytest.mark.parametrize("name", MODELS)
