@@ -15,10 +15,10 @@ from torch import nn
 from flowbind.codec import Codec
 from flowbind.data.manifest import Manifest, write_manifest
 from flowbind.data.shard import LINE, write_shard
-from flowbind.data.store import finish_store
+from flowbind.data.store import LatentStore, finish_store
 from flowbind.evaluation import gallery, report
 from flowbind.evaluation.evaluation import Evaluation, EvaluationConfig
-from flowbind.evaluation.labels import draw_rows
+from flowbind.evaluation.labels import classes_of, draw_rows
 from flowbind.files import digest
 from flowbind.method import Direction
 from flowbind.methods.flowbind import FlowBind
@@ -421,6 +421,33 @@ def test_rows_carry_the_latents_of_their_lines(world):
         manifest.read_raw(manifest.samples[line], "bee", bee) for line in lines.tolist()
     ]
     assert torch.allclose(bee.codec.encode(raws), found["bee"], atol=1e-4)
+
+
+def test_stand_ins_are_samples_of_the_same_labels_and_no_others_are_read(
+    world, monkeypatch
+):
+    counts = []
+    gather = LatentStore.gather
+
+    def counted(store, number, rows, names):
+        if names != [LINE]:
+            counts.append(len(rows))
+        return gather(store, number, rows, names)
+
+    monkeypatch.setattr(LatentStore, "gather", counted)
+    store, manifest = world["train"]
+    evaluation = Evaluation(
+        make_model(), store, manifest, *world["test"], replace(CONFIG, limit=20)
+    )
+    assert max(counts) <= 20
+
+    labels = classes_of(manifest, evaluation.values)
+    assert list(evaluation.stand_ins.latents) == list(NAMES)
+    for name, latents in evaluation.stand_ins.latents.items():
+        same = (latents[:, None] == store.all(name)).all(2)
+        assert (same.sum(1) == 1).all()
+        lines = store.lines(name)[same.int().argmax(1)]
+        assert torch.equal(labels[lines], evaluation.labels)
 
 
 def test_without_labels_there_are_no_accuracies(tmp_path):

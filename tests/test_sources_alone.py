@@ -83,7 +83,7 @@ def test_a_source_alone_from_files_to_files(world, recipe, command, monkeypatch)
     assert "'word' is judged as a source alone: its codec, MuteWordCodec" in err
     metrics = json.loads((world / "run/metrics.json").read_text())
     assert set(metrics["directions"]) == {"word->vector", "vector->vector"}
-    assert set(metrics["codecs"]) == {"vector"}
+    assert set(metrics["codecs"]) == set(metrics["floors"]) == {"vector"}
     joint = metrics["directions"]["word->vector"]["accuracy/joint[probe,n=128]"]
     assert joint > 0.9
 

@@ -28,7 +28,9 @@ from flowbind.evaluation.judging import Judging, difference
 from flowbind.evaluation.labels import (
     FEWEST,
     classes_of,
+    draw_numbers,
     draw_rows,
+    latents_of,
     lines_with,
     measurable_factors,
 )
@@ -341,15 +343,19 @@ class Evaluation:
         )
 
     def _stand_ins(self) -> StandIns:
-        """Training samples with the labels of the test samples, of each modality trained on."""
+        """Training samples with the labels of the test samples, of each target trained on."""
         latents = {}
         lines = {}
-        for name in self.names:
+        targets = {way.target for way in self.ways}
+        for name in [name for name in self.names if name in targets]:
             if self._count_training_rows(name) >= FEWEST:
-                pool, pool_lines, labels = self._training_rows(name)
+                drawn, drawn_lines = self._draw_training_rows(name)
+                labels = self.train_labels[drawn_lines]
                 chosen = choose(labels, self.labels, self.config.seed)
-                latents[name] = pool[chosen]
-                lines[name] = pool_lines[chosen]
+                # Of thousands of rows few are chosen, some of them more than once.
+                rows, place = drawn[chosen].unique(return_inverse=True)
+                latents[name] = latents_of(self.space.train, [name], rows)[name][place]
+                lines[name] = drawn_lines[chosen]
 
         return StandIns(
             latents,
@@ -367,14 +373,19 @@ class Evaluation:
             Latents, with shape (N, *shape), samples in the manifest, with shape (N,), and classes,
             with shape (N, F), -1 where a sample has none.
         """
-        latents, lines = draw_rows(
+        drawn, lines = self._draw_training_rows(name)
+        latents = latents_of(self.space.train, [name], drawn)
+        return latents[name], lines, self.train_labels[lines]
+
+    def _draw_training_rows(self, name: str) -> tuple[Tensor, Tensor]:
+        """Numbers of those rows in the store, and their samples in the manifest, with shape (N,)."""
+        return draw_numbers(
             self.space.train,
             [name],
             self.is_usable,
             TRAINING_ROWS,
             self.config.seed,
         )
-        return latents[name], lines, self.train_labels[lines]
 
     def _count_training_rows(self, name: str) -> int:
         lines = lines_with(self.space.train, [name])

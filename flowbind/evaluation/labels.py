@@ -227,12 +227,26 @@ def draw_rows(
     Raises:
         ValueError: there are fewer than two.
     """
-    # Rows are numbered over all strata that have these modalities, one stratum after the other.
-    strata = _strata_with(store, names)
-    sizes = torch.tensor(
-        [store.strata[number].rows for number in strata],
-        dtype=torch.long,
-    )
+    drawn, lines = draw_numbers(store, names, usable, limit, seed)
+    return latents_of(store, names, drawn), lines
+
+
+def draw_numbers(
+    store: LatentStore,
+    names: Sequence[str],
+    usable: Tensor,
+    limit: int | None,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """What `draw_rows` draws, without the latents; arguments as there.
+
+    Returns:
+        Numbers of rows, in ascending order, counted over all strata that have these modalities, one
+        stratum after the other, and each row's sample in the manifest, with shape (n,) each.
+
+    Raises:
+        ValueError: there are fewer than two.
+    """
     lines = lines_with(store, names)
     drawn = usable[lines].nonzero().flatten()
     if len(drawn) < 2:
@@ -245,6 +259,26 @@ def draw_rows(
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(len(drawn), generator=generator)
         drawn = drawn[order[:limit].sort().values]
+    return drawn, lines[drawn]
+
+
+def latents_of(
+    store: LatentStore,
+    names: Sequence[str],
+    drawn: Tensor,
+) -> dict[str, Tensor]:
+    """Latents per modality, with shape (n, *shape), of rows in ascending order.
+
+    Args:
+        store: Store of latents.
+        names: Modalities that each row has.
+        drawn: Numbers of the rows, as `draw_numbers` counts them, with shape (n,).
+    """
+    strata = _strata_with(store, names)
+    sizes = torch.tensor(
+        [store.strata[number].rows for number in strata],
+        dtype=torch.long,
+    )
 
     # Back to the numbers of rows within each stratum.
     starts = sizes.cumsum(0) - sizes
@@ -257,4 +291,4 @@ def draw_rows(
     latents = {}
     for name in names:
         latents[name] = torch.cat([part[name] for part in parts])
-    return latents, lines[drawn]
+    return latents
