@@ -23,32 +23,32 @@ def frechet(a: Tensor, b: Tensor) -> float:
     Returns:
         The squared distance, at least 0, in the unit of the samples squared.
     """
-    a = a.flatten(1).double()
-    b = b.flatten(1).double()
-    root_a = _root_of_covariance(a)
-    root_b = _root_of_covariance(b)
+    mean_a, root_a = _gaussian(a)
+    mean_b, root_b = _gaussian(b)
 
-    means = a.mean(0) - b.mean(0)
-    means = means.square().sum()
+    means = (mean_a - mean_b).square().sum()
     traces = root_a.square().sum() + root_b.square().sum()
     joint = torch.linalg.svdvals(root_a @ root_b.T).sum()
     distance = means + (traces - 2 * joint)
     return distance.clamp(min=0).item()
 
 
-def _root_of_covariance(x: Tensor) -> Tensor:
-    """A root R of the covariance C = R^T R of samples with shape (n, F).
+def _gaussian(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean, with shape (F,), and a root R of the covariance C = R^T R of samples (n, *).
 
-    With shape (F, F), or (n, F) where there are fewer samples than features: these themselves.
+    The root has shape (F, F), or (n, F) where there are fewer samples than features: these
+    themselves.
     """
+    x = x.flatten(1).double()
     count, features = x.shape
+    mean = x.mean(0)
     if count < features:
-        centred = x - x.mean(0)
-        return centred / math.sqrt(count - 1)
+        # In place: of pictures in full size each copy takes gigabytes.
+        return mean, (x - mean).div_(math.sqrt(count - 1))
 
     # Of a single feature cov is a scalar.
     covariance = x.T.cov().reshape(features, -1)
     values, vectors = torch.linalg.eigh(covariance)
     # Rounding may have left eigenvalues a little below 0.
     roots = values.clamp(min=0).sqrt()
-    return vectors * roots @ vectors.T
+    return mean, vectors * roots @ vectors.T
