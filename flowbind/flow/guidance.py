@@ -16,11 +16,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# v(x_t, t, c): (n, *), (n,), (n,) -> (n, *), conditional where c is true.
-Field = Callable[[Tensor, Tensor, Tensor], Tensor]
+# v(x_t, t, c): (n, *), (n,), (n,) -> (n, *), conditional where c is true; it may take more of each
+# row.
+Field = Callable[..., Tensor]
 
 
-def guided(field: Field, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+def guided(
+    field: Field,
+    scale: float,
+    *given: Tensor,
+) -> Callable[[Tensor, Tensor], Tensor]:
     """The field at a scale: (n, *), (n,) -> (n, *).
 
     One call of twice the rows; where one of the fields alone is asked for, of the rows themselves.
@@ -28,17 +33,18 @@ def guided(field: Field, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
     Args:
         field: Both fields.
         scale: Scale s of the guidance.
+        given: What else the fields take of each row, with shape (n, *).
     """
 
     def alone(x: Tensor, t: Tensor) -> Tensor:
         condition = torch.full((len(x),), scale == 1, device=x.device)
-        return field(x, t, condition)
+        return field(x, t, condition, *given)
 
     def both(x: Tensor, t: Tensor) -> Tensor:
         is_first = torch.arange(2 * len(x), device=x.device) < len(x)
-        conditional, unconditional = field(
-            torch.cat([x, x]), torch.cat([t, t]), is_first
-        ).chunk(2)
+        twice = [torch.cat([each, each]) for each in (x, t, *given)]
+        velocities = field(*twice[:2], is_first, *twice[2:])
+        conditional, unconditional = velocities.chunk(2)
         return unconditional + scale * (conditional - unconditional)
 
     return alone if scale in (0, 1) else both

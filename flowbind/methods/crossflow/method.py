@@ -10,19 +10,17 @@ guidance scale $s$. There is no other noise, and nothing else tells the flow wha
 """
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from flowbind import draws as random
 from flowbind.batch import Batch
-from flowbind.flow.guidance import guided
-from flowbind.flow.solver import SOLVERS, Solver, integrate
-from flowbind.method import Direction, Loss, Method
+from flowbind.flow.sampling import FlowSampling, carry
+from flowbind.method import Loss
 from flowbind.methods.crossflow.objective import (
     Draws,
     ObjectiveConfig,
@@ -31,6 +29,7 @@ from flowbind.methods.crossflow.objective import (
     flow_errors,
     reconstruction,
 )
+from flowbind.methods.one_way import OneWay
 from flowbind.modality import Modality
 from flowbind.nets.dit import DiT, DiTConfig
 from flowbind.nets.variational import (
@@ -42,49 +41,10 @@ from flowbind.nets.variational import (
     encoder_of,
 )
 from flowbind.padding import in_blocks
-from flowbind.registry import did_you_mean
 
 START = 1  # purpose of the draws where a flow begins
 TEMPERATURE = 0.07  # at first; CLIP's, arXiv 2103.00020
 MOST_SCALE = 100.0  # of cosines; CLIP's
-
-
-@dataclass(frozen=True)
-class CrossFlowSampling:
-    """What may be chosen when CrossFlow generates.
-
-    The authors' code takes 50 Euler steps at a guidance of 7.
-
-    Args:
-        steps: Solver steps from the start to the target.
-        solver: The solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
-        guidance: Scale of the guidance. 1 is the field of the source, 0 that of no source in
-            particular; others cost twice as much.
-        variety: Noise of the start, in its standard deviations. 1 is what training has; 0 is
-            deterministic.
-    """
-
-    steps: int = 50
-    solver: Solver = "euler"
-    guidance: float = 1.0
-    variety: float = 1.0
-
-    def __post_init__(self) -> None:
-        is_whole = isinstance(self.steps, Integral) and not isinstance(self.steps, bool)
-        if not is_whole or self.steps < 1:
-            raise ValueError(
-                f"steps must be a whole number, at least 1, not {self.steps}"
-            )
-        if self.solver not in SOLVERS:
-            raise ValueError(
-                f"no solver '{self.solver}'; {did_you_mean(self.solver, SOLVERS)}"
-            )
-        if not isinstance(self.guidance, Real) or not math.isfinite(self.guidance):
-            raise ValueError(f"guidance must be a number, not {self.guidance}")
-        if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
-            raise ValueError(
-                f"variety must be a number, at least 0, not {self.variety}"
-            )
 
 
 @dataclass(frozen=True)
@@ -165,7 +125,7 @@ class Nets(nn.Module):
         self.witness = witness
 
 
-class CrossFlow(Method):
+class CrossFlow(OneWay):
     """A flow straight from one modality's latent to another's, without a source of noise beside it.
 
     Args:
@@ -183,7 +143,6 @@ class CrossFlow(Method):
             networks do not take, or a direct start of another shape.
     """
 
-    Sampling = CrossFlowSampling
     linear: ClassVar = True
 
     def __init__(
@@ -196,30 +155,14 @@ class CrossFlow(Method):
         witness: EncoderSize = EncoderSize(width=256, depth=3, heads=4),  # noqa: B008
         objective: ObjectiveConfig = ObjectiveConfig(),  # noqa: B008
     ) -> None:
-        super().__init__(modalities)
-        if source == target or {source, target} != set(modalities):
-            raise ValueError(
-                f"source and target are the two modalities, one each: {', '.join(modalities)}; "
-                f"not '{source}' and '{target}'"
-            )
-
-        self.source = source
-        self.target = target
+        super().__init__(modalities, source, target, objective)
         self.encoder = encoder
         self.net = net
         self.witness = witness
-        self.objective = objective
         self._check()
 
     def _check(self) -> None:
-        for name, modality in self.modalities.items():
-            if modality.codec.vocabulary is not None:
-                raise ValueError(
-                    f"the latents of '{name}' are ids, and flows carry numbers; choose another "
-                    "codec"
-                )
-
-        source, target = self._shapes
+        source, target = self.shapes
         if self.encoder.kind == "direct" and source != target:
             raise ValueError(
                 f"a direct start has the target's shape {target}, and '{self.source}' has {source}; "
@@ -228,20 +171,8 @@ class CrossFlow(Method):
         with torch.device("meta"):
             self.build()
 
-    @property
-    def _shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """The shapes of one latent of the source and of the target."""
-        source = self.modalities[self.source].codec.shape
-        target = self.modalities[self.target].codec.shape
-        return tuple(source), tuple(target)
-
-    @property
-    def _masked(self) -> bool:
-        """Whether sources say which of their positions are there."""
-        return self.modalities[self.source].codec.masked
-
     def build(self) -> Nets:
-        _, target = self._shapes
+        _, target = self.shapes
         return Nets(
             start=self._start_net(),
             velocity=DiT(target, self.net),
@@ -249,18 +180,18 @@ class CrossFlow(Method):
         )
 
     def _start_net(self) -> nn.Module:
-        source, target = self._shapes
+        source, target = self.shapes
         config = self.encoder
         if config.kind == "variational":
-            return Variational(source, self._masked, target, config)
+            return Variational(source, self.masked, target, config)
 
         net: nn.Module = nn.Identity()
         if config.kind == "plain":
-            net = encoder_of(source, self._masked, (1, *target), config)
+            net = encoder_of(source, self.masked, (1, *target), config)
         return Fixed(net, target, config.noise)
 
     def _witness_net(self) -> nn.Module | None:
-        source, target = self._shapes
+        source, target = self.shapes
         loss = self.objective.encoder_loss
         if loss == "none" or self.encoder.kind == "direct":  # no encoder learns
             return None
@@ -269,14 +200,8 @@ class CrossFlow(Method):
 
         seen, masked = (target, False)
         if loss == "contrastive-source":
-            seen, masked = (source, self._masked)
+            seen, masked = (source, self.masked)
         return Projection(encoder_of(seen, masked, (1, *target), self.witness))
-
-    def trains_on(self, present: Collection[str]) -> bool:
-        return {self.source, self.target} <= set(present)
-
-    def directions(self) -> list[Direction]:
-        return [Direction((self.source,), (self.target,))]
 
     def draw(self, batch: Batch, key: int) -> Draws:
         return Draws.sample(batch, self.target, self.objective, key)
@@ -315,7 +240,7 @@ class CrossFlow(Method):
     ) -> Tensor:
         if self.objective.encoder_loss == "reconstruction":
             again = witness(z)[:, 0]
-            return reconstruction(source, again.to(z.dtype), self._masked)
+            return reconstruction(source, again.to(z.dtype), self.masked)
 
         is_of_target = self.objective.encoder_loss == "contrastive"
         projection, scale = witness(target if is_of_target else source)
@@ -326,7 +251,7 @@ class CrossFlow(Method):
         nets: Nets,
         name: str,
         x: Tensor,
-        sampling: CrossFlowSampling,
+        sampling: FlowSampling,
         streams: Tensor,
     ) -> Tensor:
         """Where the flow of one source begins, with shape (B, *target), in float32 at least."""
@@ -348,32 +273,8 @@ class CrossFlow(Method):
         nets: Nets,
         state: Tensor,
         targets: Sequence[str],
-        sampling: CrossFlowSampling,
+        sampling: FlowSampling,
         streams: Tensor,
     ) -> dict[str, Tensor]:
-        """The flow from the start to the target, in float32 at least.
-
-        Of networks in half precision only the velocities are rounded to it.
-        """
-        precision = next(nets.parameters()).dtype
-        exact = torch.promote_types(precision, torch.float32)
-
-        def field(z: Tensor, t: Tensor, condition: Tensor) -> Tensor:
-            return nets.velocity(z.to(precision), t.to(precision), condition).to(exact)
-
-        drift = guided(field, sampling.guidance)
-
-        def flow(z: Tensor) -> Tensor:
-            return integrate(drift, z, 0.0, 1.0, sampling.steps, sampling.solver)
-
         positions = nets.velocity.tokens.count
-        return {self.target: in_blocks(flow, state.to(exact), positions)}
-
-    def choose(self, sampling: Any = None, **choices: Any) -> CrossFlowSampling:
-        chosen = super().choose(sampling, **choices)
-        if chosen.guidance != 1 and not self.objective.unconditional:
-            raise ValueError(
-                f"guidance is 1, not {chosen.guidance}: the model has learnt no unconditional "
-                "field (objective.unconditional: 0)"
-            )
-        return chosen
+        return {self.target: carry(nets.velocity, state, sampling, positions)}

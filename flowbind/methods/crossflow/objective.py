@@ -35,24 +35,19 @@ from torch import Tensor
 from flowbind import draws as random
 from flowbind.batch import Batch
 from flowbind.distributed import ranks, rows_of_all
-from flowbind.flow.path import PathSample, sample_path, sample_sine_cosine_path
-from flowbind.flow.times import logit_normal_times
+from flowbind.flow.objective import FlowConfig
 
 # Purposes of draws, each with streams of its own.
 TIMES, NOISE = 1, 2
 
 EncoderLoss = Literal["contrastive", "contrastive-source", "reconstruction", "none"]
 ENCODER_LOSSES = ("contrastive", "contrastive-source", "reconstruction", "none")
-PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], PathSample]] = {
-    "straight": sample_path,
-    "sine-cosine": sample_sine_cosine_path,
-}
 
 # Shapes: n rows of this rank, N of the global batch, * the axes of the target's latent.
 
 
 @dataclass(frozen=True)
-class ObjectiveConfig:
+class ObjectiveConfig(FlowConfig):
     """Settings of the objective. The defaults are those of text to image in the paper, or its code.
 
     Args:
@@ -76,41 +71,12 @@ class ObjectiveConfig:
     encoder_loss: EncoderLoss = "contrastive"
     encoder_weight: float = 1.0
     kl_weight: float = 1e-2
-    path: Literal["straight", "sine-cosine"] = "straight"
-    times: Literal["logit-normal", "uniform"] = "logit-normal"
-    time_mean: float = 0.0
-    time_std: float = 1.0
-    unconditional: float = 0.1
 
     def __post_init__(self) -> None:
-        choices = {
-            "encoder_loss": ENCODER_LOSSES,
-            "path": tuple(PATHS),
-            "times": ("logit-normal", "uniform"),
-        }
-        for name, allowed in choices.items():
-            value = getattr(self, name)
-            if value not in allowed:
-                raise ValueError(
-                    f"{name} is one of {', '.join(allowed)}, not '{value}'"
-                )
-
-        for name in ("encoder_weight", "kl_weight", "time_std"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(
-                    f"{name} must be a number, at least 0, not {getattr(self, name)}"
-                )
-        if not 0 <= self.unconditional < 1:
-            raise ValueError(
-                f"unconditional is a probability in [0, 1), not {self.unconditional}"
-            )
-
-    def draw_times(self, streams: Tensor) -> Tensor:
-        """A time of each row, in [0, 1), with shape (n,)."""
-        if self.times == "uniform":
-            return random.uniform(streams, 1)[:, 0]
-        normal = random.normal(streams, 1)[:, 0]
-        return logit_normal_times(normal, self.time_mean, self.time_std)
+        super().__post_init__()
+        self.check_choice("encoder_loss", ENCODER_LOSSES)
+        self.check_weight("encoder_weight")
+        self.check_weight("kl_weight")
 
 
 class Draws(NamedTuple):
@@ -212,9 +178,7 @@ def flow_errors(
         condition = draws.condition.reshape(-1, *[1] * (x.ndim - 1))
         x = torch.where(condition, x, others)
 
-    z_t, velocity = PATHS[config.path](z, x, draws.t)
-    error = field(z_t, draws.t, draws.condition).to(x.dtype) - velocity
-    return error.square().flatten(1).mean(1)
+    return config.errors(field, z, x, draws.t, draws.condition)
 
 
 def contrast(
