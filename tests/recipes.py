@@ -31,6 +31,7 @@ SMALL = {  # what makes a method's networks small, by its name
         "net": NETS | {"heads": 2},
         "witness": {"width": 8, "depth": 1, "heads": 2},
     },
+    "flowmatching": {"net": NETS | {"heads": 2}},
 }
 PIXELS = {  # pixels a side of those whose latents are pictures as they are, by modality
     "crossflow/imagenet_super_resolution": {"small": 64, "image": 64},
@@ -61,7 +62,9 @@ def options(name: str) -> list[str]:
 
 def networks(recipe: dict[str, Any]) -> dict[str, dict[str, int]]:
     """What makes the networks of a model's recipe small."""
-    return SMALL[recipe["model"]["class_path"].rpartition(".")[2].lower()]
+    return SMALL[
+        recipe["model"]["class_path"].rpartition(".")[2].lower().replace("-", "")
+    ]
 
 
 def small(name: str) -> list[str]:

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from flowbind import Direction, Loss, Modality
+from flowbind.flow.objective import FlowConfig
 from flowbind.methods.crossflow import CrossFlow
 from flowbind.methods.crossflow.method import EncoderConfig
 from flowbind.methods.crossflow.objective import ObjectiveConfig as CrossFlowObjective
+from flowbind.methods.flow_matching import FlowMatching
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.nets.dit import DiTConfig
@@ -25,15 +27,28 @@ def modalities():
     return {"word": Word(), "vector": Vector(), "other": Vector(ToyCodec(seed=3))}
 
 
+KINDS = {
+    "sequence": lambda: Word(DigitSequence(), reads="word"),
+    "grid": lambda: Word(DigitGrid(), reads="word"),
+    "vector": Vector,
+}
+
+
+def flow_matching(source, target, indicator="tokens", **how):
+    """Flow matching of latents of two kinds, in a small network."""
+    return FlowMatching(
+        {"source": KINDS[source](), "target": KINDS[target]()},
+        "source",
+        "target",
+        DiTConfig(16, depth=2, heads=2, indicator=indicator),
+        FlowConfig(**how),
+    )
+
+
 def crossflow(source, target, indicator="tokens", noise=0.0, kind="variational", **how):
     """CrossFlow between latents of two kinds, in small networks."""
-    kinds = {
-        "sequence": lambda: Word(DigitSequence(), reads="word"),
-        "grid": lambda: Word(DigitGrid(), reads="word"),
-        "vector": Vector,
-    }
     return CrossFlow(
-        {"source": kinds[source](), "target": kinds[target]()},
+        {"source": KINDS[source](), "target": KINDS[target]()},
         "source",
         "target",
         EncoderConfig(16, depth=1, heads=2, hidden=16, kind=kind, noise=noise),
@@ -68,6 +83,13 @@ METHODS = {
         noise=0.5,
         times="uniform",
         encoder_loss="reconstruction",
+    ),
+    "flow matching, masked sequence to grid": lambda: flow_matching("sequence", "grid"),
+    "flow matching, grid to sequence": lambda: flow_matching(
+        "grid", "sequence", indicator="time", path="sine-cosine"
+    ),
+    "flow matching, vector to vector": lambda: flow_matching(
+        "vector", "vector", times="uniform", unconditional=0.0
     ),
 }
 

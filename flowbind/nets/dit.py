@@ -1,4 +1,4 @@
-r"""A diffusion transformer (DiT, arXiv 2212.09748) with self-attention alone.
+r"""A diffusion transformer (DiT, arXiv 2212.09748), with self-attention alone or a context beside it.
 
 A latent is split into tokens: a grid into squares of `patch` x `patch`, a sequence into its
 positions, a vector is one token. With the features $\tau$ of the time, a block is
@@ -13,9 +13,17 @@ where $(b_1, s_1, g_1, b_2, s_2, g_2) = A\,\tau$ and $A$ starts at 0, so that a 
 identity (adaLN-Zero). The last layer starts at 0 too. Which of two fields the net is, the
 conditional or the unconditional one, an indicator says: one of two learnt tokens beside the
 latent's (CrossFlow), or added to the time.
+
+With a context $c$, a sequence of tokens, there is between the two
+
+$$
+x \leftarrow x + \operatorname{CrossAttention}\bigl(\operatorname{LN}(x), c\bigr) ,
+$$
+
+whose last layer starts at 0, too, and which the time does not scale (as in PixArt, arXiv
+2310.00426).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,15 +31,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowbind.nets.context import Context
 from flowbind.nets.positions import sinusoids
 from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
 from flowbind.nets.time import TimeEmbedding
-from flowbind.nets.transformer import SelfAttention
+from flowbind.nets.tokens import Tokens
+from flowbind.nets.transformer import CrossAttention, SelfAttention
 
 RATIO = 4  # hidden features of a block's MLP, as a multiple of the width; DiT
 EPS = 1e-6  # of LayerNorm; DiT
 
-# Shapes: n rows, L tokens, F features of each, net width W.
+# Shapes: n rows, L tokens, F features of each, M tokens of the context, net width W.
 
 
 @dataclass(frozen=True)
@@ -71,69 +81,16 @@ class DiTConfig:
             )
 
 
-class Tokens:
-    """A latent of any kind as tokens, (n, *shape) -> (n, L, F), and back.
+class DiTBlock(nn.Module):
+    """Attention, then an MLP, each scaled, shifted and gated by the time. Starts as identity.
 
     Args:
-        shape: Shape of one latent: of a grid (C, H, W), a sequence (L, F) or a vector (F,).
-        patch: Side of the squares that a grid is split into.
-
-    Attributes:
-        sides: Tokens along each axis.
-        features: Number F of features of a token.
-
-    Raises:
-        ValueError: a patch that divides a grid's height or width with a rest, or another shape.
+        width: Features W of a token.
+        heads: Heads of attention.
+        crosses: Whether it attends to a context, too.
     """
 
-    def __init__(self, shape: tuple[int, ...], patch: int) -> None:
-        self.shape = tuple(shape)
-        self.patch = patch
-        if len(shape) == 1:
-            self.sides, self.features = (1,), shape[0]
-        elif len(shape) == 2:
-            self.sides, self.features = (shape[0],), shape[1]
-        elif len(shape) == 3 and not (shape[1] % patch or shape[2] % patch):
-            self.sides = (shape[1] // patch, shape[2] // patch)
-            self.features = shape[0] * patch**2
-        else:
-            raise ValueError(
-                f"a latent of shape {self.shape} has no patches of side {patch}; grids are "
-                "(C, H, W), and the patch divides H and W"
-            )
-
-    @property
-    def count(self) -> int:
-        """Number L of tokens."""
-        return math.prod(self.sides)
-
-    def split(self, x: Tensor) -> Tensor:
-        """Latents, with shape (n, *shape), as tokens, with shape (n, L, F)."""
-        if len(self.shape) < 3:
-            return x.reshape(len(x), *self.sides, self.features)
-
-        channels = self.shape[0]
-        rows, columns = self.sides
-        x = x.reshape(len(x), channels, rows, self.patch, columns, self.patch)
-        x = x.permute(0, 2, 4, 1, 3, 5)
-        return x.reshape(len(x), rows * columns, self.features)
-
-    def join(self, tokens: Tensor) -> Tensor:
-        """Tokens, with shape (n, L, F), as latents, with shape (n, *shape)."""
-        if len(self.shape) < 3:
-            return tokens.reshape(len(tokens), *self.shape)
-
-        channels = self.shape[0]
-        rows, columns = self.sides
-        x = tokens.reshape(len(tokens), rows, columns, channels, self.patch, self.patch)
-        x = x.permute(0, 3, 1, 4, 2, 5)
-        return x.reshape(len(x), *self.shape)
-
-
-class DiTBlock(nn.Module):
-    """Attention, then an MLP, each scaled, shifted and gated by the time. Starts as identity."""
-
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, crosses: bool = False) -> None:
         super().__init__()
         self.modulation = nn.Linear(width, 6 * width)
         self.attention = SelfAttention(width, heads)
@@ -142,13 +99,29 @@ class DiTBlock(nn.Module):
             nn.GELU(approximate="tanh"),
             nn.Linear(RATIO * width, width),
         )
+        self.cross_attention = CrossAttention(width, heads) if crosses else None
 
-    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        context: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Tokens, with shape (n, L, W).
+
+        Args:
+            x: Tokens, with shape (n, L, W).
+            time: Features of the time, with shape (n, W).
+            context: What it attends to, with shape (n, M, W), and whether each of it is there, bool
+                with shape (n, M); none where the block has no cross-attention.
+        """
         modulation = self.modulation(time)[:, None]
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=2)
 
         attended = self.attention(modulated(x, shift_1, scale_1))
         x = torch.addcmul(x, gate_1, attended)
+        if self.cross_attention is not None:
+            x = x + self.cross_attention(normed(x), *context)
         hidden = self.mlp(modulated(x, shift_2, scale_2))
         return torch.addcmul(x, gate_2, hidden)
 
@@ -159,14 +132,21 @@ class DiT(nn.Module):
     Args:
         shape: Shape of one latent: of a grid, a sequence or a vector.
         config: Its size.
+        context: What makes a source the context of cross-attention; without one there is none.
 
     Raises:
         ValueError: a patch that does not divide a grid, or heads that do not divide the width.
     """
 
-    def __init__(self, shape: tuple[int, ...], config: DiTConfig) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        config: DiTConfig,
+        context: Context | None = None,
+    ) -> None:
         super().__init__()
         self.tokens = Tokens(shape, config.patch)
+        self.context = context
         self.by_token = config.indicator == "tokens"
 
         width = config.width
@@ -175,7 +155,8 @@ class DiT(nn.Module):
         self.indicators = nn.Parameter(0.02 * torch.randn(2, width))
         self.time = TimeEmbedding(width)
         self.blocks = nn.ModuleList(
-            DiTBlock(width, config.heads) for _ in range(config.depth)
+            DiTBlock(width, config.heads, crosses=context is not None)
+            for _ in range(config.depth)
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, self.tokens.features)
@@ -189,15 +170,24 @@ class DiT(nn.Module):
                 nn.init.zeros_(part.bias)
         for block in (*self.blocks, self):
             nn.init.zeros_(block.modulation.weight)
+        for block in self.blocks if self.context is not None else ():
+            nn.init.zeros_(block.cross_attention.proj_out.weight)
         nn.init.zeros_(self.proj_out.weight)
 
-    def forward(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Tensor,
+        source: Tensor | None = None,
+    ) -> Tensor:
         """The velocity.
 
         Args:
             x: States x_t, with shape (n, *shape).
             t: Times in [0, 1], with shape (n,).
             condition: Whether a row's field is the conditional one, bool with shape (n,).
+            source: What the context is made of, with shape (n, *source); none where there is none.
         """
         unconditional, conditional = self.indicators
         indicator = torch.where(condition[:, None], conditional, unconditional)
@@ -210,8 +200,11 @@ class DiT(nn.Module):
             time = time + indicator
 
         time = F.silu(time)
+        context = None
+        if self.context is not None:
+            context = self.context(source, condition)
         for block in self.blocks:
-            tokens = block(tokens, time)
+            tokens = block(tokens, time, context)
         if self.by_token:
             tokens = tokens[:, 1:]
 
@@ -222,5 +215,9 @@ class DiT(nn.Module):
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """LayerNorm of tokens, with shape (n, L, W), scaled and shifted as the time says."""
-    normed = F.layer_norm(x, x.shape[-1:], eps=EPS)
-    return torch.addcmul(shift, normed, 1 + scale)
+    return torch.addcmul(shift, normed(x), 1 + scale)
+
+
+def normed(x: Tensor) -> Tensor:
+    """LayerNorm of tokens, with shape (n, L, W), without weights of its own."""
+    return F.layer_norm(x, x.shape[-1:], eps=EPS)

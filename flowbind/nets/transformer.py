@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from flowbind.nets.positions import sinusoids
 
-# Shapes: n rows, L positions, D features, net width W.
+# Shapes: n rows, L positions, M of another sequence, D features, net width W.
 
 
 class SelfAttention(nn.Module):
@@ -33,10 +33,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(
-                f"the width {width} is no multiple of the {heads} heads of attention"
-            )
+        _check_heads(width, heads)
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj_out = nn.Linear(width, width)
@@ -56,6 +53,52 @@ class SelfAttention(nn.Module):
             mask = mask[:, None, None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.proj_out(y.transpose(1, 2).reshape(rows, length, width))
+
+
+class CrossAttention(nn.Module):
+    """Attention of every position to those of another sequence: (n, L, W), (n, M, W) -> (n, L, W).
+
+    Args:
+        width: Features W of both.
+        heads: Number of heads, which divides the width.
+
+    Raises:
+        ValueError: it does not.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads = heads
+        self.q = nn.Linear(width, width)
+        self.kv = nn.Linear(width, 2 * width)
+        self.proj_out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+        """Attends.
+
+        Args:
+            x: Features, with shape (n, L, W).
+            context: Features of the other sequence, with shape (n, M, W).
+            mask: Whether a position of it may be attended to, bool with shape (n, M); at least one
+                of each row.
+        """
+        rows, length, width = x.shape
+        others = context.shape[1]
+        features = width // self.heads
+        q = self.q(x).reshape(rows, length, self.heads, features).transpose(1, 2)
+        kv = self.kv(context).reshape(rows, others, 2, self.heads, features)
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind()
+
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
+        return self.proj_out(y.transpose(1, 2).reshape(rows, length, width))
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if width % heads:
+        raise ValueError(
+            f"the width {width} is no multiple of the {heads} heads of attention"
+        )
 
 
 class Block(nn.Module):
