@@ -414,6 +414,13 @@ def test_what_is_said_of_a_value_says_what_is_allowed(recipe, mistake):
         "--model.modalities.word.codec.seed=3"
     )
     assert "--trainer.logger has no class yet" in told("--trainer.logger.save_dir=logs")
+    # What a method says of itself, and nothing of other classes that a model may have.
+    said = told("--model.modalities.word.codec=digit-grid")
+    assert said.rstrip().endswith("choose codecs of equal width"), said
+    assert (
+        "model: torch.nn.Linear is not allowed; allowed: Method, LightningModule"
+        in (told("--model=torch.nn.Linear"))
+    )
 
 
 class AbsentLogger(CSVLogger):

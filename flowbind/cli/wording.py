@@ -19,6 +19,9 @@ NOISE = (
     "Got value",
 )
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+OTHER_KIND = re.compile(
+    r"Import path (?:(?P<given>\S+) )?does not correspond to a subclass of (?P<kind>\S+)"
+)
 NO_FILE = re.compile(r"Unable to load config '(.*?)'.*")
 NO_VALUE = re.compile(
     r"argument (?:-\w, )?(--[\w.]+): expected (?:one|at least one) argument"
@@ -56,8 +59,15 @@ def explain(message: str) -> str:
         if reason and not reason.startswith(NOISE):
             reasons[reason] = None
 
-    if reasons:
-        clause = _reworded(" ".join(reasons))
+    # A class may be of several kinds, and each says something: its own what is wrong with it.
+    telling = [reason for reason in reasons if not OTHER_KIND.fullmatch(reason)]
+    if telling:
+        clause = _reworded(" ".join(telling))
+    elif reasons:
+        others = [OTHER_KIND.fullmatch(reason) for reason in reasons]
+        kinds = ", ".join(other["kind"] for other in others)
+        given = others[0]["given"] or (value and _short(value[1]))
+        clause = f"{given} is not allowed; allowed: {kinds}"
     elif no_class:
         clause = (
             f"no class '{no_class[1]}'; a class is named by its dotted path, "
