@@ -61,12 +61,13 @@ def parquet(path, **columns):
 # Annotations
 
 
-def karpathy(source, images):
-    """Flickr30k's captions and splits as Karpathy's file has them.
+def karpathy(source, images, dataset="flickr30k"):
+    """A data set's captions and splits as Karpathy's file has them.
 
     Args:
         source: the data set's folder.
         images: by stem, the split and the captions of each.
+        dataset: its name.
     """
     entries = [
         {
@@ -82,7 +83,7 @@ def karpathy(source, images):
         for k, (name, (split, texts)) in enumerate(images.items())
     ]
     write_json(
-        source / "dataset_flickr30k.json", {"images": entries, "dataset": "flickr30k"}
+        source / f"dataset_{dataset}.json", {"images": entries, "dataset": dataset}
     )
 
 
@@ -168,13 +169,17 @@ def write_flickr30k(folder: Path) -> None:
 
 
 def write_coco(folder: Path) -> None:
-    """Of 2014 and 2017; of the training pictures, of which many are held out, few are there."""
-    for year in (2014, 2017):
-        coco_part(folder, f"val{year}", range(4))
-        coco_part(folder, f"train{year}", range(1200), captions=2, there=False)
-        for k in range(0, 1200, 25):
-            name = coco_picture(f"train{year}", k)
-            picture(folder / f"train{year}" / name, hue=17 * k)
+    """Of the training pictures, of which many are held out, few are there; these are in Karpathy's splits."""
+    coco_part(folder, "val2014", range(4))
+    coco_part(folder, "train2014", range(1200), captions=2, there=False)
+    images = {}
+    for k in range(0, 1200, 25):
+        name = coco_picture("train2014", k)
+        picture(folder / "train2014" / name, hue=17 * k)
+        split = ("train", "restval", "val", "test")[k % 4]
+        texts = [f"a dog {k} runs {n} miles" for n in range(5)]
+        images[name.removesuffix(".jpg")] = (split, texts)
+    karpathy(folder, images, dataset="coco")
 
 
 def write_vggsound(folder: Path) -> None:

@@ -112,7 +112,7 @@ def _prepare_samples(command) -> None:
     made = ("--samples", 3 * SAMPLES, "--test-samples", 5, "--out", "data/shapes")
     code, _, err = command("prepare", "shapes", *made)
     assert code == 0, err
-    for place in ("data/audiocaps", "data/coco-2017", "data/meshes"):
+    for place in ("data/audiocaps", "data/coco-karpathy", "data/meshes"):
         Path(place).symlink_to("shapes")
 
     manifest = Path("data/shapes/train.jsonl")

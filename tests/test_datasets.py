@@ -23,6 +23,7 @@ from flowbind.registry import load
 from tests.layouts import (
     AUDIOCAPS,
     coco_part,
+    coco_picture,
     depth_map,
     karpathy,
     kitti,
@@ -472,6 +473,44 @@ def test_coco_test_captions_are_spread_over_images(prepare, source, capsys):
     }
     assert len(prepare("coco", "more", test_samples=31)["test"]) == 30
     assert "has 30 captions, so all of them are taken" in capsys.readouterr().err
+
+
+def test_coco_in_karpathy_s_splits(prepare, source):
+    """Captions and splits are his; what is of val2014 and in neither of his others is trained on."""
+    coco_part(source, "train2014", range(4))
+    coco_part(source, "val2014", range(4, 10))
+    names = ("train", "train", "train", "val", "restval", "restval", "val", "test")
+    images = {}
+    for k, split in enumerate(names):
+        stem = coco_picture("train2014" if k < 4 else "val2014", k).removesuffix(".jpg")
+        images[stem] = (split, [f"his {k} {n}" for n in range(5)])
+    karpathy(source, images, dataset="coco")
+    file = source / "dataset_coco.json"
+
+    made = prepare("coco", karpathy=file, captions="all", test_samples=1)
+    assert {split: len(lines) for split, lines in made.items()} == {
+        "train": 25,
+        "val": 10,
+        "test": 1,
+    }
+    trained = {line["text"].split()[1] for line in made["train"]}
+    assert trained == {"0", "1", "2", "4", "5"}
+    (line,) = made["test"]
+    assert line["image"] == f"../source/val2014/{coco_picture('val2014', 7)}"
+    assert line["references"] == {"text": [f"his 7 {n}" for n in range(5)]}
+    first = prepare("coco", "one", karpathy=file)
+    assert {split: len(lines) for split, lines in first.items()} == {
+        "train": 5,
+        "val": 2,
+        "test": 5,
+    }
+
+    for more in ({"year": 2017}, {"val_samples": 1}):
+        with pytest.raises(ValueError, match="has splits of 2014.*leave out year"):
+            prepare("coco", "more", karpathy=file, **more)
+    karpathy(source, {"a": ("rest", ["x"])}, dataset="coco")
+    with pytest.raises(ValueError, match="'rest'; allowed: train, val, test"):
+        prepare("coco", "wrong", karpathy=file)
 
 
 def test_coco_of_2017_in_a_folder_of_images(prepare, source):

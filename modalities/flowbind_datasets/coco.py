@@ -8,9 +8,13 @@ from typing import NamedTuple
 from flowbind.progress import say
 from flowbind_datasets.annotations import read_json, records
 from flowbind_datasets.files import IMAGES, Files, checked
+from flowbind_datasets.karpathy import check_split
+from flowbind_datasets.karpathy import karpathy as read_karpathy
 from flowbind_datasets.splits import Splits, captions_kept, held_out, shuffled
 
 YEARS = (2014, 2017)
+VAL = 1_000  # images of training that are held out
+RESTVAL = "restval"  # Karpathy's: of val2014, what is neither validated nor tested on
 LAYOUT = (
     "annotations/captions_val2014.json, val2014/COCO_val2014_000000000042.jpg, "
     "and the same for train; or 2017"
@@ -38,8 +42,9 @@ def prepare(
     year: int = 2014,
     captions: str = "first",
     test_samples: int = 30_000,
-    val_samples: int = 1_000,
+    val_samples: int | None = None,
     seed: int = 0,
+    karpathy: Path | None = None,
 ) -> None:
     """COCO captions: text and image, from its annotations and folders of images.
 
@@ -50,6 +55,9 @@ def prepare(
     For validation, images are held out of training. An image folder that is not there is left
     out: val2014 alone makes the test split.
 
+    Captioning is measured in Karpathy's splits of 2014: 113,287 training images (his `train` and
+    `restval`), 5,000 for validation and 5,000 for testing, from both folders.
+
     Args:
         source: Folder with annotations/, train2014/ and val2014/ (or images/train2014/), or the
             same of 2017.
@@ -58,15 +66,29 @@ def prepare(
             image, or `all`, a sample for each caption. In validation and testing, captions that are
             generated are compared with all of the image's either way.
         test_samples: Captions of the published validation set that are drawn for testing.
-        val_samples: Images of training that are held out for validation.
+        val_samples: Images of training that are held out for validation; 1,000 if it is not given.
         seed: Seed of both draws.
+        karpathy: Karpathy's dataset_coco.json, whose captions and splits are taken instead of the
+            published ones.
 
     Raises:
-        ValueError: no annotations, other ones than captions, or no image.
+        ValueError: no annotations, other ones than captions, or no image; or a year or a number
+            of images to hold out beside Karpathy's splits.
     """
     chosen = captions_kept(captions)
     _check(year, test_samples)
+    if karpathy:
+        if (year, val_samples) != (2014, None):
+            raise ValueError(
+                f"{karpathy}: has splits of 2014, so nothing is held out; leave out year and "
+                "val_samples"
+            )
+        splits = Splits(out)
+        _add_karpathy(splits, karpathy, source, chosen, test_samples, seed)
+        splits.write(source, LAYOUT)
+        return
 
+    val_samples = VAL if val_samples is None else val_samples
     splits = Splits(out)
     training = _part(source, f"train{year}")
     if training:
@@ -91,6 +113,36 @@ def prepare(
         _add(splits, "test", samples, images, testing.files)
 
     splits.write(source, LAYOUT)
+
+
+def _add_karpathy(
+    splits: Splits,
+    path: Path,
+    source: Path,
+    chosen: slice,
+    test_samples: int,
+    seed: int,
+) -> None:
+    """Adds the samples of Karpathy's splits."""
+    by_split: dict[str, list[Caption]] = {}
+    for name, texts, split in read_karpathy(path):
+        split = "train" if split == RESTVAL else split
+        check_split(path, name, split)
+        for number, text in enumerate(texts):
+            caption = Caption(checked(name, path), number, text)
+            by_split.setdefault(split, []).append(caption)
+
+    files = Files([source], image=IMAGES)
+    for split, captions in by_split.items():
+        images = _by_image(captions)
+        if split == "test":
+            samples = _spread(captions, test_samples, seed)
+            _add(splits, split, samples, images, files)
+            continue
+        for all_captions in images.values():
+            samples = all_captions[chosen]
+            splits.leave(split, len(all_captions) - len(samples))
+            _add(splits, split, samples, images, files)
 
 
 def _check(year: int, test_samples: int) -> None:

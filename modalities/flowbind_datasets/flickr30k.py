@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from flowbind.progress import say
-from flowbind_datasets.annotations import columns_of, read_json, read_rows, records
+from flowbind_datasets.annotations import columns_of, read_rows
 from flowbind_datasets.files import IMAGES, Files, checked
-from flowbind_datasets.splits import SPLITS, Splits, captions_kept, shuffled
+from flowbind_datasets.karpathy import Photograph, check_split, karpathy
+from flowbind_datasets.splits import Splits, captions_kept, shuffled
 
 VAL = 1014  # images, as many as in Karpathy's splits
 TEST = 1000
@@ -20,14 +20,6 @@ NAMES = (
     "captions.txt",
 )
 LAYOUT = f"one of {', '.join(NAMES)}, and anywhere below the folder the images, such as 1000092795.jpg"
-
-
-class Photograph(NamedTuple):
-    """An image's file name, its captions, and its split where annotations tell it."""
-
-    name: str
-    captions: list[str]
-    split: str | None = None
 
 
 def prepare(
@@ -69,7 +61,7 @@ def prepare(
     files = Files([source], image=IMAGES)
     splits = Splits(out)
     for name, texts, split in photographs:
-        _check_split(path, name, split)
+        check_split(path, name, split)
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
 
@@ -113,14 +105,6 @@ def _refuse_drawing(path: Path, val: int | None, test: int | None) -> None:
         )
 
 
-def _check_split(path: Path, name: str, split: str) -> None:
-    if split not in SPLITS:
-        names = ", ".join(SPLITS)
-        raise ValueError(
-            f"{path}: image '{name}' is in the split '{split}'; allowed: {names}"
-        )
-
-
 def _captions_in(folder: Path) -> Path:
     """The file of captions in a folder.
 
@@ -138,7 +122,7 @@ def _captions_in(folder: Path) -> Path:
 def _read(path: Path) -> Iterator[Photograph]:
     """Every photograph once, by the layout that the file's suffix and columns tell."""
     if path.suffix == ".json":
-        yield from _published_json(path)
+        yield from karpathy(path)
     elif path.suffix == ".token":
         rows = read_rows(path, (), ("image#number", "caption"), "\t")
         pairs = ((_name(row["image#number"]), row["caption"]) for row in rows)
@@ -149,21 +133,6 @@ def _read(path: Path) -> Iterator[Photograph]:
         rows = read_rows(path, (("image", "image_name"), ("caption", "comment")))
         pairs = ((row["image"], row["caption"]) for row in rows)
         yield from _grouped(pairs)
-
-
-def _published_json(path: Path) -> Iterator[Photograph]:
-    """Photographs of dataset_flickr30k.json, with Karpathy's splits."""
-    content = read_json(path)
-    images = content
-    if isinstance(content, dict):
-        images = content.get("images")
-    needed = {"filename": str, "split": str, "sentences": list}
-    for image in records(images, needed, f"{path}: images"):
-        name = image["filename"]
-        sentences = image["sentences"]
-        sentences = records(sentences, {"raw": str}, f"{path}: sentences of {name}")
-        captions = [sentence["raw"] for sentence in sentences]
-        yield Photograph(name, captions, image["split"])
 
 
 def _published_table(path: Path) -> Iterator[Photograph]:
