@@ -506,7 +506,7 @@ def test_coco_in_karpathy_s_splits(prepare, source):
     }
 
     for more in ({"year": 2017}, {"val_samples": 1}):
-        with pytest.raises(ValueError, match="has splits of 2014.*leave out year"):
+        with pytest.raises(ValueError, match=r"has splits of 2014.*leave out year"):
             prepare("coco", "more", karpathy=file, **more)
     karpathy(source, {"a": ("rest", ["x"])}, dataset="coco")
     with pytest.raises(ValueError, match="'rest'; allowed: train, val, test"):
