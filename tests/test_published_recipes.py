@@ -178,7 +178,8 @@ def measured(run: str, samples: int) -> dict[str, set[str]]:
 
 EVERY = {"frechet", "recall@1", "cycle"}
 CAPTIONS = {"cider", "rouge-l", "similarity"}
-CLASSES = {"accuracy/class", "accuracy/joint"}  # VGGSound's
+# With VGGSound's classes.
+CLASSES = {"accuracy/class", "accuracy/joint", "private-variance"}
 FIDELITY = {"fid", "kid", "precision", "recall", "density", "coverage"}
 
 
