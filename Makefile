@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint audit codecs judges docs bench clean
+.PHONY: help quickstart crossflow test test-slow lint audit codecs judges docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,12 @@ quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fi
 	$(BIN)/flowbind fit --config $(RECIPE)
 	@echo "== test"
 	$(BIN)/flowbind test --config $(RECIPE)
+
+crossflow: $(ENVIRONMENT) ## pictures from captions by the second method, end to end, with their gallery
+	$(BIN)/flowbind prepare shapes --out data/scenes --modalities text+image+depth
+	$(BIN)/flowbind encode --config recipes/crossflow/text_to_image.yaml
+	$(BIN)/flowbind fit    --config recipes/crossflow/text_to_image.yaml
+	$(BIN)/flowbind test   --config recipes/crossflow/text_to_image.yaml
 
 test: $(ENVIRONMENT) ## the quick tests, in two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
