@@ -64,18 +64,19 @@ def moments(x: Tensor, axes: list[int]) -> tuple[Tensor, Tensor, Tensor]:
     return mean, variance, count
 
 
-def spread(x: Tensor) -> Tensor:
+def spread(x: Tensor, positions: tuple[int, ...] = ()) -> Tensor:
     """The standard deviation of each feature over the rows of the global batch.
 
     It is that of a sample of at least two.
 
     Args:
         x: This rank's rows, with shape (n, *).
+        positions: Further axes of x that are averaged over, such as the places of a grid.
 
     Returns:
-        Deviations with shape (*).
+        Deviations with shape (*), and size 1 in the place of positions.
     """
-    _, variance, count = moments(x, [0])
+    _, variance, count = moments(x, [0, *positions])
     variance = variance * count / (count - 1)
     return variance.sqrt()[0]
 

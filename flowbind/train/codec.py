@@ -96,6 +96,10 @@ class CodecTraining(RawTraining):
         """As `encode`, and further errors by name, which a subclass names in `parts` and weighs."""
         return self.encode(*inputs, streams=streams), {}
 
+    def spread(self, latents: Tensor) -> Tensor:
+        """The deviations that noise is a share of, of n latents; each feature's own by itself."""
+        return spread(latents)
+
     def build(self) -> nn.Module:
         """The network with its first weights, drawn from torch's global generator."""
         return self.codec.build()
@@ -136,7 +140,7 @@ class CodecTraining(RawTraining):
 
         if noise:
             unit = draws.normal(draws.fork(streams, NOISE), *latents.shape[1:])
-            scale = noise * spread(latents.detach())
+            scale = noise * self.spread(latents.detach())
             latents = latents + scale * unit.to(latents.dtype)
 
         own_streams = draws.fork(streams, RECONSTRUCTION)

@@ -12,6 +12,9 @@ from flowbind_image.colour import opponent
 
 GROUPS = 8
 CELL = 4  # pixels a side
+# Latents lie within. Without it plain ground is near 0 and solids far out: after 300 steps channels
+# had a kurtosis of 7 to 10, with it 3 to 6; a Gaussian has 3.
+BOUND = 3.0
 WIDTH = 96  # channels of maps of cells
 FINE_WIDTH = 48  # channels of maps of half the picture's size
 
@@ -51,7 +54,8 @@ class GridAutoencoder(nn.Module):
     def encode(self, pictures: Tensor) -> Tensor:
         """Latents, with shape (B, C, H/4, W/4), of pictures, uint8 with shape (B, 3, H, W)."""
         colours = opponent(pictures)
-        return self.encoder(colours).to(colours.dtype)
+        latents = self.encoder(colours).to(colours.dtype)
+        return BOUND * (latents / BOUND).tanh()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Opponent colours, with shape (B, 3, H, W), of latents, with shape (B, C, H/4, W/4)."""

@@ -3,6 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from flowbind.global_batch import spread
 from flowbind.train.codec import CodecTraining
 from flowbind_image.colour import opponent
 
@@ -30,3 +31,13 @@ class ImageCodecTraining(CodecTraining):
             error = F.avg_pool2d(error, 2)
 
         return total
+
+
+class GridCodecTraining(ImageCodecTraining):
+    """The same for latents that are grids: noise is a share of each channel's spread.
+
+    So it is as strong in a corner, where little varies, as in the middle.
+    """
+
+    def spread(self, latents: Tensor) -> Tensor:
+        return spread(latents, positions=(2, 3))
