@@ -299,10 +299,20 @@ def test_what_a_term_loses_is_said_of_the_term(model, capsys):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_laws_of_arithmetic_for_every_method(name):
-    """Of each direction from one source, in latents, with whatever the method draws."""
+    """Of each direction from one source, in latents, with whatever the method draws.
+
+    A method whose states are not linear refuses.
+    """
     subject = Subject(METHODS[name]())
     method = subject.method
     model = Model(method, subject.networks)
+    if not method.linear:
+        (source,), (target,) = method.directions()[0]
+        x = subject.batch(subject.complete).latents[source][:1]
+        with pytest.raises(ValueError, match="cannot be added or mixed"):
+            model.translate({source: x}, [target], plus=[(source, x)])
+        return
+
     for source, target in {(d.sources[0], d.targets[0]) for d in method.directions()}:
         x, terms = subject.batch(subject.complete).latents[source][:4].split(2)
 
