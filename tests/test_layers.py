@@ -28,6 +28,7 @@ LAYERS = {
     ),  # mathematics
     1: (
         "arrays",
+        "npy",
         "component",
         "hub",
         "codec",

@@ -39,21 +39,30 @@ class FlowSampling:
     variety: float = 1.0
 
     def __post_init__(self) -> None:
-        is_whole = isinstance(self.steps, Integral) and not isinstance(self.steps, bool)
-        if not is_whole or self.steps < 1:
-            raise ValueError(
-                f"steps must be a whole number, at least 1, not {self.steps}"
-            )
-        if self.solver not in SOLVERS:
-            raise ValueError(
-                f"no solver '{self.solver}'; {did_you_mean(self.solver, SOLVERS)}"
-            )
+        check_steps("steps", self.steps)
+        check_solver(self.solver)
         if not isinstance(self.guidance, Real) or not math.isfinite(self.guidance):
             raise ValueError(f"guidance must be a number, not {self.guidance}")
-        if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
-            raise ValueError(
-                f"variety must be a number, at least 0, not {self.variety}"
-            )
+        check_variety(self.variety)
+
+
+def check_steps(name: str, steps: int) -> None:
+    """Refuses what is no whole number from 1 on."""
+    is_whole = isinstance(steps, Integral) and not isinstance(steps, bool)
+    if not is_whole or steps < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, not {steps}")
+
+
+def check_solver(solver: str) -> None:
+    """Refuses a solver that there is not."""
+    if solver not in SOLVERS:
+        raise ValueError(f"no solver '{solver}'; {did_you_mean(solver, SOLVERS)}")
+
+
+def check_variety(variety: float) -> None:
+    """Refuses what is no number from 0 on."""
+    if not isinstance(variety, Real) or not 0 <= variety < math.inf:
+        raise ValueError(f"variety must be a number, at least 0, not {variety}")
 
 
 def carry(

@@ -1,15 +1,14 @@
 """Depth maps in files: PNG of 16 bits, in a unit that the data set decides, and numpy's arrays."""
 
 import io
-import math
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
-from numpy.lib import format as npy
 
 from flowbind.errors import first_line
 from flowbind.files import replacing
+from flowbind.npy import read_header, read_numbers
 from flowbind.turns import weigh
 
 LARGEST = 2**28  # bytes of a file
@@ -83,32 +82,18 @@ def _read_png(content: bytes) -> np.ndarray:
 
 def _read_array(content: bytes) -> np.ndarray:
     """An array of floats; what its header promises has to be there."""
-    file = io.BytesIO(content)
     try:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_2_0
-        if version == (1, 0):
-            read_header = npy.read_array_header_1_0
-        shape, by_columns, dtype = read_header(file, max_header_size=10_000)
-    except Exception as error:
-        # The header is parsed as Python's literals, which fail in many ways.
-        raise ValueError(f"a damaged array ({first_line(error)[:80]})") from None
+        header = read_header(content)
+    except ValueError as error:
+        raise ValueError(f"a damaged array ({error})") from None
 
-    if dtype.kind != "f":
+    if header.dtype.kind != "f":
         raise ValueError(
-            f"an array of {dtype}, whose unit nothing tells; allowed: floats, in metres"
+            f"an array of {header.dtype}, whose unit nothing tells; allowed: floats, in metres"
         )
 
-    count = math.prod(map(int, shape))
-    start = file.tell()
-    present = len(content) - start
-    needed = count * dtype.itemsize
-    if count < 0 or present < needed:
-        raise ValueError(f"truncated: {present} of {needed} bytes are there")
-
-    _check_size(count)
-    flat = np.frombuffer(content, dtype, count, start)
-    depth = flat.reshape(shape, order="F" if by_columns else "C")
+    depth = read_numbers(content, header)
+    _check_size(depth.size)
     return np.where(np.isfinite(depth), depth, 0)
 
 

@@ -1,15 +1,13 @@
 """Points in tables: text with a point a line (XYZ, PTS), and numpy's arrays and archives."""
 
 import io
-import math
 import re
 import zipfile
 import zlib
 
 import numpy as np
-from numpy.lib import format as npy
 
-from flowbind.errors import first_line
+from flowbind.npy import read_header, read_numbers
 from flowbind.turns import weigh
 from flowbind_points.cloud import Scan, from_columns, from_named
 from flowbind_points.numbers import parse
@@ -218,19 +216,13 @@ def _scan(array: np.ndarray) -> Scan:
 
 
 def _array(content: bytes) -> np.ndarray:
-    """An array of a file's content, without a copy; what the header promises has to be there."""
-    file = io.BytesIO(content)
+    """An array of real numbers, or of records with some, of a file's content, without a copy."""
     try:
-        version = npy.read_magic(file)
-        read_header = npy.read_array_header_2_0
-        if version == (1, 0):
-            read_header = npy.read_array_header_1_0
-        shape, by_columns, dtype = read_header(file, max_header_size=10_000)
-    except Exception as error:
-        # The header is parsed as Python's literals, which fail in many ways.
-        reason = first_line(error)[:80]
-        raise ValueError(f"no numpy array ({reason})") from None
+        header = read_header(content)
+    except ValueError as error:
+        raise ValueError(f"no numpy array ({error})") from None
 
+    dtype = header.dtype
     if dtype.hasobject:
         raise ValueError(
             "an array of objects, which is not read: bringing them back would run code"
@@ -241,12 +233,4 @@ def _array(content: bytes) -> np.ndarray:
     if not set(kinds) & set("biuf"):
         raise ValueError(f"an array of the type {dtype}, not of real numbers")
 
-    count = math.prod(map(int, shape))
-    start = file.tell()
-    present = len(content) - start
-    needed = count * dtype.itemsize
-    if count < 0 or present < needed:
-        raise ValueError(f"truncated: {present} of {needed} bytes are there")
-
-    flat = np.frombuffer(content, dtype, count, start)
-    return flat.reshape(shape, order="F" if by_columns else "C")
+    return read_numbers(content, header)

@@ -24,7 +24,7 @@ from flowbind.errors import first_line, last_line
 from flowbind.hub import existing_paths, folder_of
 from flowbind.libraries import Extra, importing
 from flowbind.progress import track
-from flowbind_text.hub import has_words, without_bars
+from flowbind_text.hub import has_words, load_tokenizer, without_bars
 from flowbind_text.sentences import SentenceEncoder
 
 BATCH = 128  # captions written at a time
@@ -293,19 +293,7 @@ class SentencePrefixLM(Codec):
                 one without an end.
         """
         needing = f"the language model '{self.language_model}'"
-        with importing("transformers", needing=needing, install=INSTALL):
-            from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                self.language_folder,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{self.language_folder}: no tokenizer of transformers ({first_line(error)})"
-            ) from None
-
+        tokenizer = load_tokenizer(self.language_folder, needing, INSTALL)
         if not has_words(tokenizer) or tokenizer.eos_token_id is None:
             raise ValueError(
                 f"{self.language_folder}: a tokenizer without words or without an end of text; "

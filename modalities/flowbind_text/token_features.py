@@ -20,7 +20,7 @@ from flowbind.hub import existing_paths
 from flowbind.libraries import importing
 from flowbind.padding import in_blocks
 from flowbind_text.encoder import INSTALL, MINILM, Encoder
-from flowbind_text.hub import has_words, without_reports
+from flowbind_text.hub import has_words, load_tokenizer, without_reports
 
 # Parts of an encoder that its hidden states do without; not every file of weights has them.
 UNUSED = "pooler."
@@ -38,19 +38,7 @@ class TokenEncoder(Encoder):
             ValueError: transformers is not installed, or the folder holds no whole tokenizer.
         """
         needing = f"the encoder '{self.name}'"
-        with importing("transformers", needing=needing, install=INSTALL):
-            from transformers import AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                self.folder,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"{self.folder}: no tokenizer of transformers ({first_line(error)})"
-            ) from None
-
+        tokenizer = load_tokenizer(self.folder, needing, INSTALL)
         if not has_words(tokenizer):
             raise ValueError(
                 f"{self.folder}: the tokenizer has no words; its files (tokenizer.json, ...) are "

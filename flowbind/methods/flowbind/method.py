@@ -14,11 +14,9 @@ z_j = x_j + \int_1^0 v_j(x_t, t)\, \mathrm d t .
 $$
 """
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
@@ -27,7 +25,8 @@ from torch import Tensor, nn
 from flowbind import draws as random
 from flowbind.batch import Batch
 from flowbind.errors import last_line
-from flowbind.flow.solver import SOLVERS, Solver, integrate
+from flowbind.flow.sampling import check_solver, check_steps, check_variety
+from flowbind.flow.solver import Solver, integrate
 from flowbind.method import Direction, Loss, Method, Networks, check_same_codecs
 from flowbind.methods.flowbind.fusion import add_noise, normalize
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
@@ -58,23 +57,11 @@ class FlowBindSampling:
     variety: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "source_steps"):
-            value = getattr(self, name)
-            is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-            is_left_open = value is None and name == "source_steps"
-            if not is_left_open and not (is_whole and value >= 1):
-                raise ValueError(
-                    f"{name} must be a whole number, at least 1, not {value}"
-                )
-
-        if self.solver not in SOLVERS:
-            raise ValueError(
-                f"no solver '{self.solver}'; {did_you_mean(self.solver, SOLVERS)}"
-            )
-        if not isinstance(self.variety, Real) or not 0 <= self.variety < math.inf:
-            raise ValueError(
-                f"variety must be a number, at least 0, not {self.variety}"
-            )
+        check_steps("steps", self.steps)
+        if self.source_steps is not None:
+            check_steps("source_steps", self.source_steps)
+        check_solver(self.solver)
+        check_variety(self.variety)
 
     @property
     def regresses(self) -> bool:
