@@ -397,6 +397,11 @@ def _method(description: Mapping[str, Any], folder: Path) -> Method:
     for codec in _codecs(description).values():
         for argument, file in codec.pop("files", {}).items():
             path = _inside(folder, folder / file)
+            if argument in codec["args"]:
+                raise ValueError(
+                    f"{folder}: names the {argument} of {codec['name']} twice, among its files and "
+                    "its arguments; the model is damaged, get it again"
+                )
             codec["args"][argument] = str(path)
     method = Method.rebuild(description["method"])
 
