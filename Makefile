@@ -59,6 +59,7 @@ codecs: $(ENVIRONMENT) ## train the small codecs again and put their weights int
 	  cp runs/codecs/$$name.safetensors modalities/flowbind_$$place.safetensors && \
 	  cp runs/codecs/$$name.json modalities/flowbind_$$place.json || exit 1; \
 	done
+	$(BIN)/python -m flowbind_text.words data/shapes/train.jsonl --out modalities/flowbind_text/weights/words.json
 	OMP_NUM_THREADS=1 $(BIN)/flowbind fit --config recipes/codecs/grid_image.yaml --trainer.precision=bf16-mixed
 	for suffix in safetensors json; do \
 	  cp runs/codecs/grid_image.$$suffix modalities/flowbind_image/weights/grid.$$suffix || exit 1; \

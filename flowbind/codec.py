@@ -10,6 +10,7 @@ released models, fingerprints and messages know how a codec was made.
 """
 
 import math
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -26,6 +27,7 @@ from flowbind.libraries import require
 from flowbind.padding import in_blocks
 
 CHUNK = 256  # raw samples in memory while training inputs are made of them
+OF_ONE_SAMPLE = re.compile(r"'.*'|\d\S*")  # what a caveat says of it alone
 PROMISED = (
     "reconstruction_error_p95"  # key, in the file beside weights, of what they promise
 )
@@ -75,7 +77,8 @@ class Codec(Component):
         """What a raw sample loses in this codec and should not, in half a line.
 
         So it is where its numbers are far from those the codec was made for. Empty where nothing is
-        known. No sample is refused for it: a line says it. It should be quick.
+        known. No sample is refused for it: a line says it, with how many are like it, whatever
+        their numbers and quoted words. It should be quick.
         """
         return ""
 
@@ -239,6 +242,11 @@ class NeuralCodec(Codec):
     def fingerprint(self) -> dict[str, Any]:
         checksum = digest(self.file)
         return super().fingerprint() | {"weights": checksum}
+
+
+def kind_of(caveat: str) -> str:
+    """A caveat without its numbers and quoted words, which are one sample's."""
+    return OF_ONE_SAMPLE.sub("", caveat)
 
 
 def in_chunks(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flowbind import draws
-from flowbind.codec import Codec
+from flowbind.codec import Codec, kind_of
 from flowbind.data.manifest import take_raw
 from flowbind.defaults import torch_defaults
 from flowbind.flow.arithmetic import between, shift, standardize
@@ -147,7 +147,10 @@ class Model:
         latents: Tensor,
         what: str,
     ) -> None:
-        """Says, in a line, which samples have a codec's caveat or latents far from training's."""
+        """Says which samples have a codec's caveat or latents far from training's.
+
+        Those that differ in their numbers and quoted words alone are said in one line.
+        """
         codec = self.modalities[name].codec
         standard = self.networks.standard[name](latents.to(self.device))
         squares = standard.flatten(1).float().square()
@@ -166,17 +169,17 @@ class Model:
             if caveat:
                 caveats[number] = caveat
 
-        if not caveats:
-            return
-
-        first = next(iter(caveats))
-        source = ""
-        if isinstance(samples[first], str | Path):
-            source = f" ({samples[first]!s:.60})"
-        others = ""
-        if len(caveats) > 1:
-            others = f", and {len(caveats) - 1} more like it"
-        say(f"{what}[{first}]{source} {caveats[first]}{others}")
+        alike: dict[str, list[int]] = {}
+        for number, caveat in caveats.items():
+            alike.setdefault(kind_of(caveat), []).append(number)
+        for first, *more in alike.values():
+            source = ""
+            if isinstance(samples[first], str | Path):
+                source = f" ({samples[first]!s:.60})"
+            others = ""
+            if more:
+                others = f", and {len(more)} more like it"
+            say(f"{what}[{first}]{source} {caveats[first]}{others}")
 
     def streams(self, rows: int, seed: int = 0, first: int = 0) -> Tensor:
         """A random stream for each of B samples, with shape (B,).

@@ -20,6 +20,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from flowbind.codec import kind_of
 from flowbind.companions import Stamps, noting
 from flowbind.data.manifest import (
     Manifest,
@@ -239,8 +240,8 @@ class Encoding(LightningModule):
         self.promises = promises
 
         self.lock = ExitStack()  # holds the folder for this process
-        # By modality, of the samples of this device.
-        self.caveats: dict[str, list[str]] = {}
+        # By modality and kind, of the samples of this device.
+        self.caveats: dict[tuple[str, str], list[str]] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -293,16 +294,19 @@ class Encoding(LightningModule):
 
     def on_predict_end(self) -> None:
         self._agree(self._finish)
-        caveats_of_devices = self._agree(lambda: self.caveats)
-        for name in self.modalities:
-            lines = []
-            for caveats in caveats_of_devices:
-                lines += caveats.get(name, [])
-            if lines and self.trainer.is_global_zero:
-                others = ""
-                if len(lines) > 1:
-                    others = f", and {len(lines) - 1} more like it"
-                say(f"'{name}' of {min(lines)}{others}")
+        caveats: dict[tuple[str, str], list[str]] = {}
+        for caveats_of_device in self._agree(lambda: self.caveats):
+            for kind, lines in caveats_of_device.items():
+                caveats.setdefault(kind, []).extend(lines)
+
+        if not self.trainer.is_global_zero:
+            return
+        for name, kind in sorted(caveats):
+            lines = caveats[name, kind]
+            others = ""
+            if len(lines) > 1:
+                others = f", and {len(lines) - 1} more like it"
+            say(f"'{name}' of {min(lines)}{others}")
 
     def _finish(self) -> None:
         if not self.trainer.is_global_zero:
@@ -480,7 +484,7 @@ class Encoding(LightningModule):
             caveat = codec.caveat(raw)
             if caveat:
                 sample = self.manifest.samples[index]
-                caveats = self.caveats.setdefault(name, [])
+                caveats = self.caveats.setdefault((name, kind_of(caveat)), [])
                 caveats.append(f"{self._name(sample)} {caveat}")
 
     def _compare_promise(

@@ -97,6 +97,10 @@ def spell(ids: Tensor, table: Tensor) -> Tensor:
     return pieces.to(torch.uint8)
 
 
+def words_of(caption: str) -> list[str]:
+    """The words of a caption, each with the space before it; together they are " " + caption."""
+    return WORD.findall(" " + caption)
+
+
 def _words(caption: str) -> Iterator[bytes]:
-    words = WORD.findall(" " + caption)
-    return (word.encode() for word in words)
+    return (word.encode() for word in words_of(caption))
