@@ -24,8 +24,9 @@ whose last layer starts at 0, too, and which the time does not scale (as in PixA
 2310.00426).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -105,25 +106,59 @@ class DiTBlock(nn.Module):
         self,
         x: Tensor,
         time: Tensor,
-        context: tuple[Tensor, Tensor] | None = None,
+        context: Sequence[Tensor] | None = None,
     ) -> Tensor:
         """Tokens, with shape (n, L, W).
 
         Args:
             x: Tokens, with shape (n, L, W).
             time: Features of the time, with shape (n, W).
-            context: What it attends to, with shape (n, M, W), and whether each of it is there, bool
-                with shape (n, M); none where the block has no cross-attention.
+            context: What it attends to, with shape (n, M, W), and perhaps whether each of it is
+                there, bool with shape (n, M); none where the block has no cross-attention.
         """
-        modulation = self.modulation(time)[:, None]
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=2)
+        modulation = self.modulate(time)
+        attended = self.attention(modulation.before_attention(x))
+        return self.add(x, attended, modulation, context)
 
-        attended = self.attention(modulated(x, shift_1, scale_1))
-        x = torch.addcmul(x, gate_1, attended)
+    def modulate(self, time: Tensor) -> "Modulation":
+        """What a time, of features with shape (n, W), does to the block."""
+        return Modulation(*self.modulation(time)[:, None].chunk(6, dim=2))
+
+    def add(
+        self,
+        x: Tensor,
+        attended: Tensor,
+        modulation: "Modulation",
+        context: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The block's output, with shape (n, L, W).
+
+        Args:
+            x: Tokens that went in, with shape (n, L, W).
+            attended: What attention gives for them, with shape (n, L, W).
+            modulation: What the time does.
+            context: As for `forward`.
+        """
+        x = torch.addcmul(x, modulation.gate_1, attended)
         if self.cross_attention is not None:
             x = x + self.cross_attention(normed(x), *context)
-        hidden = self.mlp(modulated(x, shift_2, scale_2))
-        return torch.addcmul(x, gate_2, hidden)
+        hidden = self.mlp(modulated(x, modulation.shift_2, modulation.scale_2))
+        return torch.addcmul(x, modulation.gate_2, hidden)
+
+
+class Modulation(NamedTuple):
+    """Shift, scale and gate of attention, then of the MLP, with shape (n, 1, W) each."""
+
+    shift_1: Tensor
+    scale_1: Tensor
+    gate_1: Tensor
+    shift_2: Tensor
+    scale_2: Tensor
+    gate_2: Tensor
+
+    def before_attention(self, x: Tensor) -> Tensor:
+        """Tokens as attention sees them, with shape (n, L, W)."""
+        return modulated(x, self.shift_1, self.scale_1)
 
 
 class DiT(nn.Module):
@@ -160,19 +195,7 @@ class DiT(nn.Module):
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, self.tokens.features)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """DiT's: Xavier's weights, biases 0, and 0 for what modulates and for the last layer."""
-        for part in self.modules():
-            if isinstance(part, nn.Linear):
-                nn.init.xavier_uniform_(part.weight)
-                nn.init.zeros_(part.bias)
-        for block in (*self.blocks, self):
-            nn.init.zeros_(block.modulation.weight)
-        for block in self.blocks if self.context is not None else ():
-            nn.init.zeros_(block.cross_attention.proj_out.weight)
-        nn.init.zeros_(self.proj_out.weight)
+        initialise(self)
 
     def forward(
         self,
@@ -211,6 +234,26 @@ class DiT(nn.Module):
         shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
         velocity = self.proj_out(modulated(tokens, shift, scale))
         return self.tokens.join(velocity)
+
+
+def initialise(net: nn.Module) -> None:
+    """DiT's: Xavier's weights, biases 0, and 0 for what modulates and for the last layers.
+
+    Args:
+        net: A net whose last layers are `modulation` and `proj_out`, and which may have blocks.
+    """
+    zeros = [net.modulation, net.proj_out]
+    for part in net.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            nn.init.zeros_(part.bias)
+        if isinstance(part, DiTBlock):
+            zeros.append(part.modulation)
+            if part.cross_attention is not None:
+                zeros.append(part.cross_attention.proj_out)
+
+    for layer in zeros:
+        nn.init.zeros_(layer.weight)
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

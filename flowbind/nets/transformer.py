@@ -33,7 +33,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.proj_out = nn.Linear(width, width)
@@ -45,14 +45,20 @@ class SelfAttention(nn.Module):
             x: Features, with shape (n, L, W).
             mask: Whether a position may be attended to, bool with shape (n, L); all if None.
         """
-        rows, length, width = x.shape
-        qkv = self.qkv(x).reshape(rows, length, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind()
-
+        q, k, v = self.split(x)
         if mask is not None:
             mask = mask[:, None, None]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.proj_out(y.transpose(1, 2).reshape(rows, length, width))
+        return self.join(y)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values, with shape (n, heads, L, W / heads) each."""
+        return heads_of(self.qkv(x), self.heads, 3)
+
+    def join(self, y: Tensor) -> Tensor:
+        """What is added to the features, with shape (n, L, W), of what the heads attended to."""
+        rows, heads, length, features = y.shape
+        return self.proj_out(y.transpose(1, 2).reshape(rows, length, heads * features))
 
 
 class CrossAttention(nn.Module):
@@ -68,33 +74,43 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.q = nn.Linear(width, width)
         self.kv = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, context: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
         """Attends.
 
         Args:
             x: Features, with shape (n, L, W).
             context: Features of the other sequence, with shape (n, M, W).
             mask: Whether a position of it may be attended to, bool with shape (n, M); at least one
-                of each row.
+                of each row. All if None.
         """
-        rows, length, width = x.shape
-        others = context.shape[1]
-        features = width // self.heads
-        q = self.q(x).reshape(rows, length, self.heads, features).transpose(1, 2)
-        kv = self.kv(context).reshape(rows, others, 2, self.heads, features)
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind()
-
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None])
-        return self.proj_out(y.transpose(1, 2).reshape(rows, length, width))
+        (q,) = heads_of(self.q(x), self.heads, 1)
+        k, v = heads_of(self.kv(context), self.heads, 2)
+        if mask is not None:
+            mask = mask[:, None, None]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return self.proj_out(y.transpose(1, 2).reshape(x.shape))
 
 
-def _check_heads(width: int, heads: int) -> None:
+def heads_of(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """Features of several parts, (n, L, parts * W), by head: (n, heads, L, W / heads) for each."""
+    rows, length, features = x.shape
+    x = x.reshape(rows, length, parts, heads, features // (parts * heads))
+    return x.permute(2, 0, 3, 1, 4).unbind()
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuses heads that do not divide the width."""
     if width % heads:
         raise ValueError(
             f"the width {width} is no multiple of the {heads} heads of attention"

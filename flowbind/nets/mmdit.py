@@ -1,0 +1,240 @@
+r"""The velocity of a latent that evolves together with a sequence of ids: MM-DiT (arXiv 2403.03206).
+
+The latent's tokens $x$ and the sequence's $c$ go through blocks side by side. Each has weights of
+its own, those of a DiT block (`flowbind.nets.dit`), and both attend to all of them together,
+
+$$
+(x', c') = \operatorname{softmax}\Bigl(\frac{(q_x, q_c)\,(k_x, k_c)^\top}{\sqrt{d}}\Bigr) (v_x, v_c) .
+$$
+
+In the last block the sequence is attended to, and no more becomes of it. The features of both times
+(`flowbind.nets.joint`) modulate every block, which starts as the identity; the velocity starts at 0.
+
+For the alignment with another network's features (REPA, arXiv 2410.06940) and attention (HASTE,
+arXiv 2505.16792) the net gives, of one block, the latent's tokens and the attention among them.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from flowbind.nets.dit import DiTBlock, initialise, modulated
+from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
+from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
+from flowbind.nets.transformer import check_heads, heads_of
+
+# Shapes: n rows, P tokens of a latent, L ids of a sequence, net width W, h heads.
+
+
+@dataclass(frozen=True)
+class MMDiTConfig:
+    """Size of the velocity net. The defaults are those of REPA's experiment on COCO.
+
+    Args:
+        width: Features of each token.
+        depth: Number of blocks.
+        heads: Heads of attention, which divide the width.
+        patch: Side of the squares that a grid is split into, which divides its height and width; a
+            sequence or a vector has none.
+
+    Raises:
+        ValueError: a size that no network has.
+    """
+
+    width: int = 768
+    depth: int = 24
+    heads: int = 12
+    patch: int = 2
+
+    def __post_init__(self) -> None:
+        check_sizes(
+            self,
+            width=MOST_FEATURES,
+            depth=MOST_BLOCKS,
+            heads=MOST_FEATURES,
+            patch=MOST_FEATURES,
+        )
+        if self.depth < 1:
+            raise ValueError(
+                f"{type(self).__name__}: no block, and so the net would see nothing of the other "
+                "side; allowed are 1 and more"
+            )
+
+
+class Seen(NamedTuple):
+    """The velocity, and what one block has of the latent's tokens.
+
+    Attributes:
+        velocity: Velocity, with shape (n, *shape).
+        features: The tokens after the block, with shape (n, P, W).
+        attention: How much each token attends to each of them in the block, by head, with shape
+            (n, h, P, P); 1 in the sum of a row.
+    """
+
+    velocity: Tensor
+    features: Tensor
+    attention: Tensor
+
+
+class JointBlock(nn.Module):
+    """A DiT block of each of two sequences, which attend to both: (n, P, W), (n, L, W) -> the same.
+
+    Args:
+        width: Features W of a token.
+        heads: Heads of attention.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.latent = DiTBlock(width, heads)
+        self.context = DiTBlock(width, heads)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        time: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tokens of both, and queries and keys of the latent's, with shape (n, h, P, W / h)."""
+        of_x = self.latent.modulate(time)
+        of_context = self.context.modulate(time)
+        q_x, k_x, v_x = self.latent.attention.split(of_x.before_attention(x))
+        q_c, k_c, v_c = self.context.attention.split(
+            of_context.before_attention(context)
+        )
+
+        y = F.scaled_dot_product_attention(
+            torch.cat([q_x, q_c], dim=2),
+            torch.cat([k_x, k_c], dim=2),
+            torch.cat([v_x, v_c], dim=2),
+        )
+        y_x, y_context = y.split([x.shape[1], context.shape[1]], dim=2)
+
+        attended = self.latent.attention.join(y_x)
+        x = self.latent.add(x, attended, of_x)
+        attended = self.context.attention.join(y_context)
+        context = self.context.add(context, attended, of_context)
+        return x, context, q_x, k_x
+
+
+class LastBlock(nn.Module):
+    """A DiT block that attends to a context, too: (n, P, W), (n, L, W) -> the same.
+
+    The context comes out as it went in.
+
+    Args:
+        width: Features W of a token.
+        heads: Heads of attention.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        check_heads(width, heads)
+        self.heads = heads
+        self.latent = DiTBlock(width, heads)
+        self.modulation = nn.Linear(width, 2 * width)
+        self.kv = nn.Linear(width, 2 * width)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor,
+        time: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """As for `JointBlock`."""
+        of_x = self.latent.modulate(time)
+        q_x, k_x, v_x = self.latent.attention.split(of_x.before_attention(x))
+        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
+        kv = self.kv(modulated(context, shift, scale))
+        k_c, v_c = heads_of(kv, self.heads, 2)
+
+        y = F.scaled_dot_product_attention(
+            q_x,
+            torch.cat([k_x, k_c], dim=2),
+            torch.cat([v_x, v_c], dim=2),
+        )
+        x = self.latent.add(x, self.latent.attention.join(y), of_x)
+        return x, context, q_x, k_x
+
+
+class MMDiT(nn.Module):
+    """The velocity of a latent, which sees a sequence of ids: (n, *shape) -> (n, *shape).
+
+    Args:
+        shape: Shape of one latent: of a grid, a sequence or a vector.
+        vocabulary: Number V of ids. One more, V itself, is the mask.
+        length: Number L of ids of a sequence.
+        config: Its size.
+
+    Attributes:
+        tokens: How a latent is split into tokens.
+
+    Raises:
+        ValueError: a patch that does not divide a grid, or heads that do not divide the width.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        vocabulary: int,
+        length: int,
+        config: MMDiTConfig,
+    ) -> None:
+        super().__init__()
+        width = config.width
+        self.latent = LatentEmbedding(shape, config.patch, width, droppable=False)
+        self.ids = IdEmbedding(vocabulary, length, width, droppable=True)
+        self.time = JointTime(width)
+
+        blocks: list[nn.Module] = []
+        for _ in range(config.depth - 1):
+            blocks.append(JointBlock(width, config.heads))
+        self.blocks = nn.ModuleList([*blocks, LastBlock(width, config.heads)])
+
+        self.tokens = self.latent.tokens
+        self.modulation = nn.Linear(width, 2 * width)
+        self.proj_out = nn.Linear(width, self.tokens.features)
+        initialise(self)
+        nn.init.zeros_(self.blocks[-1].modulation.weight)
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        ids: Tensor,
+        t_ids: Tensor,
+        is_known: Tensor,
+        look_at: int | None = None,
+    ) -> Tensor | Seen:
+        """The velocity, with shape (n, *shape), and, where a block is named, what that one has.
+
+        Args:
+            x: States x_t, with shape (n, *shape).
+            t: Their times in [0, 1], with shape (n,).
+            ids: Present ids of the sequences, 0 to V, int64 with shape (n, L).
+            t_ids: Their times in [0, 1], with shape (n,).
+            is_known: Whether a row is told its sequence and the sequence's time, bool with shape
+                (n,).
+            look_at: Number of a block, from 1 on, whose features and attention are wanted; None
+                wants none.
+        """
+        time = self.time(t, t_ids, is_known)
+        tokens = self.latent(x)
+        context = self.ids(ids, is_known)
+
+        features = attention = None
+        for number, block in enumerate(self.blocks, start=1):
+            tokens, context, q, k = block(tokens, context, time)
+            if number == look_at:
+                features = tokens
+                attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+
+        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
+        velocity = self.proj_out(modulated(tokens, shift, scale))
+        velocity = self.tokens.join(velocity)
+        if look_at is None:
+            return velocity
+        return Seen(velocity, features, attention)
