@@ -1,6 +1,6 @@
 """CrossFlow's training step and its generation, against a plain loop after the published code.
 
-Both train the same networks on the same latents (token features of 20 x 385 to grids of 4 x 16 x 16), in this process, by
+Both train the same networks on the same latents (token features of 20 x 385 to grids of 4 x 8 x 8), in this process, by
 turns. The plain loop writes attention out (scores, softmax, product), steps one parameter at a time, and averages weights
 one parameter at a time. Printed are steps a second, the ratio, the share of this machine's own matrix rate that forward
 and backward of the velocity net reach (the rate is that of the net's largest product, measured in between), and what
@@ -96,7 +96,7 @@ def batch_of(rows: int, device: torch.device) -> Batch:
     lengths = torch.randint(6, 21, (rows, 1), generator=generator)
     text[..., -1] = (torch.arange(20) < lengths).float()
     text = text * text[..., -1:]
-    image = torch.randn(rows, 4, 16, 16, generator=generator)
+    image = torch.randn(rows, 4, 8, 8, generator=generator)
     samples = torch.arange(rows)
     both = {"text": samples, "image": samples}
     return Batch.of({"text": text, "image": image}, both).to(device)
@@ -104,7 +104,7 @@ def batch_of(rows: int, device: torch.device) -> Batch:
 
 def flops(config: DiTConfig, rows: int) -> float:
     """Of forward and backward of the velocity net's products, attention's included."""
-    tokens = (16 // config.patch) ** 2 + 1
+    tokens = (8 // config.patch) ** 2 + 1
     weights = (4 + 2 * RATIO) * config.width**2 * config.depth
     products = 2 * rows * tokens * weights
     attention = 4 * rows * tokens**2 * config.width * config.depth
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=192)
     parser.add_argument("--depth", type=int, default=6)
     parser.add_argument("--heads", type=int, default=3)
-    parser.add_argument("--patch", type=int, default=2)
+    parser.add_argument("--patch", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=5)
     given = parser.parse_args()

@@ -136,7 +136,10 @@ def batch_of(method, rows=7):
 def test_the_terms_are_weighted_and_of_the_target():
     batch = batch_of(crossflow())
     terms = []
-    for weights in ({"encoder_weight": 1.0, "kl_weight": 1.0}, {"encoder_weight": 0.5}):
+    for weights in (
+        {"encoder_weight": 1.0, "kl_weight": 1.0},
+        {"encoder_weight": 0.5, "kl_weight": 0.01},
+    ):
         method = crossflow(objective=ObjectiveConfig(**weights))
         networks = Subject(method).networks.double()
         drawn = method.draw(batch, 3)

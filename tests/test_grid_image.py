@@ -62,7 +62,7 @@ def test_the_weights_are_small():
     assert GridImage.shipped.stat().st_size <= LARGEST
 
 
-@pytest.mark.parametrize(("noise", "least"), [(0.0, 32.5), (0.1, 32), (0.3, 30.5)])
+@pytest.mark.parametrize(("noise", "least"), [(0.0, 30), (0.1, 30), (0.3, 28.5)])
 def test_pictures_come_back_also_from_latents_a_little_off(
     noise, least, pictures, scenes, latents
 ):
@@ -79,10 +79,10 @@ def test_pictures_come_back_also_from_latents_a_little_off(
 
 
 def test_a_cell_is_about_its_place(pictures, latents):
-    """A picture moved by a cell of 4 pixels has a latent that is moved by one."""
-    moved = [torch.roll(picture, 4, dims=2) for picture in pictures]
-    changed = GridImage().encode(moved)[..., 3:-1]
+    """A picture moved by a cell of 8 pixels has a latent that is moved by one, nearly."""
+    moved = [torch.roll(picture, 8, dims=2) for picture in pictures]
+    changed = GridImage().encode(moved)[..., 2:-1]
     spread = latents.std((0, 2, 3), keepdim=True)
-    error = (changed - latents[..., 2:-2]) / spread
-    here = (latents[..., 3:-1] - latents[..., 2:-2]) / spread
-    assert error.square().mean() < 0.2 * here.square().mean()
+    error = (changed - latents[..., 1:-2]) / spread
+    here = (latents[..., 2:-1] - latents[..., 1:-2]) / spread
+    assert error.square().mean() < 0.5 * here.square().mean()

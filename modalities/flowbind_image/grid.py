@@ -1,4 +1,4 @@
-"""The small codec of images that keeps places: 64 x 64 pictures to a grid of 16 x 16 cells."""
+"""The small codec of images that keeps places: 64 x 64 pictures to a grid of 8 x 8 cells."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +14,9 @@ from flowbind_image.square import to_square
 
 
 class GridImage(NeuralCodec):
-    """A convolutional autoencoder of 64 x 64 pictures, with latents of shape (4, 16, 16).
+    """A convolutional autoencoder of 64 x 64 pictures, with latents of shape (4, 8, 8).
 
-    Each cell of a latent is about 4 x 4 pixels of the picture. In training, noise was laid on the
+    Each cell of a latent is about 8 x 8 pixels of the picture. In training, noise was laid on the
     latents, so that latents with small errors, as a flow makes them, decode well. A picture of
     another size is resized to 64 x 64 first, bilinear with antialiasing, whatever its proportions:
     nothing is cropped, and what is not square is stretched.
@@ -25,7 +25,7 @@ class GridImage(NeuralCodec):
         weights: Safetensors file; the weights shipped with the plugin if None.
     """
 
-    shape = (4, 16, 16)
+    shape = (4, 8, 8)
     shipped = Path(__file__).parent / "weights" / "grid.safetensors"
 
     def build(self) -> GridAutoencoder:

@@ -1,8 +1,8 @@
-"""A convolutional autoencoder of square pictures whose latent is a grid, four pixels a cell.
+"""A convolutional autoencoder of square pictures whose latent is a grid, eight pixels a cell.
 
-One strided convolution takes a picture to cells of 4 x 4 pixels, residual blocks look around each,
-and a last layer keeps a few numbers a cell. The decoder goes the way back; convolutions that widen
-and then lay their channels out as pixels (Shi et al. 2016, arXiv 1609.05158) make its maps larger.
+Strided convolutions take a picture to cells of 8 x 8 pixels, residual blocks look around each, and
+a last layer keeps a few numbers a cell. The decoder goes the way back; convolutions that widen and
+then lay their channels out as pixels (Shi et al. 2016, arXiv 1609.05158) make its maps larger.
 Group normalisation makes a picture's latent independent of the rest of its batch.
 """
 
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from flowbind_image.colour import opponent
 
 GROUPS = 8
-CELL = 4  # pixels a side
-# Latents lie within. Without it plain ground is near 0 and solids far out: after 300 steps channels
-# had a kurtosis of 7 to 10, with it 3 to 6; a Gaussian has 3.
+CELL = 8  # pixels a side
+# Latents lie within. Without it plain ground is near 0 and solids far out: with cells of 4 x 4 pixels
+# channels had a kurtosis of 7 to 10 after 300 steps, with it 3 to 6; a Gaussian has 3.
 BOUND = 3.0
-WIDTH = 96  # channels of maps of cells
-FINE_WIDTH = 48  # channels of maps of half the picture's size
+WIDTHS = (
+    88,
+    64,
+    32,
+)  # channels of maps of cells, of cells' quarters and of half the picture's size
 
 
 class GridAutoencoder(nn.Module):
@@ -28,37 +31,37 @@ class GridAutoencoder(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        wide, middle, fine = WIDTHS
         self.encoder = nn.Sequential(
-            nn.Conv2d(
-                3,
-                WIDTH,
-                kernel_size=2 * CELL,
-                stride=CELL,
-                padding=CELL // 2,
-            ),
-            _Residual(WIDTH),
-            *_activation(WIDTH),
-            nn.Conv2d(WIDTH, channels, kernel_size=1),
+            _smaller(3, middle, times=4),
+            _Residual(middle),
+            *_activation(middle),
+            _smaller(middle, wide, times=2),
+            _Residual(wide),
+            *_activation(wide),
+            nn.Conv2d(wide, channels, kernel_size=1),
         )
 
         self.decoder = nn.Sequential(
-            _convolution(channels, WIDTH),
-            _Residual(WIDTH),
-            _Residual(WIDTH),
-            *_doubled(WIDTH, FINE_WIDTH),
-            _Residual(FINE_WIDTH),
-            *_activation(FINE_WIDTH),
-            *_doubled(FINE_WIDTH, 3),
+            _convolution(channels, wide),
+            _Residual(wide),
+            _Residual(wide),
+            *_doubled(wide, middle),
+            _Residual(middle),
+            *_doubled(middle, fine),
+            _Residual(fine),
+            *_activation(fine),
+            *_doubled(fine, 3),
         )
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """Latents, with shape (B, C, H/4, W/4), of pictures, uint8 with shape (B, 3, H, W)."""
+        """Latents, with shape (B, C, H/8, W/8), of pictures, uint8 with shape (B, 3, H, W)."""
         colours = opponent(pictures)
         latents = self.encoder(colours).to(colours.dtype)
         return BOUND * (latents / BOUND).tanh()
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Opponent colours, with shape (B, 3, H, W), of latents, with shape (B, C, H/4, W/4)."""
+        """Opponent colours, with shape (B, 3, H, W), of latents, with shape (B, C, H/8, W/8)."""
         return self.decoder(latents).to(latents.dtype)
 
 
@@ -84,6 +87,17 @@ def _activation(channels: int) -> list[nn.Module]:
 
 def _convolution(channels: int, out: int) -> nn.Conv2d:
     return nn.Conv2d(channels, out, kernel_size=3, padding=1)
+
+
+def _smaller(channels: int, out: int, times: int) -> nn.Conv2d:
+    """A layer to maps that are smaller by some times."""
+    return nn.Conv2d(
+        channels,
+        out,
+        kernel_size=2 * times,
+        stride=times,
+        padding=times // 2,
+    )
 
 
 def _doubled(channels: int, out: int) -> list[nn.Module]:

@@ -55,8 +55,9 @@ class ObjectiveConfig(FlowConfig):
             `contrastive-source`, `reconstruction` (of the source), or `none`.
         encoder_weight: Weight w of that loss.
         kl_weight: Weight lambda of the divergence, which is a sum over the latent's numbers, in
-            nats; 1e-2 in the authors' code, 1e-4 in the paper, which does not say of what. Small
-            ones leave the start nearly without noise. It is of variational encoders alone.
+            nats; 1e-4 in the paper, for 4,096 numbers. What matters is its product with their
+            number: small ones leave the start nearly without noise, large ones without meaning. It
+            is of variational encoders alone.
         path: Path from start to target: `straight`, or `sine-cosine`.
         times: Law of the times: `logit-normal`, or `uniform`.
         time_mean: Mean of a time's logit; below 0 gives earlier times.
@@ -70,7 +71,7 @@ class ObjectiveConfig(FlowConfig):
 
     encoder_loss: EncoderLoss = "contrastive"
     encoder_weight: float = 1.0
-    kl_weight: float = 1e-2
+    kl_weight: float = 1e-4
 
     def __post_init__(self) -> None:
         super().__post_init__()
