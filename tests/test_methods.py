@@ -10,15 +10,20 @@ from flowbind.flow.objective import FlowConfig
 from flowbind.methods.crossflow import CrossFlow
 from flowbind.methods.crossflow.method import EncoderConfig
 from flowbind.methods.crossflow.objective import ObjectiveConfig as CrossFlowObjective
+from flowbind.methods.crossmodal import CrossModal
+from flowbind.methods.crossmodal.alignment import AlignConfig
+from flowbind.methods.crossmodal.objective import ObjectiveConfig as CrossModalObjective
 from flowbind.methods.flow_matching import FlowMatching
 from flowbind.methods.flowbind import FlowBind
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.nets.dit import DiTConfig
 from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.nets.mmdit import MMDiTConfig
+from flowbind.nets.token_transformer import TokenTransformerConfig
 from flowbind.nets.variational import EncoderSize
 from flowbind.testing.method import LAWS, Subject
 from tests.toy import ToyCodec, Vector, Word, WordCodec
-from tests.toy_kinds import DigitGrid, DigitSequence
+from tests.toy_kinds import DigitGrid, DigitIds, DigitSequence
 
 SIZES = DriftConfig(width=16, depth=2), HeadConfig(width=16, depth=1, dropout=0.1)
 
@@ -58,6 +63,21 @@ def crossflow(source, target, indicator="tokens", noise=0.0, kind="variational",
     )
 
 
+def crossmodal(latent, align=None, **how):
+    """A joint flow over latents of some kind and ids, in small networks."""
+    modalities = {"ids": Word(DigitIds(), reads="word"), "latent": KINDS[latent]()}
+    if align is not None:
+        modalities["features"] = KINDS[align]()
+        align = AlignConfig("features", block=1, attention_weight=0.5, hidden=8)
+    return CrossModal(
+        modalities,
+        MMDiTConfig(16, depth=2, heads=2),
+        TokenTransformerConfig(16, depth=1, heads=2, reading=1),
+        CrossModalObjective(**how),
+        align,
+    )
+
+
 METHODS = {
     "flowbind": lambda: FlowBind(modalities(), *SIZES),
     "flowbind, as its authors": lambda: FlowBind(
@@ -90,6 +110,16 @@ METHODS = {
     ),
     "flow matching, vector to vector": lambda: flow_matching(
         "vector", "vector", times="uniform", unconditional=0.0
+    ),
+    "cross-modal, vector, as its authors": lambda: crossmodal("vector", times="shared"),
+    "cross-modal, grid, aligned": lambda: crossmodal("grid", align="grid"),
+    "cross-modal, vector, uniform noise": lambda: crossmodal(
+        "vector",
+        source="uniform",
+        token_loss="generalised-kl",
+        degree=2.0,
+        clean_latents=0.2,
+        unconditional=0.0,
     ),
 }
 

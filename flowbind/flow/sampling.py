@@ -41,8 +41,7 @@ class FlowSampling:
     def __post_init__(self) -> None:
         check_steps("steps", self.steps)
         check_solver(self.solver)
-        if not isinstance(self.guidance, Real) or not math.isfinite(self.guidance):
-            raise ValueError(f"guidance must be a number, not {self.guidance}")
+        check_guidance("guidance", self.guidance)
         check_variety(self.variety)
 
 
@@ -57,6 +56,12 @@ def check_solver(solver: str) -> None:
     """Refuses a solver that there is not."""
     if solver not in SOLVERS:
         raise ValueError(f"no solver '{solver}'; {did_you_mean(solver, SOLVERS)}")
+
+
+def check_guidance(name: str, scale: float) -> None:
+    """Refuses a scale that is no number."""
+    if not isinstance(scale, Real) or not math.isfinite(scale):
+        raise ValueError(f"{name} must be a number, not {scale}")
 
 
 def check_variety(variety: float) -> None:

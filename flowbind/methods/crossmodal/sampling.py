@@ -1,0 +1,264 @@
+r"""Both sides flow from $t = 0$ to 1 on one grid of times, each seeing the other's present state:
+the latent by a solver, the ids by steps of their chain (`flowbind.flow.discrete`).
+
+- A side that is **held** is the data, at the time 1 of its own.
+- A side that is given and **evolves** starts as it was given, at $t = 0$, and goes on with the other
+  (the paper's cross-guidance).
+- **Guidance** is of each side for itself: the velocity's as $v_\varnothing + s\,(v_c - v_\varnothing)$,
+  and the posterior's likewise, of its logits.
+- **Adaptive horizon.** The latent takes several steps for each of the ids, which settle sooner. Where
+  a token jumps between, it sees the latent on the line between the step's two ends.
+- **Inpainting.** The given latent flows back to $t = 0$, by the field without a condition, and from
+  there forward with the ids. Positions that are known run straight to what they are,
+  $x_t = (1 - t)\, z + t\, x$, while the others flow beside them and begin in noise of their own.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from flowbind import draws as random
+from flowbind.flow.discrete import STEPS, Scheduler, Source
+from flowbind.flow.guidance import guided
+from flowbind.flow.sampling import check_guidance, check_solver, check_steps
+from flowbind.flow.solver import Solver, integrate
+from flowbind.padding import in_blocks
+from flowbind.registry import did_you_mean
+
+# Shapes: n rows, * the axes of a latent, L ids of a sequence, V of the vocabulary.
+
+
+@dataclass(frozen=True)
+class CrossModalSampling:
+    """What may be chosen when both sides flow together.
+
+    Args:
+        steps: Solver steps of the latent from noise to data.
+        horizon: Steps of the latent for each step of the ids; it divides `steps`.
+        solver: The latent's solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
+        tokens: Steps of the ids: `jump`, token after token, each by the posterior of its own time,
+            or `euler`, all that jump in a step by one posterior.
+        guidance: Scale of the latent's guidance by the ids. 1 is the field that is told them, 0
+            the one that is not; others cost twice as much.
+        token_guidance: Scale of the guidance of the ids by the latent.
+        evolve: Whether what is given evolves with the other side, rather than being held.
+        inpaint: Whether a given latent is flowed back and forward again with the given ids.
+
+    Raises:
+        ValueError: a value that is not allowed, or choices that exclude each other.
+    """
+
+    steps: int = 50
+    horizon: int = 1
+    solver: Solver = "euler"
+    tokens: Literal["jump", "euler"] = "jump"
+    guidance: float = 1.0
+    token_guidance: float = 1.0
+    evolve: bool = False
+    inpaint: bool = False
+
+    def __post_init__(self) -> None:
+        check_steps("steps", self.steps)
+        check_steps("horizon", self.horizon)
+        if self.steps % self.horizon:
+            raise ValueError(
+                f"horizon divides steps: {self.horizon} does not divide {self.steps}"
+            )
+        check_solver(self.solver)
+        if self.tokens not in STEPS:
+            raise ValueError(
+                f"no steps of tokens '{self.tokens}'; {did_you_mean(self.tokens, STEPS)}"
+            )
+        check_guidance("guidance", self.guidance)
+        check_guidance("token_guidance", self.token_guidance)
+        if self.evolve and self.inpaint:
+            raise ValueError(
+                "evolve and inpaint exclude each other; choose one of them"
+            )
+
+
+@dataclass(frozen=True)
+class JointFlow:
+    """The flow of both sides by trained nets; each row comes out the same alone.
+
+    Args:
+        velocity: Net of the velocity, v(x, t, ids, t_ids, is_known): -> (n, *).
+        posterior: Net of the posterior's logits, (ids, t_ids, x, t, is_known) -> (n, L, V).
+        positions: Positions that a net sees of each row.
+        scheduler: How much of the ids is there when.
+        source: Noise of the ids.
+        is_shared: Whether the nets know one time alone, that of both sides.
+        sampling: Choices.
+    """
+
+    velocity: nn.Module
+    posterior: nn.Module
+    positions: int
+    scheduler: Scheduler
+    source: Source
+    is_shared: bool
+    sampling: CrossModalSampling
+
+    @property
+    def precision(self) -> torch.dtype:
+        """The nets' precision. States and what is added to them are float32 at least."""
+        return next(self.velocity.parameters()).dtype
+
+    @property
+    def exact(self) -> torch.dtype:
+        """The precision of states."""
+        return torch.promote_types(self.precision, torch.float32)
+
+    def forth(
+        self,
+        x: Tensor,
+        ids: Tensor,
+        streams: Tensor,
+        holds_x: bool = False,
+        holds_ids: bool = False,
+        known: "Known | None" = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Where both sides end, with shapes (n, *) and (n, L). A held one is returned as it is.
+
+        Args:
+            x: Latents at t = 0; or data, where they are held.
+            ids: Ids at t = 0; or data, where they are held.
+            streams: Random stream of each row, with shape (n,).
+            holds_x: Whether the latents are held.
+            holds_ids: Whether the ids are.
+            known: What is known of the latents.
+        """
+        count = 1 if holds_ids else self.sampling.steps // self.sampling.horizon
+        times = torch.linspace(0, 1, count + 1, dtype=torch.float64).tolist()
+
+        for number, (start, stop) in enumerate(pairwise(times)):
+            before = x
+            if not holds_x:
+                drift = self._drift(ids, 1.0 if holds_ids else start, holds_ids)
+                if known is not None:
+                    drift = known.guide(drift)
+                substeps = self.sampling.steps // count
+                solver = self.sampling.solver
+                x = integrate(drift, x, start, stop, substeps, solver)
+            if not holds_ids:
+                logits = self._logits(before, x, start, stop, holds_x)
+                of_step = random.fork(streams, number)
+                begin = x.new_full((len(x),), start, dtype=torch.float64)
+                end = torch.full_like(begin, stop)
+                step = STEPS[self.sampling.tokens]
+                how = self.scheduler, self.source, of_step
+                ids = step(logits, ids, begin, end, *how)
+        return (x if known is None else known.fill(x)), ids
+
+    def back(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Where latents come from, by the field without a condition, with shape (n, *).
+
+        Args:
+            x: Latents at t = 1, with shape (n, *).
+            ids: Ids, with shape (n, L), of which the net is told nothing.
+        """
+        drift = self._drift(ids, 0.0, is_held=True, scale=0.0)
+        return integrate(drift, x, 1.0, 0.0, self.sampling.steps, self.sampling.solver)
+
+    def _drift(
+        self,
+        ids: Tensor,
+        t_ids: float,
+        is_held: bool,
+        scale: float | None = None,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The velocity beside ids that stay as they are, (n, *), (n,) -> (n, *)."""
+
+        def field(x: Tensor, t: Tensor, is_known: Tensor, ids: Tensor) -> Tensor:
+            follows = self.is_shared and not is_held
+            time = t if follows else torch.full_like(t, t_ids)
+            return self._call(self.velocity, x, t, ids, time, is_known)
+
+        scale = self.sampling.guidance if scale is None else scale
+        return guided(field, scale, ids)
+
+    def _logits(
+        self,
+        before: Tensor,
+        after: Tensor,
+        start: float,
+        stop: float,
+        holds_x: bool,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The posterior's logits beside latents that move on a line, (n, L), (n,) -> (n, L, V)."""
+        scale = self.sampling.token_guidance
+        if holds_x:
+            return self.logits_beside(after, scale)
+
+        def logits(ids: Tensor, t: Tensor) -> Tensor:
+            share = (t - start) / (stop - start)
+            share = share.reshape(-1, *[1] * (before.ndim - 1)).to(before.dtype)
+            x = torch.lerp(before, after, share)
+            return guided(self._posterior, scale, x, t)(ids, t)
+
+        return logits
+
+    def logits_beside(
+        self,
+        x: Tensor,
+        scale: float,
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The posterior's logits beside data, (n, L), (n,) -> (n, L, V).
+
+        Args:
+            x: Latents at t = 1, with shape (n, *).
+            scale: Scale of the guidance by them; 0 tells nothing of them.
+        """
+        return guided(self._posterior, scale, x, x.new_ones(len(x)))
+
+    def _posterior(
+        self,
+        ids: Tensor,
+        t_ids: Tensor,
+        is_known: Tensor,
+        x: Tensor,
+        t: Tensor,
+    ) -> Tensor:
+        return self._call(self.posterior, ids, t_ids, x, t, is_known)
+
+    def _call(self, net: nn.Module, *inputs: Tensor) -> Tensor:
+        """A net's outputs, in blocks of rows."""
+        rows = []
+        for each in inputs:
+            rows.append(each.to(self.precision) if each.is_floating_point() else each)
+
+        def compute(numbers: Tensor) -> Tensor:
+            return net(*[each[numbers] for each in rows])
+
+        numbers = torch.arange(len(rows[0]), device=rows[0].device)
+        return in_blocks(compute, numbers, self.positions).to(self.exact)
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of latents, which runs straight from where it begins to what it is.
+
+    Args:
+        is_known: Whether a position is known, bool with a shape that expands to (n, *).
+        z: Where the latents begin, with shape (n, *).
+        x: What they are, with shape (n, *).
+    """
+
+    is_known: Tensor
+    z: Tensor
+    x: Tensor
+
+    def guide(
+        self,
+        drift: Callable[[Tensor, Tensor], Tensor],
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """A velocity that is the straight path's where the latents are known."""
+        return lambda x, t: torch.where(self.is_known, self.x - self.z, drift(x, t))
+
+    def fill(self, x: Tensor) -> Tensor:
+        """Latents that are what is known, to the bit."""
+        return torch.where(self.is_known, self.x, x)
