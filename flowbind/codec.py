@@ -82,6 +82,19 @@ class Codec(Component):
         """
         return ""
 
+    def known(self, masks: Sequence[Any]) -> Tensor:
+        """Which numbers of latents are known where a part of a sample is not, bool, (B, *shape).
+
+        Args:
+            masks: Unknown part of each of B samples, as the modality's `read_mask` gives it.
+
+        Raises:
+            ValueError: latents have no places, so that each number is of the whole sample.
+        """
+        raise ValueError(
+            f"{type(self).__name__} takes no mask: each number of its latents is of the whole sample"
+        )
+
     def fingerprint(self) -> dict[str, Any]:
         """What decides the latents, as flat JSON: codecs with equal fingerprints encode alike."""
         return {

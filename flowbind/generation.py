@@ -114,18 +114,50 @@ class Model:
 
     def _encode(self, name: str, samples: Sequence[Any], what: str) -> Tensor:
         """The same, of samples that are called `what` where something is said of them."""
-        modality = self.modality(name)
-        codec = self.codec(name, "encode")
-
         samples = listed(samples, what)
+        raws = self._read(name, samples, what)
+        return self._encode_raws(name, samples, raws, what)
+
+    def _read(self, name: str, samples: Sequence[Any], what: str) -> list[Any]:
+        """Raw samples of what was given for them."""
+        modality = self.modality(name)
         raws = []
         for number, sample in enumerate(samples):
             where = f"{what}[{number}]"
             raws.append(take_raw(modality, sample, where))
+        return raws
 
-        latents = codec.encode(raws)
+    def _encode_raws(
+        self,
+        name: str,
+        samples: Sequence[Any],
+        raws: Sequence[Any],
+        what: str,
+    ) -> Tensor:
+        latents = self.codec(name, "encode").encode(raws)
         self._say_what_is_lost(name, samples, raws, latents, what)
         return latents
+
+    def _known(
+        self,
+        name: str,
+        masks: Sequence[Any],
+        raws: Sequence[Any],
+    ) -> Tensor:
+        """Which numbers of latents are known, bool with shape (B, *shape); one mask is that of all.
+
+        Raises:
+            ValueError: a mask does not fit its sample, or the codec takes none; it is named.
+        """
+        modality = self.modality(name)
+        masks = list(masks) * (len(raws) // len(masks))
+        parts = []
+        for number, (mask, raw) in enumerate(zip(masks, raws, strict=True)):
+            try:
+                parts.append(modality.read_mask(mask, raw))
+            except (OSError, ValueError) as error:
+                raise ValueError(f"mask '{name}'[{number}]: {error}") from None
+        return modality.codec.known(parts)
 
     def _encode_terms(
         self,
@@ -249,6 +281,36 @@ class Model:
             raise ValueError(f"this model does not make {direction}; it makes {known}")
         check_decodable(self.modalities, targets)
 
+    def choose(
+        self,
+        sources: Iterable[str],
+        targets: Iterable[str],
+        masked: Collection[str] = (),
+        **choices: Any,
+    ) -> Any:
+        """Sampling choices for a direction: the model's own, with others.
+
+        Args:
+            sources: Modalities of the sources.
+            targets: Modalities to generate.
+            masked: Sources of which a part alone is known.
+            choices: Other choices, by name.
+
+        Raises:
+            ValueError: a choice that cannot be, choices that do not go together with the direction,
+                or a mask of what is not both source and target.
+        """
+        direction = Direction(tuple(sources), tuple(targets))
+        for name in masked:
+            if name not in direction.sources or name not in direction.targets:
+                raise ValueError(
+                    f"a mask of '{name}' says which part of a source is made anew, so '{name}' has "
+                    f"to be a source and a target; this is {direction}"
+                )
+        sampling = self.method.choose(self.sampling, **choices)
+        self.method.check(direction, sampling, masked)
+        return sampling
+
     def check_linear(self, what: str) -> None:
         """Refuses what adds or mixes states where the method's are not `linear`.
 
@@ -298,6 +360,7 @@ class Model:
         minus: Sequence[tuple[str, Tensor]] = (),
         strength: float = 1.0,
         restandardize: bool = False,
+        known: Mapping[str, Tensor] | None = None,
         count: int = 1,
         seed: int = 0,
         first: int = 0,
@@ -314,6 +377,8 @@ class Model:
             minus: What is taken away, likewise.
             strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then standardised as a whole.
+            known: By source that is a target too, whether a number of its latents is known and to
+                be held, bool with shape (B, *shape); None where no part is held.
             count: Number B of samples where there is no source.
             seed: Seed of the noise; with a sample's number it decides the noise of that sample.
             first: Number of the first sample.
@@ -328,7 +393,7 @@ class Model:
         self.check_terms([name for name, _ in (*plus, *minus)], latents, to)
         if restandardize:
             self.check_linear("restandardize")
-        sampling = self.method.choose(self.sampling, **choices)
+        sampling = self.choose(latents, to, known or (), **choices)
         if latents:
             count = len(next(iter(latents.values())))
         streams = self.streams(count, seed, first)
@@ -342,6 +407,9 @@ class Model:
             states = [standardize(state) for state in states]
 
         state = self.method.fuse(states, sampling, streams)
+        if known:
+            on_device = {name: part.to(self.device) for name, part in known.items()}
+            state = self.method.hold(state, on_device)
         generated = self.finish(state, list(to), sampling, streams)
         check_finite(generated, latents)
         return generated
@@ -374,12 +442,16 @@ class Model:
         minus: Terms = (),
         strength: float = 1.0,
         restandardize: bool = False,
-        count: int = 1,
+        mask: Mapping[str, Any] | None = None,
+        count: int | None = None,
         seed: int = 0,
         first: int = 0,
         **choices: Any,
     ) -> dict[str, list[Any]]:
         """Generates every target from all sources together.
+
+        Targets of one number belong together. Without a source a method that can makes `count` of
+        them of noise alone: `generate({}, to=["a", "b"], count=16)`.
 
         Where the method is `linear`, the state that each source's flow begins from may be changed:
         `plus={"text": "blue"}, minus={"text": "red"}` adds the state of one and takes that of the
@@ -397,7 +469,9 @@ class Model:
             strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then brought to mean 0 and standard
                 deviation 1, each sample as a whole, as CrossFlow's authors do.
-            count: Number B of samples where there is no source.
+            mask: By source that is a target too, which part of it is unknown and made anew: a file
+                or whatever the modality's `read_mask` takes, one for all samples or B.
+            count: Number B of samples where there is no source; 1 if None.
             seed: Seed of everything that is drawn.
             first: Number of the first sample, where these are a part of a longer list: what is
                 drawn for a sample depends on the seed and its number. What a decoder draws depends
@@ -411,8 +485,8 @@ class Model:
         Raises:
             ValueError: samples or targets that cannot be told apart, sources of different lengths,
                 a sample that cannot be read, a direction that the model does not have, a library
-                that is not installed, a choice that cannot be, or terms where there is nothing to
-                add them to.
+                that is not installed, choices that cannot be or do not go together, a count beside
+                sources, a mask that does not fit, or terms where there is nothing to add them to.
         """
         sources = {} if sources == {} else together(sources)
         to = named(to, "targets")
@@ -423,18 +497,22 @@ class Model:
         self.check_direction(sources, to)
         others = [name for name, _ in (*plus, *minus)]
         self.check_terms(others, sources, to)
-        self.method.choose(self.sampling, **choices)
+        masks = dict(terms(mask or {}, "mask", rows))
+        self.choose(sources, to, masks, **choices)
         self._check_libraries([*sources, *others], to)
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
-        count = whole_number(count, "count")
+        count = self._count(count, sources)
         (strength,) = finite_numbers([strength], "strength")
-        if count < 1:
-            raise ValueError(f"count must be at least 1, not {count}")
 
         latents = {}
+        known = {}
         for name, samples in sources.items():
-            latents[name] = self.encode(name, samples)
+            what = f"source '{name}'"
+            raws = self._read(name, samples, what)
+            if name in masks:
+                known[name] = self._known(name, masks[name], raws)
+            latents[name] = self._encode_raws(name, samples, raws, what)
         generated = self.translate(
             latents,
             to,
@@ -442,6 +520,7 @@ class Model:
             minus=self._encode_terms(minus, "minus"),
             strength=strength,
             restandardize=restandardize,
+            known=known,
             count=count,
             seed=seed,
             first=first,
@@ -526,6 +605,24 @@ class Model:
             codec = self.codec(name, "decode")
             raws[name] = codec.decode(latent, generator)
         return raws
+
+    def _count(self, count: int | None, sources: Collection[str]) -> int:
+        """The number of samples where there is no source.
+
+        Raises:
+            ValueError: there are sources, or it is no whole number from 1 on.
+        """
+        if count is None:
+            return 1
+        if sources:
+            raise ValueError(
+                "count is the number of samples where there is no source; leave it out, the "
+                "sources say how many there are"
+            )
+        number = whole_number(count, "count")
+        if number < 1:
+            raise ValueError(f"count must be at least 1, not {number}")
+        return number
 
     def _check_libraries(self, sources: Iterable[str], targets: Iterable[str]) -> None:
         for name in sources:

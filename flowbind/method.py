@@ -179,6 +179,39 @@ class Method(Component):
         (state,) = states
         return state
 
+    def check(
+        self,
+        direction: Direction,
+        sampling: Any,
+        masked: Collection[str] = (),
+    ) -> None:
+        """Refuses choices that do not go together with what is asked for, before long work begins.
+
+        Here a mask is: a method that takes masks has a `hold` of its own, and refuses them no more.
+
+        Args:
+            direction: Direction that it offers; a source may be a target too.
+            sampling: Instance of `Sampling`.
+            masked: Sources of which a part alone is known.
+
+        Raises:
+            ValueError: they do not; one line.
+        """
+        if masked:
+            raise ValueError(
+                f"{type(self).__name__} holds no part of a source; leave out the mask"
+            )
+
+    def hold(self, state: State, known: Mapping[str, Tensor]) -> State:
+        """Where all sources' flow begins, of whose latents the known numbers are to be held.
+
+        Args:
+            state: State, as `fuse` gives it.
+            known: By source that is a target too, whether a number of its latents is known, bool
+                with shape (B, *).
+        """
+        raise NotImplementedError(f"{type(self).__name__} takes no masks")
+
     def directions(self) -> list[Direction]:
         """What is judged: here each modality to each other one."""
         pairs = permutations(self.modalities, 2)

@@ -111,6 +111,20 @@ class Modality(Component):
         """
         return check_sample(raw, literal=self.literal)
 
+    def read_mask(self, source: Any, raw: Any) -> Any:
+        """Which part of a raw sample is unknown, as its codec's `known` takes it.
+
+        Args:
+            source: File of the mask, or what callers in Python have in its place.
+            raw: Raw sample that it lies over.
+
+        Raises:
+            ValueError: it does not fit the sample, or samples of this kind have no parts; one line.
+        """
+        raise ValueError(
+            f"samples of {type(self).__name__} have no parts that a mask may name"
+        )
+
     @abstractmethod
     def write(self, raw: Any, path: Path) -> None:
         """Writes one raw sample to a file with the modality's first suffix."""

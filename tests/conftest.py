@@ -30,6 +30,7 @@ TOYS = {
     "methods": {
         "regression": "tests.toy_kinds:Regression",
         "from-nothing": "tests.toy_kinds:FromNothing",
+        "pairs": "tests.toy_kinds:Pairs",
     },
     "metrics": {
         "digit-error": "tests.toy:DigitError",

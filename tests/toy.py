@@ -54,6 +54,12 @@ class WordCodec(ToyCodec):
     def numbers(self, raws):
         return torch.tensor([[float(digit) for digit in word] for word in raws])
 
+    def read(self, latents):
+        return latents.float() @ self.basis
+
+    def write(self, digits):
+        return digits @ self.basis.T
+
     def decode(self, latents, generator=None):
         digits = super().decode(latents)
         return [

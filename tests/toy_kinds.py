@@ -189,3 +189,73 @@ class FromNothing(Regression):
 
     def fuse(self, states, sampling, streams):
         return streams
+
+
+@dataclass(frozen=True)
+class PairsSampling:
+    """What may be chosen for pairs.
+
+    Args:
+        inpaint: Whether the picture is made anew from a damaged one.
+    """
+
+    inpaint: bool = False
+
+
+class Pairs(Method):
+    """Pictures of one colour and words that spell it, in closed form: pairs of noise alone, and either from the other."""
+
+    Sampling = PairsSampling
+
+    def build(self) -> nn.Module:
+        return nn.Linear(1, 1)
+
+    def draw(self, batch, key):
+        raise NotImplementedError
+
+    losses = draw
+
+    def directions(self) -> list[Direction]:
+        return [
+            Direction((), ("image", "word")),
+            Direction(("word",), ("image",)),
+            Direction(("image",), ("word",)),
+            Direction(("image", "word"), ("image",)),
+        ]
+
+    def check(self, direction, sampling, masked=()):
+        is_over = bool({*direction.sources} & {*direction.targets})
+        if is_over != sampling.inpaint:
+            raise ValueError(
+                "inpaint is for a source that is a target too, and for no other"
+            )
+
+    def start(self, nets, name, x, sampling, streams):
+        return {name: x}
+
+    def fuse(self, states, sampling, streams):
+        digits = (DIGITS * draws.uniform(streams, 3)).floor().float()
+        state = {"drawn": self.modalities["word"].codec.write(digits)}
+        for part in states:
+            state |= part
+        return state
+
+    def hold(self, state, known):
+        return state | {"known": known}
+
+    def finish(self, nets, state, targets, sampling, streams):
+        codec = self.modalities["word"].codec
+        if "image" in state and "word" not in state:
+            levels = state["image"].float().mean((2, 3))
+            words = codec.write((levels + 1) / 2 * (DIGITS - 1))
+        else:
+            words = state.get("word", state["drawn"])
+
+        levels = 2 * codec.read(words) / (DIGITS - 1) - 1
+        image = levels[..., None, None].expand(
+            -1, *self.modalities["image"].codec.shape
+        )
+        if "known" in state:
+            image = torch.where(state["known"]["image"], state["image"], image)
+        generated = {"image": image, "word": words}
+        return {name: generated[name] for name in targets}

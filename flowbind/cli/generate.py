@@ -26,6 +26,7 @@ def run(verb: str, arguments: list[str]) -> None:
         "plus": [named("--plus", term) for term in options.plus],
         "minus": [named("--minus", term) for term in options.minus],
     }
+    named_masks = [named("--mask", mask) for mask in options.masks]
     check_folder(options.out)
 
     from flowbind.cli.names import refuse_existing
@@ -35,9 +36,10 @@ def run(verb: str, arguments: list[str]) -> None:
 
     model = load(options.model, find_device(options.device))
     sampling = chosen(options, choices)
-    model.method.choose(model.sampling, **sampling)
-    source_names = [name for name, _ in named_sources]
+    source_names = list(dict.fromkeys(name for name, _ in named_sources))
     model.check_direction(source_names, options.to)
+    masked = [name for name, _ in named_masks]
+    model.choose(source_names, options.to, masked, **sampling)
     term_names = [name for name, _ in chain(*named_terms.values())]
     model.check_terms(term_names, source_names, options.to)
     if options.interpolate:
@@ -50,6 +52,7 @@ def run(verb: str, arguments: list[str]) -> None:
     terms = {}
     for side, pairs in named_terms.items():
         terms[side] = _terms(model, side, pairs, sources)
+    masks = _masks(model, named_masks, sources)
 
     stem_of_sample = _stems(options, sources, terms)
     files = {}
@@ -65,7 +68,7 @@ def run(verb: str, arguments: list[str]) -> None:
         parts = _interpolate(model, sources, options, sampling)
     else:
         count = len(stem_of_sample)
-        parts = _generate(model, sources, terms, count, options, sampling)
+        parts = _generate(model, sources, terms, masks, count, options, sampling)
     previews = {name: [] for name in targets}
     for rows, generated in parts:
         # An error before this leaves nothing behind.
@@ -85,6 +88,7 @@ def _generate(
     model: "Model",
     sources: Mapping[str, Samples],
     terms: Mapping[str, Sequence[tuple[str, Samples]]],
+    masks: Mapping[str, Samples],
     count: int,
     options: argparse.Namespace,
     sampling: Mapping[str, Any],
@@ -96,8 +100,8 @@ def _generate(
         for side, pairs in terms.items():
             terms_of[side] = []
             for name, samples in pairs:
-                own = samples if len(samples) == 1 else samples[rows]
-                terms_of[side].append({name: own})
+                terms_of[side].append({name: _of_rows(samples, rows)})
+        masks_of = {name: _of_rows(files, rows) for name, files in masks.items()}
 
         generated = model.generate(
             batch,
@@ -105,12 +109,18 @@ def _generate(
             **terms_of,
             strength=options.strength,
             restandardize=options.restandardize,
-            count=rows.stop - rows.start,
+            mask=masks_of,
+            count=None if sources else rows.stop - rows.start,
             seed=options.seed,
             first=rows.start,
             **sampling,
         )
         yield rows, generated
+
+
+def _of_rows(samples: Samples, rows: slice) -> Samples:
+    """Those of some rows; one is that of all."""
+    return samples if len(samples) == 1 else samples[rows]
 
 
 def _interpolate(
@@ -202,6 +212,15 @@ def _parser(verb: str) -> Parser:
         metavar="NAME",
         help="a target; may be given several times",
     )
+    parser.add_argument(
+        "--mask",
+        action="append",
+        default=[],
+        dest="masks",
+        metavar="NAME=FILE",
+        help="which part of a source that is a target too is unknown and made anew, white in a "
+        "picture; one for all of a batch or as many",
+    )
     _add_arithmetic(parser)
     _add_output(parser)
     return parser
@@ -289,6 +308,10 @@ def _check_together(options: argparse.Namespace, given: Collection[str]) -> None
             "--strength is that of --plus and --minus; give one of them as well"
         )
     if not options.interpolate:
+        if "count" in given and options.sources:
+            raise ValueError(
+                "--count is the number of samples where there is no source; leave it out, or --from"
+            )
         return
 
     if has_terms:
@@ -297,6 +320,10 @@ def _check_together(options: argparse.Namespace, given: Collection[str]) -> None
         )
     if "count" in given:
         raise ValueError("--interpolate N says how many there are; leave out --count")
+    if options.masks:
+        raise ValueError(
+            "--interpolate goes between two whole sources; leave out --mask"
+        )
     if not options.sources:
         raise ValueError(
             "--interpolate goes between two sources; give them with --from"
@@ -332,6 +359,24 @@ def _terms(
         check_readers(name, modality, samples, f"--{side}")
         mappings.append({name: samples})
     return terms(mappings, f"--{side}", count)
+
+
+def _masks(
+    model: "Model",
+    named_masks: Sequence[tuple[str, str]],
+    sources: Mapping[str, Samples],
+) -> dict[str, list[str | Path]]:
+    """The files of the masks by modality, one for all samples or as many as there are.
+
+    Raises:
+        ValueError: a file that is not there, or another number.
+    """
+    from flowbind.samples import terms
+
+    lists: dict[str, list[str | Path]] = {}
+    for name, samples in _terms(model, "mask", named_masks, sources):
+        lists.setdefault(name, []).extend(samples)
+    return dict(terms(lists, "--mask", max(map(len, sources.values()), default=0)))
 
 
 def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -41,9 +41,11 @@ def add_choices(
         name = choice.name
         hint = hints[name]
         default = defaults.get(name, getattr(standard, name))
+        is_switch = _plain(hint) is bool  # its name alone is true
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=_reader(hint),
+            **({"nargs": "?", "const": True} if is_switch else {}),
             default=default,
             metavar=_name(hint),
             help=help_of.get(name, " "),

@@ -9,6 +9,7 @@ from torch import Tensor
 from flowbind.codec import NeuralCodec
 from flowbind_image.colour import rgb
 from flowbind_image.grid_autoencoder import GridAutoencoder
+from flowbind_image.mask import known_cells
 from flowbind_image.small import SIZE
 from flowbind_image.square import to_square
 
@@ -30,6 +31,10 @@ class GridImage(NeuralCodec):
 
     def build(self) -> GridAutoencoder:
         return GridAutoencoder(channels=self.shape[0])
+
+    def known(self, masks: Sequence[Tensor]) -> Tensor:
+        """Cells that see known pixels alone; a cell sees its neighbours' as well."""
+        return known_cells(masks, self.shape, reach=1)
 
     def prepare(self, raws: Sequence[Tensor]) -> Tensor:
         """Resizes B pictures, uint8 of shape (3, H, W): uint8, with shape (B, 3, 64, 64)."""

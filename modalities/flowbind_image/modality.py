@@ -11,6 +11,7 @@ from flowbind.files import open_regular, replacing
 from flowbind.libraries import Extra, absent, require
 from flowbind.modality import Modality
 from flowbind_image.judge import ImageJudge
+from flowbind_image.mask import unknown_pixels
 from flowbind_image.memory import TooLarge, check
 from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
@@ -115,6 +116,21 @@ class Image(Modality):
         if isinstance(raw, PIL.Image.Image):
             return rgb_of_picture(raw)
         return rgb_of_array(raw)
+
+    def read_mask(self, source: Any, raw: Tensor) -> Tensor:
+        """Where a mask is white, and the picture is to be made anew: bool with shape (H, W).
+
+        Args:
+            source: File of a picture, or whatever `accept` takes.
+            raw: Picture that it lies over, with shape (3, H, W).
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is no picture, or not as large.
+        """
+        is_file = isinstance(source, str | Path)
+        mask = self.read(source) if is_file else self.accept(source)
+        return unknown_pixels(mask, raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
         """Writes RGB in [0, 255], with shape (3, H, W), as a PNG."""

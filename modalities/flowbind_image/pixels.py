@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from flowbind.codec import Codec
+from flowbind_image.mask import known_cells
 from flowbind_image.square import to_square
 
 
@@ -45,6 +46,10 @@ class Pixels(Codec):
         pictures = torch.stack([self._sized(raw) for raw in raws])
         latents = pictures.to(self.device) / 127.5 - 1
         return latents.to(self.dtype)
+
+    def known(self, masks: Sequence[Tensor]) -> Tensor:
+        """Pixels that are known; resized ones where all that they are made of are."""
+        return known_cells(masks, self.shape, reach=0 if self.low is None else 2)
 
     def _sized(self, raw: Tensor) -> Tensor:
         """A picture, uint8 of shape (3, H, W), as levels in [0, 255], with (3, size, size)."""

@@ -20,6 +20,7 @@ from flowbind.errors import first_line
 from flowbind.files import digest_all
 from flowbind.hub import existing_paths, folder_of
 from flowbind.libraries import Extra, importing
+from flowbind_image.mask import known_cells
 
 CHANNELS = 4  # of a latent
 CELL = 8  # pixels a side of one cell of a latent
@@ -133,6 +134,15 @@ class SDVae(Codec):
             means.append(self.net.encode(levels).latent_dist.mean)
 
         return torch.cat(means) * self._factor
+
+    def known(self, masks: Sequence[Tensor]) -> Tensor:
+        """Cells that see known pixels alone; a cell sees its neighbours' as well."""
+        squares = []
+        for mask in masks:
+            side = min(mask.shape)
+            top, left = ((length - side) // 2 for length in mask.shape)
+            squares.append(mask[top : top + side, left : left + side])
+        return known_cells(squares, self.shape, reach=1)
 
     @torch.inference_mode()
     def decode(
