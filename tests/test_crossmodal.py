@@ -660,11 +660,12 @@ def recipe(world):
                 "vector": {"class_path": "vector"},
             },
             "net": {"width": 32, "depth": 2, "heads": 2},
-            "token_net": {"width": 32, "depth": 2, "heads": 2, "reading": 1},
+            "token_net": {"width": 32, "depth": 1, "heads": 2, "reading": 0},
             "objective": {"source": "uniform", "degree": 1.0},
         },
     }
-    recipe["training"]["ema_decay"] = 0.9
+    recipe["training"] |= {"ema_decay": 0.99, "learning_rate": 4.0e-3}
+    recipe["trainer"] |= {"max_steps": 900, "val_check_interval": 900}
     recipe["evaluation"] = {"sampling": {"steps": 10}, "limit": 64, "gallery": 4}
     path = world / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
@@ -684,12 +685,8 @@ def test_the_toy_world_is_learnt_released_and_loaded(world, recipe, command):
     expected = torch.tensor([[float(digit) for digit in word] for word in words])
     assert (torch.stack(vectors) - expected).abs().mean() < 0.4
     back = model.generate({"vector": list(expected)}, to="word")["word"]
-    digits = [
-        a == b
-        for x, y in zip(back, words, strict=True)
-        for a, b in zip(x, y, strict=True)
-    ]
-    assert sum(digits) > 8
+    same = sum(map(str.__eq__, "".join(back), "".join(words)))
+    assert same > 8
 
     pairs = model.generate({}, to=["word", "vector"], count=32)
     told = torch.tensor([[float(digit) for digit in word] for word in pairs["word"]])

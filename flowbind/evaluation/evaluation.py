@@ -38,6 +38,7 @@ from flowbind.evaluation.measures import (
     accuracies,
     alignment,
     cycle,
+    cycle_errors,
     likeness,
     means,
     same_ids,
@@ -585,8 +586,8 @@ class Evaluation:
             end = self._finish(state, (source,), streams)[source]
 
             real = self._standard(source, self.real[source][rows])
-            error = self._standard(source, end) - real
-            self.cycles[direction][rows] = error.flatten(1).square().mean(1)
+            again = self._standard(source, end)
+            self.cycles[direction][rows] = cycle_errors(again, real)
 
     @_plainly
     def finish(
@@ -874,7 +875,9 @@ class Evaluation:
         measures |= self._difference(way, probes)
         measures |= self.judging.likeness(way.target, str(way))
         if way.direction in self.cycles:
-            measures |= cycle(self.cycles[way.direction])
+            (source,) = way.sources
+            is_of_ids = self.model.modalities[source].codec.vocabulary is not None
+            measures |= cycle(self.cycles[way.direction], is_of_ids)
         return described | measures
 
     def _classes(self) -> dict[str, ByClass]:

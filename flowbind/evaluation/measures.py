@@ -94,13 +94,30 @@ def same_ids(x: Tensor, real: Tensor) -> dict[str, float]:
     return {f"same[ids,n={len(x)}]": same.mean().item()}
 
 
-def cycle(errors: Tensor) -> dict[str, float]:
-    """The root mean square error of the way there and back.
+def cycle_errors(again: Tensor, real: Tensor) -> Tensor:
+    """The error of each sample that went there and back, with shape (n,).
+
+    It is the mean square of numbers, and the share of ids that are others.
 
     Args:
-        errors: Mean squared error of each sample, with shape (n,).
+        again: Standardised latents that came back, with shape (n, *).
+        real: Those of the real samples, with shape (n, *).
+    """
+    if not real.is_floating_point():
+        return (again != real).float().mean(1)
+    return (again - real).flatten(1).square().mean(1)
+
+
+def cycle(errors: Tensor, is_of_ids: bool = False) -> dict[str, float]:
+    """The root mean square error of the way there and back; of ids the share that came back.
+
+    Args:
+        errors: Errors of each sample, with shape (n,).
+        is_of_ids: Whether the samples are ids.
     """
     mean = errors.mean()
+    if is_of_ids:
+        return {f"cycle[same,n={len(errors)}]": 1 - mean.item()}
     return {f"cycle[rms,n={len(errors)}]": mean.sqrt().item()}
 
 

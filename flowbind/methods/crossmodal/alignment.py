@@ -112,7 +112,7 @@ class Places:
         if self.tokens.count == math.prod(self.sides):
             return features
 
-        grid = features.mT.reshape(len(y), -1, *self.grid)
+        grid = features.mT.reshape(len(y), self.tokens.features, *self.grid)
         grid = F.interpolate(grid, self.sides, mode="bilinear", antialias=True)
         return grid.flatten(2).mT
 
