@@ -9,9 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import PIL.Image
-import PIL.ImageOps
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +18,7 @@ from flowbind.files import digest_all
 from flowbind.hub import existing_paths, folder_of
 from flowbind.libraries import Extra, importing
 from flowbind_image.mask import known_cells
+from flowbind_image.square import middle_square
 
 CHANNELS = 4  # of a latent
 CELL = 8  # pixels a side of one cell of a latent
@@ -129,7 +127,7 @@ class SDVae(Codec):
         means = []
         for start in range(0, len(raws), self.batch_size):
             part = raws[start : start + self.batch_size]
-            pictures = torch.stack([_cropped(raw, self.size) for raw in part])
+            pictures = torch.stack([middle_square(raw, self.size) for raw in part])
             levels = pictures.to(self.device) / 127.5 - 1
             means.append(self.net.encode(levels).latent_dist.mean)
 
@@ -178,18 +176,6 @@ class SDVae(Codec):
             "scale": self.scale,
             "preprocessing": "shorter side, middle",
         }
-
-
-def _cropped(raw: Tensor, size: int) -> Tensor:
-    """The middle of a picture, uint8 of shape (3, size, size), as wide as its shorter side."""
-    picture = PIL.Image.fromarray(raw.permute(1, 2, 0).numpy(force=True))
-    square = PIL.ImageOps.fit(
-        picture,
-        (size, size),
-        method=PIL.Image.Resampling.BICUBIC,
-    )
-    levels = torch.from_numpy(np.array(square))
-    return levels.permute(2, 0, 1)
 
 
 def _digest(folder: Path) -> str:
