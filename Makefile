@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart crossflow test test-slow lint audit codecs judges docs bench clean
+.PHONY: help quickstart crossflow crossmodal test test-slow lint audit codecs judges docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,13 @@ quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fi
 	$(BIN)/flowbind fit --config $(RECIPE)
 	@echo "== test"
 	$(BIN)/flowbind test --config $(RECIPE)
+
+crossmodal: $(ENVIRONMENT) ## captions and pictures as pairs by the third method, end to end, with their gallery
+	$(BIN)/flowbind prepare shapes --out data/scenes --modalities text+image+depth
+	$(BIN)/flowbind encode --config recipes/crossmodal/shapes.yaml
+	$(BIN)/flowbind fit    --config recipes/crossmodal/shapes.yaml
+	$(BIN)/flowbind test   --config recipes/crossmodal/shapes.yaml
+	$(BIN)/flowbind generate runs/crossmodal/shapes/model --count 16 --to text --to image --overwrite --out runs/crossmodal/shapes/pairs
 
 crossflow: $(ENVIRONMENT) ## pictures from captions by the second method, end to end, with their gallery
 	$(BIN)/flowbind prepare shapes --out data/scenes --modalities text+image+depth

@@ -180,6 +180,10 @@ def write_coco(folder: Path) -> None:
         texts = [f"a dog {k} runs {n} miles" for n in range(5)]
         images[name.removesuffix(".jpg")] = (split, texts)
     karpathy(folder, images, dataset="coco")
+    coco_part(folder, "val2017", range(4))
+    coco_part(folder, "train2017", range(1200), captions=2, there=False)
+    for k in range(0, 1200, 25):
+        picture(folder / "train2017" / coco_picture("train2017", k), hue=17 * k)
 
 
 def write_vggsound(folder: Path) -> None:

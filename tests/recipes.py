@@ -32,6 +32,11 @@ SMALL = {  # what makes a method's networks small, by its name
         "witness": {"width": 8, "depth": 1, "heads": 2},
     },
     "flowmatching": {"net": NETS | {"heads": 2}},
+    "crossmodal": {
+        "net": NETS | {"heads": 2},
+        "token_net": NETS | {"heads": 2, "reading": 1},
+        "align": {"block": 1, "hidden": 16},
+    },
 }
 PIXELS = {  # pixels a side of those whose latents are pictures as they are, by modality
     "crossflow/imagenet_super_resolution": {"small": 64, "image": 64},
@@ -61,10 +66,11 @@ def options(name: str) -> list[str]:
 
 
 def networks(recipe: dict[str, Any]) -> dict[str, dict[str, int]]:
-    """What makes the networks of a model's recipe small."""
-    return SMALL[
-        recipe["model"]["class_path"].rpartition(".")[2].lower().replace("-", "")
-    ]
+    """What makes the networks of a model's recipe small, of those that it has."""
+    method = recipe["model"]["class_path"].rpartition(".")[2].lower().replace("-", "")
+    given = recipe["model"]["init_args"]
+    sizes = SMALL[method]
+    return {part: own for part, own in sizes.items() if given.get(part, own)}
 
 
 def small(name: str) -> list[str]:
@@ -83,6 +89,9 @@ def small(name: str) -> list[str]:
 
 def random_latents(codec: Codec, rows: int, generator: torch.Generator) -> Tensor:
     """Latents of a codec's shape and kind: of a masked sequence the first positions are there."""
+    if codec.vocabulary is not None:
+        shape = (rows, *codec.shape)
+        return torch.randint(codec.vocabulary, shape, generator=generator)
     x = torch.randn(rows, *codec.shape, generator=generator)
     if codec.masked:
         lengths = torch.randint(1, len(x[0]) + 1, (rows, 1), generator=generator)

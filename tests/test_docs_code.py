@@ -4,15 +4,17 @@ import ast
 import inspect
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 import flowbind
+from flowbind import release
 from flowbind.cli import VERBS, main
 from flowbind.cli.options import CONFIG, split
 from flowbind.cli.parser import Parser
-from flowbind.registry import installed
+from flowbind.registry import installed, load
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
@@ -78,9 +80,12 @@ def parse(monkeypatch):
             # Of the tutorial, whose commands have a test of their own.
             assert arguments[0] == "shapes-ink"
         else:
-            if (
-                verb == "generate" and "=" not in arguments[0]
-            ):  # its options hang on the model's method
+            # Its options hang on the model's method, which its run's folder tells.
+            if verb == "generate" and "=" not in arguments[0]:
+                _, method, *_ = [*Path(arguments[0]).parts, ""]
+                if method in installed("methods"):
+                    choices = load("methods", method), {}
+                    monkeypatch.setattr(release, "sampling_of", lambda _: choices)
                 arguments[0] = str(RELEASED)
             with pytest.raises(Parsed):
                 main([verb, *arguments])
@@ -140,7 +145,6 @@ def test_the_keys_of_a_class_are_explained_where_the_page_says(command, monkeypa
 
 def test_options_that_are_mentioned_are_those_that_there_are():
     from flowbind.cli.prepare import options_of
-    from flowbind.registry import load
 
     help = "".join(
         re.findall(
@@ -159,6 +163,9 @@ def test_options_that_are_mentioned_are_those_that_there_are():
             "--" + option.replace("_", "-")
             for option in options_of(load("datasets", name))
         )
+    for name in installed("methods"):
+        for choice in fields(load("methods", name).Sampling):
+            known.add("--" + choice.name.replace("_", "-"))
     for page in PAGES:
         prose = FENCED.sub("", page.read_text(encoding="utf-8"))
         codes = [

@@ -22,6 +22,7 @@ from flowbind.cli.overrides import merge
 from flowbind.metrics.probe import fit_probe
 from tests.layouts import WRITERS
 from tests.recipes import networks
+from tests.test_dinov2 import write_tiny_dinov2
 from tests.test_sd_vae import write_tiny_vae
 from tests.test_unclip import write_tiny_unclip
 from tests.test_wav2clip import reference_state
@@ -46,6 +47,12 @@ SMALL = {  # what makes small, by class and, where the recipe names one, model
     "clip-unclip ViT-B-32": CLIP_512,
     "token-features": {"encoder": "models/clip-text", "width": 32},
     "sd-vae stabilityai/sd-vae-ft-ema": {"model": "models/vae", "size": 32},
+    "dinov2-features facebook/dinov2-base": {
+        "model": "models/dinov2",
+        "size": 32,
+        "patch": 8,
+        "width": 24,
+    },
     "point-autoencoder": POINTS,
     "PointAutoencoder": POINTS,
     "caption-similarity": {"encoder": "models/encoder"},
@@ -74,6 +81,7 @@ def models(tmp_path_factory):
     write_tiny_unclip(folder / "unclip", width=768)
     save_clip_text(folder / "clip-text", folder / "clip-whole")
     write_tiny_vae(folder / "vae")
+    write_tiny_dinov2(folder / "dinov2")
     for width in (512, 768):
         write_tiny_clip(folder, seed=width, name=f"tiny-{width}", width=width)
     register_means("tiny-means")
@@ -325,6 +333,26 @@ def test_crossflow_from_small_pictures_to_large(follow, monkeypatch):
     picture = torch.zeros(3, 64, 64, dtype=torch.uint8)
     (large,) = model.generate({"small": [picture]}, to=["image"], steps=2)["image"]
     assert large.shape == (3, 256, 256)
+
+
+@pytest.mark.slow
+def test_a_joint_flow_over_coco_s_pictures_and_captions(follow, monkeypatch):
+    monkeypatch.setattr(Fidelity, "minimum", 12)
+    follow("recipes/crossmodal/coco.yaml")
+    run = "runs/crossmodal/coco"
+    found = measured(run, 20)
+    likeness = {"frechet", "recall@1", "cycle", "clip-score", "cut-captions"}
+    assert found["text->image"] >= likeness - {"cycle"} | FIDELITY
+    assert found["image->text"] >= CAPTIONS
+    assert_beside(run, "| joint flow with REPA", columns=2)
+
+    # Pairs of noise alone, and the features, which are for training, in none.
+    names = sorted(path.name for path in Path(f"{run}/pairs").iterdir())
+    assert len(names) == 32
+    assert names[:2] == ["00-sample.image.png", "00-sample.text.txt"]
+    model = flowbind.load(f"{run}/model")
+    (picture,) = model.generate({"text": ["a dog"]}, to=["image"], steps=2)["image"]
+    assert picture.shape == (3, 32, 32)
 
 
 def assert_beside(run: str, published: str, columns: int) -> None:

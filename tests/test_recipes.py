@@ -169,6 +169,21 @@ def test_a_head_tells_the_parameters_which_are_near_the_paper_s(name, folder):
     assert generating == pytest.approx(paper, rel=0.02)
 
 
+def test_a_head_tells_the_parameters_of_a_joint_flow(folder):
+    name = "crossmodal/coco"
+    cli = build([*recipes.options(name), "--trainer.accelerator=cpu"])
+    with torch.device("meta"):
+        nets = Networks(cli.model.method).nets
+    counts = [
+        sum(parameter.numel() for parameter in net.parameters())
+        for net in (nets.velocity, nets.posterior, nets.projection)
+    ]
+    text = (ROOT / f"recipes/{name}.yaml").read_text()
+    (told,) = re.findall(r"^# Parameters: ((?:.*\n)*?)# Hardware", text, re.MULTILINE)
+    numbers = [int(n.replace(",", "")) for n in re.findall(r"\d+(?:,\d{3})+", told)]
+    assert numbers == [counts[0] + counts[1], *counts]
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_a_recipe_over_another_says_nothing_that_this_says_already(name):
     """A variant names what differs, and nothing else."""

@@ -74,6 +74,7 @@ def _recipe(name: str) -> Path:
 
     shipped = shipped_recipes()
     close = [recipe for recipe in shipped if Path(recipe).name == path.name]
+    close.sort(key=lambda recipe: len(Path(recipe).parts))  # the outermost first
     close = close or get_close_matches(name, shipped, n=1)
     guess = ""
     if close:
