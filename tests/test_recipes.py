@@ -26,6 +26,8 @@ VALUES = {
     "audio": "a.wav",
     "points": "a.ply",
     "depth": "a.npy",
+    "point": "0.5 -1.25",
+    "label": "7",
 }
 ROWS = 16
 SMALL = [
