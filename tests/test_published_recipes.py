@@ -344,7 +344,7 @@ def test_a_joint_flow_over_coco_s_pictures_and_captions(follow, monkeypatch):
     likeness = {"frechet", "recall@1", "cycle", "clip-score", "cut-captions"}
     assert found["text->image"] >= likeness - {"cycle"} | FIDELITY
     assert found["image->text"] >= CAPTIONS
-    assert_beside(run, "| joint flow with REPA", columns=2)
+    assert_beside(run, "| joint flow with REPA", columns=3)
 
     # Pairs of noise alone, and the features, which are for training, in none.
     names = sorted(path.name for path in Path(f"{run}/pairs").iterdir())
