@@ -308,22 +308,24 @@ def test_a_held_side_comes_out_as_it_went_in_to_the_bit(name):
     assert torch.equal(alone[other], pairs[other])
 
 
-def test_times_of_held_and_dropped_sides_are_their_own():
-    generate = Generating()
+@pytest.mark.parametrize("times", ["apart", "shared"])
+def test_times_of_held_sides_are_their_own_or_the_only_one(times):
+    generate = Generating(times=times)
     watch(generate.nets)
     generate(["word"], ["grid"], steps=4)
-    for number, (_, t, ids, t_ids, is_known, *_) in enumerate(
-        generate.nets.velocity.calls
-    ):
+    calls = generate.nets.velocity.calls
+    for number, (_, t, ids, t_ids, is_known, *_) in enumerate(calls):
         assert (t == number / 4).all()
-        assert (t_ids == 1).all()
+        assert (t_ids == (t if times == "shared" else 1)).all()
         assert is_known.all()
         assert torch.equal(ids[:6], generate.data["word"])
     assert not generate.nets.posterior.calls
+
     generate(["grid"], ["word"], steps=4, tokens="euler")
-    for number, (_, t_ids, x, t, is_known) in enumerate(generate.nets.posterior.calls):
+    calls = generate.nets.posterior.calls
+    for number, (_, t_ids, x, t, is_known) in enumerate(calls):
         assert (t_ids == number / 4).all()
-        assert (t == 1).all()
+        assert (t == (t_ids if times == "shared" else 1)).all()
         assert is_known.all()
         assert torch.equal(x[:6], generate.data["grid"])
 

@@ -1,7 +1,8 @@
 r"""Both sides flow from $t = 0$ to 1 on one grid of times, each seeing the other's present state:
 the latent by a solver, the ids by steps of their chain (`flowbind.flow.discrete`).
 
-- A side that is **held** is the data, at the time 1 of its own.
+- A side that is **held** is the data, at the time 1 of its own; or at the other's, where both were
+  trained with one time: what the nets then know of data beside noise is what starts clean.
 - A side that is given and **evolves** starts as it was given, at $t = 0$, and goes on with the other
   (the paper's cross-guidance).
 - **Guidance** is of each side for itself: the velocity's as $v_\varnothing + s\,(v_c - v_\varnothing)$,
@@ -138,7 +139,7 @@ class JointFlow:
         for number, (start, stop) in enumerate(pairwise(times)):
             before = x
             if not holds_x:
-                drift = self._drift(ids, 1.0 if holds_ids else start, holds_ids)
+                drift = self._drift(ids, 1.0 if holds_ids else start)
                 if known is not None:
                     drift = known.guide(drift)
                 substeps = self.sampling.steps // count
@@ -161,21 +162,19 @@ class JointFlow:
             x: Latents at t = 1, with shape (n, *).
             ids: Ids, with shape (n, L), of which the net is told nothing.
         """
-        drift = self._drift(ids, 0.0, is_held=True, scale=0.0)
+        drift = self._drift(ids, 0.0, scale=0.0)
         return integrate(drift, x, 1.0, 0.0, self.sampling.steps, self.sampling.solver)
 
     def _drift(
         self,
         ids: Tensor,
         t_ids: float,
-        is_held: bool,
         scale: float | None = None,
     ) -> Callable[[Tensor, Tensor], Tensor]:
         """The velocity beside ids that stay as they are, (n, *), (n,) -> (n, *)."""
 
         def field(x: Tensor, t: Tensor, is_known: Tensor, ids: Tensor) -> Tensor:
-            follows = self.is_shared and not is_held
-            time = t if follows else torch.full_like(t, t_ids)
+            time = t if self.is_shared else torch.full_like(t, t_ids)
             return self._call(self.velocity, x, t, ids, time, is_known)
 
         scale = self.sampling.guidance if scale is None else scale
@@ -213,7 +212,12 @@ class JointFlow:
             x: Latents at t = 1, with shape (n, *).
             scale: Scale of the guidance by them; 0 tells nothing of them.
         """
-        return guided(self._posterior, scale, x, x.new_ones(len(x)))
+
+        def logits(ids: Tensor, t: Tensor) -> Tensor:
+            t_x = t if self.is_shared else torch.ones_like(t)
+            return guided(self._posterior, scale, x, t_x)(ids, t)
+
+        return logits
 
     def _posterior(
         self,
