@@ -123,7 +123,10 @@ def _prepare_samples(command) -> None:
 
 
 def _prepare_latents(name: str) -> None:
-    """Random latents: pairs of neighbouring modalities and the first alone, in unequal numbers."""
+    """Random latents: pairs of neighbouring modalities and the first alone, in unequal numbers.
+
+    Where that teaches nothing there are samples with all modalities, too.
+    """
     written = "".join(Path(path).read_text() for path in recipes.configs(name))
     for weights in map(Path, re.findall(r"weights: (\S+\.safetensors)", written)):
         weights.parent.mkdir(parents=True, exist_ok=True)
@@ -140,6 +143,8 @@ def _prepare_latents(name: str) -> None:
     modalities = cli.model.modalities
     names = list(modalities)
     kinds = [*pairwise(names), (names[0],)]
+    if not any(map(cli.model.method.trains_on, kinds)):
+        kinds.append(tuple(names))
     generator = torch.Generator().manual_seed(0)
 
     for split, manifest in cli.datamodule.manifests.items():

@@ -97,8 +97,9 @@ class JointBlock(nn.Module):
         x: Tensor,
         context: Tensor,
         time: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The tokens of both, and queries and keys of the latent's, with shape (n, h, P, W / h)."""
+        looks: bool = False,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The tokens of both and, where `looks`, how the latent's attend to one another."""
         of_x = self.latent.modulate(time)
         of_context = self.context.modulate(time)
         q_x, k_x, v_x = self.latent.attention.split(of_x.before_attention(x))
@@ -117,13 +118,11 @@ class JointBlock(nn.Module):
         x = self.latent.add(x, attended, of_x)
         attended = self.context.attention.join(y_context)
         context = self.context.add(context, attended, of_context)
-        return x, context, q_x, k_x
+        return x, context, attention_of(q_x, k_x) if looks else None
 
 
 class LastBlock(nn.Module):
-    """A DiT block that attends to a context, too: (n, P, W), (n, L, W) -> the same.
-
-    The context comes out as it went in.
+    """A DiT block that attends to a context, too, of which no more becomes: (n, P, W) -> (n, P, W).
 
     Args:
         width: Features W of a token.
@@ -143,8 +142,9 @@ class LastBlock(nn.Module):
         x: Tensor,
         context: Tensor,
         time: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """As for `JointBlock`."""
+        looks: bool = False,
+    ) -> tuple[Tensor, None, Tensor | None]:
+        """As for `JointBlock`, without a context."""
         of_x = self.latent.modulate(time)
         q_x, k_x, v_x = self.latent.attention.split(of_x.before_attention(x))
         shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
@@ -157,7 +157,13 @@ class LastBlock(nn.Module):
             torch.cat([v_x, v_c], dim=2),
         )
         x = self.latent.add(x, self.latent.attention.join(y), of_x)
-        return x, context, q_x, k_x
+        return x, None, attention_of(q_x, k_x) if looks else None
+
+
+def attention_of(q: Tensor, k: Tensor) -> Tensor:
+    """How queries attend to keys, (n, h, P, W / h) each -> (n, h, P, P)."""
+    scores = q @ k.mT * q.shape[-1] ** -0.5
+    return scores.softmax(-1)
 
 
 class MMDiT(nn.Module):
@@ -227,14 +233,14 @@ class MMDiT(nn.Module):
 
         features = attention = None
         for number, block in enumerate(self.blocks, start=1):
-            tokens, context, q, k = block(tokens, context, time)
-            if number == look_at:
-                features = tokens
-                attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1)
+            looks = number == look_at
+            tokens, context, seen = block(tokens, context, time, looks)
+            if looks:
+                features, attention = tokens, seen
 
         shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
         velocity = self.proj_out(modulated(tokens, shift, scale))
-        velocity = self.tokens.join(velocity)
+        velocity = self.tokens.join(velocity).clone()  # FSDP2 wants no views
         if look_at is None:
             return velocity
         return Seen(velocity, features, attention)

@@ -15,6 +15,7 @@ and which start as the identity. Logits start at 0, a posterior in which all ids
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.nets.dit import DiTBlock, initialise, modulated
@@ -115,4 +116,5 @@ class TokenTransformer(nn.Module):
             tokens = block(tokens, time, [context])
 
         shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
-        return self.proj_out(modulated(tokens, shift, scale))
+        logits = F.linear(modulated(tokens, shift, scale), self.proj_out.weight)
+        return logits + self.proj_out.bias  # FSDP2 wants no views, which a layer gives

@@ -204,7 +204,10 @@ class CrossModal(Method):
         y = self._places().features(batch.latents[align.features])
         applies = float(align.applies(batch.step))
 
-        errors = feature_errors(nets.projection(seen.features), y)
+        # Token by token, of which a layer gives no view, which FSDP2 would warn of.
+        tokens = seen.features.flatten(0, 1)
+        projected = nets.projection(tokens).unflatten(0, seen.features.shape[:2])
+        errors = feature_errors(projected, y)
         terms = {"features": Loss(self.latent, applies * align.feature_weight * errors)}
         if align.attention_weight:
             errors = attention_errors(seen.attention, y)
