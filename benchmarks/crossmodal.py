@@ -168,8 +168,10 @@ class Benchmark:
             print(f"  {what:20} {share(read('image', raws) == self.labels):.3f}")
         sources = {"image": damaged, "text": self.raws["text"]}
         for what, mask in (("whole", {}), ("with a mask", {"image": masks})):
-            made = self.generate(sources, ["image"], inpaint=True, mask=mask)["image"]
-            print(f"  {what:20} {share(read('image', made) == self.labels):.3f}")
+            pictures = self.generate(sources, ["image"], inpaint=True, mask=mask)[
+                "image"
+            ]
+            print(f"  {what:20} {share(read('image', pictures) == self.labels):.3f}")
 
     def perplexity(self, train: Path, steps: int) -> None:
         captions = self.raws["text"]

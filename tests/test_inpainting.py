@@ -62,9 +62,9 @@ def test_pairs_of_one_number_belong_together_whatever_the_batch(folder, command)
             "generate", folder / "model", *line, "--batch", batch, "--out", out
         )
         assert code == 0, err
-    made = read(folder / "2")
-    assert made == read(folder / "256")
-    assert sorted(made) == sorted(
+    files = read(folder / "2")
+    assert files == read(folder / "256")
+    assert sorted(files) == sorted(
         f"{number}-sample.{ending}"
         for number in range(5)
         for ending in ("word.word", "image.png")
@@ -110,12 +110,12 @@ def test_masks_in_python_one_for_all_or_one_each(folder):
     sources = {"image": [picture(), picture()], "word": ["203", "203"]}
     left = right_half(SIDE).flip(-1)
     for mask in ([folder / "mask.png"], [right_half(SIDE), left]):
-        made = model.generate(sources, "image", mask={"image": mask}, inpaint=True)
-        first, second = made["image"]
+        generated = model.generate(sources, "image", mask={"image": mask}, inpaint=True)
+        first, second = generated["image"]
         assert torch.equal(first[..., :4], picture()[..., :4])
         assert not torch.equal(first[..., 4:], picture()[..., 4:])
-        held = slice(0, 4) if len(mask) == 1 else slice(4, 8)
-        assert torch.equal(second[..., held], picture()[..., held])
+        known = slice(0, 4) if len(mask) == 1 else slice(4, 8)
+        assert torch.equal(second[..., known], picture()[..., known])
 
 
 def test_a_switch_is_its_name_or_true_or_false(folder, command):
