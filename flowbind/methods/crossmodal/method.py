@@ -111,21 +111,26 @@ class CrossModal(Method):
                 )
             names.remove(self.align.features)
 
-        codecs = {name: self.modalities[name].codec for name in names}
-        ids = [name for name in names if codecs[name].vocabulary is not None]
-        latents = [name for name in names if codecs[name].vocabulary is None]
+        ids = []
+        latents = []
+        for name in names:
+            is_of_ids = self.modalities[name].codec.vocabulary is not None
+            (ids if is_of_ids else latents).append(name)
+
         if len(ids) != 1 or len(latents) != 1:
             raise ValueError(
                 "a joint flow has two modalities, one of numbers and one of ids (a codec with a "
                 f"vocabulary), and beside them what align.features names; not {', '.join(names)}, "
                 f"of which ids are {', '.join(ids) or 'none'}"
             )
-        if codecs[latents[0]].masked:
+
+        (latent,) = latents
+        if self.modalities[latent].codec.masked:
             raise ValueError(
-                f"the latents of '{latents[0]}' are masked sequences, which do not evolve; choose "
+                f"the latents of '{latent}' are masked sequences, which do not evolve; choose "
                 "another codec"
             )
-        return latents[0], ids[0]
+        return latent, ids[0]
 
     def _check(self) -> None:
         if self.align is not None and self.align.block > self.net.depth:
@@ -230,17 +235,18 @@ class CrossModal(Method):
 
     def choose(self, sampling: Any = None, **choices: Any) -> CrossModalSampling:
         chosen = super().choose(sampling, **choices)
-        scales = {
-            "guidance": chosen.guidance,
-            "token_guidance": chosen.token_guidance,
-        }
-        for name, scale in scales.items():
-            if scale != 1 and not self.objective.unconditional:
+        if self.objective.unconditional:
+            return chosen
+
+        for name in ("guidance", "token_guidance"):
+            scale = getattr(chosen, name)
+            if scale != 1:
                 raise ValueError(
                     f"{name} is 1, not {scale}: the model has learnt no unconditional field "
                     "(objective.unconditional: 0)"
                 )
-        if chosen.inpaint and not self.objective.unconditional:
+
+        if chosen.inpaint:
             raise ValueError(
                 "inpaint goes back by the unconditional field, which the model has not learnt "
                 "(objective.unconditional: 0)"
@@ -296,6 +302,7 @@ class CrossModal(Method):
         masked: Collection[str] = (),
     ) -> None:
         sources, targets = direction
+
         if sampling.inpaint and not {self.latent} <= {*sources} & {*targets}:
             raise ValueError(
                 f"inpaint makes '{self.latent}' of itself: it is to be a source and a target; this "
@@ -316,6 +323,7 @@ class CrossModal(Method):
                 f"with '{self.latent}' and '{self.ids}' given nothing is left to make; leave one "
                 "out, or choose inpaint or evolve"
             )
+
         for name in sources if sampling.evolve else ():
             self._check_evolves(name)
 
@@ -343,6 +351,7 @@ class CrossModal(Method):
 
         x = state.get(self.latent, noise)
         ids = state.get(self.ids, hidden)
+
         known = None
         if sampling.inpaint:
             known = self._known(flow, state, noise, hidden)
@@ -357,6 +366,7 @@ class CrossModal(Method):
             holds_ids=self.ids in given and stays,
             known=known,
         )
+
         ends = {self.latent: x, self.ids: ids}
         return {name: ends[name] for name in targets}
 
@@ -419,6 +429,7 @@ class CrossModal(Method):
         scales = {f"nats-an-id[{self.ids}|{self.latent}]": 1.0}
         if self.objective.unconditional:
             scales[f"nats-an-id[{self.ids}]"] = 0.0
+
         values = {}
         for name, scale in scales.items():
             logits = flow.logits_beside(x, scale)

@@ -14,7 +14,6 @@ the latent by a solver, the ids by steps of their chain (`flowbind.flow.discrete
   $x_t = (1 - t)\, z + t\, x$, while the others flow beside them and begin in noise of their own.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -23,10 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from flowbind import draws as random
-from flowbind.flow.discrete import STEPS, Scheduler, Source
+from flowbind.flow.discrete import STEPS, Logits, Scheduler, Source
 from flowbind.flow.guidance import guided
 from flowbind.flow.sampling import check_guidance, check_solver, check_steps
-from flowbind.flow.solver import Solver, integrate
+from flowbind.flow.solver import Drift, Solver, integrate
 from flowbind.padding import in_blocks
 from flowbind.registry import did_you_mean
 
@@ -69,6 +68,7 @@ class CrossModalSampling:
             raise ValueError(
                 f"horizon divides steps: {self.horizon} does not divide {self.steps}"
             )
+
         check_solver(self.solver)
         if self.tokens not in STEPS:
             raise ValueError(
@@ -76,6 +76,7 @@ class CrossModalSampling:
             )
         check_guidance("guidance", self.guidance)
         check_guidance("token_guidance", self.token_guidance)
+
         if self.evolve and self.inpaint:
             raise ValueError(
                 "evolve and inpaint exclude each other; choose one of them"
@@ -133,6 +134,7 @@ class JointFlow:
             holds_ids: Whether the ids are.
             known: What is known of the latents.
         """
+        # Beside ids that are held the latent has no reason to stop between.
         count = 1 if holds_ids else self.sampling.steps // self.sampling.horizon
         times = torch.linspace(0, 1, count + 1, dtype=torch.float64).tolist()
 
@@ -143,17 +145,35 @@ class JointFlow:
                 if known is not None:
                     drift = known.guide(drift)
                 substeps = self.sampling.steps // count
-                solver = self.sampling.solver
-                x = integrate(drift, x, start, stop, substeps, solver)
+                x = integrate(drift, x, start, stop, substeps, self.sampling.solver)
+
             if not holds_ids:
                 logits = self._logits(before, x, start, stop, holds_x)
                 of_step = random.fork(streams, number)
-                begin = x.new_full((len(x),), start, dtype=torch.float64)
-                end = torch.full_like(begin, stop)
-                step = STEPS[self.sampling.tokens]
-                how = self.scheduler, self.source, of_step
-                ids = step(logits, ids, begin, end, *how)
-        return (x if known is None else known.fill(x)), ids
+                ids = self._step(logits, ids, start, stop, of_step)
+
+        if known is not None:
+            x = known.fill(x)
+        return x, ids
+
+    def _step(
+        self,
+        logits: Logits,
+        ids: Tensor,
+        start: float,
+        stop: float,
+        streams: Tensor,
+    ) -> Tensor:
+        """A step of the ids' chain, int64 with shape (n, L)."""
+        begin = torch.full(
+            (len(ids),),
+            start,
+            dtype=torch.float64,
+            device=ids.device,
+        )
+        end = torch.full_like(begin, stop)
+        step = STEPS[self.sampling.tokens]
+        return step(logits, ids, begin, end, self.scheduler, self.source, streams)
 
     def back(self, x: Tensor, ids: Tensor) -> Tensor:
         """Where latents come from, by the field without a condition, with shape (n, *).
@@ -170,7 +190,7 @@ class JointFlow:
         ids: Tensor,
         t_ids: float,
         scale: float | None = None,
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    ) -> Drift:
         """The velocity beside ids that stay as they are, (n, *), (n,) -> (n, *)."""
 
         def field(x: Tensor, t: Tensor, is_known: Tensor, ids: Tensor) -> Tensor:
@@ -187,7 +207,7 @@ class JointFlow:
         start: float,
         stop: float,
         holds_x: bool,
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    ) -> Logits:
         """The posterior's logits beside latents that move on a line, (n, L), (n,) -> (n, L, V)."""
         scale = self.sampling.token_guidance
         if holds_x:
@@ -205,7 +225,7 @@ class JointFlow:
         self,
         x: Tensor,
         scale: float,
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    ) -> Logits:
         """The posterior's logits beside data, (n, L), (n,) -> (n, L, V).
 
         Args:
@@ -256,10 +276,7 @@ class Known:
     z: Tensor
     x: Tensor
 
-    def guide(
-        self,
-        drift: Callable[[Tensor, Tensor], Tensor],
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    def guide(self, drift: Drift) -> Drift:
         """A velocity that is the straight path's where the latents are known."""
         return lambda x, t: torch.where(self.is_known, self.x - self.z, drift(x, t))
 
