@@ -3,10 +3,11 @@
 Both train the same networks on the same latents (token features of 20 x 385 to grids of 4 x 8 x 8), in this process, by
 turns. The plain loop writes attention out (scores, softmax, product), steps one parameter at a time, and averages weights
 one parameter at a time. Printed are steps a second, the ratio, the share of this machine's own matrix rate that forward
-and backward of the velocity net reach (the rate is that of the net's largest product, measured in between), and what
-guidance costs in one call of twice the rows and in two calls.
+and backward of the velocity net reach (the rate is that of the net's largest product, measured in between), what guidance
+costs in one call of twice the rows and in two calls, and what the frozen text encoder would cost if captions were encoded
+in every step, not once.
 
-    python benchmarks/crossflow.py [--device cuda] [--width 192] [--depth 6] [--patch 2] [--batch 128] [--turns 5]
+    python benchmarks/crossflow.py [--device cuda] [--width 192] [--depth 6] [--patch 1] [--batch 128] [--turns 5]
 """
 
 import argparse
@@ -17,9 +18,12 @@ from contextlib import contextmanager
 from statistics import median
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from flowbind_image import Image
 from flowbind_image.grid import GridImage
+from flowbind_shapes.caption import describe
+from flowbind_shapes.scene import draw
 from flowbind_text import Text
 from flowbind_text.token_features import TokenFeatures
 from torch import Tensor
@@ -140,7 +144,7 @@ def main() -> None:
     velocity = ours.nets.velocity
     z = batch.latents["image"]
     t = torch.full((given.batch,), 0.5, device=device)
-    tokens = given.batch * ((16 // given.patch) ** 2 + 1)
+    tokens = given.batch * (velocity.tokens.count + 1)
     left = torch.randn(tokens, given.width, device=device)
     right = torch.randn(given.width, RATIO * given.width, device=device)
 
@@ -149,7 +153,11 @@ def main() -> None:
         conditional, unconditional = velocity(x, t, yes), velocity(x, t, ~yes)
         return unconditional + 2 * (conditional - unconditional)
 
-    names = ("ours", "plain", "net", "matrix", "one call", "two calls")
+    generator = np.random.default_rng(0)
+    captions = describe(draw(given.batch, generator), generator)
+    encoder = TokenFeatures().to(device)
+
+    names = ("ours", "plain", "net", "matrix", "one call", "two calls", "encoder")
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(given.turns + 1):
         with timed(device, seconds["ours"]):
@@ -165,6 +173,8 @@ def main() -> None:
             guided(velocity, 2.0)(z, t)
         with timed(device, seconds["two calls"]), torch.no_grad():
             two_calls(z, t)
+        with timed(device, seconds["encoder"]):
+            encoder.encode(captions)
 
     # The first turn is not counted.
     by_name = {name: median(times[1:]) for name, times in seconds.items()}
@@ -180,6 +190,8 @@ def main() -> None:
     print(
         f"guidance, two calls over one: {by_name['two calls'] / by_name['one call']:.2f}"
     )
+    in_step = 1 + by_name["encoder"] / by_name["ours"]
+    print(f"step with the frozen encoder in it over ours: {in_step:.2f}")
 
 
 if __name__ == "__main__":

@@ -109,10 +109,10 @@ BASE = Run("crossflow")  # the recipe as it is
 # Of about as many parameters each: a block with cross-attention has 22 width^2, one without 18, and
 # an encoder beside it.
 SIZES = {
-    "1.1 M": (size(CROSSFLOW, 96, 4, 2, 64), size(FLOW_MATCHING, 96, 5, 2)),
-    "2.3 M": (size(CROSSFLOW, 128, 4, 2, 128), size(FLOW_MATCHING, 128, 6, 2)),
-    "5.9 M": (BASE, Run("flow-matching", FLOW_MATCHING)),
-    "16.6 M": (size(CROSSFLOW, 320, 8, 5, 192), size(FLOW_MATCHING, 320, 7, 5)),
+    "0.9 M": (size(CROSSFLOW, 96, 4, 2, 80), size(FLOW_MATCHING, 96, 4, 2)),
+    "1.6 M": (size(CROSSFLOW, 128, 4, 2, 112), size(FLOW_MATCHING, 128, 4, 2)),
+    "2.5 M": (BASE, Run("flow-matching", FLOW_MATCHING)),
+    "16.3 M": (size(CROSSFLOW, 320, 8, 5, 192), size(FLOW_MATCHING, 320, 7, 5)),
 }
 
 # As the paper goes on, each from the row before: all but the last without an unconditional field.
@@ -136,8 +136,8 @@ ABLATION = {  # and the paper's FID
 }
 KL = {
     "1e-4": crossflow("kl-1e-4", objective__kl_weight=1e-4),
-    "1e-3": crossflow("kl-1e-3", objective__kl_weight=1e-3),
-    "1e-2": BASE,
+    "1e-3": BASE,
+    "1e-2": crossflow("kl-1e-2", objective__kl_weight=1e-2),
     "1e-1": crossflow("kl-1e-1", objective__kl_weight=1e-1),
 }
 PATH = {
