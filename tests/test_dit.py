@@ -110,3 +110,10 @@ def test_a_shape_without_patches_is_refused_in_one_line(shape):
 def test_sizes_that_no_net_has_are_refused(wrong):
     with pytest.raises(ValueError, match=f"^DiTConfig: {next(iter(wrong))} is "):
         DiTConfig(**(SMALL | wrong))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_view_is_returned(shape):
+    """Split over devices by FSDP2 it may not be: a hook would be lost."""
+    net = shaken(DiT(shape, DiTConfig(**SMALL)))
+    assert not net(*arguments(shape))._is_view()

@@ -233,7 +233,7 @@ class DiT(nn.Module):
 
         shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
         velocity = self.proj_out(modulated(tokens, shift, scale))
-        return self.tokens.join(velocity)
+        return self.tokens.join(velocity).clone()  # FSDP2 wants no views
 
 
 def initialise(net: nn.Module) -> None:
