@@ -5,6 +5,7 @@ own below OUT. One that is there is not trained again, one that was interrupted 
 often as the truth has them, and judged by what is known of it:
 
 - accuracy: share of points that lie in a cell of the given label;
+- agreement: share that lie in a cell of the label as it is in the end, which under cross-guidance may be another one;
 - recovered: the same of under-represented labels alone (less likely than half of an even share);
 - rare share: points in cells of such labels, over the share that the truth has; 1 is no collapse;
 - distance: exact Wasserstein distance of order 2 to as many points of the truth, in units of the plane. Two sets of the
@@ -48,7 +49,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cross-guidance": {"evolve": True},
     "both, 1.5": {"evolve": True, "guidance": 1.5},
 }
-FIGURES = ("accuracy", "recovered", "rare share", "distance")
+FIGURES = ("accuracy", "agreement", "recovered", "rare share", "distance")
 DPI = 150
 TRUTH = 12345  # seed of the truth, which no recipe's data have
 
@@ -88,23 +89,31 @@ def generate(
     labels: np.ndarray,
     seed: int,
     choices: Mapping[str, Any],
-) -> np.ndarray:
-    """A point of each label, with shape (n, 2)."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """A point of each label, with shape (n, 2), and the labels in the end, with shape (n,)."""
     ids = torch.from_numpy(labels)[:, None]
-    latents = model.translate({"label": ids}, ["point"], seed=seed, **choices)
-    return latents["point"].double().cpu().numpy()
+    to = ["point", "label"]
+    latents = model.translate({"label": ids}, to, seed=seed, **choices)
+    points = latents["point"].double().cpu().numpy()
+    return points, latents["label"][:, 0].cpu().numpy()
 
 
 def judge(
-    points: np.ndarray, labels: np.ndarray, truth: np.ndarray
+    points: np.ndarray,
+    labels: np.ndarray,
+    ends: np.ndarray,
+    truth: np.ndarray,
 ) -> dict[str, float]:
     """The figures of points that were made from labels, beside as many of the truth."""
-    is_right = world.labels_of(points) == labels
+    of_cells = world.labels_of(points)
+    is_right = of_cells == labels
     is_rare = np.isin(labels, world.rare_labels())
+    expected = world.probabilities()[world.rare_labels()].sum()
     return {
         "accuracy": float(is_right.mean()),
+        "agreement": float((of_cells == ends).mean()),
         "recovered": float(is_right[is_rare].mean()),
-        "rare share": rare_share(points) / rare_share(truth),
+        "rare share": rare_share(points) / float(expected),
         "distance": wasserstein(points, truth),
     }
 
@@ -133,15 +142,16 @@ def measure(
             model = flowbind.load(folder_of(given.out, times, seed) / "model")
             labels = world.labels_of(truth_of(given.points, 1 + seed))
             for name, choices in SETTINGS.items():
-                points = generate(model, labels, seed, choices)
-                figures[times][name].append(judge(points, labels, truth))
+                points, ends = generate(model, labels, seed, choices)
+                figures[times][name].append(judge(points, labels, ends, truth))
                 if seed == given.seeds[0]:
                     points_of[f"{times}, {name}"] = np.column_stack([points, labels])
 
     floor = truth_of(given.points, 1)
-    of_truth = judge(floor, world.labels_of(floor), truth)
+    labels = world.labels_of(floor)
+    of_truth = judge(floor, labels, labels, truth)
     figures["truth"] = {"two sets of it": [of_truth]}
-    points_of["truth"] = np.column_stack([floor, world.labels_of(floor)])
+    points_of["truth"] = np.column_stack([floor, labels])
     return figures, points_of
 
 
