@@ -257,6 +257,27 @@ class NeuralCodec(Codec):
         return super().fingerprint() | {"weights": checksum}
 
 
+def check_ids(ids: Tensor, vocabulary: int, whose: str, what: str = "ids") -> None:
+    """Refuses ids that a vocabulary does not have.
+
+    Args:
+        ids: Ids, with any shape.
+        vocabulary: Number V of ids.
+        whose: How the vocabulary is called where something is said of it.
+        what: How the ids are called there.
+
+    Raises:
+        ValueError: an id below 0, or from V on.
+    """
+    if not ids.numel():
+        return
+    least, most = int(ids.min()), int(ids.max())
+    if least < 0 or most >= vocabulary:
+        raise ValueError(
+            f"{what} from {least} to {most}; {whose} has 0 to {vocabulary - 1}"
+        )
+
+
 def kind_of(caveat: str) -> str:
     """A caveat without its numbers and quoted words, which are one sample's."""
     return OF_ONE_SAMPLE.sub("", caveat)

@@ -231,8 +231,7 @@ class DiT(nn.Module):
         if self.by_token:
             tokens = tokens[:, 1:]
 
-        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
-        velocity = self.proj_out(modulated(tokens, shift, scale))
+        velocity = self.proj_out(modulated_by(self.modulation, tokens, time))
         return self.tokens.join(velocity).clone()  # FSDP2 wants no views
 
 
@@ -254,6 +253,18 @@ def initialise(net: nn.Module) -> None:
 
     for layer in zeros:
         nn.init.zeros_(layer.weight)
+
+
+def modulated_by(modulation: nn.Module, x: Tensor, time: Tensor) -> Tensor:
+    """LayerNorm of tokens, with shape (n, L, W), by a layer's shift and scale of the time.
+
+    Args:
+        modulation: Layer from features of the time to shift and scale, (n, W) -> (n, 2 W).
+        x: Tokens, with shape (n, L, W).
+        time: Features of the time, with shape (n, W).
+    """
+    shift, scale = modulation(time)[:, None].chunk(2, dim=2)
+    return modulated(x, shift, scale)
 
 
 def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.nets.dit import DiTBlock, initialise, modulated
+from flowbind.nets.dit import DiTBlock, initialise, modulated_by
 from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
 from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
 from flowbind.nets.transformer import check_heads, heads_of
@@ -147,8 +147,7 @@ class LastBlock(nn.Module):
         """As for `JointBlock`, without a context."""
         of_x = self.latent.modulate(time)
         q_x, k_x, v_x = self.latent.attention.split(of_x.before_attention(x))
-        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
-        kv = self.kv(modulated(context, shift, scale))
+        kv = self.kv(modulated_by(self.modulation, context, time))
         k_c, v_c = heads_of(kv, self.heads, 2)
 
         y = F.scaled_dot_product_attention(
@@ -238,8 +237,7 @@ class MMDiT(nn.Module):
             if looks:
                 features, attention = tokens, seen
 
-        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
-        velocity = self.proj_out(modulated(tokens, shift, scale))
+        velocity = self.proj_out(modulated_by(self.modulation, tokens, time))
         velocity = self.tokens.join(velocity).clone()  # FSDP2 wants no views
         if look_at is None:
             return velocity

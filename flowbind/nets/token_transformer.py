@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from flowbind.nets.dit import DiTBlock, initialise, modulated
+from flowbind.nets.dit import DiTBlock, initialise, modulated_by
 from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
 from flowbind.nets.mmdit import MMDiTConfig
 from flowbind.nets.sizes import MOST_BLOCKS
@@ -115,6 +115,6 @@ class TokenTransformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, time, [context])
 
-        shift, scale = self.modulation(time)[:, None].chunk(2, dim=2)
-        logits = F.linear(modulated(tokens, shift, scale), self.proj_out.weight)
+        tokens = modulated_by(self.modulation, tokens, time)
+        logits = F.linear(tokens, self.proj_out.weight)
         return logits + self.proj_out.bias  # FSDP2 wants no views, which a layer gives

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowbind.codec import Codec
+from flowbind.codec import Codec, check_ids
 from flowbind.files import digest
 from flowbind.libraries import Extra, importing
 
@@ -83,10 +83,7 @@ class ClipTokens(Codec):
         Raises:
             ValueError: an id that the vocabulary does not have.
         """
-        if len(latents) and not 0 <= latents.min() <= latents.max() <= END:
-            raise ValueError(
-                f"ids from {latents.min()} to {latents.max()}; CLIP's vocabulary has 0 to {END}"
-            )
+        check_ids(latents, self.vocabulary, "CLIP's vocabulary")
 
         captions = []
         for ids in latents.tolist():

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from flowbind.codec import Codec
+from flowbind.codec import Codec, check_ids
 from flowbind.files import digest
 from flowbind_text.vocabulary import END, words_of
 from flowbind_text.words import read_words
@@ -91,11 +91,7 @@ class WordTokens(Codec):
         Raises:
             ValueError: an id that the vocabulary does not have.
         """
-        if len(latents) and not 0 <= latents.min() <= latents.max() < self.vocabulary:
-            raise ValueError(
-                f"ids from {latents.min()} to {latents.max()}; the vocabulary of {self.file} has "
-                f"0 to {self.vocabulary - 1}"
-            )
+        check_ids(latents, self.vocabulary, f"the vocabulary of {self.file}")
 
         captions = []
         for ids in latents.tolist():

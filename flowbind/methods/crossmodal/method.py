@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flowbind import draws as random
 from flowbind.batch import Batch
+from flowbind.codec import check_ids
 from flowbind.flow.discrete import bound
 from flowbind.method import Direction, Loss, Method
 from flowbind.methods.crossmodal.alignment import (
@@ -266,13 +267,9 @@ class CrossModal(Method):
         Raises:
             ValueError: ids that the vocabulary does not have.
         """
-        if name == self.ids and len(x):
-            least, most = int(x.min()), int(x.max())
-            if least < 0 or most >= self.source.vocabulary:
-                raise ValueError(
-                    f"'{name}' has ids from {least} to {most}; the vocabulary has 0 to "
-                    f"{self.source.vocabulary - 1}"
-                )
+        if name == self.ids:
+            what = f"'{name}' has ids"
+            check_ids(x, self.source.vocabulary, "the vocabulary", what)
         return {name: x}
 
     def fuse(
