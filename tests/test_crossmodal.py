@@ -89,7 +89,7 @@ def test_losses_are_their_slow_derivation(source, loss):
     batch = batch_of(method)
     drawn = method.draw(batch, 3)
     terms = method.losses(nets, batch, drawn)
-    x_t, t, ids, t_ids, knows_ids, _ = nets.velocity.calls[0]
+    x_t, t, ids, t_ids, knows_ids, *_ = nets.velocity.calls[0]
     assert all(map(torch.equal, nets.posterior.calls[0], (ids, t_ids, x_t, t)))
     assert terms["flow"].of == "grid"
     assert terms["tokens"].of == "word"

@@ -273,6 +273,11 @@ def test_looking_changes_nothing_and_sees_the_block(block):
     velocity, features, attention = net(x, t, ids, t_ids, KNOWN, look_at=block)
     assert torch.equal(velocity, net(x, t, ids, t_ids, KNOWN))
     assert features.shape == (ROWS, 6, 16)
+
+    blind = net(x, t, ids, t_ids, KNOWN, look_at=block, attends=False)
+    assert torch.equal(blind.features, features)
+    assert blind.attention is None
+
     assert attention.shape == (ROWS, 2, 6, 6)
     torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
 

@@ -71,12 +71,12 @@ class Seen(NamedTuple):
         velocity: Velocity, with shape (n, *shape).
         features: The tokens after the block, with shape (n, P, W).
         attention: How much each token attends to each of them in the block, by head, with shape
-            (n, h, P, P); 1 in the sum of a row.
+            (n, h, P, P); 1 in the sum of a row. None where it is not wanted.
     """
 
     velocity: Tensor
     features: Tensor
-    attention: Tensor
+    attention: Tensor | None
 
 
 class JointBlock(nn.Module):
@@ -213,6 +213,7 @@ class MMDiT(nn.Module):
         t_ids: Tensor,
         is_known: Tensor,
         look_at: int | None = None,
+        attends: bool = True,
     ) -> Tensor | Seen:
         """The velocity, with shape (n, *shape), and, where a block is named, what that one has.
 
@@ -225,6 +226,8 @@ class MMDiT(nn.Module):
                 (n,).
             look_at: Number of a block, from 1 on, whose features and attention are wanted; None
                 wants none.
+            attends: Whether its attention is wanted, of which kernels keep nothing, so that it is
+                computed a second time.
         """
         time = self.time(t, t_ids, is_known)
         tokens = self.latent(x)
@@ -232,9 +235,9 @@ class MMDiT(nn.Module):
 
         features = attention = None
         for number, block in enumerate(self.blocks, start=1):
-            looks = number == look_at
-            tokens, context, seen = block(tokens, context, time, looks)
-            if looks:
+            is_seen = number == look_at
+            tokens, context, seen = block(tokens, context, time, is_seen and attends)
+            if is_seen:
                 features, attention = tokens, seen
 
         velocity = self.proj_out(modulated_by(self.modulation, tokens, time))

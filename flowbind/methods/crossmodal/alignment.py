@@ -70,6 +70,10 @@ class AlignConfig:
         """Whether there is alignment at a step."""
         return self.until is None or step < self.until
 
+    def attends(self, step: int) -> bool:
+        """Whether there is alignment of attention at a step."""
+        return self.applies(step) and self.attention_weight > 0
+
 
 class Places:
     """An encoder's features at the places of a net's tokens.

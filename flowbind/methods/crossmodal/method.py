@@ -5,6 +5,7 @@ noise, each side from the other, and a part of one from the rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -155,7 +156,7 @@ class CrossModal(Method):
         vocabulary = self.source.vocabulary
         head = None
         if self.align is not None:
-            features = self._places().tokens.features
+            features = self.places.tokens.features
             head = projection(self.net.width, self.align.hidden, features)
         return Nets(
             velocity=MMDiT(self.shape, vocabulary, self.length, self.net),
@@ -168,7 +169,8 @@ class CrossModal(Method):
             projection=head,
         )
 
-    def _places(self) -> Places:
+    @cached_property
+    def places(self) -> Places:
         """Where the encoder's features lie among the net's tokens."""
         shape = self.modalities[self.align.features].codec.shape
         return Places(shape, Tokens(self.shape, self.net.patch).sides)
@@ -190,8 +192,12 @@ class CrossModal(Method):
         state = sample_state(x_1, ids_1, draws, self.scheduler, self.source)
         t, t_ids = draws.t, draws.t_ids
 
-        block = None if self.align is None else self.align.block
-        seen = nets.velocity(state.x, t, state.ids, t_ids, draws.knows_ids, block)
+        block, attends = None, False
+        if self.align is not None:
+            block, attends = self.align.block, self.align.attends(batch.step)
+        seen = nets.velocity(
+            state.x, t, state.ids, t_ids, draws.knows_ids, block, attends
+        )
         velocity = seen if self.align is None else seen.velocity
         logits = nets.posterior(state.ids, t_ids, state.x, t, draws.knows_latent)
 
@@ -207,7 +213,7 @@ class CrossModal(Method):
     def _alignment(self, nets: Nets, batch: Batch, seen: Seen) -> dict[str, Loss]:
         """The terms of alignment; 0, with gradients of 0, once it has ended."""
         align = self.align
-        y = self._places().features(batch.latents[align.features])
+        y = self.places.features(batch.latents[align.features])
         applies = float(align.applies(batch.step))
 
         # Token by token, of which a layer gives no view, which FSDP2 would warn of.
@@ -216,9 +222,10 @@ class CrossModal(Method):
         errors = feature_errors(projected, y)
         terms = {"features": Loss(self.latent, applies * align.feature_weight * errors)}
         if align.attention_weight:
-            errors = attention_errors(seen.attention, y)
-            weight = applies * align.attention_weight
-            terms["attention"] = Loss(self.latent, weight * errors)
+            errors = torch.zeros_like(errors)
+            if seen.attention is not None:
+                errors = align.attention_weight * attention_errors(seen.attention, y)
+            terms["attention"] = Loss(self.latent, errors)
         return terms
 
     def directions(self) -> list[Direction]:
