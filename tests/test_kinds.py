@@ -157,14 +157,21 @@ def test_a_method_of_noise_alone_is_tested_and_generates_by_number(
 ):
     words = yaml.safe_load(recipe.read_text())
     words["model"] = toy_kinds.MODEL | {"class_path": "from-nothing"}
+    words["evaluation"] = {"judges": [{"class_path": "word-reader"}], "gallery": 0}
     recipe.write_text(yaml.safe_dump(words))
     short = ("--trainer.max_steps=2", "--trainer.val_check_interval=2")
     for arguments in (["encode"], ["fit", *short], ["test", *short]):
         code, _, err = command(arguments[0], "--config", recipe, *arguments[1:])
         assert code == 0, err
-    assert (
-        "->word" in json.loads((world / "run/metrics.json").read_text())["directions"]
-    )
+
+    # Nothing was asked for, so nothing is right or wrong; but it is read, and may be as varied.
+    measures = json.loads((world / "run/metrics.json").read_text())["directions"][
+        "->word"
+    ]
+    kinds = {name.partition("[")[0] for name in measures}
+    assert {"frechet", "readable", "combinations", "evenness"} <= kinds
+    assert not any("accuracy" in kind or "private" in kind for kind in kinds)
+    assert "From noise alone" in (world / "run/metrics.md").read_text()
 
     generate = (
         "generate",

@@ -39,6 +39,7 @@ from flowbind.evaluation.measures import (
     alignment,
     cycle,
     cycle_errors,
+    distance,
     likeness,
     means,
     same_ids,
@@ -870,6 +871,9 @@ class Evaluation:
             "target": way.target,
             "paired": self.paired(way),
         }
+        if not way.sources:
+            return described | self._judge_of_noise(way)
+
         measures = self.judging.measures(way.target, str(way))
         measures |= self._judge(way.target, self.generated[way], probes)
         measures |= self._difference(way, probes)
@@ -880,9 +884,20 @@ class Evaluation:
             measures |= cycle(self.cycles[way.direction], is_of_ids)
         return described | measures
 
+    def _judge_of_noise(self, way: Way) -> dict[str, float]:
+        """What was made of noise alone: there are no labels that it should have."""
+        keys = {name: str(Way(way.direction, name)) for name in way.direction.targets}
+        measures = self.judging.together(way.direction.targets, way.target, keys)
+
+        if self.space.codecs[way.target].vocabulary is None:
+            x = self._standard_measured(way.target, self.generated[way])
+            real = self._standard_measured(way.target, self.measured[way.target])
+            measures |= distance(x, real)
+        return measures | self.judging.likeness(way.target, str(way))
+
     def _classes(self) -> dict[str, ByClass]:
         """Per direction and round trip that a judge reads, its shares by class."""
-        keys = {str(way): way.target for way in self.ways}
+        keys = {str(way): way.target for way in self.ways if way.sources}
         keys |= {name: name for name in self.trips}
 
         tables = {}

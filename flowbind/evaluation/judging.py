@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
+from flowbind.evaluation.agreement import agreement, coverage
 from flowbind.evaluation.measures import likeness_in_features
 from flowbind.evaluation.metric_suite import MetricSuite
 from flowbind.evaluation.verdicts import ByClass
@@ -129,10 +130,17 @@ class Judging:
 
         Arguments as for `features`. None where no judge reads them, or nothing is labelled.
         """
+        read = self.read(name, key)
+        return None if read is None else read == self.labels
+
+    def read(self, name: str, key: str | None) -> Tensor | None:
+        """The classes that are read, as numbers of `values`, with shape (n, F); below 0 where none.
+
+        Arguments as for `features`. None where no judge reads them, or nothing is labelled.
+        """
         if name not in self.of or not self.values:
             return None
-        features = self.features(name, key)
-        return self._translated(self.of[name], features) == self.labels
+        return self._translated(self.of[name], self.features(name, key))
 
     def _translated(self, judge: Judge, features: Tensor) -> Tensor:
         """The classes that a judge reads, as numbers of `values`, with shape (n, F)."""
@@ -161,6 +169,28 @@ class Judging:
 
         how = f"judge,{self.of[name].label},n={len(right)}"
         return {f"accuracy/{what}[{how}]": share for what, share in share_of.items()}
+
+    def together(
+        self, targets: Sequence[str], target: str, keys: Mapping[str, str]
+    ) -> dict[str, float]:
+        """What is read of samples made together of noise alone: whether they agree, and how varied.
+
+        Args:
+            targets: Modalities that were made together.
+            target: That one of them whose variety is measured.
+            keys: Per target, what its samples are, as for `features`.
+        """
+        readings = {}
+        for name in targets:
+            read = self.read(name, keys[name])
+            if read is not None:
+                readings[name] = read
+
+        measures = agreement(readings, list(self.values))
+        if target in readings:
+            label = self.of[target].label
+            measures |= coverage(readings[target], self.labels, label)
+        return measures
 
     def by_class(self, name: str, key: str | None) -> ByClass:
         """Of the samples of each class, the share of which all factors are read rightly."""

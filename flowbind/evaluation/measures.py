@@ -50,7 +50,7 @@ def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:
         labels: Class of each factor, with shape (n, F).
     """
     how = f"codec,n={len(x)}"
-    measures = {f"frechet[{how}]": frechet(x, real)}
+    measures = distance(x, real)
 
     variance = private_variance(x, labels)
     real_variance = private_variance(real, labels)
@@ -59,6 +59,11 @@ def likeness(x: Tensor, real: Tensor, labels: Tensor) -> dict[str, float]:
 
     measures[f"recall@1[{how}]"] = recall_at_1(x, real)
     return measures
+
+
+def distance(x: Tensor, real: Tensor) -> dict[str, float]:
+    """The Frechet distance of latents of what was generated from real ones, (n, *) each."""
+    return {f"frechet[codec,n={len(x)}]": frechet(x, real)}
 
 
 def likeness_in_features(

@@ -232,6 +232,7 @@ class CrossModal(Method):
         return [
             Direction((self.ids,), (self.latent,)),
             Direction((self.latent,), (self.ids,)),
+            Direction((), (self.ids, self.latent)),  # pairs
         ]
 
     def offers(self, sources: Collection[str], targets: Collection[str]) -> bool:
