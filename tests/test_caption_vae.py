@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from flowbind_shapes.caption import describe
-from flowbind_shapes.grammar import CaptionGrammar
+from flowbind_shapes.grammar import CaptionGrammar, parse
 from flowbind_shapes.scene import draw
 from flowbind_text import Text
 from flowbind_text.caption_vae import CaptionVAE
@@ -48,6 +48,16 @@ def test_the_laws_hold(codec, captions, tmp_path):
 def test_captions_come_back_word_for_word(codec, captions, latents):
     same = [a == b for a, b in zip(codec.decode(latents), captions, strict=True)]
     assert np.mean(same) >= 0.99
+
+
+def test_what_lies_between_captions_is_a_caption(codec, latents):
+    """A flow ends near latents, not on them: what a latent leaves open the writer decides as one."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(latents.shape, generator=generator)
+    middles = (latents + latents.roll(1, 0)) / 2
+    for between in (drawn, middles):
+        written = codec.decode(between)
+        assert np.mean([bool(parse(caption)) for caption in written]) >= 0.9
 
 
 @pytest.mark.parametrize(("noise", "share"), [(0.1, 0.99), (0.2, 0.99), (0.3, 0.99)])
