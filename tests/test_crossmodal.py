@@ -23,6 +23,7 @@ from flowbind.methods.crossmodal.alignment import (
 )
 from flowbind.methods.crossmodal.method import STEP
 from flowbind.methods.crossmodal.objective import ObjectiveConfig
+from flowbind.methods.crossmodal.sampling import CrossModalSampling
 from flowbind.nets.mmdit import MMDiTConfig
 from flowbind.nets.token_transformer import TokenTransformerConfig
 from flowbind.testing.method import Subject, share
@@ -417,6 +418,20 @@ def test_guidance_1_is_told_the_other_side_and_0_is_not(choice):
     assert not torch.equal(told, results[1.0])
 
 
+def test_cold_ids_are_the_likeliest_and_others_are_drawn():
+    generate = Generating(source="mask")
+    watch(generate.nets)
+    once = {"steps": 1, "tokens": "euler"}
+    cold = generate(["grid"], ["word"], temperature=1e-6, **once)["word"]
+    logits = generate.nets.posterior(*generate.nets.posterior.calls[0])
+    assert torch.equal(cold, logits[:6].argmax(-1))
+
+    drawn = generate(["grid"], ["word"], **once)["word"]
+    hot = generate(["grid"], ["word"], temperature=1e6, **once)["word"]
+    assert not torch.equal(drawn, cold)
+    assert not torch.equal(drawn, hot)
+
+
 def test_a_given_side_that_evolves_starts_as_it_was_given():
     generate = Generating(clean_latents=0.1)
     watch(generate.nets)
@@ -638,6 +653,8 @@ def test_a_model_that_is_never_untold_has_one_bound():
         ),
         (lambda: replace(ALIGN, feature_weight=-1.0), "feature_weight must be"),
         (lambda: replace(ALIGN, until=-1), "until is a step"),
+        (lambda: CrossModalSampling(temperature=0.0), "temperature must be a number"),
+        (lambda: CrossModalSampling(temperature=math.nan), "temperature must be"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(make, message):

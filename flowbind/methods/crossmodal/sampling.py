@@ -14,6 +14,7 @@ the latent by a solver, the ids by steps of their chain (`flowbind.flow.discrete
   $x_t = (1 - t)\, z + t\, x$, while the others flow beside them and begin in noise of their own.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -45,6 +46,8 @@ class CrossModalSampling:
         guidance: Scale of the latent's guidance by the ids. 1 is the field that is told them, 0
             the one that is not; others cost twice as much.
         token_guidance: Scale of the guidance of the ids by the latent.
+        temperature: Temperature of the ids' posterior, above 0: at 1 ids are drawn from it, and below
+            from what is likelier, more often grammatical and less varied.
         evolve: Whether what is given evolves with the other side, rather than being held.
         inpaint: Whether a given latent is flowed back and forward again with the given ids.
 
@@ -58,6 +61,7 @@ class CrossModalSampling:
     tokens: Literal["jump", "euler"] = "jump"
     guidance: float = 1.0
     token_guidance: float = 1.0
+    temperature: float = 1.0
     evolve: bool = False
     inpaint: bool = False
 
@@ -76,6 +80,10 @@ class CrossModalSampling:
             )
         check_guidance("guidance", self.guidance)
         check_guidance("token_guidance", self.token_guidance)
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(
+                f"temperature must be a number above 0, not {self.temperature}"
+            )
 
         if self.evolve and self.inpaint:
             raise ValueError(
@@ -172,8 +180,12 @@ class JointFlow:
             device=ids.device,
         )
         end = torch.full_like(begin, stop)
+
+        def tempered(ids: Tensor, t: Tensor) -> Tensor:
+            return logits(ids, t) / self.sampling.temperature
+
         step = STEPS[self.sampling.tokens]
-        return step(logits, ids, begin, end, self.scheduler, self.source, streams)
+        return step(tempered, ids, begin, end, self.scheduler, self.source, streams)
 
     def back(self, x: Tensor, ids: Tensor) -> Tensor:
         """Where latents come from, by the field without a condition, with shape (n, *).
