@@ -44,7 +44,6 @@ LISTED_WHOLE = {
 }
 # Of the same method, for the help that hangs on it.
 RELEASED = ROOT / "tests/formats/2/run/model"
-LONG = 60  # lines; of Lightning's help, which is longer, only the first options are flowbind's own
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -115,13 +114,7 @@ def printed(command):
         suppress(SystemExit),
     ):
         main(words)
-    text = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
-    if text.count("\n") > LONG:
-        text = (
-            next(part for part in text.split("\n\n") if part.startswith("options:"))
-            + "\n\n..."
-        )
-    return text
+    return "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
 
 
 def with_help(text):

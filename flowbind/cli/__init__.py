@@ -41,6 +41,10 @@ VERBS = {
         "flowbind.cli.verify",
         "latent stores and released models, byte for byte",
     ),
+    "recipes": (
+        "flowbind.cli.recipes",
+        "flowbind's own recipes: a list, a copy, what a key is for",
+    ),
     "plugins": ("flowbind.cli.plugins", "what is installed, from which package"),
 }
 

@@ -15,7 +15,9 @@ from flowbind.progress import is_first_process, say
 from flowbind.shipped import locate, shipped_recipes
 
 CONFIG = ("--config", "-c")
-FLAGS = ("--help", "-h", "--print_config")  # options that need no value
+HELP_ALL = "--help-all"
+# Options that need no value.
+FLAGS = ("--help", "-h", HELP_ALL, "--print_config")
 # What begins like an option, and is a value.
 NUMBER = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)
 
@@ -35,7 +37,7 @@ class Option:
     @property
     def asks_for_help(self) -> bool:
         """Whether it prints help and nothing else."""
-        return self.name in ("--help", "-h") or self.name.endswith(".help")
+        return self.name in ("--help", "-h", HELP_ALL) or self.name.endswith(".help")
 
 
 def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]]:

@@ -24,12 +24,13 @@ class Defaults(argparse.ArgumentDefaultsHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes whole names alone, and raises ValueError with one line."""
 
-    def __init__(self, verb: str, description: str) -> None:
+    def __init__(self, verb: str, description: str, **named: Any) -> None:
         super().__init__(
             f"flowbind {verb}",
             description=description,
             allow_abbrev=False,
             formatter_class=Defaults,
+            **named,
         )
         self.values: dict[str, Any] = {}  # by the name that they are stored under
         self.register("action", None, Store)

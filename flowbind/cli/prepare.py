@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flowbind.cli.docstrings import arguments_in, description_in
 from flowbind.cli.parser import Parser, path, real, whole
 from flowbind.cli.prepared import prepare_into
 from flowbind.registry import installed, load
@@ -24,7 +25,7 @@ def run(verb: str, arguments: list[str]) -> None:
 
     name, *rest = arguments
     prepare = load("datasets", name)
-    description, _ = _docstring_parts(prepare)
+    description = description_in(inspect.getdoc(prepare) or "")
     parser = Parser(f"{verb} {name}", description)
     parser.add_argument(
         "--out",
@@ -63,7 +64,7 @@ def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]
     Returns:
         Type, default and help of each.
     """
-    _, helps = _docstring_parts(prepare)
+    helps = arguments_in(inspect.getdoc(prepare) or "")
     kinds = typing.get_type_hints(prepare)
 
     options = {}
@@ -71,29 +72,9 @@ def options_of(prepare: Callable[..., None]) -> dict[str, tuple[type, Any, str]]
     for parameter in parameters[1:]:
         name = parameter.name
         kind = _plain(kinds[name])
-        options[name] = (kind, parameter.default, helps.get(name, ""))
+        help = helps.get(name, "").replace("%", "%%")
+        options[name] = (kind, parameter.default, help)
     return options
-
-
-def _docstring_parts(prepare: Callable[..., None]) -> tuple[str, dict[str, str]]:
-    """The description in a function's docstring, and the text on each of its arguments."""
-    docstring = inspect.cleandoc(prepare.__doc__ or "")
-    _, _, sections = docstring.partition("Args:\n")
-    arguments, _, _ = sections.partition("\n\n")
-
-    helps: dict[str, str] = {}
-    name = ""
-    for line in arguments.splitlines():
-        # An argument begins four spaces in; what goes deeper belongs to the last one.
-        if line.startswith("    ") and not line.startswith("     ") and ":" in line:
-            name, _, line = line.strip().partition(":")
-            helps[name] = ""
-        if name:
-            words = f"{helps[name]} {line.strip()}"
-            helps[name] = words.strip().replace("%", "%%")
-
-    description, *_ = docstring.split("\n\nArgs:")
-    return description, helps
 
 
 def _plain(kind: Any) -> type:

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from yaml import YAMLError
 
 from flowbind.cli.check import check_recipe, find_class, load_yaml
+from flowbind.cli.keys import RESUME
 from flowbind.cli.options import Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
@@ -239,29 +240,17 @@ class RecipeCLI(LightningCLI):
             parser.add_class_arguments(TrainingConfig, "training")
             parser.add_class_arguments(EvaluationConfig, "evaluation")
 
+        parser.add_class_arguments(
+            Checkpoints,
+            "checkpoints",
+            instantiate=False,
+            skip={"folder"},
+        )
         parser.add_argument(
-            "--resume",
+            f"--{RESUME.name}",
             choices=["auto", "never"],
-            default="auto",
-            help="auto: resume from the run folder's newest intact checkpoint of this very recipe, "
-            "and do nothing if it is trained already; never: train from the beginning.",
-        )
-        parser.add_argument(
-            "--checkpoints.every",
-            type=int,
-            default=500,
-            help="steps between two checkpoints",
-        )
-        parser.add_argument(
-            "--checkpoints.minutes",
-            type=float | None,
-            help="minutes between two checkpoints, instead of `every` steps",
-        )
-        parser.add_argument(
-            "--checkpoints.keep",
-            type=int,
-            default=2,
-            help="checkpoints that stay, at least",
+            default=RESUME.default,
+            help=RESUME.about,
         )
 
         # A run's config.yaml is a recipe for every verb, also for those that run nothing.

@@ -2,17 +2,13 @@
 
 import argparse
 import inspect
-import re
-import textwrap
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from flowbind.cli.docstrings import arguments_in
 from flowbind.cli.parser import Parser
 from flowbind.method import Method
-
-# One argument of a docstring in Google's style: its name, and its text up to the next name.
-ARGUMENT = re.compile(r"^ {8}(\w+): (.*?)(?=^ {8}\w+: |\Z)", re.MULTILINE | re.DOTALL)
 
 
 def add_choices(
@@ -60,14 +56,7 @@ def chosen(options: argparse.Namespace, names: list[str]) -> dict[str, Any]:
 
 def described(cls: type) -> dict[str, str]:
     """The docstring's text on each argument of a class, in one line."""
-    docstring = inspect.getdoc(cls) or ""
-    _, _, arguments = docstring.partition("Args:\n")
-    section = arguments.split("\n\n")[0]
-    indented = textwrap.indent(section, "    ", lambda line: True)
-    texts = {}
-    for name, words in ARGUMENT.findall(indented):
-        texts[name] = " ".join(words.split())
-    return texts
+    return arguments_in(inspect.getdoc(cls) or "")
 
 
 def _plain(hint: Any) -> Any:

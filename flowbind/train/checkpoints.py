@@ -268,8 +268,8 @@ class Checkpoints(Checkpoint):
 
     Args:
         folder: Folder that receives the checkpoints.
-        every: Steps between two of them.
-        minutes: Minutes between two of them, by the first process's clock; instead of `every`, for
+        every: Steps between two checkpoints.
+        minutes: Minutes between two checkpoints, by the first process's clock; instead of `every`, for
             steps that are much shorter than saving is (docs/scale.md).
         keep: Number of checkpoints, at least, that stay; an older one goes only when a newer one
             has been read back and is intact.
