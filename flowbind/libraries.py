@@ -40,18 +40,27 @@ class Extra(NamedTuple):
 
     def requirements(self) -> dict[str, str]:
         """What the extra brings, by the libraries' names: `{"soundfile": "soundfile>=0.13"}`."""
-        try:
-            entries = requires(self.package) or []
-        except PackageNotFoundError:
-            return {}
+        return _requirements(self.package, self.name)
 
-        requirements = {}
-        for entry in entries:
-            match = REQUIREMENT.match(entry)
-            if match and match[3] == self.name:
-                name = match[1]
-                requirements[name] = name + match[2].strip()
-        return requirements
+
+def base_requirements(package: str = "flowbind") -> dict[str, str]:
+    """What a package needs without any extra, by the libraries' names; empty where unknown."""
+    return _requirements(package, None)
+
+
+def _requirements(package: str, extra: str | None) -> dict[str, str]:
+    try:
+        entries = requires(package) or []
+    except PackageNotFoundError:
+        return {}
+
+    requirements = {}
+    for entry in entries:
+        match = REQUIREMENT.match(entry)
+        if match and match[3] == extra:
+            name = match[1]
+            requirements[name] = name + match[2].strip()
+    return requirements
 
 
 @contextmanager

@@ -46,6 +46,10 @@ VERBS = {
         "flowbind's own recipes: a list, a copy, what a key is for",
     ),
     "plugins": ("flowbind.cli.plugins", "what is installed, from which package"),
+    "doctor": (
+        "flowbind.cli.doctor",
+        "what this machine has for flowbind; text to paste into an issue",
+    ),
 }
 
 HELP = """usage: flowbind VERB ...

@@ -1,4 +1,4 @@
-"""Recipes as people read them: what each is, its values as they were written, and the remarks beside them."""
+"""Recipes as people read them: what each is, its values as written, and the remarks beside them."""
 
 import re
 import sys
