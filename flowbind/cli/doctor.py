@@ -165,7 +165,7 @@ def _commit(folder: Path) -> str:
         run = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "--short", "HEAD"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             timeout=5,
         )
     except (OSError, subprocess.SubprocessError):
@@ -258,7 +258,7 @@ def _probe(
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         errors="replace",
         env=os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"},
         start_new_session=True,
@@ -417,7 +417,7 @@ def _programs() -> Iterable[str]:
             run = subprocess.run(
                 [place, flag],
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
                 errors="replace",
                 stdin=subprocess.DEVNULL,
                 timeout=10,
