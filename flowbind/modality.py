@@ -133,6 +133,18 @@ class Modality(Component):
     def preview(self, raw: Any) -> Any:
         """A raw sample in a gallery: a PIL picture, or a string that stands for itself."""
 
+    def figures(self, source: str | Path) -> dict[str, float]:
+        """Figures of a sample by name, such as `{"seconds": 2.5}`, that tell how large it is.
+
+        `flowbind data info` gives their range. They are read without decoding the whole sample, and
+        here there are none.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: it is damaged or not of this kind; one line that names the file.
+        """
+        return {}
+
     def build_drift(self, config: DriftConfig) -> nn.Module:
         """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape).
 

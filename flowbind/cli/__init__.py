@@ -41,6 +41,10 @@ VERBS = {
         "flowbind.cli.verify",
         "latent stores and released models, byte for byte",
     ),
+    "data": (
+        "flowbind.cli.data",
+        "what manifests hold: counts, labels, sizes, duplicates, a contact sheet",
+    ),
     "recipes": (
         "flowbind.cli.recipes",
         "flowbind's own recipes: a list, a copy, what a key is for",

@@ -22,7 +22,7 @@ from yaml import YAMLError
 
 from flowbind.cli.check import check_recipe, find_class, load_yaml
 from flowbind.cli.keys import RESUME
-from flowbind.cli.options import Option, split
+from flowbind.cli.options import HELP_ALL, Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
 from flowbind.cli.trainer import check_readable, check_trainer
@@ -591,7 +591,7 @@ def run_recipe(
     """Runs one of Lightning's verbs on recipes."""
     quiet()
     with _errors_of_recipes():
-        RecipeCLI(recipes, options, verb)
+        RecipeCLI(recipes, options, verb, others=[HELP_ALL])
 
 
 @contextmanager

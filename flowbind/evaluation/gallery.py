@@ -77,12 +77,12 @@ def compose(
     draw = ImageDraw.Draw(picture)
     titles = ["source", *(f"to {name}" for name in names)]
     for left, title in zip(lefts, titles, strict=True):
-        _write(draw, (left, HEAD - MARGIN // 2), title, INK, LARGE, anchor="ls")
+        write(draw, (left, HEAD - MARGIN // 2), title, INK, LARGE, anchor="ls")
 
     for number, row in enumerate(rows):
         top = HEAD + number * step
         words = " · ".join(filter(None, [row.source, row.labels, row.id]))
-        _write(draw, (MARGIN, top + STRIP // 2), words, FAINT, SMALL)
+        write(draw, (MARGIN, top + STRIP // 2), words, FAINT, SMALL)
 
         cells = [[row.real], *(row.generated.get(name, ()) for name in names)]
         for left, name, previews in zip(lefts, [None, *names], cells, strict=True):
@@ -103,7 +103,7 @@ def _put_cell(
     """A cell in its frame, which tells what was never seen together in training."""
     draw = ImageDraw.Draw(picture)
     draw.rounded_rectangle(box, radius=6, fill=CARD)
-    _put(picture, box, previews)
+    put(picture, box, previews)
     draw.rounded_rectangle(
         box,
         radius=6,
@@ -124,7 +124,7 @@ def _put_legend(picture: Image.Image) -> None:
         width=3,
     )
     words = "never seen together with the source in training"
-    _write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
+    write(draw, (MARGIN + 36, middle), words, INK, PLAIN)
 
 
 def save(picture: Image.Image, path: Path) -> None:
@@ -133,7 +133,7 @@ def save(picture: Image.Image, path: Path) -> None:
         picture.save(partial, format="PNG", optimize=True)
 
 
-def _write(
+def write(
     draw: ImageDraw.ImageDraw,
     place: tuple[int, int],
     words: str,
@@ -150,7 +150,7 @@ def _write(
     )
 
 
-def _put(
+def put(
     picture: Image.Image,
     box: Box,
     previews: Sequence[Preview],

@@ -88,6 +88,33 @@ def read_sound(source: str | Path, longest: float) -> Tensor:
             raise ValueError(f"{source}: {error}") from None
 
 
+def stated_length(source: str | Path) -> dict[str, float]:
+    """The `seconds` and the `rate` in Hz that a sound file states; nothing where it states none.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is no whole sound file, or what reads it is not installed.
+    """
+    with open_regular(source, LARGEST) as file:
+        head = file.read(16)
+        if any(head[place:].startswith(marks) for place, marks in MARKS.items()):
+            return {}  # the program would have to read all of it
+
+        soundfile = require("soundfile", "a sound", INSTALL)
+        try:
+            with soundfile.SoundFile(source) as sound:
+                rate = sound.samplerate
+                samples = samples_of(file, sound)
+        except soundfile.SoundFileError as error:
+            reason = str(getattr(error, "error_string", error)).strip(" .")
+            raise ValueError(
+                f"{source}: not a whole sound file ({reason}); allowed: {ALLOWED}"
+            ) from None
+    if samples is None:
+        return {}
+    return {"seconds": samples / rate, "rate": rate}
+
+
 def _read_by_library(
     source: str | Path,
     file: IO[bytes],

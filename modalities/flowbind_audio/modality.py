@@ -15,7 +15,13 @@ from flowbind.files import replacing
 from flowbind.libraries import require
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
-from flowbind_audio.files import BY_LIBRARY, BY_PROGRAM, missing_program, read_sound
+from flowbind_audio.files import (
+    BY_LIBRARY,
+    BY_PROGRAM,
+    missing_program,
+    read_sound,
+    stated_length,
+)
 from flowbind_audio.judge import AudioJudge
 from flowbind_audio.small import SmallAudio
 from flowbind_audio.sound import INSTALL, take_sound
@@ -75,6 +81,10 @@ class Audio(Modality):
                 are on another scale, or what reads it is not installed.
         """
         return read_sound(source, self.longest)
+
+    def figures(self, source: str | Path) -> dict[str, float]:
+        """Length in seconds, and samples a second, where the file's head states them."""
+        return stated_length(source)
 
     def accept(self, raw: Any) -> Tensor:
         """A sound as float32 in [-1, 1] at 16 kHz, with shape (samples,), of an array and its rate.

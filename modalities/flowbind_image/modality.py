@@ -102,6 +102,12 @@ class Image(Modality):
             except ValueError as error:
                 raise ValueError(f"{source}: {error}") from None
 
+    def figures(self, source: str | Path) -> dict[str, float]:
+        """Width and height in pixels, by the file's head, as it lies there."""
+        with open_regular(source) as file, _open(source, file) as picture:
+            width, height = picture.size
+        return {"width": width, "height": height}
+
     def accept(self, raw: Any) -> Tensor:
         """RGB in [0, 255] as uint8, with shape (3, H, W), of a PIL picture or an array.
 

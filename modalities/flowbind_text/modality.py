@@ -44,6 +44,10 @@ class Text(Modality):
 
         return _caption(source, "")
 
+    def figures(self, source: str | Path) -> dict[str, float]:
+        """Its number of words."""
+        return {"words": len(self.read(source).split())}
+
     def accept(self, raw: Any) -> str:
         """One caption, as `read` makes it of a file's content.
 
