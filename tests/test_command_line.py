@@ -192,9 +192,10 @@ def options_of(verb, command, *arguments):
 def test_prefixes_are_refused_and_the_whole_name_is_told(
     verb, command, mistake, recipe
 ):
-    given = {"prepare": ["folder"], "generate": ["model"]}.get(verb, [])
+    parts = {"prepare": ["folder"], "data": ["preview"], "recipes": ["copy"]}
+    given = parts.get(verb, ["model"] if verb == "generate" else [])
     given = ["--config", recipe] if verb in RECIPE_VERBS else given
-    names = options_of(verb, command, *given[: verb == "prepare"])
+    names = options_of(verb, command, *parts.get(verb, []))
     assert names
     for name in names:
         line = mistake(
