@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from flowbind.data.inventory import Holding, Inventory, Place
     from flowbind.data.manifest import Manifest
 
-USAGE = """usage: flowbind data info MANIFEST [MANIFEST ...]
-       flowbind data preview MANIFEST [--out FILE] [--samples N] [--seed N]
+USAGE = """usage: flowbind data {info,preview} ...
 
-Tells what manifests hold: counts by kind of sample, labels, durations, sizes, files that are missing
-or there twice; or draws some of the samples as one picture.
+  info MANIFEST ...   counts by kind of sample, labels, sizes and lengths, and what is missing or
+                      there twice
+  preview MANIFEST    some of the samples as one picture
 
 `flowbind data info --help` and `flowbind data preview --help` tell more."""
 FEW = 3  # examples of what is missing, broken or twice

@@ -29,12 +29,15 @@ TYPES = {
     "int": "a whole number",
     "str": "a string",
 }
-USAGE = """usage: flowbind recipes
-       flowbind recipes copy NAME [--out FILE]
-       flowbind recipes explain KEY
+USAGE = """usage: flowbind recipes [{copy,explain} ...]
 
-Lists flowbind's own recipes, copies one to change it, or explains a key: of any recipe, such as
-training.learning_rate, or of a registered class, such as a codec."""
+Lists flowbind's own recipes, with a line each.
+
+  copy NAME       copies one, to be changed
+  explain KEY     what a key of recipes is for, such as training.learning_rate; or the keys of a
+                  method, modality, codec or metric
+
+`flowbind recipes copy --help` and `flowbind recipes explain --help` tell more."""
 
 
 def run(verb: str, arguments: list[str]) -> None:
