@@ -7,7 +7,7 @@ out = model.generate({"text": ["a large red torus"]}, to=["image", "audio"], ste
 from importlib import import_module
 from typing import Any
 
-# Imported on first use: torch alone takes seconds.
+# Imported on first use: torch alone takes seconds. Editors read the same from __init__.pyi.
 _PUBLIC = {
     "load": "flowbind.release",
     "save": "flowbind.release",

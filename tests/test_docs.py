@@ -1,10 +1,13 @@
-"""The documentation: what it names is there, and the help it shows is what the commands print.
+"""The documentation: what it names is there, the help it shows is what commands print, its messages are the code's.
 
 `python -m tests.test_docs` writes the help into the pages again.
 """
 
+import ast
+import json
 import os
 import re
+import runpy
 from contextlib import redirect_stdout, suppress
 from io import StringIO
 from pathlib import Path
@@ -16,8 +19,9 @@ from flowbind.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 README, COMMANDS = ROOT / "README.md", ROOT / "docs" / "command-line.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 PAGES = [
-    README,
+    *sorted(ROOT.glob("*.md")),
     *(
         path
         for path in sorted((ROOT / "docs").rglob("*.md"))
@@ -61,9 +65,9 @@ def test_links_and_named_files_are_there(page):
 
 
 def shown_in_tree():
-    """Paths of the README's tree, two spaces a level."""
+    """Paths of the tree in CONTRIBUTING.md, two spaces a level."""
     parents = []
-    for line in TREE.search(README.read_text(encoding="utf-8"))[1].splitlines():
+    for line in TREE.search(CONTRIBUTING.read_text(encoding="utf-8"))[1].splitlines():
         name = line.split()[0]
         del parents[(len(line) - len(line.lstrip())) // 2 :]
         parents.append(name.strip("/"))
@@ -137,6 +141,70 @@ def words(text):
 def test_help_is_what_is_printed(page):
     text = page.read_text(encoding="utf-8")
     assert words(with_help(text)) == words(text), "run `python -m tests.test_docs`"
+
+
+# Messages
+
+FAQ = ROOT / "docs/faq.md"
+NOTEBOOK = ROOT / "docs/notebooks/first-steps.ipynb"
+SAYS_ENOUGH = 10  # letters of a message that are no name, number or path
+
+
+def messages_of_the_code():
+    """A pattern for each string of the code that says enough, with anything in the place of its values."""
+    for folder in ("flowbind", "modalities"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                parts = node.values if isinstance(node, ast.JoinedStr) else [node]
+                words = [part.value for part in parts if isinstance(part, ast.Constant)]
+                words = [word for word in words if isinstance(word, str)]
+                if words and len(" ".join(words)) >= SAYS_ENOUGH:
+                    yield re.compile(".*".join(map(re.escape, words)), re.DOTALL)
+
+
+def test_messages_of_the_faq_are_those_of_the_code():
+    patterns = list(messages_of_the_code())
+    blocks = re.findall(
+        r"^```text\n(.*?)^```$",
+        FAQ.read_text(encoding="utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    messages = [line for block in blocks for line in block.splitlines()]
+    assert len(messages) > 15
+    unknown = [
+        message
+        for message in messages
+        if not any(pattern.search(message) for pattern in patterns)
+    ]
+    assert not unknown
+
+
+def test_charts_are_drawn_from_the_tables_beside_them():
+    charts = runpy.run_path(str(ROOT / "docs/charts.py"))["CHARTS"]
+    for name, draw in charts.items():
+        drawn = (ROOT / "docs/images" / name).read_text(encoding="utf-8")
+        assert drawn == draw(), f"{name}: run `python docs/charts.py`"
+
+
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """With a fresh model in the place of the quickstart's: it says nothing right, in all the right shapes."""
+    from flowbind.registry import load
+    from tests.released import release
+
+    names = ("text", "image", "audio", "points")
+    release(
+        tmp_path / "runs/shapes/model",
+        **{name: load("modalities", name)() for name in names},
+    )
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    variables = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert not cell["outputs"], "clear the notebook's outputs"
+            exec("".join(cell["source"]), variables)
+    assert len(variables["out"]["image"]) == 2
+    assert variables["folder"].joinpath("torus.wav").stat().st_size
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from flowbind.cli.parser import Parser
 from flowbind.registry import installed, load
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("**/*.md"))]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 HEADS = sorted((ROOT / "recipes").glob("**/*.*"))
 HELP = ROOT / "flowbind/cli/__init__.py"  # its examples
@@ -246,6 +246,28 @@ def test_public_names_are_public():
             r"\bflowbind\.([A-Z]\w+|load)\b(?!\.)", page.read_text(encoding="utf-8")
         ):
             assert hasattr(flowbind, name), f"{page.name}: flowbind.{name}"
+
+
+def test_editors_complete_the_names_that_are_imported_on_use():
+    stub = ast.parse((ROOT / "flowbind/__init__.pyi").read_text(encoding="utf-8"))
+    imported = {
+        alias.asname: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported == flowbind._PUBLIC
+    assert (ROOT / "flowbind/py.typed").is_file()
+
+
+def test_every_public_name_has_its_place_in_the_documentation():
+    pages = [page.read_text(encoding="utf-8") for page in PAGES]
+    documented = re.findall(
+        r"^\.\. auto(?:class|function):: flowbind\.(\w+)$",
+        "\n".join(pages),
+        re.MULTILINE,
+    )
+    assert set(documented) == set(flowbind.__all__)
 
 
 # Numbers

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flowbind import shipped
 from flowbind.shipped import locate, shipped_recipes
@@ -47,6 +48,26 @@ def imported(folder: str) -> set[str]:
         for name in names
         if name not in sys.stdlib_module_names and not name.startswith("flowbind")
     }
+
+
+def test_project_files_say_the_same():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]
+
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text(encoding="utf-8")
+    jobs = yaml.safe_load(workflow)["jobs"]
+    quick = jobs["quick"]["strategy"]["matrix"]["include"]
+    classifier = "Programming Language :: Python :: "
+    allowed = [
+        line.removeprefix(classifier)
+        for line in PROJECT["classifiers"]
+        if line.startswith(classifier)
+    ]
+    assert {run["python"] for run in quick} == set(allowed)
+    assert {run["versions"] for run in quick} == {"oldest", "pinned", "newest"}
+    for form in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        yaml.safe_load(form.read_text(encoding="utf-8"))
 
 
 CORE = {module_of(requirement) for requirement in PROJECT["dependencies"]}
