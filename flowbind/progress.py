@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import closing
+from datetime import timedelta
 from typing import Any, ClassVar
 
 QUIET_INTERVAL = 10.0  # seconds between lines when standard error is not a terminal
@@ -107,6 +108,14 @@ class Progress:
         seconds = max(self.now - self.begin, 1e-9)
         return (self.done - self.first) / seconds
 
+    @property
+    def left(self) -> str:
+        """How long the rest takes at this speed, as `0:03:20`; empty if that is not known."""
+        if not self.total or self.done <= self.first:
+            return ""
+        seconds = (self.total - self.done) / self.speed
+        return str(timedelta(seconds=round(seconds)))
+
     def advance(self, count: int = 1, detail: str | None = None) -> None:
         """Adds what was done since, and what to say beside it."""
         self.done += count
@@ -142,7 +151,7 @@ class _Nothing:
 
 
 class _Lines:
-    """A line now and then, and one at the end."""
+    """A line now and then, with the speed and the time left, and one at the end."""
 
     def __init__(self, work: Progress) -> None:
         self.work = work
@@ -152,9 +161,10 @@ class _Lines:
         work = self.work
         if work.now - self.last >= QUIET_INTERVAL:
             self.last = work.now
-            say(
-                f"{work.description}: {work.amount} ({work.speed:.1f}/s) {work.detail}".rstrip()
-            )
+            pace = f"{work.speed:.1f}/s"
+            if work.left:
+                pace += f", {work.left} left"
+            say(f"{work.description}: {work.amount} ({pace}) {work.detail}".rstrip())
 
     def close(self, line: str) -> None:
         say(line)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from flowbind import earlier
+from flowbind.cli.loggers import path_of
 from flowbind.component import parameters
 from flowbind.evaluation.evaluation import EvaluationConfig
 from flowbind.files import read_regular
@@ -38,6 +39,7 @@ def resolve(node: Any) -> Any:
                 cls = load(kind, name)
                 path = f"{cls.__module__}.{cls.__qualname__}"
                 return node | {"class_path": path}
+        return node | {"class_path": path_of(name) or name}
     return node
 
 

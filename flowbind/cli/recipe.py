@@ -10,10 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jsonargparse import set_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -22,6 +24,7 @@ from yaml import YAMLError
 
 from flowbind.cli.check import check_recipe, find_class, load_yaml
 from flowbind.cli.keys import RESUME
+from flowbind.cli.loggers import placed
 from flowbind.cli.options import HELP_ALL, Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
@@ -39,8 +42,9 @@ from flowbind.train.checkpoints import (
     read_checkpoint,
     step_of,
 )
-from flowbind.train.curves import Curves
+from flowbind.train.curves import PICTURE, Curves, Picture
 from flowbind.train.deciding import settings_of
+from flowbind.train.pace import Pace
 from flowbind.train.run_folder import CHECKPOINTS, CURVES, MODEL, RunFolder, Start
 from flowbind.train.training import Training, TrainingConfig
 
@@ -160,6 +164,7 @@ class RecipeCLI(LightningCLI):
         checked = [check_recipe(path, KEYS, Trainer) for path in recipes]
         merged = merge(checked)
         options = check_overrides(options, merged, Trainer)
+        options = self._place_loggers(merged, options)
         model = merged.get("model") or {}
         name = model.get("class_path")
         self.is_method = name is None or issubclass(find_class(name, "model"), Method)
@@ -188,6 +193,28 @@ class RecipeCLI(LightningCLI):
                 "enable_model_summary": False,
             },
         )
+
+    def _place_loggers(
+        self,
+        recipe: dict[str, Any],
+        options: Sequence[Option],
+    ) -> list[Option]:
+        """Names loggers by their classes, in a recipe and in options, which are returned."""
+        trainer = recipe.get("trainer") or {}
+        folder = trainer.get("default_root_dir") or "."
+        for option in options:
+            if option.name == "--trainer.default_root_dir":
+                folder = option.value or folder
+        if trainer.get("logger") is not None:
+            trainer["logger"] = placed(trainer["logger"], Path(folder))
+
+        placed_options = []
+        for option in options:
+            if option.name in ("--trainer.logger", "--trainer.logger+"):
+                value = placed(yaml.safe_load(option.value or ""), Path(folder))
+                option = Option(option.name, json.dumps(value))
+            placed_options.append(option)
+        return placed_options
 
     def subcommands(self) -> dict[str, set[str]]:
         """The one that runs.
@@ -278,22 +305,36 @@ class RecipeCLI(LightningCLI):
         # A smoke run keeps nothing.
         first: list[Callback] = []
         last: list[Callback] = []
+        if is_fit:
+            loggers = self._take_loggers(trainer, folder)
         if is_fit and not trainer.get("fast_dev_run"):
-            first.append(Begin(self._claim))
+            first.append(Begin(self._claim, loggers, self.resolved()))
+            first.append(Pace())
+            if isinstance(trainer["logger"], Curves):
+                last.append(Picture(trainer["logger"], folder / PICTURE))
             if trainer.get("enable_checkpointing") is not False:
                 last.append(
                     Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints))
                 )
-        if trainer.get("logger") is None:
+        if not is_fit and trainer.get("logger") is None:
             trainer["logger"] = False
-            if is_fit:
-                trainer["logger"] = Curves(folder, name=CURVES)
 
         callbacks = trainer.get("callbacks") or []
         if isinstance(callbacks, Callback):  # one may stand without a list
             callbacks = [callbacks]
         trainer["callbacks"] = [*first, *callbacks, *last]
         return super().instantiate_trainer(**kwargs)
+
+    def _take_loggers(self, trainer: Any, folder: Path) -> list[Logger]:
+        """The loggers that a recipe chose, which wait for the first step; the curves stay alone."""
+        chosen = trainer.get("logger")
+        trainer["logger"] = False
+        if chosen is False:
+            return []
+        trainer["logger"] = Curves(folder, name=CURVES)
+        if chosen in (None, True):
+            return []
+        return [chosen] if isinstance(chosen, Logger) else list(chosen)
 
     def _instantiate_trainer(
         self,

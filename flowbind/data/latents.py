@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from flowbind.batch import Batch
 from flowbind.data.batches import Numbers, Rows, Steps
+from flowbind.data.loading import TimedLoader
 from flowbind.data.manifest import Manifest
-from flowbind.data.mixture import Mixture, apportion
+from flowbind.data.mixture import Kind, Mixture, apportion
 from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
@@ -188,7 +189,7 @@ class LatentDataModule(LightningDataModule):
     def _modalities(self) -> Mapping[str, Modality]:
         return self.trainer.lightning_module.method.modalities
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> TimedLoader:
         method = self.trainer.lightning_module.method
         store = self.open("train", self._modalities, method.trained)
         names = list(self._modalities)
@@ -212,13 +213,22 @@ class LatentDataModule(LightningDataModule):
             self.resident = Resident(store, names, device)
             self.frame = self.steps.frame.to(device)
 
-        return DataLoader(
+        return TimedLoader(
             Numbers(self.steps) if is_resident else self.steps,
             batch_size=None,
             num_workers=self.workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),
         )
+
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds of samples in a training batch, by their modalities, once it is loaded."""
+        kinds = {}
+        strata = self.steps.store.strata
+        for stratum, share in zip(strata, self.steps.mixture.shares, strict=True):
+            if share:
+                kinds[kind_of(stratum.modalities)] = Kind(stratum.rows, share)
+        return kinds
 
     def _absent_from(self, store: LatentStore) -> dict[str, Tensor]:
         """No latents of each modality that a store does not have, with shape (0, *shape)."""

@@ -9,6 +9,7 @@ and without state: resuming needs the step alone.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -118,6 +119,13 @@ def apportion(total: int, weights: Sequence[float]) -> list[int]:
     left = rest - shares.sum()
     shares[most_cut[:left]] += 1
     return (shares + 1).tolist()
+
+
+class Kind(NamedTuple):
+    """One kind of samples: how many there are, and how many of them a global batch has."""
+
+    rows: int
+    share: int
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from flowbind.data.manifest import (
     leave_out,
     refuse_bad,
 )
-from flowbind.data.mixture import Mixture, step_numbers
+from flowbind.data.loading import TimedLoader
+from flowbind.data.mixture import Kind, Mixture, step_numbers
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
 from flowbind.readers import check_readers
@@ -306,7 +307,7 @@ class RawDataModule(LightningDataModule):
         """Which part of a batch this process has: rank and number of ranks."""
         return self.trainer.global_rank, self.trainer.world_size
 
-    def train_dataloader(self) -> DataLoader:
+    def train_dataloader(self) -> TimedLoader:
         rank, world = self._share
         self.steps = Steps(
             self.parts["train"],
@@ -320,7 +321,13 @@ class RawDataModule(LightningDataModule):
         self.begin_at(self.trainer.global_step)
 
         # A generator of its own: first weights are drawn from torch's global one.
-        return DataLoader(self.steps, batch_size=None, generator=torch.Generator())
+        return TimedLoader(self.steps, batch_size=None, generator=torch.Generator())
+
+    def kinds(self) -> dict[str, Kind]:
+        """The only kind of samples in a training batch, once it is loaded."""
+        name = name_of("modalities", type(self.modality))
+        mixture = self.steps.mixture
+        return {name: Kind(mixture.rows[0], mixture.shares[0])}
 
     def begin_at(self, step: int) -> None:
         """Sets the step at which the next pass begins, as in `LatentDataModule`."""

@@ -2,11 +2,14 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from flowbind.progress import Progress, say
@@ -167,16 +170,33 @@ class Begin(Callback):
     """Calls a function on the first process when the first step is about to be made.
 
     Nothing before it has failed.
+
+    Args:
+        begin: Function that is called.
+        loggers: Loggers that a recipe chose, which write from then on and not before.
+        settings: What they are told of the run.
     """
 
-    def __init__(self, begin: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        begin: Callable[[], None],
+        loggers: Sequence[Logger] = (),
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         self.begin = begin
+        self.loggers = list(loggers)
+        self.settings = settings
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.begin()
             if never_validates(trainer):
                 say(NO_VALIDATION)
+
+        # The recipe's first: a module's `logger` is the first one.
+        for logger in self.loggers:
+            logger.log_hyperparams(dict(self.settings))
+        trainer.loggers = [*self.loggers, *trainer.loggers]
 
     def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         # What curves are counted by; Lightning counts a step twice where a run resumes from its

@@ -3,8 +3,9 @@
     run.json        the record: what decides the weights, what it began from, `training` or
                     `trained`
     config.yaml     the recipe as it is run
-    curves/  checkpoints/  model/  metrics*.json  metrics*.md  gallery*.png
-    likeness*.png
+    curves/  curves.png  checkpoints/  samples/  model/
+    metrics*.json  metrics*.md  gallery*.png  likeness*.png
+    tensorboard/  wandb/  csv/  mlruns/  of loggers that the recipe chose
     earlier.1/      a run that was here before, with all that belongs to it
 
 A run takes the folder at its first step and not before, so that what fails or only looks leaves it
@@ -43,6 +44,12 @@ MODEL = "model"
 EARLIER = "earlier"
 FORMAT = 3  # of the record
 RESULTS = (
+    "curves.png",
+    "samples",
+    "tensorboard",
+    "wandb",
+    "csv",
+    "mlruns",
     "metrics.json",
     "metrics.md",
     "gallery.png",
