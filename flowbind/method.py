@@ -9,6 +9,7 @@ streams that it is given (`flowbind.draws`), so that a seed decides everything.
 Letters of shapes: n rows of a modality in a batch, B samples to generate, * the axes of a latent.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
@@ -61,6 +62,32 @@ class Loss(NamedTuple):
         """
         rows = batch.mean_rows[self.of] or 1.0
         return self.errors.sum() / rows
+
+
+class Sign(NamedTuple):
+    """A value that shows whether training goes well.
+
+    Attributes:
+        value: Scalar.
+        advice: What it means outside of the bounds, and what to do, as the end of a line.
+        least: Least value at which all is well.
+        most: Largest one.
+    """
+
+    value: Tensor
+    advice: str
+    least: float = -math.inf
+    most: float = math.inf
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong, in a line; empty if nothing is."""
+        value = float(self.value)
+        if value < self.least:
+            return f"{value:.2g}, below {self.least:.2g}: {self.advice}"
+        if not value <= self.most:
+            return f"{value:.2g}, above {self.most:.2g}: {self.advice}"
+        return ""
 
 
 class Method(Component):
@@ -279,6 +306,26 @@ class Method(Component):
         """
         return {}
 
+    def signs(
+        self,
+        nets: nn.Module,
+        batch: Batch,
+        sampling: Any,
+        key: int,
+    ) -> dict[str, Sign]:
+        """Signs of failure that are looked for at every validation; here none.
+
+        Args:
+            nets: Networks as `build` makes them.
+            batch: Standardised latents of samples of every kind.
+            sampling: Instance of `Sampling`.
+            key: Key of what is drawn.
+
+        Returns:
+            By name, such as `spread`.
+        """
+        return {}
+
     def choose(self, sampling: Any = None, **choices: Any) -> Any:
         """Sampling choices.
 
@@ -314,6 +361,13 @@ class Networks(nn.Module):
         self.standard = nn.ModuleDict()
         for name, modality in method.modalities.items():
             self.standard[name] = standardizer_of(modality.codec)
+
+    def standardize(self, batch: Batch) -> Batch:
+        """A batch of codec latents, standardised."""
+        x = {}
+        for name, latents in batch.latents.items():
+            x[name] = self.standard[name](latents)
+        return replace(batch, latents=x)
 
 
 def standardizer_of(codec: Codec) -> nn.Module:

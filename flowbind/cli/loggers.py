@@ -17,7 +17,6 @@ LOGGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "comet": ("CometLogger", {"project": "flowbind"}),
     "neptune": ("NeptuneLogger", {}),
 }
-FOLDERS = ("tensorboard", "wandb", "csv", "mlruns")  # that they make in a run folder
 
 
 def path_of(name: str) -> str | None:
@@ -43,7 +42,9 @@ def placed(value: Any, folder: Path) -> Any:
     if isinstance(value, str) and value not in ("true", "false", "null"):
         if "." not in value and path_of(value) is None:
             hint = did_you_mean(value, LOGGERS)
-            raise ValueError(f"trainer.logger: no logger '{value}'; {hint}, or a dotted path")
+            raise ValueError(
+                f"trainer.logger: no logger '{value}'; {hint}, or a dotted path"
+            )
         value = {"class_path": value}
     if not isinstance(value, Mapping) or "class_path" not in value:
         return value

@@ -45,7 +45,15 @@ from flowbind.train.checkpoints import (
 from flowbind.train.curves import PICTURE, Curves, Picture
 from flowbind.train.deciding import settings_of
 from flowbind.train.pace import Pace
-from flowbind.train.run_folder import CHECKPOINTS, CURVES, MODEL, RunFolder, Start
+from flowbind.train.run_folder import (
+    CHECKPOINTS,
+    CURVES,
+    MODEL,
+    SAMPLES,
+    RunFolder,
+    Start,
+)
+from flowbind.train.samples import Samples
 from flowbind.train.training import Training, TrainingConfig
 
 KEYS = (
@@ -312,6 +320,9 @@ class RecipeCLI(LightningCLI):
             first.append(Pace())
             if isinstance(trainer["logger"], Curves):
                 last.append(Picture(trainer["logger"], folder / PICTURE))
+            samples = self.settings.training.samples if self.is_method else 0
+            if samples:
+                last.append(Samples(folder / SAMPLES, samples))
             if trainer.get("enable_checkpointing") is not False:
                 last.append(
                     Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints))

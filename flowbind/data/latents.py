@@ -256,6 +256,52 @@ class LatentDataModule(LightningDataModule):
             return self.frame.fill(self.resident, rows, batch.step)
         return batch
 
+    def sample(self, split: str, size: int) -> Batch:
+        """A batch of all kinds of samples of a split that teach, by their number.
+
+        Args:
+            split: Name of the split.
+            size: Samples, at most; at least one of each kind.
+
+        Raises:
+            ValueError: there is none.
+        """
+        method = self.trainer.lightning_module.method
+        store = self.open(split, self._modalities)
+        rows = [stratum.rows for stratum in store.strata]
+        shares = [0] * len(rows)
+        teaching = self._teaching(store, split)
+        weights = [rows[number] for number in teaching]
+        size = max(min(size, sum(weights)), len(teaching))
+        for number, share in zip(teaching, apportion(size, weights), strict=True):
+            shares[number] = share
+
+        steps = Steps(
+            store,
+            list(method.modalities),
+            Mixture(rows, shares, self.seed),
+            absent=self._absent_from(store),
+        )
+        return steps.at(0)
+
+    def _teaching(self, store: LatentStore, split: str) -> list[int]:
+        """The strata of a split's store that teach the method something.
+
+        Raises:
+            ValueError: there is none.
+        """
+        method = self.trainer.lightning_module.method
+        strata = []
+        for number, stratum in enumerate(store.strata):
+            if method.trains_on(stratum.modalities):
+                strata.append(number)
+        if not strata:
+            raise ValueError(
+                f"{self.manifests[split]}: no sample has the modalities that the method trains on; "
+                "add some, or take the split out of data.manifests"
+            )
+        return strata
+
     def val_dataloader(self) -> DataLoader | list:
         if (
             "val" not in self.manifests
@@ -264,17 +310,7 @@ class LatentDataModule(LightningDataModule):
             return []
 
         store = self.open("val", self._modalities)
-        method = self.trainer.lightning_module.method
-        strata = []
-        for number, stratum in enumerate(store.strata):
-            if method.trains_on(stratum.modalities):
-                strata.append(number)
-        if not strata:
-            raise ValueError(
-                f"{self.manifests['val']}: no sample has the modalities that the method trains on; "
-                "add some, or take the split out of data.manifests"
-            )
-
+        strata = self._teaching(store, "val")
         rank, world = self._share
         rows = Rows(
             store,

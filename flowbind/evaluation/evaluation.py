@@ -45,6 +45,7 @@ from flowbind.evaluation.measures import (
     same_ids,
 )
 from flowbind.evaluation.metric_suite import MetricSuite
+from flowbind.evaluation.previews import of_row, previews_of, seen_together
 from flowbind.evaluation.provenance import (
     describe_data,
     describe_machine,
@@ -704,62 +705,34 @@ class Evaluation:
         if not targets:
             return
 
-        # Per seed and target, the previews of all rows.
-        previews = []
-        for latents in self._draws(source, positions, targets):
-            previews.append({})
-            for name, x in latents.items():
-                modality = self.model.modalities[name]
-                raws = modality.codec.decode(x, generator)
-                previews[-1][name] = [modality.preview(raw) for raw in raws]
+        # Rows of the gallery are numbered through, so that no two have the same noise.
+        seed = self.config.seed
+        previews = previews_of(
+            self.model,
+            {source: self.real[source][positions]},
+            targets,
+            range(seed, seed + DRAWS),
+            generator,
+            first=self.names.index(source) * len(positions),
+        )
 
         modality = self.model.modalities[source]
         for number, line in enumerate(self.lines[positions].tolist()):
             sample = self.test_manifest.samples[line]
             raw = self.test_manifest.read_raw(sample, source, modality)
             labels = " ".join(sample.labels[factor] for factor in self.values)
-            generated = {
-                name: [of_seed[name][number] for of_seed in previews]
-                for name in targets
-            }
             yield Row(
                 source,
                 sample.id,
                 labels,
                 modality.preview(raw),
-                generated,
+                of_row(previews, number),
                 unpaired,
             )
 
-    def _draws(
-        self,
-        source: str,
-        positions: Tensor,
-        targets: Sequence[str],
-    ) -> list[dict[str, Tensor]]:
-        """Codec latents that several seeds make of some samples; of one seed, if all are alike."""
-        # Rows of the gallery are numbered through, so that no two have the same noise.
-        first = self.names.index(source) * len(positions)
-        draws: list[dict[str, Tensor]] = []
-        for seed in range(self.config.seed, self.config.seed + DRAWS):
-            latents = self.model.translate(
-                {source: self.real[source][positions]},
-                targets,
-                seed=seed,
-                first=first,
-            )
-            if draws and all(torch.equal(latents[n], draws[0][n]) for n in targets):
-                break
-            draws.append(latents)
-        return draws
-
     def paired(self, way: Way) -> bool:
         """Whether some training samples have a source together with the target."""
-        for stratum in self.train_store.strata:
-            has_source = any(source in stratum.modalities for source in way.sources)
-            if has_source and way.target in stratum.modalities:
-                return True
-        return False
+        return seen_together(self.train_store, way.sources, way.target)
 
     def _streams(self, rows: Tensor) -> Tensor:
         """A random stream for each of these test samples, with shape (len(rows),)."""

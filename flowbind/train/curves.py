@@ -181,14 +181,19 @@ def _draw_losses(axes: Any, curves: Mapping[str, Curve]) -> None:
             label = None
         if name in validation:
             marks = {"marker": "o", "markersize": 4, "linewidth": 0.6}
-            axes.plot(*_xy(validation[name]), linestyle=":", label=label, **marks, **style)
+            axes.plot(
+                *_xy(validation[name]), linestyle=":", label=label, **marks, **style
+            )
 
     if validation:
         axes.plot([], [], "o:", color="0.5", markersize=4, label="validation")
     values = [value for name in names for _, value in training.get(name, ())]
     if values and min(values) > 0:
         axes.set_yscale("log")
-        for formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        for formatter in (
+            axes.yaxis.set_major_formatter,
+            axes.yaxis.set_minor_formatter,
+        ):
             formatter("{x:g}")
     axes.set_ylabel("loss")
     _add_legend(axes)
@@ -217,4 +222,6 @@ def _xy(curve: Curve) -> tuple[list[int], list[float]]:
 
 def _add_legend(axes: Any) -> None:
     """The names of the curves, beside the panel, so that they cover none."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize="small", frameon=False)
+    axes.legend(
+        loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize="small", frameon=False
+    )

@@ -27,7 +27,7 @@ TRAINER = (
     "sync_batchnorm",
     "plugins",
 )
-NOTHING = ("compile",)  # of the keys of `training` decides the weights
+NOTHING = ("compile", "samples")  # of the keys of `training` decide the weights
 CALLBACKS = (
     BaseFinetuning,
     BatchSizeFinder,

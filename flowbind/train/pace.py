@@ -10,10 +10,10 @@ RATE = "learning_rate"
 class Pace(Callback):
     """Logs at the steps at which losses are, from this process's clock alone.
 
-        learning_rate             of the step
-        pace/samples_per_second   of the global batch, since the last time; validation apart
-        pace/data_wait            share of that time in which the next batch was waited for
-        share/KIND                realised share of a kind of samples in a batch
+    learning_rate             of the step
+    pace/samples_per_second   of the global batch, since the last time; validation apart
+    pace/data_wait            share of that time in which the next batch was waited for
+    share/KIND                realised share of a kind of samples in a batch
     """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:

@@ -25,6 +25,7 @@ from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import rate_at, resume_rate, set_rate
 from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import with_prefix
+from flowbind.train.totals import Totals
 
 # Which draws.
 TRAINING = 0
@@ -185,31 +186,19 @@ class RawTraining(Watched):
         return trouble
 
     def on_validation_epoch_start(self) -> None:
-        # By name, the sum of all errors and their number.
-        self.totals: dict[str, Tensor] = {}
+        self.totals = Totals(self.parts).to(self.device)
 
     def validation_step(self, batch: RawBatch, index: int) -> None:
         if not len(batch.rows):  # the other ranks have the last samples
             return
-
         for name, errors in self.errors(batch, 0.0, VALIDATION).items():
-            count = torch.tensor(
-                errors.numel(),
-                dtype=torch.float64,
-                device=self.device,
-            )
-            total = errors.sum(dtype=torch.float64)
-            pair = torch.stack([total, count])
-            self.totals[name] = self.totals.get(name, 0) + pair
+            self.totals.update(name, errors.double())
 
     def on_validation_epoch_end(self) -> None:
-        none = torch.zeros(2, dtype=torch.float64, device=self.device)
-        totals = [self.totals.get(name, none) for name in self.parts]
-        totals = torch.stack(totals)
-        totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        sums, counts = totals.unbind(1)
-        means = sums / counts.clamp(min=1)
-        self._log("val", self.parts, means.float())
+        means = self.totals.compute()
+        zero = torch.zeros((), device=self.device)
+        values = [means.get(name, zero) for name in self.parts]
+        self._log("val", self.parts, torch.stack(values))
 
     def rate_at(self, step: int) -> float:
         """The learning rate of the step after `step` others."""

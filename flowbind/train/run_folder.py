@@ -40,12 +40,13 @@ RECORD = "run.json"
 CONFIG = "config.yaml"
 CHECKPOINTS = "checkpoints"
 CURVES = "curves"
+SAMPLES = "samples"
 MODEL = "model"
 EARLIER = "earlier"
 FORMAT = 3  # of the record
 RESULTS = (
     "curves.png",
-    "samples",
+    SAMPLES,
     "tensorboard",
     "wandb",
     "csv",

@@ -41,6 +41,8 @@ from flowbind.train.nonfinite import Watched, bad_rows
 from flowbind.train.rate import rate_at, resume_rate, set_rate
 from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import gather, is_sharded, shard, with_prefix
+from flowbind.train.signs import Signs
+from flowbind.train.totals import Totals
 
 # Which draws.
 TRAINING = 0
@@ -59,6 +61,8 @@ class TrainingConfig:
             validated, tested and released; 0.9995 helped the method's successors (arXiv
             2610.09866). 0: no average.
         seed: Seed of all that is drawn; with the step it decides every draw.
+        samples: Rows of the picture of samples that is made at every validation, in `samples/` of
+            the run folder; 0 for none.
         compile: Whether networks are compiled by torch.compile, which pays on a GPU
             (docs/performance.md).
         base: Folder of a released model whose weights the method builds on.
@@ -69,6 +73,7 @@ class TrainingConfig:
     decay: str = "constant"
     ema_decay: float = 0.9995
     seed: int = 0
+    samples: int = 4
     compile: bool = False
     base: str | None = None
 
@@ -85,10 +90,10 @@ class TrainingConfig:
             raise ValueError(
                 f"training.learning_rate must be positive, not {self.learning_rate}"
             )
-        if self.warmup_steps < 0:
-            raise ValueError(
-                f"training.warmup_steps must be at least 0, not {self.warmup_steps}"
-            )
+        for name in ("warmup_steps", "samples"):
+            value = getattr(self, name)
+            if value < 0:
+                raise ValueError(f"training.{name} must be at least 0, not {value}")
 
 
 class Training(Watched):
@@ -131,6 +136,7 @@ class Training(Watched):
         self.ema: Networks | None = None  # the average of the networks' weights
         # Modalities whose standardisation is that of the base.
         self.adopted: Collection[str] = ()
+        self.signs = Signs(method, training.seed)
         self.steps_made = 0  # by the checkpoint that was loaded
         # What `test` does otherwise than the run's own recipe; it names the files of results.
         self.quick_look: dict[str, Any] = {}
@@ -228,11 +234,7 @@ class Training(Watched):
             batch: Batch of codec latents.
             position: Key, with the seed and the batch's step, of what is drawn.
         """
-        x = {}
-        for name, latents in batch.latents.items():
-            x[name] = networks.standard[name](latents)
-        batch = replace(batch, latents=x)
-
+        batch = networks.standardize(batch)
         key = draws.key(self.training_config.seed, *position, batch.step)
         drawn = self.method.draw(batch, key)
         return batch, self.method.losses(networks.nets, batch, drawn)
@@ -258,35 +260,37 @@ class Training(Watched):
         self.log("train/loss", means.sum(), prog_bar=True)
 
     def on_validation_epoch_start(self) -> None:
-        # Of each term: the sum of its errors, and their number.
-        self.totals: dict[str, Tensor] = {}
+        self.totals: Totals | None = None
 
     def validation_step(self, batch: Batch, index: int) -> None:
         _, terms = self.terms(self.best, batch, VALIDATION)
+        if self.totals is None:
+            self.totals = Totals(terms).to(self.device)
         for name, term in terms.items():
-            rows = torch.tensor(len(term.errors), dtype=torch.float64)
-            rows = rows.to(self.device, non_blocking=True)
-            errors = term.errors.sum().double()
-            total = torch.stack([errors, rows])
-            if name in self.totals:
-                total = self.totals[name] + total
-            self.totals[name] = total
+            self.totals.update(name, term.errors)
 
     def on_validation_epoch_end(self) -> None:
-        totals = torch.stack(list(self.totals.values()))
-        totals = self._sum_over_devices(totals).cpu()
+        means = self.totals.compute()
+        loss = torch.stack(list(means.values())).sum()
 
         # Logging reduces them over devices once more, and NCCL takes tensors of a GPU alone.
-        means = {}
-        for name, (total, rows) in zip(self.totals, totals, strict=True):
-            if rows:
-                mean = (total / rows).float()
-                means[name] = mean.to(self.device)
-
-        loss = torch.stack(list(means.values())).sum()
         named = {f"val/{name}": value for name, value in means.items()}
         self.log_dict(named, sync_dist=True)
         self.log("val/loss", loss, sync_dist=True, prog_bar=True)
+        if self.signs.exist and hasattr(self.trainer.datamodule, "sample"):
+            self._log_signs()
+
+    def _log_signs(self) -> None:
+        """Logs the method's signs of failure, which the first process reads."""
+        model = self.model  # of all processes, where weights are spread
+        values = {}
+        if self.trainer.is_global_zero:
+            with self.trainer.precision_plugin.forward_context():
+                signs = self.signs.read(model, self.trainer.datamodule)
+            self.signs.tell(signs, self.trainer.global_step)
+            values = {name: float(sign.value) for name, sign in signs.items()}
+        values = self.trainer.strategy.broadcast(values)
+        self.log_dict({f"signs/{name}": value for name, value in values.items()})
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps

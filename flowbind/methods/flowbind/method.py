@@ -14,7 +14,7 @@ z_j = x_j + \int_1^0 v_j(x_t, t)\, \mathrm d t .
 $$
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from typing import ClassVar
@@ -27,13 +27,23 @@ from flowbind.batch import Batch
 from flowbind.errors import last_line
 from flowbind.flow.sampling import check_solver, check_steps, check_variety
 from flowbind.flow.solver import Solver, integrate
-from flowbind.method import Direction, Loss, Method, Networks, check_same_codecs
+from flowbind.method import (
+    Direction,
+    Loss,
+    Method,
+    Networks,
+    Sign,
+    check_same_codecs,
+)
 from flowbind.methods.flowbind.fusion import add_noise, normalize
 from flowbind.methods.flowbind.objective import Draws, ObjectiveConfig, errors
+from flowbind.methods.flowbind.signs import flow_signs, shared_latent_signs
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.padding import in_blocks
 from flowbind.registry import did_you_mean
+
+SAMPLES = 64  # of a modality that flow there and back, to see whether they return
 
 
 @dataclass(frozen=True)
@@ -209,6 +219,27 @@ class FlowBind(Method):
                 solver=sampling.solver,
             )
         return generated
+
+    def signs(
+        self,
+        nets: Flows,
+        batch: Batch,
+        sampling: FlowBindSampling,
+        key: int,
+    ) -> dict[str, Sign]:
+        """Whether the shared latent collapses, or the flows no longer invert (`signs`)."""
+        streams = Draws.sample(batch, key).heads
+        signs = shared_latent_signs(nets.heads, batch, streams, self.objective)
+
+        def leg(start: float, stop: float) -> Callable[[str, Tensor], Tensor]:
+            def flow_of(name: str, x: Tensor) -> Tensor:
+                steps, solver = sampling.steps, sampling.solver
+                return flow(nets, name, x, start, stop, steps, solver)
+
+            return flow_of
+
+        some = {name: x[:SAMPLES] for name, x in batch.latents.items()}
+        return signs | flow_signs(some, there=leg(1.0, 0.0), back=leg(0.0, 1.0))
 
     def directions(self) -> list[Direction]:
         """From each modality to each, itself included, then from every two to each other one."""

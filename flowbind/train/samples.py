@@ -1,0 +1,179 @@
+"""A picture of samples at every validation: the gallery's rows, from the same sources each time."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from flowbind.data.manifest import Manifest
+from flowbind.data.store import LatentStore
+from flowbind.defaults import torch_defaults
+from flowbind.errors import last_line
+from flowbind.evaluation.gallery import Row, compose, save
+from flowbind.evaluation.labels import draw_rows
+from flowbind.evaluation.previews import of_row, previews_of, seen_together
+from flowbind.generation import Model
+from flowbind.method import decodable
+from flowbind.progress import say
+
+SPLIT = "val"
+SEED = 0  # of which samples are sources, and of what is generated
+WIDTH = 1200  # pixels
+NOISE = "noise"  # source of what is made from noise alone
+
+
+class Splits(NamedTuple):
+    """What a picture is drawn of: stores, and the samples of validation."""
+
+    store: LatentStore
+    manifest: Manifest
+    train: LatentStore
+
+
+class Samples(Callback):
+    """Draws `step=N.png`: what the average of the weights makes of some validation samples.
+
+    Where that is not possible, a codec's weights or the raw samples not being there, a line says
+    why, and training goes on without.
+
+    Args:
+        folder: Folder of the pictures.
+        rows: Rows of a picture, shared out among the sources, one each at least.
+    """
+
+    def __init__(self, folder: Path, rows: int) -> None:
+        self.folder = folder
+        self.rows = rows
+        self.obstacle = ""
+        self.seconds = 0.0
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn != "fit" or self.obstacle:
+            return
+
+        begin = time.monotonic()
+        model = module.model  # of all processes, where weights are spread
+        if trainer.is_global_zero:
+            try:
+                picture = draw_samples(model, trainer.datamodule, self.rows)
+                if picture is not None:
+                    self.folder.mkdir(exist_ok=True)
+                    save(picture, self.folder / f"step={trainer.global_step}.png")
+            except (ValueError, OSError, ImportError, torch.OutOfMemoryError) as error:
+                self.obstacle = last_line(error)
+                say(f"samples: none are drawn ({self.obstacle}); training goes on")
+        self.obstacle = trainer.strategy.broadcast(self.obstacle)
+        self.seconds += time.monotonic() - begin
+
+
+@torch_defaults()
+@torch.no_grad()
+def draw_samples(model: Model, data: object, rows: int) -> Image.Image | None:
+    """A gallery of generations from validation samples; None if there is none to draw.
+
+    Codecs that were moved to the model's device for it are on the CPU again thereafter.
+
+    Args:
+        model: Model that generates.
+        data: Data module with stores and manifests of the splits.
+        rows: Rows, shared out among the sources, one each at least.
+
+    Raises:
+        ValueError, OSError, ImportError: a codec or a raw sample is not there.
+    """
+    device = model.device
+    devices = [device] if device.type == "cuda" else []
+    try:
+        model.to(device)
+        # Codecs are built now, and may be used outside of Lightning's loops later. What they draw
+        # from torch's own generator is no part of training.
+        with (
+            torch.inference_mode(False),
+            torch.random.fork_rng(devices),
+            torch.autocast(device.type, enabled=False),
+        ):
+            gallery = list(_rows(model, data, rows))
+    finally:
+        for modality in model.modalities.values():
+            modality.codec.to("cpu")
+
+    if not gallery:
+        return None
+    shown = [n for n in model.modalities if any(n in row.generated for row in gallery)]
+    return compose(gallery, shown, WIDTH)
+
+
+def _rows(model: Model, data: object, rows: int) -> Iterator[Row]:
+    """The rows of the picture, source by source."""
+    targets_of: dict[tuple[str, ...], list[str]] = {}
+    for direction in decodable(model.method):
+        if len(direction.sources) <= 1 and len(direction.targets) == 1:
+            targets_of.setdefault(direction.sources, []).extend(direction.targets)
+
+    splits = Splits(
+        data.open(SPLIT, model.modalities),
+        Manifest.read_for(data.manifests[SPLIT], model.modalities),
+        data.open("train", model.modalities),
+    )
+    generator = torch.Generator(model.device).manual_seed(SEED)
+    rows_each = max(rows // max(len(targets_of), 1), 1)
+    for number, (sources, targets) in enumerate(targets_of.items()):
+        # Rows are numbered through, so that no two have the same noise.
+        numbers = range(number * rows_each, (number + 1) * rows_each)
+        if sources:
+            yield from _rows_from(model, splits, *sources, targets, numbers, generator)
+            continue
+
+        previews = previews_of(
+            model,
+            {},
+            targets,
+            [SEED],
+            generator,
+            first=numbers.start,
+            count=rows_each,
+        )
+        for row in range(rows_each):
+            yield Row(NOISE, "", "", NOISE, of_row(previews, row), frozenset())
+
+
+def _rows_from(
+    model: Model,
+    splits: Splits,
+    source: str,
+    targets: Sequence[str],
+    numbers: range,
+    generator: torch.Generator,
+) -> Iterator[Row]:
+    """Rows with one modality as source; none where no validation sample has it."""
+    store, manifest, train = splits
+    if source not in store.fields:
+        return
+
+    is_usable = torch.ones(len(manifest.samples), dtype=torch.bool)
+    count = max(len(numbers), 2)
+    latents, lines = draw_rows(store, [source], is_usable, count, SEED + numbers.start)
+    latents[source] = latents[source][: len(numbers)]
+    lines = lines[: len(numbers)]
+
+    previews = previews_of(
+        model,
+        latents,
+        targets,
+        [SEED],
+        generator,
+        first=numbers.start,
+    )
+    unpaired = {name for name in targets if not seen_together(train, [source], name)}
+
+    modality = model.modalities[source]
+    for number, line in enumerate(lines.tolist()):
+        sample = manifest.samples[line]
+        raw = manifest.read_raw(sample, source, modality)
+        labels = " ".join(sample.labels.values())
+        generated = of_row(previews, number)
+        yield Row(source, sample.id, labels, modality.preview(raw), generated, unpaired)
