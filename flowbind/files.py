@@ -100,7 +100,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def no_space(path: Path, reason: str) -> OSError:
     """The error of a file for which there is no room."""
-    free = shutil.disk_usage(_existing(path)).free
+    free = shutil.disk_usage(existing(path)).free
     return OSError(
         f"{path}: cannot be written ({reason}; {free:,} bytes are free); "
         "free some space and run the same command again"
@@ -117,7 +117,7 @@ def check_space(path: Path, needed: int) -> None:
     Raises:
         OSError: less than that is free.
     """
-    if shutil.disk_usage(_existing(path)).free < needed:
+    if shutil.disk_usage(existing(path)).free < needed:
         raise no_space(path, f"{needed:,} bytes are needed")
 
 
@@ -136,7 +136,7 @@ def check_place(path: Path, folder: bool = False) -> None:
             "away"
         )
 
-    places = [_existing(path.parent)]
+    places = [existing(path.parent)]
     if folder and path.exists():
         places.insert(0, path)
     for place in places:
@@ -152,7 +152,7 @@ def check_place(path: Path, folder: bool = False) -> None:
             )
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     """The path, or the nearest folder above it that is there."""
     while not path.exists() and path != path.parent:
         path = path.parent

@@ -129,8 +129,8 @@ def test_progress_counts_samples_and_tells_the_speed(capsys, monkeypatch):
     monkeypatch.setattr(flowbind.progress.time, "monotonic", lambda: next(now))
     list(flowbind.progress.track([[1, 2], [3], [4, 5]], "reading", 5, "samples", len))
     assert capsys.readouterr().err.splitlines() == [
-        "reading: 2/5 samples (0.2/s)",
-        "reading: 3/5 samples (0.1/s)",
+        "reading: 2/5 samples (0.2/s, 0:00:15 left)",
+        "reading: 3/5 samples (0.1/s, 0:00:13 left)",
         "reading: 5/5 samples done in 30.0 s (0.2/s)",
     ]
 

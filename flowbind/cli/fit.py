@@ -5,7 +5,7 @@ import ast
 from collections.abc import Iterable
 
 from flowbind.cli.keys import RESUME, SECTIONS, Key, keys_of
-from flowbind.cli.options import HELP_ALL, Option, split
+from flowbind.cli.options import DRY_RUN, HELP_ALL, Option, split
 from flowbind.cli.parser import Parser
 
 DESCRIPTIONS = {
@@ -39,6 +39,7 @@ ABOUT = {
     "data": "latents that `flowbind encode` made",
     "evaluation": "how `flowbind test` judges it",
 }
+ABOUT_DRY_RUN = "check everything, take a few steps, tell how long all would take, and keep nothing"
 METAVARS = {"int": "N", "float": "NUMBER", "bool": "{true,false}"}
 LAST = (
     "The model's keys are those of the class that the recipe names: --model.help CLASS lists them, "
@@ -48,7 +49,11 @@ LAST = (
 
 
 def run(verb: str, arguments: list[str]) -> None:
-    """Runs one of Lightning's verbs on recipes."""
+    """Runs one of Lightning's verbs on recipes.
+
+    Raises:
+        ValueError: an error in the arguments or a recipe.
+    """
     recipes, options = split(verb, arguments)
     names = [option.name for option in options]
     if "--help" in names or "-h" in names:
@@ -57,9 +62,16 @@ def run(verb: str, arguments: list[str]) -> None:
     if HELP_ALL in names:
         options = [Option("--help")]
 
+    dry_run = [option for option in options if option.name == DRY_RUN]
+    options = [option for option in options if option.name != DRY_RUN]
+    if dry_run and verb != "fit":
+        raise ValueError(f"{verb} has no dry run; {DRY_RUN} is for flowbind fit")
+    if any(option.value is not None for option in dry_run):
+        raise ValueError(f"{DRY_RUN} takes no value")
+
     from flowbind.cli.recipe import run_recipe
 
-    run_recipe(verb, recipes, options)
+    run_recipe(verb, recipes, options, dry_run=bool(dry_run))
 
 
 def short_help(verb: str) -> str:
@@ -70,9 +82,11 @@ def short_help(verb: str) -> str:
 
     if verb == "fit":
         _add(parser, "what people change", FIRST)
-    _add_recipe(parser.add_argument_group("the recipe"))
+    recipe = parser.add_argument_group("the recipe")
+    _add_recipe(recipe)
 
     if verb == "fit":
+        recipe.add_argument(DRY_RUN, action="store_const", const=None, help=ABOUT_DRY_RUN)
         checkpoints = keys_of("checkpoints", SECTIONS["checkpoints"])
         _add(parser, "the run", [RESUME, *checkpoints, CHECKPOINT, SEED])
         for section in ("training", "data"):

@@ -16,8 +16,9 @@ from flowbind.shipped import locate, shipped_recipes
 
 CONFIG = ("--config", "-c")
 HELP_ALL = "--help-all"
+DRY_RUN = "--dry-run"
 # Options that need no value.
-FLAGS = ("--help", "-h", HELP_ALL, "--print_config")
+FLAGS = ("--help", "-h", HELP_ALL, "--print_config", DRY_RUN)
 # What begins like an option, and is a value.
 NUMBER = re.compile(r"-\.?\d|-\.?(inf|nan)$", re.IGNORECASE)
 

@@ -25,7 +25,7 @@ from yaml import YAMLError
 from flowbind.cli.check import check_recipe, find_class, load_yaml
 from flowbind.cli.keys import RESUME
 from flowbind.cli.loggers import placed
-from flowbind.cli.options import HELP_ALL, Option, split
+from flowbind.cli.options import DRY_RUN, HELP_ALL, Option, split
 from flowbind.cli.overrides import check_overrides, dump, merge, names_below
 from flowbind.cli.remarks import quiet
 from flowbind.cli.trainer import check_readable, check_trainer
@@ -54,6 +54,7 @@ from flowbind.train.run_folder import (
     Start,
 )
 from flowbind.train.samples import Samples
+from flowbind.train.summary import DryRun, Summary
 from flowbind.train.training import Training, TrainingConfig
 
 KEYS = (
@@ -154,6 +155,7 @@ class RecipeCLI(LightningCLI):
         options: Sequence[Option],
         verb: str | None = None,
         others: Sequence[str] = (),
+        dry_run: bool = False,
     ) -> None:
         """
         Args:
@@ -161,11 +163,13 @@ class RecipeCLI(LightningCLI):
             options: Options that override them.
             verb: Verb that runs; None builds model, data and trainer and runs nothing.
             others: Options that the command has besides a recipe's keys.
+            dry_run: Whether `fit` ends after a few steps, of which nothing is kept.
 
         Raises:
             ValueError: an error in a recipe or an option; one line that says what is allowed.
         """
         self.verb = verb
+        self.dry_run = dry_run
         # On the run folder, for as long as this process has it.
         self.locks = ExitStack()
 
@@ -310,19 +314,21 @@ class RecipeCLI(LightningCLI):
         folder = Path(trainer.get("default_root_dir") or ".")
         is_fit = self.subcommand == "fit"
 
-        # A smoke run keeps nothing.
         first: list[Callback] = []
         last: list[Callback] = []
         if is_fit:
             loggers = self._take_loggers(trainer, folder)
-        if is_fit and not trainer.get("fast_dev_run"):
+        if is_fit and self.dry_run:
+            first += self._only_look(trainer, folder)
+        # A smoke run keeps nothing.
+        elif is_fit and not trainer.get("fast_dev_run"):
+            first.append(self._summary(trainer, folder))
             first.append(Begin(self._claim, loggers, self.resolved()))
             first.append(Pace())
             if isinstance(trainer["logger"], Curves):
                 last.append(Picture(trainer["logger"], folder / PICTURE))
-            samples = self.settings.training.samples if self.is_method else 0
-            if samples:
-                last.append(Samples(folder / SAMPLES, samples))
+            if self._sample_rows:
+                last.append(Samples(folder / SAMPLES, self._sample_rows))
             if trainer.get("enable_checkpointing") is not False:
                 last.append(
                     Checkpoints(folder / CHECKPOINTS, **vars(self.settings.checkpoints))
@@ -335,6 +341,26 @@ class RecipeCLI(LightningCLI):
             callbacks = [callbacks]
         trainer["callbacks"] = [*first, *callbacks, *last]
         return super().instantiate_trainer(**kwargs)
+
+    @property
+    def _sample_rows(self) -> int:
+        """Rows of the picture of samples; 0 for none."""
+        return self.settings.training.samples if self.is_method else 0
+
+    def _summary(self, trainer: Any, folder: Path) -> Summary:
+        keep = self.settings.checkpoints.keep
+        if trainer.get("enable_checkpointing") is False:
+            keep = 0
+        return Summary(folder, lambda: self.start.checkpoint, keep)
+
+    def _only_look(self, trainer: Any, folder: Path) -> list[Callback]:
+        """What a dry run does; the trainer is set so that nothing is written."""
+        summary = self._summary(trainer, folder)
+        trainer["logger"] = False
+        trainer["enable_checkpointing"] = False
+        trainer["enable_progress_bar"] = False
+        trainer["limit_val_batches"] = 1
+        return [summary, DryRun(summary, self._sample_rows)]
 
     def _take_loggers(self, trainer: Any, folder: Path) -> list[Logger]:
         """The loggers that a recipe chose, which wait for the first step; the curves stay alone."""
@@ -427,10 +453,12 @@ class RecipeCLI(LightningCLI):
                     f"{start.checkpoint}: has made {step} steps, more than trainer.max_steps, "
                     f"which is {steps}; raise that"
                 )
+            if step == steps and self.dry_run:
+                say(f"{self.folder}: no step is left of {steps}")
+                raise SystemExit(0)
             if step == steps:
                 self._finish(start)
             check_readable(start.checkpoint, self.trainer.strategy)
-            say(f"{self.folder}: resuming from {start.checkpoint}")
         return start
 
     @property
@@ -530,7 +558,7 @@ class RecipeCLI(LightningCLI):
 
     def after_fit(self) -> None:
         trainer = self.trainer
-        if trainer.interrupted or not trainer.is_global_zero:
+        if self.dry_run or trainer.interrupted or not trainer.is_global_zero:
             return
 
         if trainer.fast_dev_run:
@@ -639,11 +667,12 @@ def run_recipe(
     verb: str,
     recipes: Sequence[Path],
     options: Sequence[Option],
+    dry_run: bool = False,
 ) -> None:
     """Runs one of Lightning's verbs on recipes."""
     quiet()
     with _errors_of_recipes():
-        RecipeCLI(recipes, options, verb, others=[HELP_ALL])
+        RecipeCLI(recipes, options, verb, others=[HELP_ALL, DRY_RUN], dry_run=dry_run)
 
 
 @contextmanager

@@ -45,7 +45,7 @@ from flowbind.evaluation.measures import (
     same_ids,
 )
 from flowbind.evaluation.metric_suite import MetricSuite
-from flowbind.evaluation.previews import of_row, previews_of, seen_together
+from flowbind.evaluation.previews import previews_of, raws_of, seen_together
 from flowbind.evaluation.provenance import (
     describe_data,
     describe_machine,
@@ -707,7 +707,7 @@ class Evaluation:
 
         # Rows of the gallery are numbered through, so that no two have the same noise.
         seed = self.config.seed
-        previews = previews_of(
+        raws = raws_of(
             self.model,
             {source: self.real[source][positions]},
             targets,
@@ -726,7 +726,7 @@ class Evaluation:
                 sample.id,
                 labels,
                 modality.preview(raw),
-                of_row(previews, number),
+                previews_of(self.model, raws, number),
                 unpaired,
             )
 

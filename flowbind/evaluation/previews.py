@@ -1,6 +1,7 @@
-"""What several seeds make of some samples, as a gallery shows it."""
+"""What several seeds make of some samples, and how a gallery shows it."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from flowbind.evaluation.gallery import Preview
 from flowbind.generation import Model
 
 
-def previews_of(
+def raws_of(
     model: Model,
     latents: Mapping[str, Tensor],
     targets: Sequence[str],
@@ -18,13 +19,13 @@ def previews_of(
     generator: torch.Generator,
     first: int = 0,
     count: int = 1,
-) -> list[dict[str, list[Preview]]]:
-    """Previews of what is generated, per seed and target; of one seed, if all are alike.
+) -> list[dict[str, list[Any]]]:
+    """Raw samples that are generated, per seed and target; of one seed, if all are alike.
 
     Args:
         model: Model that generates.
         latents: Codec latents of each source, with shape (B, *shape); of none, from noise alone.
-        targets: Modalities that are generated, each by itself.
+        targets: Modalities that are generated, all from one state.
         seeds: Seeds.
         generator: Generator for what decoders draw.
         first: Number of the first sample; rows are numbered through, so that no two have one noise.
@@ -43,27 +44,33 @@ def previews_of(
             break
         draws.append(generated)
 
-    previews = []
+    raws = []
     for generated in draws:
         of_seed = {}
         for name, x in generated.items():
-            modality = model.modalities[name]
-            raws = modality.codec.decode(x, generator)
-            of_seed[name] = [modality.preview(raw) for raw in raws]
-        previews.append(of_seed)
-    return previews
+            of_seed[name] = list(model.modalities[name].codec.decode(x, generator))
+        raws.append(of_seed)
+    return raws
 
 
-def of_row(
-    previews: Sequence[Mapping[str, Sequence[Preview]]],
+def previews_of(
+    model: Model,
+    raws: Sequence[Mapping[str, Sequence[Any]]],
     number: int,
 ) -> dict[str, list[Preview]]:
-    """One row's previews: by target, one of each seed."""
-    if not previews:
-        return {}
-    return {
-        name: [of_seed[name][number] for of_seed in previews] for name in previews[0]
-    }
+    """The previews of one row: by target, one of each seed.
+
+    Args:
+        model: Model that generated.
+        raws: Per seed and target, raw samples of all rows.
+        number: Number of the row.
+    """
+    previews: dict[str, list[Preview]] = {}
+    for of_seed in raws:
+        for name, samples in of_seed.items():
+            preview = model.modalities[name].preview(samples[number])
+            previews.setdefault(name, []).append(preview)
+    return previews
 
 
 def seen_together(store: LatentStore, sources: Sequence[str], target: str) -> bool:

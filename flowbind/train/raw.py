@@ -73,6 +73,10 @@ class RawTraining(Watched):
         self.seed = seed
         self.net: nn.Module | None = None
 
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The network, by what it is of."""
+        return {self.kind: self.net}
+
     @property
     def subject(self) -> Any:
         """The codec or judge that is trained."""

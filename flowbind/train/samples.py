@@ -1,9 +1,9 @@
 """A picture of samples at every validation: the gallery's rows, from the same sources each time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -15,9 +15,10 @@ from flowbind.defaults import torch_defaults
 from flowbind.errors import last_line
 from flowbind.evaluation.gallery import Row, compose, save
 from flowbind.evaluation.labels import draw_rows
-from flowbind.evaluation.previews import of_row, previews_of, seen_together
+from flowbind.evaluation.previews import previews_of, raws_of, seen_together
 from flowbind.generation import Model
 from flowbind.method import decodable
+from flowbind.modality import Modality
 from flowbind.progress import say
 
 SPLIT = "val"
@@ -32,6 +33,13 @@ class Splits(NamedTuple):
     store: LatentStore
     manifest: Manifest
     train: LatentStore
+
+
+class Drawn(NamedTuple):
+    """A picture, and the raw samples of which it has previews, by their places in it."""
+
+    picture: Image.Image
+    raws: Mapping[str, tuple[Modality, Any]]
 
 
 class Samples(Callback):
@@ -59,20 +67,26 @@ class Samples(Callback):
         model = module.model  # of all processes, where weights are spread
         if trainer.is_global_zero:
             try:
-                picture = draw_samples(model, trainer.datamodule, self.rows)
-                if picture is not None:
-                    self.folder.mkdir(exist_ok=True)
-                    save(picture, self.folder / f"step={trainer.global_step}.png")
+                self._draw(trainer, model)
             except (ValueError, OSError, ImportError, torch.OutOfMemoryError) as error:
                 self.obstacle = last_line(error)
                 say(f"samples: none are drawn ({self.obstacle}); training goes on")
         self.obstacle = trainer.strategy.broadcast(self.obstacle)
         self.seconds += time.monotonic() - begin
 
+    def _draw(self, trainer: Trainer, model: Model) -> None:
+        """Draws the picture."""
+        step = trainer.global_step
+        drawn = draw_samples(model, trainer.datamodule, self.rows)
+        if drawn is None:
+            return
+        self.folder.mkdir(exist_ok=True)
+        save(drawn.picture, self.folder / f"step={step}.png")
+
 
 @torch_defaults()
 @torch.no_grad()
-def draw_samples(model: Model, data: object, rows: int) -> Image.Image | None:
+def draw_samples(model: Model, data: Any, rows: int) -> Drawn | None:
     """A gallery of generations from validation samples; None if there is none to draw.
 
     Codecs that were moved to the model's device for it are on the CPU again thereafter.
@@ -96,7 +110,8 @@ def draw_samples(model: Model, data: object, rows: int) -> Image.Image | None:
             torch.random.fork_rng(devices),
             torch.autocast(device.type, enabled=False),
         ):
-            gallery = list(_rows(model, data, rows))
+            drawn_raws: dict[str, tuple[Modality, Any]] = {}
+            gallery = list(_rows(model, data, rows, drawn_raws))
     finally:
         for modality in model.modalities.values():
             modality.codec.to("cpu")
@@ -104,11 +119,16 @@ def draw_samples(model: Model, data: object, rows: int) -> Image.Image | None:
     if not gallery:
         return None
     shown = [n for n in model.modalities if any(n in row.generated for row in gallery)]
-    return compose(gallery, shown, WIDTH)
+    return Drawn(compose(gallery, shown, WIDTH), drawn_raws)
 
 
-def _rows(model: Model, data: object, rows: int) -> Iterator[Row]:
-    """The rows of the picture, source by source."""
+def _rows(
+    model: Model,
+    data: Any,
+    rows: int,
+    drawn: dict[str, tuple[Modality, Any]],
+) -> Iterator[Row]:
+    """The rows of the picture, source by source; what is generated goes into `drawn`."""
     targets_of: dict[tuple[str, ...], list[str]] = {}
     for direction in decodable(model.method):
         if len(direction.sources) <= 1 and len(direction.targets) == 1:
@@ -125,10 +145,12 @@ def _rows(model: Model, data: object, rows: int) -> Iterator[Row]:
         # Rows are numbered through, so that no two have the same noise.
         numbers = range(number * rows_each, (number + 1) * rows_each)
         if sources:
-            yield from _rows_from(model, splits, *sources, targets, numbers, generator)
+            yield from _rows_from(
+                model, splits, *sources, targets, numbers, generator, drawn
+            )
             continue
 
-        previews = previews_of(
+        raws = raws_of(
             model,
             {},
             targets,
@@ -137,8 +159,22 @@ def _rows(model: Model, data: object, rows: int) -> Iterator[Row]:
             first=numbers.start,
             count=rows_each,
         )
+        keep(drawn, model, NOISE, raws[0])
         for row in range(rows_each):
-            yield Row(NOISE, "", "", NOISE, of_row(previews, row), frozenset())
+            generated = previews_of(model, raws, row)
+            yield Row(NOISE, "", "", NOISE, generated, frozenset())
+
+
+def keep(
+    drawn: dict[str, tuple[Modality, Any]],
+    model: Model,
+    source: str,
+    raws: Mapping[str, Sequence[Any]],
+) -> None:
+    """Notes raw samples by source, target and row."""
+    for name, samples in raws.items():
+        for row, raw in enumerate(samples):
+            drawn[f"{source} to {name}/{row}"] = (model.modalities[name], raw)
 
 
 def _rows_from(
@@ -148,6 +184,7 @@ def _rows_from(
     targets: Sequence[str],
     numbers: range,
     generator: torch.Generator,
+    drawn: dict[str, tuple[Modality, Any]],
 ) -> Iterator[Row]:
     """Rows with one modality as source; none where no validation sample has it."""
     store, manifest, train = splits
@@ -160,7 +197,7 @@ def _rows_from(
     latents[source] = latents[source][: len(numbers)]
     lines = lines[: len(numbers)]
 
-    previews = previews_of(
+    raws = raws_of(
         model,
         latents,
         targets,
@@ -168,6 +205,7 @@ def _rows_from(
         generator,
         first=numbers.start,
     )
+    keep(drawn, model, source, raws[0])
     unpaired = {name for name in targets if not seen_together(train, [source], name)}
 
     modality = model.modalities[source]
@@ -175,5 +213,5 @@ def _rows_from(
         sample = manifest.samples[line]
         raw = manifest.read_raw(sample, source, modality)
         labels = " ".join(sample.labels.values())
-        generated = of_row(previews, number)
+        generated = previews_of(model, raws, number)
         yield Row(source, sample.id, labels, modality.preview(raw), generated, unpaired)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from flowbind import draws, earlier, release
 from flowbind.batch import Batch
@@ -175,6 +175,19 @@ class Training(Watched):
             self.adopted = self.method.adopt(self.networks, base.method, base.networks)
         except ValueError as error:
             raise ValueError(f"{self.training_config.base}: {error}") from error
+
+    def trained_networks(self) -> dict[str, nn.Module]:
+        """The networks by name, without their average."""
+        return dict(self.networks.nets.named_children())
+
+    def loss_without_numbers(self) -> tuple[Tensor, nn.Module]:
+        """The loss of a step, and its networks, on the meta device: shapes alone are computed."""
+        batch = self.trainer.datamodule.steps.at(self.trainer.global_step).to("meta")
+        with torch.device("meta"):
+            networks = Networks(self.method)
+            _, terms = self.terms(networks, batch, TRAINING)
+            errors = [term.errors.sum() for term in terms.values()]
+            return torch.stack(errors).sum(), networks
 
     @property
     def best(self) -> Networks:
