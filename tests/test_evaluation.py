@@ -19,6 +19,7 @@ from flowbind.data.store import LatentStore, finish_store
 from flowbind.evaluation import gallery, report
 from flowbind.evaluation.evaluation import Evaluation, EvaluationConfig
 from flowbind.evaluation.labels import classes_of, draw_rows
+from flowbind.evaluation.previews import draws_of
 from flowbind.files import digest
 from flowbind.method import Direction
 from flowbind.methods.flowbind import FlowBind
@@ -635,16 +636,18 @@ def test_a_cell_shows_what_each_seed_made():
 
 
 def test_a_gallery_of_noise_shows_several_seeds_and_of_none_one(world):
-    rows = torch.arange(2)
+    def draws(evaluation):
+        latents = {"ant": evaluation.real["ant"][:2]}
+        return draws_of(evaluation.model, latents, ["bee"], range(3))
+
     alike, _ = evaluate(world)
-    assert len(alike._draws("ant", rows, ["bee"])) == 1
+    assert len(draws(alike)) == 1
     evaluation, _ = evaluate(world, variety=1.0)
-    draws = evaluation._draws("ant", rows, ["bee"])
-    assert len(draws) == 3
-    again = evaluation._draws("ant", rows, ["bee"])
-    for first, second in zip(draws, again, strict=True):
-        assert torch.equal(first["bee"], second["bee"])
-    assert not torch.equal(draws[0]["bee"], draws[1]["bee"])
+    first = draws(evaluation)
+    assert len(first) == 3
+    for one, again in zip(first, draws(evaluation), strict=True):
+        assert torch.equal(one["bee"], again["bee"])
+    assert not torch.equal(first[0]["bee"], first[1]["bee"])
 
     # Two sources at the same place: what is alike is not the noise.
     noise = [evaluation.model.streams(2, first=2 * number) for number in range(2)]

@@ -358,6 +358,8 @@ def test_another_run_moves_all_that_belongs_to_the_old_one(fit, command, recipe,
         "config.yaml",
         "checkpoints",
         "curves",
+        "curves.png",
+        "samples",
         "model",
         "earlier.1",
         "notes.txt",
@@ -525,6 +527,7 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
     assert {path.name for path in run.iterdir() if path.is_file()} == results | {
         "run.json",
         "config.yaml",
+        "curves.png",
     }
     before = {name: (run / name).read_bytes() for name in results}
 

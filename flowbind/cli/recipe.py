@@ -42,7 +42,7 @@ from flowbind.train.checkpoints import (
     read_checkpoint,
     step_of,
 )
-from flowbind.train.curves import PICTURE, Curves, Picture
+from flowbind.train.curves import Curves, Picture
 from flowbind.train.deciding import settings_of
 from flowbind.train.pace import Pace
 from flowbind.train.run_folder import (
@@ -326,7 +326,7 @@ class RecipeCLI(LightningCLI):
             first.append(Begin(self._claim, loggers, self.resolved()))
             first.append(Pace())
             if isinstance(trainer["logger"], Curves):
-                last.append(Picture(trainer["logger"], folder / PICTURE))
+                last.append(Picture(trainer["logger"], folder))
             if self._sample_rows:
                 last.append(Samples(folder / SAMPLES, self._sample_rows))
             if trainer.get("enable_checkpointing") is not False:

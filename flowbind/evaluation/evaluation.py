@@ -45,7 +45,7 @@ from flowbind.evaluation.measures import (
     same_ids,
 )
 from flowbind.evaluation.metric_suite import MetricSuite
-from flowbind.evaluation.previews import previews_of, raws_of, seen_together
+from flowbind.evaluation.previews import draws_of, previews_of, raws_of, seen_together
 from flowbind.evaluation.provenance import (
     describe_data,
     describe_machine,
@@ -707,14 +707,14 @@ class Evaluation:
 
         # Rows of the gallery are numbered through, so that no two have the same noise.
         seed = self.config.seed
-        raws = raws_of(
+        draws = draws_of(
             self.model,
             {source: self.real[source][positions]},
             targets,
             range(seed, seed + DRAWS),
-            generator,
             first=self.names.index(source) * len(positions),
         )
+        raws = raws_of(self.model, draws, generator)
 
         modality = self.model.modalities[source]
         for number, line in enumerate(self.lines[positions].tolist()):

@@ -11,23 +11,21 @@ from flowbind.evaluation.gallery import Preview
 from flowbind.generation import Model
 
 
-def raws_of(
+def draws_of(
     model: Model,
     latents: Mapping[str, Tensor],
     targets: Sequence[str],
     seeds: Sequence[int],
-    generator: torch.Generator,
     first: int = 0,
     count: int = 1,
-) -> list[dict[str, list[Any]]]:
-    """Raw samples that are generated, per seed and target; of one seed, if all are alike.
+) -> list[dict[str, Tensor]]:
+    """Codec latents that several seeds make of some samples; of one seed, if all are alike.
 
     Args:
         model: Model that generates.
         latents: Codec latents of each source, with shape (B, *shape); of none, from noise alone.
         targets: Modalities that are generated, all from one state.
         seeds: Seeds.
-        generator: Generator for what decoders draw.
         first: Number of the first sample; rows are numbered through, so that no two have one noise.
         count: Number B of samples where there is no source.
     """
@@ -43,7 +41,15 @@ def raws_of(
         if draws and all(torch.equal(generated[n], draws[0][n]) for n in targets):
             break
         draws.append(generated)
+    return draws
 
+
+def raws_of(
+    model: Model,
+    draws: Sequence[Mapping[str, Tensor]],
+    generator: torch.Generator,
+) -> list[dict[str, list[Any]]]:
+    """The raw samples of generated latents, per seed and target; decoders draw from a generator."""
     raws = []
     for generated in draws:
         of_seed = {}

@@ -26,6 +26,7 @@ from flowbind.evaluation.verdicts import (
 )
 from flowbind.files import replacing
 
+CURVES = "curves.png"  # of the run, which training drew
 DESCRIBED = ("sources", "target", "paired")  # of a direction, besides its measures
 
 Results = Mapping[str, Any]  # what `metrics.json` holds
@@ -524,7 +525,7 @@ def _identity(meta: Mapping[str, Any]) -> str:
 def write(results: Results, folder: Path) -> list[Path]:
     """Writes `metrics.json` and `metrics.md`, each beside and then renamed.
 
-    A quick look has names of its own.
+    Where the run's curves are a picture, `metrics.md` shows it. A quick look has names of its own.
 
     Args:
         results: Results of an evaluation, as `metrics.json` holds them.
@@ -534,9 +535,12 @@ def write(results: Results, folder: Path) -> list[Path]:
         Paths of both files.
     """
     end = suffix(results["meta"].get("quick_look", {}))
+    tables_and_provenance = markdown(results)
+    if (folder / CURVES).is_file():
+        tables_and_provenance += f"\n## Curves\n\n![Losses by step]({CURVES})\n"
     contents = {
         f"metrics{end}.json": json.dumps(results, indent=1) + "\n",
-        f"metrics{end}.md": markdown(results),
+        f"metrics{end}.md": tables_and_provenance,
     }
 
     for name, content in contents.items():

@@ -10,11 +10,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from flowbind.evaluation.report import CURVES
 from flowbind.files import naming, replacing
 from flowbind.train.pace import RATE
 
 FILE = "metrics.csv"  # of each start of a run, in a folder `version_N`
-PICTURE = "curves.png"
 TRAINING, VALIDATION, SIGNS = "train/", "val/", "signs/"
 TOTAL = "loss"  # what is minimised, beside its parts
 PARTS = 12  # curves of a panel that have a line in its legend
@@ -59,12 +59,12 @@ class Picture(Callback):
 
     Args:
         curves: What writes them.
-        path: PNG that receives the picture.
+        folder: The run folder, which receives the picture.
     """
 
-    def __init__(self, curves: Curves, path: Path) -> None:
+    def __init__(self, curves: Curves, folder: Path) -> None:
         self.curves = curves
-        self.path = path
+        self.path = folder / CURVES
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit":

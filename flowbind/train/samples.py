@@ -15,7 +15,7 @@ from flowbind.defaults import torch_defaults
 from flowbind.errors import last_line
 from flowbind.evaluation.gallery import Row, compose, save
 from flowbind.evaluation.labels import draw_rows
-from flowbind.evaluation.previews import previews_of, raws_of, seen_together
+from flowbind.evaluation.previews import draws_of, previews_of, raws_of, seen_together
 from flowbind.generation import Model
 from flowbind.method import decodable
 from flowbind.modality import Modality
@@ -150,15 +150,9 @@ def _rows(
             )
             continue
 
-        raws = raws_of(
-            model,
-            {},
-            targets,
-            [SEED],
-            generator,
-            first=numbers.start,
-            count=rows_each,
-        )
+        first = numbers.start
+        draws = draws_of(model, {}, targets, [SEED], first, count=rows_each)
+        raws = raws_of(model, draws, generator)
         keep(drawn, model, NOISE, raws[0])
         for row in range(rows_each):
             generated = previews_of(model, raws, row)
@@ -197,14 +191,8 @@ def _rows_from(
     latents[source] = latents[source][: len(numbers)]
     lines = lines[: len(numbers)]
 
-    raws = raws_of(
-        model,
-        latents,
-        targets,
-        [SEED],
-        generator,
-        first=numbers.start,
-    )
+    draws = draws_of(model, latents, targets, [SEED], numbers.start)
+    raws = raws_of(model, draws, generator)
     keep(drawn, model, source, raws[0])
     unpaired = {name for name in targets if not seen_together(train, [source], name)}
 
