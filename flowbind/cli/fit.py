@@ -39,7 +39,9 @@ ABOUT = {
     "data": "latents that `flowbind encode` made",
     "evaluation": "how `flowbind test` judges it",
 }
-ABOUT_DRY_RUN = "check everything, take a few steps, tell how long all would take, and keep nothing"
+ABOUT_DRY_RUN = (
+    "check everything, take a few steps, tell how long all would take, and keep nothing"
+)
 METAVARS = {"int": "N", "float": "NUMBER", "bool": "{true,false}"}
 LAST = (
     "The model's keys are those of the class that the recipe names: --model.help CLASS lists them, "
@@ -86,7 +88,9 @@ def short_help(verb: str) -> str:
     _add_recipe(recipe)
 
     if verb == "fit":
-        recipe.add_argument(DRY_RUN, action="store_const", const=None, help=ABOUT_DRY_RUN)
+        recipe.add_argument(
+            DRY_RUN, action="store_const", const=None, help=ABOUT_DRY_RUN
+        )
         checkpoints = keys_of("checkpoints", SECTIONS["checkpoints"])
         _add(parser, "the run", [RESUME, *checkpoints, CHECKPOINT, SEED])
         for section in ("training", "data"):

@@ -189,14 +189,19 @@ def _draw_losses(axes: Any, curves: Mapping[str, Curve]) -> None:
         axes.plot([], [], "o:", color="0.5", markersize=4, label="validation")
     values = [value for name in names for _, value in training.get(name, ())]
     if values and min(values) > 0:
-        axes.set_yscale("log")
-        for formatter in (
-            axes.yaxis.set_major_formatter,
-            axes.yaxis.set_minor_formatter,
-        ):
-            formatter("{x:g}")
+        _set_log_scale(axes.yaxis)
     axes.set_ylabel("loss")
     _add_legend(axes)
+
+
+def _set_log_scale(axis: Any) -> None:
+    """A logarithmic scale with plain numbers at 1, 2 and 5."""
+    from matplotlib.ticker import LogLocator, StrMethodFormatter
+
+    axis.axes.set_yscale("log")
+    axis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for set_formatter in (axis.set_major_formatter, axis.set_minor_formatter):
+        set_formatter(StrMethodFormatter("{x:g}"))
 
 
 def _draw_signs(axes: Any, curves: Mapping[str, Curve]) -> None:
