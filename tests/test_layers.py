@@ -254,14 +254,8 @@ def test_lightning_is_training_s_alone(path):
 @each_core_file
 def test_mathematics_needs_torch_alone(path):
     if layer_of(module_of(path)) == 0:
-        allowed = (
-            {"flowbind", "torch", "torchdiffeq"}
-            if path.stem == "solver"
-            else {"flowbind", "torch"}
-        )
-        assert {top(m) for m in imported(path)} - set(
-            sys.stdlib_module_names
-        ) <= allowed
+        allowed = {"flowbind", "torch", *sys.stdlib_module_names}
+        assert {top(m) for m in imported(path)} <= allowed
 
 
 @each_core_file

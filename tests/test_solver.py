@@ -199,6 +199,30 @@ def test_a_row_of_dopri5_takes_the_steps_that_it_needs():
     assert len(set(fast)) > 2 * len(set(still))
 
 
+@BOTH_WAYS
+@pytest.mark.parametrize("solver", FIXED)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fixed_steps_are_torchdiffeq_s_to_the_bit(dtype, solver, start, stop):
+    from torchdiffeq import odeint
+
+    x = torch.randn(3, 5, dtype=dtype)
+    matrix = torch.randn(5, 5, dtype=dtype)
+
+    def drift(x, t):
+        return (x @ matrix * t[:, None].cos()).tanh()
+
+    grid = torch.linspace(start, stop, 8, dtype=torch.float64)
+    theirs = odeint(
+        lambda t, y: drift(y, t.to(dtype).expand(len(y))),
+        x,
+        grid[[0, -1]],
+        method=solver,
+        options={"grid_constructor": lambda *_: grid},
+    )
+    ours = integrate(drift, x, start, stop, steps=7, solver=solver)
+    assert torch.equal(ours, theirs[-1])
+
+
 def test_dopri5_agrees_with_an_independent_implementation():
     """torchdiffeq's, of each row alone."""
     from torchdiffeq import odeint

@@ -12,7 +12,7 @@ from flowbind.component import as_json
 from flowbind.data.store import LatentStore
 from flowbind.generation import Model
 
-LIBRARIES = ("flowbind", "torch", "lightning", "torchdiffeq", "numpy")
+LIBRARIES = ("flowbind", "torch", "lightning", "numpy")
 
 
 def describe_model(model: Model, names: Sequence[str]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Integration of a flow's ordinary differential equation, in either direction.
 
-Every row is a system of its own: it comes out the same alone and among others. The solvers of fixed
-steps are torchdiffeq's. `dopri5` there takes one step size for all rows, so that a row would depend
-on the others; here each row has its own.
+Every row is a system of its own: it comes out the same alone and among others. Solvers of fixed
+steps give torchdiffeq's numbers to the bit, without its import of SciPy, which is a quarter of the
+time to the first result. `dopri5` there takes one step size for all rows, so that a row would
+depend on the others; here each row has its own.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -34,8 +36,11 @@ SHRINK = 0.2
 GROW = 10.0
 SHORTEST = 1e-4  # share of the way that a step has at least, whatever its error
 
+THIRD = 1 / 3  # of Kutta's 3/8 rule
+
 # Below, `way` is stop - start, with its sign; a step is a share of it, positive in both directions.
-Drift = Callable[[Tensor, Tensor], Tensor]
+Drift = Callable[[Tensor, Tensor], Tensor]  # of (x, t), t with shape (n,)
+Velocity = Callable[[Tensor, Tensor], Tensor]  # of (t, x), t one time for all rows
 
 
 def integrate(
@@ -89,22 +94,46 @@ def _fixed(
     solver: Solver,
 ) -> Tensor:
     """Equal steps, all rows at one time: the drift is given that as a view of stride 0."""
-    # Imported after the checks, because it takes seconds; outside of inference mode, or the
-    # constants that the import makes could never again be differentiated through.
-    with torch.inference_mode(False):
-        from torchdiffeq import odeint
 
     def velocity(t: Tensor, x: Tensor) -> Tensor:
         times = t.to(x.dtype).expand(len(x))
         return drift(x, times)
 
     # Times in float64: a coarse float32 grid would end a rounding error away from `stop`.
-    time = {"dtype": torch.float64, "device": x.device}
-    ends = torch.tensor([start, stop], **time)
-    grid = torch.linspace(start, stop, steps + 1, **time)
-    options = {"grid_constructor": lambda *_: grid}
-    states = odeint(velocity, x, ends, method=solver, options=options)
-    return states[-1]
+    grid = torch.linspace(start, stop, steps + 1, dtype=torch.float64, device=x.device)
+    step = STEPS[solver]
+    for t, following in pairwise(grid):
+        x = x + step(velocity, t, following, x)
+    return x
+
+
+def _euler(velocity: Velocity, t: Tensor, following: Tensor, x: Tensor) -> Tensor:
+    """What a step of Euler's method adds, from time `t` to `following`."""
+    return (following - t) * velocity(t, x)
+
+
+def _midpoint(velocity: Velocity, t: Tensor, following: Tensor, x: Tensor) -> Tensor:
+    """The same of the midpoint rule."""
+    way = following - t
+    half = 0.5 * way
+    return way * velocity(t + half, x + velocity(t, x) * half)
+
+
+def _rk4(velocity: Velocity, t: Tensor, following: Tensor, x: Tensor) -> Tensor:
+    """The same of Kutta's 3/8 rule, whose error is a little below that of the classical one."""
+    way = following - t
+    k1 = velocity(t, x)
+    k2 = velocity(t + way * THIRD, x + way * k1 * THIRD)
+    k3 = velocity(t + way * (2 / 3), x + way * (k2 - k1 * THIRD))
+    k4 = velocity(following, x + way * (k1 - k2 + k3))
+    return (k1 + 3 * (k2 + k3) + k4) * way * 0.125
+
+
+STEPS: dict[str, Callable[..., Tensor]] = {
+    "euler": _euler,
+    "midpoint": _midpoint,
+    "rk4": _rk4,
+}
 
 
 def _dormand_prince(
