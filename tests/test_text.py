@@ -1,6 +1,8 @@
 """Laws of the text plugin: files, the vocabulary, the sentence encoder, the small codec and its training."""
 
+import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,11 +11,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from flowbind_text import Text
+from flowbind_text.bert import layout_of
+from flowbind_text.encoder import MINILM
 from flowbind_text.sentences import SentenceEncoder
 from flowbind_text.small import SmallText
 from flowbind_text.training import TextCodecTraining
 from flowbind_text.vocabulary import BYTES, END, LONGEST, PIECES, Cutter, learn, spell
 from flowbind_text.writer import LENGTH
+from safetensors.torch import save_file
 
 from flowbind.data.manifest import write_manifest
 from flowbind.data.raw import RawDataModule
@@ -215,6 +220,37 @@ def test_an_encoder_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
         )
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     refused(lambda: SmallText().sentences.model, "all-MiniLM-L6-v2", str(Extra("text")))
+
+
+def test_the_shipped_encoder_on_torch_alone_gives_the_library_s_bits(monkeypatch):
+    captions = [*CAPTIONS, "a", "don't [SEP] stop", "ÉTÉ 中文 ##ing", "word " * 400]
+    captions += [f"a {size} ball" for size in ("small", "large") for _ in range(140)]
+    plain, library = SentenceEncoder(MINILM), SentenceEncoder(MINILM)
+    assert plain.bert is not None
+    library.bert = None
+    cpu = torch.device("cpu")
+    assert torch.equal(plain.embed(captions, cpu), library.embed(captions, cpu))
+
+
+def test_only_what_it_computes_is_taken_from_the_library(tmp_path, codec):
+    def changed(file, **settings):
+        shutil.copytree(codec.sentences.folder, tmp_path / file, dirs_exist_ok=True)
+        for name in ("config.json", "1_Pooling/config.json"):
+            content = json.loads((tmp_path / file / name).read_text())
+            if settings.keys() & content.keys():
+                (tmp_path / file / name).write_text(json.dumps(content | settings))
+        return SentenceEncoder(str(tmp_path / file))
+
+    assert layout_of(codec.sentences.folder)
+    assert codec.sentences.libraries().keys() == {"tokenizers"}
+    relu = changed("relu", hidden_act="relu")
+    first = changed("first", pooling_mode_cls_token=True)
+    for encoder in (relu, first, SentenceEncoder("nobody/nothing")):
+        assert encoder.libraries().keys() == {"sentence_transformers"}
+    assert relu.bert is None
+    short = changed("short", vocab_size=30522)
+    save_file({"a": torch.ones(1)}, tmp_path / "short/model.safetensors")
+    refused(lambda: short.bert, "short", "no complete sentence-transformers model")
 
 
 def test_a_folder_without_its_tokenizer_is_refused(tmp_path, codec):

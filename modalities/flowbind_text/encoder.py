@@ -27,6 +27,16 @@ class Encoder:
         self.revision = revision
 
     @cached_property
+    def local(self) -> Path | None:
+        """The model's folder where no hub is needed for it: the name, or an installed package's."""
+        if Path(self.name).is_dir():
+            return Path(self.name)
+
+        package = PACKAGED.get(self.name)
+        spec = find_spec(package) if package else None
+        return Path(spec.origin).parent / "model" if spec else None
+
+    @cached_property
     def folder(self) -> Path:
         """The model's folder.
 
@@ -36,11 +46,10 @@ class Encoder:
             ValueError: there is none, and the hub is needed but missing, unreachable, or does not
                 know the name.
         """
-        package = PACKAGED.get(self.name)
-        spec = find_spec(package) if package else None
-        if spec:
-            return Path(spec.origin).parent / "model"
+        if self.local:
+            return self.local
 
+        package = PACKAGED.get(self.name)
         instead = f"`pip install {package.replace('_', '-')}`, " if package else ""
         return folder_of(
             self.name,

@@ -6,6 +6,7 @@ A frozen sentence encoder reads them.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from flowbind.codec import NeuralCodec
 from flowbind.hub import existing_paths
 from flowbind.progress import track
-from flowbind_text.encoder import INSTALL, MINILM
+from flowbind_text.encoder import MINILM
 from flowbind_text.sentences import BATCH, SentenceEncoder
 from flowbind_text.writer import CaptionNet, captions_of, spelled
 
@@ -35,6 +36,7 @@ class SmallText(NeuralCodec):
     """
 
     shape = (64,)
+    licences: ClassVar = {"encoder": "Apache-2.0 for all-MiniLM-L6-v2"}
     shipped = Path(__file__).parent / "weights" / "small.safetensors"
 
     def __init__(
@@ -56,7 +58,7 @@ class SmallText(NeuralCodec):
         return SentenceEncoder(self.encoder)
 
     def libraries(self, use: str) -> dict[str, str]:
-        return {"sentence_transformers": INSTALL} if use == "encode" else {}
+        return self.sentences.libraries() if use == "encode" else {}
 
     def build(self) -> CaptionNet:
         return CaptionNet(self.embedding, *self.shape)
