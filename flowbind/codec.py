@@ -47,6 +47,8 @@ class Codec(Component):
         decodes: Whether raw samples can be made of latents. Where not, the modality is a source
             alone, and `decode` raises ValueError with one line.
         version: Number that is raised whenever the same weights would encode differently.
+        licences: Licence of what an argument names by default or in its usual setting, for a
+            model's card.
     """
 
     group: ClassVar = "codecs"
@@ -56,6 +58,7 @@ class Codec(Component):
     masked: bool = False
     decodes: bool = True
     version: ClassVar[int] = 1
+    licences: ClassVar[Mapping[str, str]] = {}
     device: torch.device = torch.device("cpu")
 
     @abstractmethod
@@ -150,6 +153,22 @@ class Codec(Component):
         hub is among them where its value is there as a path.
         """
         return {}
+
+    def convert(self, argument: str, source: Path, target: Path) -> None:
+        """Writes a file that somebody else made for an argument, as this codec reads it.
+
+        Args:
+            argument: Argument that is to name the file.
+            source: File as it is distributed; nothing in it is run.
+            target: File to write, in safetensors.
+
+        Raises:
+            OSError: a file cannot be read or written.
+            ValueError: it is damaged or of another layout, or this codec knows none; one line.
+        """
+        raise ValueError(
+            f"{type(self).__name__} reads no file of somebody else's as its {argument}"
+        )
 
     def to(self, device: torch.device | str) -> Self:
         """Moves the codec to a device, with the networks that it has built. Returns it."""

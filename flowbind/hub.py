@@ -1,5 +1,6 @@
 """Weights by name: a local folder, or a repository of the Hugging Face hub in its local cache."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,6 +66,11 @@ def unreachable(
         f"({first_line(error)}); {instead}log in with `hf auth login` if it is gated, or set "
         f"`{argument}` to a local folder of the model"
     )
+
+
+def is_offline() -> bool:
+    """Whether the hub is not to be asked, by the environment's HF_HUB_OFFLINE."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def existing_paths(**arguments: str) -> dict[str, Path]:

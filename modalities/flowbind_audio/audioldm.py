@@ -8,7 +8,7 @@ embeddings of sounds as well as of captions.
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from flowbind_audio.clap import (
     open_clap,
     quietly,
 )
+from flowbind_audio.official import convert_adapter, convert_clap
 from flowbind_audio.sound import faint
 from flowbind_audio.spectrogram import RATE
 
@@ -64,9 +65,15 @@ class ClapAudioLDM(NeuralCodec):
         guidance: Guidance scale of AudioLDM; above 1 sounds keep closer to the embedding, at a loss
             of variety and twice the time.
         seconds: Length of the sounds that are made.
+        normalize: Whether AudioLDM gets the adapter's output divided by its norm, which CLAP's own
+            embeddings have 1 of. The authors' code does not divide.
     """
 
     shape = (LATENT,)
+    licences: ClassVar = {
+        "clap": "Apache-2.0 for laion/clap-htsat-unfused",
+        "audioldm": "CC BY-NC-SA 4.0 for cvssp/audioldm",
+    }
 
     def __init__(
         self,
@@ -79,6 +86,7 @@ class ClapAudioLDM(NeuralCodec):
         steps: int = 20,
         guidance: float = 2.5,
         seconds: float = 10.0,
+        normalize: bool = True,
     ) -> None:
         super().__init__(weights)
         self.clap = clap
@@ -89,6 +97,7 @@ class ClapAudioLDM(NeuralCodec):
         self.steps = steps
         self.guidance = guidance
         self.seconds = seconds
+        self.normalize = normalize
         self.ear: Clap = open_clap(clap_backend, clap, clap_revision)
         self._compared = False
 
@@ -118,6 +127,15 @@ class ClapAudioLDM(NeuralCodec):
         named = existing_paths(clap=self.clap, audioldm=self.audioldm)
         return super().files() | named
 
+    def convert(self, argument: str, source: Path, target: Path) -> None:
+        """Writes the adapter of FlowBind's authors as `weights`, their CLAP as `clap`."""
+        if argument == "weights":
+            convert_adapter(source, target)
+        elif argument == "clap":
+            convert_clap(source, target)
+        else:
+            super().convert(argument, source, target)
+
     def build(self) -> ClapAdapter:
         return ClapAdapter()
 
@@ -145,7 +163,8 @@ class ClapAudioLDM(NeuralCodec):
         """
         latents = latents.to(self.device, torch.float32)
         embeddings = self.net.decode(latents)
-        embeddings = F.normalize(embeddings, dim=-1)
+        if self.normalize:
+            embeddings = F.normalize(embeddings, dim=-1)
         sounds = []
         for part in embeddings.split(TOGETHER):
             sounds.append(self._make(part, generator))

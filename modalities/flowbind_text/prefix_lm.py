@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from flowbind.hub import existing_paths, folder_of
 from flowbind.libraries import Extra, importing
 from flowbind.progress import track
 from flowbind_text.hub import has_words, load_tokenizer, without_bars
+from flowbind_text.official import convert
 from flowbind_text.sentences import SentenceEncoder
 
 BATCH = 128  # captions written at a time
@@ -212,6 +214,12 @@ class SentencePrefixLM(Codec):
             language model's weights or their low-rank changes. Without one the codec encodes only.
     """
 
+    licences: ClassVar = {
+        "encoder": "Gemma terms of use for embeddinggemma",
+        "language_model": "Gemma terms of use for gemma",
+        "weights": "those of the language model, where they hold changes of it",
+    }
+
     def __init__(
         self,
         encoder: str = "google/embeddinggemma-300m",
@@ -267,6 +275,12 @@ class SentencePrefixLM(Codec):
             encoder=self.encoder,
             language_model=self.language_model,
         )
+
+    def convert(self, argument: str, source: Path, target: Path) -> None:
+        """Writes the decoder of FlowBind's authors as `weights`."""
+        if argument != "weights":
+            super().convert(argument, source, target)
+        convert(source, target, self.width, self.prefix)
 
     @cached_property
     def sentences(self) -> SentenceEncoder:

@@ -23,6 +23,7 @@ from flowbind.methods.flowbind.method import FlowBind, FlowBindSampling, Flows
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
+from flowbind.pickles import read_pickle
 
 # Their names, and ours: of the drift net, and of the head.
 DRIFT = {
@@ -172,17 +173,17 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
 
+    content = read_pickle(path, "the authors' checkpoint")
     try:
-        states = torch.load(path, map_location="cpu", weights_only=True)[
-            "model_state_dict"
-        ]
-        states = {str(name): dict(state.items()) for name, state in states.items()}
-
+        states = {
+            str(name): dict(state.items())
+            for name, state in content["model_state_dict"].items()
+        }
         for state in states.values():
             if not all(isinstance(tensor, Tensor) for tensor in state.values()):
                 raise TypeError("something else than tensors among the weights")
         return states
-    except Exception as error:  # whatever the reader of archives and pickles says
+    except (AttributeError, KeyError, TypeError) as error:
         reason = first_line(error)
         raise ValueError(
             f"{path}: not the authors' checkpoint, or a damaged one ({reason})"
@@ -233,4 +234,4 @@ def _read_tensor(path: Path) -> Tensor:
     if path.suffix == ".safetensors":
         (tensor,) = load_file(path).values()
         return tensor
-    return torch.load(path, map_location="cpu", weights_only=True)
+    return read_pickle(path, "a file of numbers")
