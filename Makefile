@@ -8,7 +8,7 @@ RECIPE ?= recipes/shapes.yaml
 export HF_HUB_OFFLINE = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart crossflow crossmodal test test-slow lint audit codecs judges docs bench clean
+.PHONY: help quickstart release-model crossflow crossmodal test test-slow lint audit codecs judges docs bench clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,6 +30,10 @@ quickstart: $(ENVIRONMENT) ## the embedded world end to end: prepare, encode, fi
 	$(BIN)/flowbind fit --config $(RECIPE)
 	@echo "== test"
 	$(BIN)/flowbind test --config $(RECIPE)
+
+release-model: $(ENVIRONMENT) ## the quickstart's model as one file for a release, with its card: dist/flowbind-shapes.zip
+	@test -f runs/shapes/model/model.json || { echo "runs/shapes/model is not there; run make quickstart first"; exit 2; }
+	$(BIN)/flowbind pack runs/shapes/model dist/flowbind-shapes.zip --license apache-2.0
 
 crossmodal: $(ENVIRONMENT) ## captions and pictures as pairs by the third method, end to end, with their gallery
 	$(BIN)/flowbind prepare shapes --out data/scenes --modalities text+image+depth

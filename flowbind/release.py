@@ -10,6 +10,7 @@ codecs/             files and folders of the codecs, copied from where the model
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
@@ -37,6 +38,8 @@ from flowbind.files import (
     read_json,
 )
 from flowbind.generation import Model, stamp
+from flowbind.hub import FILES, folder_of
+from flowbind.libraries import Extra
 from flowbind.method import Method, Networks
 from flowbind.progress import say, track
 from flowbind.tensors import digest_tensors, save_tensors, size_of
@@ -46,6 +49,11 @@ LARGEST = 2**24  # bytes of a model's description
 
 # What comes of a description that is none.
 UNDESCRIBED = (KeyError, TypeError, AttributeError, ValueError, RuntimeError)
+
+HUB = "hf:"
+REFERENCE = re.compile(
+    rf"{HUB}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?"
+)
 
 CONFIG = "model.json"
 WEIGHTS = "model.safetensors"
@@ -198,6 +206,30 @@ def _bytes(path: Path) -> int:
     return size
 
 
+def located(name: str | Path) -> Path:
+    """The folder of a released model: the name itself, or the hub's copy of `hf:OWNER/NAME`.
+
+    Raises:
+        ValueError: a name that cannot be, or the hub does not give it.
+    """
+    if not str(name).startswith(HUB):
+        return Path(name)
+
+    reference = REFERENCE.fullmatch(str(name))
+    if reference is None:
+        raise ValueError(
+            f"'{name}': a model on the hub is hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
+        )
+    return folder_of(
+        reference["repository"],
+        reference["revision"] or "main",
+        kind="the model",
+        argument="the model's name",
+        install=Extra("hub"),
+        patterns=[CONFIG, WEIGHTS, *(f"{CODECS}/{pattern}" for pattern in FILES)],
+    )
+
+
 def files(folder: Path) -> tuple[Path, Path]:
     """The description and the weights of a released model.
 
@@ -306,6 +338,20 @@ def _inside(folder: Path, path: Path) -> Path:
     return path
 
 
+def description_of(folder: str | Path) -> dict[str, Any]:
+    """The description of a released model, in the present format.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it is no released model.
+    """
+    config, _ = files(located(folder))
+    try:
+        return _present(read_json(config, LARGEST))
+    except UNDESCRIBED as error:
+        raise _no_description(config, error) from None
+
+
 def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     """The class of a released model's method, and the sampling choices that the model keeps.
 
@@ -313,7 +359,7 @@ def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
         FileNotFoundError: there is no such folder.
         ValueError: it is no released model, or its method is not installed.
     """
-    config, _ = files(Path(folder))
+    config, _ = files(located(folder))
     try:
         description = _present(read_json(config, LARGEST))
         name = description["method"]["name"]
@@ -328,15 +374,18 @@ def load(folder: str | Path, device: str | torch.device = "cpu") -> Model:
     """Loads a released model.
 
     Args:
-        folder: Folder that `flowbind fit` wrote as `model` in the run folder.
+        folder: Folder that `flowbind fit` wrote as `model` in the run folder; or `hf:OWNER/NAME`,
+            `hf:OWNER/NAME@REVISION`: a model on the hub, of which safetensors and JSON alone are
+            fetched, once.
         device: Device on which it is to run.
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: the folder is not a released model, or one of its files is damaged.
+        ValueError: the folder is not a released model, one of its files is damaged, or the hub
+            does not give it.
     """
     # Codecs are read at first use, wherever the process is then.
-    folder = Path(os.path.abspath(folder))
+    folder = Path(os.path.abspath(located(folder)))
     config, weights_file = files(folder)
 
     try:

@@ -204,6 +204,7 @@ OTHERS = {  # names of other programs, and of files
     "YOUTUBEID_START",
     "YOUTUBEID_START_END",
     "max_period",
+    "HF_ENDPOINT",
 }
 
 

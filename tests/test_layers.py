@@ -37,6 +37,7 @@ LAYERS = {
         "modality",
         "method",
         "metric",
+        "pickles",
         "tensors",
     ),  # abstractions
     2: (
@@ -46,6 +47,8 @@ LAYERS = {
         "samples",
         "generation",
         "release",
+        "card",
+        "sharing",
         "methods",
         "metrics",
         "testing",

@@ -35,8 +35,13 @@ VERBS = {
     ),
     "import-official": (
         "flowbind.cli.import_official",
-        "the authors' released checkpoint -> a released model",
+        "what the method's authors released -> a released model",
     ),
+    "push": (
+        "flowbind.cli.push",
+        "a released model -> a repository of the Hugging Face hub, with a card",
+    ),
+    "pack": ("flowbind.cli.push", "a released model -> one file, with a card"),
     "verify": (
         "flowbind.cli.verify",
         "latent stores and released models, byte for byte",

@@ -13,6 +13,12 @@ if TYPE_CHECKING:
 
 STRIP = "strip.png"  # all pictures of an interpolation in one
 
+NO_MODEL = (
+    "{}: no such folder; a released model is a folder with model.json and model.safetensors: "
+    "`make quickstart` trains one, a release of flowbind has that one as flowbind-shapes.zip to be "
+    "unpacked, and hf:OWNER/NAME gets one from the hub"
+)
+
 Samples = Sequence[str | Path]  # literals and files
 
 
@@ -28,6 +34,8 @@ def run(verb: str, arguments: list[str]) -> None:
     }
     named_masks = [named("--mask", mask) for mask in options.masks]
     check_folder(options.out)
+    if not Path(options.model).exists():
+        raise FileNotFoundError(NO_MODEL.format(options.model))
 
     from flowbind.cli.names import refuse_existing
     from flowbind.cli.sampling import chosen
@@ -192,7 +200,7 @@ def _parser(verb: str) -> Parser:
     )
     parser.add_argument(
         "model",
-        help="folder of a released model, as `flowbind fit` writes it",
+        help="folder of a released model, as `flowbind fit` writes it, or hf:OWNER/NAME[@REVISION]",
     )
     parser.add_argument(
         "--from",
@@ -385,6 +393,7 @@ def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, lis
     Returns:
         The options, and the names of those that are the model's choices.
     """
+    arguments = [_located(word) for word in arguments]
     folders = [word for word in arguments if (Path(word) / "model.json").is_file()]
     if not folders:
         parser.epilog = "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
@@ -396,6 +405,16 @@ def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, lis
 
     choices = add_choices(parser, *sampling_of(folders[0]))
     return parser.parse_args(arguments), choices
+
+
+def _located(word: str) -> str:
+    """An argument; of a model on the hub, the folder of its copy here."""
+    if not word.startswith("hf:"):
+        return word
+
+    from flowbind.release import located
+
+    return str(located(word))
 
 
 def _sources(

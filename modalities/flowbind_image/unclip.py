@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +46,11 @@ class ClipUnclip(Codec):
         half: Whether both networks compute in float16 on CUDA. On a CPU they do so in float32, and
             latents are always float32.
     """
+
+    licences: ClassVar = {
+        "pretrained": "MIT for OpenAI's CLIP",
+        "decoder": "CreativeML Open RAIL++-M for Stable unCLIP",
+    }
 
     def __init__(
         self,

@@ -1,0 +1,226 @@
+"""A model's card: what it makes, what it was trained on, how well it does, and whose weights came along."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from flowbind import registry
+from flowbind.evaluation.report import markdown
+from flowbind.files import read_json
+from flowbind.progress import say
+from flowbind.release import description_of
+
+CARD = "README.md"
+PICTURE = "gallery.png"
+METRICS = "metrics.json"
+LARGEST = 2**26  # bytes of the results of a test
+
+TEMPLATE = """\
+---
+{front}
+---
+
+# {title}
+
+A model made with flowbind: {parameters}, of the method `{method}`, after step {step} of its training.
+{picture}
+It generates {directions}.
+
+## Use it
+
+```sh
+flowbind generate {reference} --help
+```
+
+```python
+import flowbind
+
+model = flowbind.load("{reference}")
+out = model.generate({{"{source}": [...]}}, to=["{target}"])
+```
+
+All of it is safetensors and JSON. Loading it runs none of its files, and compares each with its checksum.
+
+## Trained on
+
+{trained_on}
+
+## Whose weights came along
+
+{licence}
+
+| part | what | licence |
+|---|---|---|
+| the flows | `model.safetensors` | {own} |
+{parts}
+
+{results}"""
+
+SHIPPED = "Apache-2.0, flowbind's, where they are those that it ships"
+UNKNOWN = "not known to flowbind; ask its authors"
+UNMEASURED = """\
+## Evaluation
+
+Not measured: `flowbind test` writes `metrics.json` into the run folder, from where a card takes it.
+"""
+
+
+class Card(NamedTuple):
+    """A model's card.
+
+    Attributes:
+        content: Its markdown.
+        picture: Picture that it shows; None for none.
+    """
+
+    content: str
+    picture: Path | None
+
+
+def write_card(
+    folder: Path,
+    reference: str,
+    run: Path | None = None,
+    licence: str | None = None,
+) -> Card:
+    """The card of a released model.
+
+    Args:
+        folder: Folder of the model.
+        reference: What `flowbind.load` is given to get it, such as `hf:OWNER/NAME`.
+        run: Run folder, with the results of `flowbind test` and their gallery; the folder around
+            the model's if None.
+        licence: Licence of the flows, as the hub calls it, such as `apache-2.0`.
+
+    Raises:
+        OSError: there is no such model.
+        ValueError: it is no released model, or the results are not those of a test.
+    """
+    run = folder.absolute().parent if run is None else run
+    description = description_of(folder)
+    results = _results(run / METRICS, description)
+    picture = run / PICTURE if results and (run / PICTURE).is_file() else None
+
+    front = {"library_name": "flowbind", "pipeline_tag": "any-to-any"}
+    if licence:
+        front["license"] = licence
+    modalities = description["method"]["args"]["modalities"]
+    source, target, sentence = _directions(description)
+    shown = f"\n![Rows are sources, columns what was generated from them.]({PICTURE})\n"
+    content = TEMPLATE.format(
+        front="\n".join(f"{key}: {value}" for key, value in front.items()),
+        title=reference.rpartition("/")[2].partition("@")[0],
+        parameters=_parameters(folder),
+        method=description["method"]["name"],
+        step=(description.get("weights") or {}).get("step") or "unknown",
+        picture=shown if picture else "",
+        directions=sentence,
+        reference=reference,
+        source=source,
+        target=target,
+        trained_on=_trained_on(results),
+        licence=_licence(licence),
+        own=licence or "none chosen",
+        parts="\n".join(_parts(modalities)),
+        results=_evaluation(results),
+    )
+    return Card(content, picture)
+
+
+def _results(path: Path, description: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The results of testing these very weights; None where there are none."""
+    if not path.is_file():
+        return None
+
+    results = read_json(path, LARGEST)
+    try:
+        tested = results["meta"]["model"]["sha256"]
+        weights = description["weights"]["sha256"]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"{path}: no results of `flowbind test` on a model that tells its checksum"
+        ) from None
+    if tested != weights:
+        say(f"{path}: of other weights than the model's, so left out of its card")
+        return None
+    return results
+
+
+def _directions(description: Mapping[str, Any]) -> tuple[str, str, str]:
+    """One source and one target, and a sentence about all of them."""
+    method = description["method"]
+    names = list(method["args"]["modalities"])
+    source = method["args"].get("source", names[0])
+    target = method["args"].get("target", names[-1])
+    if "source" in method["args"]:
+        return source, target, f"{target} from {source}"
+    return source, target, f"{', '.join(names[:-1])} and {names[-1]}, from one another"
+
+
+def _parameters(folder: Path) -> str:
+    """How many numbers a model's networks have."""
+    from safetensors import safe_open
+
+    count = 0
+    with safe_open(folder / "model.safetensors", framework="np") as file:
+        for name in file.keys():  # noqa: SIM118 (no mapping)
+            size = 1
+            for length in file.get_slice(name).get_shape():
+                size *= length
+            count += size
+    return f"{count:,} parameters and statistics"
+
+
+def _trained_on(results: Mapping[str, Any] | None) -> str:
+    """The training samples by kind."""
+    meta = (results or {}).get("meta", {})
+    kinds = meta.get("trained_on")
+    if not kinds:
+        return "Not recorded: the card was written without the results of a test."
+
+    lines = [f"- {kind}: {count:,} samples" for kind, count in kinds.items()]
+    train = meta.get("data", {}).get("train", {})
+    if "sha256" in train:
+        lines.append(f"\nManifest `{train['manifest']}`, SHA-256 `{train['sha256']}`.")
+    return "\n".join(lines)
+
+
+def _licence(licence: str | None) -> str:
+    if licence:
+        return f"The flows are under {licence}. What came along keeps its own licence."
+    return (
+        "No licence was chosen for the flows, so nothing but looking is allowed. What came along "
+        "keeps its own licence."
+    )
+
+
+def _parts(modalities: Mapping[str, Any]) -> Sequence[str]:
+    """A line of the table for every file or model that a codec works with."""
+    lines = []
+    for name, modality in modalities.items():
+        codec = modality["args"].get("codec")
+        if codec is None:
+            continue
+        cls = registry.load("codecs", codec["name"])
+        licences = dict(cls.licences)
+        if hasattr(cls, "shipped"):
+            licences["weights"] = SHIPPED
+        parts = {**codec["args"], **codec.get("files", {})}
+        for argument in dict.fromkeys([*codec.get("files", {}), *licences]):
+            value = parts.get(argument)
+            if value is not None:
+                licence = licences.get(argument, UNKNOWN)
+                came = "" if argument in codec.get("files", {}) else ", by name"
+                lines.append(f"| {name}, {argument} | `{value}`{came} | {licence} |")
+    return lines
+
+
+def _evaluation(results: Mapping[str, Any] | None) -> str:
+    """The tables of a test, with what they were measured by, one heading deeper."""
+    if results is None:
+        return UNMEASURED
+
+    lines = []
+    for line in markdown(results).splitlines():
+        lines.append(f"#{line}" if line.startswith("#") else line)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,358 @@
+"""Models given away: to a stand-in of the hub's HTTP interface on this machine, and as one file."""
+
+import base64
+import hashlib
+import json
+import shutil
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+
+import flowbind
+from flowbind.release import save
+from tests.released import make_model
+from tests.toy import Vector, Word
+
+pytestmark = (
+    pytest.mark.filterwarnings(  # between huggingface_hub 2.4 and its HTTP library
+        "ignore:Use 'content=<...>' to upload raw bytes:DeprecationWarning"
+    )
+)
+REPOSITORY = "somebody/toy"
+RESULTS = Path(__file__).parent / "formats/3/run/metrics.json"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as pushing and fetching one repository needs.
+
+    The server's `files` are the repository's newest commit, `commits` the earlier ones, by name.
+    """
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        path = self.path.partition("?")[0]
+        commits = self.server.commits
+        if path.startswith(f"/api/models/{REPOSITORY}"):
+            revision = path.removeprefix(f"/api/models/{REPOSITORY}").split("/")[-1]
+            commit = self.commit(revision)
+            if "/tree/" in path:
+                self.answer(
+                    [
+                        {
+                            "type": "file",
+                            "path": name,
+                            "size": len(content),
+                            "oid": "0" * 40,
+                        }
+                        for name, content in commits[commit].items()
+                    ]
+                )
+            elif commit not in commits:
+                self.answer({"error": "no such revision"}, 404)
+            else:
+                siblings = [{"rfilename": name} for name in commits[commit]]
+                self.answer({"id": REPOSITORY, "sha": commit, "siblings": siblings})
+        elif path.startswith(f"/{REPOSITORY}/resolve/"):
+            revision, _, name = path.partition("/resolve/")[2].partition("/")
+            content = commits[self.commit(revision)][name]
+            self.send_response(200)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", self.commit(revision))
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content)
+        else:
+            self.answer({"error": f"no {path}"}, 404)
+
+    def commit(self, revision):
+        return self.server.newest if revision in ("", "toy", "main") else revision
+
+    def do_POST(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.partition("?")[0]
+        if self.server.refuses:
+            self.answer({"error": "not yours"}, 403)
+        elif path == "/api/repos/create":
+            self.answer({"url": f"{self.server.url}/{REPOSITORY}", "name": REPOSITORY})
+        elif path == "/api/validate-yaml":
+            assert json.loads(content)["content"].startswith("---\n")
+            self.answer({"errors": [], "warnings": []})
+        elif "/preupload/" in path:
+            files = json.loads(content)["files"]
+            self.answer(
+                {
+                    "files": [
+                        {
+                            "path": file["path"],
+                            "uploadMode": "lfs"
+                            if file["path"].endswith("s")
+                            else "regular",
+                            "shouldIgnore": False,
+                        }
+                        for file in files
+                    ]
+                }
+            )
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = json.loads(content)["objects"]
+            self.answer(
+                {
+                    "transfer": "basic",
+                    "objects": [
+                        {
+                            **entry,
+                            "actions": {
+                                "upload": {
+                                    "href": f"{self.server.url}/lfs/{entry['oid']}"
+                                }
+                            },
+                        }
+                        for entry in objects
+                    ],
+                }
+            )
+        elif "/commit/" in path:
+            self.answer(self.take(content))
+        else:
+            self.answer({"error": f"no {path}"}, 404)
+
+    def do_PUT(self):
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        assert hashlib.sha256(content).hexdigest() == self.path.rpartition("/")[2]
+        self.server.lfs[self.path.rpartition("/")[2]] = content
+        self.answer({})
+
+    def take(self, content):
+        """A commit: a JSON object a line, its head first."""
+        files = dict(self.server.commits.get(self.server.newest, {}))
+        for line in content.decode().splitlines()[1:]:
+            entry = json.loads(line)
+            value = entry["value"]
+            if entry["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "lfsFile":
+                files[value["path"]] = self.server.lfs[value["oid"]]
+            elif entry["key"] == "deletedFile":
+                del files[value["path"]]
+        oid = hashlib.sha1(content).hexdigest()
+        self.server.commits[oid] = files
+        self.server.newest = oid
+        return {
+            "commitUrl": f"{self.server.url}/{REPOSITORY}/commit/{oid}",
+            "commitOid": oid,
+        }
+
+    def answer(self, value, code=200):
+        content = json.dumps(value).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A stand-in of the hub, which huggingface_hub is pointed at."""
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    server.commits = {"0" * 40: {".gitattributes": b"", "codecs/old/a.bin": b"old"}}
+    server.newest = "0" * 40
+    server.lfs, server.asked, server.refuses = {}, [], False
+    Thread(target=server.serve_forever, daemon=True).start()
+
+    # They are read from the environment when the package is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def folder(tmp_path, toys):
+    """A released model of the toy world in a run folder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save(
+            make_model({"word": Word(), "vector": Vector()}),
+            tmp_path / "run/model",
+            step=7,
+        )
+    return tmp_path / "run/model"
+
+
+def results_of(folder):
+    """Results of a test, as if they were of these weights."""
+    results = json.loads(RESULTS.read_text())
+    weights = json.loads((folder / "model.json").read_text())["weights"]["sha256"]
+    results["meta"]["model"]["sha256"] = weights
+    return results
+
+
+def test_what_is_pushed_is_what_is_loaded(folder, hub, command):
+    code, out, err = command("push", folder, REPOSITORY, "--license", "apache-2.0")
+    assert code == 0, err
+    assert out.strip() == f"hf:{REPOSITORY}@{hub.newest}"
+    files = hub.commits[hub.newest]
+    assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert "codecs/old/a.bin" not in files
+    assert {name.rpartition(".")[2] for name in files} <= {
+        *("safetensors", "json", "md", "gitattributes")
+    }
+    assert hub.lfs
+
+    original = flowbind.load(folder)
+    for name in (f"hf:{REPOSITORY}", f"hf:{REPOSITORY}@{hub.newest}"):
+        loaded = flowbind.load(name)
+        state = original.networks.state_dict()
+        assert all(
+            torch.equal(tensor, state[key])
+            for key, tensor in loaded.networks.state_dict().items()
+        )
+    # Of a commit that is here, nothing is fetched again.
+    hub.asked.clear()
+    flowbind.load(f"hf:{REPOSITORY}@{hub.newest}")
+    assert not [path for path in hub.asked if "safetensors" in path]
+
+
+def test_only_safetensors_and_json_are_fetched(folder, hub, command):
+    assert command("push", folder, REPOSITORY)[0] == 0
+    hub.commits[hub.newest] |= {"evil.py": b"1", "codecs/word/evil.pkl": b"1"}
+    flowbind.load(f"hf:{REPOSITORY}")
+    assert not [path for path in hub.asked if "evil" in path]
+    # And what is fetched is compared with its checksum.
+    files = hub.commits[hub.newest]
+    files["model.safetensors"] = files["model.safetensors"][:-1] + b"\1"
+    hub.commits["f" * 40] = files
+    with pytest.raises(ValueError, match=r"model.safetensors: damaged"):
+        flowbind.load(f"hf:{REPOSITORY}@{'f' * 40}")
+
+
+def test_the_card_tells_where_it_comes_from(folder, hub, command):
+    (folder.parent / "metrics.json").write_text(json.dumps(results_of(folder)))
+    (folder.parent / "gallery.png").write_bytes(b"\x89PNG of a test")
+    code, _, err = command("push", folder, REPOSITORY, "--license", "mit")
+    assert code == 0, err
+    files = hub.commits[hub.newest]
+    card = files["README.md"].decode()
+    for part in (
+        "license: mit",
+        "library_name: flowbind",
+        f'flowbind.load("hf:{REPOSITORY}")',
+        "- word+vector: 9 samples",
+        "7423af7130d551cca92d3df2d7ccd81517d508adfa37d249f32d2f8d12e03329",
+        "| word->vector |",
+        "![Rows",
+        "## Whose weights came along",
+    ):
+        assert part in card, card
+    assert files["gallery.png"] == b"\x89PNG of a test"
+
+    # Results of other weights are not this model's.
+    other = results_of(folder)
+    other["meta"]["model"]["sha256"] = "0" * 64
+    (folder.parent / "metrics.json").write_text(json.dumps(other))
+    code, _, err = command("push", folder, REPOSITORY)
+    assert (code, "of other weights than the model's" in err) == (0, True), err
+    assert "Not measured" in hub.commits[hub.newest]["README.md"].decode()
+
+
+def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
+    def refused(*arguments, says):
+        code, _, err = command(*arguments)
+        lines = [line for line in err.splitlines() if line.startswith("flowbind: ")]
+        assert (code, len(lines), says in lines[-1]) == (2, 1, True), err
+        assert "Traceback" not in err
+
+    refused("push", folder, "toy", says="'toy' is no repository; it is OWNER/NAME")
+    refused("push", tmp_path / "none", REPOSITORY, says="none: no such folder")
+    refused(
+        "generate",
+        "hf:toy",
+        "--to",
+        "word",
+        "--out",
+        tmp_path / "o",
+        says="hf:OWNER/NAME",
+    )
+    hub.refuses = True
+    refused("push", folder, REPOSITORY, says="the hub does not take it")
+    hub.refuses = False
+    (folder / "codecs/word").mkdir(parents=True)
+    (folder / "codecs/word/weights.pkl").write_bytes(b"1")
+    refused(
+        "push",
+        folder,
+        REPOSITORY,
+        says="weights.pkl: allowed in a model that is given away",
+    )
+    shutil.rmtree(folder / "codecs/word")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    refused("push", folder, REPOSITORY, says="while HF_HUB_OFFLINE is set")
+    hub.shutdown()
+    hub.server_close()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    refused("push", folder, REPOSITORY, says="log in with `hf auth login`")
+    refused(
+        *("generate", "hf:nobody/none@v1", "--to", "word", "--out", tmp_path / "o"),
+        says="the model 'nobody/none' (v1) is no folder, and the hub does not give it",
+    )
+
+
+def test_one_file_is_the_same_model_and_the_same_bytes(folder, command, tmp_path):
+    for name in ("a", "b"):
+        code, _, err = command("pack", folder, tmp_path / name / "toy.zip")
+        assert code == 0, err
+    packed = [(tmp_path / name / "toy.zip").read_bytes() for name in ("a", "b")]
+    assert packed[0] == packed[1]
+    with zipfile.ZipFile(tmp_path / "a/toy.zip") as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert "# toy" in (tmp_path / "unpacked/toy/README.md").read_text()
+    model = flowbind.load(tmp_path / "unpacked/toy")
+    state = flowbind.load(folder).networks.state_dict()
+    assert all(
+        torch.equal(tensor, state[key])
+        for key, tensor in model.networks.state_dict().items()
+    )
+    code, _, err = command("pack", folder, tmp_path / "toy.tar")
+    assert (code, "end it in .zip" in err) == (2, True), err
+
+
+def test_generate_says_where_to_get_a_model(command, tmp_path):
+    code, _, err = command(
+        *("generate", "runs/nowhere/model", "--from", "text=a", "--to", "image"),
+        *("--out", tmp_path),
+    )
+    assert code == 2
+    for part in (
+        "runs/nowhere/model",
+        "make quickstart",
+        "flowbind-shapes.zip",
+        "hf:OWNER/NAME",
+    ):
+        assert part in err
