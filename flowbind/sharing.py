@@ -11,11 +11,11 @@ from pathlib import Path
 from flowbind.card import CARD, PICTURE, Card
 from flowbind.errors import first_line
 from flowbind.files import replacing
-from flowbind.hub import is_offline
+from flowbind.hub import FILES, is_offline
 from flowbind.libraries import Extra, importing
 from flowbind.release import CODECS, CONFIG, WEIGHTS, verify
 
-SUFFIXES = (".safetensors", ".json", ".txt", ".model", ".jinja")
+SUFFIXES = tuple(pattern.removeprefix("*") for pattern in FILES)
 # The earliest time that a zip archive can tell: the same model gives the same archive.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 READABLE = 0o644 << 16  # mode of a file in an archive

@@ -214,7 +214,9 @@ def results_of(folder):
     return results
 
 
-def test_what_is_pushed_is_what_is_loaded(folder, hub, command):
+def test_what_is_pushed_is_what_is_loaded(folder, hub, command, monkeypatch):
+    from huggingface_hub import constants
+
     code, out, err = command("push", folder, REPOSITORY, "--license", "apache-2.0")
     assert code == 0, err
     assert out.strip() == f"hf:{REPOSITORY}@{hub.newest}"
@@ -238,6 +240,10 @@ def test_what_is_pushed_is_what_is_loaded(folder, hub, command):
     hub.asked.clear()
     flowbind.load(f"hf:{REPOSITORY}@{hub.newest}")
     assert not [path for path in hub.asked if "safetensors" in path]
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    flowbind.load(f"hf:{REPOSITORY}")
+    assert not hub.asked
 
 
 def test_only_safetensors_and_json_are_fetched(folder, hub, command):

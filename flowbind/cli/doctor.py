@@ -33,6 +33,7 @@ GIGABYTE = 1e9
 
 # What each extra is for; the order in which they are shown.
 EXTRAS = """
+hub: models from the Hugging Face hub, and to it
 text: captions: a sentence encoder, packaged
 image: pictures: needs nothing more
 heic: pictures in HEIC
