@@ -5,7 +5,7 @@ from threading import BrokenBarrierError
 import pytest
 import torch
 
-from flowbind.distributed import ranks, rows_of_all, total
+from flowbind.distributed import ranks, rows_of_all, total, unheard
 from flowbind.testing.ranks import Ranks
 
 
@@ -59,3 +59,16 @@ def test_a_rank_that_waits_for_one_that_has_ended_says_so(monkeypatch):
     monkeypatch.setattr("flowbind.testing.ranks.PATIENCE", 0.1)
     with pytest.raises(BrokenBarrierError):
         Ranks(2).run(lambda rank: total(torch.ones(1)) if rank else None)
+
+
+def test_a_process_that_is_unheard_asks_no_other():
+    """As the summary of a run does, which the first process makes alone."""
+
+    def work(rank):
+        if rank == 0:
+            return None
+        with unheard():
+            alone = ranks(), total(torch.ones(2)).tolist()
+        return alone, ranks()
+
+    assert Ranks(2).run(work) == [None, ((2, [1.0, 1.0]), 2)]

@@ -280,7 +280,7 @@ def test_a_dry_run_takes_steps_and_keeps_nothing(fit, tmp_path):
     code, said = fit("--dry-run")
     assert code == 0
     assert "dry run: samples take " in said
-    assert f"so {STEPS} steps about 0:00:0" in said
+    assert f"so {STEPS} steps about 0:0" in said
     assert said.rstrip().endswith("nothing was written")
     assert not (tmp_path / "run").exists()
 

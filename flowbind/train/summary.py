@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from flowbind.distributed import local
+from flowbind.distributed import local, unheard
 from flowbind.errors import last_line
 from flowbind.files import existing
 from flowbind.progress import say
@@ -243,7 +243,8 @@ def activations_of(trainer: Trainer, module: LightningModule) -> int:
         return tensor
 
     try:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with unheard(), hooks:
             loss, networks = module.loss_without_numbers()
     except (RuntimeError, NotImplementedError, TypeError, ValueError):
         return 0  # some operation of a third party's has no meta kernel
