@@ -49,6 +49,8 @@ audioldm: sounds by CLAP and AudioLDM
 laion-clap: sounds by the other library of CLAP, which needs numpy below 2
 metrics: FID, CLIPScore, CLAPScore and their like
 datasets: parquet files
+tensorboard: curves and samples in TensorBoard
+wandb: curves and samples in Weights & Biases
 """
 
 # Program, how it tells its version, what it is for, and what Debian calls it.
