@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 GENERATE = [sys.executable, "-m", "flowbind", "generate"]
-# Seconds that issue "Watch it, hear it, share it" asks for.
+# Seconds on a machine such as that of docs/performance.md.
 ALLOWED = {"text to image": 4.0, "image to points": 2.5}
 
 

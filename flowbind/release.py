@@ -352,6 +352,15 @@ def description_of(folder: str | Path) -> dict[str, Any]:
         raise _no_description(config, error) from None
 
 
+def method_of(folder: str | Path) -> Method:
+    """The method of a released model, without the weights of its networks; raises as `load` does."""
+    config, _ = files(located(folder))
+    try:
+        return _method(description_of(folder), config.parent)
+    except UNDESCRIBED as error:
+        raise _no_description(config, error) from None
+
+
 def sampling_of(folder: str | Path) -> tuple[type[Method], dict[str, Any]]:
     """The class of a released model's method, and the sampling choices that the model keeps.
 

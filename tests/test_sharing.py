@@ -270,6 +270,8 @@ def test_the_card_tells_where_it_comes_from(folder, hub, command):
         "license: mit",
         "library_name: flowbind",
         f'flowbind.load("hf:{REPOSITORY}")',
+        'model.generate({"word": [...]}, to=["vector"])',
+        "It generates word->vector, vector->word;",
         "- word+vector: 9 samples",
         "7423af7130d551cca92d3df2d7ccd81517d508adfa37d249f32d2f8d12e03329",
         "| word->vector |",
@@ -282,10 +284,11 @@ def test_the_card_tells_where_it_comes_from(folder, hub, command):
     # Results of other weights are not this model's.
     other = results_of(folder)
     other["meta"]["model"]["sha256"] = "0" * 64
-    (folder.parent / "metrics.json").write_text(json.dumps(other))
-    code, _, err = command("push", folder, REPOSITORY)
-    assert (code, "of other weights than the model's" in err) == (0, True), err
-    assert "Not measured" in hub.commits[hub.newest]["README.md"].decode()
+    for results in (other, {"directions": {}}, []):
+        (folder.parent / "metrics.json").write_text(json.dumps(results))
+        code, _, err = command("push", folder, REPOSITORY)
+        assert (code, "not known to be of the model's weights" in err) == (0, True), err
+        assert "Not measured" in hub.commits[hub.newest]["README.md"].decode()
 
 
 def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
