@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from flowbind import registry
 from flowbind.evaluation.report import markdown
 from flowbind.files import read_json
+from flowbind.method import Direction
 from flowbind.progress import say
 from flowbind.release import description_of, method_of
 
@@ -105,7 +106,7 @@ def write_card(
     if licence:
         front["license"] = licence
     modalities = description["method"]["args"]["modalities"]
-    directions = method_of(folder).directions()
+    directions = _from_others(method_of(folder).directions())
     example = max(directions, key=lambda direction: len(direction.sources))
     shown = f"\n![Rows are sources, columns what was generated from them.]({PICTURE})\n"
     content = TEMPLATE.format(
@@ -143,6 +144,15 @@ def _results(path: Path, description: Mapping[str, Any]) -> dict[str, Any] | Non
         say(f"{path}: not known to be of the model's weights, so left out of its card")
         return None
     return results
+
+
+def _from_others(directions: Sequence[Direction]) -> Sequence[Direction]:
+    """Those directions that do not lead back to a source, if there are any."""
+    others = []
+    for direction in directions:
+        if not set(direction.sources) & set(direction.targets):
+            others.append(direction)
+    return others or directions
 
 
 def _parameters(folder: Path) -> str:
