@@ -162,7 +162,8 @@ def device_line(trainer: Trainer) -> str:
         f"{trainer.world_size} processes" if trainer.world_size > 1 else "one process"
     )
     if device.type == "cpu":
-        processes += f" of {torch.get_num_threads()} threads"
+        threads = torch.get_num_threads()
+        processes += f" of {threads} threads" if threads > 1 else " of one thread"
     return f"{name}, {processes}, precision {trainer.precision}"
 
 
