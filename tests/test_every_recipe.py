@@ -61,9 +61,10 @@ def curves(run):
     for part in sorted(run.glob("curves/*/metrics.csv")):
         with part.open() as file:
             for row in csv.DictReader(file):
-                rows.setdefault(int(row["step"]), {}).update(
-                    {name: value for name, value in row.items() if value}
-                )
+                values = {name: value for name, value in row.items() if value}
+                for name in [name for name in values if name.startswith("pace/")]:
+                    del values[name]  # by the clock
+                rows.setdefault(int(row["step"]), {}).update(values)
     return rows
 
 

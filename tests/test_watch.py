@@ -1,9 +1,11 @@
 """A run that is watched: its summary, curves, samples and signs of failure, and what loggers are given."""
 
 import csv
+import io
 import json
 import math
 import shutil
+from contextlib import redirect_stderr
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +24,7 @@ from flowbind.train.curves import draw, read
 from flowbind.train.rate import rate_at
 from flowbind.train.samples import Samples
 from flowbind.train.signs import Signs
+from flowbind.train.summary import Summary
 from flowbind.train.totals import Totals
 from tests.conftest import register_toys
 from tests.toy import RECIPE
@@ -49,12 +52,20 @@ def recipe(tmp_path_factory, files):
 
 
 @pytest.fixture(scope="module")
-def run(recipe):
-    """A run that was watched to its end, with the loggers of others; to be read alone."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
+def watched(recipe):
+    """A run that was watched to its end, with another logger, and what it said."""
+    said = io.StringIO()
+    with pytest.MonkeyPatch.context() as monkeypatch, redirect_stderr(said):
         register_toys(monkeypatch)
         main(["fit", "--config", str(recipe), "--trainer.logger=tensorboard"])
-    return recipe.parent / "run"
+    return recipe.parent / "run", said.getvalue()
+
+
+@pytest.fixture(scope="module")
+def run(watched):
+    """The folder of that run, to be read alone."""
+    folder, _ = watched
+    return folder
 
 
 @pytest.fixture
@@ -231,17 +242,25 @@ def test_a_line_is_said_when_a_bound_is_crossed(capsys):
     assert [line.split(":")[0] for line in said] == ["step 1", "step 4"]
 
 
-def test_a_run_made_to_collapse_says_so_once(fit):
-    """Noise that drowns the shared latent, which is not normalised."""
+def test_a_run_made_to_collapse_says_so_once(fit, run, tmp_path):
+    """Noise that drowns the shared latent, which is not normalised; in the folder of a good run."""
+    shutil.copytree(run, tmp_path / "run")
     code, said = fit(
         "--model.objective.normalize=false",
         "--model.objective.noise_variance=1000",
-        "--training.samples=0",
+        "--trainer.logger=tensorboard",
     )
     told = [line for line in said.splitlines() if "hardly tells samples apart" in line]
     assert code == 0
     assert len(told) == 1
     assert told[0].startswith("step 4: spread is ")
+
+    # The good run has taken its logs along.
+    aside = tmp_path / "run/earlier.1"
+    for name in ("tensorboard/version_0", "samples/step=4.png", "curves.png"):
+        assert (aside / name).exists()
+        assert (tmp_path / "run" / name).exists()
+    assert json.loads((aside / "run.json").read_text())["state"] == "trained"
 
 
 # Totals
@@ -262,15 +281,17 @@ def test_totals_are_means_over_all_batches():
 # The summary, and the dry run
 
 
-def test_a_run_begins_with_a_summary(fit, tmp_path):
-    code, said = fit("--trainer.max_steps=4", "--training.samples=0")
+def test_a_run_begins_with_a_summary(watched):
+    folder, said = watched
     head = said.splitlines()[:7]
-    assert (code, head[0]) == (0, f"fit: {tmp_path / 'run'}, from the beginning")
+    assert head[0] == f"fit: {folder}, from the beginning"
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in head[1:]}
     assert lines["device"].startswith("cpu, one process of 1 threads, precision 32")
     assert "drifts 159,632 (word 79,816, vector 79,816)" in lines["parameters"]
     assert lines["samples"] == "vector+word 512 (100% of a batch)"
-    assert lines["steps"] == "4 of 64 samples, 0.5 times through all; validated every 4"
+    assert lines["steps"] == (
+        "12 of 64 samples, 1.5 times through all; validated every 4"
+    )
     assert lines["memory"].startswith("about ")
     assert "a step " in lines["memory"]
     assert "2 checkpoints and the model" in lines["disk"]
@@ -286,12 +307,17 @@ def test_a_dry_run_takes_steps_and_keeps_nothing(fit, tmp_path):
 
 
 @pytest.mark.parametrize("room", ["free_memory", "free_disk"])
-def test_a_dry_run_refuses_what_there_is_no_room_for(fit, monkeypatch, room):
+def test_a_dry_run_refuses_what_there_is_no_room_for(monkeypatch, tmp_path, room):
+    for name in ("free_memory", "free_disk"):
+        monkeypatch.setattr(flowbind.train.summary, name, lambda *_: 2**40)
+    summary = Summary(tmp_path, lambda: None, keep=2)
+    summary.memory = {"weights": 2**20, "gradients": 2**20}
+    summary.disk = 2**22
+    summary.check(None)
     monkeypatch.setattr(flowbind.train.summary, room, lambda *_: 1000)
-    code, said = fit("--dry-run")
-    assert code == 2
-    assert "MORE than" in said
-    assert "and 1e+03 bytes are free; lower" in said.splitlines()[-1]
+    needed = {"free_memory": "memory: .* 2 MiB", "free_disk": "disk: .* 4 MiB"}
+    with pytest.raises(ValueError, match=needed[room] + ", and 1e.03 bytes are free"):
+        summary.check(None)
 
 
 def test_only_fit_has_a_dry_run(command, recipe):
@@ -338,14 +364,3 @@ def test_tensorboard_has_what_the_curves_have(run):
         assert scalars == [
             (step, pytest.approx(value)) for step, value in curves[name]
         ], name
-
-
-def test_a_run_that_gives_place_takes_its_logs_along(run, fit, tmp_path):
-    shutil.copytree(run, tmp_path / "run")
-    code, said = fit("--training.seed=2", "--trainer.logger=tensorboard")
-    assert code == 0, said
-    aside = tmp_path / "run/earlier.1"
-    for name in ("tensorboard/version_0", "samples/step=4.png", "curves.png"):
-        assert (aside / name).exists()
-        assert (tmp_path / "run" / name).exists()
-    assert json.loads((aside / "run.json").read_text())["state"] == "trained"
