@@ -129,10 +129,11 @@ def _rows(
     drawn: dict[str, tuple[Modality, Any]],
 ) -> Iterator[Row]:
     """The rows of the picture, source by source; what is generated goes into `drawn`."""
-    targets_of: dict[tuple[str, ...], list[str]] = {}
+    targets_of: dict[tuple[str, ...], dict[str, None]] = {}  # in order
     for direction in decodable(model.method):
-        if len(direction.sources) <= 1 and len(direction.targets) == 1:
-            targets_of.setdefault(direction.sources, []).extend(direction.targets)
+        if len(direction.sources) <= 1:
+            targets = targets_of.setdefault(direction.sources, {})
+            targets.update(dict.fromkeys(direction.targets))
 
     splits = Splits(
         data.open(SPLIT, model.modalities),
@@ -141,7 +142,8 @@ def _rows(
     )
     generator = torch.Generator(model.device).manual_seed(SEED)
     rows_each = max(rows // max(len(targets_of), 1), 1)
-    for number, (sources, targets) in enumerate(targets_of.items()):
+    for number, (sources, names) in enumerate(targets_of.items()):
+        targets = list(names)
         # Rows are numbered through, so that no two have the same noise.
         numbers = range(number * rows_each, (number + 1) * rows_each)
         if sources:
