@@ -286,7 +286,7 @@ def test_a_run_begins_with_a_summary(watched):
     head = said.splitlines()[:7]
     assert head[0] == f"fit: {folder}, from the beginning"
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in head[1:]}
-    assert lines["device"].startswith("cpu, one process of 1 threads, precision 32")
+    assert lines["device"].startswith("cpu, one process of one thread, precision")
     assert "drifts 159,632 (word 79,816, vector 79,816)" in lines["parameters"]
     assert lines["samples"] == "vector+word 512 (100% of a batch)"
     assert lines["steps"] == (
