@@ -1,4 +1,4 @@
-"""A model's card: what it makes, what it was trained on, how well it does, and whose weights came along."""
+"""A model's card: what it makes, was trained on and reaches, and whose weights came along."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,6 +98,7 @@ def write_card(
         ValueError: it is no released model, or its results are no JSON.
     """
     run = folder.absolute().parent if run is None else run
+
     description = description_of(folder)
     results = _results(run / METRICS, description)
     picture = run / PICTURE if results and (run / PICTURE).is_file() else None
@@ -105,9 +106,12 @@ def write_card(
     front = {"library_name": "flowbind", "pipeline_tag": "any-to-any"}
     if licence:
         front["license"] = licence
+
     modalities = description["method"]["args"]["modalities"]
+
     directions = _from_others(method_of(folder).directions())
     example = max(directions, key=lambda direction: len(direction.sources))
+
     shown = f"\n![Rows are sources, columns what was generated from them.]({PICTURE})\n"
     content = TEMPLATE.format(
         front="\n".join(f"{key}: {value}" for key, value in front.items()),
@@ -200,9 +204,11 @@ def _parts(modalities: Mapping[str, Any]) -> Sequence[str]:
         if codec is None:
             continue
         cls = registry.load("codecs", codec["name"])
+
         licences = dict(cls.licences)
         if hasattr(cls, "shipped"):
             licences["weights"] = SHIPPED
+
         parts = {**codec["args"], **codec.get("files", {})}
         for argument in dict.fromkeys([*codec.get("files", {}), *licences]):
             value = parts.get(argument)

@@ -27,6 +27,7 @@ def read_pickle(path: Path, what: str, allowed: Sequence[Any] = ()) -> Any:
         ValueError: it is damaged, or holds more than tensors and plain containers; one line.
     """
     check_regular(path, WEIGHTS)
+
     try:
         with torch.serialization.safe_globals(list(allowed)):
             return torch.load(
@@ -53,6 +54,7 @@ def state_dict(value: Any, path: Path, what: str) -> dict[str, Tensor]:
     )
     if not is_state or not value:
         raise ValueError(f"{path}: holds no weights by name as {what}")
+
     return {name.removeprefix("module."): tensor for name, tensor in value.items()}
 
 

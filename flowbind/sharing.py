@@ -30,6 +30,7 @@ def files_of(folder: Path, card: Card) -> dict[str, Path | bytes]:
             that is not given away; one line.
     """
     verify(folder)
+
     paths = [folder / CONFIG, folder / WEIGHTS]
     paths += sorted(path for path in (folder / CODECS).rglob("*") if path.is_file())
     for path in paths:
@@ -71,6 +72,7 @@ def push(
         raise ValueError(
             f"'{repository}': nothing can be pushed while HF_HUB_OFFLINE is set; unset it"
         )
+
     with importing("huggingface_hub", needing="pushing a model", install=Extra("hub")):
         from huggingface_hub import (
             CommitOperationAdd,
@@ -79,14 +81,16 @@ def push(
         )
 
     api = HfApi(library_name="flowbind")
-    operations = [
-        CommitOperationAdd(place, content) for place, content in contents.items()
-    ]
+    operations = []
+    for place, content in contents.items():
+        operations.append(CommitOperationAdd(place, content))
+
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
         for place in api.list_repo_files(repository):
             if place.startswith(f"{CODECS}/") and place not in contents:
                 operations.append(CommitOperationDelete(place))
+
         commit = api.create_commit(
             repository,
             operations,
@@ -102,7 +106,7 @@ def push(
 
 
 def pack(contents: Mapping[str, Path | bytes], name: str, path: Path) -> None:
-    """Writes files as one zip archive, within a folder of a name; the same files give the same bytes.
+    """Writes files as one zip archive, within a folder; the same files give the same bytes.
 
     Args:
         contents: Files by their place.
@@ -116,6 +120,7 @@ def pack(contents: Mapping[str, Path | bytes], name: str, path: Path) -> None:
         for place, content in sorted(contents.items()):
             entry = zipfile.ZipInfo(f"{name}/{place}", EPOCH)
             entry.external_attr = READABLE
+
             with archive.open(entry, "w", force_zip64=True) as target:
                 if isinstance(content, bytes):
                     target.write(content)

@@ -15,6 +15,7 @@ PARTS = ("checkpoint", "config", "mean", "std")
 def run(verb: str, arguments: list[str]) -> None:
     """Turns the authors' files into a released model's folder."""
     options = _parser(verb).parse_args(arguments)
+
     parts = [part for part in PARTS if getattr(options, part)]
     if options.hub and options.source:
         raise ValueError("give --from-hub or --from, not both")
@@ -46,6 +47,7 @@ def _import_release(options: argparse.Namespace) -> None:
 
     check_folder(options.out)
     check_model(options.out)
+
     layout = release.read_layout(locate(options.layout))
     source = options.source
     if source is None:
@@ -107,6 +109,19 @@ def _parser(verb: str) -> Parser:
         "Turns what FlowBind's authors released into a folder that `flowbind` loads: all of it, "
         "from the hub or a folder, or the checkpoint of the flows alone.",
     )
+    _add_release(parser)
+    _add_checkpoint(parser)
+    parser.add_argument(
+        "--out",
+        required=True,
+        type=path,
+        help="folder that receives the model",
+    )
+    return parser
+
+
+def _add_release(parser: Parser) -> None:
+    """The options of a whole release."""
     whole = parser.add_argument_group("the whole release")
     whole.add_argument(
         "--from-hub",
@@ -139,6 +154,9 @@ def _parser(verb: str) -> Parser:
         help="JSON file that says what each file is, and which codecs generate",
     )
 
+
+def _add_checkpoint(parser: Parser) -> None:
+    """The options of a checkpoint without the rest."""
     alone = parser.add_argument_group("the checkpoint alone")
     alone.add_argument(
         "--checkpoint",
@@ -159,10 +177,3 @@ def _parser(verb: str) -> Parser:
         default="recipes/flowbind/published.yaml",
         help="the recipe that names the modalities and their codecs",
     )
-    parser.add_argument(
-        "--out",
-        required=True,
-        type=path,
-        help="folder that receives the model",
-    )
-    return parser

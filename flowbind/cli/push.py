@@ -14,6 +14,7 @@ def run(verb: str, arguments: list[str]) -> None:
         raise ValueError(
             f"push: '{options.repository}' is no repository; it is OWNER/NAME"
         )
+
     if verb == "pack":
         check_folder(options.file.parent)
         if options.file.suffix != ".zip":
@@ -28,6 +29,7 @@ def run(verb: str, arguments: list[str]) -> None:
     reference = options.file.stem if verb == "pack" else f"hf:{options.repository}"
     card = write_card(options.model, reference, options.run, options.license)
     contents = files_of(options.model, card)
+
     if verb == "pack":
         pack(contents, options.file.stem, options.file)
         say(f"wrote {options.file} ({options.file.stat().st_size / 1e6:.1f} MB)")
@@ -44,6 +46,7 @@ def _parser(verb: str) -> Parser:
         "prints the name by which `flowbind.load` and `flowbind generate` get it.",
         "pack": "Writes a released model with its card as one zip archive; unpacked, it is a model.",
     }
+
     parser = Parser(verb, about[verb])
     parser.add_argument("model", type=path, help="folder of a released model")
     if verb == "push":
@@ -59,6 +62,7 @@ def _parser(verb: str) -> Parser:
         parser.add_argument(
             "file", type=path, help="archive to write, such as shapes.zip"
         )
+
     parser.add_argument(
         "--run",
         type=path,

@@ -24,6 +24,7 @@ def convert_adapter(source: Path, target: Path) -> None:
         ValueError: it is damaged or of another layout; one line.
     """
     state = state_dict(read_pickle(source, WHAT), source, WHAT)
+
     with torch.device("meta"):
         adapter = ClapAdapter()
     shapes = {name: tuple(x.shape) for name, x in adapter.state_dict().items()}

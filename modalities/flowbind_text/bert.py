@@ -100,8 +100,7 @@ class BertSentences:
         layout: Its sizes.
 
     Raises:
-        OSError: a file cannot be read.
-        ValueError: one is damaged, or of another network; one line.
+        ValueError: a file is damaged, or of another network; one line.
     """
 
     def __init__(self, folder: Path, layout: Layout) -> None:
@@ -152,6 +151,7 @@ class BertSentences:
             features = positions(self.state, self.layout, part)
             ones = torch.ones_like(features)
             mean = (features * ones).sum(1) / ones.sum(1).clamp(min=LEAST)
+
             if self.layout.normalizes:
                 mean = F.normalize(mean, dim=1)
             if normalize:

@@ -33,20 +33,20 @@ def convert(source: Path, target: Path, features: int, prefix: int) -> None:
         ValueError: it is damaged or of another layout; one line.
     """
     content = read_pickle(source, WHAT)
-    if not isinstance(content, dict) or not set(PARTS) <= content.keys():
-        names = (
-            ", ".join(map(str, content)) if isinstance(content, dict) else "no names"
-        )
+    names = list(content) if isinstance(content, dict) else []
+    if not set(PARTS) <= set(names):
+        listed = ", ".join(map(str, names)) or "no names"
         raise ValueError(
-            f"{source}: another layout than that of {WHAT}: it has {names:.200}, not "
+            f"{source}: another layout than that of {WHAT}: it has {listed:.200}, not "
             f"{' and '.join(PARTS)}"
         )
-    projector, lm = (state_dict(content[part], source, part) for part in PARTS)
 
+    projector, lm = (state_dict(content[part], source, part) for part in PARTS)
     if TABLE not in lm:
         raise ValueError(
             f"{source}: another layout than that of {WHAT}: model has no {TABLE}"
         )
+
     width = lm[TABLE].shape[1]
     check_shapes(projector, _shapes(features, width, prefix), source, WHAT)
     if TIED in lm and torch.equal(lm[TIED], lm[TABLE]):

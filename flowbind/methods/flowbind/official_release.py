@@ -148,6 +148,7 @@ def statistics_of(
         missing = [path for path in _paths(statistics) if not path.is_file()]
         if not missing:
             return statistics
+
     if given:
         raise FileNotFoundError(
             f"{missing[0]}: no such file of mean or standard deviation"
@@ -179,6 +180,7 @@ def _download(url: str, file: str, folder: Path) -> Path:
             raise URLError("HF_HUB_OFFLINE is set")
         with urlopen(f"{url}/{file}", timeout=TIMEOUT) as answer:
             content = answer.read(STATISTIC + 1)
+
         if len(content) > STATISTIC:
             raise ValueError(f"more than {STATISTIC} bytes")
     except (OSError, ValueError) as error:
@@ -207,6 +209,7 @@ def modalities_of(release: Path, layout: Layout, work: Path) -> dict[str, Modali
     paths: dict[tuple[str, str], Path] = {}
     for (name, argument), file in layout.codec_files().items():
         codec = Codec.rebuild(_codec(layout.modalities[name]))
+
         say(f"converting {release / file}, the {argument} of '{name}'")
         paths[name, argument] = work / f"{name}-{argument}.safetensors"
         codec.convert(argument, release / file, paths[name, argument])
@@ -217,6 +220,7 @@ def modalities_of(release: Path, layout: Layout, work: Path) -> dict[str, Modali
         for (owner, argument), path in paths.items():
             if owner == name:
                 codec["args"][argument] = str(path)
+
         args = description["args"] | {"codec": codec}
         modalities[name] = Modality.rebuild({"name": description["name"], "args": args})
     return modalities
