@@ -16,12 +16,14 @@ from flowbind.data.latents import LatentDataModule
 from flowbind.data.mixture import Mixture
 from flowbind.data.shard import LINE, layout, read_header, write_shard
 from flowbind.data.store import LatentStore, finish_store
+from flowbind.method import Loss
 from flowbind.methods.flowbind.method import FlowBind
 from flowbind.methods.flowbind.objective import Draws
 from flowbind.train.checkpoints import fault, latest_intact, write_checkpoint, written
 from flowbind.train.ema import decay_at, follow
 from flowbind.train.nonfinite import Health
 from flowbind.train.replicas import checksum
+from flowbind.train.totals import Totals
 from flowbind.train.training import Training
 from tests.toy import Vector
 
@@ -128,19 +130,20 @@ def test_the_average_of_equal_weights_stays_the_same_to_the_bit():
 def test_what_validation_logs_lies_on_the_device(monkeypatch):
     """NCCL reduces nothing else."""
     module = Training(FlowBind({name: Vector() for name in "ab"}))
-    logged = {}
     monkeypatch.setattr(Training, "device", torch.device("meta"), raising=False)
-    monkeypatch.setattr(module, "_sum_over_devices", lambda totals: totals)
-    monkeypatch.setattr(module, "log_dict", lambda values, **_: logged.update(values))
-    monkeypatch.setattr(
-        module, "log", lambda name, value, **_: logged.update({name: value})
-    )
-    module.totals = {
-        name: torch.tensor([2.0, rows]) for name, rows in (("a", 4.0), ("b", 0.0))
-    }
-    module.on_validation_epoch_end()
-    devices = {name: value.device.type for name, value in logged.items()}
-    assert devices == {"val/a": "meta", "val/loss": "meta"}
+    errors = torch.ones(4, device="meta")
+    terms = {name: Loss(name, errors) for name in "ab"}
+    monkeypatch.setattr(module, "terms", lambda *_: (None, terms))
+
+    module.on_validation_epoch_start()
+    module.validation_step(None, 0)
+    assert module.totals.sums.device.type == "meta"
+    assert module.totals.sums.dtype == torch.float64
+
+    # What comes of them stays where they are.
+    totals = Totals(["a"])
+    totals.update("a", torch.ones(4))
+    assert all(mean.device == totals.sums.device for mean in totals.compute().values())
 
 
 def test_health_tells_the_first_bad_step_and_skips_all_after_it():
