@@ -14,6 +14,7 @@ from flowbind_text.prefix_lm import Projector
 from safetensors.torch import load_file
 
 import flowbind
+from tests.local_hub import REPOSITORY, local_hub
 from tests.reference import official
 from tests.test_audioldm import tone
 from tests.test_clap import Stub
@@ -95,6 +96,12 @@ def flows(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    with local_hub(tmp_path / "cache", monkeypatch) as server:
+        yield server
+
+
 def options(folder, out):
     release, samples = folder / "release", folder / "samples"
     return ["--from", release, "--statistics", samples, "--out", out]
@@ -132,6 +139,21 @@ def test_files_become_safetensors_with_the_same_numbers(flows, tmp_path, command
     mean = torch.load(flows / "samples/unclip_img_mean.pt")
     standard = model.networks.standard["image"](mean + one)
     assert torch.allclose(standard, torch.ones(1, D), atol=1e-5)
+
+
+def test_from_the_hub_it_fetches_these_files_alone(flows, tmp_path, command, hub):
+    files = {file: (flows / "release" / file).read_bytes() for file in FILES}
+    for path in (flows / "samples").iterdir():
+        files[f"samples/{path.name}"] = path.read_bytes()
+    hub.commits[hub.newest] = files | {"more.pth": b"1", "setup.py": b"1"}
+    code, _, err = command(
+        *("import-official", "--from-hub", REPOSITORY, "--out", tmp_path / "model")
+    )
+    assert code == 0, err
+    assert flowbind.load(tmp_path / "model").modality("text").codec.prefix == 3
+    resolved = {path.partition("/resolve/")[2] for path in hub.asked}
+    fetched = {path.partition("/")[2].partition("?")[0] for path in resolved if path}
+    assert fetched == files.keys()
 
 
 def test_what_differs_is_named(flows, tmp_path, command):
