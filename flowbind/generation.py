@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from flowbind import draws
 from flowbind.codec import Codec, kind_of
 from flowbind.data.manifest import take_raw
 from flowbind.defaults import torch_defaults
-from flowbind.flow.arithmetic import between, shift, standardize
+from flowbind.flow.arithmetic import between, shift, standardize, weigh
 from flowbind.method import Direction, Method, Networks, State, check_decodable
 from flowbind.modality import Modality
+from flowbind.outputs import Outputs
 from flowbind.progress import say
 from flowbind.registry import did_you_mean
 from flowbind.samples import Terms, listed, named, terms, together
@@ -44,6 +46,17 @@ class Model:
         self.sampling = sampling or method.Sampling()
         # Of files still to be read, by modality and use.
         self.stamps: dict[tuple[str, str], list[tuple]] = {}
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.networks.parameters())
+        method = type(self.method).__name__
+        lines = [f"Model: {method}, {count:,} parameters, on {self.device}"]
+        width = max(map(len, self.modalities))
+        for name, modality in self.modalities.items():
+            lines.append(f"  {name:{width}}  {describe_codec(modality.codec)}")
+
+        choices = ", ".join(f"{k}={v}" for k, v in asdict(self.sampling).items())
+        return "\n".join([*lines, f"  generates with {choices}"])
 
     @property
     def modalities(self) -> dict[str, Modality]:
@@ -349,6 +362,38 @@ class Model:
                 raise ValueError("plus and minus change a source, and there is none")
             self.check_direction([name], targets)
 
+    def check_weights(
+        self,
+        weights: Mapping[str, float],
+        sources: Iterable[str],
+    ) -> list[float]:
+        """The weight of each source, 1 where nothing is said; none where nothing is said at all.
+
+        Args:
+            weights: Weights by source.
+            sources: Modalities of the sources.
+
+        Raises:
+            ValueError: the method is not `linear`, a weight is of no source or below 0, or all are
+                0.
+        """
+        if not weights:
+            return []
+
+        self.check_linear("weights")
+        names = list(sources)
+        for name in weights:
+            if name not in names:
+                raise ValueError(
+                    f"a weight of '{name}', which is no source; allowed: {', '.join(names)}"
+                )
+        numbers = finite_numbers([weights.get(name, 1.0) for name in names], "weights")
+        if min(numbers) < 0 or not any(numbers):
+            raise ValueError(
+                f"weights are at least 0, and one of them above 0, not {numbers}"
+            )
+        return numbers
+
     @torch_defaults()
     @torch.no_grad()
     def translate(
@@ -360,6 +405,7 @@ class Model:
         minus: Sequence[tuple[str, Tensor]] = (),
         strength: float = 1.0,
         restandardize: bool = False,
+        weights: Mapping[str, float] | None = None,
         known: Mapping[str, Tensor] | None = None,
         count: int = 1,
         seed: int = 0,
@@ -377,6 +423,7 @@ class Model:
             minus: What is taken away, likewise.
             strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then standardised as a whole.
+            weights: By source, how much it counts beside the others, 1 where nothing is said.
             known: By source that is a target too, whether a number of its latents is known and to
                 be held, bool with shape (B, *shape); None where no part is held.
             count: Number B of samples where there is no source.
@@ -393,6 +440,7 @@ class Model:
         self.check_terms([name for name, _ in (*plus, *minus)], latents, to)
         if restandardize:
             self.check_linear("restandardize")
+        shares = self.check_weights(weights or {}, latents)
         sampling = self.choose(latents, to, known or (), **choices)
         if latents:
             count = len(next(iter(latents.values())))
@@ -405,6 +453,8 @@ class Model:
             states = [shift(state, added, taken, strength) for state in states]
         if restandardize:
             states = [standardize(state) for state in states]
+        if shares:
+            states = weigh(states, shares)
 
         state = self.method.fuse(states, sampling, streams)
         if known:
@@ -442,12 +492,13 @@ class Model:
         minus: Terms = (),
         strength: float = 1.0,
         restandardize: bool = False,
+        weights: Mapping[str, float] | None = None,
         mask: Mapping[str, Any] | None = None,
         count: int | None = None,
         seed: int = 0,
         first: int = 0,
         **choices: Any,
-    ) -> dict[str, list[Any]]:
+    ) -> Outputs:
         """Generates every target from all sources together.
 
         Targets of one number belong together. Without a source a method that can makes `count` of
@@ -469,6 +520,8 @@ class Model:
             strength: Factor of what is added and taken away.
             restandardize: Whether each source's state is then brought to mean 0 and standard
                 deviation 1, each sample as a whole, as CrossFlow's authors do.
+            weights: By source, how much it counts beside the others, 1 where nothing is said, where
+                the method is `linear`: `weights={"a": 2}`.
             mask: By source that is a target too, which part of it is unknown and made anew: a file
                 or whatever the modality's `read_mask` takes, one for all samples or B.
             count: Number B of samples where there is no source; 1 if None.
@@ -480,7 +533,7 @@ class Model:
                 such as `steps=10`.
 
         Returns:
-            Per target, B raw samples.
+            Per target, B raw samples; `save(folder)` writes them, and notebooks show them.
 
         Raises:
             ValueError: samples or targets that cannot be told apart, sources of different lengths,
@@ -497,6 +550,7 @@ class Model:
         self.check_direction(sources, to)
         others = [name for name, _ in (*plus, *minus)]
         self.check_terms(others, sources, to)
+        self.check_weights(weights or {}, sources)
         masks = dict(terms(mask or {}, "mask", rows))
         self.choose(sources, to, masks, **choices)
         self._check_libraries([*sources, *others], to)
@@ -520,13 +574,15 @@ class Model:
             minus=self._encode_terms(minus, "minus"),
             strength=strength,
             restandardize=restandardize,
+            weights=weights,
             known=known,
             count=count,
             seed=seed,
             first=first,
             **choices,
         )
-        return self._decode(generated, draws.key(seed, first))
+        raws = self._decode(generated, draws.key(seed, first))
+        return Outputs(raws, self.modalities)
 
     @torch_defaults()
     @torch.no_grad()
@@ -539,7 +595,7 @@ class Model:
         restandardize: bool = False,
         seed: int = 0,
         **choices: Any,
-    ) -> dict[str, list[Any]]:
+    ) -> Outputs:
         """Generates every target from states on the line between those of two samples.
 
         All have the same noise, that of a sample alone: at the shares 0 and 1 they are what
@@ -555,7 +611,7 @@ class Model:
             choices: Sampling choices, as for `generate`.
 
         Returns:
-            Per target, N raw samples.
+            Per target, N raw samples; `save(folder)` writes them, and notebooks show them.
 
         Raises:
             ValueError: not two samples, a method that is not `linear`, shares that are no numbers,
@@ -594,7 +650,7 @@ class Model:
             latents = {name: x[row : row + 1] for name, x in generated.items()}
             for name, decoded in self._decode(latents, draws.key(seed, 0)).items():
                 raws[name] += decoded
-        return raws
+        return Outputs(raws, self.modalities)
 
     def _decode(self, latents: Mapping[str, Tensor], key: int) -> dict[str, list[Any]]:
         """Raw samples of latents, whatever decoding draws from a key."""
@@ -629,6 +685,16 @@ class Model:
             self.modality(name).codec.check_libraries("encode")
         for name in targets:
             self.modality(name).codec.check_libraries("decode")
+
+
+def describe_codec(codec: Codec) -> str:
+    """A codec in a line: its class, the shape of its latents, and which way it goes."""
+    shape = " x ".join(map(str, codec.shape))
+    kind = f"{shape} numbers"
+    if codec.vocabulary is not None:
+        kind = f"{shape} ids of {codec.vocabulary:,}"
+    alone = "" if codec.decodes else ", a source alone"
+    return f"{type(codec).__name__}, {kind}{alone}"
 
 
 def stamp(codec: Codec) -> list[tuple]:

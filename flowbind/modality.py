@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
 from flowbind.component import Component
+from flowbind.exhibit import Exhibit
 from flowbind.judge import NeuralJudge
 from flowbind.libraries import require
 from flowbind.nets.mlp import Drift, DriftConfig, Head, HeadConfig
@@ -144,6 +145,10 @@ class Modality(Component):
             ValueError: it is damaged or not of this kind; one line that names the file.
         """
         return {}
+
+    def exhibit(self, raw: Any) -> Exhibit:
+        """A raw sample on a page, such as a recording that plays or a cloud that turns; here its preview."""
+        return self.preview(raw)
 
     def build_drift(self, config: DriftConfig) -> nn.Module:
         """The drift net `v(x_t, t)`: (rows, *shape), (rows,) -> (rows, *shape).

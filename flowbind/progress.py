@@ -9,17 +9,34 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import closing
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, ClassVar
 
 QUIET_INTERVAL = 10.0  # seconds between lines when standard error is not a terminal
 # Variables of the environment in which launchers give a process its number.
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+# Lines said so far, where somebody listens.
+_HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """A block whose lines go into a list, too, for those who see no standard error."""
+    lines: list[str] = []
+    token = _HEARD.set(lines)
+    try:
+        yield lines
+    finally:
+        _HEARD.reset(token)
 
 
 def say(message: str) -> None:
     """Prints one line about what is being done."""
+    lines = _HEARD.get()
+    if lines is not None:
+        lines.append(message)
     printable = message.encode(
         errors="backslashreplace"
     ).decode()  # names of files may be no UTF-8

@@ -30,6 +30,7 @@ LAYERS = {
         "arrays",
         "npy",
         "component",
+        "exhibit",
         "hub",
         "codec",
         "frozen",
@@ -45,6 +46,7 @@ LAYERS = {
         "earlier",
         "readers",
         "samples",
+        "outputs",
         "generation",
         "release",
         "card",
@@ -56,7 +58,7 @@ LAYERS = {
         "data",
     ),  # services
     3: ("data.encoding", "data.latents", "data.raw", "train"),  # training
-    4: ("cli", "__main__"),  # face
+    4: ("cli", "demo", "__main__"),  # face
 }
 # May be imported from every layer, so it imports nothing of flowbind.
 ANYWHERE = (
@@ -81,6 +83,7 @@ HEAVY = {
     "diffusers",
     "open_clip",
     "laion_clap",
+    "gradio",
 }
 MODALITIES = PROJECT["entry-points"]["flowbind.modalities"]
 CODECS = PROJECT["entry-points"]["flowbind.codecs"]

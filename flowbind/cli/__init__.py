@@ -33,6 +33,10 @@ VERBS = {
         "flowbind.cli.generate",
         "any sources -> any targets, with a released model",
     ),
+    "demo": (
+        "flowbind.cli.demo",
+        "a page on which a released model is tried, in a browser",
+    ),
     "import-official": (
         "flowbind.cli.import_official",
         "what the method's authors released -> a released model",
@@ -53,6 +57,10 @@ VERBS = {
     "recipes": (
         "flowbind.cli.recipes",
         "flowbind's own recipes: a list, a copy, what a key is for",
+    ),
+    "info": (
+        "flowbind.cli.info",
+        "what a released model, a latent store or a manifest holds",
     ),
     "plugins": ("flowbind.cli.plugins", "what is installed, from which package"),
     "doctor": (

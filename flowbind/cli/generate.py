@@ -1,7 +1,7 @@
 """`flowbind generate`: any sources to any targets, from the shell."""
 
 import argparse
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flowbind.cli.parser import Parser, check_folder, named, path, real, whole
 
 if TYPE_CHECKING:
+    from flowbind.cli.batch import Listed, Results
     from flowbind.generation import Model
 
 STRIP = "strip.png"  # all pictures of an interpolation in one
@@ -27,27 +28,33 @@ def run(verb: str, arguments: list[str]) -> None:
     parser = _parser(verb)
     options, choices = _read(parser, arguments)
     _check_together(options, parser.values)
-    named_sources = [named("--from", source) for source in options.sources]
+    named_sources, batch_file = _split(options.sources)
     named_terms = {
         "plus": [named("--plus", term) for term in options.plus],
         "minus": [named("--minus", term) for term in options.minus],
     }
     named_masks = [named("--mask", mask) for mask in options.masks]
+    weights = dict(_weight(word) for word in options.weights)
     check_folder(options.out)
     if not Path(options.model).exists():
         raise FileNotFoundError(NO_MODEL.format(options.model))
 
-    from flowbind.cli.names import refuse_existing
+    from flowbind.cli.batch import read_batch
     from flowbind.cli.sampling import chosen
     from flowbind.generation import find_device
     from flowbind.release import load
 
     model = load(options.model, find_device(options.device))
     sampling = chosen(options, choices)
-    source_names = list(dict.fromkeys(name for name, _ in named_sources))
+    listed = read_batch(batch_file, model, options.to) if batch_file else None
+    names = [name for name, _ in named_sources]
+    if listed:
+        names += _not_named(listed, names)
+    source_names = list(dict.fromkeys(names))
     model.check_direction(source_names, options.to)
+    model.check_weights(weights, source_names)
     masked = [name for name, _ in named_masks]
-    model.choose(source_names, options.to, masked, **sampling)
+    complete = model.choose(source_names, options.to, masked, **sampling)
     term_names = [name for name, _ in chain(*named_terms.values())]
     model.check_terms(term_names, source_names, options.to)
     if options.interpolate:
@@ -56,27 +63,35 @@ def run(verb: str, arguments: list[str]) -> None:
         model.check_linear("--restandardize")
 
     targets = {name: model.modality(name) for name in options.to}
-    sources = _sources(model, named_sources, options.to)
+    of_batch = listed.sources if listed else {}
+    sources = _sources(model, named_sources, options.to, of_batch)
     terms = {}
     for side, pairs in named_terms.items():
         terms[side] = _terms(model, side, pairs, sources)
     masks = _masks(model, named_masks, sources)
 
-    stem_of_sample = _stems(options, sources, terms)
+    stem_of_sample = listed.stems if listed else _stems(options, sources, terms)
     files = {}
     for name, target in targets.items():
         ending = f".{name}{target.suffixes[0]}"
         files[name] = [options.out / f"{stem}{ending}" for stem in stem_of_sample]
     strip = options.out / STRIP
-    if not options.overwrite:
-        strips = [strip] if options.interpolate else []
-        refuse_existing([*chain.from_iterable(files.values()), *strips])
+    results = _results(model, listed, options, complete, files) if listed else None
+    work = _work(options, len(stem_of_sample), files, strip, results)
 
     if options.interpolate:
-        parts = _interpolate(model, sources, options, sampling)
+        parts = _interpolate(model, sources, work, options, sampling)
     else:
-        count = len(stem_of_sample)
-        parts = _generate(model, sources, terms, masks, count, options, sampling)
+        parts = _generate(
+            model,
+            sources,
+            terms,
+            masks,
+            weights,
+            work,
+            options,
+            sampling,
+        )
     previews = {name: [] for name in targets}
     for rows, generated in parts:
         # An error before this leaves nothing behind.
@@ -87,6 +102,8 @@ def run(verb: str, arguments: list[str]) -> None:
                 print(file)
             if options.interpolate:
                 previews[name] += map(targets[name].preview, raws)
+        if results:
+            results.record(rows)
 
     if options.interpolate:
         _write_strip(previews, strip)
@@ -97,12 +114,13 @@ def _generate(
     sources: Mapping[str, Samples],
     terms: Mapping[str, Sequence[tuple[str, Samples]]],
     masks: Mapping[str, Samples],
-    count: int,
+    weights: Mapping[str, float],
+    work: Sequence[slice],
     options: argparse.Namespace,
     sampling: Mapping[str, Any],
 ) -> Iterator[tuple[slice, dict[str, list[Any]]]]:
     """Generates part after part: the rows of each, and its raw samples by target."""
-    for rows in _parts(count, options.batch):
+    for rows in _tracked(work):
         batch = {name: samples[rows] for name, samples in sources.items()}
         terms_of = {}
         for side, pairs in terms.items():
@@ -117,6 +135,7 @@ def _generate(
             **terms_of,
             strength=options.strength,
             restandardize=options.restandardize,
+            weights=weights,
             mask=masks_of,
             count=None if sources else rows.stop - rows.start,
             seed=options.seed,
@@ -134,13 +153,14 @@ def _of_rows(samples: Samples, rows: slice) -> Samples:
 def _interpolate(
     model: "Model",
     sources: Mapping[str, Samples],
+    work: Sequence[slice],
     options: argparse.Namespace,
     sampling: Mapping[str, Any],
 ) -> Iterator[tuple[slice, dict[str, list[Any]]]]:
     """The same between two samples."""
     last = options.interpolate - 1
     shares = [number / last for number in range(options.interpolate)]
-    for rows in _parts(len(shares), options.batch):
+    for rows in _tracked(work):
         generated = model.interpolate(
             sources,
             options.to,
@@ -152,15 +172,104 @@ def _interpolate(
         yield rows, generated
 
 
-def _parts(count: int, batch: int) -> Iterator[slice]:
-    """The rows of each part of the work, whose progress is shown where there are several."""
+def _work(
+    options: argparse.Namespace,
+    count: int,
+    files: Mapping[str, Sequence[Path]],
+    strip: Path,
+    results: "Results | None",
+) -> list[slice]:
+    """The rows of each part of the work that is still to be done.
+
+    Raises:
+        ValueError: something else is in the place of a file.
+    """
+    from flowbind.cli.names import refuse_existing
+    from flowbind.progress import say
+
+    starts = range(0, count, options.batch)
+    parts = [slice(start, min(start + options.batch, count)) for start in starts]
+    in_place = [*chain.from_iterable(files.values())]
+    if options.interpolate:
+        in_place.append(strip)
+
+    if results and not options.overwrite:
+        done = count
+        parts = results.left(parts)
+        for rows in parts:
+            done -= rows.stop - rows.start
+        if done:
+            say(f"{options.out}: {done} of {count} samples are there already")
+        in_place = results.unexpected(parts)
+    if not options.overwrite:
+        refuse_existing(in_place)
+    return parts
+
+
+def _results(
+    model: "Model",
+    listed: "Listed",
+    options: argparse.Namespace,
+    sampling: Any,
+    files: Mapping[str, Sequence[Path]],
+) -> "Results":
+    """The results of a batch: what is there, and what decides them."""
+    from flowbind.cli.batch import Results, lines_of, settings_of
+
+    suffixes = {name: model.modality(name).suffixes[0] for name in options.to}
+    words = {
+        "to": options.to,
+        "from": options.sources,
+        "weight": options.weights,
+        "plus": options.plus,
+        "minus": options.minus,
+        "mask": options.masks,
+        "strength": options.strength,
+        "restandardize": options.restandardize,
+        "batch": options.batch,
+    }
+    return Results(
+        options.out,
+        lines_of(listed, suffixes, options.out),
+        settings_of(model, options.model, options.seed, sampling, words),
+        list(zip(*files.values(), strict=True)),
+    )
+
+
+def _tracked(work: Sequence[slice]) -> Iterable[slice]:
+    """The parts of the work, whose progress is shown where there are several."""
     from flowbind.progress import track
 
-    starts = range(0, count, batch)
-    if len(starts) > 1:
-        starts = track(starts, "generating")
-    for start in starts:
-        yield slice(start, min(start + batch, count))
+    return track(work, "generating") if len(work) > 1 else work
+
+
+def _split(sources: Sequence[str]) -> tuple[list[tuple[str, str]], Path | None]:
+    """Modality and value of each `--from`, and the one file that says the modalities itself.
+
+    Raises:
+        ValueError: two such files, or what is neither; one line.
+    """
+    files = [Path(source[1:]) for source in sources if source.startswith("@")]
+    if len(files) > 1:
+        raise ValueError(
+            f"--from @{files[0]} and --from @{files[1]}: one file lists a batch; give one"
+        )
+    pairs = [named("--from", word) for word in sources if not word.startswith("@")]
+    return pairs, files[0] if files else None
+
+
+def _not_named(listed: "Listed", names: Collection[str]) -> list[str]:
+    """The modalities of a batch's file, none of which another option may name.
+
+    Raises:
+        ValueError: one does; one line.
+    """
+    for name in names:
+        if name in listed.sources:
+            raise ValueError(
+                f"--from {name}=... is in the batch's file as well; give one"
+            )
+    return list(listed.sources)
 
 
 def _write_strip(previews: Mapping[str, Sequence[Any]], path: Path) -> None:
@@ -210,8 +319,9 @@ def _parser(verb: str) -> Parser:
         metavar="NAME=VALUE",
         help="a source: a file, a folder, a pattern such as 'image=dir/*.png', a literal such as "
         'text="a red torus", or @FILE: a list with one of these a line, a manifest (.jsonl) or a '
-        "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together; a "
-        "method that makes something of noise alone needs none",
+        "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together; "
+        "@FILE without a NAME is a batch, of all modalities that a manifest or a table's columns "
+        "name, targets apart; a method that makes something of noise alone needs none",
     )
     parser.add_argument(
         "--to",
@@ -228,6 +338,14 @@ def _parser(verb: str) -> Parser:
         metavar="NAME=FILE",
         help="which part of a source that is a target too is unknown and made anew, white in a "
         "picture; one for all of a batch or as many",
+    )
+    parser.add_argument(
+        "--weight",
+        action="append",
+        default=[],
+        dest="weights",
+        metavar="NAME=NUMBER",
+        help="how much a source counts beside the others, 1 where nothing is said",
     )
     _add_arithmetic(parser)
     _add_output(parser)
@@ -332,10 +450,33 @@ def _check_together(options: argparse.Namespace, given: Collection[str]) -> None
         raise ValueError(
             "--interpolate goes between two whole sources; leave out --mask"
         )
+    if any(source.startswith("@") for source in options.sources):
+        raise ValueError(
+            "--interpolate goes between two samples; give them as NAME=VALUE, not as a batch's file"
+        )
+    if options.weights:
+        raise ValueError(
+            "--interpolate takes its sources as they are; leave out --weight"
+        )
     if not options.sources:
         raise ValueError(
             "--interpolate goes between two sources; give them with --from"
         )
+
+
+def _weight(word: str) -> tuple[str, float]:
+    """A source and how much it counts, of an option.
+
+    Raises:
+        ValueError: not a number; one line.
+    """
+    name, number = named("--weight", word)
+    try:
+        return name, float(number)
+    except ValueError:
+        raise ValueError(
+            f"--weight takes NAME=NUMBER, such as image=2, not '{word}'"
+        ) from None
 
 
 def _terms(
@@ -421,6 +562,7 @@ def _sources(
     model: "Model",
     named_sources: Sequence[tuple[str, str]],
     targets: Sequence[str],
+    of_batch: Mapping[str, Sequence[str | Path]],
 ) -> Mapping[str, Sequence[str | Path]]:
     """Literals and files by modality, as many of each: looked at before anything is generated.
 
@@ -428,6 +570,7 @@ def _sources(
         model: Model that generates from them.
         named_sources: Modality and value of each `--from`.
         targets: Modalities to generate, whose libraries are looked for as well.
+        of_batch: Literals and files that a batch's file lists.
     """
     from flowbind.cli.sources import expand
     from flowbind.readers import check_readers
@@ -435,7 +578,7 @@ def _sources(
     from flowbind.samples import together
 
     known = {*model.modalities, *installed("modalities")}
-    lists: dict[str, list[str | Path]] = {}
+    lists = {name: list(samples) for name, samples in of_batch.items()}
     for name, value in named_sources:
         samples = expand(value, model.modality(name), name, known)
         lists.setdefault(name, []).extend(samples)

@@ -41,6 +41,18 @@ def stems(
     return names
 
 
+def named_after(ids: Sequence[str]) -> list[str]:
+    """A stem for each of several samples: its id in letters that every file system takes.
+
+    Where two would be alike, all have their numbers in front.
+    """
+    names = [shortened(_plain(name), name, WHOLE) for name in ids]
+    if len({name.casefold() for name in names}) == len(names):
+        return names
+    numbers = _numbers(len(names))
+    return [f"{number}-{name}" for number, name in zip(numbers, names, strict=True)]
+
+
 def numbered(word: str, count: int) -> list[str]:
     """A stem for each of samples that were made of nothing; a single sample has no number."""
     if count == 1:

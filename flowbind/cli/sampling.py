@@ -37,7 +37,7 @@ def add_choices(
         name = choice.name
         hint = hints[name]
         default = defaults.get(name, getattr(standard, name))
-        is_switch = _plain(hint) is bool  # its name alone is true
+        is_switch = plain(hint) is bool  # its name alone is true
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=_reader(hint),
@@ -59,7 +59,7 @@ def described(cls: type) -> dict[str, str]:
     return arguments_in(inspect.getdoc(cls) or "")
 
 
-def _plain(hint: Any) -> Any:
+def plain(hint: Any) -> Any:
     """The type of a value that is there."""
     parts = [part for part in get_args(hint) if part is not type(None)]
     if parts and get_origin(hint) is not Literal:
@@ -69,18 +69,18 @@ def _plain(hint: Any) -> Any:
 
 def _name(hint: Any) -> str:
     """What stands for an option's value in its help."""
-    plain = _plain(hint)
-    if get_origin(plain) is Literal:
-        values = ",".join(map(str, get_args(plain)))
+    kind = plain(hint)
+    if get_origin(kind) is Literal:
+        values = ",".join(map(str, get_args(kind)))
         return f"{{{values}}}"
     names = {int: "N", float: "NUMBER", bool: "{true,false}"}
-    return names.get(plain, "VALUE")
+    return names.get(kind, "VALUE")
 
 
 def _reader(hint: Any) -> Any:
     """The function that reads an option's value; the dataclass refuses those that cannot be."""
     readers = {bool: _read_bool, int: _read_int, float: _read_float}
-    return readers.get(_plain(hint), str)
+    return readers.get(plain(hint), str)
 
 
 def _read_bool(word: str) -> bool:

@@ -105,9 +105,9 @@ def read_list(
         raise ValueError(f"{path}: no sample in it")
 
     if path.suffix.lower() in MANIFESTS or _is_object(lines[0]):
-        return _located(Manifest.read(path, known), modality, name)
+        return located(Manifest.read(path, known), modality, name)
     if path.suffix.lower() in TABLES:
-        return _located(read_column(path, name), modality, name)
+        return located(read_column(path, name), modality, name)
 
     values = [line.strip() for line in lines]
     for value in values:
@@ -142,7 +142,7 @@ def read_column(path: Path, name: str) -> Manifest:
     return Manifest(path, samples)
 
 
-def _located(
+def located(
     manifest: Manifest,
     modality: Modality,
     name: str,

@@ -28,6 +28,21 @@ def shift(
     return state + strength * (sum(plus, nothing) - sum(minus, nothing))
 
 
+def weigh(states: Sequence[Tensor], weights: Sequence[float]) -> list[Tensor]:
+    """States, with shape (B, *) each, scaled so that their mean is the one by these weights.
+
+    Equal weights leave them as they are, to the bit.
+
+    Args:
+        states: State of each source.
+        weights: Weight of each, at least 0; their sum is above 0.
+    """
+    share = len(weights) / sum(weights)
+    return [
+        state * (weight * share) for state, weight in zip(states, weights, strict=True)
+    ]
+
+
 def between(first: Tensor, second: Tensor, shares: Tensor) -> Tensor:
     """States on the line through two, with shape (N, *): exactly these two at the shares 0 and 1.
 

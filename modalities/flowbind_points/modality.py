@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flowbind.arrays import as_tensor, describe
 from flowbind.codec import Codec
+from flowbind.exhibit import Cloud
 from flowbind.files import open_regular
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
@@ -30,7 +31,7 @@ from flowbind_points.judge import PointsJudge
 from flowbind_points.obj import read_obj
 from flowbind_points.off import read_off
 from flowbind_points.pcd import read_points
-from flowbind_points.picture import draw
+from flowbind_points.picture import draw, lit
 from flowbind_points.ply import read_ply, write_points
 from flowbind_points.small import SmallPoints
 from flowbind_points.surface import Geometry, to_scan
@@ -166,6 +167,11 @@ class Points(Modality):
     def preview(self, raw: Tensor) -> PIL.Image.Image:
         """A shaded picture of the cloud, seen from above at an angle."""
         return draw(raw.numpy(force=True), self.extent)
+
+    def exhibit(self, raw: Tensor) -> Cloud:
+        """The cloud itself in the light of a lamp, as much of the world as in a preview."""
+        points = torch.from_numpy(lit(raw.numpy(force=True)))
+        return Cloud(points[:, :3], points[:, 3:], self.extent)
 
 
 def _is_pair(raw: Any) -> bool:

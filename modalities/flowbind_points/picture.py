@@ -86,6 +86,22 @@ def draw(cloud: np.ndarray, extent: float) -> PIL.Image.Image:
     return drawing.resize(size, PIL.Image.Resampling.BOX)
 
 
+def lit(cloud: np.ndarray) -> np.ndarray:
+    """Points, with shape (n, 6), whose colours are as a lamp shows them that turns with the cloud.
+
+    Their outsides are taken to face away from the middle. Of a larger cloud `DRAWN` points stay.
+    """
+    numbers = thin(torch.arange(len(cloud)), min(len(cloud), DRAWN))
+    cloud = cloud[numbers.numpy()]
+    place = cloud[:, :3] @ _camera().T
+    normal, _ = _surface(place)
+
+    outwards = place - place.mean(0)
+    is_inside = (normal * outwards).sum(1, keepdims=True) < 0
+    paint = _shaded(cloud[:, 3:], np.where(is_inside, -normal, normal))
+    return np.concatenate([cloud[:, :3], paint / np.float32(255)], axis=1)
+
+
 def _around(reach: int) -> np.ndarray:
     """How far right and up the pixels around one are, with shape (2, 1, k)."""
     around = np.mgrid[-reach : reach + 1, -reach : reach + 1]

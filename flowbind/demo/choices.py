@@ -1,0 +1,52 @@
+"""Controls for what a method lets one choose at generation, made from its dataclass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import gradio as gr
+from gradio.components import Component
+
+from flowbind.cli.sampling import described, plain
+from flowbind.generation import Model
+
+
+def controls(model: Model) -> dict[str, Component]:
+    """A control for each sampling choice of a model, by name, set to the model's own."""
+    cls = type(model.sampling)
+    hints = get_type_hints(cls)
+    help_of = described(cls)
+    values = asdict(model.sampling)
+
+    components = {}
+    for choice in fields(cls):
+        name = choice.name
+        components[name] = _control(
+            hints[name],
+            label=name.replace("_", " "),
+            info=help_of.get(name),
+            value=values[name],
+        )
+    return components
+
+
+def _control(hint: Any, **common: Any) -> Component:
+    """What takes a value of a type: a list to choose from, a box to tick, or a field."""
+    kind = plain(hint)
+    if get_origin(kind) is Literal:
+        return gr.Dropdown(choices=list(get_args(kind)), **common)
+    if kind is bool:
+        return gr.Checkbox(**common)
+    if kind is int:
+        return gr.Number(precision=0, **common)
+    if kind is float:
+        return gr.Number(step=0.05, **common)
+    return gr.Textbox(**common)
+
+
+def chosen(names: Sequence[str], values: Sequence[Any]) -> Mapping[str, Any]:
+    """The choices by name; a field that was left empty is None."""
+    return {
+        name: None if value == "" else value
+        for name, value in zip(names, values, strict=True)
+    }
