@@ -628,11 +628,28 @@ def test_a_cell_shows_what_each_seed_made():
     words = ["one", "two", "three"]
     row = gallery.Row("a", "0", "", made[0], {"a": made, "b": words}, frozenset())
     without = gallery.Row("a", "0", "", made[0], {"a": made}, frozenset())
-    picture = np.asarray(gallery.compose([row], ["a", "b"]))
+    picture = np.asarray(gallery.compose([row, row], ["a", "b"]))
     places = [(picture == colour).all(2).any(0).nonzero()[0] for colour in colours]
     assert places[1].max() < places[2].min()  # side by side, in the order of the seeds
     of_cell = picture.copy()
-    assert (of_cell != np.asarray(gallery.compose([without], ["a", "b"]))).any()
+    empty = np.asarray(gallery.compose([without, row], ["a", "b"]))
+    assert (of_cell != empty).any()
+
+
+def test_sources_of_other_targets_have_a_head_of_their_own():
+    """No column is empty: one-way methods and pairs of modalities make one target of each source."""
+    picture = Image.new("RGB", (64, 64), "green")
+    to_b = gallery.Row("a", "0", "", picture, {"b": [picture]}, frozenset())
+    to_a = gallery.Row("b", "1", "", picture, {"a": [picture]}, frozenset())
+    names = ["a", "b"]
+    heads = [name for name, _ in gallery.blocks([to_b, to_b, to_a], names)]
+    assert heads == [("b",), ("a",)]
+
+    both = gallery.Row("a", "0", "", picture, {"a": [], "b": []}, frozenset())
+    assert len(list(gallery.blocks([both, both], names))) == 1
+    two = gallery.compose([to_b, to_a], names)
+    one = gallery.compose([to_b], names)
+    assert two.height - gallery.FOOT == 2 * (one.height - gallery.FOOT)
 
 
 def test_a_gallery_of_noise_shows_several_seeds_and_of_none_one(world):

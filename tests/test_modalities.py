@@ -446,6 +446,9 @@ BROKEN = {
     "previews_can_be_shown": [
         (toy({"preview": lambda self, raw: raw.numpy()}), "it is ndarray")
     ],
+    "exhibits_can_be_shown": [
+        (toy({"exhibit": lambda self, raw: raw.numpy()}), "it is ndarray")
+    ],
 }
 
 

@@ -27,7 +27,7 @@ VERBS = {
     "validate": ("flowbind.cli.fit", "the validation loss of a trained model"),
     "test": (
         "flowbind.cli.fit",
-        "measure every direction; writes metrics.json, metrics.md and a gallery",
+        "measure every direction; writes metrics.json, metrics.md and report.html",
     ),
     "generate": (
         "flowbind.cli.generate",

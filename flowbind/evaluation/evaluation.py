@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from flowbind import draws
 from flowbind.batch import Batch
-from flowbind.data.manifest import Manifest
+from flowbind.data.manifest import Manifest, Sample
 from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
 from flowbind.evaluation.gallery import Row, compose
@@ -45,7 +45,13 @@ from flowbind.evaluation.measures import (
     same_ids,
 )
 from flowbind.evaluation.metric_suite import MetricSuite
-from flowbind.evaluation.previews import draws_of, previews_of, raws_of, seen_together
+from flowbind.evaluation.previews import (
+    draws_of,
+    exhibits_of,
+    previews_of,
+    raws_of,
+    seen_together,
+)
 from flowbind.evaluation.provenance import (
     describe_data,
     describe_machine,
@@ -673,19 +679,34 @@ class Evaluation:
     @_plainly
     def gallery(self) -> Image.Image:
         """Source samples, drawn by the seed, and what is generated from them in every modality."""
+        return compose(self.gallery_rows, self.gallery_names)
+
+    @property
+    def gallery_names(self) -> list[str]:
+        """The modalities that are generated from something, in their order."""
+        targets = {way.target for way in self.ways}
+        return [name for name in self.names if name in targets]
+
+    @cached_property
+    @_plainly
+    def gallery_rows(self) -> list[Row]:
+        """Rows of the gallery, shared out among the modalities from which something is made."""
         seed = self.config.seed
-        rows_each = max(self.config.gallery // len(self.names), 1)
+        sources = [n for n in self.names if self._gallery_targets(n)]
+        rows_each = max(self.config.gallery // max(len(sources), 1), 1)
         shuffler = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.count, generator=shuffler)
         generator = torch.Generator(self.model.device).manual_seed(seed)
 
         rows: list[Row] = []
-        for source, positions in zip(self.names, order.split(rows_each), strict=False):
+        for source, positions in zip(sources, order.split(rows_each), strict=False):
             rows += self._gallery_rows(source, positions, generator)
-        shown = [
-            name for name in self.names if name in {way.target for way in self.ways}
-        ]
-        return compose(rows, shown)
+        return rows
+
+    def _gallery_targets(self, source: str) -> list[str]:
+        """What is generated from one modality alone."""
+        ways = [Way(Direction((source,), (name,)), name) for name in self.names]
+        return [way.target for way in ways if way.direction in self.directions]
 
     def _gallery_rows(
         self,
@@ -693,17 +714,12 @@ class Evaluation:
         positions: Tensor,
         generator: torch.Generator,
     ) -> Iterator[Row]:
-        """The gallery's rows with one modality as source; none if nothing is generated from it."""
-        targets = []
+        """The gallery's rows with one modality as source."""
+        targets = self._gallery_targets(source)
         unpaired = set()
-        for name in self.names:
-            way = Way(Direction((source,), (name,)), name)
-            if way.direction in self.directions:
-                targets.append(name)
-                if not self.paired(way):
-                    unpaired.add(name)
-        if not targets:
-            return
+        for name in targets:
+            if not self.paired(Way(Direction((source,), (name,)), name)):
+                unpaired.add(name)
 
         # Rows of the gallery are numbered through, so that no two have the same noise.
         seed = self.config.seed
@@ -719,8 +735,10 @@ class Evaluation:
         modality = self.model.modalities[source]
         for number, line in enumerate(self.lines[positions].tolist()):
             sample = self.test_manifest.samples[line]
-            raw = self.test_manifest.read_raw(sample, source, modality)
+            raw = self._source_in_gallery(sample, source)
             labels = " ".join(sample.labels[factor] for factor in self.values)
+            exhibits = {None: [modality.exhibit(raw)]}
+            exhibits |= exhibits_of(self.model, raws, number)
             yield Row(
                 source,
                 sample.id,
@@ -728,7 +746,17 @@ class Evaluation:
                 modality.preview(raw),
                 previews_of(self.model, raws, number),
                 unpaired,
+                exhibits,
             )
+
+    def _source_in_gallery(self, sample: Sample, name: str) -> Any:
+        """A source sample: of files that are another modality's too, what its own codec sees of them."""
+        modality = self.model.modalities[name]
+        raw = self.test_manifest.read_raw(sample, name, modality)
+        if modality.reads is None or not modality.codec.decodes:
+            return raw
+        (seen,) = modality.codec.decode(modality.codec.encode([raw]))
+        return seen
 
     def paired(self, way: Way) -> bool:
         """Whether some training samples have a source together with the target."""

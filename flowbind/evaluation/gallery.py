@@ -1,18 +1,19 @@
 """The gallery: a picture with a row for each source sample, a column for each target.
 
 A cell shows what several seeds made of the same source, side by side; words one above the other.
+Sources of which other targets are made stand below, under a head of their own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from flowbind.exhibit import Exhibit, Preview
 from flowbind.files import replacing
-
-Preview = Image.Image | str  # a picture, or words that stand for themselves
 
 WIDTH = 1800  # pixels: twice a README's width, for dense screens
 MARGIN = 24
@@ -42,6 +43,8 @@ class Row:
         real: The source itself.
         generated: What each seed generated, per modality; a cell without it stays empty.
         unpaired: Modalities never seen together with the source in training.
+        exhibits: What a page shows of the same samples: per modality of each seed, and under None
+            the source itself.
     """
 
     source: str
@@ -50,6 +53,28 @@ class Row:
     real: Preview
     generated: Mapping[str, Sequence[Preview]]
     unpaired: AbstractSet[str]
+    exhibits: Mapping[str | None, Sequence[Exhibit]] = field(default_factory=dict)
+
+
+Block = tuple[tuple[str, ...], list[Row]]  # targets from left to right, and rows
+
+
+def blocks(rows: Sequence[Row], names: Sequence[str]) -> Iterator[Block]:
+    """Rows under one head each: consecutive ones from whose sources the same targets are made.
+
+    Args:
+        rows: Rows from top to bottom.
+        names: Modalities from left to right.
+    """
+    made: dict[str, set[str]] = {}
+    for row in rows:
+        made.setdefault(row.source, set()).update(row.generated)
+
+    def targets(row: Row) -> tuple[str, ...]:
+        return tuple(name for name in names if name in made[row.source])
+
+    for key, members in groupby(rows, targets):
+        yield key, list(members)
 
 
 def compose(
@@ -57,13 +82,32 @@ def compose(
     names: Sequence[str],
     width: int = WIDTH,
 ) -> Image.Image:
-    """Draws the gallery: the sources in the first column, then one column for each of `names`.
+    """Draws the gallery: the sources in the first column, then one column for each of their targets.
 
     Args:
         rows: Rows from top to bottom.
         names: Modalities from left to right.
         width: Width of the picture, in pixels.
     """
+    parts = [_compose_block(*block, width) for block in blocks(rows, names)]
+    height = sum(part.height for part in parts) + FOOT
+    picture = Image.new("RGB", (width, height), PAPER)
+    top = 0
+    for part in parts:
+        picture.paste(part, (0, top))
+        top += part.height
+
+    if any(row.unpaired for row in rows):
+        _put_legend(picture)
+    return picture
+
+
+def _compose_block(
+    names: Sequence[str],
+    rows: Sequence[Row],
+    width: int,
+) -> Image.Image:
+    """Rows of the same targets, under their head."""
     # The gap after the first column is twice as wide.
     columns = len(names) + 1
     cell = (width - 2 * MARGIN - GAP * columns) // columns
@@ -73,7 +117,7 @@ def compose(
     for number in range(len(names)):
         lefts.append(MARGIN + cell + 2 * GAP + number * (cell + GAP))
 
-    picture = Image.new("RGB", (width, HEAD + step * len(rows) + FOOT), PAPER)
+    picture = Image.new("RGB", (width, HEAD + step * len(rows)), PAPER)
     draw = ImageDraw.Draw(picture)
     titles = ["source", *(f"to {name}" for name in names)]
     for left, title in zip(lefts, titles, strict=True):
@@ -88,9 +132,6 @@ def compose(
         for left, name, previews in zip(lefts, [None, *names], cells, strict=True):
             box = (left, top + STRIP, left + cell, top + STRIP + height)
             _put_cell(picture, box, previews, is_unseen=name in row.unpaired)
-
-    if any(row.unpaired for row in rows):
-        _put_legend(picture)
     return picture
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from flowbind.data.store import LatentStore
-from flowbind.evaluation.gallery import Preview
+from flowbind.exhibit import Exhibit, Preview
 from flowbind.generation import Model
 
 
@@ -77,6 +77,20 @@ def previews_of(
             preview = model.modalities[name].preview(samples[number])
             previews.setdefault(name, []).append(preview)
     return previews
+
+
+def exhibits_of(
+    model: Model,
+    raws: Sequence[Mapping[str, Sequence[Any]]],
+    number: int,
+) -> dict[str, list[Exhibit]]:
+    """What a page shows in the place of these previews; arguments as of `previews_of`."""
+    exhibits: dict[str, list[Exhibit]] = {}
+    for of_seed in raws:
+        for name, samples in of_seed.items():
+            exhibit = model.modalities[name].exhibit(samples[number])
+            exhibits.setdefault(name, []).append(exhibit)
+    return exhibits
 
 
 def seen_together(store: LatentStore, sources: Sequence[str], target: str) -> bool:

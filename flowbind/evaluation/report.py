@@ -428,7 +428,7 @@ def _aligned(table: Table) -> Iterable[str]:
     padded = []
     for head, *cells in zip(table.head, *table.rows, strict=True):
         width = max(map(len, [head, *cells]))
-        pad = str.rjust if _numeric(cells) else str.ljust
+        pad = str.rjust if is_numeric(cells) else str.ljust
         padded.append([pad(cell, width) for cell in (head, "-" * width, *cells)])
 
     yield table.title
@@ -438,7 +438,7 @@ def _aligned(table: Table) -> Iterable[str]:
         yield f"  {table.note}"
 
 
-def _numeric(cells: Iterable[str]) -> bool:
+def is_numeric(cells: Iterable[str]) -> bool:
     """Whether all cells are numbers, with or without their spread, or empty."""
     for cell in filter(None, cells):
         for part in cell.split(" ± "):
@@ -456,13 +456,13 @@ def markdown(results: Results) -> str:
         lines.append("")
         if table.note:
             lines += [table.note, ""]
-    return "\n".join([*lines, *_provenance(results["meta"])])
+    return "\n".join([*lines, *provenance(results["meta"])])
 
 
 def _markdown_table(table: Table) -> Iterable[str]:
     rule = []
     for _, *cells in zip(table.head, *table.rows, strict=True):
-        rule.append("---:" if _numeric(cells) else "---")
+        rule.append("---:" if is_numeric(cells) else "---")
     for row in (table.head, rule, *table.rows):
         yield f"| {' | '.join(row)} |"
 
@@ -482,7 +482,7 @@ latents. The full names of the measures, with implementation and sample count, a
 """
 
 
-def _provenance(meta: Mapping[str, Any]) -> Iterable[str]:
+def provenance(meta: Mapping[str, Any]) -> Iterable[str]:
     """How and on what it was measured, in lines of Markdown."""
     yield HOW
 

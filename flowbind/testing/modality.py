@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from flowbind.arrays import describe
 from flowbind.codec import NeuralCodec
 from flowbind.draws import streams
+from flowbind.exhibit import Cloud, Recording, to_html
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.testing.law import Law, adding_to, demand
@@ -737,3 +738,14 @@ def previews_can_be_shown(subject: Subject) -> None:
         preview = subject.modality.preview(raw)
         kind = type(preview).__name__
         demand(isinstance(preview, Image.Image | str), f"it is {kind}")
+
+
+@law
+def exhibits_can_be_shown(subject: Subject) -> None:
+    """An exhibit is what a page can show: words, a picture, a recording or a cloud."""
+    for raw in subject.raws:
+        exhibit = subject.modality.exhibit(raw)
+        kinds = str | Image.Image | Recording | Cloud
+        kind = type(exhibit).__name__
+        demand(isinstance(exhibit, kinds), f"it is {kind}")
+        to_html(exhibit)

@@ -4,7 +4,7 @@
                     `trained`
     config.yaml     the recipe as it is run
     curves/  curves.png  checkpoints/  samples/  model/
-    metrics*.json  metrics*.md  gallery*.png  likeness*.png
+    metrics*.json  metrics*.md  gallery*.png  likeness*.png  report*.html
     tensorboard/  wandb/  csv/  mlruns/  of loggers that the recipe chose
     earlier.1/      a run that was here before, with all that belongs to it
 
@@ -54,10 +54,12 @@ RESULTS = (
     "metrics.json",
     "metrics.md",
     "gallery.png",
+    "report.html",
     "likeness.png",
     "metrics-*.json",
     "metrics-*.md",
     "gallery-*.png",
+    "report-*.html",
     "likeness-*.png",
 )
 NEVER = "--resume never"

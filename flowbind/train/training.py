@@ -19,6 +19,8 @@ from flowbind.data.store import LatentStore
 from flowbind.evaluation.chart import draw
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
+from flowbind.evaluation.page import CURVES
+from flowbind.evaluation.page import write as write_page
 from flowbind.evaluation.report import averaged, suffix, terminal, write
 from flowbind.evaluation.space import Space
 from flowbind.files import digest
@@ -459,10 +461,20 @@ class Training(Watched):
         chart = folder / f"likeness{suffix(self.quick_look)}.png"
         if draw(results, chart):
             paths.append(chart)
+        rows = []
         if self.evaluation.gallery:
             path = folder / f"gallery{suffix(self.quick_look)}.png"
             save(evaluation.gallery(), path)
             paths.append(path)
+            rows = evaluation.gallery_rows
+
+        page = folder / f"report{suffix(self.quick_look)}.html"
+        charts = {
+            "Meaning against likeness: every direction": chart,
+            "Curves of the training": folder / CURVES,
+        }
+        write_page(results, rows, charts, page, str(folder))
+        paths.append(page)
 
         names = ", ".join(path.name for path in paths)
         note = ""
