@@ -97,12 +97,12 @@ def _picture(picture: Image.Image, longest: int | None) -> str:
     data = BytesIO()
     if longest is None or picture.width * picture.height <= LOSSLESS:
         picture.save(data, format="PNG", optimize=True)
-        return as_url(data.getvalue(), "image/png")
+        return as_url(data.getvalue(), Image.MIME["PNG"])
 
     reduced = picture.convert("RGB")
     reduced.thumbnail((longest, longest), Image.Resampling.LANCZOS)
     reduced.save(data, format="WEBP", quality=90)
-    return as_url(data.getvalue(), "image/webp")
+    return as_url(data.getvalue(), Image.MIME["WEBP"])
 
 
 def _packed(cloud: Cloud) -> str:
