@@ -21,7 +21,6 @@ from flowbind.evaluation.verdicts import joint_accuracy
 from flowbind.exhibit import as_url, script, to_figure
 from flowbind.files import replacing
 
-CURVES = "curves.png"  # in a run's folder, of its training
 LONGEST = 320  # pixels of a picture's longer side
 POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "

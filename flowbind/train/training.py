@@ -19,9 +19,8 @@ from flowbind.data.store import LatentStore
 from flowbind.evaluation.chart import draw
 from flowbind.evaluation.evaluation import BATCH_ROWS, Evaluation, EvaluationConfig
 from flowbind.evaluation.gallery import save
-from flowbind.evaluation.page import CURVES
 from flowbind.evaluation.page import write as write_page
-from flowbind.evaluation.report import averaged, suffix, terminal, write
+from flowbind.evaluation.report import CURVES, averaged, suffix, terminal, write
 from flowbind.evaluation.space import Space
 from flowbind.files import digest
 from flowbind.generation import Model
