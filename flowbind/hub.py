@@ -11,6 +11,10 @@ from flowbind.libraries import Extra, importing
 FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
+class Missing(Exception):
+    """A repository that the hub does not give; its message is the hub's library's."""
+
+
 def folder_of(
     name: str,
     revision: str,
@@ -39,17 +43,61 @@ def folder_of(
     if Path(name).is_dir():
         return Path(name)
 
+    try:
+        return _fetch(name, revision, kind, install, patterns)
+    except Missing as error:
+        raise ValueError(
+            unreachable(name, revision, kind, argument, error, instead)
+        ) from None
+
+
+def snapshot(
+    name: str,
+    revision: str,
+    *,
+    kind: str,
+    install: Extra,
+    patterns: Sequence[str],
+) -> Path:
+    """The folder of a repository on the hub, in the local cache; arguments as for `folder_of`.
+
+    Raises:
+        ValueError: the hub is missing, unreachable, or does not give it; one line.
+    """
+    try:
+        return _fetch(name, revision, kind, install, patterns)
+    except Missing as error:
+        raise ValueError(
+            f"{kind} '{name}' ({revision}): the hub does not give it ({first_line(error)}); look "
+            "at name, revision and network, and log in with `hf auth login` if it is not public"
+        ) from None
+
+
+def _fetch(
+    name: str,
+    revision: str,
+    kind: str,
+    install: Extra,
+    patterns: Sequence[str],
+) -> Path:
+    """The local copy of a repository, fetched if need be.
+
+    Raises:
+        Missing: the hub does not give it.
+        ValueError: its library is not installed.
+    """
     with importing("huggingface_hub", needing=f"{kind} '{name}'", install=install):
         from huggingface_hub import snapshot_download
 
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=list(patterns))
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            allow_patterns=list(patterns),
         )
     except (OSError, ValueError) as error:
-        raise ValueError(
-            unreachable(name, revision, kind, argument, error, instead)
-        ) from None
+        raise Missing(first_line(error)) from None
+    return Path(folder)
 
 
 def unreachable(

@@ -38,7 +38,7 @@ from flowbind.files import (
     read_json,
 )
 from flowbind.generation import Model, stamp
-from flowbind.hub import FILES, folder_of
+from flowbind.hub import FILES, snapshot
 from flowbind.libraries import Extra
 from flowbind.method import Method, Networks
 from flowbind.progress import say, track
@@ -220,11 +220,10 @@ def located(name: str | Path) -> Path:
         raise ValueError(
             f"'{name}': a model on the hub is hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
         )
-    return folder_of(
+    return snapshot(
         reference["repository"],
         reference["revision"] or "main",
         kind="the model",
-        argument="the model's name",
         install=Extra("hub"),
         patterns=[CONFIG, WEIGHTS, *(f"{CODECS}/{pattern}" for pattern in FILES)],
     )

@@ -230,7 +230,7 @@ def test_options_that_do_not_go_together(flows, tmp_path, command):
         (["--checkpoint", tmp_path / "c"], "--config is missing"),
         (
             ["--from-hub", "nobody/nothing"],
-            "'nobody/nothing' (main) is no folder, and the hub",
+            "'nobody/nothing' (main): the hub does not give it",
         ),
         (
             ["--from", flows / "release"],

@@ -49,7 +49,7 @@ def results_of(folder):
     return results
 
 
-def test_what_is_pushed_is_what_is_loaded(folder, hub, command, monkeypatch):
+def test_what_is_pushed_is_what_is_loaded(folder, hub, command, monkeypatch, tmp_path):
     from huggingface_hub import constants
 
     code, out, err = command("push", folder, REPOSITORY, "--license", "apache-2.0")
@@ -77,6 +77,9 @@ def test_what_is_pushed_is_what_is_loaded(folder, hub, command, monkeypatch):
     assert not [path for path in hub.asked if "safetensors" in path]
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     hub.asked.clear()
+    # Nor is a folder here mistaken for it.
+    (tmp_path / REPOSITORY).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     flowbind.load(f"hf:{REPOSITORY}")
     assert not hub.asked
 
@@ -164,7 +167,7 @@ def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
     refused("push", folder, REPOSITORY, says="log in with `hf auth login`")
     refused(
         *("generate", "hf:nobody/none@v1", "--to", "word", "--out", tmp_path / "o"),
-        says="the model 'nobody/none' (v1) is no folder, and the hub does not give it",
+        says="the model 'nobody/none' (v1): the hub does not give it",
     )
 
 

@@ -18,7 +18,7 @@ from urllib.request import urlopen
 from flowbind.codec import Codec
 from flowbind.errors import first_line
 from flowbind.files import read_json, replacing
-from flowbind.hub import folder_of, is_offline
+from flowbind.hub import is_offline, snapshot
 from flowbind.libraries import Extra
 from flowbind.modality import Modality
 from flowbind.progress import say
@@ -95,17 +95,16 @@ def read_layout(path: Path) -> Layout:
 
 
 def fetch(name: str, revision: str, layout: Layout) -> Path:
-    """The folder of the release: one that is there, or the hub's in the local cache.
+    """The folder of the release on the hub, in the local cache.
 
     Raises:
         ValueError: the hub does not give it; one line.
     """
     patterns = [*layout.files(), f"{layout.folder}/*"]
-    return folder_of(
+    return snapshot(
         name,
         revision,
         kind=KIND,
-        argument="--from",
         install=Extra("hub"),
         patterns=patterns,
     )
