@@ -52,7 +52,7 @@ def _info(verb: str, arguments: Sequence[str]) -> None:
         "manifests",
         nargs="+",
         metavar="MANIFEST",
-        help="a manifest; several, such as those of all splits, are compared",
+        help="a manifest, its path or address; several, such as those of all splits, are compared",
     )
     names = parser.parse_args(arguments).manifests
 
@@ -61,6 +61,8 @@ def _info(verb: str, arguments: Sequence[str]) -> None:
 
     manifests = [_read(name) for name in names]
     modalities = _modalities(manifests)
+    for manifest in manifests:
+        manifest.bring(modalities)
     inventory = take_inventory(manifests, modalities, track)
     for line in _report(names, manifests, inventory):
         print(line)
@@ -217,6 +219,7 @@ def _preview(verb: str, arguments: Sequence[str]) -> None:
     manifest = _read(options.manifest)
     modalities = _modalities([manifest])
     chosen = _choose(manifest, options.samples, options.seed)
+    manifest.bring(modalities, chosen)
 
     entries = []
     faults = []

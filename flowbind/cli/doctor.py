@@ -51,6 +51,7 @@ metrics: FID, CLIPScore, CLAPScore and their like
 datasets: parquet files
 tensorboard: curves and samples in TensorBoard
 wandb: curves and samples in Weights & Biases
+s3: manifests and latents in object storage
 """
 
 # Program, how it tells its version, what it is for, and what Debian calls it.

@@ -13,6 +13,7 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.data.encoding import encode
     from flowbind.data.latents import take_out
     from flowbind.data.promise import Promises
+    from flowbind.data.remote_store import fetch_for_encoding, send_store
     from flowbind.progress import say
     from flowbind.registry import did_you_mean
 
@@ -33,15 +34,19 @@ def run(verb: str, arguments: list[str]) -> None:
             raise ValueError(
                 f"the recipe has no split '{split}'; {did_you_mean(split, manifests)}"
             )
+        folder = cli.datamodule.folder(split)
+        fetch_for_encoding(folder)
         store = encode(
             method.modalities,
             manifests[split],
-            cli.datamodule.folder(split),
+            folder,
             cli.trainer,
             options.skip_bad,
             options.workers,
             promises,
         )
+        if cli.trainer.is_global_zero:
+            send_store(folder)
 
         absent = [name for name in method.trained if name not in store.fields]
         if split == "train" and absent and cli.trainer.is_global_zero:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from flowbind.cli.parser import Parser, path
 
+SPLITS = ("train", "val", "test")
+
 
 def run(verb: str, arguments: list[str]) -> None:
     """Reads everything in stores and models, and prints a line for each that is intact."""
@@ -15,27 +17,56 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument(
         "folders",
         nargs="+",
-        type=path,
         metavar="FOLDER",
         help="a latent store, the folder of a recipe's stores with one for each split, "
-        "or a released model",
+        "or a released model; of stores the address, too",
     )
     folders = parser.parse_args(arguments).folders
 
+    from flowbind.data.remote import is_address
     from flowbind.data.store import MANIFEST
     from flowbind.release import CONFIG
 
-    for folder in folders:
+    for word in folders:
+        if is_address(word):
+            for address in _stores_at(word):
+                print(_remote_store(address), flush=True)
+            continue
+
+        folder = path(word)
         if (folder / CONFIG).is_file():
             print(_model(folder), flush=True)
             continue
 
         stores = []
         if not (folder / MANIFEST).is_file():
-            manifests = folder.glob(f"*/{MANIFEST}")
-            stores = sorted(path.parent for path in manifests)
+            paths = folder.glob(f"*/{MANIFEST}")
+            stores = sorted(manifest.parent for manifest in paths)
         for store in stores or [folder]:
             print(_store(store), flush=True)
+
+
+def _stores_at(address: str) -> list[str]:
+    """The addresses of the stores at an address: itself, or those of the splits there."""
+    from flowbind.data.remote import size_at
+    from flowbind.data.store import MANIFEST
+
+    address = address.rstrip("/")
+    places = [address, *(f"{address}/{split}" for split in SPLITS)]
+    stores = [place for place in places if size_at(f"{place}/{MANIFEST}") is not None]
+    if not stores:
+        raise FileNotFoundError(f"{address}: no latent store there")
+    return stores
+
+
+def _remote_store(address: str) -> str:
+    from flowbind.data.remote_store import verify_store
+
+    strata = verify_store(address).strata
+    shards = [shard for stratum in strata for shard in stratum.shards]
+    rows = sum(shard.rows for shard in shards)
+    size = sum(shard.bytes for shard in shards)
+    return f"{address}: whole; {rows} rows, {len(shards)} shards, {size} bytes"
 
 
 def _store(folder: Path) -> str:

@@ -346,7 +346,7 @@ class Encoding(LightningModule):
             self.folder,
             list(strata.items()),
             fingerprints,
-            source=str(path),
+            source=self.manifest.name,
             source_sha256=digest(path),
         )
 
@@ -650,6 +650,7 @@ def encode(
         SystemExit: one of these on another device than the first, which raises it.
     """
     manifest = Manifest.read_for(manifest_path, modalities)
+    manifest.bring(modalities)
     plans = plan_shards(manifest, modalities)
     todo = unencoded(folder, plans, manifest.path.parent)
     if not any(todo.values()) and is_finished(folder, manifest_path, plans):

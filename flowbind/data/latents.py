@@ -1,6 +1,7 @@
 """Batches of cached latents: store -> constant composition -> batch."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -15,6 +16,8 @@ from flowbind.data.batches import Numbers, Rows, Steps
 from flowbind.data.loading import TimedLoader
 from flowbind.data.manifest import Manifest
 from flowbind.data.mixture import Kind, Mixture, apportion
+from flowbind.data.remote import brought, place_of
+from flowbind.data.remote_store import open_store
 from flowbind.data.resident import Resident, RowNumbers, fits
 from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
@@ -29,8 +32,9 @@ class LatentDataModule(LightningDataModule):
 
     Args:
         manifests: Manifests of raw samples, by split (train, val, test); val and test may be left
-            out.
+            out. Paths, or addresses in object storage, such as `s3://bucket/train.jsonl`.
         store: Folder of the latent stores, each split a folder in it; or a folder for each split.
+            Paths, or addresses.
         batch_size: Samples in a global batch, over all devices.
         weights: Relative share of a kind of samples in a batch, by its modalities (`text+image:
             2`); 1 where not named. By default kinds are drawn in proportion to their number of
@@ -72,7 +76,8 @@ class LatentDataModule(LightningDataModule):
             if value < 0:
                 raise ValueError(f"{name} must be at least 0, not {value}")
 
-        self.manifests = {split: Path(path) for split, path in manifests.items()}
+        # Of what lies in object storage, where the copies are.
+        self.manifests = {split: place_of(path) for split, path in manifests.items()}
         self.store = store
         self.batch_size = batch_size
         self.weights = weights
@@ -81,10 +86,10 @@ class LatentDataModule(LightningDataModule):
         self.device_resident = device_resident
 
     def folder(self, split: str) -> Path:
-        """Where a split's latents are."""
+        """Where a split's latents are, or their copies."""
         if isinstance(self.store, dict):
-            return Path(self.store[split])
-        return Path(self.store) / split
+            return place_of(self.store[split])
+        return place_of(self.store) / split
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
@@ -114,7 +119,9 @@ class LatentDataModule(LightningDataModule):
                 f"the recipe has no manifest of the split '{split}'; add it to data.manifests"
             )
 
-        store = LatentStore(self.folder(split))
+        store = open_store(self.folder(split))
+        with suppress(FileNotFoundError):  # a store is enough
+            brought(self.manifests[split])
         missing = [name for name in needed if name not in store.fields]
         absent = self._absent(split, modalities, missing)
         if absent:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.arrays import describe
+from flowbind.data.remote import address_of, beside, bring_present, brought
 from flowbind.files import check_regular, encoding_of, replacing
 from flowbind.modality import Modality
 from flowbind.progress import is_first_process, say
@@ -66,10 +67,22 @@ class Sample:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The samples of one manifest file, in its order."""
+    """The samples of one manifest file, in its order.
+
+    Attributes:
+        path: Path of the file; of one in object storage, of its copy.
+        samples: Its samples.
+        origin: Address of one in object storage; empty for a file of this machine.
+    """
 
     path: Path
     samples: list[Sample]
+    origin: str = ""
+
+    @property
+    def name(self) -> str:
+        """What the manifest is called: its address, or its path."""
+        return self.origin or str(self.path)
 
     @classmethod
     def read(cls, path: str | Path, known: Collection[str]) -> "Manifest":
@@ -79,7 +92,7 @@ class Manifest:
 
         Args:
             path: Path of the JSON Lines file, in UTF-8, or in UTF-16 where a byte-order mark says
-                so.
+                so; or its address in object storage.
             known: Names of the modalities that a line may have.
 
         Raises:
@@ -87,12 +100,13 @@ class Manifest:
             ValueError: no sample, a line that cannot be used, or one with the id of another; one
                 line with its number.
         """
-        path = Path(path)
+        origin = address_of(path)
         try:
+            path = brought(path)
             check_regular(path, sys.maxsize)
         except FileNotFoundError:
             raise FileNotFoundError(
-                f"{path}: no such manifest; make one with `flowbind prepare`"
+                f"{origin or path}: no such manifest; make one with `flowbind prepare`"
             ) from None
 
         samples = {}
@@ -107,7 +121,7 @@ class Manifest:
                 f"{path}: no sample has any of {names}; there is nothing in it"
             )
 
-        return cls(path, _with_ids(samples, path))
+        return cls(path, _with_ids(samples, path), origin)
 
     @classmethod
     def read_for(
@@ -132,7 +146,36 @@ class Manifest:
             return manifest
 
         samples = [_with_borrowed(sample, borrowed) for sample in manifest.samples]
-        return cls(manifest.path, samples)
+        return replace(manifest, samples=samples)
+
+    def bring(
+        self,
+        modalities: Mapping[str, Modality],
+        samples: Iterable[Sample] | None = None,
+    ) -> None:
+        """Copies the files of samples to this machine, where they lie in object storage.
+
+        Files that are not there are left to whoever reads them. What lies beside a sample's file,
+        such as the materials of a mesh, is not brought.
+
+        Args:
+            modalities: Modalities whose files are needed, by name.
+            samples: Samples whose files are needed; all of them if None.
+
+        Raises:
+            OSError, ValueError: the storage does not give them, or a path leads out of the bucket;
+                one line.
+        """
+        if not self.origin:
+            return
+
+        addresses = []
+        for sample in self.samples if samples is None else samples:
+            for name, modality in modalities.items():
+                value = sample.values.get(name)
+                if value is not None and isinstance(self.locate(value, modality), Path):
+                    addresses.append(beside(self.origin, value))
+        bring_present(addresses, "files")
 
     def source(
         self,
@@ -193,9 +236,15 @@ class Manifest:
         modality: Modality,
     ) -> Any:
         source = self.locate(value, modality)
-        what = f"sample '{sample.id}' of {self.path}"
+        what = f"sample '{sample.id}' of {self.name}"
         if not isinstance(source, Path):
             return read_raw(modality, source, what)
+
+        if self.origin and not os.path.isfile(source):
+            try:
+                bring_present([beside(self.origin, value)], "file")
+            except (OSError, ValueError) as error:
+                raise _unreadable(str(error), what) from None
 
         fault = mistake_in(value)
         if fault and not os.path.isfile(source):

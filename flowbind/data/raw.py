@@ -19,6 +19,7 @@ from flowbind.data.manifest import (
 )
 from flowbind.data.loading import TimedLoader
 from flowbind.data.mixture import Kind, Mixture, step_numbers
+from flowbind.data.remote import brought
 from flowbind.modality import Modality
 from flowbind.progress import Progress, track
 from flowbind.readers import check_readers
@@ -112,7 +113,7 @@ class RawDataModule(LightningDataModule):
 
     def inputs(self, module: LightningModule) -> list[Path]:
         """The files that decide what a module trains on."""
-        return [Path(self.train)]
+        return [brought(self.train)]
 
     def setup(self, stage: str) -> None:
         if self.parts:
@@ -127,6 +128,7 @@ class RawDataModule(LightningDataModule):
         }
         lines = {}
         for part, manifest in manifests.items():
+            manifest.bring({name: self.modality})
             lines[part] = _lines(manifest, name)
         self._check_size(len(lines["train"]))
 

@@ -86,6 +86,65 @@ class Field:
         return torch.empty(0, *self.shape, dtype=dtype)
 
 
+class Contents(NamedTuple):
+    """What a store's manifest says; as `LatentStore` has it."""
+
+    fields: dict[str, Field]
+    strata: list[Stratum]
+    source: str
+    source_sha256: str
+
+
+def read_contents(path: Path) -> Contents:
+    """Reads a store's manifest, without a look at its shards.
+
+    Raises:
+        ValueError: it is none, or was changed; the file is named.
+    """
+    try:
+        manifest = read_json(path)
+        if manifest["format"] != FORMAT:
+            raise ValueError(
+                f"format {manifest['format']}, this flowbind reads {FORMAT}"
+            )
+        if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
+            raise ValueError("changed since it was written (checksum)")
+
+        fields: dict[str, Field] = {}
+        for name, field in manifest["fields"].items():
+            fields[name] = Field(**field)
+            _ = DTYPES[fields[name].dtype], tuple(fields[name].shape)
+        strata: list[Stratum] = []
+        for stratum in manifest["strata"]:
+            shards = [Shard(**shard) for shard in stratum["shards"]]
+            strata.append(Stratum(stratum["modalities"], shards))
+            for name in stratum["modalities"]:
+                _ = fields[name]  # a KeyError if it has no field
+
+        return Contents(fields, strata, manifest["source"], manifest["source_sha256"])
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = str(error)
+        if type(error) is not ValueError:
+            reason = repr(error)
+        raise ValueError(
+            f"{path}: not a latent store's manifest ({reason}); delete it and run `flowbind "
+            "encode` again, which keeps the shards that are whole"
+        ) from None
+
+
+def check_inside(path: Path, shard: Shard) -> None:
+    """Refuses a shard that a store's manifest names, and that lies elsewhere or is none.
+
+    Raises:
+        ValueError: its name leads out of the store.
+    """
+    is_inside = shard.file == os.path.basename(shard.file)
+    if not is_inside or not shard.file.endswith(".safetensors"):
+        raise ValueError(
+            f"{path}: names the shard '{shard.file}', which is not in the store"
+        )
+
+
 class LatentStore:
     """A store opened for reading.
 
@@ -115,35 +174,11 @@ class LatentStore:
                 f"{self.folder}: {state}; run `flowbind encode` with the same recipe"
             )
 
-        try:
-            manifest = read_json(path)
-            if manifest["format"] != FORMAT:
-                raise ValueError(
-                    f"format {manifest['format']}, this flowbind reads {FORMAT}"
-                )
-            if manifest.pop("sha256") != digest_json(manifest):  # of all but itself
-                raise ValueError("changed since it was written (checksum)")
-
-            self.fields: dict[str, Field] = {}
-            for name, field in manifest["fields"].items():
-                self.fields[name] = Field(**field)
-            self.strata: list[Stratum] = []
-            for stratum in manifest["strata"]:
-                shards = [Shard(**shard) for shard in stratum["shards"]]
-                self.strata.append(Stratum(stratum["modalities"], shards))
-                for name in stratum["modalities"]:
-                    self._entry(name)  # a KeyError if it has no field
-
-            self.source: str = manifest["source"]
-            self.source_sha256: str = manifest["source_sha256"]
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            reason = str(error)
-            if type(error) is not ValueError:
-                reason = repr(error)
-            raise ValueError(
-                f"{path}: not a latent store's manifest ({reason}); delete it and run `flowbind "
-                "encode` again, which keeps the shards that are whole"
-            ) from None
+        contents = read_contents(path)
+        self.fields = contents.fields
+        self.strata = contents.strata
+        self.source = contents.source
+        self.source_sha256 = contents.source_sha256
 
         # Per stratum and shard, the byte of the file at which each tensor begins.
         self._offsets: list[list[dict[str, int]]] = []
@@ -221,13 +256,7 @@ class LatentStore:
         """
         # There may be many shards, so nothing slow is done for one.
         path = os.path.join(self.folder, shard.file)
-        is_inside = shard.file == os.path.basename(shard.file)
-        if not is_inside or not shard.file.endswith(".safetensors"):
-            raise ValueError(
-                f"{self.folder / MANIFEST}: names the shard '{shard.file}', which is not in the "
-                "store"
-            )
-
+        check_inside(self.folder / MANIFEST, shard)
         try:
             raw, header, size = read_header(path)
         except FileNotFoundError:

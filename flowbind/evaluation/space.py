@@ -8,7 +8,6 @@ all models are measured alike.
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 
 from flowbind.codec import Codec
 from flowbind.data.manifest import Manifest
+from flowbind.data.remote import place_of
+from flowbind.data.remote_store import open_store
 from flowbind.data.store import LatentStore
 from flowbind.evaluation.labels import draw_rows
 from flowbind.generation import Model
@@ -106,7 +107,7 @@ class Space:
 
         stores = []
         for split, manifest in (("train", train), ("test", test)):
-            store = LatentStore(Path(config.store) / split)
+            store = open_store(place_of(config.store) / split)
             expected = {}
             for name, fingerprint in fingerprints.items():
                 if name in store.fields:
