@@ -175,7 +175,7 @@ class Manifest:
                 value = sample.values.get(name)
                 if value is not None and isinstance(self.locate(value, modality), Path):
                     addresses.append(beside(self.origin, value))
-        bring_present(addresses, "files")
+        bring_present(addresses, "copying")
 
     def source(
         self,
@@ -242,7 +242,7 @@ class Manifest:
 
         if self.origin and not os.path.isfile(source):
             try:
-                bring_present([beside(self.origin, value)], "file")
+                bring_present([beside(self.origin, value)], "copying")
             except (OSError, ValueError) as error:
                 raise _unreadable(str(error), what) from None
 

@@ -184,7 +184,7 @@ def bring_present(addresses: Iterable[str], what: str) -> None:
             for address in sorted(members & states.keys()):
                 if not _is_current(place_of(address), states[address]):
                     stale.append(Wanted(address, states[address].get("size")))
-            _side_by_side(_copy, stale, f"{what} of {folder}")
+            _side_by_side(_copy, stale, f"{what} {folder}")
             for file in stale:
                 _set_time(place_of(file.address), states[file.address])
 
@@ -305,17 +305,12 @@ def _side_by_side(copy: Any, files: Collection[Wanted], what: str) -> None:
     """Brings files in several threads; the first error ends it, when those that began are done."""
     if not files:
         return
-    total = sum(file.size or 0 for file in files) >> 20
-    progress = Progress(what, total or None, "MiB")
-    done = 0
+    progress = Progress(what, len(files), "files")
     pool = ThreadPoolExecutor(THREADS)
     try:
-        sizes = {pool.submit(copy, file): file.size or 0 for file in files}
-        for future in as_completed(sizes):
+        for future in as_completed([pool.submit(copy, file) for file in files]):
             future.result()
-            before = done >> 20
-            done += sizes[future]
-            progress.advance((done >> 20) - before)
+            progress.advance()
     finally:
         pool.shutdown(cancel_futures=True)
         progress.close()

@@ -67,7 +67,7 @@ def fetch_store(address: str) -> Path:
         if not _is_of(copy, shard):
             copy.unlink(missing_ok=True)
         files.append(Wanted(f"{address}/{shard.file}", shard.bytes, shard.sha256))
-    bring_all(files, f"latents of {address}")
+    bring_all(files, f"copying {address}")
 
     sums = {shard.file: shard.sha256 for shard in shards}
     _note(path.parent, sums | {MANIFEST: digest(path)})
