@@ -297,6 +297,13 @@ def test_a_run_begins_with_a_summary(watched):
     assert "2 checkpoints and the model" in lines["disk"]
 
 
+def test_a_module_of_somebody_else_is_told_by_its_parts():
+    parts = {"one": torch.nn.Linear(2, 3), "other": torch.nn.Linear(1, 1)}
+    parts["other"].requires_grad_(False)
+    line = flowbind.train.summary.parameters_line(torch.nn.ModuleDict(parts))
+    assert line == "11, of which 2 stay as they are: one 9, other 2"
+
+
 def test_a_dry_run_takes_steps_and_keeps_nothing(fit, tmp_path):
     code, said = fit("--dry-run")
     assert code == 0

@@ -169,7 +169,9 @@ def device_line(trainer: Trainer) -> str:
 
 def parameters_line(module: LightningModule) -> str:
     """Parameters in all, of each network, and of each of its parts."""
-    networks = module.trained_networks()
+    networks = dict(module.named_children())
+    if hasattr(module, "trained_networks"):
+        networks = module.trained_networks()
     parts = []
     for name, network in networks.items():
         inner = []

@@ -1,6 +1,6 @@
 """Totals of a validation: the mean error of every term over all samples, on any number of devices."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ class Totals(Metric):
     full_state_update = False
     sums: Tensor
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Iterable[str]) -> None:
         super().__init__()
         self.names = list(names)
         zeros = torch.zeros(len(self.names), 2, dtype=torch.float64)
