@@ -371,3 +371,6 @@ def test_tensorboard_has_what_the_curves_have(run):
         assert scalars == [
             (step, pytest.approx(value)) for step, value in curves[name]
         ], name
+    assert {event.step for event in events.Images("samples")} == {4, 8, 12}
+    assert "samples/vector to word/0/text_summary" in events.Tags()["tensors"]
+    assert "samples/word to vector/1" in events.Tags()["images"]

@@ -20,6 +20,7 @@ from flowbind.generation import Model
 from flowbind.method import decodable
 from flowbind.modality import Modality
 from flowbind.progress import say
+from flowbind.train.media import log_media
 
 SPLIT = "val"
 SEED = 0  # of which samples are sources, and of what is generated
@@ -75,13 +76,18 @@ class Samples(Callback):
         self.seconds += time.monotonic() - begin
 
     def _draw(self, trainer: Trainer, model: Model) -> None:
-        """Draws the picture."""
+        """Draws the picture, and gives it and its samples to loggers that show such."""
         step = trainer.global_step
         drawn = draw_samples(model, trainer.datamodule, self.rows)
         if drawn is None:
             return
         self.folder.mkdir(exist_ok=True)
         save(drawn.picture, self.folder / f"step={step}.png")
+
+        media = {"samples": drawn.picture}
+        for name, (modality, raw) in drawn.raws.items():
+            media[f"samples/{name}"] = modality.exhibit(raw)
+        log_media(trainer.loggers, media, step)
 
 
 @torch_defaults()
