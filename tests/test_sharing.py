@@ -150,6 +150,11 @@ def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
     hub.refuses = True
     refused("push", folder, REPOSITORY, says="the hub does not take it")
     hub.refuses = False
+    weights = folder / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + b"\1")
+    refused("push", folder, REPOSITORY, says="model.safetensors: damaged, or changed")
+    weights.write_bytes(whole)
     (folder / "codecs/word").mkdir(parents=True)
     (folder / "codecs/word/weights.pkl").write_bytes(b"1")
     refused(
