@@ -52,6 +52,7 @@ datasets: parquet files
 tensorboard: curves and samples in TensorBoard
 wandb: curves and samples in Weights & Biases
 s3: manifests and latents in object storage
+demo: the page of `flowbind demo`
 """
 
 # Program, how it tells its version, what it is for, and what Debian calls it.
