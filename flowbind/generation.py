@@ -581,8 +581,8 @@ class Model:
             first=first,
             **choices,
         )
-        raws = self._decode(generated, draws.key(seed, first))
-        return Outputs(raws, self.modalities)
+        decoded = self._decode(generated, draws.key(seed, first))
+        return Outputs(decoded, self.modalities)
 
     @torch_defaults()
     @torch.no_grad()
