@@ -47,6 +47,8 @@ def demo(tmp_path_factory):
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "TMPDIR": str(folder / "tmp")},
+        # Tests that run in the background hand down that it is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         line = process.stdout.readline()
         assert line.startswith(f"http://127.0.0.1:{port}/"), line
