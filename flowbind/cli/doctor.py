@@ -51,6 +51,7 @@ metrics: FID, CLIPScore, CLAPScore and their like
 datasets: parquet files
 tensorboard: curves and samples in TensorBoard
 wandb: curves and samples in Weights & Biases
+demo: the page of `flowbind demo`
 s3: manifests and latents in object storage
 demo: the page of `flowbind demo`
 """
@@ -101,7 +102,7 @@ def run(verb: str, arguments: list[str]) -> None:
     _print("extras", lambda: _extras(faults))
     _print("plugins", _plugins)
     _print("programs", _programs)
-    _print("hub", hub.result)
+    _print("hub", lambda: hub.result() or ["no answer"])
     _print("disk", _disk)
     _print("environment", _environment)
 
@@ -121,9 +122,9 @@ class Later:
         except Exception as error:
             self._result = [_clause(error)]
 
-    def result(self) -> Any:
-        """The function's result."""
-        self._thread.join(PATIENCE + HUB_PATIENCE)
+    def result(self, seconds: float = PATIENCE + 60.0) -> Any:
+        """The function's result; None where it is not there within so many seconds."""
+        self._thread.join(seconds)
         return self._result
 
 
@@ -442,9 +443,7 @@ def _hub() -> list[str]:
         ]
 
     start = time.perf_counter()
-    answer = Later(lambda: [_ask(endpoint)])
-    answer._thread.join(HUB_PATIENCE)
-    state = answer._result or [
+    state = Later(lambda: [_ask(endpoint)]).result(HUB_PATIENCE) or [
         f"no answer within {HUB_PATIENCE:.0f} s; set HF_HUB_OFFLINE=1 to not wait"
     ]
     return [f"{endpoint}: {state[0]} ({time.perf_counter() - start:.1f} s)"]
