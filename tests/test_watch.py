@@ -249,6 +249,7 @@ def test_a_run_made_to_collapse_says_so_once(fit, run, tmp_path):
         "--model.objective.normalize=false",
         "--model.objective.noise_variance=1000",
         "--trainer.logger=tensorboard",
+        "--trainer.max_steps=8",
     )
     told = [line for line in said.splitlines() if "hardly tells samples apart" in line]
     assert code == 0
