@@ -102,6 +102,9 @@ FOREIGN = {
     "draw.text",  # PIL.ImageDraw
     "pen.text",
     "multiline_text",
+    "add_text",  # torch.utils.tensorboard
+    "add_image",
+    "add_audio",
 }
 
 

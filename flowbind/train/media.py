@@ -11,7 +11,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from PIL import Image
 
 from flowbind.exhibit import Cloud, Exhibit, Recording
-from flowbind.libraries import Extra, require
+from flowbind.libraries import require
+
+INSTALL = "pip install 'soundfile>=0.13'"
 
 
 def log_media(
@@ -87,7 +89,7 @@ def _pixels(picture: Image.Image) -> np.ndarray:
 
 def _levels(recording: Recording) -> tuple[np.ndarray, int]:
     """A recording as one channel in [-1, 1], float32 with shape (n,), and its samples a second."""
-    soundfile = require("soundfile", "a sound", Extra("audio"))
+    soundfile = require("soundfile", "a sound", INSTALL)
     levels, rate = soundfile.read(
         BytesIO(recording.content), dtype="float32", always_2d=True
     )
