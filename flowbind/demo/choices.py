@@ -1,6 +1,6 @@
 """Controls for what a method lets one choose at generation, made from its dataclass."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -44,9 +44,17 @@ def _control(hint: Any, **common: Any) -> Component:
     return gr.Textbox(**common)
 
 
-def chosen(names: Sequence[str], values: Sequence[Any]) -> Mapping[str, Any]:
-    """The choices by name; a field that was left empty is None."""
-    return {
-        name: None if value == "" else value
-        for name, value in zip(names, values, strict=True)
-    }
+def chosen(
+    model: Model,
+    names: Sequence[str],
+    values: Sequence[Any],
+) -> dict[str, Any]:
+    """The choices by name; of a field that was left empty none, or the model's own where it needs one."""
+    hints = get_type_hints(type(model.sampling))
+    choices = {}
+    for name, value in zip(names, values, strict=True):
+        if value not in (None, ""):
+            choices[name] = value
+        elif type(None) in get_args(hints[name]):
+            choices[name] = None
+    return choices

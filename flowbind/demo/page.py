@@ -228,7 +228,7 @@ class Page:
                     targets,
                     weights=_of_several(weights, given),
                     seed=seed or 0,
-                    **chosen(choice_names, choice_values),
+                    **chosen(self.model, choice_names, choice_values),
                 )
             results = []
             for name in self.targets:
