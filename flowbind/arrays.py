@@ -116,7 +116,7 @@ def _from_numpy(array: Any) -> Tensor | None:
 
     if isinstance(array, np.ma.MaskedArray):
         if np.ma.is_masked(array):
-            array = array.astype(float).filled(np.nan)
+            array = np.ma.filled(array.astype(float), np.nan)
         else:
             array = array.data
     try:

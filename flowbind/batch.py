@@ -78,9 +78,11 @@ class Batch:
         """The batch with `move` applied to every tensor."""
         place = self.place
         if place:
-            rows = move(place.rows)
-            links = move(place.links)
-            place = replace(place, rows=rows, links=links)
+            place = replace(
+                place,
+                rows=move(place.rows),
+                links=move(place.links),
+            )
 
         latents = {name: move(x) for name, x in self.latents.items()}
         samples = {name: move(s) for name, s in self.samples.items()}

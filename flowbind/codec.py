@@ -250,8 +250,8 @@ class NeuralCodec(Codec):
         return differences.abs().flatten(1).mean(1)
 
     @cached_property
-    def net(self) -> nn.Module:
-        """The frozen network, in evaluation mode."""
+    def net(self) -> Any:
+        """The frozen network of `build`, in evaluation mode."""
         owner = f"codec {type(self).__name__}"
         net = frozen(self.build, self.file, owner)
         return net.to(self.device)

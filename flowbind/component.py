@@ -76,7 +76,7 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
         if "__init__" not in vars(owner):
             continue
 
-        signature = inspect.signature(owner.__init__)
+        signature = inspect.signature(vars(owner)["__init__"])
         passes_on = False
         for name, parameter in signature.parameters.items():
             if parameter.kind == inspect.Parameter.VAR_KEYWORD:
@@ -93,7 +93,7 @@ def argument_types(cls: type) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for owner in reversed(cls.__mro__):
         if "__init__" in vars(owner) and owner is not object:
-            hints |= get_type_hints(owner.__init__)
+            hints |= get_type_hints(vars(owner)["__init__"])
     return hints
 
 
@@ -101,7 +101,7 @@ def as_json(value: Any) -> Any:
     """An argument as JSON: components and configurations described, all else as it is."""
     if isinstance(value, Component):
         return value.describe()
-    if is_dataclass(value):
+    if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Mapping):
         return {key: as_json(part) for key, part in value.items()}
@@ -117,7 +117,7 @@ def _rebuild(
     """An argument of a class from its description, made to the type that is annotated."""
     alternatives = [kind, *get_args(kind)]
     component = next((part for part in alternatives if _is_a(part, Component)), None)
-    config = next((part for part in alternatives if is_dataclass(part)), None)
+    config: Any = next((part for part in alternatives if is_dataclass(part)), None)
 
     if isinstance(value, Mapping) and get_origin(kind) is dict and component:
         return {key: component.rebuild(part) for key, part in value.items()}
@@ -149,7 +149,7 @@ def _check_plain(
     Raises:
         ValueError: it is of another type; one line that names both.
     """
-    kinds = (kind,)
+    kinds: tuple[Any, ...] = (kind,)
     if get_origin(kind) in (Union, UnionType):
         kinds = get_args(kind)
     if not all(part in PLAIN for part in kinds):

@@ -21,8 +21,9 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
@@ -94,7 +95,7 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in FULL and error.filename is None:
-            raise no_space(path, error.strerror) from None
+            raise no_space(path, str(error.strerror)) from None
         raise
 
 
@@ -183,7 +184,7 @@ def check_regular(path: str | Path, largest: int = LARGEST) -> int:
     return status.st_size
 
 
-def open_regular(path: str | Path, largest: int = LARGEST) -> BinaryIO:
+def open_regular(path: str | Path, largest: int = LARGEST) -> BufferedReader:
     """Opens a regular file of at most `largest` bytes for reading.
 
     Raises as `check_regular` does, and what `open` raises.

@@ -541,27 +541,27 @@ class Model:
                 that is not installed, choices that cannot be or do not go together, a count beside
                 sources, a mask that does not fit, or terms where there is nothing to add them to.
         """
-        sources = {} if sources == {} else together(sources)
+        lists = {} if sources == {} else together(sources)
         to = named(to, "targets")
-        rows = max(map(len, sources.values()), default=0)
-        plus = terms(plus, "plus", rows)
-        minus = terms(minus, "minus", rows)
+        rows = max(map(len, lists.values()), default=0)
+        added = terms(plus, "plus", rows)
+        taken = terms(minus, "minus", rows)
         # Before long work begins.
-        self.check_direction(sources, to)
-        others = [name for name, _ in (*plus, *minus)]
-        self.check_terms(others, sources, to)
-        self.check_weights(weights or {}, sources)
+        self.check_direction(lists, to)
+        others = [name for name, _ in (*added, *taken)]
+        self.check_terms(others, lists, to)
+        self.check_weights(weights or {}, lists)
         masks = dict(terms(mask or {}, "mask", rows))
-        self.choose(sources, to, masks, **choices)
-        self._check_libraries([*sources, *others], to)
+        self.choose(lists, to, masks, **choices)
+        self._check_libraries([*lists, *others], to)
         seed = whole_number(seed, "seed")
         first = whole_number(first, "first")
-        count = self._count(count, sources)
+        count = self._count(count, lists)
         (strength,) = finite_numbers([strength], "strength")
 
         latents = {}
         known = {}
-        for name, samples in sources.items():
+        for name, samples in lists.items():
             what = f"source '{name}'"
             raws = self._read(name, samples, what)
             if name in masks:
@@ -570,8 +570,8 @@ class Model:
         generated = self.translate(
             latents,
             to,
-            plus=self._encode_terms(plus, "plus"),
-            minus=self._encode_terms(minus, "minus"),
+            plus=self._encode_terms(added, "plus"),
+            minus=self._encode_terms(taken, "minus"),
             strength=strength,
             restandardize=restandardize,
             weights=weights,
@@ -647,8 +647,8 @@ class Model:
         # One by one, so that what decoding draws is the same for all.
         raws: dict[str, list[Any]] = {name: [] for name in generated}
         for row in range(len(numbers)):
-            latents = {name: x[row : row + 1] for name, x in generated.items()}
-            for name, decoded in self._decode(latents, draws.key(seed, 0)).items():
+            one = {name: x[row : row + 1] for name, x in generated.items()}
+            for name, decoded in self._decode(one, draws.key(seed, 0)).items():
                 raws[name] += decoded
         return Outputs(raws, self.modalities)
 
@@ -779,9 +779,11 @@ def find_device(name: str) -> torch.device:
 
 def _devices() -> list[str]:
     """The names of this machine's devices."""
-    if not torch.accelerator.is_available():
+    accelerator = torch.accelerator.current_accelerator()
+    if accelerator is None or not torch.accelerator.is_available():
         return ["cpu"]
-    kind = torch.accelerator.current_accelerator().type
+
+    kind = accelerator.type
     numbers = range(torch.accelerator.device_count())
     numbered = [f"{kind}:{number}" for number in numbers]
     return ["cpu", kind, *numbered]

@@ -13,7 +13,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +38,7 @@ class Judge(Metric):
     minimum: ClassVar[int] = 1
 
     @property
-    def against(self) -> str:
+    def against(self) -> str:  # type: ignore[override] # read only here
         """The modality that it judges: features are compared with those of real samples."""
         return self.judges
 
@@ -63,7 +63,12 @@ class Judge(Metric):
         """Which judge it is, as part of a value's name."""
         return f"{type(self).__name__},v{self.version}"
 
-    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+    def compute(
+        self,
+        made: Tensor,
+        reference: Tensor,
+        *sample: Tensor,
+    ) -> dict[str, float]:
         """Nothing: what a judge finds is told by labels, which a metric is not given."""
         return {}
 
@@ -162,7 +167,8 @@ class NeuralJudge(Judge):
         def build() -> JudgeNet:
             return JudgeNet(self.build(), self.width, classes)
 
-        return frozen(build, self.file, self._owner).to(self.device)
+        net = frozen(build, self.file, self._owner)
+        return cast(JudgeNet, net.to(self.device))
 
     @torch.inference_mode()
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:

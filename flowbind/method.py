@@ -144,7 +144,7 @@ class Method(Component):
     @abstractmethod
     def losses(
         self,
-        nets: nn.Module,
+        nets: Any,
         batch: Batch,
         draws: Any,
     ) -> dict[str, Loss]:
@@ -162,7 +162,7 @@ class Method(Component):
     @abstractmethod
     def start(
         self,
-        nets: nn.Module,
+        nets: Any,
         name: str,
         x: Tensor,
         sampling: Any,
@@ -181,7 +181,7 @@ class Method(Component):
     @abstractmethod
     def finish(
         self,
-        nets: nn.Module,
+        nets: Any,
         state: State,
         targets: Sequence[str],
         sampling: Any,
@@ -290,7 +290,7 @@ class Method(Component):
 
     def measures(
         self,
-        nets: nn.Module,
+        nets: Any,
         batch: Batch,
         key: int,
     ) -> dict[str, Tensor]:
@@ -308,7 +308,7 @@ class Method(Component):
 
     def signs(
         self,
-        nets: nn.Module,
+        nets: Any,
         batch: Batch,
         sampling: Any,
         key: int,
@@ -354,6 +354,10 @@ class Networks(nn.Module):
     Args:
         method: Method that builds them.
     """
+
+    # Of types that the method and its codecs decide.
+    nets: Any
+    standard: Any
 
     def __init__(self, method: Method) -> None:
         super().__init__()

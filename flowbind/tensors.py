@@ -38,7 +38,7 @@ def save_tensors(
         with replacing(path) as partial:
             shutil.rmtree(writing, ignore_errors=True)
             writing.mkdir()
-            save_file(plain, writing / "tensors", metadata=metadata and dict(metadata))
+            save_file(plain, writing / "tensors", metadata=dict(metadata or {}) or None)
             os.replace(writing / "tensors", partial)
     except SafetensorError as error:  # how the library reports a full disk
         raise no_space(path, str(error)) from None
@@ -65,5 +65,5 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
         tensor = tensors[name].detach().cpu().contiguous()
         head = f"{name} {tensor.dtype} {list(tensor.shape)}\n"
         digest.update(head.encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -6,8 +6,10 @@ The process that hands out tests reads this file too, so what takes long to impo
 import os
 import shutil
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from importlib import import_module
 from importlib.metadata import EntryPoint
+from io import StringIO
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -129,34 +131,61 @@ def files(tmp_path_factory):
     return folder
 
 
+def prepare_world(folder, run):
+    """Prepares the files of a folder with the toy world, and writes its recipe. `run` runs a command."""
+    from tests.toy import RECIPE, STEPS
+
+    source, out = folder / "files", folder / "data"
+    labels = ("--labels", source / "labels.csv")
+    run("prepare", "folder", "--source", source, *labels, "--out", out)
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(RECIPE.format(data=out, run=folder / "run", steps=STEPS))
+    return recipe
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory, files):
+    """The toy world prepared and encoded once, to be copied."""
+
+    def run(*arguments):
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            main([str(argument) for argument in arguments])
+
+    folder = tmp_path_factory.mktemp("prepared")
+    (folder / "files").symlink_to(files)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register_toys(monkeypatch)
+        run("encode", "--config", prepare_world(folder, run))
+    return folder
+
+
 @pytest.fixture
-def world(tmp_path, toys, command, files):
+def world(tmp_path, toys, files, prepared):
     """The toy world prepared, and its recipe."""
     from tests.toy import RECIPE, STEPS
 
     (tmp_path / "files").symlink_to(files)
     out = tmp_path / "data"
-    code, _, err = command(
-        "prepare",
-        "folder",
-        "--source",
-        tmp_path / "files",
-        "--labels",
-        tmp_path / "files/labels.csv",
-        "--out",
-        out,
-    )
-    assert code == 0, err
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS))
+    shutil.copytree(prepared / "data", out, ignore=shutil.ignore_patterns("latents"))
+    recipe = RECIPE.format(data=out, run=tmp_path / "run", steps=STEPS)
+    (tmp_path / "recipe.yaml").write_text(recipe)
     return tmp_path
 
 
 @pytest.fixture
-def own_world(world):
-    """The same with files of its own, which may be changed."""
-    files = world / "files"
-    shared = files.readlink()
-    files.unlink()
-    shutil.copytree(shared, files)
-    return world
+def encoded(world, prepared):
+    """The latents of `world`, as `flowbind encode` writes them."""
+    shutil.copytree(prepared / "data/latents", world / "data/latents")
+
+
+@pytest.fixture
+def own_world(tmp_path, toys, command, files):
+    """The toy world prepared from files of its own, which may be changed."""
+
+    def run(*arguments):
+        code, _, err = command(*arguments)
+        assert code == 0, err
+
+    shutil.copytree(files, tmp_path / "files")
+    prepare_world(tmp_path, run)
+    return tmp_path

@@ -1,13 +1,14 @@
 """The recipes that ship: their files, and those that each is given over."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flowbind import Codec
+from flowbind import Codec, Modality
 from flowbind.cli.check import load_yaml
 from flowbind.cli.overrides import merge
 
@@ -85,6 +86,23 @@ def small(name: str) -> list[str]:
         for modality, side in PIXELS.get(name, {}).items()
     ]
     return sizes + pixels
+
+
+def modalities(name: str) -> dict[str, Modality]:
+    """The modalities of a model's recipe at small size, without the parser of all its keys."""
+    entries = merged(name)["model"]["init_args"]["modalities"]
+    for modality, side in PIXELS.get(name, {}).items():
+        entries[modality]["init_args"]["codec"]["init_args"]["size"] = side
+    return {modality: _made(entry) for modality, entry in entries.items()}
+
+
+def _made(entry: dict[str, Any]) -> Any:
+    """What an entry of a recipe names, with its arguments; names of plugins are dotted paths here already."""
+    arguments = dict(entry.get("init_args", {}))
+    if "codec" in arguments:
+        arguments["codec"] = _made(arguments["codec"])
+    module, _, name = entry["class_path"].rpartition(".")
+    return getattr(import_module(module), name)(**arguments)
 
 
 def random_latents(codec: Codec, rows: int, generator: torch.Generator) -> Tensor:

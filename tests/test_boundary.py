@@ -1,20 +1,17 @@
 """A method's boundary from outside: plain Lightning, a plain LightningCLI, recipes of before there were methods."""
 
-import subprocess
 import sys
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
 
 import flowbind
 from flowbind.data.latents import LatentDataModule
 from flowbind.nets.mlp import DriftConfig, HeadConfig
 from flowbind.train.training import TrainingConfig
-from tests import processes
-from tests.conftest import TOYS
-from tests.distribution import write_distribution
 from tests.toy import Vector, Word
 
 SIZES = DriftConfig(width=16, depth=1), HeadConfig(width=16, depth=1)
@@ -27,8 +24,7 @@ def data_of(world) -> LatentDataModule:
     return LatentDataModule(manifests, str(world / "data/latents"), batch_size=64)
 
 
-def test_a_method_trains_in_plain_lightning(world, command, tmp_path):
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
+def test_a_method_trains_in_plain_lightning(world, encoded, command, tmp_path):
     method = flowbind.FlowBind({"word": Word(), "vector": Vector()}, *SIZES)
     quiet = dict.fromkeys(
         ("logger", "enable_progress_bar", "enable_model_summary"), False
@@ -47,16 +43,9 @@ def test_a_method_trains_in_plain_lightning(world, command, tmp_path):
     assert len(model.generate({"word": ["302", "113"]}, to="vector")["vector"]) == 2
 
 
-PLAIN = """
-from lightning.pytorch.cli import LightningCLI
-LightningCLI(subclass_mode_model=True, subclass_mode_data=True, save_config_callback=None, seed_everything_default=0)
-"""
-
-
-def test_training_stands_under_a_plain_lightning_cli(world, command, tmp_path):
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
-    groups = {f"flowbind.{kind}": names for kind, names in TOYS.items()}
-    write_distribution(world / "site", "toys", groups)
+def test_training_stands_under_a_plain_lightning_cli(
+    world, encoded, tmp_path, monkeypatch
+):
     sizes = {"drift": {"width": 16, "depth": 1}, "head": {"width": 16, "depth": 1}}
     modalities = {
         "word": {"class_path": "tests.toy.Word"},
@@ -90,14 +79,14 @@ def test_training_stands_under_a_plain_lightning_cli(world, command, tmp_path):
     }
     path = tmp_path / "plain.yaml"
     path.write_text(yaml.safe_dump(recipe))
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN, "fit", "--config", str(path)],
-        env=processes.environment(world),
-        capture_output=True,
-        text=True,
-        check=False,
+    monkeypatch.setattr(sys, "argv", ["plain"])
+    LightningCLI(
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=None,
+        seed_everything_default=0,
+        args=["fit", "--config", str(path)],
     )
-    assert done.returncode == 0, done.stderr
     assert (tmp_path / "run/model/model.json").is_file()
 
 
@@ -177,9 +166,8 @@ def test_mistaken_choices_are_one_line(sampling, world, command):
     ), err
 
 
-def test_a_released_model_keeps_the_choices_of_its_recipe(world, command):
+def test_a_released_model_keeps_the_choices_of_its_recipe(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     short = ["--trainer.max_steps=3", "--trainer.val_check_interval=3"]
     choices = ["--evaluation.sampling.steps=7", "--evaluation.sampling.variety=0.5"]
     assert command("fit", "--config", recipe, *short, *choices)[0] == 0

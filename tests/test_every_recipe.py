@@ -18,15 +18,8 @@ from tests.processes import environment
 from tests.recipes import CODECS, JUDGES, MODELS
 from tests.small_recipes import STEPS, options, prepare
 
-QUICK = (
-    "flowbind/paper",
-    "codecs/audio",
-    "codecs/image",
-    "codecs/point_autoencoder",
-    "codecs/points",
-    "judges/image",
-    "judges/text",
-)
+# A model, a codec and a judge; the others are slow.
+QUICK = ("flowbind/paper", "codecs/points", "judges/text")
 NAMES = [*MODELS, *CODECS, *JUDGES]
 CLOSE = 1e-9  # of weights in float64
 

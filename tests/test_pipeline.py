@@ -107,9 +107,8 @@ def test_files_without_labels(tmp_path, toys, command):
     assert measured == {"frechet", "recall@1", "cycle"}
 
 
-def test_a_run_goes_on_where_it_stopped(world, command):
+def test_a_run_goes_on_where_it_stopped(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     short = [
         "fit",
         "--config",
@@ -148,9 +147,8 @@ def test_a_run_goes_on_where_it_stopped(world, command):
         assert torch.equal(tensor, parts["state_dict"][name]), name
 
 
-def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
+def test_what_is_tested_is_what_was_trained(world, encoded, command, monkeypatch):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     short = [
         "--checkpoints.every=8",
         "--trainer.max_steps=20",
@@ -170,13 +168,12 @@ def test_what_is_tested_is_what_was_trained(world, command, monkeypatch):
     )
 
 
-def test_signals_while_training_lose_nothing(world, command, monkeypatch):
+def test_signals_while_training_lose_nothing(world, encoded, command, monkeypatch):
     """Three in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
     # So that the average waits where the signals come.
     monkeypatch.setattr("flowbind.train.ema.EACH", 4)
     monkeypatch.setattr("flowbind.train.ema.EVERY", 4)
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     step = flowbind.Training.training_step
     fit = [
         "fit",
@@ -295,9 +292,8 @@ def test_no_place_to_write(world, command):
         assert (code, "taken" in err.strip().splitlines()[-1]) == (2, True), err
 
 
-def test_another_recipe_keeps_the_old_run(world, command):
+def test_another_recipe_keeps_the_old_run(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
             "fit",
@@ -423,9 +419,8 @@ def test_mistakes_in_a_recipe(world, command):
     assert (code, "no such recipe" in err) == (2, True)
 
 
-def test_mistakes_of_stores_and_checkpoints(world, command):
+def test_mistakes_of_stores_and_checkpoints(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     fit = [
         "fit",
         "--config",
@@ -480,9 +475,8 @@ def test_mistakes_of_stores_and_checkpoints(world, command):
     mistake(["encode", "--config", recipe], "train.jsonl, line 1: not JSON")
 
 
-def test_nothing_is_replaced_without_a_word(world, command):
+def test_nothing_is_replaced_without_a_word(world, encoded, command):
     recipe, model, out = world / "recipe.yaml", world / "run/model", world / "made"
-    assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
             "fit",
@@ -525,9 +519,8 @@ def test_nothing_is_replaced_without_a_word(world, command):
     assert all(path.stat().st_mtime_ns > time for path, time in files.items())
 
 
-def test_mistakes_of_generate(world, command):
+def test_mistakes_of_generate(world, encoded, command):
     recipe, model = world / "recipe.yaml", world / "run/model"
-    assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
             "fit",
@@ -620,16 +613,16 @@ def test_prepare_is_whole_or_not_at_all(tmp_path, toys, command):
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
-def test_every_precision_that_trains_is_tested(world, command, precision):
+def test_every_precision_that_trains_is_tested(world, encoded, command, precision):
     """Networks are judged in their own precision, by measures that are not."""
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     short = [
         "--trainer.max_steps=20",
         "--trainer.val_check_interval=20",
         f"--trainer.precision={precision}",
     ]
     assert command("fit", "--config", world / "recipe.yaml", *short)[0] == 0
-    code, _, err = command("test", "--config", world / "recipe.yaml", *short)
+    few = "--evaluation.limit=16"
+    code, _, err = command("test", "--config", world / "recipe.yaml", *short, few)
     assert code == 0, err
     code, out, err = command(
         "generate",
@@ -647,9 +640,8 @@ def test_every_precision_that_trains_is_tested(world, command, precision):
     assert len(out.splitlines()) == 2
 
 
-def test_training_where_no_signal_is_heard(world, command):
+def test_training_where_no_signal_is_heard(world, encoded, command):
     """In another thread than the main one: only that may set what a signal does."""
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     short = ("--trainer.max_steps=4", "--trainer.val_check_interval=4")
     with ThreadPoolExecutor(1) as pool:
         code, _, err = pool.submit(

@@ -30,6 +30,7 @@ VALUES = {
     "label": "7",
 }
 ROWS = 16
+TRAINED_ON = ("train", "val")  # splits that `fit` reads
 SMALL = [
     "--trainer.accelerator=cpu",
     "--trainer.devices=1",
@@ -56,38 +57,30 @@ def prepare(name: str) -> None:
     for weights in re.findall(r"weights: (\S+\.safetensors)", written):
         Path(weights).parent.mkdir(parents=True, exist_ok=True)
         save_file({"made": torch.tensor([len(weights)])}, weights)
-    arguments = [
-        *recipes.options(name),
-        "--trainer.accelerator=cpu",
-        "--trainer.devices=1",
-        *SMALL,
-        *recipes.small(name),
-    ]
-    cli = build(arguments)
-    modalities = cli.model.modalities
+    modalities = recipes.modalities(name)
     generator = torch.Generator().manual_seed(0)
-    for split, path in told["data"]["init_args"]["manifests"].items():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    latents = {
+        name: recipes.random_latents(modality.codec, ROWS, generator)
+        for name, modality in modalities.items()
+    }
+    prints = {
+        name: modality.codec.fingerprint() for name, modality in modalities.items()
+    }
+
+    data = told["data"]["init_args"]
+    for split in TRAINED_ON:
+        path = Path(data["manifests"][split])
+        path.parent.mkdir(parents=True, exist_ok=True)
         read = [modality.reads or name for name, modality in modalities.items()]
         sample = {name: VALUES[name] for name in read}
-        Path(path).write_text((json.dumps(sample) + "\n") * ROWS)
-        store = cli.datamodule.folder(split)
+        path.write_text((json.dumps(sample) + "\n") * ROWS)
+
+        stores = data["store"]
+        store = Path(stores[split] if isinstance(stores, dict) else f"{stores}/{split}")
         store.mkdir(parents=True, exist_ok=True)
-        latents = {
-            name: recipes.random_latents(modality.codec, ROWS, generator)
-            for name, modality in modalities.items()
-        }
         write_shard(store / "0.safetensors", latents | {LINE: torch.arange(ROWS)}, {})
-        prints = {
-            name: modality.codec.fingerprint() for name, modality in modalities.items()
-        }
-        finish_store(
-            store,
-            [(list(modalities), ["0.safetensors"])],
-            prints,
-            path,
-            digest(Path(path)),
-        )
+        strata = [(list(modalities), ["0.safetensors"])]
+        finish_store(store, strata, prints, str(path), digest(path))
 
 
 @pytest.mark.parametrize(

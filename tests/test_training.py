@@ -60,7 +60,7 @@ def test_updates_decay_as_much_as_all_steps_would():
     assert sum(decay < 1 for decay in decays) == 63 + (10_000 - 64) // 8
 
 
-def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
+def test_a_run_follows_its_weights_step_by_step(world, encoded, command, monkeypatch):
     """The average after each step, from those before it and the weights, by the closed form."""
     monkeypatch.setattr("flowbind.train.ema.EACH", 2)
     monkeypatch.setattr("flowbind.train.ema.EVERY", 2)
@@ -70,7 +70,6 @@ def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
         "--checkpoints.every=1",
         "--checkpoints.keep=9",
     ]
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     assert command("fit", "--config", world / "recipe.yaml", *run)[0] == 0
     states = [
         torch.load(world / f"run/checkpoints/step={step}.ckpt", weights_only=True)[
@@ -92,9 +91,8 @@ def test_a_run_follows_its_weights_step_by_step(world, command, monkeypatch):
     )
 
 
-def test_a_line_of_the_log_is_of_its_own_step(world, command):
+def test_a_line_of_the_log_is_of_its_own_step(world, encoded, command):
     """Losses at every second step are those that a log of every step has there."""
-    assert command("encode", "--config", world / "recipe.yaml")[0] == 0
     found = []
     for every in (1, 2):
         changed = [
@@ -297,9 +295,10 @@ def test_ranks_share_out_a_batch_and_its_draws(store, world, kind):
             )
 
 
-def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, command):
+def test_a_row_that_is_not_finite_stops_training_before_it_teaches(
+    world, encoded, command
+):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     shard = next((world / "data/latents/train").glob("*.safetensors"))
     rows = LatentStore(world / "data/latents/train").rows
     poisoned = int(Mixture([rows], [64]).batch(5)[0][3])
@@ -340,9 +339,10 @@ def test_a_row_that_is_not_finite_stops_training_before_it_teaches(world, comman
             assert torch.equal(saved[name], tensor), name
 
 
-def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatch):
+def test_a_gradient_that_is_not_finite_stops_training(
+    world, encoded, command, monkeypatch
+):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     backward = flowbind.Training.on_after_backward
 
     def overflow(module):
@@ -366,9 +366,8 @@ def test_a_gradient_that_is_not_finite_stops_training(world, command, monkeypatc
     assert all(tensor.isfinite().all() for tensor in saved.values())
 
 
-def test_an_overflow_is_reported_and_never_given_out(world, command):
+def test_an_overflow_is_reported_and_never_given_out(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     assert (
         command(
             "fit",
@@ -398,9 +397,8 @@ def test_workers_do_not_change_the_order(store):
         assert torch.equal(batch.latents["a"], steps.at(number).latents["a"])
 
 
-def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
+def test_latents_on_the_device_train_the_same_to_the_bit(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     found = []
     for resident in ("false", "true"):
         run = world / resident
@@ -427,9 +425,8 @@ def test_latents_on_the_device_train_the_same_to_the_bit(world, command):
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
-def test_checkpoints_by_the_clock(world, command):
+def test_checkpoints_by_the_clock(world, encoded, command):
     recipe = world / "recipe.yaml"
-    assert command("encode", "--config", recipe)[0] == 0
     fit = [
         "fit",
         "--config",

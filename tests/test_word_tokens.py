@@ -1,7 +1,6 @@
 """Laws of captions as ids of words: lossless for known words; what is lost is marked, cut, counted and said."""
 
 import json
-import subprocess
 import sys
 from itertools import chain
 
@@ -20,7 +19,7 @@ from flowbind_shapes.scene import draw
 from flowbind_text import Text
 from flowbind_text.vocabulary import END, words_of
 from flowbind_text.word_tokens import FIRST, UNKNOWN, WordTokens
-from flowbind_text.words import learn_words, read_words
+from flowbind_text.words import learn_words, main, read_words
 from lightning.pytorch import Trainer
 
 from flowbind.codec import Codec, kind_of
@@ -163,30 +162,37 @@ def test_caveats_of_one_kind_differ_in_numbers_and_quoted_words():
 # The list, its command, and what is refused
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "flowbind_text.words", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def learn(monkeypatch, capsys):
+    """Runs `python -m flowbind_text.words`. Returns the exit code and what was said."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["words", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr().err
+
+    return run
 
 
-def test_the_command_learns_the_words_of_a_manifest(tmp_path):
+def test_the_command_learns_the_words_of_a_manifest(tmp_path, learn):
     write_manifest(tmp_path / "all.jsonl", [{"text": "b a b"}, {"text": "b, c"}])
     out = tmp_path / "new" / "words.json"
-    done = run(tmp_path / "all.jsonl", "--out", out, "--most", "3")
-    assert done.returncode == 0, done.stderr
+    code, said = learn(tmp_path / "all.jsonl", "--out", out, "--most", "3")
+    assert code == 0, said
     assert read_words(out) == [
         " b",
         " a",
         " c",
     ]  # the most frequent, then by the alphabet
-    assert "of 2 captions 1 have no other" in done.stderr + done.stdout
+    assert "of 2 captions 1 have no other" in said
 
-    done = run(tmp_path / "missing.jsonl", "--out", out)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "missing.jsonl" in done.stderr
+    code, said = learn(tmp_path / "missing.jsonl", "--out", out)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "missing.jsonl" in said
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,7 @@ def _verdict(error: Exception, source: str | Path) -> str:
         return f"{_short(source)}: cannot be read: {problem}{other}"
 
     if isinstance(error, ValueError) and str(error):
-        if not is_file or source.name in str(error):
+        if not isinstance(source, Path) or source.name in str(error):
             return str(error)
         return f"{source}: {error}"
 
@@ -336,15 +336,13 @@ def describe_fault(error: Exception) -> str:
         return message
 
     # The innermost frame is the place.
-    trace = error.__traceback__
-    while trace.tb_next:
-        trace = trace.tb_next
-    path = Path(trace.tb_frame.f_code.co_filename)
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    path = Path(place.filename)
     file = "/".join(path.parts[-3:])
     kind = type(error).__name__
     if message:
         kind = f"{kind}: {message}"
-    return f"{kind}, at line {trace.tb_lineno} of {file}"
+    return f"{kind}, at line {place.lineno} of {file}"
 
 
 def _short(source: str | Path) -> str:

@@ -198,5 +198,5 @@ def digest_of_data(tensors: Mapping[str, Tensor]) -> str:
     sha256 = hashlib.sha256()
     for name in sorted(tensors):
         flat = tensors[name].flatten()
-        sha256.update(flat.view(torch.uint8).numpy())
+        sha256.update(flat.view(torch.uint8).numpy().data)
     return sha256.hexdigest()

@@ -493,7 +493,8 @@ def finish_store(
         "format": FORMAT,
         "source": source,
         "source_sha256": source_sha256,
-        "fields": {name: asdict(field) for name, field in fields.items()},
+        # Not by `asdict`, which copies statistics number by number.
+        "fields": {name: vars(field) for name, field in fields.items()},
         "strata": [asdict(stratum) for stratum in finished],
     }
     content = {"sha256": digest_json(manifest)} | manifest
@@ -554,7 +555,7 @@ class _Moments(NamedTuple):
     Both have shape (*shape,).
     """
 
-    count: int
+    rows: int
     mean: Tensor
     squares: Tensor
 
@@ -568,9 +569,9 @@ def _merge(moments: _Moments | None, x: Tensor) -> _Moments:
     if moments is None:
         return _Moments(count, mean, squares)
 
-    total = moments.count + count
+    total = moments.rows + count
     delta = mean - moments.mean
-    between = delta.square() * moments.count * count / total
+    between = delta.square() * moments.rows * count / total
     return _Moments(
         total,
         moments.mean + delta * count / total,

@@ -20,6 +20,9 @@ class Standardizer(nn.Module):
             is, and padding stays 0.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, *shape: int, masked: bool = False) -> None:
         super().__init__()
         self.masked = masked

@@ -106,7 +106,7 @@ class Subject:
     def kinds(self) -> Iterator[tuple[str, ...]]:
         """The kinds of samples that teach the method something."""
         names = list(self.method.modalities)
-        kinds = []
+        kinds: list[tuple[str, ...]] = []
         for size in range(1, len(names) + 1):
             kinds += combinations(names, size)
         return (kind for kind in kinds if self.method.trains_on(kind))
@@ -269,8 +269,8 @@ def every_parameter_has_a_gradient(subject: Subject) -> None:
     for rows, batch in batches.items():
         networks = subject.fresh()
         terms = subject.terms(networks, batch)
-        loss = sum(term.mean(batch) for term in terms.values())
-        loss.backward()
+        losses = [term.mean(batch) for term in terms.values()]
+        torch.stack(losses).sum().backward()
 
         absent = []
         for name, parameter in networks.named_parameters():
@@ -379,8 +379,7 @@ def every_direction_gives_latents(subject: Subject) -> None:
             demand(is_finite, f"{direction} gives numbers that are not finite")
 
             alone = torch.cat([first[target], last[target]])
-            off = alone - x[[0, ROWS - 1]]
-            off = off.abs().max().item()
+            off = (alone - x[[0, ROWS - 1]]).abs().max().item()
             allowed = SAME * max(1.0, x.abs().max().item())
             demand(
                 off <= allowed,

@@ -246,7 +246,7 @@ def samples_are_accepted_as_they_are(subject: Subject) -> None:
 def what_is_no_sample_is_refused(subject: Subject) -> None:
     """Of None, a number, a list of strings, an empty array or a missing number `accept` raises ValueError, with one line."""
     raw = subject.raws[0]
-    nonsense = [
+    nonsense: list[Any] = [
         None,
         3,
         0.5,
@@ -292,7 +292,7 @@ def another_container_holds_the_same_sample(subject: Subject) -> None:
     for raw in tensors:
         read_only = raw.numpy().copy()
         read_only.flags.writeable = False
-        containers = [raw.numpy(), read_only]
+        containers: list[Any] = [raw.numpy(), read_only]
         if raw.is_floating_point():
             containers.append(raw.double())
         for container in containers:
@@ -567,7 +567,7 @@ def a_codec_in_training_draws_nothing(subject: Subject) -> None:
     if not isinstance(codec, NeuralCodec):
         return
 
-    net = copy.deepcopy(codec.net).train()
+    net: Any = copy.deepcopy(codec.net).train()
     inputs = codec.prepare(subject.raws).to(codec.device)
     latents = subject.latents.to(codec.device)
     ways = {
@@ -599,7 +599,7 @@ def outputs_of_a_codec_have_one_shape(subject: Subject) -> None:
     latents = subject.latents.to(codec.device)
     for way, rows in (("encode", inputs), ("decode", latents)):
         work = getattr(codec.net, way)
-        shapes = set()
+        shapes: set[tuple[int, ...]] = set()
         with torch.inference_mode():
             for parts in (rows.split(1), [rows]):
                 shapes.update(tuple(work(part).shape[1:]) for part in parts)

@@ -41,7 +41,7 @@ class Fused(NamedTuple):
     """Each row's kept estimates: their mean, with shape (N, *), and number |K|, with shape (N,)."""
 
     mean: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment] # not a tuple's method of that name
 
 
 def keep(
