@@ -38,6 +38,7 @@ SMALL = [
     "--trainer.max_steps=2",
     "--trainer.val_check_interval=2",
     "--data.init_args.batch_size=8",
+    "--training.samples=0",  # or codecs are built and decode
 ]
 
 
