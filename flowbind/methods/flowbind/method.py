@@ -17,7 +17,7 @@ $$
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -81,9 +81,6 @@ class FlowBindSampling:
 
 class Flows(nn.Module):
     """Per modality its drift net and its head of the auxiliary encoder."""
-
-    drifts: Any
-    heads: Any
 
     def __init__(
         self,
