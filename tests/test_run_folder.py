@@ -39,7 +39,7 @@ from tests.toy import RECIPE
 
 slow = pytest.mark.slow
 STEPS = 12
-LOOKS = ("metrics-*.json", "metrics-*.md", "gallery-*.png")
+LOOKS = ("metrics-*.json", "metrics-*.md", "gallery-*.png", "report-*.html")
 RATES = {
     "class_path": "lightning.pytorch.callbacks.LearningRateMonitor",
     "init_args": {"logging_interval": "step"},
@@ -523,7 +523,7 @@ def test_differences_are_told_by_their_keys():
 def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
     test = ["test", "--config", recipe, f"--trainer.default_root_dir={run}"]
     assert command(*test)[0] == 0
-    results = {"metrics.json", "metrics.md", "gallery.png"}
+    results = {"metrics.json", "metrics.md", "gallery.png", "report.html"}
     assert {path.name for path in run.iterdir() if path.is_file()} == results | {
         "run.json",
         "config.yaml",
@@ -546,10 +546,10 @@ def test_a_quick_look_has_a_name_of_its_own(fit, command, recipe, trained, run):
     for name, arguments in looks.items():
         code, _, said = command(*test, *arguments)
         assert code == 0, said
-        (figures,), (table,), (gallery,) = (
+        (figures,), (table,), (gallery,), (page,) = (
             run.glob(f"{kind.replace('*', name)}") for kind in LOOKS
         )
-        assert all(path.name in said for path in (figures, table, gallery))
+        assert all(path.name in said for path in (figures, table, gallery, page))
         assert json.loads(figures.read_text())["meta"]["quick_look"]
     assert {name: (run / name).read_bytes() for name in results} == before
 
