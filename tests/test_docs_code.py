@@ -196,6 +196,8 @@ def test_a_command_that_is_not_one_is_found(parse):
 NAME = re.compile(r"(?<![\w./-])[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?![\w/-])")
 TELLING = re.compile(r"[A-Z].*[a-z]|_")  # of a name of code, rather than a word
 OTHERS = {  # names of other programs, and of files
+    "AWS_ACCESS_KEY_ID",
+    "AWS_ENDPOINT_URL",
     "find_unused_parameters",
     "max_map_count",
     "lightweight_audio_ae",

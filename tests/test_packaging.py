@@ -29,8 +29,8 @@ BROUGHT = {
     "collada": "points",
     "starlette": "gradio",
 }
-# What one verb alone imports, of an extra that brings it.
-BY_EXTRA = {"gradio": "demo"}
+# What one verb or logger alone imports, of an extra that brings it.
+BY_EXTRA = {"gradio": "demo", "wandb": "wandb", "soundfile": "audio"}
 
 
 def module_of(requirement: str) -> str:

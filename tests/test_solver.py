@@ -11,6 +11,8 @@ from flowbind.flow.solver import SOLVERS, integrate
 FIXED = {
     "euler": 1,
     "midpoint": 2,
+    "heun2": 2,
+    "heun3": 3,
     "rk4": 4,
 }
 BOTH_WAYS = pytest.mark.parametrize(
@@ -111,6 +113,8 @@ def test_dopri5_is_within_tolerance_of_the_matrix_exponential(tolerance, start, 
     [
         ("euler", 200, 2e-2),
         ("midpoint", 100, 1e-4),
+        ("heun2", 100, 1e-4),
+        ("heun3", 40, 1e-4),
         ("rk4", 20, 1e-5),
         ("dopri5", 1, 1e-4),
     ],
@@ -133,7 +137,13 @@ def test_calls_and_times_of_the_fixed_methods(solver, steps, dtype, start, stop)
     drift = Recorded(logistic)
     integrate(drift, states().to(dtype), start, stop, steps=steps, solver=solver)
     step = (stop - start) / steps
-    within = {"euler": [0], "midpoint": [0, 0.5], "rk4": [0, 1 / 3, 2 / 3, 1]}[solver]
+    within = {
+        "euler": [0],
+        "midpoint": [0, 0.5],
+        "heun2": [0, 1],
+        "heun3": [0, 1 / 3, 2 / 3],
+        "rk4": [0, 1 / 3, 2 / 3, 1],
+    }[solver]
     expected = [start + (k + part) * step for k in range(steps) for part in within]
     assert drift.times == pytest.approx(
         expected, abs=1e-12 if dtype == torch.float64 else 1e-7
@@ -277,7 +287,10 @@ def test_gradients_pass_through(solver):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"solver": "heun"}, "no solver 'heun'; allowed: euler, midpoint, rk4, dopri5"),
+        (
+            {"solver": "heun"},
+            "no solver 'heun'; allowed: euler, midpoint, heun2, heun3, rk4, dopri5",
+        ),
         ({"steps": 0}, "steps must be at least 1, not 0"),
         ({"steps": -2, "solver": "dopri5"}, "steps must be at least 1, not -2"),
     ],

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from flowbind.data.loading import TimedLoader
 from flowbind.data.manifest import (
     Manifest,
     Sample,
@@ -17,7 +18,6 @@ from flowbind.data.manifest import (
     leave_out,
     refuse_bad,
 )
-from flowbind.data.loading import TimedLoader
 from flowbind.data.mixture import Kind, Mixture, step_numbers
 from flowbind.data.remote import brought
 from flowbind.modality import Modality

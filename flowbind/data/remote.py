@@ -101,7 +101,9 @@ def beside(address: str, value: str) -> str:
     path = posixpath.normpath(posixpath.join(posixpath.dirname(rest), value))
     bucket = rest.strip("/").partition("/")[0]
     if value.startswith("/") or path.partition("/")[0] != bucket:
-        raise ValueError(f"{value!r}: leads out of {scheme}://{bucket}, where {address} is")
+        raise ValueError(
+            f"{value!r}: leads out of {scheme}://{bucket}, where {address} is"
+        )
     return f"{scheme}://{path}"
 
 
@@ -292,7 +294,9 @@ def _is_current(target: Path, state: dict[str, Any]) -> bool:
     if modified is None or not target.is_file():
         return False
     status = target.stat()
-    return status.st_size == state.get("size") and abs(status.st_mtime - modified) < 1e-3
+    return (
+        status.st_size == state.get("size") and abs(status.st_mtime - modified) < 1e-3
+    )
 
 
 def _set_time(target: Path, state: dict[str, Any]) -> None:
@@ -343,7 +347,9 @@ def _copy(file: Wanted) -> None:
         fault = "is corrupted (checksum)"
     if fault:
         partial.unlink()
-        raise ValueError(f"{file.address}: {fault}; what is there was not written whole")
+        raise ValueError(
+            f"{file.address}: {fault}; what is there was not written whole"
+        )
     commit(partial, target)
 
 
@@ -379,4 +385,3 @@ def _pieces(address: str, start: int) -> Iterator[bytes]:
             if not piece:
                 return
             yield piece
-

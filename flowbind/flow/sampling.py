@@ -23,7 +23,8 @@ class FlowSampling:
 
     Args:
         steps: Solver steps from the start to the target.
-        solver: The solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
+        solver: The solver: euler, midpoint, heun2, heun3, rk4, or dopri5, which chooses its own
+            steps.
         guidance: Scale of the guidance. 1 is the field of the source, 0 that of no source in
             particular; others cost twice as much.
         variety: Noise of the start, in its standard deviations. 1 is what training has; 0 is

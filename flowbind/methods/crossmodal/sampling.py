@@ -40,7 +40,8 @@ class CrossModalSampling:
     Args:
         steps: Solver steps of the latent from noise to data.
         horizon: Steps of the latent for each step of the ids; it divides `steps`.
-        solver: The latent's solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
+        solver: The latent's solver: euler, midpoint, heun2, heun3, rk4, or dopri5, which chooses its
+            own steps.
         tokens: Steps of the ids: `jump`, token after token, each by the posterior of its own time,
             or `euler`, all that jump in a step by one posterior.
         guidance: Scale of the latent's guidance by the ids. 1 is the field that is told them, 0

@@ -56,7 +56,8 @@ class FlowBindSampling:
         steps: Solver steps from the shared latent to a target.
         source_steps: Solver steps from a source to the shared latent. 1, with any solver, is the
             regression E[z | x]; as many as `steps` if None.
-        solver: The solver: euler, midpoint, rk4, or dopri5, which chooses its own steps.
+        solver: The solver: euler, midpoint, heun2, heun3, rk4, or dopri5, which chooses its own
+            steps.
         variety: Fresh noise on the shared latent, in standard deviations of the training noise. 1
             draws samples as varied as the data; 0 is deterministic, and gives means.
     """
