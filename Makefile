@@ -54,9 +54,10 @@ test: $(ENVIRONMENT) ## the quick tests, in two processes
 test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(ENVIRONMENT) ## ruff
+lint: $(ENVIRONMENT) ## ruff, and mypy on the public modules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 audit: $(ENVIRONMENT) ## known vulnerabilities of the pinned versions; asks PyPI
 	$(BIN)/uvx --python $(BIN)/python pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
@@ -86,7 +87,7 @@ judges: $(ENVIRONMENT) ## train the embedded world's judges again and put their 
 
 docs: $(ENVIRONMENT) ## the documentation, in docs/_build/html
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[docs]'
-	$(BIN)/python -m sphinx -W -q docs docs/_build/html
+	$(BIN)/python -m sphinx -E -W -q docs docs/_build/html
 
 bench: $(ENVIRONMENT) ## the benchmarks of minutes; prints their tables of docs/performance.md
 	for script in step data scale; do $(BIN)/python benchmarks/$$script.py || exit 1; done

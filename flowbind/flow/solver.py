@@ -8,7 +8,7 @@ all rows, so that a row would depend on the others; here each row has its own.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -198,7 +198,7 @@ def _weighted_sum(weights: Sequence[float], slopes: Sequence[Tensor]) -> Tensor:
     for weight, slope in zip(weights, slopes, strict=True):
         if weight:
             terms.append(weight * slope)
-    return sum(terms)
+    return cast(Tensor, sum(terms))
 
 
 def _first_step(

@@ -17,7 +17,7 @@ $$
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +82,9 @@ class FlowBindSampling:
 
 class Flows(nn.Module):
     """Per modality its drift net and its head of the auxiliary encoder."""
+
+    drifts: Any
+    heads: Any
 
     def __init__(
         self,
