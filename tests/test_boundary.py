@@ -16,6 +16,9 @@ from tests.toy import Vector, Word
 
 SIZES = DriftConfig(width=16, depth=1), HeadConfig(width=16, depth=1)
 
+# Of the average of the weights, which is never trained; flowbind's own command says nothing of it.
+pytestmark = pytest.mark.filterwarnings("ignore:.*in eval mode:UserWarning")
+
 
 def data_of(world) -> LatentDataModule:
     manifests = {

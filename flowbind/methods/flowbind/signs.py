@@ -62,9 +62,14 @@ def shared_latent_signs(
         config: Settings of the objective.
     """
     estimates = {}
+    variances = {}
     parts = zip(batch.latents.items(), streams.split(batch.rows), strict=True)
     for (name, x), stream in parts:
         estimates[name] = heads[name](x, stream).to(x.dtype)
+        if len(x) > 1:
+            variances[name] = variance(estimates[name])
+    if not variances:
+        return {}
 
     rows = sum(batch.rows)
     every_link = torch.ones_like(batch.links.target, dtype=torch.bool)
@@ -74,10 +79,6 @@ def shared_latent_signs(
     size = z.square().mean() + config.noise_variance
     signs = {"spread": Sign(variance(z) / size, COLLAPSED, least=LEAST_SPREAD)}
 
-    variances = {}
-    for name, estimate in estimates.items():
-        if len(estimate) > 1:
-            variances[name] = variance(estimate)
     total = torch.stack(list(variances.values())).sum()
     least = LEAST_PART / len(variances)
     for name, own in variances.items():
