@@ -40,6 +40,9 @@ FOLDER = Path(__file__).parent / "formats"  # of the versions
 EXPECTED = "expected.json"  # in a version's folder, what its writer read of it
 WORDS = ["203", "111"]
 
+# Views for people, which every run makes anew; no format, and nothing reads them.
+VIEWS = ("report.html", "likeness.png", "curves.png", "samples/*.png")
+
 READERS: dict[str, Callable[[], Any]] = {}
 
 
@@ -72,6 +75,11 @@ def set_times(folder: Path) -> None:
         os.utime(path, ns=(CHANGED, CHANGED))
 
 
+def views_in(folder: Path) -> set[Path]:
+    """The views in a folder and those below it."""
+    return {path for view in VIEWS for path in folder.rglob(view)}
+
+
 def run(*arguments: str) -> None:
     """Runs a command in silence.
 
@@ -101,7 +109,8 @@ def changed_by(folder: str, *arguments: str) -> list[str]:
 
 
 def _stamps(folder: str) -> dict[str, tuple[int, int]]:
-    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    files = {path for path in Path(folder).rglob("*") if path.is_file()}
+    files -= views_in(Path(folder))
     return {
         path.as_posix(): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files
     }

@@ -25,7 +25,15 @@ import torch
 from flowbind.data.shard import DTYPES, LINE, write_shard
 from flowbind.data.store import finish_store
 from tests.conftest import register_toys
-from tests.read_formats import EXPECTED, FOLDER, READERS, read_in, run, set_times
+from tests.read_formats import (
+    EXPECTED,
+    FOLDER,
+    READERS,
+    read_in,
+    run,
+    set_times,
+    views_in,
+)
 from tests.toy import write_world
 
 SAMPLES = 12  # to train on
@@ -132,9 +140,11 @@ def write(folder: Path) -> None:
 
         run("fit", "--config=model.yaml")
         run("test", "--config=model.yaml")
-        Path("run/likeness.png").unlink()  # large, and nothing reads it
         half = "--trainer.max_epochs=1", f"--trainer.limit_train_batches={STEPS // 2}"
         run("fit", "--config=model.yaml", "--trainer.default_root_dir=stopped", *half)
+
+        for path in views_in(Path()):
+            path.unlink()
 
 
 def _write_samples() -> None:
