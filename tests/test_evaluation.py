@@ -684,7 +684,7 @@ def test_a_gallery_of_noise_shows_several_seeds_and_of_none_one(world):
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_words_stay_inside_their_cell(words, seeds):
     cell = Image.new("RGB", (240, 200), "white")
-    gallery._put(cell, (20, 20, 220, 180), [words] * seeds)
+    gallery.put(cell, (20, 20, 220, 180), [words] * seeds)
     outside = np.asarray(cell).copy()
     outside[20:181, 20:221] = 255
     assert (outside == 255).all()
