@@ -69,3 +69,17 @@ def make_world(folder: Path, command, samples: int = 512, steps: int = 400) -> P
         code, _, err = command(*arguments)
         assert code == 0, err
     return recipe
+
+
+def imported_by(*arguments: str) -> tuple[int, set[str]]:
+    """The exit code of a command in a process of its own, and the modules that it has imported."""
+    code = "import sys\nfrom flowbind.cli import main\n"
+    code += f"try: main({list(arguments)!r})\n"
+    code += "finally: print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, {*done.stderr.split()}

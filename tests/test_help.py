@@ -1,8 +1,6 @@
 """Finding one's way in recipes: the short help of `fit`, and `flowbind recipes`."""
 
 import ast
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from flowbind.cli.annotated import headline, values_in
 from flowbind.cli.keys import SECTIONS, keys_of
 from flowbind.registry import installed
 from flowbind.shipped import shipped_recipes
+from tests.processes import imported_by
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,16 +98,8 @@ def test_what_is_no_class_is_said():
     ids=" ".join,
 )
 def test_help_of_recipes_imports_nothing_heavy(arguments):
-    code = f"import sys\nfrom flowbind.cli import main\nmain({arguments!r})\n"
-    code += "print(*sys.modules, file=sys.stderr)"
-    run = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    modules = {*run.stderr.split()}
+    code, modules = imported_by(*arguments)
+    assert code == 0
     assert not modules & {"torch", "lightning", "jsonargparse", "numpy"}
 
 
