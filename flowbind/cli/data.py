@@ -7,8 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flowbind.cli.parser import Parser, path, whole
-from flowbind.registry import did_you_mean, installed, load
+from flowbind.cli.parser import Parser, path, run_action, whole
+from flowbind.registry import installed, load
 
 if TYPE_CHECKING:
     from flowbind.data.inventory import Holding, Inventory, Place
@@ -29,15 +29,7 @@ UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "KB"))
 def run(verb: str, arguments: list[str]) -> None:
     """Does what the first argument says."""
     actions = {"info": _info, "preview": _preview}
-    action, *rest = arguments or ["--help"]
-    if action in ("-h", "--help"):
-        print(USAGE)
-    elif action in actions:
-        actions[action](f"{verb} {action}", rest)
-    elif action.startswith("-"):
-        Parser(verb, "").parse_args(arguments)  # which knows no option
-    else:
-        raise ValueError(f"{verb}: no '{action}'; {did_you_mean(action, actions)}")
+    run_action(verb, arguments or ["--help"], actions, USAGE)
 
 
 def _info(verb: str, arguments: Sequence[str]) -> None:

@@ -4,12 +4,13 @@ import argparse
 import errno
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flowbind.cli.options import tell_repetition
 from flowbind.cli.wording import unknown
+from flowbind.registry import did_you_mean
 
 
 class Defaults(argparse.ArgumentDefaultsHelpFormatter):
@@ -47,6 +48,40 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(
             f"{self.prog.removeprefix('flowbind ')}: {message}; see `{self.prog} --help`"
         )
+
+
+Action = Callable[[str, Sequence[str]], None]  # of a name in messages, and arguments
+
+
+def run_action(
+    verb: str,
+    arguments: Sequence[str],
+    actions: Mapping[str, Action],
+    usage: str,
+    otherwise: str = "",
+) -> None:
+    """Does what the first argument of a verb says, or prints the verb's usage.
+
+    Args:
+        verb: Verb that has actions.
+        arguments: What stands behind it, at least one.
+        actions: Actions by name.
+        usage: Help of the verb.
+        otherwise: What else may be given in an action's place, as the end of a line on a mistake.
+
+    Raises:
+        ValueError: no such action or option; one line.
+    """
+    name, *rest = arguments
+    if name in ("-h", "--help"):
+        print(usage)
+    elif name in actions:
+        actions[name](f"{verb} {name}", rest)
+    elif name.startswith("-"):
+        Parser(verb, "").parse_args(list(arguments))  # which knows no option
+    else:
+        hint = did_you_mean(name, actions)
+        raise ValueError(f"{verb}: no '{name}'; {hint}{otherwise}")
 
 
 class Store(argparse.Action):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from flowbind.cli.annotated import Value, headline, values_in
 from flowbind.cli.keys import RESUME, SECTIONS, Key, keys_of
-from flowbind.cli.parser import Parser, path
+from flowbind.cli.parser import Parser, path, run_action
 from flowbind.files import check_place, replacing
 from flowbind.registry import did_you_mean, installed
 from flowbind.shipped import FOLDER, shipped_folder, shipped_recipes
@@ -42,21 +42,12 @@ Lists flowbind's own recipes, with a line each.
 
 def run(verb: str, arguments: list[str]) -> None:
     """Lists the recipes, or does what the first argument says."""
-    actions = {"copy": _copy, "explain": _explain}
     if not arguments:
         _list()
         return
 
-    action, *rest = arguments
-    if action in ("-h", "--help"):
-        print(USAGE)
-    elif action in actions:
-        actions[action](f"{verb} {action}", rest)
-    elif action.startswith("-"):
-        Parser(verb, "").parse_args(arguments)  # which knows no option
-    else:
-        hint = did_you_mean(action, actions)
-        raise ValueError(f"{verb}: no '{action}'; {hint}, or nothing for a list")
+    actions = {"copy": _copy, "explain": _explain}
+    run_action(verb, arguments, actions, USAGE, ", or nothing for a list")
 
 
 def _list() -> None:
