@@ -40,7 +40,6 @@ from flowbind import draws
 from flowbind.batch import Batch
 from flowbind.data.manifest import Manifest
 from flowbind.generation import Model
-from flowbind.judge import UNREADABLE
 from flowbind.progress import track
 
 JUDGES = {"text": CaptionGrammar(), "image": ImageJudge()}
@@ -53,13 +52,7 @@ BATCH = 64
 def read(name: str, raws: Sequence[Any]) -> Tensor:
     """Shape, colour and size that a judge reads, (n, 3); below 0 where it reads none."""
     judge = JUDGES[name]
-    numbers = judge.read(judge.features(name, raws)).cpu()
-    columns = []
-    for factor, values in VALUES.items():
-        column = numbers[:, list(judge.classes).index(factor)]
-        places = [values.index(value) for value in judge.classes[factor]]
-        columns.append(torch.tensor(places)[column].where(column >= 0, UNREADABLE))
-    return torch.stack(columns, dim=1)
+    return judge.read_as(judge.features(name, raws), VALUES)
 
 
 def grammatical(captions: Sequence[str]) -> float:

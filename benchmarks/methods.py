@@ -90,14 +90,7 @@ def encode(codec: Codec, raws: Sequence[Any]) -> Tensor:
 
 def classes(judge: Judge, name: str, raws: Sequence[Any]) -> Tensor:
     """Factors that a judge reads, by name in the order of the captions' judge, with shape (n, F)."""
-    numbers = judge.read(judge.features(name, raws)).cpu()
-    columns = []
-    for factor, values in JUDGES["text"].classes.items():
-        column = numbers[:, list(judge.classes).index(factor)]
-        places = [list(values).index(value) for value in judge.classes[factor]]
-        is_read = column >= 0
-        columns.append(torch.tensor(places)[column].where(is_read, -1))
-    return torch.stack(columns, dim=1)
+    return judge.read_as(judge.features(name, raws), JUDGES["text"].classes)
 
 
 def generate(

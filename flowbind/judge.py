@@ -58,6 +58,31 @@ class Judge(Metric):
             Classes on the CPU, int64 with shape (n, F), `UNREADABLE` where there is none.
         """
 
+    def read_as(self, features: Tensor, values: Mapping[str, Sequence[str]]) -> Tensor:
+        """The same classes as numbers of other values, which the judge may know in another order.
+
+        Args:
+            features: What `features` gave, with shape (n, d).
+            values: Values of each factor that is asked for, F of them, all among `classes`.
+
+        Returns:
+            Classes on the CPU, int64 with shape (n, F), `UNREADABLE` where there is none, or one
+            that is not among the values.
+        """
+        read = self.read(features)
+        columns = []
+        for factor, wanted in values.items():
+            numbers = []
+            for value in self.classes[factor]:
+                is_known = value in wanted
+                numbers.append(list(wanted).index(value) if is_known else UNREADABLE)
+            numbers.append(UNREADABLE)  # that of -1
+            table = torch.tensor(numbers)
+
+            column = list(self.classes).index(factor)
+            columns.append(table[read[:, column]])
+        return torch.stack(columns, dim=1)
+
     @property
     def label(self) -> str:
         """Which judge it is, as part of a value's name."""

@@ -9,7 +9,6 @@ samples that the judge alone reads rightly and c that the probe alone does, of n
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from flowbind.data.manifest import Manifest
@@ -18,7 +17,7 @@ from flowbind.evaluation.agreement import agreement, coverage
 from flowbind.evaluation.measures import likeness_in_features
 from flowbind.evaluation.metric_suite import MetricSuite
 from flowbind.evaluation.verdicts import ByClass
-from flowbind.judge import UNREADABLE, Judge
+from flowbind.judge import Judge
 from flowbind.metrics.probe import shares
 from flowbind.modality import Modality
 from flowbind.registry import name_of
@@ -140,22 +139,7 @@ class Judging:
         """
         if name not in self.of or not self.values:
             return None
-        return self._translated(self.of[name], self.features(name, key))
-
-    def _translated(self, judge: Judge, features: Tensor) -> Tensor:
-        """The classes that a judge reads, as numbers of `values`, with shape (n, F)."""
-        read = judge.read(features)
-        columns = []
-        for factor, values in self.values.items():
-            numbers = []
-            for value in judge.classes[factor]:
-                numbers.append(values.index(value) if value in values else UNREADABLE)
-            numbers.append(UNREADABLE)  # that of -1
-            table = torch.tensor(numbers)
-
-            column = list(judge.classes).index(factor)
-            columns.append(table[read[:, column]])
-        return torch.stack(columns, dim=1)
+        return self.of[name].read_as(self.features(name, key), self.values)
 
     def measures(self, name: str, key: str | None) -> dict[str, float]:
         """Shares of samples, in [0, 1], that are read rightly, by full name; none if not read."""
