@@ -1,7 +1,7 @@
 """What several seeds make of some samples, and how a gallery shows it."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -9,6 +9,8 @@ from torch import Tensor
 from flowbind.data.store import LatentStore
 from flowbind.exhibit import Exhibit, Preview
 from flowbind.generation import Model
+
+Shown = TypeVar("Shown")
 
 
 def draws_of(
@@ -71,12 +73,7 @@ def previews_of(
         raws: Per seed and target, raw samples of all rows.
         number: Number of the row.
     """
-    previews: dict[str, list[Preview]] = {}
-    for of_seed in raws:
-        for name, samples in of_seed.items():
-            preview = model.modalities[name].preview(samples[number])
-            previews.setdefault(name, []).append(preview)
-    return previews
+    return _by_target(raws, number, lambda name: model.modalities[name].preview)
 
 
 def exhibits_of(
@@ -85,12 +82,20 @@ def exhibits_of(
     number: int,
 ) -> dict[str, list[Exhibit]]:
     """What a page shows in the place of these previews; arguments as of `previews_of`."""
-    exhibits: dict[str, list[Exhibit]] = {}
+    return _by_target(raws, number, lambda name: model.modalities[name].exhibit)
+
+
+def _by_target(
+    raws: Sequence[Mapping[str, Sequence[Any]]],
+    number: int,
+    shower: Callable[[str], Callable[[Any], Shown]],
+) -> dict[str, list[Shown]]:
+    """What one row shows: by target, one of each seed, as its modality shows it."""
+    shown: dict[str, list[Shown]] = {}
     for of_seed in raws:
         for name, samples in of_seed.items():
-            exhibit = model.modalities[name].exhibit(samples[number])
-            exhibits.setdefault(name, []).append(exhibit)
-    return exhibits
+            shown.setdefault(name, []).append(shower(name)(samples[number]))
+    return shown
 
 
 def seen_together(store: LatentStore, sources: Sequence[str], target: str) -> bool:
