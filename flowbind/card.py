@@ -9,7 +9,7 @@ from flowbind.evaluation.report import markdown
 from flowbind.files import read_json
 from flowbind.method import Direction
 from flowbind.progress import say
-from flowbind.release import description_of, method_of
+from flowbind.release import WEIGHTS, description_of, method_of
 
 CARD = "README.md"
 PICTURE = "gallery.png"
@@ -164,7 +164,7 @@ def _parameters(folder: Path) -> str:
     from safetensors import safe_open
 
     count = 0
-    with safe_open(folder / "model.safetensors", framework="np") as file:
+    with safe_open(folder / WEIGHTS, framework="np") as file:
         for name in file.keys():  # noqa: SIM118 (no mapping)
             size = 1
             for length in file.get_slice(name).get_shape():

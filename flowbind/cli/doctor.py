@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.cli.parser import Parser
+from flowbind.hub import is_offline
 from flowbind.libraries import Extra, base_requirements
 from flowbind.progress import say
 from flowbind.registry import KINDS, installed, package
@@ -53,7 +54,6 @@ tensorboard: curves and samples in TensorBoard
 wandb: curves and samples in Weights & Biases
 demo: the page of `flowbind demo`
 s3: manifests and latents in object storage
-demo: the page of `flowbind demo`
 """
 
 # Program, how it tells its version, what it is for, and what Debian calls it.
@@ -437,7 +437,7 @@ def _programs() -> Iterable[str]:
 def _hub() -> list[str]:
     """Whether the hub answers; a look-up of its name may take minutes, so it has its own thread."""
     endpoint = os.environ.get("HF_ENDPOINT", HUB)
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
+    if is_offline():
         return [
             f"{endpoint}: not asked, since HF_HUB_OFFLINE is set; local files alone are used"
         ]
