@@ -396,6 +396,46 @@ def test_tokens_that_jump_see_the_latent_of_their_time():
         torch.testing.assert_close(x[:6], noise.lerp(pairs["grid"], share))
 
 
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+@pytest.mark.parametrize("first", BOTH)
+def test_of_sides_in_order_the_second_is_made_of_the_first(first, source):
+    """The first one flows beside noise, at the noise's time; the second is made of it, as of data."""
+    generate = Generating(source=source)
+    order = {"word": "ids-first", "grid": "latent-first"}[first]
+    (second,) = {*BOTH} - {first}
+    watch(generate.nets)
+    choices = {"steps": 4, "tokens": "euler", "guidance": 2.0}
+    pairs = generate([], BOTH, order=order, **choices)
+
+    of_ids = [call[3] for call in generate.nets.posterior.calls]
+    of_latents = [call[3] for call in generate.nets.velocity.calls]
+    before, after = (of_ids, of_latents) if first == "word" else (of_latents, of_ids)
+    assert len(before) == len(after) == 4
+    assert all((times == 0).all() for times in before)
+    assert all((times == 1).all() for times in after)
+
+    generate.data[first] = pairs[first]
+    given = generate([first], [second], **choices)
+    assert torch.equal(pairs[second], given[second])
+
+
+@pytest.mark.parametrize("given", BOTH)
+def test_beside_what_is_given_there_is_no_order(given):
+    generate = Generating()
+    plain = generate([given], BOTH, steps=3)
+    for order in ("ids-first", "latent-first"):
+        ordered = generate([given], BOTH, steps=3, order=order)
+        for name in BOTH:
+            assert torch.equal(ordered[name], plain[name])
+
+
+def test_a_model_of_one_time_has_no_order():
+    method = crossmodal(times="shared")
+    assert method.choose().order == "together"
+    with pytest.raises(ValueError, match=r"one time for both sides .*times: shared"):
+        method.choose(order="ids-first")
+
+
 @pytest.mark.parametrize("choice", ["guidance", "token_guidance"])
 def test_guidance_1_is_told_the_other_side_and_0_is_not(choice):
     generate = Generating(source="mask")
@@ -549,6 +589,7 @@ def test_what_is_offered():
     [
         ("steps", 0),
         ("horizon", 3),
+        ("order", "ids"),
         ("solver", "eulr"),
         ("tokens", "leap"),
         ("guidance", math.nan),

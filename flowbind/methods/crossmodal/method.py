@@ -244,6 +244,11 @@ class CrossModal(Method):
 
     def choose(self, sampling: Any = None, **choices: Any) -> CrossModalSampling:
         chosen = super().choose(sampling, **choices)
+        if chosen.order != "together" and self.objective.times == "shared":
+            raise ValueError(
+                f"order is together, not {chosen.order}: the model knows one time for both sides "
+                "(objective.times: shared)"
+            )
         if self.objective.unconditional:
             return chosen
 
@@ -362,15 +367,21 @@ class CrossModal(Method):
             known = self._known(flow, state, noise, hidden)
             x = known.z
 
-        stays = not sampling.evolve
-        x, ids = flow.forth(
-            x.to(flow.exact),
-            ids,
-            random.fork(streams, STEP),
-            holds_x=self.latent in given and stays and not sampling.inpaint,
-            holds_ids=self.ids in given and stays,
-            known=known,
-        )
+        x = x.to(flow.exact)
+        streams = random.fork(streams, STEP)
+        if given:
+            held = () if sampling.evolve else given
+            holds_x = self.latent in held and not sampling.inpaint
+            x, ids = flow.forth(
+                x,
+                ids,
+                streams,
+                held_x=1.0 if holds_x else None,
+                held_ids=1.0 if self.ids in held else None,
+                known=known,
+            )
+        else:
+            x, ids = flow.pairs(x, ids, streams)
 
         ends = {self.latent: x, self.ids: ids}
         return {name: ends[name] for name in targets}

@@ -9,6 +9,10 @@ the latent by a solver, the ids by steps of their chain (`flowbind.flow.discrete
   and the posterior's likewise, of its logits.
 - **Adaptive horizon.** The latent takes several steps for each of the ids, which settle sooner. Where
   a token jumps between, it sees the latent on the line between the step's two ends.
+- **Order.** What is made of noise alone need not flow together: where each side has a time of its
+  own, one may go all of its way beside the other's noise, and is held while the other follows,
+  $p(\text{ids})\, p(x \mid \text{ids})$ or $p(x)\, p(\text{ids} \mid x)$. Then nothing is drawn
+  before there is what it should agree with.
 - **Inpainting.** The given latent flows back to $t = 0$, by the field without a condition, and from
   there forward with the ids. Positions that are known run straight to what they are,
   $x_t = (1 - t)\, z + t\, x$, while the others flow beside them and begin in noise of their own.
@@ -30,6 +34,8 @@ from flowbind.flow.solver import Drift, Solver, integrate
 from flowbind.padding import in_blocks
 from flowbind.registry import did_you_mean
 
+ORDERS = ("together", "ids-first", "latent-first")
+
 # Shapes: n rows, * the axes of a latent, L ids of a sequence, V of the vocabulary.
 
 
@@ -40,6 +46,8 @@ class CrossModalSampling:
     Args:
         steps: Solver steps of the latent from noise to data.
         horizon: Steps of the latent for each step of the ids; it divides `steps`.
+        order: How pairs of noise alone come about: `together`; `ids-first`, the latent then of the
+            ids; or `latent-first`, the ids then of the latent.
         solver: The latent's solver: euler, midpoint, heun2, heun3, rk4, or dopri5, which chooses its
             own steps.
         tokens: Steps of the ids: `jump`, token after token, each by the posterior of its own time,
@@ -58,6 +66,7 @@ class CrossModalSampling:
 
     steps: int = 50
     horizon: int = 1
+    order: Literal["together", "ids-first", "latent-first"] = "together"
     solver: Solver = "euler"
     tokens: Literal["jump", "euler"] = "jump"
     guidance: float = 1.0
@@ -74,6 +83,10 @@ class CrossModalSampling:
                 f"horizon divides steps: {self.horizon} does not divide {self.steps}"
             )
 
+        if self.order not in ORDERS:
+            raise ValueError(
+                f"no order '{self.order}'; {did_you_mean(self.order, ORDERS)}"
+            )
         check_solver(self.solver)
         if self.tokens not in STEPS:
             raise ValueError(
@@ -124,40 +137,64 @@ class JointFlow:
         """The precision of states."""
         return torch.promote_types(self.precision, torch.float32)
 
+    def pairs(
+        self,
+        x: Tensor,
+        ids: Tensor,
+        streams: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Where both sides end that begin in noise, in the order that is chosen.
+
+        Args:
+            x: Latents at t = 0, with shape (n, *).
+            ids: Ids at t = 0, with shape (n, L).
+            streams: Random stream of each row, with shape (n,).
+        """
+        order = self.sampling.order
+        if order == "ids-first":
+            _, ids = self.forth(x, ids, streams, held_x=0.0)
+            return self.forth(x, ids, streams, held_ids=1.0)
+        if order == "latent-first":
+            x, _ = self.forth(x, ids, streams, held_ids=0.0)
+            return self.forth(x, ids, streams, held_x=1.0)
+        return self.forth(x, ids, streams)
+
     def forth(
         self,
         x: Tensor,
         ids: Tensor,
         streams: Tensor,
-        holds_x: bool = False,
-        holds_ids: bool = False,
+        held_x: float | None = None,
+        held_ids: float | None = None,
         known: "Known | None" = None,
     ) -> tuple[Tensor, Tensor]:
         """Where both sides end, with shapes (n, *) and (n, L). A held one is returned as it is.
 
         Args:
-            x: Latents at t = 0; or data, where they are held.
-            ids: Ids at t = 0; or data, where they are held.
+            x: Latents at t = 0, or at the time at which they are held.
+            ids: Ids at t = 0, or at the time at which they are held.
             streams: Random stream of each row, with shape (n,).
-            holds_x: Whether the latents are held.
-            holds_ids: Whether the ids are.
+            held_x: Time at which the latents are held, 1 of data; None where they flow.
+            held_ids: Time at which the ids are.
             known: What is known of the latents.
         """
         # Beside ids that are held the latent has no reason to stop between.
-        count = 1 if holds_ids else self.sampling.steps // self.sampling.horizon
+        count = (
+            1 if held_ids is not None else self.sampling.steps // self.sampling.horizon
+        )
         times = torch.linspace(0, 1, count + 1, dtype=torch.float64).tolist()
 
         for number, (start, stop) in enumerate(pairwise(times)):
             before = x
-            if not holds_x:
-                drift = self._drift(ids, 1.0 if holds_ids else start)
+            if held_x is None:
+                drift = self._drift(ids, start if held_ids is None else held_ids)
                 if known is not None:
                     drift = known.guide(drift)
                 substeps = self.sampling.steps // count
                 x = integrate(drift, x, start, stop, substeps, self.sampling.solver)
 
-            if not holds_ids:
-                logits = self._logits(before, x, start, stop, holds_x)
+            if held_ids is None:
+                logits = self._logits(before, x, start, stop, held_x)
                 of_step = random.fork(streams, number)
                 ids = self._step(logits, ids, start, stop, of_step)
 
@@ -219,12 +256,12 @@ class JointFlow:
         after: Tensor,
         start: float,
         stop: float,
-        holds_x: bool,
+        held_x: float | None,
     ) -> Logits:
         """The posterior's logits beside latents that move on a line, (n, L), (n,) -> (n, L, V)."""
         scale = self.sampling.token_guidance
-        if holds_x:
-            return self.logits_beside(after, scale)
+        if held_x is not None:
+            return self.logits_beside(after, scale, held_x)
 
         def logits(ids: Tensor, t: Tensor) -> Tensor:
             share = (t - start) / (stop - start)
@@ -238,16 +275,18 @@ class JointFlow:
         self,
         x: Tensor,
         scale: float,
+        held: float = 1.0,
     ) -> Logits:
-        """The posterior's logits beside data, (n, L), (n,) -> (n, L, V).
+        """The posterior's logits beside latents that stay, (n, L), (n,) -> (n, L, V).
 
         Args:
-            x: Latents at t = 1, with shape (n, *).
+            x: Latents, with shape (n, *).
             scale: Scale of the guidance by them; 0 tells nothing of them.
+            held: Their time; 1 of data.
         """
 
         def logits(ids: Tensor, t: Tensor) -> Tensor:
-            t_x = t if self.is_shared else torch.ones_like(t)
+            t_x = t if self.is_shared else torch.full_like(t, held)
             return guided(self._posterior, scale, x, t_x)(ids, t)
 
         return logits
