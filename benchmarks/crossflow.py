@@ -5,9 +5,11 @@ turns. The plain loop writes attention out (scores, softmax, product), steps one
 one parameter at a time. Printed are steps a second, the ratio, the share of this machine's own matrix rate that forward
 and backward of the velocity net reach (the rate is that of the net's largest product, measured in between), what guidance
 costs in one call of twice the rows and in two calls, and what the frozen text encoder would cost if captions were encoded
-in every step, not once.
+in every step, not once. With `--bfloat16` products are in bfloat16, those of the plain loop and of the matrix rate, too; a step
+of ours in float32 is printed beside.
 
     python benchmarks/crossflow.py [--device cuda] [--width 192] [--depth 6] [--patch 1] [--batch 128] [--turns 5]
+        [--bfloat16]
 """
 
 import argparse
@@ -55,12 +57,20 @@ class Loop:
         method: Method that is trained.
         device: Where.
         plain: Whether parameters are stepped and averaged one by one.
+        autocast: Whether products are in bfloat16.
     """
 
-    def __init__(self, method: CrossFlow, device: torch.device, plain: bool) -> None:
+    def __init__(
+        self,
+        method: CrossFlow,
+        device: torch.device,
+        plain: bool,
+        autocast: bool,
+    ) -> None:
         torch.manual_seed(0)
         self.method = method
         self.plain = plain
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=autocast)
         self.nets = method.build().to(device)
         self.average = copy.deepcopy(self.nets).requires_grad_(False)
         how = {"foreach": False} if plain else {"fused": True}
@@ -68,8 +78,9 @@ class Loop:
 
     def step(self, batch: Batch, number: int) -> None:
         drawn = self.method.draw(batch, draws.key(0, number))
-        terms = self.method.losses(self.nets, batch, drawn)
-        loss = sum(term.mean(batch) for term in terms.values())
+        with self.autocast:
+            terms = self.method.losses(self.nets, batch, drawn)
+            loss = sum(term.mean(batch) for term in terms.values())
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -124,6 +135,7 @@ def main() -> None:
     parser.add_argument("--patch", type=int, default=1)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--bfloat16", action="store_true", help="products in bfloat16")
     given = parser.parse_args()
 
     device = torch.device(given.device)
@@ -138,8 +150,9 @@ def main() -> None:
         EncoderSize(width=64, depth=2, heads=4),
     )
     batch = batch_of(given.batch, device)
-    ours = Loop(method, device, plain=False)
-    plain = Loop(method, device, plain=True)
+    ours = Loop(method, device, plain=False, autocast=given.bfloat16)
+    plain = Loop(method, device, plain=True, autocast=given.bfloat16)
+    exact = Loop(method, device, plain=False, autocast=False)
 
     velocity = ours.nets.velocity
     z = batch.latents["image"]
@@ -157,16 +170,27 @@ def main() -> None:
     captions = describe(draw(given.batch, generator), generator)
     encoder = TokenFeatures().to(device)
 
-    names = ("ours", "plain", "net", "matrix", "one call", "two calls", "encoder")
+    names = (
+        "ours",
+        "plain",
+        "in float32",
+        "net",
+        "matrix",
+        "one call",
+        "two calls",
+        "encoder",
+    )
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in range(given.turns + 1):
         with timed(device, seconds["ours"]):
             ours.step(batch, turn)
         with timed(device, seconds["plain"]), patch(ATTENTION, written_out):
             plain.step(batch, turn)
-        with timed(device, seconds["net"]):
+        with timed(device, seconds["in float32"]):
+            exact.step(batch, turn)
+        with timed(device, seconds["net"]), ours.autocast:
             velocity(z, t, t > 0).square().mean().backward()
-        with timed(device, seconds["matrix"]), torch.no_grad():
+        with timed(device, seconds["matrix"]), torch.no_grad(), ours.autocast:
             for _ in range(20):
                 left @ right
         with timed(device, seconds["one call"]), torch.no_grad():
@@ -187,6 +211,7 @@ def main() -> None:
     )
     print(f"plain over ours: {by_name['plain'] / by_name['ours']:.2f}")
     print(f"share of the matrix rate ({rate / 1e9:.0f} GFLOP/s): {share:.0%}")
+    print(f"in float32 over ours: {by_name['in float32'] / by_name['ours']:.2f}")
     print(
         f"guidance, two calls over one: {by_name['two calls'] / by_name['one call']:.2f}"
     )

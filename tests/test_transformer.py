@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from flowbind.nets.positions import sinusoids
-from flowbind.nets.transformer import SelfAttention, Transformer
+from flowbind.nets.transformer import SelfAttention, Transformer, attend
 
 LENGTH, FEATURES, WIDTH, HEADS = 6, 5, 16, 4
 
@@ -77,6 +77,30 @@ def test_attention_is_the_formula():
         heads.append(scores.softmax(2) @ v[..., part])
     expected = attention.proj_out(torch.cat(heads, dim=2))
     torch.testing.assert_close(attention(x, mask), expected)
+
+
+@pytest.mark.parametrize("is_masked", [False, True])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_in_bfloat16_attention_is_float32s_rounded_with_its_gradients(
+    autocast, is_masked
+):
+    generator = torch.Generator().manual_seed(0)
+    shapes = (2, 3, 5, 8), (2, 3, 7, 8), (2, 3, 7, 8)
+    inputs = [torch.randn(*shape, generator=generator) for shape in shapes]
+    mask = torch.rand(2, 1, 1, 7, generator=generator) < 0.6 if is_masked else None
+    rounded = [x.bfloat16().requires_grad_() for x in inputs]
+    exact = [x.detach().float().requires_grad_() for x in rounded]
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        y = attend(*rounded, mask)
+    expected = F.scaled_dot_product_attention(*exact, attn_mask=mask)
+    assert torch.equal(y, expected.bfloat16())
+
+    slope = torch.randn(y.shape, generator=generator).bfloat16()
+    y.backward(slope)
+    expected.backward(slope.float())
+    for x, of_x in zip(rounded, exact, strict=True):
+        assert torch.equal(x.grad, of_x.grad.bfloat16())
 
 
 def test_heads_that_do_not_divide_the_width_are_refused():

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from flowbind.nets.dit import DiTBlock, initialise, modulated_by
 from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
 from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
-from flowbind.nets.transformer import check_heads, heads_of
+from flowbind.nets.transformer import attend, check_heads, heads_of
 
 # Shapes: n rows, P tokens of a latent, L ids of a sequence, net width W, h heads.
 
@@ -107,7 +106,7 @@ class JointBlock(nn.Module):
             of_context.before_attention(context)
         )
 
-        y = F.scaled_dot_product_attention(
+        y = attend(
             torch.cat([q_x, q_c], dim=2),
             torch.cat([k_x, k_c], dim=2),
             torch.cat([v_x, v_c], dim=2),
@@ -150,7 +149,7 @@ class LastBlock(nn.Module):
         kv = self.kv(modulated_by(self.modulation, context, time))
         k_c, v_c = heads_of(kv, self.heads, 2)
 
-        y = F.scaled_dot_product_attention(
+        y = attend(
             q_x,
             torch.cat([k_x, k_c], dim=2),
             torch.cat([v_x, v_c], dim=2),
