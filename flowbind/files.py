@@ -214,6 +214,17 @@ def read_json(path: str | Path, largest: int = LARGEST) -> Any:
         raise ValueError(f"{path}: not JSON ({reason})") from None
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as a JSON file, beside and renamed.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = json.dumps(value, indent=1) + "\n"
+    with replacing(path) as partial:
+        partial.write_text(content, encoding="utf-8")
+
+
 def encoding_of(path: str | Path) -> str:
     """The encoding of a text file, for `open`.
 

@@ -15,7 +15,7 @@ from flowbind.cli.names import named_after
 from flowbind.cli.sources import MANIFESTS, TABLES, located
 from flowbind.data.manifest import Manifest, Sample, write_manifest
 from flowbind.data.tables import read_table
-from flowbind.files import read_json, replacing
+from flowbind.files import read_json, write_json
 from flowbind.progress import say
 
 if TYPE_CHECKING:
@@ -156,8 +156,7 @@ class Results:
     def record(self, rows: slice) -> None:
         """Notes that a part is there: the manifest has its lines from now on."""
         self.is_done[rows] = [True] * len(self.is_done[rows])
-        with replacing(self.folder / SETTINGS) as partial:
-            partial.write_text(json.dumps(self.settings, indent=1) + "\n")
+        write_json(self.folder / SETTINGS, self.settings)
         lines = [
             line for line, done in zip(self.lines, self.is_done, strict=True) if done
         ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from flowbind.data.scan import PARTIAL, PREPARED
-from flowbind.files import digest_now, read_json, replacing
+from flowbind.files import digest_now, read_json, write_json
 from flowbind.lock import alone_in
 from flowbind.progress import say
 
@@ -67,8 +67,7 @@ def prepare_into(
         state["files"] = files
 
         if before is None:
-            content = json.dumps(state)
-            (partial / PREPARED).write_text(content)
+            write_json(partial / PREPARED, state)
             os.replace(partial, folder)
             say(f"{out}: prepared")
         elif is_again and is_same(partial, folder, files, before["files"]):
@@ -245,8 +244,7 @@ def install(
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
     """Writes `prepared.json`."""
-    with replacing(folder / PREPARED) as partial:
-        partial.write_text(json.dumps(state))
+    write_json(folder / PREPARED, state)
 
 
 def samples_of(folder: Path) -> dict[tuple[str, str], bytes]:

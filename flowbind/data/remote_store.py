@@ -4,7 +4,6 @@ Latents are mapped into memory, so a store is read from its copy on this machine
 """
 
 import hashlib
-import json
 from pathlib import Path
 
 from flowbind.data.remote import (
@@ -25,7 +24,7 @@ from flowbind.data.store import (
     check_inside,
     read_contents,
 )
-from flowbind.files import digest, read_json, replacing
+from flowbind.files import digest, read_json, write_json
 from flowbind.progress import say, track
 
 SENT = ".sent.json"  # by file, the SHA-256 of what lies at the address
@@ -70,7 +69,7 @@ def fetch_store(address: str) -> Path:
     bring_all(files, f"copying {address}")
 
     sums = {shard.file: shard.sha256 for shard in shards}
-    _note(path.parent, sums | {MANIFEST: digest(path)})
+    write_json(path.parent / SENT, sums | {MANIFEST: digest(path)})
     return path.parent
 
 
@@ -113,7 +112,7 @@ def send_store(folder: Path) -> None:
         for file in track(lacking, f"writing {address}"):
             send(folder / file, f"{address}/{file}")
             sent[file] = sums[file]
-            _note(folder, sent)
+            write_json(folder / SENT, sent)
         say(f"{address}: written, {len(lacking)} of {len(sums)} files")
     (folder / PENDING).unlink(missing_ok=True)
 
@@ -155,8 +154,3 @@ def _is_of(path: Path, shard: Shard) -> bool:
     except (OSError, ValueError):
         return False
     return size == shard.bytes and hashlib.sha256(raw).hexdigest() == shard.header
-
-
-def _note(folder: Path, sums: dict[str, str]) -> None:
-    with replacing(folder / SENT) as partial:
-        partial.write_bytes(json.dumps(sums, indent=1).encode())

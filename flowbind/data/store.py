@@ -13,7 +13,6 @@ on opening, and those of the whole shards, compared by `flowbind verify`.
 """
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -39,7 +38,7 @@ from flowbind.data.shard import (
     shard_metadata,
     unusable_shard,
 )
-from flowbind.files import digest, digest_json, open_regular, read_json, replacing
+from flowbind.files import digest, digest_json, open_regular, read_json, write_json
 from flowbind.progress import track
 
 FORMAT = 2
@@ -497,10 +496,7 @@ def finish_store(
         "fields": {name: vars(field) for name, field in fields.items()},
         "strata": [asdict(stratum) for stratum in finished],
     }
-    content = {"sha256": digest_json(manifest)} | manifest
-    with replacing(folder / MANIFEST) as partial:
-        lines = json.dumps(content, indent=1)
-        partial.write_text(lines)
+    write_json(folder / MANIFEST, {"sha256": digest_json(manifest)} | manifest)
     return LatentStore(folder)
 
 

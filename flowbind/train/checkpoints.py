@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from flowbind.distributed import Heartbeat
 from flowbind.errors import last_line
-from flowbind.files import check_space, commit, digest_now, naming, no_space, replacing
+from flowbind.files import check_space, commit, digest_now, naming, no_space, write_json
 from flowbind.progress import say
 from flowbind.tensors import size_of
 from flowbind.train.nonfinite import Diverged
@@ -95,9 +95,7 @@ def write_checkpoint(
         _remove(manifest_of(path))
         _remove(path)
         commit(partial, path)
-        manifest = {"step": step, "files": _contents(path)}
-        with replacing(manifest_of(path)) as partial_manifest:
-            partial_manifest.write_text(json.dumps(manifest, indent=1))
+        write_json(manifest_of(path), {"step": step, "files": _contents(path)})
     return path
 
 

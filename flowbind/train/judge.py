@@ -1,6 +1,5 @@
 """Training a judge: real samples, a little noise, and the cross-entropy of every labelled factor."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 
 from flowbind import draws
 from flowbind.data.raw import RawBatch
-from flowbind.files import replacing
+from flowbind.files import write_json
 from flowbind.global_batch import share_statistics, spread
 from flowbind.judge import JudgeNet, NeuralJudge
 from flowbind.train.raw import RawTraining, beside
@@ -127,11 +126,11 @@ class JudgeTraining(RawTraining):
         """Writes the weights that a checkpoint holds, and their classes; as `RawTraining`'s."""
         self.classes = checkpoint.get("classes", {})
         super().export_checkpoint(checkpoint, path)
-        _write(path, {"classes": self.classes})
+        write_json(beside(path), {"classes": self.classes})
 
     def describe_weights(self, path: Path) -> None:
         """Writes the classes, and how many validation samples the written weights read rightly."""
-        _write(path, {"classes": self.classes})
+        write_json(beside(path), {"classes": self.classes})
         arguments = self.judge.arguments() | {"weights": str(path)}
         judge = type(self.judge)(**arguments).to(self.device)
 
@@ -150,14 +149,7 @@ class JudgeTraining(RawTraining):
         accuracy = dict(zip(self.classes, of_factors, strict=True))
         accuracy["joint"] = right.all(1).double().mean().item()
         shares = {name: round(share, 4) for name, share in accuracy.items()}
-        _write(
-            path,
+        write_json(
+            beside(path),
             {"classes": self.classes, "accuracy": shares, "samples": len(labels)},
         )
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes what is known of a judge's weights beside them."""
-    encoded = json.dumps(content, indent=1) + "\n"
-    with replacing(beside(path)) as partial:
-        partial.write_text(encoded, encoding="utf-8")

@@ -24,7 +24,7 @@ import yaml
 
 from flowbind import earlier
 from flowbind.component import differences, flatten
-from flowbind.files import check_place, digest, replacing
+from flowbind.files import check_place, digest, replacing, write_json
 from flowbind.progress import say
 from flowbind.train.checkpoints import (
     check_checkpoint,
@@ -364,9 +364,7 @@ class RunFolder:
         return record.start and self.path / record.start["path"]
 
     def _write(self, record: Record) -> None:
-        content = {"format": FORMAT, **record._asdict()}
-        with replacing(self.path / RECORD) as partial:
-            partial.write_text(json.dumps(content, indent=1) + "\n")
+        write_json(self.path / RECORD, {"format": FORMAT, **record._asdict()})
 
     def _own(self) -> Iterator[Path]:
         """All that belongs to the folder's run, its record last."""
