@@ -10,6 +10,7 @@ import yaml
 import flowbind
 from flowbind import draws as random
 from flowbind.batch import Batch
+from flowbind.flow.objective import FlowConfig
 from flowbind.method import Networks
 from flowbind.methods.crossflow import CrossFlow
 from flowbind.methods.crossflow.method import EncoderConfig
@@ -21,8 +22,9 @@ from flowbind.methods.crossflow.objective import (
     flow_errors,
     reconstruction,
 )
+from flowbind.methods.crossflow.signs import start_signs
 from flowbind.nets.dit import DiTConfig
-from flowbind.nets.variational import EncoderSize
+from flowbind.nets.variational import EncoderSize, Normal
 from flowbind.testing.method import LAWS, Subject, share
 from flowbind.testing.ranks import Ranks
 from tests.toy import Word
@@ -257,6 +259,52 @@ def test_times_are_of_the_law_that_is_asked_for():
 
 
 # Generation
+
+
+# Signs of failure
+
+
+def test_signs_of_starts_in_closed_form():
+    x = doubles(4000, 3)
+    noise = doubles(4000, 3, seed=1)
+    told = Normal(3**0.5 * doubles(4000, 3, seed=2), torch.ones_like(x))
+    silent = Normal(torch.ones_like(x), torch.ones_like(x))
+
+    def signs(normal, field):
+        return start_signs(normal, x, noise, field, FlowConfig())
+
+    def knows(z, t, is_told):
+        assert is_told.all()
+        assert not t.any()
+        return x - z
+
+    good = signs(told, knows)
+    assert float(good["spread"].value) == pytest.approx(0.75, abs=0.01)
+    assert float(good["first_velocity"].value) == 0
+    assert not any(sign.complaint for sign in good.values())
+
+    # Of a target with variance 1 and starts with 4, what is known of the start alone leaves 1 of 5.
+    half = signs(told, lambda z, *_: -z)["first_velocity"]
+    assert float(half.value) == pytest.approx(0.2, abs=0.01)
+    bad = signs(silent, lambda z, *_: torch.zeros_like(z))
+    assert float(bad["spread"].value) == 0
+    assert "hardly depend on the source" in bad["spread"].complaint
+    assert float(bad["first_velocity"].value) == 1
+    assert "knows nothing of its target" in bad["first_velocity"].complaint
+    assert not start_signs(Normal(x[:1], x[:1]), x[:1], noise[:1], knows, FlowConfig())
+
+
+@pytest.mark.parametrize("kind", ["variational", "plain"])
+def test_a_model_s_signs_are_of_its_starts(kind):
+    method = crossflow(encoder=replace(ENCODER, kind=kind))
+    nets = Subject(method).networks.double().nets
+    batch = batch_of(method)
+    with torch.no_grad():
+        signs = method.signs(nets, batch, method.Sampling(), key=3)
+        again = method.signs(nets, batch, method.Sampling(), key=3)
+    assert signs == again
+    assert list(signs) == ["spread", "first_velocity"]
+    assert (float(signs["spread"].value) == 1) == (kind == "plain")
 
 
 @pytest.fixture

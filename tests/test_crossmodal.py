@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,6 +260,64 @@ def test_alignment_ends_early_and_goes_through_the_features_alone():
 
 
 # Generation
+
+
+# Signs of failure
+
+
+def looked_up(keys, values):
+    """What belongs to rows that are found among others."""
+
+    def values_of(rows):
+        is_same = (rows.flatten(1)[:, None] == keys.flatten(1)).all(-1)
+        assert is_same.any(1).all()
+        return values[is_same.int().argmax(1)]
+
+    return values_of
+
+
+@pytest.mark.parametrize("times", ["apart", "shared"])
+@pytest.mark.parametrize("source", ["mask", "uniform"])
+def test_signs_tell_a_net_that_reads_from_one_that_does_not(times, source):
+    loss = {"token_loss": "generalised-kl", "degree": 2.0}
+    method = crossmodal(times=times, source=source, **loss)
+    rows = 16
+    digits = [torch.arange(rows) // DIGITS**place % DIGITS for place in range(3)]
+    ids, x = torch.stack(digits, dim=1), doubles(rows, *method.shape)
+    samples = torch.arange(rows)
+    both = {"word": samples, "grid": samples}
+    batch = Batch.of({"word": ids, "grid": x}, both)
+    x_of, ids_of = looked_up(ids, x), looked_up(x, ids)
+
+    def velocity(x_t, t, ids, t_ids, is_known):
+        assert is_known.all()
+        assert not t.any()
+        assert (t_ids == (1 if times == "apart" else 0)).all()
+        return x_of(ids) - x_t
+
+    def posterior(ids, t_ids, x, t, is_known):
+        assert is_known.all()
+        assert not t_ids.any()
+        assert (t == (1 if times == "apart" else 0)).all()
+        return 30.0 * F.one_hot(ids_of(x), DIGITS).double()
+
+    reading = SimpleNamespace(velocity=velocity, posterior=posterior)
+    signs = method.signs(reading, batch, method.Sampling(), key=3)
+    assert list(signs) == ["reads/grid", "reads/word"]
+    for sign in signs.values():
+        assert float(sign.value) == pytest.approx(1, abs=1e-9)
+        assert not sign.complaint
+
+    blind = SimpleNamespace(
+        velocity=lambda x_t, *_: -x_t,
+        posterior=lambda ids, *_: torch.zeros(*ids.shape, DIGITS).double(),
+    )
+    for sign in method.signs(blind, batch, method.Sampling(), key=3).values():
+        assert float(sign.value) == 0
+        assert "does not depend on the other" in sign.complaint
+    one = {name: number[:1] for name, number in both.items()}
+    alone = Batch.of({"word": ids[:1], "grid": x[:1]}, one)
+    assert not method.signs(reading, alone, method.Sampling(), key=3)
 
 
 class Generating:

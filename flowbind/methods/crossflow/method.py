@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from flowbind import draws as random
 from flowbind.batch import Batch
 from flowbind.flow.sampling import FlowSampling, carry
-from flowbind.method import Loss
+from flowbind.method import Loss, Sign
 from flowbind.methods.crossflow.objective import (
     Draws,
     ObjectiveConfig,
@@ -29,6 +29,7 @@ from flowbind.methods.crossflow.objective import (
     flow_errors,
     reconstruction,
 )
+from flowbind.methods.crossflow.signs import start_signs
 from flowbind.methods.one_way import OneWay
 from flowbind.modality import Modality
 from flowbind.nets.dit import DiT, DiTConfig
@@ -217,9 +218,7 @@ class CrossFlow(OneWay):
         place = Place.of(batch, self.target)
         config = self.objective
 
-        # Autocast may run the networks in bfloat16; losses keep the latents' own precision.
-        mean, std = nets.start(source)
-        normal = Normal(mean.to(target.dtype), std.to(target.dtype))
+        normal = self._starts(nets, source, target.dtype)
         z = normal.sample(draws.noise)
 
         errors = {"flow": flow_errors(nets.velocity, z, target, draws, place, config)}
@@ -229,6 +228,27 @@ class CrossFlow(OneWay):
         if self.encoder.kind == "variational":
             errors["kl"] = config.kl_weight * divergence(normal)
         return {name: Loss(self.target, error) for name, error in errors.items()}
+
+    def _starts(self, nets: Nets, source: Tensor, dtype: torch.dtype) -> Normal:
+        """The distribution of the starts, in the latents' own precision.
+
+        Autocast may run the networks in bfloat16.
+        """
+        mean, std = nets.start(source)
+        return Normal(mean.to(dtype), std.to(dtype))
+
+    def signs(
+        self,
+        nets: Nets,
+        batch: Batch,
+        sampling: FlowSampling,
+        key: int,
+    ) -> dict[str, Sign]:
+        """Whether starts collapse, or the flow knows nothing where it starts (`signs`)."""
+        target = batch.latents[self.target]
+        normal = self._starts(nets, batch.latents[self.source], target.dtype)
+        noise = self.draw(batch, key).noise
+        return start_signs(normal, target, noise, nets.velocity, self.objective)
 
     def _encoder_errors(
         self,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from flowbind import draws as random
 from flowbind.batch import Batch
 from flowbind.codec import check_ids
-from flowbind.flow.discrete import bound
-from flowbind.method import Direction, Loss, Method
+from flowbind.flow.discrete import bound, cross_entropy
+from flowbind.method import Direction, Loss, Method, Sign
 from flowbind.methods.crossmodal.alignment import (
     AlignConfig,
     Places,
@@ -31,6 +31,7 @@ from flowbind.methods.crossmodal.objective import (
     token_errors,
 )
 from flowbind.methods.crossmodal.sampling import CrossModalSampling, JointFlow, Known
+from flowbind.methods.crossmodal.signs import reading_sign
 from flowbind.modality import Modality
 from flowbind.nets.mmdit import MMDiT, MMDiTConfig, Seen
 from flowbind.nets.token_transformer import TokenTransformer, TokenTransformerConfig
@@ -452,3 +453,43 @@ class CrossModal(Method):
             nats = bound(logits, ids, self.scheduler, self.source, streams)
             values[name] = nats / self.length
         return values
+
+    def signs(
+        self,
+        nets: Nets,
+        batch: Batch,
+        sampling: CrossModalSampling,
+        key: int,
+    ) -> dict[str, Sign]:
+        """Whether each side reads the other (`signs`)."""
+        x, ids = batch.latents[self.latent], batch.latents[self.ids]
+        if len(x) < 2:
+            return {}
+
+        drawn = self.draw(batch, key)
+        noise = torch.zeros_like(drawn.t)
+        data = noise if self.objective.times == "shared" else torch.ones_like(noise)
+        is_told = torch.ones_like(drawn.knows_ids)
+        drawn = drawn._replace(
+            t=noise,
+            t_ids=noise,
+            clean_ids=~is_told,
+            clean_latents=~is_told,
+        )
+        state = sample_state(x, ids, drawn, self.scheduler, self.source)
+
+        def of_latent(other: Tensor) -> Tensor:
+            velocity = nets.velocity(state.x, noise, other, data, is_told)
+            return flow_errors(velocity, state)
+
+        def of_ids(other: Tensor) -> Tensor:
+            logits = nets.posterior(state.ids, noise, other, data, is_told)
+            exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return cross_entropy(exact, state.ids, ids, self.source).mean(1)
+
+        return {
+            f"reads/{self.latent}": reading_sign(
+                of_latent(ids), of_latent(ids.roll(1, 0))
+            ),
+            f"reads/{self.ids}": reading_sign(of_ids(x), of_ids(x.roll(1, 0))),
+        }
