@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from flowbind.nets.context import Context
 from flowbind.nets.positions import sinusoids
-from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
+from flowbind.nets.sizes import TransformerSize
 from flowbind.nets.time import TimeEmbedding
 from flowbind.nets.tokens import Tokens
 from flowbind.nets.transformer import CrossAttention, SelfAttention
@@ -46,7 +46,7 @@ EPS = 1e-6  # of LayerNorm; DiT
 
 
 @dataclass(frozen=True)
-class DiTConfig:
+class DiTConfig(TransformerSize):
     """Size of the velocity net. The defaults come near the 0.95 billion of CrossFlow's paper.
 
     Args:
@@ -69,13 +69,7 @@ class DiTConfig:
     indicator: Literal["tokens", "time"] = "tokens"
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self,
-            width=MOST_FEATURES,
-            depth=MOST_BLOCKS,
-            heads=MOST_FEATURES,
-            patch=MOST_FEATURES,
-        )
+        super().__post_init__()
         if self.indicator not in ("tokens", "time"):
             raise ValueError(
                 f"DiTConfig: indicator is tokens or time, not '{self.indicator}'"

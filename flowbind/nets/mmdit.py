@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from flowbind.nets.dit import DiTBlock, initialise, modulated_by
 from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
-from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
+from flowbind.nets.sizes import TransformerSize, check_blocks
 from flowbind.nets.transformer import attend, check_heads, heads_of
 
 # Shapes: n rows, P tokens of a latent, L ids of a sequence, net width W, h heads.
 
 
 @dataclass(frozen=True)
-class MMDiTConfig:
+class MMDiTConfig(TransformerSize):
     """Size of the velocity net. The defaults are those of REPA's experiment on COCO.
 
     Args:
@@ -49,18 +49,8 @@ class MMDiTConfig:
     patch: int = 2
 
     def __post_init__(self) -> None:
-        check_sizes(
-            self,
-            width=MOST_FEATURES,
-            depth=MOST_BLOCKS,
-            heads=MOST_FEATURES,
-            patch=MOST_FEATURES,
-        )
-        if self.depth < 1:
-            raise ValueError(
-                f"{type(self).__name__}: no block, and so the net would see nothing of the other "
-                "side; allowed are 1 and more"
-            )
+        super().__post_init__()
+        check_blocks(self)
 
 
 class Seen(NamedTuple):

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 
 from flowbind.nets.dit import DiTBlock, initialise, modulated_by
 from flowbind.nets.joint import IdEmbedding, JointTime, LatentEmbedding
-from flowbind.nets.mmdit import MMDiTConfig
-from flowbind.nets.sizes import MOST_BLOCKS
+from flowbind.nets.sizes import MOST_BLOCKS, TransformerSize, check_blocks
 
 # Shapes: n rows, P tokens of a latent, L ids of a sequence, V ids, net width W.
 
 
 @dataclass(frozen=True)
-class TokenTransformerConfig(MMDiTConfig):
+class TokenTransformerConfig(TransformerSize):
     """Size of the net of the posterior.
 
     Args:
@@ -42,11 +41,15 @@ class TokenTransformerConfig(MMDiTConfig):
         ValueError: a size that no network has.
     """
 
+    width: int = 768
     depth: int = 12
+    heads: int = 12
+    patch: int = 2
     reading: int = 6
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_blocks(self)
         if type(self.reading) is not int or not 0 <= self.reading <= MOST_BLOCKS:
             raise ValueError(
                 f"{type(self).__name__}: reading is {self.reading!r}, allowed are whole numbers "
