@@ -2,6 +2,7 @@
 
 import json
 
+import fsspec
 import pytest
 import torch
 
@@ -174,3 +175,53 @@ def test_mistakes_of_batches(
     )
     assert code == 2
     assert words in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        ["@{}/samples.jsonl"],
+        ["vector=@{}/samples.jsonl"],
+        ["vector=@{}/list.txt"],
+        ["vector={}/0.vec", "vector={}/2.vec"],
+        ["@{}/samples.csv"],
+    ],
+)
+def test_sources_at_an_address_are_as_those_of_a_folder(
+    model, manifest, command, tmp_path, monkeypatch, sources
+):
+    monkeypatch.setenv("FLOWBIND_CACHE", str(tmp_path / "copies"))
+    folder, bucket = str(manifest.parent), "memory://sources"
+    storage = fsspec.filesystem("memory")
+    (tmp_path / "samples.csv").write_text("id,vector\nx,0.vec\ny,1.vec\n")
+
+    results = []
+    for place in (folder, bucket):
+        (tmp_path / "list.txt").write_text(f"{place}/1.vec\n{place}/2.vec\n")
+        for path in (p for p in tmp_path.iterdir() if p.is_file()):
+            storage.pipe_file(f"/sources/{path.name}", path.read_bytes())
+        out = tmp_path / f"out{len(results)}"
+        arguments = ["generate", model, "--to", "word", "--out", out]
+        for source in sources:
+            arguments += ["--from", source.format(place)]
+        code, printed, err = command(*arguments)
+        assert code == 0, err
+        assert printed
+        words = sorted(path.name for path in out.iterdir())
+        results.append(
+            [(name, (out / name).read_text()) for name in words if ".word." in name]
+        )
+    assert results[0] == results[1]
+
+    code, _, err = command(
+        "generate",
+        model,
+        "--to",
+        "word",
+        "--out",
+        tmp_path / "none",
+        "--from",
+        f"vector={bucket}/no.vec",
+    )
+    assert code == 2
+    assert f"{bucket}/no.vec: no such file" in err

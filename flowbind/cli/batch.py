@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from flowbind.cli.names import named_after
 from flowbind.cli.sources import MANIFESTS, TABLES, located
 from flowbind.data.manifest import Manifest, Sample, write_manifest
+from flowbind.data.remote import address_of
 from flowbind.data.tables import read_table
 from flowbind.files import read_json, write_json
 from flowbind.progress import say
@@ -98,7 +99,7 @@ def _read_table(path: Path, model: "Model") -> Manifest:
     for line, cells in read_table(path, needed=needed).rows:
         values = {name: cells[name] for name in names if cells[name]}
         samples.append(Sample(cells.get(ID) or f"line-{line}", values))
-    return Manifest(path, samples)
+    return Manifest(path, samples, address_of(path))
 
 
 class Results:

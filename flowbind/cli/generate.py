@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowbind.cli.parser import Parser, check_folder, named, path, real, whole
+from flowbind.data.remote import brought
 
 if TYPE_CHECKING:
     from flowbind.cli.batch import Listed, Results
@@ -249,13 +250,13 @@ def _split(sources: Sequence[str]) -> tuple[list[tuple[str, str]], Path | None]:
     Raises:
         ValueError: two such files, or what is neither; one line.
     """
-    files = [Path(source[1:]) for source in sources if source.startswith("@")]
+    files = [source for source in sources if source.startswith("@")]
     if len(files) > 1:
         raise ValueError(
-            f"--from @{files[0]} and --from @{files[1]}: one file lists a batch; give one"
+            f"--from {files[0]} and --from {files[1]}: one file lists a batch; give one"
         )
     pairs = [named("--from", word) for word in sources if not word.startswith("@")]
-    return pairs, files[0] if files else None
+    return pairs, brought(files[0][1:]) if files else None
 
 
 def _not_named(listed: "Listed", names: Collection[str]) -> list[str]:
@@ -321,7 +322,7 @@ def _parser(verb: str) -> Parser:
         'text="a red torus", or @FILE: a list with one of these a line, a manifest (.jsonl) or a '
         "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together; "
         "@FILE without a NAME is a batch, of all modalities that a manifest or a table's columns "
-        "name, targets apart; a method that makes something of noise alone needs none",
+        "name, targets apart; files and lists may be addresses such as s3://bucket/list.csv; a method that makes something of noise alone needs none",
     )
     parser.add_argument(
         "--to",

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from flowbind.data.manifest import Manifest, Sample
+from flowbind.data.remote import address_of, brought, is_address
 from flowbind.data.tables import read_table
 from flowbind.files import encoding_of, read_regular
 from flowbind.modality import Modality
@@ -42,13 +43,14 @@ def expand(
         ValueError: it stands for nothing, or for what cannot be told.
     """
     if value.startswith("@"):
-        path = Path(value[1:])
-        return read_list(path, modality, name, known, flag)
+        return read_list(brought(value[1:]), modality, name, known, flag)
 
     # Unlike pathlib, os.path bears words that no file can be named after.
     option = f"{flag} {name}={value}"
     path = Path(value)
-    if os.path.isdir(value):
+    if is_address(value) and value.lower().endswith(modality.suffixes):
+        files = [brought(value)]
+    elif os.path.isdir(value):
         files = _files_in(path, modality)
         if modality.literal:
             say(f"{option}: taken for the folder of that name, not for words")
@@ -139,7 +141,7 @@ def read_column(path: Path, name: str) -> Manifest:
     for line, cells in read_table(path, needed=[column]).rows:
         values = {name: cells[column]} if cells[column] else {}
         samples.append(Sample(str(line), values))
-    return Manifest(path, samples)
+    return Manifest(path, samples, address_of(path))
 
 
 def located(
@@ -150,6 +152,7 @@ def located(
     """The literals and files of a manifest, paths from its own folder on.
 
     Raises:
+        OSError: a file in object storage that cannot be had.
         ValueError: no sample, one without the modality, or a file that the modality does not read.
     """
     if not manifest.samples:
@@ -162,6 +165,7 @@ def located(
             f"the first of them '{lacking[0]}'; give a list with one in each"
         )
 
+    manifest.bring({name: modality})
     sources = []
     for sample in manifest.samples:
         sources.append(manifest.source(sample, name, modality))
