@@ -1,9 +1,7 @@
 """CrossFlow's evidence on the embedded world: beside flow matching, without its parts, and with other settings.
 
-Every run is `flowbind fit` and `flowbind test` of a recipe with a few options, in a folder of its own below OUT. One whose
-`metrics.json` is there is not run again, one that was interrupted resumes; so the same command goes on where it ended.
-Printed are tables of what there is: joint accuracy by the picture's judge and Frechet distance, mean and each seed. OUT
-receives `evidence.png`, both over parameters. Each run's own folder has its gallery.
+Runs and tables are those of `evidence.py`: joint accuracy by the picture's judge, and Frechet distance. OUT receives
+`evidence.png`, both over parameters.
 
     flowbind prepare shapes --out data/scenes --modalities text+image+depth
     flowbind encode --config recipes/crossflow/text_to_image.yaml
@@ -14,22 +12,16 @@ receives `evidence.png`, both over parameters. Each run's own folder has its gal
 already does not have them, so give them an OUT of their own.
 """
 
-import argparse
-import json
-import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from statistics import mean
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from evidence import Bench, Figure, Run, read_command_line
 
 from flowbind.cli.recipe import build
-from flowbind.evaluation.report import suffix
 from flowbind.evaluation.verdicts import frechet_of, joint_accuracy
 from flowbind.files import replacing
 from flowbind.method import Networks
@@ -45,56 +37,27 @@ NET = "model.init_args.net"
 ENCODER = "model.init_args.encoder"
 OBJECTIVE = "model.init_args.objective"
 GUIDANCE = "evaluation.sampling.guidance"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One model, whatever its seed.
-
-    Args:
-        name: Name of its folder.
-        recipe: Path of the recipe.
-        settings: Settings other than the recipe's, by their names.
-        looks: Settings of a further test of the same model; none for its own.
-    """
-
-    name: str
-    recipe: str = CROSSFLOW
-    settings: tuple[tuple[str, Any], ...] = ()
-    looks: tuple[tuple[str, Any], ...] = ()
-
-    def folder(self, out: Path, steps: int, seed: int) -> Path:
-        """Folder of the run of one seed."""
-        return out / f"steps={steps}" / self.name / f"seed={seed}"
-
-    def metrics(self, out: Path, steps: int, seed: int) -> Path:
-        """File of its results."""
-        return self.folder(out, steps, seed) / f"metrics{suffix(dict(self.looks))}.json"
-
-    @property
-    def options(self) -> list[str]:
-        """The options that make the recipe this run's, and its test this one."""
-        chosen = {GUIDANCE: SCALE} | dict(self.settings) | dict(self.looks)
-        return ["--config", self.recipe, *(f"--{k}={v}" for k, v in chosen.items())]
+GUIDED_BY: tuple[tuple[str, Any], ...] = ((GUIDANCE, SCALE),)
 
 
 def crossflow(name: str, **settings: Any) -> Run:
     """CrossFlow with other settings, `objective__path` for `model.init_args.objective.path`."""
-    named = []
+    named = [*GUIDED_BY]
     for key, value in settings.items():
         part, _, setting = key.partition("__")
         prefix = {"encoder": ENCODER, "objective": OBJECTIVE}[part]
         named.append((f"{prefix}.{setting}", value))
     if settings.get("objective__unconditional") == 0:
         named.append((GUIDANCE, 1.0))
-    return Run(name, settings=tuple(named))
+    return Run(name, CROSSFLOW, tuple(named))
 
 
 def size(recipe: str, width: int, depth: int, heads: int, encoder: int = 0) -> Run:
     """A model of a size; its encoder's width, where it has one, comes with blocks as it is wide."""
     name = "crossflow" if encoder else "flow-matching"
     net = {"width": width, "depth": depth, "heads": heads}
-    settings = [(f"{NET}.{key}", value) for key, value in net.items()]
+    settings = [*GUIDED_BY]
+    settings += [(f"{NET}.{key}", value) for key, value in net.items()]
     if encoder:
         blocks = {
             "width": encoder,
@@ -105,14 +68,14 @@ def size(recipe: str, width: int, depth: int, heads: int, encoder: int = 0) -> R
     return Run(f"{name}-{width}", recipe, tuple(settings))
 
 
-BASE = Run("crossflow")  # the recipe as it is
+BASE = Run("crossflow", CROSSFLOW, GUIDED_BY)  # the recipe as it is
 # Of about as many parameters each: a block with cross-attention has 22 width^2, one without 18, and
 # an encoder beside it.
 SIZES = {
     "0.9 M": (size(CROSSFLOW, 96, 4, 2, 80), size(FLOW_MATCHING, 96, 4, 2)),
     "1.6 M": (size(CROSSFLOW, 128, 4, 2, 112), size(FLOW_MATCHING, 128, 4, 2)),
-    "2.5 M": (BASE, Run("flow-matching", FLOW_MATCHING)),
-    "16.3 M": (size(CROSSFLOW, 320, 8, 5, 192), size(FLOW_MATCHING, 320, 7, 5)),
+    "2.5 M": (BASE, Run("flow-matching", FLOW_MATCHING, GUIDED_BY)),
+    "8.1 M": (size(CROSSFLOW, 256, 6, 4, 160), size(FLOW_MATCHING, 264, 5, 4)),
 }
 
 # As the paper goes on, each from the row before: all but the last without an unconditional field.
@@ -149,7 +112,7 @@ for label, recipe in (("CrossFlow", CROSSFLOW), ("flow matching", FLOW_MATCHING)
     for scale in (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 7.0):
         name = label.lower().replace(" ", "-")
         looks = ((GUIDANCE, scale),) if scale != SCALE else ()
-        GUIDED[f"{label}, {scale:g}"] = Run(name, recipe, looks=looks)
+        GUIDED[f"{label}, {scale:g}"] = Run(name, recipe, GUIDED_BY, looks)
 GROUPS = ("sizes", "ablation", "kl", "path", "guidance")
 
 
@@ -166,133 +129,54 @@ def parameters(run: Run) -> int:
     return total
 
 
-class Figures(NamedTuple):
-    """Of one seed: joint accuracy by the judge, and Frechet distance in latents."""
-
-    accuracy: float
-    frechet: float
+def accuracy(results: Mapping[str, Any]) -> float | None:
+    """The share of pictures in which the judge reads every factor rightly."""
+    return joint_accuracy(results["directions"][DIRECTION], "judge")
 
 
-class Bench:
-    """Runs, and what came out of them.
+def frechet(results: Mapping[str, Any]) -> float | None:
+    """The Frechet distance in latents."""
+    return frechet_of(results["directions"][DIRECTION])
 
-    Args:
-        given: What the command line says.
-        more: Options of `flowbind fit` for every run.
-    """
 
-    def __init__(self, given: argparse.Namespace, more: list[str]) -> None:
-        self.out = given.out
-        self.steps = given.steps
-        self.seeds = given.seeds
-        self.jobs = given.jobs
-        self.more = [f"--trainer.accelerator={given.accelerator}", *more]
-
-    def figures(self, run: Run) -> dict[int, Figures]:
-        """Of the seeds that are done."""
-        by_seed = {}
-        for seed in self.seeds:
-            path = run.metrics(self.out, self.steps, seed)
-            if path.is_file():
-                measures = json.loads(path.read_text())["directions"][DIRECTION]
-                accuracy = joint_accuracy(measures, "judge")
-                by_seed[seed] = Figures(accuracy, frechet_of(measures))
-        return by_seed
-
-    def run_all(self, runs: Sequence[Run]) -> list[str]:
-        """Fits and tests what is not done, and says what failed; further tests come last."""
-        failed: list[str] = []
-        for stage in (False, True):
-            missing = {}
-            for run in runs:
-                for seed in self.seeds:
-                    path = run.metrics(self.out, self.steps, seed)
-                    if bool(run.looks) is stage and not path.is_file():
-                        missing[path] = (run, seed)
-
-            with ThreadPoolExecutor(self.jobs) as pool:
-                for path, code in pool.map(self._run, missing.items()):
-                    print(f"{path}: {'done' if code == 0 else 'failed'}", flush=True)
-                    failed += [str(path)] if code else []
-        return failed
-
-    def _run(self, each: tuple[Path, tuple[Run, int]]) -> tuple[Path, int]:
-        path, (run, seed) = each
-        folder = run.folder(self.out, self.steps, seed)
-        options = [
-            *run.options,
-            *self.more,
-            f"--seed_everything={seed}",
-            f"--training.seed={seed}",
-            f"--data.init_args.seed={seed}",
-            f"--trainer.default_root_dir={folder}",
-            f"--trainer.max_steps={self.steps}",
-            f"--trainer.val_check_interval={self.steps}",
-        ]
-        verbs = ("test",) if run.looks else ("fit", "test")
-
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("a") as log:
-            for verb in verbs:
-                line = [sys.executable, "-m", "flowbind", verb, *options]
-                done = subprocess.run(line, stdout=log, stderr=log, check=False)
-                if done.returncode:
-                    return path, done.returncode
-        return path, 0
-
-    def cells(self, run: Run) -> str:
-        """Accuracy and Frechet distance, the mean and in brackets each seed, as cells of a table."""
-        by_seed = self.figures(run)
-        if not by_seed:
-            return " | "
-        cells = []
-        for numbers, digits in zip(
-            zip(*by_seed.values(), strict=True), (3, 2), strict=True
-        ):
-            each = ", ".join(f"{number:.{digits}f}" for number in numbers)
-            cells.append(f"{mean(numbers):.{digits}f} ({each})")
-        return " | ".join(cells)
+FIGURES = (
+    Figure("joint accuracy", accuracy),
+    Figure("Frechet distance", frechet, digits=2),
+)
 
 
 def print_real(bench: Bench, runs: Sequence[Run]) -> None:
     """What real samples reach, by the first run that is done."""
-    for run in runs:
-        for seed in bench.seeds:
-            path = run.metrics(bench.out, bench.steps, seed)
-            if path.is_file():
-                results = json.loads(path.read_text())
-                codec = joint_accuracy(results["codecs"][TARGET], "judge")
-                floor = frechet_of(results["floors"][TARGET])
-                print(
-                    f"\nReal samples, encoded and decoded: joint accuracy {codec:.3f}. Real training "
-                    f"samples in the place of generations: Frechet distance {floor:.2f}."
-                )
-                return
+    for results in (results for run in runs for results in bench.results(run)):
+        codec = joint_accuracy(results["codecs"][TARGET], "judge")
+        floor = frechet_of(results["floors"][TARGET])
+        print(
+            f"\nReal samples, encoded and decoded: joint accuracy {codec:.3f}. Real training "
+            f"samples in the place of generations: Frechet distance {floor:.2f}."
+        )
+        return
 
 
-def print_table(bench: Bench, title: str, runs: dict[str, Run]) -> None:
-    """One row a run."""
-    print(f"\n| {title} | joint accuracy | Frechet distance |\n|---|---|---|")
-    for label, run in runs.items():
-        print(f"| {label} | {bench.cells(run)} |")
-
-
-def print_sizes(bench: Bench) -> None:
-    """CrossFlow and flow matching beside one another."""
-    print("\n| model | parameters | joint accuracy | Frechet distance |")
-    print("|---|---|---|---|")
+def tables() -> dict[str, tuple[list[str], list[tuple[list[str], Run]]]]:
+    """Heads and rows of each group's table."""
+    sizes = []
     for pair in SIZES.values():
         for label, run in zip(("CrossFlow", "flow matching"), pair, strict=True):
-            print(f"| {label} | {parameters(run):,} | {bench.cells(run)} |")
-
-
-def print_ablation(bench: Bench) -> None:
-    """The paper's ablation, with its figures."""
-    print(
-        "\n| | joint accuracy | Frechet distance | the paper's FID |\n|---|---|---|---|"
-    )
+            sizes.append(([label, f"{parameters(run):,}"], run))
+    ablation = []
     for label, (run, fid) in ABLATION.items():
-        print(f"| {label} | {bench.cells(run)} | {fid} |")
+        ablation.append(([label, f"{fid}"], run))
+
+    named = {}
+    for head, runs in (("`kl_weight`", KL), ("path", PATH), ("guidance", GUIDED)):
+        named[head] = ([head], [([label], run) for label, run in runs.items()])
+    return {
+        "sizes": (["model", "parameters"], sizes),
+        "ablation": (["as the paper goes on", "the paper's FID"], ablation),
+        "kl": named["`kl_weight`"],
+        "path": named["path"],
+        "guidance": named["guidance"],
+    }
 
 
 def draw(bench: Bench, path: Path) -> None:
@@ -303,13 +187,12 @@ def draw(bench: Bench, path: Path) -> None:
     panels = figure.subplots(1, 2)
     for number, label in enumerate(("CrossFlow", "flow matching")):
         runs = [pair[number] for pair in SIZES.values()]
-        done = [(parameters(run), bench.figures(run)) for run in runs]
-        done = [(count, by_seed) for count, by_seed in done if by_seed]
+        done = [(parameters(run), run) for run in runs if bench.results(run)]
         colour = f"C{number}"
-        for panel, name in zip(panels, Figures._fields, strict=True):
+        for panel, shown in zip(panels, FIGURES, strict=True):
             means = []
-            for count, by_seed in done:
-                values = [getattr(each, name) for each in by_seed.values()]
+            for count, run in done:
+                values = bench.values(run, shown)
                 means.append(mean(values))
                 panel.scatter(
                     [count] * len(values),
@@ -345,44 +228,19 @@ def check_sizes() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--steps", type=int, default=2400, help="of every training")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS))
-    parser.add_argument("--accelerator", default="auto")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at once; 0: none")
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
-    given, more = parser.parse_known_args()
-
-    bench = Bench(given, more)
-    ablation = {label: run for label, (run, _) in ABLATION.items()}
-    pairs = [run for pair in SIZES.values() for run in pair]
-    runs = {
-        "sizes": pairs,
-        "ablation": ablation.values(),
-        "kl": KL.values(),
-        "path": PATH.values(),
-        "guidance": GUIDED.values(),
-    }
-    print_of = {
-        "sizes": partial(print_sizes, bench),
-        "ablation": partial(print_ablation, bench),
-        "kl": partial(print_table, bench, "`kl_weight`", KL),
-        "path": partial(print_table, bench, "path", PATH),
-        "guidance": partial(print_table, bench, "guidance", GUIDED),
-    }
-
+    given, more = read_command_line(str(__doc__), GROUPS, steps=2400)
+    bench = Bench(FIGURES, given, more)
+    by_group = tables()
     if "sizes" in given.only:
         check_sizes()
-    chosen = [run for group in given.only for run in runs[group]]
+
+    chosen = [run for group in given.only for _, run in by_group[group][1]]
     failed = bench.run_all(chosen) if given.jobs else []
     for group in given.only:
-        print_of[group]()
+        bench.print_table(*by_group[group])
     print_real(bench, chosen)
-    if "sizes" in given.only and any(bench.figures(run) for run in pairs):
+    sizes = [run for pair in SIZES.values() for run in pair]
+    if "sizes" in given.only and any(map(bench.results, sizes)):
         draw(bench, given.out / "evidence.png")
     if failed:
         raise SystemExit(f"failed, see log.txt beside: {', '.join(failed)}")
