@@ -209,6 +209,8 @@ def draw(bench: Bench, path: Path) -> None:
         strict=True,
     ):
         panel.set_xscale("log")
+        panel.set_xticks([parameters(pair[0]) for pair in SIZES.values()], SIZES)
+        panel.minorticks_off()
         panel.set_xlabel("parameters")
         panel.set_ylabel(title)
     handles, labels = panels[0].get_legend_handles_labels()
