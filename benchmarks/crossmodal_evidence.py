@@ -70,7 +70,7 @@ RUNS: dict[str, dict[str, Run]] = {
             ENCODER,
             ("model.init_args.align", f"{BLOCK}, attention_weight: 0.5}}"),
         ),
-        "features, the first half of the steps": run(
+        "features, until step 1,000": run(
             "early", ENCODER, ("model.init_args.align", f"{BLOCK}, until: 1000}}")
         ),
     },
