@@ -1,6 +1,7 @@
 """Judges: what they read, how they are trained, and what a report says of them."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -112,6 +113,32 @@ def test_from_labels_to_the_report(judged, world, command):
     code, _, err = command("test", "--config", world / "recipe.yaml", option)
     assert code == 0, err
     assert (world / "run/metrics-judges=WordReader.json").is_file()
+
+
+def test_judges_read_the_same_whatever_the_precision(judged, world, command):
+    recipe = yaml.safe_load(
+        RECIPE.format(data=world / "data", run=world / "run", steps=4)
+    )
+    judge = {"class_path": "vector-judge", "init_args": {"weights": str(judged)}}
+    recipe["evaluation"] = {"gallery": 0, "limit": 32, "judges": [judge]}
+    recipe["trainer"]["precision"] = "bf16-mixed"
+    (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    for verb in ("encode", "fit"):
+        code, _, err = command(verb, "--config", world / "recipe.yaml")
+        assert code == 0, err
+
+    read = []
+    for precision in ("bf16-mixed", "32-true"):
+        for kept in world.rglob("features"):  # of real samples
+            shutil.rmtree(kept)
+        option = f"--trainer.precision={precision}"
+        code, _, err = command("test", "--config", world / "recipe.yaml", option)
+        assert code == 0, err
+        results = json.loads((world / "run/metrics.json").read_text())
+        read.append(
+            {name: results[name] for name in ("judges", "directions", "floors")}
+        )
+    assert read[0] == read[1]
 
 
 def test_a_run_s_checkpoint_gives_the_weights_with_their_classes(

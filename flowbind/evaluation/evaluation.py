@@ -324,6 +324,7 @@ class Evaluation:
         """Whether all modalities of a direction are judged."""
         return {*direction.sources, *direction.targets} <= set(self.names)
 
+    @_plainly
     def _metric_suite(self) -> MetricSuite:
         metrics = [metric.to(self.model.device) for metric in self.config.metrics]
         directions = {str(way): (way.sources, way.target) for way in self.ways}
@@ -336,6 +337,7 @@ class Evaluation:
             self.test_store,
         )
 
+    @_plainly
     def _judging(self) -> Judging:
         judges = [judge.to(self.model.device) for judge in self.config.judges]
         modalities = {name: self.model.modalities[name] for name in self.names}
@@ -351,6 +353,7 @@ class Evaluation:
             self.labels,
         )
 
+    @_plainly
     def _stand_ins(self) -> StandIns:
         """Training samples with the labels of the test samples, of each target trained on."""
         latents = {}
