@@ -38,7 +38,8 @@ class EncoderSize:
 
     Args:
         width: Features of a position, a multiple of 8.
-        depth: Number of blocks: of the transformer, of convolutions, or of layers of an MLP.
+        depth: Number of blocks: of the transformer, of convolutions, or of hidden layers of an MLP;
+            0 of an MLP is a linear map, whose starts add up as the sources do.
         heads: Heads of a transformer's attention, which divide the width.
         hidden: Hidden features of a transformer's MLPs.
 
@@ -159,7 +160,7 @@ def encoder_of(
 
 
 class VectorEncoder(nn.Module):
-    """An MLP: (n, D) -> (n, *shape)."""
+    """An MLP: (n, D) -> (n, *shape). Without hidden layers, at a depth of 0, it is linear."""
 
     def __init__(
         self,
@@ -169,11 +170,13 @@ class VectorEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = shape
-        layers = [nn.Linear(source[0], size.width), nn.GELU()]
-        for _ in range(size.depth):
-            layers += [nn.LayerNorm(size.width), nn.Linear(size.width, size.width)]
-            layers.append(nn.GELU())
-        self.layers = nn.Sequential(*layers, nn.Linear(size.width, math.prod(shape)))
+        features = source[0]
+        layers: list[nn.Module] = []
+        for number in range(size.depth):
+            layers += [nn.LayerNorm(features)] if number else []
+            layers += [nn.Linear(features, size.width), nn.GELU()]
+            features = size.width
+        self.layers = nn.Sequential(*layers, nn.Linear(features, math.prod(shape)))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x).reshape(len(x), *self.shape)

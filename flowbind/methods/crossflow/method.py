@@ -58,7 +58,8 @@ class EncoderConfig(EncoderSize):
         noise: Standard deviation of the start's noise, in those of the latents, where no encoder
             gives it.
         width: Features of a position, a multiple of 8.
-        depth: Number of blocks: of the transformer, of convolutions, or of layers of an MLP.
+        depth: Number of blocks: of the transformer, of convolutions, or of hidden layers of an MLP;
+            0 of an MLP is a linear map, whose starts add up as the sources do.
         heads: Heads of a transformer's attention, which divide the width.
         hidden: Hidden features of a transformer's MLPs.
 
