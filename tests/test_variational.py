@@ -1,9 +1,11 @@
 """Encoders by kind of source, and the normal distribution that they give, against closed forms."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.distributions import Normal as Reference
 from torch.distributions import kl_divergence
 
@@ -131,6 +133,17 @@ def test_a_fresh_grid_is_unfolded_where_it_can_be():
     assert (near.fold, near.unfold) == (2, 4)
     far = encoder_of((3, 16, 24), False, (1, 2, 5, 5), SIZE)
     assert (far.fold, far.unfold) == (2, 0)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_without_hidden_layers_the_starts_of_vectors_add_up(depth):
+    torch.manual_seed(0)
+    net = Variational((7,), False, (2, 3), replace(SIZE, depth=depth)).double()
+    assert sum(isinstance(layer, nn.Linear) for layer in net.modules()) == depth + 1
+    x = torch.randn(3, 5, 7, dtype=torch.float64)
+    a, b, c = (net(part).mean for part in x)
+    composed = net(x[0] - x[1] + x[2]).mean
+    assert torch.allclose(composed, a - b + c) == (depth == 0)
 
 
 def test_a_source_of_another_kind_is_refused():
