@@ -19,7 +19,7 @@ from statistics import mean
 from typing import Any
 
 import torch
-from evidence import Bench, Figure, Run, read_command_line
+from evidence import Bench, Figure, Run, exit_with, read_command_line
 
 from flowbind.cli.recipe import build
 from flowbind.evaluation.verdicts import frechet_of, joint_accuracy
@@ -187,12 +187,13 @@ def draw(bench: Bench, path: Path) -> None:
     panels = figure.subplots(1, 2)
     for number, label in enumerate(("CrossFlow", "flow matching")):
         runs = [pair[number] for pair in SIZES.values()]
-        done = [(parameters(run), run) for run in runs if bench.results(run)]
+        done = [(parameters(run), bench.values(run)) for run in runs]
+        done = [(count, by_figure) for count, by_figure in done if all(by_figure)]
         colour = f"C{number}"
-        for panel, shown in zip(panels, FIGURES, strict=True):
+        for figure_number, panel in enumerate(panels):
             means = []
-            for count, run in done:
-                values = bench.values(run, shown)
+            for count, by_figure in done:
+                values = by_figure[figure_number]
                 means.append(mean(values))
                 panel.scatter(
                     [count] * len(values),
@@ -237,15 +238,14 @@ def main() -> None:
         check_sizes()
 
     chosen = [run for group in given.only for _, run in by_group[group][1]]
-    failed = bench.run_all(chosen) if given.jobs else []
+    failed = bench.run_all(chosen)
     for group in given.only:
         bench.print_table(*by_group[group])
     print_real(bench, chosen)
     sizes = [run for pair in SIZES.values() for run in pair]
     if "sizes" in given.only and any(map(bench.results, sizes)):
         draw(bench, given.out / "evidence.png")
-    if failed:
-        raise SystemExit(f"failed, see log.txt beside: {', '.join(failed)}")
+    exit_with(failed)
 
 
 if __name__ == "__main__":

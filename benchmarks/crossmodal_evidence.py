@@ -18,16 +18,15 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from evidence import Bench, Figure, Run, read_command_line
+from evidence import Bench, Figure, Run, exit_with, read_command_line
 
-from flowbind.evaluation.verdicts import joint_accuracy
+from flowbind.evaluation.verdicts import first, joint_accuracy
 
 RECIPE = "recipes/crossmodal/shapes.yaml"
 STORE = "data.init_args.store"
 FEATURES = "data/scenes/aligned_latents"
 OBJECTIVE = "model.init_args.objective"
 SAMPLING = "evaluation.sampling"
-GROUPS = ("objective", "align", "sampling")
 
 IMAGE = (
     "{class_path: image, init_args: {reads: image, codec: {class_path: small-image}}}"
@@ -106,14 +105,6 @@ def nats(condition: str) -> Callable[[Mapping[str, Any]], float | None]:
     return lambda results: first(results["measures"], f"nats-an-id[text{condition}]")
 
 
-def first(measures: Mapping[str, Any], beginning: str) -> float | None:
-    """The value of the measure whose name begins so."""
-    for name, value in measures.items():
-        if name.startswith(beginning):
-            return value
-    return None
-
-
 FIGURES = (
     Figure("text to image", joint("text->image")),
     Figure("image to text", joint("image->text")),
@@ -133,16 +124,15 @@ def encode() -> None:
 def main() -> None:
     if sys.argv[1:] == ["--encode"]:
         encode()
-    given, more = read_command_line(str(__doc__), GROUPS, steps=2000)
+    given, more = read_command_line(str(__doc__), tuple(RUNS), steps=2000)
     bench = Bench(FIGURES, given, more)
     chosen = [each for group in given.only for each in RUNS[group].values()]
-    failed = bench.run_all(chosen) if given.jobs else []
+    failed = bench.run_all(chosen)
     for group in given.only:
         bench.print_table(
             [group], [([label], each) for label, each in RUNS[group].items()]
         )
-    if failed:
-        raise SystemExit(f"failed, see log.txt beside: {', '.join(failed)}")
+    exit_with(failed)
 
 
 if __name__ == "__main__":

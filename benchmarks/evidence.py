@@ -95,15 +95,24 @@ class Bench:
                 results.append(json.loads(path.read_text()))
         return results
 
-    def values(self, run: Run, figure: Figure) -> list[float]:
-        """A figure of the seeds that are done."""
-        values = [figure.of(results) for results in self.results(run)]
-        return [value for value in values if value is not None]
+    def values(self, run: Run) -> list[list[float]]:
+        """Each figure, of the seeds that are done."""
+        results = self.results(run)
+        by_figure = []
+        for figure in self.figures:
+            values = [figure.of(each) for each in results]
+            by_figure.append([value for value in values if value is not None])
+        return by_figure
 
-    def run_all(self, runs: Iterable[Run]) -> list[str]:
-        """Fits and tests what is not done, and says what failed; further tests come last."""
+    def run_all(self, runs: Sequence[Run]) -> list[str]:
+        """Fits and tests what is not done, if there are jobs; further tests come last.
+
+        Returns:
+            What failed.
+        """
         failed: list[str] = []
-        runs = list(runs)
+        if not self.jobs:
+            return failed
         for is_look in (False, True):
             missing = {}
             for run in runs:
@@ -145,8 +154,7 @@ class Bench:
     def row(self, run: Run) -> str:
         """Cells of a table, one of each figure."""
         cells = []
-        for figure in self.figures:
-            values = self.values(run, figure)
+        for figure, values in zip(self.figures, self.values(run), strict=True):
             each = ", ".join(f"{value:.{figure.digits}f}" for value in values)
             cells.append(f"{mean(values):.{figure.digits}f} ({each})" if each else "")
         return " | ".join(cells)
@@ -161,6 +169,12 @@ class Bench:
         print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for cells, run in rows:
             print(f"| {' | '.join([*cells, self.row(run)])} |")
+
+
+def exit_with(failed: Sequence[str]) -> None:
+    """Ends the script with a line where runs failed."""
+    if failed:
+        raise SystemExit(f"failed, see log.txt beside: {', '.join(failed)}")
 
 
 def read_command_line(

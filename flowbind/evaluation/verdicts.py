@@ -31,7 +31,7 @@ DETAILS = (
 
 def joint_accuracy(measures: Measures, by: str) -> float | None:
     """The share with all factors right, read by a `judge` or a `probe`; None if neither did."""
-    return _first(measures, f"accuracy/joint[{by},")
+    return first(measures, f"accuracy/joint[{by},")
 
 
 def joint_accuracies(entries: Mapping[str, Measures], by: str) -> dict[str, float]:
@@ -98,15 +98,15 @@ def led(
 
 def frechet_of(measures: Measures) -> float | None:
     """The Frechet distance in latents; None if it was not measured."""
-    return _first(measures, "frechet[codec,")
+    return first(measures, "frechet[codec,")
 
 
 def private_variance_of(measures: Measures) -> float | None:
     """The private variance, of real samples' one; None if it was not measured."""
-    return _first(measures, "private-variance[")
+    return first(measures, "private-variance[")
 
 
-def _first(measures: Measures, start: str) -> float | None:
+def first(measures: Measures, start: str) -> float | None:
     """The measure whose full name begins so; None if there is none."""
     for key, value in measures.items():
         if key.startswith(start):
