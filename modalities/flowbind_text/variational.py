@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowbind.nets.transformer import attend
 from flowbind_text.vocabulary import END
 from flowbind_text.writer import PIECE, Writer
 
@@ -95,7 +96,7 @@ class _Block(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)
 
         mask = is_there[:, None, None]
-        gathered = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        gathered = attend(query, key, value, mask)
         gathered = gathered.transpose(1, 2).flatten(2)
         x = x + self.gathered(gathered)
         return x + self.change(x)
