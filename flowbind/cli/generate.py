@@ -322,7 +322,8 @@ def _parser(verb: str) -> Parser:
         'text="a red torus", or @FILE: a list with one of these a line, a manifest (.jsonl) or a '
         "table (.csv, .tsv); several of one NAME make a batch, several NAMEs are used together; "
         "@FILE without a NAME is a batch, of all modalities that a manifest or a table's columns "
-        "name, targets apart; files and lists may be addresses such as s3://bucket/list.csv; a method that makes something of noise alone needs none",
+        "name, targets apart; files and lists may be addresses such as s3://bucket/list.csv; a "
+        "method that makes something of noise alone needs none",
     )
     parser.add_argument(
         "--to",

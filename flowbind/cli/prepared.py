@@ -67,7 +67,7 @@ def prepare_into(
         state["files"] = files
 
         if before is None:
-            write_json(partial / PREPARED, state)
+            write_state(partial, state)
             os.replace(partial, folder)
             say(f"{out}: prepared")
         elif is_again and is_same(partial, folder, files, before["files"]):
