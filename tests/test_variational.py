@@ -144,6 +144,8 @@ def test_without_hidden_layers_the_starts_of_vectors_add_up(depth):
     a, b, c = (net(part).mean for part in x)
     composed = net(x[0] - x[1] + x[2]).mean
     assert torch.allclose(composed, a - b + c) == (depth == 0)
+    # How large a vector is says something: only what is hidden is normalised.
+    assert not torch.allclose(net(2 * x[0]).mean, a, atol=1e-2)
 
 
 def test_a_source_of_another_kind_is_refused():
