@@ -1,11 +1,11 @@
-"""What the parts of a joint flow are worth on the embedded world: times, losses, noise of ids, alignment, and how it generates.
+"""What the parts of a joint flow are worth on the embedded world: times, losses, noise of ids, alignment, how it generates.
 
 Runs and tables are those of `evidence.py`: joint accuracy of text to image by the picture's judge and of image to text by the
 captions' grammar, whether pairs of noise alone agree, and the bound of a caption, in nats an id, given the picture and alone.
 
     flowbind prepare shapes --out data/scenes --modalities text+image+depth
     python benchmarks/crossmodal_evidence.py --encode
-    python benchmarks/crossmodal_evidence.py [--steps 2000] [--seeds 0 1] [--only objective align sampling]
+    python benchmarks/crossmodal_evidence.py [--steps 2000] [--seeds 0 1] [--only objective align sampling evolve]
         [--accelerator cpu] [--jobs 1] [--out runs/evidence] [--evaluation.limit=300 ...]
 
 All runs read one store, which `--encode` makes: the recipe's latents, and beside them what a net is aligned with, the vectors of
@@ -48,6 +48,13 @@ def objective(name: str, **settings: Any) -> Run:
     return run(name, *((f"{OBJECTIVE}.{k}", v) for k, v in settings.items()))
 
 
+def evolving(**looks: Any) -> Run:
+    """A model of which either side, given, may evolve, and a further test of it."""
+    names = {"source": "uniform", "clean_latents": 0.1}
+    settings = tuple((f"{OBJECTIVE}.{k}", v) for k, v in names.items())
+    return run("evolving", *settings, looks=looks)
+
+
 BASE = run("joint")
 SHARED = run(
     "shared",
@@ -80,6 +87,10 @@ RUNS: dict[str, dict[str, Run]] = {
         "together, horizon 4": run("joint", looks={"order": "together", "horizon": 4}),
         "latent first": run("joint", looks={"order": "latent-first"}),
         "ids by Euler's steps": run("joint", looks={"tokens": "euler"}),
+    },
+    "evolve": {
+        "what is given is held": evolving(),
+        "what is given evolves": evolving(evolve=True),
     },
 }
 

@@ -478,6 +478,20 @@ def test_of_sides_in_order_the_second_is_made_of_the_first(first, source):
     assert torch.equal(pairs[second], given[second])
 
 
+@pytest.mark.parametrize("first", BOTH)
+def test_of_sides_in_order_the_first_alone_is_that_of_its_pair(first):
+    """And the second, which nobody asked for, is not made."""
+    generate = Generating()
+    order = {"word": "ids-first", "grid": "latent-first"}[first]
+    pairs = generate([], BOTH, steps=3, order=order)
+    watch(generate.nets)
+    alone = generate([], [first], steps=3, order=order)
+    assert torch.equal(alone[first], pairs[first])
+    velocities = len(generate.nets.velocity.calls)
+    posteriors = len(generate.nets.posterior.calls)
+    assert not (velocities if first == "word" else posteriors)
+
+
 @pytest.mark.parametrize("given", BOTH)
 def test_beside_what_is_given_there_is_no_order(given):
     generate = Generating()

@@ -382,7 +382,8 @@ class CrossModal(Method):
                 known=known,
             )
         else:
-            x, ids = flow.pairs(x, ids, streams)
+            asks_x, asks_ids = (side in targets for side in (self.latent, self.ids))
+            x, ids = flow.pairs(x, ids, streams, asks_x, asks_ids)
 
         ends = {self.latent: x, self.ids: ids}
         return {name: ends[name] for name in targets}

@@ -142,6 +142,8 @@ class JointFlow:
         x: Tensor,
         ids: Tensor,
         streams: Tensor,
+        asks_x: bool = True,
+        asks_ids: bool = True,
     ) -> tuple[Tensor, Tensor]:
         """Where both sides end that begin in noise, in the order that is chosen.
 
@@ -149,14 +151,17 @@ class JointFlow:
             x: Latents at t = 0, with shape (n, *).
             ids: Ids at t = 0, with shape (n, L).
             streams: Random stream of each row, with shape (n,).
+            asks_x: Whether latents are asked for. A side that is not, and that comes second, stays
+                noise.
+            asks_ids: Whether ids are.
         """
         order = self.sampling.order
         if order == "ids-first":
             _, ids = self.forth(x, ids, streams, held_x=0.0)
-            return self.forth(x, ids, streams, held_ids=1.0)
+            return self.forth(x, ids, streams, held_ids=1.0) if asks_x else (x, ids)
         if order == "latent-first":
             x, _ = self.forth(x, ids, streams, held_ids=0.0)
-            return self.forth(x, ids, streams, held_x=1.0)
+            return self.forth(x, ids, streams, held_x=1.0) if asks_ids else (x, ids)
         return self.forth(x, ids, streams)
 
     def forth(
