@@ -227,7 +227,9 @@ def test_killed_at_any_moment_and_run_again(recipe, whole, tmp_path, devices):
     )
 
 
-def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_end_all_devices(recipe, whole, tmp_path, number):
+    """Ctrl-C goes to all of them, `kill` to the first, which started the others."""
     command, log = (
         encoding(recipe, tmp_path / "store", 2, "--split", "train"),
         recipe.parent / "log",
@@ -235,9 +237,10 @@ def test_ctrl_c_ends_all_devices(recipe, whole, tmp_path):
     process, before = begin(*command), lines(log)
     while lines(log) < before + 40 and process.poll() is None:
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGINT)
+    send = os.killpg if number == signal.SIGINT else os.kill
+    send(process.pid, number)
     code, said = finish(process)
-    assert code == 130, said
+    assert code == 128 + number, said
     assert "interrupted; run the same command again to resume" in said
     assert "Traceback" not in said
     assert gone(process)

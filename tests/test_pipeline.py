@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 import flowbind
 import flowbind.data.encoding
+import tests.toy
 from flowbind.data.store import LatentStore
 from tests.toy import RECIPE, STEPS, write_world
 
@@ -209,6 +210,38 @@ def test_signals_while_training_lose_nothing(world, encoded, command, monkeypatc
     assert "resuming from" in err
     assert command(*fit, f"--trainer.default_root_dir={world}/whole")[0] == 0
     same_weights(world / "run", world / "whole", 12)
+
+
+def test_sigterm_ends_what_does_not_train(world, encoded, command, monkeypatch):
+    """At once, whatever Lightning makes of it, and the same command again goes to the end."""
+    recipe = ("--config", world / "recipe.yaml")
+    fit = ("fit", *recipe, "--trainer.max_steps=2", "--trainer.val_check_interval=2")
+    assert command(*fit)[0] == 0
+    shutil.rmtree(world / "data/latents/val")
+    generate = ("generate", world / "run/model", "--from", "word=302", "--to", "vector")
+
+    verbs = {
+        ("encode", *recipe): (tests.toy.ToyCodec, "encode"),
+        ("validate", *recipe): (flowbind.Training, "validation_step"),
+        ("test", *recipe): (tests.toy.ToyCodec, "decode"),
+        (*generate, "--out", world / "out"): (tests.toy.ToyCodec, "decode"),
+    }
+    for verb, (owner, name) in verbs.items():
+        calls = []
+
+        def interrupted(*given, calls=calls, **more):
+            calls.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal ended nothing")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            code, _, err = command(*verb)
+        assert (code, calls) == (128 + signal.SIGTERM, [1]), err
+        assert err.splitlines()[-1].startswith("flowbind: interrupted; run")
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        if verb[0] == "encode":
+            assert command(*verb)[0] == 0
 
 
 def same_weights(run, other, step):

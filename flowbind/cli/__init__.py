@@ -3,9 +3,13 @@
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from types import FrameType
 from typing import NoReturn
 
 from flowbind.progress import is_first_process
@@ -100,8 +104,9 @@ SIGNALLED = 128
 def main(arguments: list[str] | None = None) -> None:
     """Runs one verb. A person's error is one line on standard error and exit code 2.
 
-    Ctrl-C is exit code 130; SIGTERM and SIGUSR1, on which training saves, are 143 and 138. A fault
-    of flowbind's own is a traceback, a line that asks to report it, and exit code 1.
+    Ctrl-C and SIGTERM end any verb, with exit codes 130 and 143; training saves first, and on
+    SIGUSR1, too, which is 138. A fault of flowbind's own is a traceback, a line that asks to report
+    it, and exit code 1.
 
     Args:
         arguments: Verb and its options; the process's own if None.
@@ -116,11 +121,13 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"flowbind {version('flowbind')}")
         return
 
+    asked: list[int] = []
     try:
-        _run(arguments)
+        with _ending_when_asked(asked):
+            _run(arguments)
         sys.stdout.flush()  # so that a reader who left is noticed here
     except KeyboardInterrupt as stop:
-        number = next(iter(stop.args), signal.SIGINT)
+        number = next(iter([*stop.args, *asked]), signal.SIGINT)
         _stop("interrupted; run the same command again to resume", SIGNALLED + number)
     except BrokenPipeError:
         _leave_quietly()
@@ -178,6 +185,37 @@ def _run(arguments: list[str]) -> None:
 
     module, _ = VERBS[verb]
     import_module(module).run(verb, rest)
+
+
+@contextmanager
+def _ending_when_asked(asked: list[int]) -> Iterator[None]:
+    """Makes SIGTERM end a verb as Ctrl-C does, so that what it has begun is cleared away.
+
+    Lightning takes note of the signal, and goes on to the end of what it does but in training, which
+    has a way of its own.
+
+    Args:
+        asked: List to which the signal is added when it comes.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    process = os.getpid()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a worker, which has nothing to clear away
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        asked.append(number)
+        raise KeyboardInterrupt(number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _leave_quietly() -> NoReturn:
