@@ -8,6 +8,7 @@ import yaml
 
 from flowbind.cli.annotated import headline, values_in
 from flowbind.cli.keys import SECTIONS, keys_of
+from flowbind.cli.recipes import all_keys, all_values, explain
 from flowbind.registry import installed
 from flowbind.shipped import shipped_recipes
 from tests.processes import imported_by
@@ -186,6 +187,40 @@ def test_a_key_is_explained(command):
     _, out, _ = command("recipes", "explain", "model.init_args.objective.leave_own_out")
     assert "of flowbind: a number" in out
     assert "recipes/crossflow" not in out
+
+
+def test_every_key_of_every_recipe_is_explained():
+    values = all_values()
+    keys = all_keys(values)
+    assert [(key.name, owner) for key, owner in keys if not key.about] == []
+
+    names = set().union(*values.values())
+    assert {"seed_everything", "model.semantic", "model.class_path"} < names
+    for name in names:
+        assert explain(name, keys, values), name
+        if name.startswith("evaluation.sampling."):
+            assert explain(name, keys, values)[0].startswith(f"{name} of ")
+
+
+def test_a_key_of_several_classes_is_told_once(command):
+    _, out, _ = command("recipes", "explain", "semantic")
+    assert out.count("model.semantic of ") == len(set(out.split("\n\n")))
+    assert "CodecTraining and" in out
+    # What a class says nothing of is what its base says; a constant is its value.
+    _, out, _ = command("recipes", "explain", "audio")
+    assert "audio.reads  " in out
+    assert "audio.reads    (" not in out
+    _, out, _ = command("recipes", "explain", "small-text")
+    assert "all-MiniLM-L6-v2 by default" in out
+
+
+def test_a_key_of_a_mapping_or_an_argument_leads_to_it(command):
+    _, out, _ = command("recipes", "explain", "data.manifests.train")
+    assert out.startswith("data.manifests: ")
+    _, out, _ = command("recipes", "explain", "model.modalities.text.codec.encoder")
+    assert "small-text.encoder" in out
+    _, out, _ = command("recipes", "explain", "data.class_path")
+    assert "`flowbind plugins` lists them" in out
 
 
 def test_a_section_and_a_class_are_explained_by_their_keys(command):

@@ -4,7 +4,7 @@ import argparse
 import ast
 from collections.abc import Iterable
 
-from flowbind.cli.keys import RESUME, SECTIONS, Key, keys_of
+from flowbind.cli.keys import RESUME, SECTIONS, SEED, Key, keys_of
 from flowbind.cli.options import DRY_RUN, HELP_ALL, Option, split
 from flowbind.cli.parser import Parser
 
@@ -33,7 +33,6 @@ FIRST = (
 CHECKPOINT = Key(
     "ckpt_path", "str", None, "a checkpoint, instead of the run folder's newest"
 )
-SEED = Key("seed_everything", "int", "0", "seed of the initial weights")
 ABOUT = {
     "training": "how it learns",
     "data": "latents that `flowbind encode` made",

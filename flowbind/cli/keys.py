@@ -42,6 +42,28 @@ class Key(NamedTuple):
     is_section: bool = False
 
 
+# Of every recipe, whatever its classes are.
+CLASS = Key(
+    "class_path",
+    "str",
+    None,
+    "The class that stands here: the name of one that is installed (`flowbind plugins` lists them), "
+    "or its dotted path. `flowbind recipes explain NAME` tells what the arguments of an installed "
+    "one are for.",
+)
+ARGUMENTS = Key(
+    "init_args",
+    "dict",
+    "{}",
+    "Arguments of the class that `class_path` beside it names.",
+)
+SEED = Key(
+    "seed_everything",
+    "int",
+    "0",
+    "Seed of the initial weights; with the seeds of the model, its training and the data it decides "
+    "every number of the run.",
+)
 RESUME = Key(
     "resume",
     "Literal['auto', 'never']",
@@ -76,6 +98,28 @@ def keys_of(section: str, owner: str) -> list[Key]:
     return keys
 
 
+def sampling_of(owner: str) -> str:
+    """The dataclass of what a method lets one choose, as `keys_of` takes it; empty if it has none.
+
+    Args:
+        owner: Class of the method, by module and name: `package.module:Class`.
+    """
+    module, _, name = owner.partition(":")
+    definition = _definition(module, name)
+    if definition is None:
+        return ""
+
+    for node in definition.node.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "Sampling":
+            choices = _definition(definition.module, ast.unparse(node.value))
+            return f"{choices.module}:{choices.node.name}" if choices else ""
+    for base in definition.node.bases:
+        inherited = sampling_of(f"{definition.module}:{ast.unparse(base)}")
+        if inherited:
+            return inherited
+    return ""
+
+
 class _Definition(NamedTuple):
     """A class in its source, whose lines it has."""
 
@@ -102,11 +146,8 @@ def _definition(module: str, name: str) -> _Definition | None:
             return _Definition(module, node, lines)
 
     # Other libraries' classes are no configurations.
-    followed = (module.partition(".")[0], "flowbind")
     for node in tree.body:
-        if not isinstance(node, ast.ImportFrom) or node.level or not node.module:
-            continue
-        if node.module.partition(".")[0] not in followed:
+        if not isinstance(node, ast.ImportFrom) or not _is_followed(node, module):
             continue
         for alias in node.names:
             if (alias.asname or alias.name) == name:
@@ -137,7 +178,7 @@ def _fields(definition: _Definition) -> list[_Field]:
 
     Those of its bases come first, where it has no constructor or passes `**kwargs` on.
     """
-    module, cls, lines = definition
+    module, cls, _ = definition
     init = None
     entries = []
     for node in cls.body:
@@ -155,20 +196,22 @@ def _fields(definition: _Definition) -> list[_Field]:
     elif not _is_dataclass(cls):
         entries = []
 
-    fields: dict[str, _Field] = {}
-    if init is None or init.args.kwarg:
-        for base in cls.bases:
-            inherited = _definition(module, ast.unparse(base).rpartition(".")[2])
-            for field in _fields(inherited) if inherited else []:
-                fields[field.name] = field
+    inherited: dict[str, _Field] = {}
+    for base in cls.bases:
+        parent = _definition(module, ast.unparse(base).rpartition(".")[2])
+        for field in _fields(parent) if parent else []:
+            inherited[field.name] = field
 
-    texts = arguments_in(docstring)
+    fields = inherited if init is None or init.args.kwarg else {}
+    # What a class says nothing of is for what its base says that it is.
+    texts = {name: field.about for name, field in inherited.items()}
+    texts |= arguments_in(docstring)
     for name, annotation, default in entries:
         kind = ast.unparse(annotation) if annotation else ""
         fields[name] = _Field(
             name,
             kind,
-            _default(default, lines),
+            _default(default, definition),
             texts.get(name, ""),
             _config_in(module, annotation),
         )
@@ -208,8 +251,8 @@ def _arguments(
     return triples
 
 
-def _default(node: ast.expr | None, lines: Sequence[str]) -> str | None:
-    """A default as it was written; what a factory makes instead of the factory."""
+def _default(node: ast.expr | None, definition: _Definition) -> str | None:
+    """A default as it was written; what a factory makes, or a constant is, instead of its name."""
     if node is None:
         return None
     if isinstance(node, ast.Call):
@@ -218,6 +261,37 @@ def _default(node: ast.expr | None, lines: Sequence[str]) -> str | None:
                 factory = ast.unparse(keyword.value)
                 return {"dict": "{}", "list": "[]"}.get(factory, factory)
     written = ast.unparse(node)
+    if isinstance(node, ast.Name):
+        written = _constant(definition.module, node.id) or written
     if isinstance(node, ast.Constant) and isinstance(node.value, float):
-        written = lines[node.lineno - 1][node.col_offset : node.end_col_offset]  # 1e-4
+        line = definition.lines[node.lineno - 1]
+        written = line[node.col_offset : node.end_col_offset]  # 1e-4
     return written.strip("\"'")
+
+
+def _constant(module: str, name: str) -> str:
+    """The literal that a module has by a name, wherever it is imported from; empty if it is none."""
+    _, tree = _parsed(module)
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.unparse(node.value) if _is_literal(node.value) else ""
+        if isinstance(node, ast.ImportFrom) and _is_followed(node, module):
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _constant(str(node.module), alias.name)
+    return ""
+
+
+def _is_literal(node: ast.expr) -> bool:
+    try:
+        ast.literal_eval(node)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_followed(node: ast.ImportFrom, module: str) -> bool:
+    """Whether an import is looked into: of flowbind, or of a module's own package."""
+    if node.level or not node.module:
+        return False
+    return node.module.partition(".")[0] in (module.partition(".")[0], "flowbind")

@@ -1,13 +1,23 @@
 """`flowbind recipes`: flowbind's own recipes, copies of them, and what their keys are for."""
 
+import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from flowbind.cli.annotated import Value, headline, values_in
-from flowbind.cli.keys import RESUME, SECTIONS, Key, keys_of
+from flowbind.cli.keys import (
+    ARGUMENTS,
+    CLASS,
+    RESUME,
+    SECTIONS,
+    SEED,
+    Key,
+    keys_of,
+    sampling_of,
+)
 from flowbind.cli.parser import Parser, path, run_action
 from flowbind.files import check_place, replacing
 from flowbind.registry import did_you_mean, installed
@@ -17,6 +27,12 @@ SUFFIX = ".yaml"
 EXPLAINED = f"{FOLDER}/shapes{SUFFIX}"  # whose remarks explain every key
 LEAST = 40  # characters of a terminal's line that are worth cutting a sentence for
 MOST = 6  # other values of a key that are shown
+FEW = 2  # classes that have one key, which are all named
+HOLDS = re.compile(r"\b(dict|(?!Literal|None)[A-Z])")  # of a type: a mapping, or a class
+SAMPLING = "evaluation.sampling"
+
+# A key, and the class that has it, empty for one of every recipe.
+Owned = tuple[Key, str]
 # Registered classes whose arguments stand in recipes, and what one of them is called.
 KINDS = {
     "modalities": "modality",
@@ -120,25 +136,11 @@ def _explain(verb: str, arguments: Sequence[str]) -> None:
     words = [
         word if word in ("-h", "--help") else word.lstrip("-") for word in arguments
     ]
-    asked = parser.parse_args(words).key.replace(".init_args", "")
+    asked = parser.parse_args(words).key
 
-    # A key of this name or, where there is none, those that end so.
-    keys = _all_keys()
-    matches = [(key, owner) for key, owner in keys if key.name == asked]
-    if not matches:
-        matches = [
-            (key, owner) for key, owner in keys if key.name.endswith(f".{asked}")
-        ]
-    values = _values() if matches else {}
-    paragraphs = [_paragraph(key, owner, values) for key, owner in matches]
-
-    # What lies within, and the classes of this name.
-    sections = tuple(f"{key.name}." for key, _ in matches) or f"{asked}."
-    within = [(key, owner) for key, owner in keys if key.name.startswith(sections)]
-    if within:
-        paragraphs.append(_table(within))
-    paragraphs += _classes(asked)
-
+    values = all_values()
+    keys = all_keys(values)
+    paragraphs = explain(asked, keys, values)
     if not paragraphs:
         names = {key.name for key, _ in keys}
         lasts = {name.rpartition(".")[2] for name in names}
@@ -151,17 +153,106 @@ def _explain(verb: str, arguments: Sequence[str]) -> None:
     print("\n\n".join(paragraphs))
 
 
-def _all_keys() -> list[tuple[Key, str]]:
-    """Every key that a recipe may have, and the method that has it, empty for those of all."""
-    keys = []
+def explain(
+    asked: str,
+    keys: Sequence[Owned],
+    values: Mapping[str, Mapping[str, Value]],
+) -> list[str]:
+    """What is known of a key, a section or a registered class, in paragraphs; none if it is nothing.
+
+    Args:
+        asked: Name of a key, whole or its end, or of a section or a class.
+        keys: All keys, with the class that has each.
+        values: Values of all recipes.
+    """
+    asked = asked.replace(".init_args.", ".").removeprefix("init_args.")
+    matches = _matching(asked, keys)
+    paragraphs = _paragraphs(matches, values)
+
+    # What lies within, and the classes of this name.
+    sections = tuple(f"{key.name}." for key, _ in matches) or f"{asked}."
+    within = [(key, owner) for key, owner in keys if key.name.startswith(sections)]
+    if within:
+        paragraphs.append(_table(within))
+    paragraphs += _classes(asked)
+
+    # Or else what it lies in, and arguments of installed classes.
+    if not paragraphs:
+        paragraphs = _paragraphs(_around(asked, keys), values)
+        arguments = _arguments_of_classes(asked.rpartition(".")[2])
+        if arguments:
+            paragraphs.append(_table(arguments))
+    return paragraphs
+
+
+def all_keys(values: Mapping[str, Mapping[str, Value]]) -> list[Owned]:
+    """Every key that a recipe may have, and the class that has it, empty for those of all."""
+    keys = [(SEED, ""), (RESUME, ""), (CLASS, ""), (ARGUMENTS, "")]
     for method, entry in installed("methods").items():
-        for key in keys_of("model", entry.value):
-            keys.append((key, method))
+        keys += _owned("model", entry.value, method)
+        sampling = sampling_of(entry.value)
+        if sampling:
+            keys += _owned(SAMPLING, sampling, method)
     for section, owner in SECTIONS.items():
-        for key in keys_of(section, owner):
-            keys.append((key, ""))
-    keys.append((RESUME, ""))
+        keys += _owned(section, owner, "")
+
+    # Classes without a registered name, such as those that train codecs.
+    places = {}
+    for given in values.values():
+        for section in ("model", "data"):
+            name = given.get(f"{section}.class_path", Value("", "")).written
+            module, _, cls = name.rpartition(".")
+            if module and f"{module}:{cls}" not in SECTIONS.values():
+                places[section, f"{module}:{cls}"] = cls
+    for (section, owner), cls in places.items():
+        keys += _owned(section, owner, cls)
     return keys
+
+
+def _owned(section: str, owner: str, name: str) -> list[Owned]:
+    return [(key, name) for key in keys_of(section, owner)]
+
+
+def _matching(asked: str, keys: Sequence[Owned]) -> list[Owned]:
+    """The keys of a name or, where there is none, those that end so."""
+    matches = [(key, owner) for key, owner in keys if key.name == asked]
+    if matches:
+        return matches
+    if asked.endswith((f".{CLASS.name}", f".{ARGUMENTS.name}")):
+        return _matching(asked.rpartition(".")[2], keys)
+    return [(key, owner) for key, owner in keys if key.name.endswith(f".{asked}")]
+
+
+def _around(asked: str, keys: Sequence[Owned]) -> list[Owned]:
+    """The nearest key that may hold a name: one of a mapping, or of a class."""
+    while "." in asked:
+        asked, _, _ = asked.rpartition(".")
+        holders = []
+        for key, owner in keys:
+            if key.name == asked and HOLDS.search(key.type):
+                holders.append((key, owner))
+        if holders:
+            return holders
+    return []
+
+
+def _arguments_of_classes(name: str) -> list[Owned]:
+    """The keys of this name that registered classes have."""
+    keys = []
+    for kind in KINDS:
+        for registered, entry in installed(kind).items():
+            for key in keys_of(registered, entry.value):
+                if key.name.endswith(f".{name}"):
+                    keys.append((key, ""))
+    return keys
+
+
+def _together(keys: Iterable[Owned]) -> dict[Key, list[str]]:
+    """The classes that have the same key, which is told once."""
+    owners: dict[Key, list[str]] = {}
+    for key, owner in keys:
+        owners.setdefault(key, []).append(owner)
+    return owners
 
 
 def _classes(name: str) -> list[str]:
@@ -170,31 +261,38 @@ def _classes(name: str) -> list[str]:
     for kind, word in KINDS.items():
         entry = installed(kind).get(name)
         if entry:
-            keys = [(key, "") for key in keys_of(name, entry.value)]
+            keys = _owned(name, entry.value, "")
             heading = f"the {word} {name}"
             tables.append(
                 f"{heading}\n{_table(keys)}" if keys else f"{heading}: no keys"
             )
     entry = installed("methods").get(name)
     if entry:
-        keys = [(key, "") for key in keys_of("model", entry.value)]
+        keys = _owned("model", entry.value, "")
+        sampling = sampling_of(entry.value)
+        if sampling:
+            keys += _owned(SAMPLING, sampling, "")
         tables.append(f"the method {name}\n{_table(keys)}")
     return tables
 
 
-def _table(keys: Sequence[tuple[Key, str]]) -> str:
+def _table(keys: Sequence[Owned]) -> str:
     """A line for each key: its name, default, and first sentence."""
-    width = max(len(_title(key, owner)) for key, owner in keys)
-    lines = []
-    for key, owner in keys:
+    rows = []
+    for key, owners in _together(keys).items():
         first, _, _ = key.about.partition(". ")
-        about = first.rstrip(".")
-        lines.append(f"  {_title(key, owner):{width}}  {about} ({_default_of(key)})")
-    return "\n".join(lines)
+        rows.append((_title(key, owners), first.rstrip("."), _default_of(key)))
+    width = max(len(title) for title, _, _ in rows)
+    return "\n".join(
+        f"  {title:{width}}  {about} ({end})" for title, about, end in rows
+    )
 
 
-def _title(key: Key, owner: str) -> str:
-    return f"{key.name} of {owner}" if owner else key.name
+def _title(key: Key, owners: Sequence[str]) -> str:
+    names = [owner for owner in owners if owner]
+    more = f" and {len(names) - 1} more" if len(names) > FEW else ""
+    listed = " and ".join(names[:1] if more else names)
+    return f"{key.name} of {listed}{more}" if names else key.name
 
 
 def _default_of(key: Key) -> str:
@@ -206,35 +304,55 @@ def _default_of(key: Key) -> str:
     return f"{words.get(key.default, key.default)} by default"
 
 
-def _paragraph(key: Key, owner: str, values: Mapping[str, Mapping[str, Value]]) -> str:
+def _paragraphs(
+    keys: Sequence[Owned], values: Mapping[str, Mapping[str, Value]]
+) -> list[str]:
+    """All that is known of some keys, one of several classes told once."""
+    paragraphs = []
+    for key, owners in _together(keys).items():
+        paragraphs.append(_paragraph(key, owners, values))
+    return paragraphs
+
+
+def _paragraph(
+    key: Key,
+    owners: Sequence[str],
+    values: Mapping[str, Mapping[str, Value]],
+) -> str:
     """All that is known of a key."""
-    lines = [f"{_title(key, owner)}: {_type_of(key)}, {_default_of(key)}"]
+    lines = [f"{_title(key, owners)}: {_type_of(key)}, {_default_of(key)}"]
     if key.about:
         lines.append(f"  {key.about}")
 
-    here = values[EXPLAINED].get(key.name)
-    is_same = not owner or owner == _method_of(EXPLAINED, values[EXPLAINED])
-    if here and is_same:
+    given = {}
+    for recipe, recipe_values in values.items():
+        if key.name in recipe_values and _owners_in(recipe, recipe_values) & {*owners}:
+            given[recipe] = recipe_values[key.name]
+
+    here = given.pop(EXPLAINED, None)
+    if here:
         remark = f"  # {here.remark}" if here.remark else ""
         lines.append(f"  {EXPLAINED} has {here.written}{remark}")
 
     recipes_of: dict[str, list[str]] = {}
-    for recipe, given in values.items():
-        is_other = owner and _method_of(recipe, given) != owner
-        if recipe != EXPLAINED and key.name in given and not is_other:
-            recipes_of.setdefault(given[key.name].written, []).append(recipe)
+    for recipe, value in given.items():
+        recipes_of.setdefault(value.written, []).append(recipe)
     for written, recipes in list(recipes_of.items())[:MOST]:
         others = f" and {len(recipes) - 1} more" if len(recipes) > 1 else ""
         lines.append(f"  {written} in {recipes[0]}{others}")
 
-    lines.append(f"  as an option: --{key.name} VALUE")
+    if key not in (CLASS, ARGUMENTS):
+        lines.append(f"  as an option: --{key.name} VALUE")
     return "\n".join(lines)
 
 
-def _method_of(recipe: str, given: Mapping[str, Value]) -> str:
-    """The method that a recipe names, or whose folder an overlay lies in."""
-    method = given.get("model.class_path")
-    return method.written if method else Path(recipe).parent.name
+def _owners_in(recipe: str, given: Mapping[str, Value]) -> set[str]:
+    """Classes whose keys a recipe may have: those that it names, or that its folder is named after."""
+    owners = {"", Path(recipe).parent.name}
+    for section in ("model", "data"):
+        if f"{section}.class_path" in given:
+            owners.add(given[f"{section}.class_path"].written.rpartition(".")[2])
+    return owners
 
 
 def _type_of(key: Key) -> str:
@@ -247,6 +365,6 @@ def _type_of(key: Key) -> str:
     return TYPES.get(kind, kind)
 
 
-def _values() -> dict[str, dict[str, Value]]:
+def all_values() -> dict[str, dict[str, Value]]:
     """The values of every recipe."""
     return {name: values_in(_file_of(name)) for name in shipped_recipes()}
