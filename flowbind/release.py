@@ -93,13 +93,19 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def save(model: Model, folder: str | Path, step: int | None = None) -> None:
+def save(
+    model: Model,
+    folder: str | Path,
+    step: int | None = None,
+    tell_copies: bool = True,
+) -> None:
     """Writes a released model, beside and then renamed; one of the same name is replaced.
 
     Args:
         model: Model to write.
         folder: Folder that it becomes.
         step: Step of training after which the weights are, where that is known.
+        tell_copies: Whether to say which files of the codecs were copied.
 
     Raises:
         ValueError: the folder exists and is no released model.
@@ -119,10 +125,13 @@ def save(model: Model, folder: str | Path, step: int | None = None) -> None:
 
     try:
         with naming(folder):
-            _write(model, weights, step, partial, folder)
+            copies = _write(model, weights, step, partial)
             _replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+    for copy in copies if tell_copies else ():
+        say(f"{folder}: {copy}")
 
 
 def _write(
@@ -130,10 +139,10 @@ def _write(
     weights: Mapping[str, Tensor],
     step: int | None,
     partial: Path,
-    folder: Path,
-) -> None:
-    """Writes all files of a model into `partial`, which is to become `folder`."""
+) -> list[str]:
+    """Writes all files of a model into `partial`; returns a clause for each file that was copied."""
     partial.mkdir(parents=True)
+    copies = []
     description = describe(model)
 
     # Arguments that name files of this machine give way to copies of these.
@@ -145,9 +154,8 @@ def _write(
             codec["files"][argument] = copy
             size = _copy(path, partial / copy)
             if was_given:
-                say(
-                    f"{folder}: has a copy of {path} ({size / 1e6:.1f} MB), "
-                    f"the {argument} of its '{name}'"
+                copies.append(
+                    f"has a copy of {path} ({size / 1e6:.1f} MB), the {argument} of its '{name}'"
                 )
 
     save_tensors(weights, partial / WEIGHTS)
@@ -164,6 +172,7 @@ def _write(
     description = {"sha256": digest_json(description)} | description
     content = json.dumps(description, indent=1) + "\n"
     (partial / CONFIG).write_text(content)
+    return copies
 
 
 def _replace(partial: Path, folder: Path) -> None:

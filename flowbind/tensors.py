@@ -27,8 +27,13 @@ def save_tensors(
         OSError: there is no room, or the file cannot be written; it is named.
     """
     plain = {}
+    places = set()
     for name, tensor in tensors.items():
-        plain[name] = tensor.detach().cpu().contiguous()
+        tensor = tensor.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        # What shares memory is written for each of its names.
+        plain[name] = tensor.clone() if place in places else tensor
+        places.add(place)
     check_space(path, size_of(plain))
 
     # The library writes to a file of a random name beside the one that it is given. A kill would

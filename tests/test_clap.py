@@ -17,6 +17,7 @@ from flowbind_audio.clap import (
     open_clap,
     ten_seconds,
 )
+from flowbind_audio.official import convert_clap
 from flowbind_audio.spectrogram import RATE
 from torch import Tensor
 
@@ -280,7 +281,7 @@ class Stub(torch.nn.Module):
         self.model.audio_branch.patch_embed.proj = torch.nn.Conv2d(
             1, 128, 4, bias=False
         )
-        self.model.audio_projection = torch.nn.Linear(4, 512)
+        self.model.audio_projection = torch.nn.Sequential(torch.nn.Linear(4, 512))
 
     def get_audio_embedding_from_data(self, x: Tensor, use_tensor: bool) -> Tensor:
         assert (x.shape[1], use_tensor) == (SECONDS * CLAP_RATE, True)
@@ -303,10 +304,10 @@ def test_laion_clap_is_given_weights_and_ten_seconds(tmp_path, monkeypatch):
     sounds = [noise(1), noise(12)]
     expected = (
         torch.stack([ten_seconds(sound)[1000:1004] for sound in sounds])
-        @ state["audio_projection.weight"].T
+        @ state["audio_projection.0.weight"].T
     )
     expected = torch.nn.functional.normalize(
-        expected + state["audio_projection.bias"], dim=1
+        expected + state["audio_projection.0.bias"], dim=1
     )
     assert torch.allclose(clap.sounds(sounds, CPU), expected, atol=1e-6)
     assert clap.texts(["a dog", "rain"], CPU).shape == (2, 512)
@@ -367,6 +368,10 @@ def test_laion_clap_itself(tmp_path, monkeypatch):
         )
         read = module.get_text_embedding(captions, use_tensor=True)
     assert torch.allclose(clap.sounds(sounds, CPU), heard, atol=1e-5)
+    # And as an imported model keeps it.
+    convert_clap(tmp_path / "clap.pt", tmp_path / "clap.safetensors")
+    converted = open_clap("laion_clap", str(tmp_path / "clap.safetensors"))
+    assert torch.equal(converted.sounds(sounds, CPU), clap.sounds(sounds, CPU))
     assert torch.allclose(
         clap.sounds([sounds[1][: 10 * RATE]], CPU), heard[1:], atol=1e-5
     )

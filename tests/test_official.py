@@ -135,11 +135,17 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
         ),
         (config | {"feat_scale": 4.0}, "feat_scale is 4.0"),
         ({"hidden_dim": W}, "not the authors' config.json"),
-        (config | {"hidden_dim": W + 1}, "'word' does not fit a latent of 8"),
+        (config | {"hidden_dim": float(W)}, "its hidden_dim is 24.0"),
+        (
+            config | {"hidden_dim": W + 1},
+            "flow of 'word' with hidden_dim 25 and num_layers 2 and latents of 8: input_proj.bias "
+            "has the shape (24,), not (25,)",
+        ),
         (
             config | {"num_layers": 1},
-            "'word' does not fit a latent of 8 (Unexpected key(s)",
+            "res_blocks.1.adaLN_modulation.1.bias is not known",
         ),
+        (config | {"num_layers": 3}, "it has no res_blocks.2.adaLN_modulation.1.bias"),
     ):
         (tmp_path / "config.json").write_text(json.dumps(changed))
         refused(said)
@@ -147,19 +153,51 @@ def test_what_is_not_known_is_refused(released, tmp_path, command):
     for changed, said in (
         (
             {"model_state_dict": states | {"smell": states["word"]}},
-            "it has word, vector, smell, the recipe has word, vector",
+            "it has word, vector, smell, the codecs are of word, vector",
         ),
         (
             {
                 "model_state_dict": states
                 | {"word": states["word"] | {"more.weight": torch.ones(1)}}
             },
-            "not known: more.weight",
+            "more.weight is not known",
         ),
-        ({"weights": states}, "not the authors' checkpoint"),
+        ({"weights": states}, "it has weights, no model_state_dict"),
+        (
+            {"model_state_dict": states | {"word": states["word"]["out.bias"]}},
+            "no weights by name, but Tensor",
+        ),
+        (
+            {
+                "model_state_dict": states
+                | {"word": states["word"] | {"out.bias": torch.full((D,), torch.nan)}}
+            },
+            "out.bias has numbers that are not finite",
+        ),
     ):
         torch.save(changed, tmp_path / "model.pth")
         refused(said)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
+def test_wrappers_and_precisions_of_training_make_no_difference(
+    dtype, prefix, released, tmp_path, command
+):
+    states, options = released
+    saved = {}
+    for name, state in states.items():
+        saved[name] = {prefix + key: tensor.to(dtype) for key, tensor in state.items()}
+    # And numbers of numpy beside them.
+    torch.save(
+        {"model_state_dict": saved, "loss": np.float64(0.5), "at": np.int64(3)},
+        tmp_path / "model.pth",
+    )
+    code, _, err = command("import-official", *options)
+    assert code == 0, err
+    written = flowbind.load(tmp_path / "model").networks.nets.drifts["word"]
+    expected = states["word"]["res_blocks.1.mlp.fc1.weight"].to(dtype).float()
+    assert torch.equal(written.blocks[1].mlp[0].weight, expected)
 
 
 def test_nothing_in_it_runs(released, tmp_path, command):
@@ -174,6 +212,19 @@ def test_nothing_in_it_runs(released, tmp_path, command):
 
 
 def test_wrong_statistics(released, tmp_path, command):
+    std = torch.load(tmp_path / "word_std.pt")
+    for wrong, says in (
+        (0.0, "word_std.pt: a standard deviation is above 0, this has 0"),
+        (torch.nan, "word_std.pt: has numbers that are not finite"),
+    ):
+        torch.save(
+            torch.cat([std[:, 1:], torch.full((1, 1), wrong)], 1),
+            tmp_path / "word_std.pt",
+        )
+        code, _, err = command("import-official", *released[1])
+        assert (code, says in err) == (2, True), err
+    torch.save(std, tmp_path / "word_std.pt")
+
     np.save(tmp_path / "word_mean.npy", np.zeros(D + 1))
     code, _, err = command("import-official", *released[1])
     assert (code, "word_mean.npy: not 8 numbers" in err) == (2, True), err

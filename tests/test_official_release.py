@@ -110,6 +110,7 @@ def options(folder, out):
 def test_files_become_safetensors_with_the_same_numbers(flows, tmp_path, command):
     code, _, err = command("import-official", *options(flows, tmp_path / "model"))
     assert code == 0, err
+    assert "has a copy of" not in err  # of files that are not there any longer
     suffixes = {
         path.suffix for path in (tmp_path / "model").rglob("*") if path.is_file()
     }
@@ -186,15 +187,55 @@ def test_what_differs_is_named(flows, tmp_path, command):
     refused(
         "gemmae_3.pt", decoder | {"model": projector}, "no model.embed_tokens.weight"
     )
+    lm = decoder["model"]
+    for change, says in (
+        ({"lm_head.weight": torch.ones(9, WIDTH)}, "has a lm_head.weight that differs"),
+        ({"model.embed_tokens.weight": torch.ones(9)}, "of 1 axes, not 2"),
+        ({"model.layers.1.a.weight": torch.ones(2)}, "no model.layers.0.a.weight"),
+    ):
+        refused("gemmae_3.pt", decoder | {"model": lm | change}, says)
     adapter = ClapAdapter().state_dict()
     file = "lightweight_audio_ae.pth"
     refused(
         file, adapter | {"encoder.4.bias": torch.ones(1)}, "encoder.4.bias is not known"
     )
+    refused(file, {"state_dict": adapter}, "no weights by name, but state_dict")
     adapter.pop("decoder.2.bias")
     refused(file, adapter, "it has no decoder.2.bias")
     refused("clap.pt", {"state_dict": adapter}, "it has no audio_branch")
+    clap = torch.load(flows / "release/clap.pt")["state_dict"]
+    fusion = {"module.audio_branch.patch_embed.fusion_model.a": torch.ones(1)}
+    refused("clap.pt", {"state_dict": clap | fusion}, "weights of a fusion")
+    refused("clap.pt", {"args": SimpleNamespace()}, "it holds types.SimpleNamespace")
     refused("clap.pt", None, "has no clap.pt; the authors' release has model.pth")
+
+
+def test_a_file_that_git_lfs_has_not_fetched_is_told(flows, tmp_path, command):
+    release = tmp_path / "release"
+    release.mkdir()
+    for file in FILES:
+        (release / file).symlink_to(flows / "release" / file)
+    for file in ("model.pth", "gemmae_3.pt", "clap.pt"):
+        (release / file).unlink()
+        (release / file).write_text("version https://git-lfs.github.com/spec/v1\noid\n")
+        code, _, err = command(
+            *("import-official", "--from", release),
+            *("--statistics", flows / "samples", "--out", tmp_path / "model"),
+        )
+        assert (code, file in err, "git lfs pull" in err) == (2, True, True), err
+        (release / file).unlink()
+        (release / file).symlink_to(flows / "release" / file)
+
+
+def test_weights_that_share_memory_are_each_written(flows, tmp_path):
+    from flowbind_audio.official import convert_clap
+
+    state = torch.load(flows / "release/clap.pt")["state_dict"]
+    state["module.again"] = state["module.audio_projection.0.bias"][:4]
+    torch.save({"state_dict": state}, tmp_path / "clap.pt")
+    convert_clap(tmp_path / "clap.pt", tmp_path / "clap.safetensors")
+    written = load_file(tmp_path / "clap.safetensors")
+    assert torch.equal(written["again"], written["audio_projection.0.bias"][:4])
 
 
 def test_nothing_in_its_files_runs(flows, tmp_path, command):

@@ -525,6 +525,12 @@ def test_an_untrained_decoder_says_what_to_do(models, tmp_path):
     )
 
 
+def all_but_one(codec):
+    """A codec's projector and all weights of its language model but the last."""
+    *weights, _ = codec.net.named_parameters()
+    return {name: tensor.detach().clone() for name, tensor in weights}
+
+
 def test_other_weights_are_refused(models, random_codec, tmp_path):
     state = load_file(random_codec.file)
     without = {
@@ -533,6 +539,7 @@ def test_other_weights_are_refused(models, random_codec, tmp_path):
     damages = {
         "projector.ln.bias": without,
         "lm.something": state | {"lm.something": torch.zeros(1)},
+        "is missing": all_but_one(random_codec),
         "projector.net.2": state | {"projector.net.2.weight": torch.zeros(2, 2)},
         "nowhere": state
         | {

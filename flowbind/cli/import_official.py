@@ -68,7 +68,8 @@ def _import_release(options: argparse.Namespace) -> None:
             modalities,
             statistics,
         )
-        save(official, options.out)
+        # The files that were converted go; they lie in the model.
+        save(official, options.out, tell_copies=False)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     say(f"wrote the released model {options.out}")

@@ -28,7 +28,9 @@ EXPLAINED = f"{FOLDER}/shapes{SUFFIX}"  # whose remarks explain every key
 LEAST = 40  # characters of a terminal's line that are worth cutting a sentence for
 MOST = 6  # other values of a key that are shown
 FEW = 2  # classes that have one key, which are all named
-HOLDS = re.compile(r"\b(dict|(?!Literal|None)[A-Z])")  # of a type: a mapping, or a class
+HOLDS = re.compile(
+    r"\b(dict|(?!Literal|None)[A-Z])"
+)  # of a type: a mapping, or a class
 SAMPLING = "evaluation.sampling"
 
 # A key, and the class that has it, empty for one of every recipe.

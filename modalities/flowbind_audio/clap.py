@@ -17,7 +17,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +25,7 @@ from flowbind.errors import first_line
 from flowbind.files import digest_all
 from flowbind.hub import folder_of
 from flowbind.libraries import Extra, importing, require
+from flowbind.pickles import NUMBERS, WRAPPERS, pickle_fault
 from flowbind_audio.spectrogram import RATE
 
 WIDTH = 512  # of an embedding
@@ -34,14 +34,6 @@ SECONDS = 10  # of a sound that are heard
 TOKENS = 77  # of a caption, at most; as in CLAP's training
 BATCH = 16  # sounds or captions embedded at once
 UNFUSED = "laion/clap-htsat-unfused"
-SCALAR = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
-# Numbers that checkpoints hold beside weights; reading them runs no code of theirs.
-NUMBERS = [
-    (SCALAR, "numpy.core.multiarray.scalar"),
-    (SCALAR, "numpy._core.multiarray.scalar"),
-    np.dtype,
-    *(type(np.dtype(number)) for number in (np.float32, np.float64, np.int64)),
-]
 SETTINGS = ["*.json", "*.txt"]  # of a repository on the hub
 INSTALL = Extra("audioldm")
 INSTALL_LAION = Extra("laion-clap")
@@ -470,7 +462,7 @@ def load_weights(file: Path) -> dict[str, Tensor]:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the readers of archives and pickles say
         raise ValueError(
-            f"{file}: cannot be read as weights alone ({first_line(error)})"
+            f"{file}: cannot be read as weights alone ({pickle_fault(file, error)})"
         ) from None
 
     if isinstance(state, dict):
@@ -483,7 +475,7 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     tensors = {}
     for name, value in state.items():
         if isinstance(value, Tensor):
-            tensors[name.removeprefix("module.")] = value
+            tensors[WRAPPERS.sub("", name)] = value
 
     return tensors
 

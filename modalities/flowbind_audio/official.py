@@ -13,7 +13,12 @@ from flowbind_audio.adapter import ClapAdapter
 from flowbind_audio.clap import load_weights
 
 WHAT = "the authors' adapter of sounds"
-PATCHES = "audio_branch.patch_embed.proj.weight"  # of every CLAP with an HTSAT
+# Of every CLAP with an HTSAT and a text tower: their ends, and what is behind them.
+PARTS = (
+    "audio_branch.patch_embed.proj.weight",
+    "audio_projection.0.weight",
+)
+FUSION = "fusion_model."  # within the names of weights that only a CLAP with fusion has
 
 
 def convert_adapter(source: Path, target: Path) -> None:
@@ -41,8 +46,12 @@ def convert_clap(source: Path, target: Path) -> None:
         ValueError: it is damaged or of another layout; one line.
     """
     weights = load_weights(source)
-    if PATCHES not in weights:
+    layout = f"{source}: another layout than that of a checkpoint of laion-clap"
+    for name in PARTS:
+        if name not in weights:
+            raise ValueError(f"{layout}: it has no {name}")
+    if any(FUSION in name for name in weights):
         raise ValueError(
-            f"{source}: another layout than that of a checkpoint of laion-clap: it has no {PATCHES}"
+            f"{layout} without fusion: it has weights of a fusion, which mixes random crops"
         )
     save_tensors(weights, target)

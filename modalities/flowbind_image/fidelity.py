@@ -17,6 +17,7 @@ from flowbind.files import digest
 from flowbind.libraries import Extra, importing
 from flowbind.metric import Metric
 from flowbind.metrics.density import density_and_coverage
+from flowbind.pickles import pickle_fault
 from flowbind.progress import say
 from flowbind.registry import did_you_mean
 
@@ -233,6 +234,7 @@ def _check_weights(path: str) -> None:
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = pickle_fault(Path(path), error)
         raise ValueError(
-            f"{path}: not a file of plain weights in PyTorch's format ({first_line(error)})"
+            f"{path}: not a file of plain weights in PyTorch's format ({reason})"
         ) from None

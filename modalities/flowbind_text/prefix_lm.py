@@ -166,8 +166,15 @@ class PrefixNet(nn.Module):
             changed = weight.float() + change
             weight.data = changed.to(weight.dtype)
 
-        absent, unknown = self.load_state_dict(rest, strict=False)
-        absent = [name for name in absent if name.startswith("projector.")]
+        # The projector is there, and of a language model that was trained, too, every weight is.
+        parts = {name.partition(".")[0] for name in rest} | {"projector"}
+        needed = []
+        for name, _ in self.named_parameters():
+            if name.partition(".")[0] in parts:
+                needed.append(name)
+
+        _, unknown = self.load_state_dict(rest, strict=False)
+        absent = [name for name in needed if name not in rest]
         wrong = unknown + absent
         if wrong:
             fault = "not in the network" if unknown else "missing"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from flowbind.errors import first_line, last_line
+from flowbind.errors import first_line
 from flowbind.files import check_regular, read_json
 from flowbind.generation import Model
 from flowbind.method import Networks
@@ -23,30 +23,35 @@ from flowbind.methods.flowbind.method import FlowBind, FlowBindSampling, Flows
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.modality import Modality
 from flowbind.nets.mlp import DriftConfig, HeadConfig
-from flowbind.pickles import read_pickle
+from flowbind.pickles import check_shapes, read_pickle, state_dict
 
-# Their names, and ours: of the drift net, and of the head.
-DRIFT = {
-    r"time_embed\.(\d)": r"time.mlp.\1",
-    r"input_proj": r"proj_in",
-    r"res_blocks\.(\d+)\.adaLN_modulation\.1": r"blocks.\1.modulation",
-    r"res_blocks\.(\d+)\.mlp\.fc1": r"blocks.\1.mlp.0",
-    r"res_blocks\.(\d+)\.mlp\.fc2": r"blocks.\1.mlp.2",
-    r"out": r"proj_out",
+# Our names of layers, and theirs; N is the number of a block.
+THEIRS = {
+    "time.mlp.0": "time_embed.0",
+    "time.mlp.2": "time_embed.2",
+    "proj_in": "input_proj",
+    "blocks.N.modulation": "res_blocks.N.adaLN_modulation.1",
+    "blocks.N.mlp.0": "res_blocks.N.mlp.fc1",
+    "blocks.N.mlp.2": "res_blocks.N.mlp.fc2",
+    "proj_out": "out",
 }
-HEAD = {
-    r"logvar\.(\d)": r"layers.\1",
-    r"logvar\.(\d)\.in_layers\.(0|2)": r"layers.\1.layers.\2",
-    r"logvar\.(\d)\.out_layers\.0": r"layers.\1.layers.3",
-    r"logvar\.(\d)\.out_layers\.3": r"layers.\1.layers.6",
+THEIRS_OF_A_HEAD = {
+    "layers.0": "logvar.0",
+    "layers.N.layers.0": "logvar.N.in_layers.0",
+    "layers.N.layers.2": "logvar.N.in_layers.2",
+    "layers.N.layers.3": "logvar.N.out_layers.0",
+    "layers.N.layers.6": "logvar.N.out_layers.3",
+    "layers.4": "logvar.4",
 }
+BLOCK = re.compile(r"(?<=^blocks\.)\d+(?=\.)|(?<=^layers\.)\d+(?=\.)")
 # What this reader knows.
 SETTING = {
     "prior": "explicit_residual",
     "t_cond": "adaln",
     "feat_scale": 1.0,
 }
-LAST = "logvar.4."  # of the head: a linear layer behind three blocks
+LAST = ("logvar.4.weight", "logvar.4.bias")  # of the head, behind three blocks
+SIZES = ("hidden_dim", "num_layers")
 SETTINGS = 2**20  # bytes of their config.json at most
 DROPOUT = 0.1  # of their heads
 OBJECTIVE = ObjectiveConfig(
@@ -96,7 +101,7 @@ def read_official(
     states = _states(checkpoint)
     if states.keys() != modalities.keys():
         raise ValueError(
-            f"{checkpoint}: it has {', '.join(states)}, the recipe has {', '.join(modalities)}; "
+            f"{checkpoint}: it has {', '.join(states)}, the codecs are of {', '.join(modalities)}; "
             "both need the same modalities"
         )
     for name in states:
@@ -117,6 +122,10 @@ def read_official(
         width = modalities[name].codec.shape[0]
         _load_flow(networks.nets, name, state, width, checkpoint)
         mean, std = (_statistic(path, width) for path in statistics[name])
+        if std.min() <= 0:
+            raise ValueError(
+                f"{statistics[name][1]}: a standard deviation is above 0, this has {std.min():g}"
+            )
         networks.standard[name].set(mean, std)
     return Model(method, networks.eval().requires_grad_(False), SAMPLING)
 
@@ -133,39 +142,55 @@ def _load_flow(
     Raises:
         ValueError: weights of other sizes, some that are missing, or some that are not known.
     """
-    # The head's last layer gives twice the width, of which the first half is the estimate.
-    state = dict(state)
-    for key, tensor in state.items():
-        if key.startswith(LAST):
-            state[key] = tensor[:width]
+    drift, head = flows.drifts[name], flows.heads[name]
+    names = _names(drift, THEIRS), _names(head, THEIRS_OF_A_HEAD)
+    shapes = {}
+    for net, theirs in zip((drift, head), names, strict=True):
+        for key, parameter in net.state_dict().items():
+            shapes[theirs[key]] = tuple(parameter.shape)
+    # A head's last layer gives twice the width, of which the first half is the estimate.
+    for key in LAST:
+        shapes[key] = (2 * width, *shapes[key][1:])
 
-    try:
-        flows.drifts[name].load_state_dict(_renamed(state, DRIFT), assign=True)
-        flows.heads[name].load_state_dict(_renamed(state, HEAD), assign=True)
-    except RuntimeError as error:
-        reason = last_line(error)
-        raise ValueError(
-            f"{checkpoint}: '{name}' does not fit a latent of {width} ({reason})"
-        ) from None
+    sizes = (
+        f"hidden_dim {drift.proj_in.out_features} and num_layers {len(drift.blocks)}"
+    )
+    what = f"the authors' flow of '{name}' with {sizes} and latents of {width}"
+    check_shapes(state, shapes, checkpoint, what)
 
-    unknown = [key for key in state if not _matches(key, DRIFT | HEAD)]
-    if unknown:
-        raise ValueError(
-            f"{checkpoint}: '{name}' has weights that are not known: {', '.join(unknown[:3])}"
-        )
+    for net, theirs in zip((drift, head), names, strict=True):
+        weights = {}
+        for key, parameter in net.state_dict().items():
+            weights[key] = state[theirs[key]][: len(parameter)].float()
+        net.load_state_dict(weights, assign=True)
+
+
+def _names(net: nn.Module, theirs: Mapping[str, str]) -> dict[str, str]:
+    """The authors' names of a network's parameters, by ours."""
+    names = {}
+    for key in net.state_dict():
+        layer, _, parameter = key.rpartition(".")
+        numbers = BLOCK.findall(layer)
+        name = theirs[BLOCK.sub("N", layer)]
+        for number in numbers:
+            name = name.replace(".N.", f".{number}.")
+        names[key] = f"{name}.{parameter}"
+    return names
 
 
 def _json(path: Path) -> dict[str, Any]:
     """The settings of their model, with whole numbers for its sizes."""
-    try:
-        settings = read_json(path, SETTINGS)
-        return settings | {
-            key: int(settings[key]) for key in ("hidden_dim", "num_layers")
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path}: not the authors' config.json, with hidden_dim and num_layers ({error!r})"
-        ) from None
+    what = f"the authors' config.json, with {' and '.join(SIZES)}"
+    settings = read_json(path, SETTINGS)
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: not {what}")
+
+    for key in SIZES:
+        value = settings.get(key)
+        if type(value) is not int:
+            given = f"its {key} is {value!r}" if key in settings else f"it has no {key}"
+            raise ValueError(f"{path}: not {what}: {given}")
+    return settings
 
 
 def _states(path: Path) -> dict[str, dict[str, Tensor]]:
@@ -173,43 +198,16 @@ def _states(path: Path) -> dict[str, dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
 
-    content = read_pickle(path, "the authors' checkpoint")
+    what = "the authors' checkpoint"
+    content = read_pickle(path, what)
     try:
-        states = {
-            str(name): dict(state.items())
-            for name, state in content["model_state_dict"].items()
-        }
-        for state in states.values():
-            if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-                raise TypeError("something else than tensors among the weights")
-        return states
-    except (AttributeError, KeyError, TypeError) as error:
-        reason = first_line(error)
+        parts = dict(content["model_state_dict"])
+    except (KeyError, TypeError, ValueError):
+        names = ", ".join(map(str, content)) if isinstance(content, dict) else ""
         raise ValueError(
-            f"{path}: not the authors' checkpoint, or a damaged one ({reason})"
+            f"{path}: not {what}: it has {names[:200] or 'no names'}, no model_state_dict"
         ) from None
-
-
-def _matches(key: str, names: Mapping[str, str]) -> str | None:
-    """Our name of one of their parameters; None if it is not one of these."""
-    module, _, parameter = key.rpartition(".")
-    for pattern, replacement in names.items():
-        if re.fullmatch(pattern, module):
-            return f"{re.sub(pattern, replacement, module)}.{parameter}"
-    return None
-
-
-def _renamed(
-    state: Mapping[str, Tensor],
-    names: Mapping[str, str],
-) -> dict[str, Tensor]:
-    """Those of the weights that have one of the names, in float32 under ours."""
-    renamed = {}
-    for key, tensor in state.items():
-        name = _matches(key, names)
-        if name:
-            renamed[name] = tensor.float()
-    return renamed
+    return {str(name): state_dict(part, path, what) for name, part in parts.items()}
 
 
 def _statistic(path: Path, width: int) -> Tensor:
@@ -217,7 +215,7 @@ def _statistic(path: Path, width: int) -> Tensor:
     check_regular(path)  # the readers below would wait for a pipe
 
     try:
-        return _read_tensor(path).float().reshape(width)
+        statistic = _read_tensor(path).float().reshape(width)
     except OSError:
         raise
     except Exception as error:  # whatever the three readers say
@@ -225,6 +223,10 @@ def _statistic(path: Path, width: int) -> Tensor:
         raise ValueError(
             f"{path}: not {width} numbers in .npy, .pt or .safetensors ({reason})"
         ) from None
+
+    if not statistic.isfinite().all():
+        raise ValueError(f"{path}: has numbers that are not finite")
+    return statistic
 
 
 def _read_tensor(path: Path) -> Tensor:
