@@ -6,12 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.error
 import urllib.request
 
 import pytest
 from PIL import Image as Pictures
 
+import flowbind.cli.demo as demo_verb
 from tests.browser import LENGTH, SECONDS, opened
 from tests.released import release
 
@@ -158,13 +160,55 @@ def test_files_beside_the_page_s_own_are_not_served(demo, place):
     assert error.value.code == 403
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("seed", "1.5", "seed must be an integer, not 1.5"),
+        ("steps", "2.5", "steps must be a whole number, at least 1, not 2.5"),
+        ("number input for weight of text", "0", "one of them above 0, not [0.0]"),
+    ],
+)
+def test_numbers_that_cannot_be_are_said_and_not_rounded(page, field, value, line):
+    page.reload()
+    page.fill("#source-text textarea", "a cone")
+    if field != "seed":
+        page.click("text=choices of this model")
+    page.get_by_label(field).first.fill(value)
+    page.click("#generate")
+    assert line in page.wait_for_selector("#status .mistake").inner_text()
+
+
 def test_ctrl_c_ends_it_and_leaves_nothing(demo):
     """The last test of the module: nothing is served after it."""
     _, temporary, process = demo
     assert any(temporary.iterdir())
     process.send_signal(signal.SIGINT)
     assert process.wait(SECONDS) == 0
-    assert not list(temporary.glob("flowbind-demo-*"))
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("number", demo_verb.ENDS)
+def test_what_ends_a_process_leaves_nothing_either(tmp_path, monkeypatch, number):
+    """A signal of `kill`, or of a terminal that is closed."""
+    before = [signal.getsignal(end) for end in demo_verb.ENDS]
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folders = []
+
+    def serve(options, folder):
+        folders.append(folder)
+        (folder / "handed over").touch()
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(demo_verb, "_serve", serve)
+    try:
+        with pytest.raises(SystemExit) as stop:
+            demo_verb.run("demo", ["model"])
+    finally:
+        for end, handler in zip(demo_verb.ENDS, before, strict=True):
+            signal.signal(end, handler)
+    assert stop.value.code == 128 + number
+    assert len(folders) == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_taken_port_is_one_line(command, tmp_path):

@@ -1,6 +1,7 @@
 """Laws of the image plugin: files, opponent colours, the small codec and its training."""
 
 import io
+import warnings
 
 import numpy as np
 import PIL.Image
@@ -170,11 +171,16 @@ def test_other_formats_are_refused(image, tmp_path):
     )
 
 
-def test_a_huge_picture_is_refused(image, tmp_path, monkeypatch):
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
-    refused(
-        image, tmp_path / "a.png", encoded(image, "PNG"), says="more than 100 pixels"
-    )
+@pytest.mark.parametrize("limit", [100, 20 * 24 - 1])
+def test_a_huge_picture_is_refused_in_that_line_alone(
+    image, tmp_path, monkeypatch, recwarn, limit
+):
+    """Between its limit and twice that, Pillow warns and goes on."""
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", limit)
+    warnings.simplefilter("always")
+    picture = encoded(image, "PNG")
+    refused(image, tmp_path / "a.png", picture, says=f"more than {limit} pixels")
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ import shutil
 from contextlib import redirect_stderr
 from types import SimpleNamespace
 
+import lightning.pytorch.loggers
 import pytest
 import torch
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 
 import flowbind.train.samples
 import flowbind.train.summary
 from flowbind.batch import Batch
 from flowbind.cli import main
-from flowbind.cli.loggers import placed
+from flowbind.cli.loggers import LOGGERS, placed
 from flowbind.method import Sign
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.methods.flowbind.signs import flow_signs, shared_latent_signs
@@ -358,6 +360,13 @@ def test_loggers_have_plain_names_and_a_place_in_the_run_folder(tmp_path):
         ValueError, match=r"no logger 'tensorbord'; did you mean 'tensor"
     ):
         placed("tensorbord", folder)
+
+
+@pytest.mark.parametrize("name", LOGGERS)
+def test_every_logger_s_plain_name_is_one_that_lightning_has(tmp_path, name):
+    setting = placed(name, tmp_path)
+    _, _, cls = setting["class_path"].rpartition(".")
+    assert issubclass(getattr(lightning.pytorch.loggers, cls), Logger)
 
 
 def test_tensorboard_has_what_the_curves_have(run):

@@ -1,10 +1,19 @@
 """`flowbind demo`: a page on which a model is tried, in a browser on this machine."""
 
+import argparse
+import os
+import signal
 import socket
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import NoReturn
 
 from flowbind.cli.parser import Parser, path, whole
 from flowbind.libraries import Extra, require
+
+# That end it as Ctrl-C does, so that nothing that was handed over stays: `kill`, a closed terminal.
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -40,6 +49,25 @@ def run(verb: str, arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     _check_free(options.host, options.port)
+    for number in ENDS:
+        signal.signal(number, _end)
+    with TemporaryDirectory(prefix="flowbind-demo-") as folder:
+        _serve(options, Path(folder))
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _serve(options: argparse.Namespace, folder: Path) -> None:
+    """Serves the page of a model until Ctrl-C.
+
+    Args:
+        options: What was given.
+        folder: Folder of all files of the page.
+    """
+    # Read when gradio is imported, which keeps files of its own, too.
+    os.environ["GRADIO_TEMP_DIR"] = str(folder / "uploads")
     require("gradio", "flowbind demo", Extra("demo"))
     from flowbind.demo.examples import beside
     from flowbind.demo.server import Server
@@ -47,11 +75,12 @@ def run(verb: str, arguments: list[str]) -> None:
     from flowbind.release import load
 
     model = load(options.model, find_device(options.device))
-    folder = Path(options.model)
+    examples = options.examples or beside(Path(options.model))
     server = Server(
         model,
-        title=str(folder),
-        examples=options.examples or beside(folder),
+        options.model,
+        folder,
+        examples=examples,
         host=options.host,
         port=options.port,
     )

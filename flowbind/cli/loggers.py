@@ -15,7 +15,6 @@ LOGGERS: dict[str, tuple[str, dict[str, Any]]] = {
     "csv": ("CSVLogger", {"name": "csv"}),
     "mlflow": ("MLFlowLogger", {"experiment_name": "flowbind"}),
     "comet": ("CometLogger", {"project": "flowbind"}),
-    "neptune": ("NeptuneLogger", {}),
 }
 
 

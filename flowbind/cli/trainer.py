@@ -26,6 +26,7 @@ LEAST = {
 
 # Processes on one core at most: more on a processor are a slip, and bring the machine down.
 PROCESSES = 4
+PROFILERS = ("simple", "advanced", "pytorch", "xla")  # by their plain names
 GPU = "gpu"  # whichever kind there is
 
 
@@ -53,6 +54,11 @@ def check_trainer(settings: Mapping[str, Any]) -> None:
         without_variants = [name for name in StrategyRegistry if "_" not in name]
         hint = did_you_mean(strategy, ["auto", *without_variants])
         raise ValueError(f"trainer.strategy: no strategy '{strategy}'; {hint}")
+
+    profiler = settings.get("profiler")
+    if isinstance(profiler, str) and profiler not in PROFILERS:
+        hint = did_you_mean(profiler, PROFILERS)
+        raise ValueError(f"trainer.profiler: no profiler '{profiler}'; {hint}")
 
     accelerator = settings.get("accelerator")
     if isinstance(accelerator, str):

@@ -24,7 +24,7 @@ def controls(model: Model) -> dict[str, Component]:
         components[name] = _control(
             hints[name],
             label=name.replace("_", " "),
-            info=help_of.get(name),
+            info=help_of.get(name, "").replace("if None", "if empty"),
             value=values[name],
         )
     return components
@@ -37,10 +37,11 @@ def _control(hint: Any, **common: Any) -> Component:
         return gr.Dropdown(choices=list(get_args(kind)), **common)
     if kind is bool:
         return gr.Checkbox(**common)
-    if kind is int:
-        return gr.Number(precision=0, **common)
-    if kind is float:
-        return gr.Number(step=0.05, **common)
+    if kind in (
+        int,
+        float,
+    ):  # as typed: the method refuses what cannot be, and rounds nothing
+        return gr.Number(step=1 if kind is int else 0.05, **common)
     return gr.Textbox(**common)
 
 

@@ -23,7 +23,6 @@ from flowbind.modality import Modality
 from flowbind.progress import listening
 
 MOST = 4.0  # weight of a source
-LARGEST_SEED = 2**31 - 1
 # Seconds between two looks for files that were handed over, and how old they may become.
 SWEEP, KEPT = 600, 3600
 
@@ -40,6 +39,11 @@ footer { display: none !important }
 .thumbnail img { height: 48px; width: auto; max-width: 72px }
 .thumbnail .words { max-width: 15rem; white-space: normal; font-size: .85rem; margin: 0 }
 """
+# Results are below all else on a telephone, out of sight.
+SCROLL = """(...given) => {
+  if (innerWidth < 640) document.getElementById("status").scrollIntoView({behavior: "smooth"});
+  return given;
+}"""
 NOTHING = '<p class="empty">nothing yet</p>'
 
 
@@ -71,7 +75,7 @@ class Page:
             analytics_enabled=False,
             delete_cache=(SWEEP, KEPT),
         ) as blocks:
-            gr.Markdown(f"## {title}")
+            gr.HTML(f"<h2>{html.escape(title)}</h2>")
             inputs = {}
             with gr.Row():
                 for name in self.sources:
@@ -86,14 +90,7 @@ class Page:
                     scale=3,
                     elem_id="targets",
                 )
-                seed = gr.Number(
-                    0,
-                    precision=0,
-                    minimum=0,
-                    maximum=LARGEST_SEED,
-                    label="seed",
-                    min_width=120,
-                )
+                seed = gr.Number(0, label="seed", min_width=120)
                 button = gr.Button("Generate", variant="primary", elem_id="generate")
             with gr.Accordion("choices of this model", open=False):
                 weights = self._add_weights()
@@ -125,6 +122,7 @@ class Page:
                 arguments,
                 [status, *results.values()],
                 api_visibility="private",
+                js=SCROLL,
             )
         return blocks
 
@@ -143,7 +141,7 @@ class Page:
                 label=name,
                 file_types=list(modality.suffixes),
                 type="filepath",
-                height=110,
+                height=140,
                 elem_id=f"source-{name}",
             )
             view = gr.HTML(elem_id=f"view-{name}", elem_classes="exhibit")
@@ -218,7 +216,7 @@ class Page:
         for name, sample in zip(self.sources, samples, strict=True):
             if sample and sample.strip():
                 given[name] = sample
-        empty = ["" for _ in self.targets]
+        empty = [NOTHING for _ in self.targets]
         files = [sample for sample in given.values() if Path(sample).is_absolute()]
         try:
             with listening() as remarks:
@@ -226,7 +224,7 @@ class Page:
                 generated = self.model.generate(
                     {name: [raw] for name, raw in raws.items()},
                     targets,
-                    weights=_of_several(weights, given),
+                    weights=_of(given, weights),
                     seed=seed or 0,
                     **chosen(self.model, choice_names, choice_values),
                 )
@@ -234,7 +232,7 @@ class Page:
             for name in self.targets:
                 raws = generated.get(name, ())
                 results += [_result(name, self.model.modality(name), r) for r in raws]
-                results += [""] * (not raws)
+                results += [NOTHING] * (not raws)
         except Exception as error:
             return [mistake(error, files), *empty]
 
@@ -259,10 +257,10 @@ class Page:
         return raws
 
 
-def _of_several(weights: Mapping[str, float], given: Mapping[str, Any]) -> dict:
-    """The weights of the sources, where there are several that differ."""
+def _of(given: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights of what is given, where one of them differs from what counts without any, 1."""
     of_sources = {name: weights[name] for name in given if name in weights}
-    return of_sources if len(set(of_sources.values())) > 1 else {}
+    return of_sources if set(of_sources.values()) - {1} else {}
 
 
 def _result(name: str, modality: Modality, raw: Any) -> str:

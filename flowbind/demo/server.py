@@ -2,9 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 # Read when gradio is imported.
@@ -47,11 +45,12 @@ class SelfContained:
 
 
 class Server:
-    """A page that is served until it is closed; its folder goes with it.
+    """A page that is served until it is closed.
 
     Args:
         model: Model that is tried.
         title: Name of it on the page.
+        folder: Folder that is served, and nothing else: of examples, and of what is handed over.
         examples: Manifest of samples to begin with.
         host: Address of this machine under which the page is reached.
         port: Port; the first free one from 7860 on if None.
@@ -65,49 +64,40 @@ class Server:
         self,
         model: Model,
         title: str,
+        folder: Path,
         examples: Path | None = None,
         host: str = "127.0.0.1",
         port: int | None = None,
     ) -> None:
-        self.stack = ExitStack()
-        self.folder = Path(
-            self.stack.enter_context(TemporaryDirectory(prefix="flowbind-demo-"))
-        )
-        os.environ["GRADIO_TEMP_DIR"] = str(self.folder / "uploads")
         shown: Mapping[str, Sequence[Example]] = {}
         if examples:
-            shown = collect(examples, model.modalities, self.folder)
+            shown = collect(examples, model.modalities, folder)
 
         self.blocks = Page(model, shown).build(title)
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=1)
-        try:
-            _, self.url, _ = self.blocks.launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                max_file_size=LARGEST,
-                allowed_paths=[str(self.folder)],
-                app_kwargs={"middleware": [Middleware(SelfContained)]},
-                footer_links=[],
-                enable_monitoring=False,
-                ssr_mode=False,
-                pwa=False,
-                mcp_server=False,
-                theme=gr.themes.Default(font=FONTS, font_mono=MONOSPACED),
-                css=STYLE,
-                head=script(),
-            )
-        except BaseException:
-            self.stack.close()
-            raise
+        _, self.url, _ = self.blocks.launch(
+            server_name=host,
+            server_port=port,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=LARGEST,
+            allowed_paths=[str(folder)],
+            app_kwargs={"middleware": [Middleware(SelfContained)]},
+            footer_links=[],
+            enable_monitoring=False,
+            ssr_mode=False,
+            pwa=False,
+            mcp_server=False,
+            theme=gr.themes.Default(font=FONTS, font_mono=MONOSPACED),
+            css=STYLE,
+            head=script(),
+        )
 
     def wait(self) -> None:
         """Serves until Ctrl-C."""
         self.blocks.block_thread()
 
     def close(self) -> None:
-        """Ends it, and removes its folder."""
+        """Ends it."""
         self.blocks.close(verbose=False)
-        self.stack.close()
