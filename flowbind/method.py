@@ -391,6 +391,34 @@ def decodable(method: Method) -> list[Direction]:
     return directions
 
 
+def feasible(
+    method: Method,
+    sampling: Any,
+) -> tuple[list[Direction], dict[Direction, str]]:
+    """Those of the decodable directions that go with choices at generation, and why others do not.
+
+    Args:
+        method: Method, whose directions they are.
+        sampling: Instance of its `Sampling`.
+
+    Raises:
+        ValueError: there are decodable ones, and none of them does; one line.
+    """
+    directions = []
+    refused = {}
+    for direction in decodable(method):
+        try:
+            method.check(direction, sampling)
+        except ValueError as error:
+            refused[direction] = str(error)
+        else:
+            directions.append(direction)
+
+    if refused and not directions:
+        raise ValueError(next(iter(refused.values())))
+    return directions, refused
+
+
 def check_decodable(
     modalities: Mapping[str, Modality],
     targets: Collection[str],

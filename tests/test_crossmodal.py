@@ -1,5 +1,6 @@
 """Cross-modal flows: losses against slow re-derivations, what is random, and all ways to generate."""
 
+import json
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -827,3 +828,29 @@ def test_the_toy_world_is_learnt_released_and_loaded(world, recipe, command):
     shuffled = (torch.stack(pairs["vector"]) - told.roll(1, 0)).abs().mean()
     assert error < 0.6 * shuffled
     assert len(set(pairs["word"])) > 10
+
+
+def test_what_choices_exclude_is_not_measured_and_a_line_says_so(
+    world, recipe, command
+):
+    """Words evolve; vectors, which the model has not learnt to, and what is of noise alone do not."""
+    short = ("--trainer.max_steps=2", "--trainer.val_check_interval=2")
+    line = ("--config", recipe, *short, "--evaluation.sampling.evolve=true")
+    assert command("encode", "--config", recipe)[0] == 0
+    code, _, err = command("fit", *line)
+    assert (code, "none are drawn" in err) == (0, False), err
+    assert (world / "run/samples/step=2.png").is_file()
+
+    code, _, err = command("test", *line)
+    assert code == 0, err
+    excluded = [each for each in err.splitlines() if "is not measured: evolve" in each]
+    assert [each.partition(" is ")[0] for each in excluded] == [
+        "vector->word",
+        "->word+vector",
+    ]
+    results = json.loads((world / "run/metrics.json").read_text())
+    assert list(results["directions"]) == ["word->vector"]
+
+    code, _, err = command("test", *line[:-1], "--evaluation.sampling.inpaint=true")
+    assert (code, len(err.splitlines())) == (2, 1), err
+    assert "inpaint makes 'vector' of itself" in err

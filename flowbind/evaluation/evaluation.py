@@ -64,7 +64,7 @@ from flowbind.evaluation.stand_ins import StandIns, choose
 from flowbind.evaluation.verdicts import ByClass
 from flowbind.generation import Model
 from flowbind.judge import Judge
-from flowbind.method import Direction, State, concatenate, decodable, select
+from flowbind.method import Direction, State, concatenate, feasible, select
 from flowbind.metric import Metric
 from flowbind.metrics.probe import Probe, fit_probe
 from flowbind.progress import is_first_process, say, track
@@ -233,9 +233,8 @@ class Evaluation:
         for name in self.names:
             model.modality(name)  # raises if the model has no such modality
         self.probed = [name for name in self.names if self._can_be_probed(name)]
-        self.values = self._measurable_values(
-            reports=repeat == 0 and is_first_process()
-        )
+        reports = repeat == 0 and is_first_process()
+        self.values = self._measurable_values(reports)
         # One reading of the training manifest, for stand-ins and probes of all modalities.
         self.train_labels = classes_of(train_manifest, self.values)
         has_label = (self.train_labels >= 0).any(1)
@@ -243,7 +242,7 @@ class Evaluation:
 
         self._draw_test_samples()
 
-        self.directions = [d for d in decodable(model.method) if self._is_between(d)]
+        self.directions = self._measurable_directions(reports)
         self.ways = list(_ways_of(self.directions))
         self.published = (
             read_published(Path(config.published)) if config.published else []
@@ -319,6 +318,14 @@ class Evaluation:
             for remark in factors.remarks:
                 say(f"{self.test_store.source}: {remark}")
         return factors.values
+
+    def _measurable_directions(self, reports: bool) -> list[Direction]:
+        """The directions to judge; with `reports`, a line for each that the choices exclude."""
+        directions, refused = feasible(self.model.method, self.sampling)
+        for direction, reason in refused.items():
+            if reports and self._is_between(direction):
+                say(f"{direction} is not measured: {reason}")
+        return [direction for direction in directions if self._is_between(direction)]
 
     def _is_between(self, direction: Direction) -> bool:
         """Whether all modalities of a direction are judged."""

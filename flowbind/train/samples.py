@@ -17,7 +17,7 @@ from flowbind.evaluation.gallery import Row, compose, save
 from flowbind.evaluation.labels import draw_rows
 from flowbind.evaluation.previews import draws_of, previews_of, raws_of, seen_together
 from flowbind.generation import Model
-from flowbind.method import decodable
+from flowbind.method import feasible
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.train.media import log_media
@@ -136,7 +136,8 @@ def _rows(
 ) -> Iterator[Row]:
     """The rows of the picture, source by source; what is generated goes into `drawn`."""
     targets_of: dict[tuple[str, ...], dict[str, None]] = {}  # in order
-    for direction in decodable(model.method):
+    directions, _ = feasible(model.method, model.sampling)
+    for direction in directions:
         if len(direction.sources) <= 1:
             targets = targets_of.setdefault(direction.sources, {})
             targets.update(dict.fromkeys(direction.targets))
