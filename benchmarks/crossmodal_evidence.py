@@ -76,9 +76,6 @@ RUNS: dict[str, dict[str, Run]] = {
             ENCODER,
             ("model.init_args.align", f"{BLOCK}, attention_weight: 0.5}}"),
         ),
-        "features, until step 1,000": run(
-            "early", ENCODER, ("model.init_args.align", f"{BLOCK}, until: 1000}}")
-        ),
     },
     "sampling": {
         "the recipe: pairs ids first": BASE,
