@@ -112,8 +112,10 @@ def local(tensors: Iterable[Tensor]) -> list[Tensor]:
     """The parts of tensors that lie on this device."""
     parts = []
     for tensor in tensors:
-        is_shared = isinstance(tensor, DTensor)
-        parts.append(tensor.to_local() if is_shared else tensor.data)
+        if isinstance(tensor, DTensor):
+            parts.append(tensor.to_local())
+        else:
+            parts.append(tensor.data)
     return parts
 
 

@@ -29,8 +29,8 @@ def means(errors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         By name, scalars whose mean over the ranks is that over all errors; 0 where there is none.
     """
     device = next(iter(errors.values())).device
-    counts = [error.numel() for error in errors.values()]
-    counts = torch.tensor(counts, device=device)
+    numbers = [error.numel() for error in errors.values()]
+    counts = torch.tensor(numbers, device=device)
     counts = total(counts).clamp(min=1)
 
     scalars = {}
@@ -105,17 +105,15 @@ class BatchNorm(_BatchNorm):
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
         """Moves the running statistics, which are those of evaluation, as torch does."""
-        if self.running_mean is None:
-            return
+        running_mean, running_var = self.running_mean, self.running_var
+        count = self.num_batches_tracked
+        if running_mean is None or running_var is None or count is None:
+            return  # all three are there, or none
 
-        self.num_batches_tracked += 1
-        share = self.momentum
-        if share is None:
-            share = 1 / self.num_batches_tracked
-        mean = mean.to(self.running_mean.dtype)
-        variance = variance.to(self.running_var.dtype)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        count += 1
+        share = 1 / count if self.momentum is None else self.momentum
+        running_mean.lerp_(mean.to(running_mean.dtype), share)
+        running_var.lerp_(variance.to(running_var.dtype), share)
 
     def _check_input_dim(self, x: Tensor) -> None:
         if x.ndim < 2:

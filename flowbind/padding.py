@@ -59,15 +59,17 @@ def _exact_convolutions() -> Iterator[None]:
     By default it rounds them to TF32, unlike products of matrices.
     """
     cudnn = torch.backends.cudnn
-    precision = cudnn.conv.fp32_precision
+    # Torch puts an object in this module's place, and its types are the module's.
+    convolutions = cudnn.conv  # type: ignore[attr-defined]
+    precision = convolutions.fp32_precision
     deterministic = cudnn.deterministic
-    cudnn.conv.fp32_precision = "ieee"
+    convolutions.fp32_precision = "ieee"
     cudnn.deterministic = True
 
     try:
         yield
     finally:
-        cudnn.conv.fp32_precision = precision
+        convolutions.fp32_precision = precision
         cudnn.deterministic = deterministic
 
 

@@ -100,7 +100,7 @@ class DiTBlock(nn.Module):
         self,
         x: Tensor,
         time: Tensor,
-        context: Sequence[Tensor] | None = None,
+        context: Sequence[Tensor] = (),
     ) -> Tensor:
         """Tokens, with shape (n, L, W).
 
@@ -123,7 +123,7 @@ class DiTBlock(nn.Module):
         x: Tensor,
         attended: Tensor,
         modulation: "Modulation",
-        context: Sequence[Tensor] | None = None,
+        context: Sequence[Tensor] = (),
     ) -> Tensor:
         """The block's output, with shape (n, L, W).
 
@@ -189,7 +189,7 @@ class DiT(nn.Module):
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, self.tokens.features)
-        initialise(self)
+        initialise(self, self.modulation, self.proj_out)
 
     def forward(
         self,
@@ -217,7 +217,7 @@ class DiT(nn.Module):
             time = time + indicator
 
         time = F.silu(time)
-        context = None
+        context: Sequence[Tensor] = ()
         if self.context is not None:
             context = self.context(source, condition)
         for block in self.blocks:
@@ -229,13 +229,14 @@ class DiT(nn.Module):
         return self.tokens.join(velocity).clone()  # FSDP2 wants no views
 
 
-def initialise(net: nn.Module) -> None:
+def initialise(net: nn.Module, *last: nn.Linear) -> None:
     """DiT's: Xavier's weights, biases 0, and 0 for what modulates and for the last layers.
 
     Args:
-        net: A net whose last layers are `modulation` and `proj_out`, and which may have blocks.
+        net: A net, which may have blocks.
+        last: Its last layers, and what modulates outside of blocks.
     """
-    zeros = [net.modulation, net.proj_out]
+    zeros = list(last)
     for part in net.modules():
         if isinstance(part, nn.Linear):
             nn.init.xavier_uniform_(part.weight)

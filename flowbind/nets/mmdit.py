@@ -186,13 +186,13 @@ class MMDiT(nn.Module):
         blocks: list[nn.Module] = []
         for _ in range(config.depth - 1):
             blocks.append(JointBlock(width, config.heads))
-        self.blocks = nn.ModuleList([*blocks, LastBlock(width, config.heads)])
+        last = LastBlock(width, config.heads)
+        self.blocks = nn.ModuleList([*blocks, last])
 
         self.tokens = self.latent.tokens
         self.modulation = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, self.tokens.features)
-        initialise(self)
-        nn.init.zeros_(self.blocks[-1].modulation.weight)
+        initialise(self, self.modulation, self.proj_out, last.modulation)
 
     def forward(
         self,
@@ -222,15 +222,15 @@ class MMDiT(nn.Module):
         tokens = self.latent(x)
         context = self.ids(ids, is_known)
 
-        features = attention = None
+        looked: tuple[Tensor, Tensor | None] | None = None
         for number, block in enumerate(self.blocks, start=1):
-            is_seen = number == look_at
-            tokens, context, seen = block(tokens, context, time, is_seen and attends)
-            if is_seen:
-                features, attention = tokens, seen
+            looks = number == look_at
+            tokens, context, attention = block(tokens, context, time, looks and attends)
+            if looks:
+                looked = (tokens, attention)
 
         velocity = self.proj_out(modulated_by(self.modulation, tokens, time))
         velocity = self.tokens.join(velocity).clone()  # FSDP2 wants no views
-        if look_at is None:
+        if looked is None:
             return velocity
-        return Seen(velocity, features, attention)
+        return Seen(velocity, *looked)

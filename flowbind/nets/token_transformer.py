@@ -90,7 +90,7 @@ class TokenTransformer(nn.Module):
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.proj_out = nn.Linear(width, vocabulary)
-        initialise(self)
+        initialise(self, self.modulation, self.proj_out)
 
     def forward(
         self,

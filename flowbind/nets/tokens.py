@@ -25,6 +25,7 @@ class Tokens:
     def __init__(self, shape: tuple[int, ...], patch: int) -> None:
         self.shape = tuple(shape)
         self.patch = patch
+        self.sides: tuple[int, ...]
         if len(shape) == 1:
             self.sides, self.features = (1,), shape[0]
         elif len(shape) == 2:

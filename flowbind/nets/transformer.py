@@ -53,7 +53,8 @@ class SelfAttention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, with shape (n, heads, L, W / heads) each."""
-        return heads_of(self.qkv(x), self.heads, 3)
+        q, k, v = heads_of(self.qkv(x), self.heads, 3)
+        return q, k, v
 
     def join(self, y: Tensor) -> Tensor:
         """What is added to the features, with shape (n, L, W), of what the heads attended to."""

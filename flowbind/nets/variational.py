@@ -253,6 +253,7 @@ class GridEncoder(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, size.width)
 
         self.unfold = unfolding((height, width), shape)
+        self.proj_out: nn.Module
         if self.unfold:
             self.proj_out = nn.ConvTranspose2d(
                 size.width,

@@ -118,7 +118,7 @@ class Nets(nn.Module):
     def __init__(
         self,
         start: nn.Module,
-        velocity: nn.Module,
+        velocity: DiT,
         witness: nn.Module | None,
     ) -> None:
         super().__init__()
@@ -146,6 +146,7 @@ class CrossFlow(OneWay):
     """
 
     linear: ClassVar = True
+    objective: ObjectiveConfig
 
     def __init__(
         self,

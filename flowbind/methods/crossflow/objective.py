@@ -114,9 +114,9 @@ class Draws(NamedTuple):
         choice, shift = random.uniform(streams, 2).unbind(1)
 
         # As many rows on as is drawn, 1 to N - 1, and from the last one on to the first.
-        others = max(place.count - 1, 0)
+        others = max(place.rows - 1, 0)
         shift = 1 + (shift * others).long()
-        other = (place.numbers + shift) % max(place.count, 1)
+        other = (place.numbers + shift) % max(place.rows, 1)
 
         noise = random.normal(random.fork(streams, NOISE), *x.shape[1:])
         return cls(
@@ -132,11 +132,11 @@ class Place(NamedTuple):
 
     Attributes:
         numbers: Number of each of this rank's rows, from 0 on, with shape (n,).
-        count: Number N of rows of the global batch.
+        rows: Number N of rows of the global batch.
     """
 
     numbers: Tensor
-    count: int
+    rows: int
 
     @classmethod
     def of(cls, batch: Batch, name: str) -> "Place":
@@ -153,7 +153,7 @@ class Place(NamedTuple):
 
     def gather(self, x: Tensor) -> Tensor:
         """The rows of all ranks, (n, *) -> (N, *), in the order of the global batch."""
-        return rows_of_all(x, self.numbers, self.count)
+        return rows_of_all(x, self.numbers, self.rows)
 
 
 def flow_errors(

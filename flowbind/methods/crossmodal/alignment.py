@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from flowbind.nets.mmdit import Seen
 from flowbind.nets.sizes import MOST_BLOCKS, MOST_FEATURES, check_sizes
 from flowbind.nets.tokens import Tokens
 
@@ -92,18 +93,20 @@ class Places:
     def __init__(self, shape: tuple[int, ...], sides: tuple[int, ...]) -> None:
         self.tokens = Tokens(shape, patch=1)
         self.sides = tuple(sides)
-        self.grid = self._grid_of(self.tokens)
 
-        is_laid = self.grid is not None and len(sides) == 2
-        if not is_laid and self.tokens.count != math.prod(sides):
-            raise ValueError(
-                f"features of shape {tuple(shape)} have {self.tokens.count} positions, which are "
-                f"not laid over the net's {' x '.join(map(str, sides))} tokens; choose features of "
-                "as many, of a square number, or of a grid"
-            )
+        # The encoder's rows and columns, where they are laid over those of the net.
+        self.grid: tuple[int, ...] | None = None
+        if self.tokens.count != math.prod(sides):
+            self.grid = self._grid_of(self.tokens)
+            if self.grid is None or len(sides) != 2:
+                raise ValueError(
+                    f"features of shape {tuple(shape)} have {self.tokens.count} positions, which "
+                    f"are not laid over the net's {' x '.join(map(str, sides))} tokens; choose "
+                    "features of as many, of a square number, or of a grid"
+                )
 
     @staticmethod
-    def _grid_of(tokens: Tokens) -> tuple[int, int] | None:
+    def _grid_of(tokens: Tokens) -> tuple[int, ...] | None:
         """Rows and columns of the positions, where they are a grid's."""
         if len(tokens.sides) == 2:
             return tokens.sides
@@ -113,12 +116,71 @@ class Places:
     def features(self, y: Tensor) -> Tensor:
         """Features of each of the net's tokens, (n, *shape) -> (n, P, D)."""
         features = self.tokens.split(y)
-        if self.tokens.count == math.prod(self.sides):
+        if self.grid is None:
             return features
 
         grid = features.mT.reshape(len(y), self.tokens.features, *self.grid)
         grid = F.interpolate(grid, self.sides, mode="bilinear", antialias=True)
         return grid.flatten(2).mT
+
+
+class Alignment:
+    """The alignment of a net's block with an encoder's features.
+
+    Args:
+        config: With what it is aligned, and how much.
+        shape: Shape of the features: a grid, a sequence or a vector.
+        sides: Tokens of the net along each axis.
+
+    Raises:
+        ValueError: features that are not laid over the net's tokens.
+    """
+
+    def __init__(
+        self,
+        config: AlignConfig,
+        shape: tuple[int, ...],
+        sides: tuple[int, ...],
+    ) -> None:
+        self.config = config
+        self.places = Places(shape, sides)
+
+    def projection(self, width: int) -> nn.Module:
+        """A fresh projection of the block's tokens, (n, P, W) -> (n, P, D)."""
+        return projection(width, self.config.hidden, self.places.tokens.features)
+
+    def errors(
+        self,
+        projection: nn.Module,
+        seen: Seen,
+        y: Tensor,
+        step: int,
+    ) -> dict[str, Tensor]:
+        """The weighted errors of each row, by name, with shape (n,).
+
+        They are 0, with gradients of 0, once the alignment has ended.
+
+        Args:
+            projection: Projection as above.
+            seen: What the block has.
+            y: The encoder's latents, with shape (n, *shape).
+            step: Step of the batch.
+        """
+        config = self.config
+        y = self.places.features(y)
+        applies = float(config.applies(step))
+
+        # Token by token, of which a layer gives no view, which FSDP2 would warn of.
+        tokens = seen.features.flatten(0, 1)
+        projected = projection(tokens).unflatten(0, seen.features.shape[:2])
+        errors = feature_errors(projected, y)
+        terms = {"features": applies * config.feature_weight * errors}
+        if config.attention_weight:
+            errors = torch.zeros_like(errors)
+            if seen.attention is not None:
+                errors = config.attention_weight * attention_errors(seen.attention, y)
+            terms["attention"] = errors
+        return terms
 
 
 def projection(width: int, hidden: int, features: int) -> nn.Module:

@@ -5,7 +5,6 @@ noise, each side from the other, and a part of one from the rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,13 +15,7 @@ from flowbind.batch import Batch
 from flowbind.codec import check_ids
 from flowbind.flow.discrete import bound, cross_entropy
 from flowbind.method import Direction, Loss, Method, Sign
-from flowbind.methods.crossmodal.alignment import (
-    AlignConfig,
-    Places,
-    attention_errors,
-    feature_errors,
-    projection,
-)
+from flowbind.methods.crossmodal.alignment import AlignConfig, Alignment
 from flowbind.methods.crossmodal.objective import (
     Draws,
     ObjectiveConfig,
@@ -33,7 +26,7 @@ from flowbind.methods.crossmodal.objective import (
 from flowbind.methods.crossmodal.sampling import CrossModalSampling, JointFlow, Known
 from flowbind.methods.crossmodal.signs import reading_sign
 from flowbind.modality import Modality
-from flowbind.nets.mmdit import MMDiT, MMDiTConfig, Seen
+from flowbind.nets.mmdit import MMDiT, MMDiTConfig
 from flowbind.nets.token_transformer import TokenTransformer, TokenTransformerConfig
 from flowbind.nets.tokens import Tokens
 
@@ -98,13 +91,15 @@ class CrossModal(Method):
         self.objective = objective
         self.align = align
 
-        self.latent, self.ids = self._sides()
+        self.latent, self.ids, vocabulary = self._sides()
         self.scheduler = objective.scheduler()
-        self.source = objective.noise(self.modalities[self.ids].codec.vocabulary)
-        self._check()
+        self.source = objective.noise(vocabulary)
+        self.alignment = None if align is None else self._alignment(align)
+        with torch.device("meta"):
+            self.build()
 
-    def _sides(self) -> tuple[str, str]:
-        """The names of the continuous and of the discrete side."""
+    def _sides(self) -> tuple[str, str, int]:
+        """The names of the continuous and of the discrete side, and the number of ids."""
         names = list(self.modalities)
         if self.align is not None:
             if self.align.features not in names:
@@ -114,11 +109,14 @@ class CrossModal(Method):
                 )
             names.remove(self.align.features)
 
-        ids = []
-        latents = []
+        ids: dict[str, int] = {}
+        latents: list[str] = []
         for name in names:
-            is_of_ids = self.modalities[name].codec.vocabulary is not None
-            (ids if is_of_ids else latents).append(name)
+            vocabulary = self.modalities[name].codec.vocabulary
+            if vocabulary is None:
+                latents.append(name)
+            else:
+                ids[name] = vocabulary
 
         if len(ids) != 1 or len(latents) != 1:
             raise ValueError(
@@ -133,15 +131,16 @@ class CrossModal(Method):
                 f"the latents of '{latent}' are masked sequences, which do not evolve; choose "
                 "another codec"
             )
-        return latent, ids[0]
+        ((name, vocabulary),) = ids.items()
+        return latent, name, vocabulary
 
-    def _check(self) -> None:
-        if self.align is not None and self.align.block > self.net.depth:
+    def _alignment(self, align: AlignConfig) -> Alignment:
+        if align.block > self.net.depth:
             raise ValueError(
-                f"align.block is {self.align.block}, and the net has {self.net.depth} blocks"
+                f"align.block is {align.block}, and the net has {self.net.depth} blocks"
             )
-        with torch.device("meta"):
-            self.build()
+        shape = self.modalities[align.features].codec.shape
+        return Alignment(align, shape, Tokens(self.shape, self.net.patch).sides)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -156,9 +155,8 @@ class CrossModal(Method):
     def build(self) -> Nets:
         vocabulary = self.source.vocabulary
         head = None
-        if self.align is not None:
-            features = self.places.tokens.features
-            head = projection(self.net.width, self.align.hidden, features)
+        if self.alignment is not None:
+            head = self.alignment.projection(self.net.width)
         return Nets(
             velocity=MMDiT(self.shape, vocabulary, self.length, self.net),
             posterior=TokenTransformer(
@@ -169,12 +167,6 @@ class CrossModal(Method):
             ),
             projection=head,
         )
-
-    @cached_property
-    def places(self) -> Places:
-        """Where the encoder's features lie among the net's tokens."""
-        shape = self.modalities[self.align.features].codec.shape
-        return Places(shape, Tokens(self.shape, self.net.patch).sides)
 
     def trains_on(self, present: Collection[str]) -> bool:
         return set(self.modalities) <= set(present)
@@ -207,26 +199,11 @@ class CrossModal(Method):
             "flow": Loss(self.latent, flow_errors(velocity, state)),
             "tokens": Loss(self.ids, self.objective.token_weight * errors),
         }
-        if self.align is not None:
-            terms |= self._alignment(nets, batch, seen)
-        return terms
-
-    def _alignment(self, nets: Nets, batch: Batch, seen: Seen) -> dict[str, Loss]:
-        """The terms of alignment; 0, with gradients of 0, once it has ended."""
-        align = self.align
-        y = self.places.features(batch.latents[align.features])
-        applies = float(align.applies(batch.step))
-
-        # Token by token, of which a layer gives no view, which FSDP2 would warn of.
-        tokens = seen.features.flatten(0, 1)
-        projected = nets.projection(tokens).unflatten(0, seen.features.shape[:2])
-        errors = feature_errors(projected, y)
-        terms = {"features": Loss(self.latent, applies * align.feature_weight * errors)}
-        if align.attention_weight:
-            errors = torch.zeros_like(errors)
-            if seen.attention is not None:
-                errors = align.attention_weight * attention_errors(seen.attention, y)
-            terms["attention"] = Loss(self.latent, errors)
+        if self.alignment is not None and nets.projection is not None:
+            y = batch.latents[self.alignment.config.features]
+            aligned = self.alignment.errors(nets.projection, seen, y, batch.step)
+            for name, error in aligned.items():
+                terms[name] = Loss(self.latent, error)
         return terms
 
     def directions(self) -> list[Direction]:

@@ -157,9 +157,9 @@ def statistics_of(
         f"{KIND} holds no means and standard deviations; fetching them from {layout.url}"
     )
     statistics = {}
-    for name, files in layout.statistics.items():
-        mean, std = (_download(layout.url, file, work) for file in files)
-        statistics[name] = (mean, std)
+    for name, (mean, std) in layout.statistics.items():
+        mean_path = _download(layout.url, mean, work)
+        statistics[name] = (mean_path, _download(layout.url, std, work))
     return statistics
 
 
@@ -215,12 +215,12 @@ def modalities_of(release: Path, layout: Layout, work: Path) -> dict[str, Modali
 
     modalities = {}
     for name, description in layout.modalities.items():
-        codec = _codec(description)
+        codec_description = _codec(description)
         for (owner, argument), path in paths.items():
             if owner == name:
-                codec["args"][argument] = str(path)
+                codec_description["args"][argument] = str(path)
 
-        args = description["args"] | {"codec": codec}
+        args = description["args"] | {"codec": codec_description}
         modalities[name] = Modality.rebuild({"name": description["name"], "args": args})
     return modalities
 
