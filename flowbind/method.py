@@ -374,7 +374,7 @@ class Networks(nn.Module):
         return replace(batch, latents=x)
 
 
-def standardizer_of(codec: Codec) -> nn.Module:
+def standardizer_of(codec: Codec) -> Standardizer | Unchanged:
     """A standardisation of a codec's latents, without statistics; none of ids."""
     if codec.vocabulary is not None:
         return Unchanged()

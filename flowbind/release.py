@@ -117,7 +117,7 @@ def save(
     shutil.rmtree(partial, ignore_errors=True)
 
     weights = model.networks.state_dict()
-    size = size_of(weights)
+    size = size_of(weights.values())
     for modality in model.modalities.values():
         files = modality.codec.files().values()
         size += sum(map(_bytes, files))

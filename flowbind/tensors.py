@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -34,7 +34,7 @@ def save_tensors(
         # What shares memory is written for each of its names.
         plain[name] = tensor.clone() if place in places else tensor
         places.add(place)
-    check_space(path, size_of(plain))
+    check_space(path, size_of(plain.values()))
 
     # The library writes to a file of a random name beside the one that it is given. A kill would
     # leave that for good, so it is given a folder of its own, whose name the next attempt knows.
@@ -51,10 +51,10 @@ def save_tensors(
         shutil.rmtree(writing, ignore_errors=True)
 
 
-def size_of(tensors: Mapping[str, Tensor]) -> int:
+def size_of(tensors: Iterable[Tensor]) -> int:
     """Bytes of the data of tensors."""
     size = 0
-    for tensor in tensors.values():
+    for tensor in tensors:
         size += tensor.numel() * tensor.element_size()
     return size
 

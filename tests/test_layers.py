@@ -57,7 +57,7 @@ LAYERS = {
         "evaluation",
         "data",
     ),  # services
-    3: ("data.encoding", "data.latents", "data.raw", "train"),  # training
+    3: ("data.encoding", "data.latents", "data.raw", "train", "trainer"),  # training
     4: ("cli", "demo", "__main__"),  # face
 }
 # May be imported from every layer, so it imports nothing of flowbind.

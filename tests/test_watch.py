@@ -28,6 +28,7 @@ from flowbind.train.samples import Samples
 from flowbind.train.signs import Signs
 from flowbind.train.summary import Summary
 from flowbind.train.totals import Totals
+from flowbind.train.training import Training
 from tests.conftest import register_toys
 from tests.toy import RECIPE
 from tests.toy_kinds import Regression
@@ -167,9 +168,12 @@ def test_samples_that_cannot_be_drawn_stop_no_training(monkeypatch, tmp_path, ca
         datamodule=None,
         strategy=strategy,
     )
+    monkeypatch.setattr(Training, "model", None)
+    monkeypatch.setattr(Training, "trainer", trainer)
+    module = Training.__new__(Training)
     samples = Samples(tmp_path / "samples", 4)
     for _ in range(2):
-        samples.on_validation_end(trainer, SimpleNamespace(model=None))
+        samples.on_validation_end(trainer, module)
     assert capsys.readouterr().err == (
         "samples: none are drawn (the codec's weights are not there); training goes on\n"
     )

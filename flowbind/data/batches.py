@@ -4,6 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,9 +13,22 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from flowbind.batch import Batch, find_links, part_of
 from flowbind.data.mixture import Mixture, step_numbers
-from flowbind.data.resident import Resident, RowNumbers
+from flowbind.data.resident import RowNumbers
 from flowbind.data.shard import LINE
 from flowbind.data.store import LatentStore
+
+Indices = TypeVar("Indices", contravariant=True)
+
+
+class Source(Protocol[Indices]):
+    """Latents whose rows are gathered by number: a store, by arrays, or a device, by tensors."""
+
+    def gather(
+        self,
+        stratum: int,
+        rows: Indices,
+        names: Sequence[str],
+    ) -> dict[str, Tensor]: ...
 
 
 class Steps(IterableDataset):
@@ -75,8 +89,8 @@ class Steps(IterableDataset):
 
     def numbers(self, step: int) -> RowNumbers:
         """The rows of one step's batch, not read."""
-        rows = self.mixture.batch(step, self.rank, self.world)
-        rows = np.concatenate(rows)
+        rows_of_stratum = self.mixture.batch(step, self.rank, self.world)
+        rows = np.concatenate(rows_of_stratum)
         return RowNumbers(step, torch.from_numpy(rows))
 
     def __iter__(self) -> Iterator[Batch]:
@@ -240,8 +254,8 @@ class Frame:
 
     def fill(
         self,
-        source: LatentStore | Resident,
-        rows: Sequence[np.ndarray | Tensor],
+        source: Source[Indices],
+        rows: Sequence[Indices],
         step: int = 0,
     ) -> Batch:
         """The batch of these rows of each stratum."""

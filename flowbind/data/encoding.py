@@ -542,8 +542,7 @@ class Encoding(LightningModule):
         # What the shard held before.
         if keep:
             before = read_shard(path)
-            is_kept = [line in keep for line in before[LINE].tolist()]
-            is_kept = torch.tensor(is_kept)
+            is_kept = torch.tensor([line in keep for line in before[LINE].tolist()])
             for name in plan.modalities:
                 parts.setdefault(name, []).append(before[name][is_kept])
             lines += before[LINE][is_kept].tolist()

@@ -69,7 +69,7 @@ def _samples(
 
             if sample.labels:
                 entry["labels"] = sample.labels
-            references = {}
+            references: dict[str, list[str]] = {}
             for key, values in sample.references.items():
                 references[key] = []
                 for value in values:

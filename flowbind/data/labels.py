@@ -1,7 +1,7 @@
 """Labels of people's own files, from a table."""
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from unicodedata import normalize
@@ -48,8 +48,8 @@ def read_labels(path: Path) -> Labels:
     if not path.is_file():
         raise ValueError(f"{path}: no such file of labels")
 
-    labels = {}
-    lines = {}
+    labels: dict[str, dict[str, str]] = {}
+    lines: dict[str, int] = {}
     table = read_table(path, [IDS])
     for line, cells in table.rows:
         id = _plain(cells.pop(IDS[0]))
@@ -98,7 +98,7 @@ def add_labels(
     """
     by_root = _ids_by_root(table, suffixes)
     top = root_of(source)
-    used: set[str | None] = {None}
+    used: set[str | None] = set()
     unlabelled = []
 
     for split, entries_of_split in entries.items():
@@ -106,8 +106,8 @@ def add_labels(
             stem = entry["id"]
             files = samples[split][stem].values()
             names = _names(split, stem, files, top)
-            id = _first(table.labels, names) or by_root.get(_first(by_root, names))
-            labels = table.labels.get(id, {})
+            id = _id_of(names, table, by_root)
+            labels = {} if id is None else table.labels[id]
             entry["labels"] = labels
             used.add(id)
             if not labels:
@@ -151,9 +151,19 @@ def _ids_by_root(table: Labels, suffixes: Collection[str]) -> dict[str, str]:
     return unique
 
 
-def _first(known: Mapping[str, Any], names: Iterable[str]) -> str | None:
-    """The first of some names that is known."""
-    return next((name for name in names if name in known), None)
+def _id_of(
+    names: Sequence[str],
+    table: Labels,
+    by_root: Mapping[str, str],
+) -> str | None:
+    """The id that is one of some names, the first that is; else the one that is so by its root."""
+    for name in names:
+        if name in table.labels:
+            return name
+    for name in names:
+        if name in by_root:
+            return by_root[name]
+    return None
 
 
 def _names(

@@ -3,10 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -23,8 +23,23 @@ from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.method import Method
 from flowbind.modality import Modality
 from flowbind.registry import did_you_mean
+from flowbind.trainer import Connected
 
 SPLITS = ("train", "val", "test")
+
+
+class OnLatents(Protocol):
+    """What is trained on latents.
+
+    Attributes:
+        method: Method that is trained.
+        inputs: Files that decide what is trained, besides the data.
+    """
+
+    method: Method
+
+    @property
+    def inputs(self) -> list[Path]: ...
 
 
 class LatentDataModule(LightningDataModule):
@@ -45,6 +60,8 @@ class LatentDataModule(LightningDataModule):
         device_resident: Whether the training latents are kept on the device, so that loading gives
             row numbers alone; `auto`: on a GPU that has room for them.
     """
+
+    trainer: Connected[object]
 
     # `inputs` do, by their content.
     decides_nothing: ClassVar = ("manifests", "store", "workers", "device_resident")
@@ -91,7 +108,7 @@ class LatentDataModule(LightningDataModule):
             return place_of(self.store[split])
         return place_of(self.store) / split
 
-    def inputs(self, module: LightningModule) -> list[Path]:
+    def inputs(self, module: OnLatents) -> list[Path]:
         """The files that decide what a module trains on."""
         method = module.method
         self.open("train", method.modalities, method.trained)
@@ -193,13 +210,25 @@ class LatentDataModule(LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     @property
-    def _modalities(self) -> Mapping[str, Modality]:
-        return self.trainer.lightning_module.method.modalities
+    def _method(self) -> Method:
+        """The method that is trained.
+
+        Raises:
+            ValueError: none is.
+        """
+        module = self.trainer.lightning_module
+        method = getattr(module, "method", None)
+        if not isinstance(method, Method):
+            raise ValueError(
+                f"latents train a method, and {type(module).__name__} has none; choose other data, "
+                "or flowbind.Training"
+            )
+        return method
 
     def train_dataloader(self) -> TimedLoader:
-        method = self.trainer.lightning_module.method
-        store = self.open("train", self._modalities, method.trained)
-        names = list(self._modalities)
+        method = self._method
+        store = self.open("train", method.modalities, method.trained)
+        names = list(method.modalities)
         rank, world = self._share
         self.steps = Steps(
             store,
@@ -208,7 +237,7 @@ class LatentDataModule(LightningDataModule):
             rank=rank,
             world=world,
             period=self.trainer.overfit_batches,
-            absent=self._absent_from(store),
+            absent=absent_from(store, method.modalities),
         )
         self.begin_at(self.trainer.global_step)
 
@@ -237,15 +266,6 @@ class LatentDataModule(LightningDataModule):
                 kinds[kind_of(stratum.modalities)] = Kind(stratum.rows, share)
         return kinds
 
-    def _absent_from(self, store: LatentStore) -> dict[str, Tensor]:
-        """No latents of each modality that a store does not have, with shape (0, *shape)."""
-        empty = {}
-        for name, modality in self._modalities.items():
-            if name not in store.fields:
-                codec = modality.codec
-                empty[name] = torch.empty(0, *codec.shape, dtype=codec.dtype)
-        return empty
-
     def begin_at(self, step: int) -> None:
         """Sets the step at which the next pass over the training batches begins.
 
@@ -273,8 +293,8 @@ class LatentDataModule(LightningDataModule):
         Raises:
             ValueError: there is none.
         """
-        method = self.trainer.lightning_module.method
-        store = self.open(split, self._modalities)
+        method = self._method
+        store = self.open(split, method.modalities)
         rows = [stratum.rows for stratum in store.strata]
         shares = [0] * len(rows)
         teaching = self._teaching(store, split)
@@ -287,7 +307,7 @@ class LatentDataModule(LightningDataModule):
             store,
             list(method.modalities),
             Mixture(rows, shares, self.seed),
-            absent=self._absent_from(store),
+            absent=absent_from(store, method.modalities),
         )
         return steps.at(0)
 
@@ -297,10 +317,9 @@ class LatentDataModule(LightningDataModule):
         Raises:
             ValueError: there is none.
         """
-        method = self.trainer.lightning_module.method
         strata = []
         for number, stratum in enumerate(store.strata):
-            if method.trains_on(stratum.modalities):
+            if self._method.trains_on(stratum.modalities):
                 strata.append(number)
         if not strata:
             raise ValueError(
@@ -316,25 +335,40 @@ class LatentDataModule(LightningDataModule):
         ):
             return []
 
-        store = self.open("val", self._modalities)
+        modalities = self._method.modalities
+        store = self.open("val", modalities)
         strata = self._teaching(store, "val")
         rank, world = self._share
         rows = Rows(
             store,
-            list(self._modalities),
+            list(modalities),
             self.batch_size,
             rank=rank,
             world=world,
             strata=strata,
-            absent=self._absent_from(store),
+            absent=absent_from(store, modalities),
         )
         # A generator of its own: nothing is drawn from torch's global one.
         return DataLoader(rows, batch_size=None, generator=torch.Generator())
 
     def test_dataloader(self) -> DataLoader:
-        self.open("test", self._modalities)
+        self.open("test", self._method.modalities)
         # One step on each device evaluates its share.
-        return DataLoader([0], batch_size=None)
+        # Torch's types leave out that any sequence will do.
+        return DataLoader([0], batch_size=None)  # type: ignore[arg-type]
+
+
+def absent_from(
+    store: LatentStore,
+    modalities: Mapping[str, Modality],
+) -> dict[str, Tensor]:
+    """No latents of each modality that a store does not have, with shape (0, *shape)."""
+    empty = {}
+    for name, modality in modalities.items():
+        if name not in store.fields:
+            codec = modality.codec
+            empty[name] = torch.empty(0, *codec.shape, dtype=codec.dtype)
+    return empty
 
 
 def kind_of(names: Iterable[str]) -> str:

@@ -18,7 +18,8 @@ class TimedLoader(DataLoader):
 
     waited = 0.0
 
-    def __iter__(self) -> Iterator[Any]:
+    # Torch's types name the class of its own iterators.
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         batches = super().__iter__()
         while True:
             begin = time.perf_counter()

@@ -190,7 +190,11 @@ class Manifest:
         """
         return self.locate(sample.values[name], modality)
 
-    def locate(self, value: str, modality: Modality) -> str | Path:
+    def locate(
+        self,
+        value: str,
+        modality: Modality | type[Modality],
+    ) -> str | Path:
         """What `modality.read` takes for a value, as `source` has it for a sample's own."""
         path = self.path.parent / value
         if not modality.literal:

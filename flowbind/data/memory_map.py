@@ -95,13 +95,14 @@ def _map(path: Path, size: int, others: int) -> torch.UntypedStorage:
         OSError: the system does not map it.
     """
     try:
-        return torch.UntypedStorage.from_file(str(path), False, size)
+        storage = torch.UntypedStorage.from_file(str(path), False, size)
     except RuntimeError as error:
         raise OSError(
             f"{path}: cannot be mapped into memory after {others} other files "
             f"({first_line(error)}); if that is the system's limit (Linux: vm.max_map_count), "
             "raise it or encode into larger shards"
         ) from None
+    return storage  # type: ignore[return-value]  # torch's types name a base of its class
 
 
 def _memory() -> int:
@@ -113,7 +114,8 @@ def _memory() -> int:
 def _advise(address: int, size: int, advice: int) -> None:
     # Advice alone: there is nothing to do if it is refused.
     start = ctypes.c_void_p(address)
-    _LIBC.madvise(start, ctypes.c_size_t(size), advice)
+    if _LIBC is not None:
+        _LIBC.madvise(start, ctypes.c_size_t(size), advice)
 
 
 _LIBC = ctypes.CDLL(None) if os.name == "posix" else None

@@ -9,7 +9,7 @@ and without state: resuming needs the step alone.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -126,6 +126,14 @@ class Kind(NamedTuple):
 
     rows: int
     share: int
+
+
+@runtime_checkable
+class OfKinds(Protocol):
+    """Data that tell their kinds of samples."""
+
+    def kinds(self) -> dict[str, Kind]:
+        """The kinds of samples in a training batch, by their modalities."""
 
 
 @dataclass(frozen=True)

@@ -94,17 +94,17 @@ def _groups(
         groups.setdefault(names, []).append(index)
 
     unused = groups.pop((), [])
-    names = ", ".join(modalities)
+    listed = ", ".join(modalities)
     if not groups:
         raise ValueError(
-            f"{manifest.path}: no sample has any of {names}; nothing to encode"
+            f"{manifest.path}: no sample has any of {listed}; nothing to encode"
         )
 
     if unused:
         total = len(manifest.samples)
         say(
             f"{manifest.path}: {len(unused)} of {total} samples have none of "
-            f"{names} and are left out"
+            f"{listed} and are left out"
         )
     return groups
 

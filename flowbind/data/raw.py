@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -24,6 +24,7 @@ from flowbind.modality import Modality
 from flowbind.progress import Progress, track
 from flowbind.readers import check_readers
 from flowbind.registry import installed, name_of
+from flowbind.trainer import Connected
 
 OPTION = "--data.skip_bad"  # how many bad samples may be left out
 
@@ -59,6 +60,25 @@ class RawBatch(NamedTuple):
         return cls(tuple(inputs), labels, rows, step)
 
 
+@runtime_checkable
+class OnRaw(Protocol):
+    """What is trained on raw samples.
+
+    Attributes:
+        kind: What it trains, such as `codec`.
+        subject: The codec or judge, which makes training inputs of samples.
+        least_batch: Fewest samples of a batch.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    def subject(self) -> Any: ...
+
+    @property
+    def least_batch(self) -> int: ...
+
+
 class RawDataModule(LightningDataModule):
     """Every sample of a manifest that has the modality, kept in memory.
 
@@ -76,6 +96,8 @@ class RawDataModule(LightningDataModule):
             read, or give numbers that are not finite; they are listed. Above 0 every sample is read
             once more, to find them.
     """
+
+    trainer: Connected[object]
 
     # `inputs` do, by their content.
     decides_nothing: ClassVar = (
@@ -170,7 +192,7 @@ class RawDataModule(LightningDataModule):
         """
         size = min(self.batch_size, samples)
         devices = self.trainer.world_size
-        least = max(self.trainer.lightning_module.least_batch, devices)
+        least = max(self._training.least_batch, devices)
         if size < least:
             reason = "a spread is taken over one"
             if devices == least:
@@ -215,7 +237,7 @@ class RawDataModule(LightningDataModule):
         for row in (~finite).nonzero().flatten().tolist():
             what = f"sample '{samples[row].id}' of {manifest.path}"
             bad.append(
-                f"the {self.trainer.lightning_module.kind} of '{name}' makes numbers of it that "
+                f"the {self._training.kind} of '{name}' makes numbers of it that "
                 f"are not finite ({what})"
             )
 
@@ -237,7 +259,7 @@ class RawDataModule(LightningDataModule):
         Raises:
             ValueError: a sample cannot be read, or the codec fails.
         """
-        training = self.trainer.lightning_module
+        training = self._training
         device = self.trainer.strategy.root_device
         subject = training.subject.to(device)  # it may embed samples
 
@@ -308,6 +330,21 @@ class RawDataModule(LightningDataModule):
     def _share(self) -> tuple[int, int]:
         """Which part of a batch this process has: rank and number of ranks."""
         return self.trainer.global_rank, self.trainer.world_size
+
+    @property
+    def _training(self) -> OnRaw:
+        """What is trained.
+
+        Raises:
+            ValueError: it is trained on no raw samples.
+        """
+        module = self.trainer.lightning_module
+        if not isinstance(module, OnRaw):
+            raise ValueError(
+                f"raw samples train a codec or a judge, and {type(module).__name__} has none; "
+                "choose other data, or the training of one"
+            )
+        return module
 
     def train_dataloader(self) -> TimedLoader:
         rank, world = self._share

@@ -61,13 +61,19 @@ def place_of(place: str | Path) -> Path:
     if not is_address(place):
         return Path(place)
 
-    scheme, rest = ADDRESS.match(str(place)).groups()
+    scheme, rest = _parts(str(place))
     if scheme.lower() == "file":
         return Path(rest)
     path = posixpath.normpath(rest.strip("/"))
     if path in ("", ".") or path.startswith(".."):
         raise ValueError(f"{place}: leads nowhere; give scheme://bucket/path")
     return folder_of_copies() / scheme.lower() / path
+
+
+def _parts(address: str) -> tuple[str, str]:
+    """The scheme of an address, and what follows it."""
+    scheme, _, rest = address.partition("://")
+    return scheme, rest
 
 
 def folder_of_copies() -> Path:
@@ -97,7 +103,7 @@ def beside(address: str, value: str) -> str:
     Raises:
         ValueError: it leads out of the bucket, or is a path of this machine.
     """
-    scheme, rest = ADDRESS.match(address).groups()
+    scheme, rest = _parts(address)
     path = posixpath.normpath(posixpath.join(posixpath.dirname(rest), value))
     bucket = rest.strip("/").partition("/")[0]
     if value.startswith("/") or path.partition("/")[0] != bucket:
@@ -242,7 +248,7 @@ def _storage(address: str) -> tuple[Any, str]:
     """
     import fsspec
 
-    scheme, _ = ADDRESS.match(address).groups()
+    scheme, _ = _parts(address)
     try:
         with _reading(address):
             return fsspec.core.url_to_fs(address)

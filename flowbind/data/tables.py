@@ -60,8 +60,8 @@ def read_table(
             another number of cells; one line that names it.
     """
     required = []
-    for names in needed:
-        required.append((names,) if isinstance(names, str) else names)
+    for column in needed:
+        required.append((column,) if isinstance(column, str) else column)
     lines = _lines(path)
 
     if header is None:
@@ -188,9 +188,13 @@ def _rows(
             of_row.append(line)
             yield line
 
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
+    reader = csv.reader(
+        content(),
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+    )
     try:
-        for cells in csv.reader(content(), delimiter=separator, quoting=quoting):
+        for cells in reader:
             cells = [cell.strip() for cell in cells]
             quotes = sum(line.count('"') for line in of_row)
             if quoted and len(of_row) > 1 and quotes % 2:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ProgressBar
@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from flowbind.progress import Progress, say
+from flowbind.trainer import connected
 
 LOOK_INTERVAL = 0.5  # seconds between two looks at the losses
 NO_STEPS = (
@@ -141,13 +142,14 @@ def never_validates(trainer: Trainer) -> bool:
 
     False where there is nothing to validate on.
     """
-    waits = math.isinf(
-        trainer.val_check_batch
-    ) or trainer.check_val_every_n_epoch not in (None, 1)
+    batches = trainer.val_check_batch  # None where validation waits for a time
+    waits = batches is not None and math.isinf(batches)
+    if trainer.check_val_every_n_epoch not in (None, 1):
+        waits = True
     if not waits or not trainer.enable_validation:
         return False
 
-    data = trainer.datamodule
+    data = connected(trainer).datamodule
     return data is not None and data.val_dataloader() != []
 
 
@@ -204,22 +206,38 @@ class Begin(Callback):
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
 
+class Exporting(Protocol):
+    """A training that writes what it trained."""
+
+    def check_export(self, run_folder: Path) -> None:
+        """Refuses, before the first step, a place where it could not be written."""
+
+    def export_trained(self) -> None:
+        """Writes it."""
+
+
 class Export(Checkpoint):
     """Writes what was trained when all steps are made.
 
     The last checkpoint is written before, so it is there in any case. Lightning calls the callbacks
     of this kind last, in the order in which they were given: a module's after a trainer's.
+
+    Args:
+        training: Training that writes it.
     """
+
+    def __init__(self, training: Exporting) -> None:
+        self.training = training
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.max_steps < 1:
             raise ValueError(NO_STEPS)
-        if not trainer.fast_dev_run and trainer.is_global_zero:
-            module.check_export(Path(trainer.default_root_dir))
+        if not connected(trainer).fast_dev_run and trainer.is_global_zero:
+            self.training.check_export(Path(trainer.default_root_dir))
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if is_trained(trainer):
-            module.export_trained()
+            self.training.export_trained()
 
 
 def is_trained(trainer: Trainer) -> bool:
@@ -227,6 +245,6 @@ def is_trained(trainer: Trainer) -> bool:
 
     A smoke run (`fast_dev_run`) trains nothing.
     """
-    if trainer.fast_dev_run or trainer.interrupted:
+    if connected(trainer).fast_dev_run or trainer.interrupted:
         return False
     return trainer.global_step == trainer.max_steps

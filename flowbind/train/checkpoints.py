@@ -25,7 +25,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from flowbind.distributed import Heartbeat
 from flowbind.errors import last_line
@@ -133,7 +135,7 @@ def latest_intact(folder: Path) -> Path | None:
     Raises:
         ValueError: there are checkpoints, and none is intact; all are named.
     """
-    damaged = []
+    damaged: list[tuple[Path, str]] = []
     for path in written(folder):
         reason = fault(path)
         if reason is None:
@@ -194,7 +196,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     weights = {}
     for name, entry in entries.items():
         # Lightning's strategies give them one of these prefixes.
-        if name.startswith(("state_dict.", "model.")):
+        is_weight = name.startswith(("state_dict.", "model."))
+        if is_weight and isinstance(entry, TensorStorageMetadata):
             weights[name] = torch.empty(entry.size, dtype=entry.properties.dtype)
 
     with warnings.catch_warnings():
@@ -393,9 +396,13 @@ class Checkpoints(Checkpoint):
     def save(self, trainer: Trainer) -> None:
         """Saves the state after the last step, on every process; then the oldest go."""
         first = trainer.is_global_zero
-        self.saved = trainer.global_step
-        path = self.folder / f"step={self.saved}.ckpt"
-        self._together(trainer, lambda: first and check_space(path, bytes_of(trainer)))
+        step = trainer.global_step
+        self.saved = step
+        path = self.folder / f"step={step}.ckpt"
+
+        def prepare() -> None:
+            if first:
+                check_space(path, bytes_of(trainer))
 
         def write(partial: Path) -> None:
             try:
@@ -404,11 +411,16 @@ class Checkpoints(Checkpoint):
                 trainer.strategy.barrier()  # where the others wait until the first has written
                 raise
 
+        def verify() -> None:
+            if first:
+                read_back(path)
+
+        self._together(trainer, prepare)
         self._together(
             trainer,
-            lambda: write_checkpoint(write, self.folder, self.saved, first),
+            lambda: write_checkpoint(write, self.folder, step, first),
         )
-        self._together(trainer, lambda: first and read_back(path))
+        self._together(trainer, verify)
 
         if first:
             for old in written(self.folder)[self.keep :]:
@@ -448,12 +460,10 @@ def read_back(path: Path) -> None:
 def bytes_of(trainer: Trainer) -> int:
     """Bytes of a checkpoint, at least: of weights, buffers and the optimiser's state."""
     module = trainer.lightning_module
-    tensors = dict(module.named_parameters()) | dict(module.named_buffers())
-    for number, optimizer in enumerate(trainer.optimizers):
-        for parameter, moments in optimizer.state.items():
-            for name, value in moments.items():
-                if torch.is_tensor(value):
-                    tensors[number, parameter, name] = value
+    tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+    for optimizer in trainer.optimizers:
+        for moments in optimizer.state.values():
+            tensors += [value for value in moments.values() if torch.is_tensor(value)]
     return size_of(tensors)
 
 
@@ -479,7 +489,7 @@ def manifest_of(path: Path) -> Path:
 
 def _contents(path: Path) -> dict[str, dict[str, int | str]]:
     """Size and SHA-256 of every file of a checkpoint, by its path beside the checkpoint."""
-    contents = {}
+    contents: dict[str, dict[str, int | str]] = {}
     for file in sorted([path, *path.rglob("*")]):
         if file.is_file():
             name = file.relative_to(path.parent).as_posix()

@@ -28,7 +28,7 @@ class Curves(CSVLogger):
 
     begun = False
 
-    def begin(self, number: int) -> None:
+    def begin(self, number: int | str) -> None:
         """Begins to write, into `version_NUMBER`."""
         self._version = number
         self.begun = True

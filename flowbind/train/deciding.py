@@ -1,10 +1,10 @@
 """What decides the weights that a recipe trains: a run of equal settings is the same run."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
@@ -39,10 +39,20 @@ CALLBACKS = (
 )
 
 
+Trained = TypeVar("Trained", contravariant=True)
+
+
+class WithInputs(Protocol[Trained]):
+    """Data that tell of which files they are."""
+
+    def inputs(self, module: Trained) -> list[Path]:
+        """The files that decide what a module trains on."""
+
+
 def settings_of(
     recipe: Mapping[str, Any],
-    module: LightningModule,
-    data: LightningDataModule,
+    module: Trained,
+    data: WithInputs[Trained],
 ) -> dict[str, Any]:
     """The settings of a recipe that decide the weights, and the digests of the files that do.
 
@@ -109,7 +119,8 @@ def _without(keys: Collection[str], settings: Mapping[str, Any]) -> dict[str, An
 
 
 def _decides(callback: Mapping[str, Any]) -> bool:
-    return issubclass(locate(callback["class_path"]), CALLBACKS)
+    kind = locate(callback["class_path"])
+    return isinstance(kind, type) and issubclass(kind, CALLBACKS)
 
 
 def _deciding(described: Mapping[str, Any], instance: Any) -> dict[str, Any]:

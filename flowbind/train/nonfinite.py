@@ -16,6 +16,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from flowbind.distributed import all_gather
+from flowbind.trainer import Connected
 
 UNSEEN = -1
 SHOWN = 10  # lines of a manifest in a message
@@ -57,6 +58,9 @@ class Watched(LightningModule):
         Diverged: a loss or a gradient was not finite; it says at which step, and what was bad
             there.
     """
+
+    # Lightning's setter takes None, too.
+    trainer: Connected[object]  # type: ignore[override]
 
     def on_fit_start(self) -> None:
         self.health = Health(self.device)
@@ -137,10 +141,13 @@ class Watched(LightningModule):
         if isinstance(wrapped, FullyShardedDataParallel):
             return wrapped.clip_grad_norm_(largest)
 
-        trained = [
-            parameter for parameter in self.parameters() if parameter.grad is not None
-        ]
-        gradients = [parameter.grad for parameter in trained]
+        trained = []
+        gradients = []
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                trained.append(parameter)
+                gradients.append(parameter.grad)
+
         norm = torch.nn.utils.get_total_norm(gradients)
         if isinstance(norm, DTensor):
             norm = norm.full_tensor()

@@ -1,10 +1,22 @@
 """How fast training goes and what it is given, logged beside the losses."""
 
 import time
+from typing import Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from flowbind.data.mixture import OfKinds
+from flowbind.trainer import connected
+
 RATE = "learning_rate"
+
+
+@runtime_checkable
+class Rated(Protocol):
+    """A training that knows its learning rate."""
+
+    def rate_at(self, step: int) -> float:
+        """The rate of the step after `step` others."""
 
 
 class Pace(Callback):
@@ -18,9 +30,10 @@ class Pace(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.samples = 0
-        self.shares = {}
-        if hasattr(trainer.datamodule, "kinds"):
-            kinds = trainer.datamodule.kinds()
+        self.shares: dict[str, float] = {}
+        data = connected(trainer).datamodule
+        if isinstance(data, OfKinds):
+            kinds = data.kinds()
             batch = sum(kind.share for kind in kinds.values())
             self.samples = batch * trainer.accumulate_grad_batches
             for name, kind in kinds.items():
@@ -45,11 +58,11 @@ class Pace(Callback):
         *_: object,
     ) -> None:
         steps = trainer.global_step - self.step
-        if not steps or trainer.global_step % trainer.log_every_n_steps:
+        if not steps or trainer.global_step % connected(trainer).log_every_n_steps:
             return
 
         values = dict(self.shares)
-        if hasattr(module, "rate_at"):
+        if isinstance(module, Rated):
             values[RATE] = module.rate_at(trainer.global_step - 1)
 
         seconds = time.perf_counter() - self.now - self.apart

@@ -12,14 +12,11 @@ is changed on the way holds from the next step on.
 """
 
 import math
-from typing import Literal
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 
 from flowbind.progress import say
-
-Decay = Literal["constant", "cosine"]
 
 
 def rate_at(
@@ -27,7 +24,7 @@ def rate_at(
     steps: int,
     peak: float,
     warmup: int,
-    decay: Decay,
+    decay: str,
 ) -> float:
     """The learning rate of one step.
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
-from flowbind.data.raw import RawBatch
+from flowbind.data.raw import RawBatch, RawDataModule
 from flowbind.errors import last_line
 from flowbind.files import check_place
 from flowbind.global_batch import means
@@ -26,6 +26,7 @@ from flowbind.train.rate import rate_at, resume_rate, set_rate
 from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import with_prefix
 from flowbind.train.totals import Totals
+from flowbind.trainer import Connected
 
 # Which draws.
 TRAINING = 0
@@ -54,6 +55,8 @@ class RawTraining(Watched):
         net: The network; None until it is built.
     """
 
+    trainer: Connected[RawDataModule]
+
     decides_nothing: ClassVar = ("export",)  # of the weights
     kind: ClassVar[str]
 
@@ -71,7 +74,7 @@ class RawTraining(Watched):
         self.weight_decay = weight_decay
         self.noise = noise
         self.seed = seed
-        self.net: nn.Module | None = None
+        self.net: Any = None  # of the type that `build` gives
 
     def trained_networks(self) -> dict[str, nn.Module]:
         """The network, by what it is of."""
@@ -145,10 +148,9 @@ class RawTraining(Watched):
 
         # Lightning's books cost time at every step, and are shown at these alone.
         if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:
-            values = [loss.detach() for loss in losses.values()]
-            values = torch.stack(values)
-            values = self.trainer.strategy.reduce(values, reduce_op="mean")
-            self._log("train", losses, values)
+            values = torch.stack([loss.detach() for loss in losses.values()])
+            means_of_ranks = self.trainer.strategy.reduce(values, reduce_op="mean")
+            self._log("train", losses, means_of_ranks)
         return loss
 
     def _log(self, part: str, names: Iterable[str], values: Tensor) -> None:
@@ -239,7 +241,7 @@ class RawTraining(Watched):
         set_rate(self.trainer.optimizers[0], rate)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [Export(), Agreement()]
+        return [Export(self), Agreement()]
 
     def export_trained(self) -> None:
         """Writes the trained weights, and beside them what is known of them."""

@@ -202,18 +202,18 @@ class RunFolder:
 
         changed = differences(record.settings, settings) if record else []
 
-        is_same = record is not None and not changed
-        if is_same and (given is None or self._began_from(record, given)):
-            if record.state == "trained":
+        own = None if changed else record  # of a run with these settings
+        if own and (given is None or self._began_from(own, given)):
+            if own.state == "trained":
                 return Start(None, same=True, trained=True)
             return Start(
-                latest_intact(self.checkpoints) or self._start(record),
+                latest_intact(self.checkpoints) or self._start(own),
                 same=True,
             )
 
         if given is not None:
             check_checkpoint(given)
-            if is_same and self._is_last(given):
+            if own and self._is_last(given):
                 return Start(given, same=True)
 
         if not resume:
@@ -269,22 +269,24 @@ class RunFolder:
         aside = None
         if self.holds_a_run():
             aside = self._move_aside(start)
-        if not start.checkpoint:
+        given = start.checkpoint
+        if not given:
             return start, None
 
-        given = start.checkpoint
+        checkpoint = given
         if aside and self._owns(given):
-            start = start._replace(checkpoint=aside / CHECKPOINTS / given.name)
+            checkpoint = aside / CHECKPOINTS / given.name
         origin = {
             "given": str(given.absolute()),
-            "path": os.path.relpath(start.checkpoint, self.path),
-            "sha256": identity(start.checkpoint),
+            "path": os.path.relpath(checkpoint, self.path),
+            "sha256": identity(checkpoint),
         }
-        return start, origin
+        return start._replace(checkpoint=checkpoint), origin
 
     def finish(self) -> None:
         """Records that all steps are made and the model is written."""
         record = self.read()
+        assert record is not None  # `claim` wrote it
         self._write(record._replace(state="trained"))
 
     def adopt(self, checkpoint: Path) -> None:
@@ -361,7 +363,7 @@ class RunFolder:
 
     def _start(self, record: Record) -> Path | None:
         """The checkpoint that a run began from."""
-        return record.start and self.path / record.start["path"]
+        return self.path / record.start["path"] if record.start else None
 
     def _write(self, record: Record) -> None:
         write_json(self.path / RECORD, {"format": FORMAT, **record._asdict()})

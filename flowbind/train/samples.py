@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from flowbind.data.latents import LatentDataModule
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
 from flowbind.defaults import torch_defaults
@@ -16,11 +17,13 @@ from flowbind.errors import last_line
 from flowbind.evaluation.gallery import Row, compose, save
 from flowbind.evaluation.labels import draw_rows
 from flowbind.evaluation.previews import draws_of, previews_of, raws_of, seen_together
+from flowbind.exhibit import Exhibit
 from flowbind.generation import Model
 from flowbind.method import feasible
 from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.train.media import log_media
+from flowbind.train.training import Training
 
 SPLIT = "val"
 SEED = 0  # of which samples are sources, and of what is generated
@@ -63,28 +66,34 @@ class Samples(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn != "fit" or self.obstacle:
             return
+        assert isinstance(module, Training)  # nothing else has samples
 
         begin = time.monotonic()
         model = module.model  # of all processes, where weights are spread
         if trainer.is_global_zero:
             try:
-                self._draw(trainer, model)
+                self._draw(trainer, model, module.trainer.datamodule)
             except (ValueError, OSError, ImportError, torch.OutOfMemoryError) as error:
                 self.obstacle = last_line(error)
                 say(f"samples: none are drawn ({self.obstacle}); training goes on")
         self.obstacle = trainer.strategy.broadcast(self.obstacle)
         self.seconds += time.monotonic() - begin
 
-    def _draw(self, trainer: Trainer, model: Model) -> None:
+    def _draw(
+        self,
+        trainer: Trainer,
+        model: Model,
+        data: LatentDataModule,
+    ) -> None:
         """Draws the picture, and gives it and its samples to loggers that show such."""
         step = trainer.global_step
-        drawn = draw_samples(model, trainer.datamodule, self.rows)
+        drawn = draw_samples(model, data, self.rows)
         if drawn is None:
             return
         self.folder.mkdir(exist_ok=True)
         save(drawn.picture, self.folder / f"step={step}.png")
 
-        media = {"samples": drawn.picture}
+        media: dict[str, Exhibit] = {"samples": drawn.picture}
         for name, (modality, raw) in drawn.raws.items():
             media[f"samples/{name}"] = modality.exhibit(raw)
         log_media(trainer.loggers, media, step)
@@ -92,7 +101,11 @@ class Samples(Callback):
 
 @torch_defaults()
 @torch.no_grad()
-def draw_samples(model: Model, data: Any, rows: int) -> Drawn | None:
+def draw_samples(
+    model: Model,
+    data: LatentDataModule,
+    rows: int,
+) -> Drawn | None:
     """A gallery of generations from validation samples; None if there is none to draw.
 
     Codecs that were moved to the model's device for it are on the CPU again thereafter.
@@ -130,7 +143,7 @@ def draw_samples(model: Model, data: Any, rows: int) -> Drawn | None:
 
 def _rows(
     model: Model,
-    data: Any,
+    data: LatentDataModule,
     rows: int,
     drawn: dict[str, tuple[Modality, Any]],
 ) -> Iterator[Row]:
@@ -139,8 +152,8 @@ def _rows(
     directions, _ = feasible(model.method, model.sampling)
     for direction in directions:
         if len(direction.sources) <= 1:
-            targets = targets_of.setdefault(direction.sources, {})
-            targets.update(dict.fromkeys(direction.targets))
+            known = targets_of.setdefault(direction.sources, {})
+            known.update(dict.fromkeys(direction.targets))
 
     splits = Splits(
         data.open(SPLIT, model.modalities),
@@ -154,8 +167,9 @@ def _rows(
         # Rows are numbered through, so that no two have the same noise.
         numbers = range(number * rows_each, (number + 1) * rows_each)
         if sources:
+            (source,) = sources
             yield from _rows_from(
-                model, splits, *sources, targets, numbers, generator, drawn
+                model, splits, source, targets, numbers, generator, drawn
             )
             continue
 

@@ -1,8 +1,9 @@
 """Networks split over devices by Lightning's ModelParallelStrategy (FSDP2), and whole again."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -12,6 +13,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.tensor import DTensor
 
 from flowbind.method import Networks, callable_networks
+
+Part = TypeVar("Part", bound=nn.Module)
+Value = TypeVar("Value")
 
 
 def shard(networks: Networks, mesh: DeviceMesh) -> None:
@@ -40,21 +44,21 @@ def is_sharded(module: nn.Module, wrapped: nn.Module | None) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in module.parameters())
 
 
-def with_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Those tensors of a state whose names have a prefix, without it."""
+def with_prefix(state: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    """Those values of a state whose names have a prefix, without it."""
     part = {}
-    for name, tensor in state.items():
+    for name, value in state.items():
         if name.startswith(prefix):
-            part[name.removeprefix(prefix)] = tensor
+            part[name.removeprefix(prefix)] = value
     return part
 
 
 def gather(
-    module: nn.Module,
+    module: Part,
     wrapped: nn.Module | None,
     prefix: str,
-    whole: nn.Module,
-) -> nn.Module:
+    whole: Part,
+) -> Part:
     """A whole copy of a module that is spread over devices; every device takes part and gets one.
 
     Args:

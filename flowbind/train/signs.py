@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from flowbind import draws
 from flowbind.batch import Batch
+from flowbind.data.latents import LatentDataModule
 from flowbind.generation import Model
 from flowbind.method import Method, Sign
 from flowbind.progress import say
@@ -30,7 +30,7 @@ class Signs:
         self.crossed: set[str] = set()
 
     @torch.no_grad()
-    def read(self, model: Model, data: LightningDataModule) -> dict[str, Sign]:
+    def read(self, model: Model, data: LatentDataModule) -> dict[str, Sign]:
         """The signs of a model, on the same samples each time."""
         if self.batch is None:
             self.batch = data.sample(SPLIT, SAMPLES).to(model.device)

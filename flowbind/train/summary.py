@@ -14,11 +14,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from flowbind.data.mixture import OfKinds
 from flowbind.distributed import local, unheard
 from flowbind.errors import last_line
 from flowbind.files import existing
 from flowbind.progress import say
+from flowbind.train.raw import RawTraining
 from flowbind.train.samples import draw_samples
+from flowbind.train.training import Training
+from flowbind.trainer import connected
 
 DRY_STEPS = 5  # of a dry run; the first is not counted, for much is done once
 MOMENTS = 2  # that Adam keeps of each parameter
@@ -126,8 +130,8 @@ class DryRun(Callback):
             trainer.should_stop = True  # validates first, on one batch
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if self.samples:
-            self._try_samples(trainer, module)
+        if self.samples and isinstance(module, Training):
+            self._try_samples(module)
         if trainer.is_global_zero:
             step = statistics.median(self.seconds[1:] or self.seconds)
             remain = trainer.max_steps - self.first
@@ -137,14 +141,14 @@ class DryRun(Callback):
                 f"validation apart; {peak_line(module.device)}; nothing was written"
             )
 
-    def _try_samples(self, trainer: Trainer, module: LightningModule) -> None:
+    def _try_samples(self, module: Training) -> None:
         """Says whether samples could be drawn, and how long that takes."""
         model = module.model  # of all processes, where weights are spread
-        if not trainer.is_global_zero:
+        if not module.trainer.is_global_zero:
             return
         begin = time.perf_counter()
         try:
-            draw_samples(model, trainer.datamodule, self.samples)
+            draw_samples(model, module.trainer.datamodule, self.samples)
         except (ValueError, OSError, ImportError, torch.OutOfMemoryError) as error:
             say(f"dry run: samples cannot be drawn ({last_line(error)})")
         else:
@@ -170,7 +174,7 @@ def device_line(trainer: Trainer) -> str:
 def parameters_line(module: LightningModule) -> str:
     """Parameters in all, of each network, and of each of its parts."""
     networks = dict(module.named_children())
-    if hasattr(module, "trained_networks"):
+    if isinstance(module, Training | RawTraining):
         networks = module.trained_networks()
     parts = []
     for name, network in networks.items():
@@ -190,9 +194,10 @@ def parameters_line(module: LightningModule) -> str:
 
 def samples_line(trainer: Trainer) -> str:
     """Samples of each kind, and their share of a batch."""
-    if not hasattr(trainer.datamodule, "kinds"):
+    data = connected(trainer).datamodule
+    if not isinstance(data, OfKinds):
         return ""
-    kinds = trainer.datamodule.kinds()
+    kinds = data.kinds()
     batch = sum(kind.share for kind in kinds.values())
     listed = []
     for name, kind in kinds.items():
@@ -204,8 +209,9 @@ def samples_line(trainer: Trainer) -> str:
 def steps_line(trainer: Trainer) -> str:
     """Steps, what each takes, how often all samples are seen, and when is validated."""
     words = f"{trainer.max_steps:,}"
-    if hasattr(trainer.datamodule, "kinds"):
-        kinds = trainer.datamodule.kinds().values()
+    data = connected(trainer).datamodule
+    if isinstance(data, OfKinds):
+        kinds = data.kinds().values()
         batch = sum(kind.share for kind in kinds) * trainer.accumulate_grad_batches
         times = trainer.max_steps * batch / sum(kind.rows for kind in kinds)
         words += f" of {batch:,} samples, {times:.3g} times through all"
@@ -235,7 +241,7 @@ def activations_of(trainer: Trainer, module: LightningModule) -> int:
 
     In full precision: under a mixed one it is somewhat less.
     """
-    if not hasattr(module, "loss_without_numbers"):
+    if not isinstance(module, Training):
         return 0
 
     storages: dict[int, int] = {}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from flowbind import draws, earlier, release
 from flowbind.batch import Batch
 from flowbind.component import differences
+from flowbind.data.latents import LatentDataModule
 from flowbind.data.manifest import Manifest
 from flowbind.data.store import LatentStore
 from flowbind.evaluation.chart import draw
@@ -44,6 +45,7 @@ from flowbind.train.replicas import Agreement
 from flowbind.train.sharding import gather, is_sharded, shard, with_prefix
 from flowbind.train.signs import Signs
 from flowbind.train.totals import Totals
+from flowbind.trainer import Connected
 
 # Which draws.
 TRAINING = 0
@@ -110,6 +112,9 @@ class Training(Watched):
             one of which nothing could be decoded; sampling choices that it does not have.
     """
 
+    trainer: Connected[LatentDataModule]
+    networks: Networks  # from `configure_model` on
+
     def __init__(
         self,
         method: Method,
@@ -133,7 +138,6 @@ class Training(Watched):
         except ValueError as error:
             raise ValueError(f"evaluation.sampling: {error}") from error
 
-        self.networks: Networks | None = None
         self.ema: Networks | None = None  # the average of the networks' weights
         # Modalities whose standardisation is that of the base.
         self.adopted: Collection[str] = ()
@@ -148,7 +152,7 @@ class Training(Watched):
         return self.method.modalities
 
     def configure_model(self) -> None:
-        if self.networks is not None:
+        if hasattr(self, "networks"):
             return
 
         config = self.training_config
@@ -169,7 +173,7 @@ class Training(Watched):
                 net.compile(dynamic=False)  # batches have constant shapes
 
     def configure_callbacks(self) -> list[Callback]:
-        return [Export(), Agreement()]
+        return [Export(self), Agreement()]
 
     def _build_on(self, base: Model) -> None:
         try:
@@ -203,7 +207,7 @@ class Training(Watched):
 
         Where its weights are spread over devices, all of these must ask for it.
         """
-        wrapped = self._trainer and self.trainer.strategy.model
+        wrapped = self.trainer.strategy.model if self._trainer else None
         networks = self.best
         if is_sharded(networks, wrapped):
             prefix = "networks." if self.ema is None else "ema."
@@ -284,6 +288,7 @@ class Training(Watched):
             self.totals.update(name, term.errors)
 
     def on_validation_epoch_end(self) -> None:
+        assert self.totals is not None  # at least one batch was validated
         means = self.totals.compute()
         loss = torch.stack(list(means.values())).sum()
 
