@@ -106,6 +106,7 @@ class Progress:
         self.now = self.begin
         self.is_open = True
 
+        self._display: _Nothing | _Bar | _Lines
         if not is_first_process():
             self._display = _Nothing(self)
         elif sys.stderr.isatty():

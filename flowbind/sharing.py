@@ -81,7 +81,7 @@ def push(
         )
 
     api = HfApi(library_name="flowbind")
-    operations = []
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
     for place, content in contents.items():
         operations.append(CommitOperationAdd(place, content))
 

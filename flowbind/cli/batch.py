@@ -37,7 +37,7 @@ class Listed:
         samples: The samples themselves.
     """
 
-    sources: dict[str, list[str | Path]]
+    sources: Mapping[str, Sequence[str | Path]]
     stems: list[str]
     samples: list[Sample]
 
@@ -147,7 +147,7 @@ class Results:
 
     def unexpected(self, parts: Sequence[slice]) -> list[Path]:
         """Files in the place of results that are none of them."""
-        files = []
+        files: list[Path] = []
         for rows in parts:
             for number in range(rows.start, rows.stop):
                 if not self.is_done[number]:

@@ -200,7 +200,7 @@ def find_class(name: Any, where: str) -> type:
 def configuration_in(annotation: Any) -> type | None:
     """The dataclass that an argument of this type takes, if it takes one."""
     for kind in (annotation, *typing.get_args(annotation)):
-        if dataclasses.is_dataclass(kind):
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind):
             return kind
     return None
 

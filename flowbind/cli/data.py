@@ -68,7 +68,7 @@ def _read(name: str) -> "Manifest":
 
 def _modalities(manifests: Sequence["Manifest"]) -> dict[str, Any]:
     """The modalities that samples have, by name."""
-    names = set()
+    names: set[str] = set()
     for manifest in manifests:
         for sample in manifest.samples:
             names.update(sample.values)
@@ -116,8 +116,8 @@ def _about(holding: "Holding", names: Sequence[str]) -> Iterator[str]:
     yield samples
 
     for name, values in holding.figures.items():
-        least, middle, most = min(values), statistics.median(values), max(values)
-        line = f"{name}: {_number(least)} to {_number(most)}, half of them up to {_number(middle)}"
+        least, half, most = min(values), statistics.median(values), max(values)
+        line = f"{name}: {_number(least)} to {_number(most)}, half of them up to {_number(half)}"
         if least == most:
             line = f"{name}: {_number(most)} each"
         if name == "seconds":

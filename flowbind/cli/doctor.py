@@ -203,7 +203,7 @@ def _extra_names() -> dict[str, str]:
 
 def _needs(extra: str) -> dict[str, str]:
     """The libraries of an extra, with those of the extras within it, as it asks for them."""
-    needs = {}
+    needs: dict[str, str] = {}
     for name, requirement in Extra(extra).requirements().items():
         if name == "flowbind":
             for inner in requirement.partition("[")[2].rstrip("]").split(","):

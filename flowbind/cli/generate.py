@@ -11,6 +11,7 @@ from flowbind.data.remote import brought
 
 if TYPE_CHECKING:
     from flowbind.cli.batch import Listed, Results
+    from flowbind.exhibit import Preview
     from flowbind.generation import Model
 
 STRIP = "strip.png"  # all pictures of an interpolation in one
@@ -93,7 +94,7 @@ def run(verb: str, arguments: list[str]) -> None:
             options,
             sampling,
         )
-    previews = {name: [] for name in targets}
+    previews: dict[str, list[Preview]] = {name: [] for name in targets}
     for rows, generated in parts:
         # An error before this leaves nothing behind.
         options.out.mkdir(parents=True, exist_ok=True)
@@ -123,7 +124,7 @@ def _generate(
     """Generates part after part: the rows of each, and its raw samples by target."""
     for rows in _tracked(work):
         batch = {name: samples[rows] for name, samples in sources.items()}
-        terms_of = {}
+        terms_of: dict[str, list[dict[str, Samples]]] = {}
         for side, pairs in terms.items():
             terms_of[side] = []
             for name, samples in pairs:

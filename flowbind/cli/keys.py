@@ -180,7 +180,7 @@ def _fields(definition: _Definition) -> list[_Field]:
     """
     module, cls, _ = definition
     init = None
-    entries = []
+    entries: list[tuple[str, ast.expr | None, ast.expr | None]] = []
     for node in cls.body:
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             init = node

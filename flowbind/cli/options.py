@@ -48,8 +48,8 @@ def split(verb: str, arguments: Sequence[str]) -> tuple[list[Path], list[Option]
         ValueError: no recipe, something that is no option, or one that would undo another.
     """
     options = read_options(verb, arguments)
-    recipes = []
-    others = []
+    recipes: list[Option] = []
+    others: list[Option] = []
     for option in options:
         kind = recipes if option.name in CONFIG else others
         kind.append(option)

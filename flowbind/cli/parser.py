@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from flowbind.cli.options import tell_repetition
 from flowbind.cli.wording import unknown
@@ -42,7 +42,7 @@ class Parser(argparse.ArgumentParser):
         """The names of all options."""
         return list(self._option_string_actions)
 
-    def error(self, message: str) -> None:
+    def error(self, message: str) -> Never:
         if message.startswith("unrecognized arguments: -"):
             message = unknown(message, self.options)
         raise ValueError(
@@ -89,12 +89,12 @@ class Store(argparse.Action):
 
     def __call__(
         self,
-        parser: Parser,
+        parser: argparse.ArgumentParser,
         namespace: argparse.Namespace,
         value: Any,
         option: str | None = None,
     ) -> None:
-        if option:
+        if option and isinstance(parser, Parser):
             if self.dest in parser.values:
                 tell_repetition(option, parser.values[self.dest], value)
             parser.values[self.dest] = value

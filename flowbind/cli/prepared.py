@@ -51,8 +51,9 @@ def prepare_into(
     state: dict[str, Any] = {"dataset": name, "options": words}
     before = read_state(folder, out)
 
-    is_complete = before is not None and not before.get("unfinished")
-    is_again = is_complete and before.items() >= state.items()
+    is_again = False
+    if before is not None and not before.get("unfinished"):
+        is_again = before.items() >= state.items()
     parameters = inspect.signature(prepare).parameters
     has_sources = not SOURCES.isdisjoint(parameters)
     if is_again and not has_sources:
@@ -133,15 +134,15 @@ def read_state(folder: Path, out: Path) -> dict[str, Any] | None:
     for pattern in (MANIFESTS, LISTS):
         for path in folder.glob(pattern):
             files[path.name] = [digest_of(path)]
-    state = {"files": files} | state
+    known: dict[str, Any] = {"files": files} | state
 
     # One that lists what was left out.
-    options = state.get("options")
+    options = known.get("options")
     if isinstance(options, dict):
-        state["options"] = {
+        known["options"] = {
             key: word for key, word in options.items() if word != "None"
         }
-    return state
+    return known
 
 
 def digest_of(path: Path) -> str:

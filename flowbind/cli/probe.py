@@ -7,6 +7,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
         _try_devices()
         return
     for name in names:
-        _tell(module=name, error=_error_of(lambda name=name: import_module(name)))
+        _tell(module=name, error=_error_of(partial(import_module, name)))
 
 
 def _tell(**facts: Any) -> None:
@@ -72,7 +73,7 @@ def _try_devices() -> None:
     kinds = {device.partition(":")[0]: device for device in reversed(devices)}
     for kind, device in kinds.items():
         start = time.perf_counter()
-        error = _error_of(lambda device=device: _compile(device))
+        error = _error_of(partial(_compile, device))
         _tell(compiles=kind, error=error, seconds=time.perf_counter() - start)
 
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import yaml
 from jsonargparse import set_loader
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
@@ -56,6 +56,7 @@ from flowbind.train.run_folder import (
 from flowbind.train.samples import Samples
 from flowbind.train.summary import DryRun, Summary
 from flowbind.train.training import Training, TrainingConfig
+from flowbind.trainer import Connected
 
 KEYS = (
     "model",
@@ -110,7 +111,7 @@ class RecipeParser(LightningArgumentParser):
         super().__init__(*args, **named, allow_abbrev=False)
         self.others = others  # names that may be meant, besides its own
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
+    def error(self, message: str, ex: Exception | None = None) -> Never:
         if message.startswith("unrecognized arguments"):
             names = [*self.others, *self._option_string_actions]
             raise ValueError(
@@ -148,6 +149,8 @@ class RecipeCLI(LightningCLI):
 
     `trainer.default_root_dir` holds config, curves, checkpoints and the model.
     """
+
+    trainer: Connected[object]
 
     def __init__(
         self,
@@ -228,7 +231,8 @@ class RecipeCLI(LightningCLI):
             placed_options.append(option)
         return placed_options
 
-    def subcommands(self) -> dict[str, set[str]]:
+    # Lightning asks the instance, and declares it static.
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The one that runs.
 
         With a parser for each of the four, the command line would take twice as long to read.
@@ -236,7 +240,9 @@ class RecipeCLI(LightningCLI):
         subcommands = LightningCLI.subcommands()
         return {verb: subcommands[verb] for verb in subcommands if verb == self.verb}
 
-    def parse_arguments(self, parser: LightningArgumentParser, args: list[str]) -> None:
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        assert isinstance(parser, RecipeParser)  # as `__init__` asks for
+        assert isinstance(args, list)
         for verb, subparser in getattr(self, "_subcommand_parsers", {}).items():
             subparser.prog = f"flowbind {verb}"
             subparser.others = parser.others
@@ -470,6 +476,7 @@ class RecipeCLI(LightningCLI):
     def _finish(self, start: Start) -> None:
         """Writes what was trained from a checkpoint that has made all steps, and ends."""
         start = self._claim_folder(start)
+        assert start.checkpoint is not None  # that has made all steps
         self.run_folder.adopt(start.checkpoint)
         if hasattr(self.model, "export_checkpoint"):
             self.model.export_checkpoint(
@@ -542,19 +549,20 @@ class RecipeCLI(LightningCLI):
             return Start(Path(chosen) if chosen else None)
 
         strategy.setup_environment()
-        start = None
+        decided: Start | None = None
         stop: BaseException | None = None
         if self.trainer.is_global_zero:
             try:
-                start = decide()
+                decided = decide()
             except (SystemExit, ValueError, OSError) as reason:
                 stop = reason
 
         # None may wait for the first in vain; that one says why it stops.
-        start, stopped = strategy.broadcast((start, stop is not None))
+        decided, stopped = strategy.broadcast((decided, stop is not None))
         if stopped:
             raise stop or SystemExit(0)
-        return start
+        assert decided is not None  # the first process did not stop
+        return decided
 
     def after_fit(self) -> None:
         trainer = self.trainer
@@ -606,8 +614,8 @@ class RecipeCLI(LightningCLI):
         """Chooses the checkpoint to validate or test, the newest intact one if none is given."""
         settings = self.config_init[self.subcommand]
         if settings.ckpt_path:
-            path = Path(settings.ckpt_path)
-            check_checkpoint(path)
+            path: Path | None = Path(settings.ckpt_path)
+            check_checkpoint(Path(settings.ckpt_path))
         else:
             # Has been read, and is intact.
             path = latest_intact(self.run_folder.checkpoints)

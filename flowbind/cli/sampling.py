@@ -41,7 +41,8 @@ def add_choices(
         group.add_argument(
             f"--{name.replace('_', '-')}",
             type=_reader(hint),
-            **({"nargs": "?", "const": True} if is_switch else {}),
+            nargs="?" if is_switch else None,
+            const=True if is_switch else None,
             default=default,
             metavar=_name(hint),
             help=help_of.get(name, " "),

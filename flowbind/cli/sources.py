@@ -8,7 +8,7 @@ or lacks a sample, is an error.
 import glob
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from flowbind.data.manifest import Manifest, Sample
@@ -28,7 +28,7 @@ def expand(
     name: str,
     known: Collection[str],
     flag: str = "--from",
-) -> list[str | Path]:
+) -> Sequence[str | Path]:
     """The samples that one option stands for.
 
     Args:
@@ -88,7 +88,7 @@ def read_list(
     name: str,
     known: Collection[str],
     flag: str = "--from",
-) -> list[str | Path]:
+) -> Sequence[str | Path]:
     """The samples of a list: a manifest's, a table's, or one a line.
 
     Args:
@@ -148,7 +148,7 @@ def located(
     manifest: Manifest,
     modality: Modality,
     name: str,
-) -> list[str | Path]:
+) -> Sequence[str | Path]:
     """The literals and files of a manifest, paths from its own folder on.
 
     Raises:

@@ -64,7 +64,7 @@ def explain(message: str) -> str:
     if telling:
         clause = _reworded(" ".join(telling))
     elif reasons:
-        others = [OTHER_KIND.fullmatch(reason) for reason in reasons]
+        others = [kind for kind in map(OTHER_KIND.fullmatch, reasons) if kind]
         kinds = ", ".join(other["kind"] for other in others)
         given = others[0]["given"] or (value and _short(value[1]))
         clause = f"{given} is not allowed; allowed: {kinds}"

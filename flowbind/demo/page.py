@@ -134,6 +134,7 @@ class Page:
     def _add_source(self, name: str) -> Component:
         """A modality's input, what was read of it, and examples."""
         modality = self.model.modality(name)
+        box: Component
         if modality.literal:
             box = gr.Textbox(label=name, lines=2, elem_id=f"source-{name}")
         else:
@@ -230,9 +231,10 @@ class Page:
                 )
             results = []
             for name in self.targets:
-                raws = generated.get(name, ())
-                results += [_result(name, self.model.modality(name), r) for r in raws]
-                results += [NOTHING] * (not raws)
+                modality = self.model.modality(name)
+                samples_of_target = generated.get(name, ())
+                results += [_result(name, modality, raw) for raw in samples_of_target]
+                results += [NOTHING] * (not samples_of_target)
         except Exception as error:
             return [mistake(error, files), *empty]
 

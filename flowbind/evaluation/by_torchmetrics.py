@@ -121,7 +121,12 @@ class TorchMetric(Metric):
             resized = resized.round().clamp(0, LEVELS)
         return resized.to(raw.dtype)
 
-    def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
+    def compute(
+        self,
+        made: Tensor,
+        reference: Tensor,
+        *sample: Tensor,
+    ) -> dict[str, float]:
         metric = self.built.to(self.device)
         metric.reset()
         names = _arguments_of(metric.update)

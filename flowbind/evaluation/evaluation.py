@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, wraps
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from PIL import Image
@@ -62,6 +62,7 @@ from flowbind.evaluation.report import summarise
 from flowbind.evaluation.space import Space, SpaceConfig
 from flowbind.evaluation.stand_ins import StandIns, choose
 from flowbind.evaluation.verdicts import ByClass
+from flowbind.exhibit import Exhibit
 from flowbind.generation import Model
 from flowbind.judge import Judge
 from flowbind.method import Direction, State, concatenate, feasible, select
@@ -72,6 +73,15 @@ from flowbind.progress import is_first_process, say, track
 DRAWS = 3  # seeds that the gallery shows of each direction
 BATCH_ROWS = 64  # test samples a step; each is decoded once per direction
 TRAINING_ROWS = 50_000  # training rows of a modality to fit and compare with, at most
+
+
+Named = TypeVar("Named", bound=Metric)
+Key = TypeVar("Key")
+
+
+def as_list(metrics: list[Named] | Named) -> list[Named]:
+    """Metrics, of which one may stand without a list."""
+    return [metrics] if isinstance(metrics, Metric) else metrics
 
 
 @dataclass(frozen=True)
@@ -111,10 +121,10 @@ class EvaluationConfig:
     published: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("metrics", "judges"):
-            if isinstance(getattr(self, name), Metric):
-                object.__setattr__(self, name, [getattr(self, name)])
-        for metric in self.metrics:
+        metrics = as_list(self.metrics)
+        object.__setattr__(self, "metrics", metrics)
+        object.__setattr__(self, "judges", as_list(self.judges))
+        for metric in metrics:
             if isinstance(metric, Judge):
                 raise ValueError(
                     f"evaluation.metrics: {type(metric).__name__} is a judge; give it as one of "
@@ -333,7 +343,9 @@ class Evaluation:
 
     @_plainly
     def _metric_suite(self) -> MetricSuite:
-        metrics = [metric.to(self.model.device) for metric in self.config.metrics]
+        metrics = [
+            metric.to(self.model.device) for metric in as_list(self.config.metrics)
+        ]
         directions = {str(way): (way.sources, way.target) for way in self.ways}
         return MetricSuite(
             metrics,
@@ -346,7 +358,7 @@ class Evaluation:
 
     @_plainly
     def _judging(self) -> Judging:
-        judges = [judge.to(self.model.device) for judge in self.config.judges]
+        judges = [judge.to(self.model.device) for judge in as_list(self.config.judges)]
         modalities = {name: self.model.modalities[name] for name in self.names}
         directions = {str(way): (way.sources, way.target) for way in self.ways}
         return Judging(
@@ -680,10 +692,15 @@ class Evaluation:
             times = seen[sample].reshape(-1, *[1] * (tensor.ndim - 1))
             return (merged / times).to(tensor.dtype)
 
-        parts = (self.generated, self.trips, self.states, self.cycles, self.measures)
-        for accumulated in parts:
+        def bring_together(accumulated: dict[Key, Tensor]) -> None:
             for key, tensor in accumulated.items():
                 accumulated[key] = together(tensor, torch.arange(self.count))
+
+        bring_together(self.generated)
+        bring_together(self.trips)
+        bring_together(self.states)
+        bring_together(self.cycles)
+        bring_together(self.measures)
         return together
 
     @_plainly
@@ -747,8 +764,11 @@ class Evaluation:
             sample = self.test_manifest.samples[line]
             raw = self._source_in_gallery(sample, source)
             labels = " ".join(sample.labels[factor] for factor in self.values)
+            exhibits: dict[str | None, Sequence[Exhibit]]
             exhibits = {None: [modality.exhibit(raw)]}
-            exhibits |= exhibits_of(self.model, raws, number)
+            for target, of_seeds in exhibits_of(self.model, raws, number).items():
+                exhibits[target] = of_seeds
+
             yield Row(
                 source,
                 sample.id,

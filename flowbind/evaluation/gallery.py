@@ -56,6 +56,7 @@ class Row:
     exhibits: Mapping[str | None, Sequence[Exhibit]] = field(default_factory=dict)
 
 
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Block = tuple[tuple[str, ...], list[Row]]  # targets from left to right, and rows
 
 
@@ -277,7 +278,7 @@ def _fit(words: str, width: int, height: int) -> tuple[int, str]:
 
 def _wrap(
     words: str,
-    font: ImageFont.FreeTypeFont,
+    font: Font,
     width: int,
 ) -> list[str]:
     """Lines no wider than `width` pixels; a word too long for a line is broken."""
@@ -297,7 +298,7 @@ def _wrap(
     return lines
 
 
-def _font(size: int, words: str) -> ImageFont.FreeTypeFont:
+def _font(size: int, words: str) -> Font:
     """Pillow's own font; for letters that it lacks, a system's DejaVu Sans where there is one."""
     if not words.replace("·", "").isascii():
         try:

@@ -5,7 +5,6 @@ It is one file that needs no other, and no network, which its own policy forbids
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from mimetypes import guess_type
 from pathlib import Path
 
 from flowbind.evaluation.gallery import Row
@@ -164,8 +163,7 @@ def _cell(row: Row, name: str | None, title: str, previews: Sequence) -> str:
 def _charts(charts: Mapping[str, Path]) -> Iterator[str]:
     for title, path in charts.items():
         if path.is_file():
-            media_type, _ = guess_type(path.name)
-            source = as_url(path.read_bytes(), media_type)
+            source = as_url(path.read_bytes(), "image/png")
             caption = f"<figcaption>{_plain(title)}</figcaption>"
             yield f'<figure><img src="{source}" alt="{_plain(title)}">{caption}</figure>'
 

@@ -135,9 +135,9 @@ def _lowest(
     for name in kinds.get("two_sources", []):
         target = directions[name]["target"]
         sources = directions[name]["sources"]
-        singles = [joint.get(f"{source}->{target}") for source in sources]
-        if None not in singles:
-            gains[name] = joint[name] - max(singles)
+        singles = [f"{source}->{target}" for source in sources]
+        if all(single in joint for single in singles):
+            gains[name] = joint[name] - max(joint[single] for single in singles)
 
     if gains:
         worst = min(gains, key=gains.__getitem__)

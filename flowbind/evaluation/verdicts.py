@@ -134,7 +134,7 @@ def _likeness(measures: Measures, floor: Measures) -> Measures:
 
 def ceilings(results: Mapping[str, Any]) -> dict[str, Measures]:
     """Per modality, which judge reads it, and what it reads from real samples."""
-    rows = {}
+    rows: dict[str, Measures] = {}
     for name, measures in results["judges"].items():
         row = {}
         for key, share in measures.items():

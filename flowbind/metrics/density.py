@@ -43,8 +43,8 @@ def density_and_coverage(
     for block in real.split(ROWS):
         radius = _radii(block, real, k)
         within = torch.cdist(block, generated) < radius
-        inside += within.sum().item()
-        reached += within.any(1).sum().item()
+        inside += int(within.sum())
+        reached += int(within.any(1).sum())
 
     density = inside / (k * len(generated))
     coverage = reached / len(real)

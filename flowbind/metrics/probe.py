@@ -106,11 +106,11 @@ def _loss(logits: Sequence[Tensor], labels: Tensor) -> Tensor:
         logits: Per factor, with shape (rows, classes).
         labels: Class of each factor, with shape (rows, F), -1 where a row has none.
     """
-    losses = []
+    total = logits[0].new_zeros(())
     for part, truth in zip(logits, labels.unbind(1), strict=True):
         loss = F.cross_entropy(part, truth, ignore_index=-1, reduction="sum")
-        losses.append(loss / BATCH)
-    return sum(losses)
+        total = total + loss / BATCH
+    return total
 
 
 def accuracy(predicted: Tensor, labels: Tensor) -> Accuracy:
