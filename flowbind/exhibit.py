@@ -18,6 +18,7 @@ from torch import Tensor
 MOST = 4096  # points of a cloud on a page
 SPAN = 32767  # of the numbers that stand for places
 LOSSLESS = 256 * 256  # pixels of a picture that is kept to the bit
+BYTES = "application/octet-stream"  # media type of a file of which nothing is known
 
 
 class Recording(NamedTuple):
@@ -83,7 +84,7 @@ def to_figure(exhibit: Exhibit, preview: Preview, longest: int | None = None) ->
     return to_html(exhibit, longest)
 
 
-def as_url(content: bytes, media_type: str = "application/octet-stream") -> str:
+def as_url(content: bytes, media_type: str = BYTES) -> str:
     """A file's content as a URL, for pages that are one file."""
     return f"data:{media_type};base64,{_base64(content)}"
 

@@ -131,6 +131,7 @@ def test_what_validation_logs_lies_on_the_device(monkeypatch):
     monkeypatch.setattr(Training, "device", torch.device("meta"), raising=False)
     errors = torch.ones(4, device="meta")
     terms = {name: Loss(name, errors) for name in "ab"}
+    monkeypatch.setattr(Training, "best", None)
     monkeypatch.setattr(module, "terms", lambda *_: (None, terms))
 
     module.on_validation_epoch_start()

@@ -5,6 +5,7 @@ It is one file that needs no other, and no network, which its own policy forbids
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
+from mimetypes import guess_type
 from pathlib import Path
 
 from flowbind.evaluation.gallery import Row
@@ -17,7 +18,7 @@ from flowbind.evaluation.report import (
     tables,
 )
 from flowbind.evaluation.verdicts import joint_accuracy
-from flowbind.exhibit import as_url, script, to_figure
+from flowbind.exhibit import BYTES, as_url, script, to_figure
 from flowbind.files import replacing
 
 LONGEST = 320  # pixels of a picture's longer side
@@ -163,7 +164,8 @@ def _cell(row: Row, name: str | None, title: str, previews: Sequence) -> str:
 def _charts(charts: Mapping[str, Path]) -> Iterator[str]:
     for title, path in charts.items():
         if path.is_file():
-            source = as_url(path.read_bytes(), "image/png")
+            media_type, _ = guess_type(path.name)
+            source = as_url(path.read_bytes(), media_type or BYTES)
             caption = f"<figcaption>{_plain(title)}</figcaption>"
             yield f'<figure><img src="{source}" alt="{_plain(title)}">{caption}</figure>'
 
