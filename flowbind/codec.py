@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from flowbind.component import Component, move
 from flowbind.files import digest, read_json
 from flowbind.frozen import frozen
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind.padding import in_blocks
 
 CHUNK = 256  # raw samples in memory while training inputs are made of them
@@ -106,7 +106,7 @@ class Codec(Component):
             **self.arguments(),
         }
 
-    def libraries(self, use: str) -> Mapping[str, str]:
+    def libraries(self, use: str) -> Mapping[str, str | Extra]:
         """Modules that are needed beyond flowbind's own, each with the command that installs it.
 
         Args:

@@ -21,7 +21,7 @@ from flowbind.codec import Codec
 from flowbind.component import Component
 from flowbind.exhibit import Exhibit
 from flowbind.judge import NeuralJudge
-from flowbind.libraries import require
+from flowbind.libraries import Extra, require
 from flowbind.nets.mlp import Drift, DriftConfig, Head, HeadConfig
 
 
@@ -57,7 +57,7 @@ class Modality(Component):
     by_folder: ClassVar[bool] = False
     default_codec: ClassVar[type[Codec]]
     default_judge: ClassVar[type[NeuralJudge] | None] = None
-    libraries: ClassVar[Mapping[str, str]] = {}
+    libraries: ClassVar[Mapping[str, str | Extra]] = {}
     version: ClassVar[int] = 1
 
     def __init__(

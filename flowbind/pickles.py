@@ -1,6 +1,7 @@
 """Files of `torch.save`, of which tensors and plain containers are read, and nothing is run."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -13,9 +14,9 @@ from torch import Tensor
 from flowbind.errors import first_line
 from flowbind.files import WEIGHTS, check_regular
 
-SCALAR = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
+SCALAR: Any = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
 # Numbers that checkpoints hold beside weights; reading them runs no code of theirs.
-NUMBERS = [
+NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (SCALAR, "numpy.core.multiarray.scalar"),
     (SCALAR, "numpy._core.multiarray.scalar"),
     np.dtype,
@@ -95,8 +96,8 @@ def state_dict(value: Any, path: Path, what: str) -> dict[str, Tensor]:
 
 
 def check_shapes(
-    state: dict[str, Tensor],
-    shapes: dict[str, tuple[int, ...]],
+    state: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
     path: Path,
     what: str,
 ) -> None:

@@ -147,11 +147,14 @@ def _definition(module: str, name: str) -> _Definition | None:
 
     # Other libraries' classes are no configurations.
     for node in tree.body:
-        if not isinstance(node, ast.ImportFrom) or not _is_followed(node, module):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        origin = _followed(node, module)
+        if not origin:
             continue
         for alias in node.names:
             if (alias.asname or alias.name) == name:
-                return _definition(node.module, alias.name)
+                return _definition(origin, alias.name)
     return None
 
 
@@ -275,7 +278,7 @@ def _constant(module: str, name: str) -> str:
     for node in tree.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.unparse(node.value) if _is_literal(node.value) else ""
-        if isinstance(node, ast.ImportFrom) and _is_followed(node, module):
+        if isinstance(node, ast.ImportFrom) and _followed(node, module):
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
                     return _constant(str(node.module), alias.name)
@@ -290,8 +293,8 @@ def _is_literal(node: ast.expr) -> bool:
     return True
 
 
-def _is_followed(node: ast.ImportFrom, module: str) -> bool:
-    """Whether an import is looked into: of flowbind, or of a module's own package."""
-    if node.level or not node.module:
-        return False
-    return node.module.partition(".")[0] in (module.partition(".")[0], "flowbind")
+def _followed(node: ast.ImportFrom, module: str) -> str:
+    """What an import is from, if that is looked into: flowbind, or a module's own package; or ""."""
+    origin = "" if node.level else node.module or ""
+    is_followed = origin.partition(".")[0] in (module.partition(".")[0], "flowbind")
+    return origin if is_followed else ""

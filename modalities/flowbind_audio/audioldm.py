@@ -17,7 +17,7 @@ from torch import Tensor
 from flowbind.codec import NeuralCodec
 from flowbind.files import digest
 from flowbind.hub import existing_paths, unreachable
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.progress import say
 from flowbind_audio.adapter import LATENT, ClapAdapter
 from flowbind_audio.clap import (
@@ -117,7 +117,7 @@ class ClapAudioLDM(NeuralCodec):
 
         return Path(self.weights)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         if use == "encode":
             return self.ear.libraries
 

@@ -50,7 +50,7 @@ class Clap(ABC):
 
     backend: ClassVar[str]
     # Modules that it imports, each with the command that installs it.
-    libraries: ClassVar[dict[str, str]]
+    libraries: ClassVar[dict[str, Extra]]
 
     def __init__(self, name: str, revision: str = "main") -> None:
         self.name = name
@@ -153,7 +153,7 @@ class TransformersClap(Clap):
     """`transformers.ClapModel`, without fusion, from a folder or a repository on the hub."""
 
     backend = "transformers"
-    libraries: ClassVar[dict[str, str]] = {
+    libraries: ClassVar[dict[str, Extra]] = {
         "transformers": INSTALL,
         "soxr": INSTALL_AUDIO,
     }
@@ -320,7 +320,7 @@ class LaionClap(Clap):
     """
 
     backend = "laion_clap"
-    libraries: ClassVar[dict[str, str]] = {
+    libraries: ClassVar[dict[str, Extra]] = {
         "laion_clap": INSTALL_LAION,
         "soxr": INSTALL_AUDIO,
     }

@@ -70,7 +70,7 @@ class Wav2Clip(Codec):
         """
         return local_weights("Wav2CLIP", self.weights, RELEASE)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         return {"torchvision": INSTALL} if use == "encode" else {}
 
     def files(self) -> dict[str, Path]:

@@ -66,7 +66,7 @@ class SDVae(Codec):
         self.batch_size = batch_size
         self.shape = (CHANNELS, size // CELL, size // CELL)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         return {"diffusers": INSTALL}
 
     def files(self) -> dict[str, Path]:

@@ -95,7 +95,7 @@ class ClipUnclip(Codec):
         self.half = half
         self.shape = (width,)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         modules = {"encode": ("open_clip",), "decode": ("diffusers", "transformers")}[
             use
         ]

@@ -272,7 +272,7 @@ class SentencePrefixLM(Codec):
 
         return Path(self.weights)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         module = {"encode": "sentence_transformers", "decode": "transformers"}[use]
         return {module: INSTALL}
 

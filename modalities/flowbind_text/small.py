@@ -14,6 +14,7 @@ from torch import Tensor
 
 from flowbind.codec import NeuralCodec
 from flowbind.hub import existing_paths
+from flowbind.libraries import Extra
 from flowbind.progress import track
 from flowbind_text.encoder import MINILM
 from flowbind_text.sentences import BATCH, SentenceEncoder
@@ -57,7 +58,7 @@ class SmallText(NeuralCodec):
         """The frozen sentence encoder; no part of the network, so never among its weights."""
         return SentenceEncoder(self.encoder)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         return self.sentences.libraries() if use == "encode" else {}
 
     def build(self) -> CaptionNet:

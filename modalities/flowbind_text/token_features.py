@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from flowbind.codec import Codec
 from flowbind.errors import first_line
 from flowbind.hub import existing_paths
-from flowbind.libraries import importing
+from flowbind.libraries import Extra, importing
 from flowbind.padding import in_blocks
 from flowbind_text.encoder import INSTALL, MINILM, Encoder
 from flowbind_text.hub import has_words, load_tokenizer, without_reports
@@ -176,7 +176,7 @@ class TokenFeatures(Codec):
         """The frozen encoder."""
         return TokenEncoder(self.encoder, self.revision)
 
-    def libraries(self, use: str) -> dict[str, str]:
+    def libraries(self, use: str) -> dict[str, Extra]:
         return {"transformers": INSTALL} if use == "encode" else {}
 
     def files(self) -> dict[str, Path]:
