@@ -1,5 +1,6 @@
 """A model's card: what it makes, was trained on and reaches, and whose weights came along."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,12 +9,17 @@ from flowbind import registry
 from flowbind.evaluation.report import markdown
 from flowbind.files import read_json
 from flowbind.method import Direction
+from flowbind.modality import Modality
 from flowbind.progress import say
 from flowbind.release import WEIGHTS, description_of, method_of
 
 CARD = "README.md"
 PICTURE = "gallery.png"
 METRICS = "metrics.json"
+COUNT = 4  # samples of an example that begins from nothing
+# The hub's names of tasks from one modality to another.
+TASKS = ("text-to-image", "image-to-text", "image-to-image", "text-to-audio")
+LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 LARGEST = 2**26  # bytes of the results of a test
 
 TEMPLATE = """\
@@ -23,23 +29,31 @@ TEMPLATE = """\
 
 # {title}
 
-A model made with flowbind: {parameters}, of the method `{method}`, after step {step} of its training.
+A model made with flowbind: {parameters}, by the method `{method}`{paper}{step}.
 {picture}
-It generates {directions}; `flowbind generate` takes several sources and targets where the method does.
+It generates
+
+{directions}
 
 ## Use it
 
+With flowbind installed, and its extra `hub`,
+
 ```sh
-flowbind generate {reference} --help
+flowbind generate {reference} {options} --out made
 ```
+
+or, in Python,
 
 ```python
 import flowbind
 
 model = flowbind.load("{reference}")
-out = model.generate({{{sources}}}, to=[{targets}])
+out = model.generate({sources}, {keywords})
+out.save("made")
 ```
-
+{yours}
+`flowbind generate {reference} --help` tells what else may be chosen, `flowbind demo {reference}` opens a page to try it on.
 All of it is safetensors and JSON. Loading it runs none of its files, and compares each with its checksum.
 
 ## Trained on
@@ -95,22 +109,29 @@ def write_card(
 
     Raises:
         OSError: there is no such model.
-        ValueError: it is no released model, or its results are no JSON.
+        ValueError: it is no released model, its results are no JSON, or the licence is no name of
+            one.
     """
+    if licence is not None and not LICENCE.fullmatch(licence):
+        raise ValueError(
+            f"'{licence}' is no licence as the hub calls it; such are apache-2.0, mit, cc-by-4.0, "
+            "other"
+        )
     run = folder.absolute().parent if run is None else run
 
     description = description_of(folder)
     results = _results(run / METRICS, description)
     picture = run / PICTURE if results and (run / PICTURE).is_file() else None
 
-    front = {"library_name": "flowbind", "pipeline_tag": "any-to-any"}
+    method = method_of(folder)
+    directions = _from_others(method.directions())
+    example = _plainest(directions, method.modalities)
+
+    front = {"library_name": "flowbind"} | _task(directions)
     if licence:
         front["license"] = licence
 
-    modalities = description["method"]["args"]["modalities"]
-
-    directions = _from_others(method_of(folder).directions())
-    example = max(directions, key=lambda direction: len(direction.sources))
+    step = (description.get("weights") or {}).get("step")
 
     shown = f"\n![Rows are sources, columns what was generated from them.]({PICTURE})\n"
     content = TEMPLATE.format(
@@ -118,16 +139,16 @@ def write_card(
         title=reference.rpartition("/")[2].partition("@")[0],
         parameters=_parameters(folder),
         method=description["method"]["name"],
-        step=(description.get("weights") or {}).get("step") or "unknown",
+        paper=f" ({method.paper})" if method.paper else "",
+        step=f", after step {step} of its training" if step else "",
         picture=shown if picture else "",
-        directions=", ".join(map(str, directions)),
+        directions="\n".join(_listed(directions)),
         reference=reference,
-        sources=", ".join(f'"{name}": [...]' for name in example.sources),
-        targets=", ".join(f'"{name}"' for name in example.targets),
+        **_example(example, method.modalities),
         trained_on=_trained_on(results),
         licence=_licence(licence),
         own=licence or "none chosen",
-        parts="\n".join(_parts(modalities)),
+        parts="\n".join(_parts(description["method"]["args"]["modalities"])),
         results=_evaluation(results),
     )
     return Card(content, picture)
@@ -157,6 +178,73 @@ def _from_others(directions: Sequence[Direction]) -> Sequence[Direction]:
         if not set(direction.sources) & set(direction.targets):
             others.append(direction)
     return others or directions
+
+
+def _plainest(
+    directions: Sequence[Direction],
+    modalities: Mapping[str, Modality],
+) -> Direction:
+    """The direction that is easiest to try: of few sources, and of literals rather than files."""
+
+    def effort(direction: Direction) -> tuple[bool, int]:
+        files = [name for name in direction.sources if not modalities[name].literal]
+        return not direction.sources, len(direction.sources) + len(files)
+
+    return min(directions, key=effort)
+
+
+def _example(
+    direction: Direction,
+    modalities: Mapping[str, Modality],
+) -> dict[str, str]:
+    """How one generates in a direction, for a shell and in Python, by the template's names."""
+    options, sources, files = [], [], []
+    for name in direction.sources:
+        value = "..."
+        if not modalities[name].literal:
+            value = f"{name}{modalities[name].suffixes[0]}"
+            files.append(f"`{value}`")
+        options.append(f'--from {name}="{value}"')
+        sources.append(f'"{name}": "{value}"')
+
+    targets = ", ".join(f'"{name}"' for name in direction.targets)
+    keywords = f"to=[{targets}]"
+    if not direction.sources:
+        options.append(f"--count {COUNT}")
+        keywords += f", count={COUNT}"
+    options += [f"--to {name}" for name in direction.targets]
+    yours = "`...` is yours to fill in." if direction.sources else ""
+    if files:
+        yours = f"{' and '.join(files)}: a file of yours."
+    return {
+        "options": " ".join(options),
+        "sources": f"{{{', '.join(sources)}}}",
+        "keywords": keywords,
+        "yours": f"\n{yours}\n" if yours else "",
+    }
+
+
+def _listed(directions: Sequence[Direction]) -> Sequence[str]:
+    """A line for all directions of the same sources."""
+    targets: dict[str, list[str]] = {}
+    for direction in directions:
+        sources = " and ".join(direction.sources)
+        together = " with ".join(direction.targets)
+        targets.setdefault(sources, []).append(together)
+
+    lines = []
+    for sources, names in targets.items():
+        lines.append(f"- {', '.join(names)}{f' from {sources}' if sources else ''}")
+    return lines
+
+
+def _task(directions: Sequence[Direction]) -> dict[str, str]:
+    """What the hub calls the task of a model, where it has a name for it."""
+    if len(directions) > 1:
+        return {"pipeline_tag": "any-to-any"}
+    (direction,) = directions
+    task = "-to-".join(map("-".join, direction))
+    return {"pipeline_tag": task} if task in TASKS else {}
 
 
 def _parameters(folder: Path) -> str:

@@ -107,6 +107,7 @@ class Method(Component):
             `minus` and interpolation are offered. All states of one sample are drawn from one
             stream: whatever `start` draws is to be the same for each of them, so that it cancels.
         version: Number that is raised when the same weights would generate something else.
+        paper: Where the method was published, for a model's card, such as `arXiv 2512.15420`.
 
     Raises:
         ValueError: a name that is no identifier.
@@ -117,6 +118,7 @@ class Method(Component):
     trained_by: ClassVar[tuple[str, ...]] = ()
     linear: ClassVar[bool] = False
     version: ClassVar[int] = 1
+    paper: ClassVar[str] = ""
 
     def __init__(self, modalities: dict[str, Modality]) -> None:
         for name in modalities:

@@ -1,17 +1,24 @@
 """Models given away: to a stand-in of the hub's HTTP interface on this machine, and as one file."""
 
 import json
+import re
+import shlex
 import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import flowbind
+from flowbind.card import write_card
+from flowbind.generation import Model
+from flowbind.method import Networks
 from flowbind.release import save
 from tests.local_hub import REPOSITORY, local_hub
 from tests.released import make_model
+from tests.test_methods import crossflow, crossmodal
 from tests.toy import Vector, Word
 
 pytestmark = (
@@ -108,8 +115,10 @@ def test_the_card_tells_where_it_comes_from(folder, hub, command):
         "license: mit",
         "library_name: flowbind",
         f'flowbind.load("hf:{REPOSITORY}")',
-        'model.generate({"word": [...]}, to=["vector"])',
-        "It generates word->vector, vector->word;",
+        'model.generate({"word": "..."}, to=["vector"])',
+        f'flowbind generate hf:{REPOSITORY} --from word="..." --to vector --out made',
+        "- vector from word\n- word from vector\n",
+        "(arXiv 2512.15420), after step 7 of its training",
         "- word+vector: 9 samples",
         "7423af7130d551cca92d3df2d7ccd81517d508adfa37d249f32d2f8d12e03329",
         "| word->vector |",
@@ -129,6 +138,57 @@ def test_the_card_tells_where_it_comes_from(folder, hub, command):
         assert "Not measured" in hub.commits[hub.newest]["README.md"].decode()
 
 
+def test_a_card_is_one_to_the_hub_and_its_commands_run(folder, hub, command, tmp_path):
+    from huggingface_hub import ModelCard
+
+    assert command("push", folder, REPOSITORY, "--license", "mit")[0] == 0
+    card = ModelCard(hub.commits[hub.newest]["README.md"].decode())
+    assert card.data.to_dict() == {
+        "library_name": "flowbind",
+        "pipeline_tag": "any-to-any",
+        "license": "mit",
+    }
+
+    # With a word of this world in the place of what is yours.
+    (line,) = re.findall(r"^flowbind (generate .*)$", card.text, re.MULTILINE)
+    _, *arguments = shlex.split(line.replace("...", "302"))
+    arguments[-1] = tmp_path / "shell"
+    code, _, err = command("generate", *arguments)
+    assert code == 0, err
+    (code,) = re.findall(r"^```python\n(.*?)^```$", card.text, re.MULTILINE | re.DOTALL)
+    code = code.replace("...", "302").replace("made", str(tmp_path / "python"))
+    exec(code, {})
+    for made in ("shell", "python"):
+        assert [path.suffix for path in (tmp_path / made).iterdir()] == [".vec"]
+
+
+CARDS = {
+    "crossmodal": (
+        lambda: crossmodal("vector"),
+        {"pipeline_tag": "any-to-any"},
+        ("- ids with latent\n", "- latent from ids", '--from ids="..." --to latent'),
+    ),
+    "crossflow": (
+        lambda: crossflow("vector", "vector"),
+        {},  # the hub has no name for it
+        ("(arXiv 2412.15213)", "- target from source\n", '{"source": "source.'),
+    ),
+}
+
+
+@pytest.mark.parametrize(("build", "task", "says"), CARDS.values(), ids=CARDS)
+def test_a_card_of_each_method_tells_what_it_makes(build, task, says, toys, tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        method = build()
+        save(Model(method, Networks(method).eval()), tmp_path / "model")
+    card = write_card(tmp_path / "model", "model").content
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front == {"library_name": "flowbind"} | task
+    for part in (*says, "generator matching" if task else "CrossFlow".lower()):
+        assert part in card, card
+    assert "step" not in card.partition("## Use it")[0]
+
+
 def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
     def refused(*arguments, says):
         code, _, err = command(*arguments)
@@ -138,6 +198,11 @@ def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
 
     refused("push", folder, "toy", says="'toy' is no repository; it is OWNER/NAME")
     refused("push", tmp_path / "none", REPOSITORY, says="none: no such folder")
+    for licence in ("Apache 2.0", "mit\ntags: [a]"):
+        refused(
+            *("push", folder, REPOSITORY, "--license", licence),
+            says="no licence as the hub calls it",
+        )
     refused(
         "generate",
         "hf:toy",

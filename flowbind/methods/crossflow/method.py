@@ -146,6 +146,7 @@ class CrossFlow(OneWay):
     """
 
     linear: ClassVar = True
+    paper: ClassVar = "arXiv 2412.15213"
     objective: ObjectiveConfig
 
     def __init__(

@@ -5,7 +5,7 @@ noise, each side from the other, and a part of one from the rest.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -76,6 +76,7 @@ class CrossModal(Method):
     """
 
     Sampling = CrossModalSampling
+    paper: ClassVar = "generator matching, arXiv 2410.20587"
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ the field at the guidance scale $s$, and $\gamma$ the choice `variety`.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,6 +63,8 @@ class FlowMatching(OneWay):
         ValueError: other modalities than source and target, latents that are ids, or shapes that
             the network does not take.
     """
+
+    paper: ClassVar = "arXiv 2210.02747"
 
     def __init__(
         self,

@@ -119,6 +119,7 @@ class FlowBind(Method):
     """
 
     Sampling = FlowBindSampling
+    paper: ClassVar = "arXiv 2512.15420"
     trained_by: ClassVar = ("objective", "bind")
     linear: ClassVar = True
 
