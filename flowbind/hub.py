@@ -1,10 +1,12 @@
 """Weights by name: a local folder, or a repository of the Hugging Face hub in its local cache."""
 
+import errno
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from flowbind.errors import first_line
+from flowbind.files import no_space
 from flowbind.libraries import Extra, importing
 
 # No other formats of the same weights.
@@ -95,9 +97,53 @@ def _fetch(
             revision=revision,
             allow_patterns=list(patterns),
         )
-    except (OSError, ValueError) as error:
-        raise Missing(first_line(error)) from None
+    except Exception as error:  # those of its HTTP library differ by version
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise no_space(cache(), first_line(error)) from None
+        raise Missing(refusal(error)) from None
     return Path(folder)
+
+
+def cache() -> Path:
+    """The folder in which the hub's library keeps what it fetched."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def refusal(error: Exception) -> str:
+    """Why the hub does not do something, as a clause."""
+    from huggingface_hub import errors
+
+    # What could not be asked, where nothing is in the cache either.
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        if is_offline():
+            return "it is not in the cache, and HF_HUB_OFFLINE is set"
+        cause = error.__cause__ or error
+    else:
+        cause = error
+
+    for kind, clause in (
+        (
+            errors.GatedRepoError,
+            "it is gated: its terms have to be accepted on its page",
+        ),
+        (errors.DisabledRepoError, "it was disabled"),
+        (errors.RevisionNotFoundError, "it has no such revision"),
+        (
+            errors.RepositoryNotFoundError,
+            "there is no such repository, or it is private and not yours",
+        ),
+    ):
+        if isinstance(cause, kind):
+            return clause
+
+    status = getattr(getattr(cause, "response", None), "status_code", None)
+    if status == 401:
+        return "the token of your login is not valid"
+    if status:
+        return f"the hub answers {status}"
+    return first_line(cause)
 
 
 def unreachable(

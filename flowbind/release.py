@@ -229,13 +229,20 @@ def located(name: str | Path) -> Path:
         raise ValueError(
             f"'{name}': a model on the hub is hf:OWNER/NAME or hf:OWNER/NAME@REVISION"
         )
-    return snapshot(
+    folder = snapshot(
         reference["repository"],
         reference["revision"] or "main",
         kind="the model",
         install=Extra("hub"),
         patterns=[CONFIG, WEIGHTS, *(f"{CODECS}/{pattern}" for pattern in FILES)],
     )
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise ValueError(
+                f"'{name}': it has no {file}, so it is no model of flowbind, or only a part of it "
+                "was fetched; a network brings the rest"
+            )
+    return folder
 
 
 def files(folder: Path) -> tuple[Path, Path]:

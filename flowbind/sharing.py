@@ -5,20 +5,25 @@ What leaves is safetensors, JSON and the texts of tokenizers, with a card; nothi
 
 import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from flowbind.card import CARD, PICTURE, Card
-from flowbind.errors import first_line
 from flowbind.files import replacing
-from flowbind.hub import FILES, is_offline
+from flowbind.hub import FILES, is_offline, refusal
 from flowbind.libraries import Extra, importing
 from flowbind.release import CODECS, CONFIG, WEIGHTS, verify
 
 SUFFIXES = tuple(pattern.removeprefix("*") for pattern in FILES)
 # The earliest time that a zip archive can tell: the same model gives the same archive.
 EPOCH = (1980, 1, 1, 0, 0, 0)
+# How names of files begin that any repository may have.
+BARE = (".git", "README", "LICENSE")
 READABLE = 0o644 << 16  # mode of a file in an archive
+
+
+class Occupied(ValueError):
+    """A repository holds something else than a model of flowbind."""
 
 
 def files_of(folder: Path, card: Card) -> dict[str, Path | bytes]:
@@ -66,7 +71,8 @@ def push(
         The commit.
 
     Raises:
-        ValueError: the hub cannot be reached, or refuses it; one line that says what to do.
+        ValueError: the hub cannot be reached, or refuses it, or the repository holds something
+            else; one line that says what to do.
     """
     if is_offline():
         raise ValueError(
@@ -87,7 +93,9 @@ def push(
 
     try:
         api.create_repo(repository, private=private or None, exist_ok=True)
-        for place in api.list_repo_files(repository):
+        places = api.list_repo_files(repository)
+        check_repository(repository, places)
+        for place in places:
             if place.startswith(f"{CODECS}/") and place not in contents:
                 operations.append(CommitOperationDelete(place))
 
@@ -96,13 +104,29 @@ def push(
             operations,
             commit_message="A model of flowbind",
         )
+    except Occupied:
+        raise
     except Exception as error:  # those of its HTTP library differ by version
-        reason = first_line(error.__cause__ or error)
+        reason = refusal(error)
         raise ValueError(
             f"'{repository}': the hub does not take it ({reason}); log in with "
             "`hf auth login` as somebody who may write there, and look at the network"
         ) from None
     return commit.oid
+
+
+def check_repository(repository: str, places: Sequence[str]) -> None:
+    """Refuses a repository that holds something else than a model of flowbind.
+
+    Raises:
+        Occupied: it has files, and no description of a model.
+    """
+    others = [place for place in places if not place.startswith(BARE)]
+    if others and CONFIG not in places:
+        raise Occupied(
+            f"'{repository}': it holds something else than a model of flowbind "
+            f"({', '.join(others[:3])}); choose another name"
+        )
 
 
 def pack(contents: Mapping[str, Path | bytes], name: str, path: Path) -> None:

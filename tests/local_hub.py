@@ -21,6 +21,9 @@ class Hub(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.server.asked.append(self.path)
+        if self.server.failure:
+            self.fail(*self.server.failure)
+            return
         path = self.path.partition("?")[0]
         commits = self.server.commits
         if path.startswith(f"/api/models/{REPOSITORY}"):
@@ -55,6 +58,14 @@ class Hub(BaseHTTPRequestHandler):
                 self.wfile.write(content)
         else:
             self.answer({"error": f"no {path}"}, 404)
+
+    def fail(self, code, headers):
+        """An error of the hub's; with 200 an answer that breaks off."""
+        self.send_response(code)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "100" if code == 200 else "0")
+        self.end_headers()
 
     def commit(self, revision):
         return self.server.newest if revision in ("", "toy", "main") else revision
@@ -154,9 +165,16 @@ def local_hub(cache, monkeypatch):
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     server.url = f"http://127.0.0.1:{server.server_port}"
-    server.commits = {"0" * 40: {".gitattributes": b"", "codecs/old/a.bin": b"old"}}
+    server.commits = {
+        "0" * 40: {
+            ".gitattributes": b"",
+            "model.json": b"{}",
+            "codecs/old/a.bin": b"old",
+        }
+    }
     server.newest = "0" * 40
     server.lfs, server.asked, server.refuses = {}, [], False
+    server.failure = None  # a status and headers, with which all is answered
     Thread(target=server.serve_forever, daemon=True).start()
 
     # They are read from the environment when the package is imported.

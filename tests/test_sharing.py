@@ -1,5 +1,6 @@
 """Models given away: to a stand-in of the hub's HTTP interface on this machine, and as one file."""
 
+import errno
 import json
 import re
 import shlex
@@ -239,6 +240,52 @@ def test_mistakes_are_one_line(folder, hub, command, monkeypatch, tmp_path):
         *("generate", "hf:nobody/none@v1", "--to", "word", "--out", tmp_path / "o"),
         says="the model 'nobody/none' (v1): the hub does not give it",
     )
+
+
+FAILURES = {
+    "gated": (403, {"X-Error-Code": "GatedRepo"}, "it is gated: its terms"),
+    "private": (
+        401,
+        {"X-Error-Code": "RepoNotFound"},
+        "or it is private and not yours",
+    ),
+    "no revision": (404, {"X-Error-Code": "RevisionNotFound"}, "has no such revision"),
+    "a wrong token": (401, {}, "the token of your login is not valid"),
+    "down": (500, {}, "the hub answers 500"),
+    "breaking off": (200, {"Content-Type": "application/json"}, "closed connection"),
+}
+
+
+@pytest.mark.parametrize(("code", "headers", "says"), FAILURES.values(), ids=FAILURES)
+def test_why_the_hub_does_not_give_it(code, headers, says, hub, command, tmp_path):
+    hub.failure = code, headers
+    code, out, err = command(
+        "generate", f"hf:{REPOSITORY}", "--to", "word", "--out", tmp_path / "o"
+    )
+    assert (code, out, says in err, "hf auth login" in err) == (2, "", True, True), err
+    assert "Traceback" not in err
+
+
+def test_a_repository_of_something_else_is_no_model(folder, hub, command, monkeypatch):
+    from huggingface_hub import file_download
+
+    hub.commits[hub.newest] = {"config.json": b"{}", "README.md": b"mine"}
+    with pytest.raises(ValueError, match=r"it has no model\.json, so it is no model"):
+        flowbind.load(f"hf:{REPOSITORY}")
+    code, _, err = command("push", folder, REPOSITORY)
+    assert (code, "something else than a model of flowbind" in err) == (2, True), err
+    assert hub.commits[hub.newest]["README.md"] == b"mine"
+
+    # A full disk is not the hub's fault.
+    hub.newest = "e" * 40
+    hub.commits[hub.newest] = {"model.json": b"{}", "model.safetensors": b"1"}
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file_download, "http_get", full)
+    with pytest.raises(OSError, match=r"cache: .*No space left"):
+        flowbind.load(f"hf:{REPOSITORY}")
 
 
 def test_one_file_is_the_same_model_and_the_same_bytes(folder, command, tmp_path):
