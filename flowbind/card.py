@@ -17,8 +17,6 @@ CARD = "README.md"
 PICTURE = "gallery.png"
 METRICS = "metrics.json"
 COUNT = 4  # samples of an example that begins from nothing
-# The hub's names of tasks from one modality to another.
-TASKS = ("text-to-image", "image-to-text", "image-to-image", "text-to-audio")
 LICENCE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 LARGEST = 2**26  # bytes of the results of a test
 
@@ -127,7 +125,9 @@ def write_card(
     directions = _from_others(method.directions())
     example = _plainest(directions, method.modalities)
 
-    front = {"library_name": "flowbind"} | _task(directions)
+    front = {"library_name": "flowbind"}
+    if len(directions) > 1:
+        front["pipeline_tag"] = "any-to-any"
     if licence:
         front["license"] = licence
 
@@ -236,15 +236,6 @@ def _listed(directions: Sequence[Direction]) -> Sequence[str]:
     for sources, names in targets.items():
         lines.append(f"- {', '.join(names)}{f' from {sources}' if sources else ''}")
     return lines
-
-
-def _task(directions: Sequence[Direction]) -> dict[str, str]:
-    """What the hub calls the task of a model, where it has a name for it."""
-    if len(directions) > 1:
-        return {"pipeline_tag": "any-to-any"}
-    (direction,) = directions
-    task = "-to-".join(map("-".join, direction))
-    return {"pipeline_tag": task} if task in TASKS else {}
 
 
 def _parameters(folder: Path) -> str:

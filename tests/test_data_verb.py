@@ -1,6 +1,7 @@
 """`flowbind data`: what manifests hold is counted as it is, and shown as it is."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from PIL import Image
 
 from flowbind.cli.data import _choose
 from flowbind.data.manifest import Manifest
+from flowbind.evaluation.contact_sheet import HEAD
 
 
 @pytest.fixture
@@ -123,3 +125,26 @@ def test_mistakes_are_one_line(arguments, words, command, tmp_path, monkeypatch)
     code, out, err = command(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert words in err
+
+
+def test_a_very_long_caption_is_drawn_at_once(tmp_path, command):
+    """Letters that no cell has room for are not measured: it took minutes."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": "word " * 100_000}))
+    (tmp_path / "b.jsonl").write_text(json.dumps({"text": "word " * 1_000}))
+    start = time.process_time()
+    for name in ("a", "b"):
+        out = ("--out", tmp_path / f"{name}.png")
+        code, _, err = command("data", "preview", tmp_path / f"{name}.jsonl", *out)
+        assert code == 0, err
+    assert time.process_time() - start < 3
+    cells = []
+    for name in ("a", "b"):
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            cells.append(np.array(picture)[HEAD:])
+    assert np.array_equal(*cells)
+
+
+def test_a_preview_is_a_png(folder, command):
+    out = ("--out", folder / "sheet.jpg")
+    code, _, err = command("data", "preview", folder / "train.jsonl", *out)
+    assert (code, "end it in .png" in err) == (2, True), err

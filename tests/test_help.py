@@ -159,7 +159,11 @@ def test_a_recipe_is_copied_once(name, command, mistake, tmp_path, monkeypatch):
     assert (code, err) == (0, "")
     (copy,) = tmp_path.iterdir()
     recipe = out.split("copy of ")[1].split(";")[0]
-    assert copy.read_bytes() == (ROOT / recipe).read_bytes()
+    original = (ROOT / recipe).read_text(encoding="utf-8")
+    # Its first lines say how the copy is run.
+    head, end, rest = original.partition("\nseed_everything")
+    assert copy.read_text() == head.replace(recipe, copy.name) + end + rest
+    assert f"--config {copy.name}" in copy.read_text()
     assert "there already" in mistake("recipes", "copy", name)
     assert command("recipes", "copy", name, "--out", "a/b.yaml")[0] == 0
 

@@ -171,7 +171,7 @@ CARDS = {
     ),
     "crossflow": (
         lambda: crossflow("vector", "vector"),
-        {},  # the hub has no name for it
+        {},
         ("(arXiv 2412.15213)", "- target from source\n", '{"source": "source.'),
     ),
 }

@@ -207,6 +207,8 @@ def _preview(verb: str, arguments: Sequence[str]) -> None:
     from flowbind.progress import say, track
 
     out = options.out or Path(f"{Path(options.manifest).stem}.png")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"data preview: {out} is no name of a PNG; end it in .png")
     check_place(out)
     manifest = _read(options.manifest)
     modalities = _modalities([manifest])

@@ -120,9 +120,20 @@ def _copy(verb: str, arguments: Sequence[str]) -> None:
     if target.exists():
         raise ValueError(f"{target}: is there already; give another --out")
     check_place(target)
+    content = _file_of(recipe).read_text(encoding="utf-8")
     with replacing(target) as partial:
-        partial.write_bytes(_file_of(recipe).read_bytes())
+        partial.write_text(_renamed(content, recipe, str(target)), encoding="utf-8")
     print(f"{target}: a copy of {recipe}; its first lines say how to run it")
+
+
+def _renamed(content: str, recipe: str, name: str) -> str:
+    """A recipe whose first lines, which say how to run it, call it by its new name."""
+    lines = content.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if not line.startswith("#"):
+            break
+        lines[number] = line.replace(recipe, name)
+    return "".join(lines)
 
 
 def _explain(verb: str, arguments: Sequence[str]) -> None:

@@ -133,7 +133,7 @@ def _take(
         if len(files) == 1:
             (path,) = files
             places[path,] += files[path]
-    for files in shown(doubtful, f"comparing {name}"):
+    for files in shown(doubtful, f"comparing {name}") if doubtful else ():
         for path, owners in files.items():
             places[digest_now(path),] += owners
 

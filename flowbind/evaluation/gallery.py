@@ -25,6 +25,7 @@ FOOT = 52  # height of the legend
 SHAPE = 0.36  # height of a cell, as a share of its width
 STRIP = 24  # height of a row's line of words
 SMALL, PLAIN, LARGE = 14, 17, 20  # sizes of type
+THIN = 2  # pixels, less than any letter is wide
 PAPER, CARD, INK, FAINT = "#ffffff", "#f4f5f7", "#1c2026", "#6b7480"
 FRAME = "#d5d9de"
 UNSEEN = "#e0761b"  # frame of what was never seen together in training
@@ -264,6 +265,9 @@ def _fit(words: str, width: int, height: int) -> tuple[int, str]:
         width: Width of the room for them, in pixels.
         height: Height of the room for them, in pixels.
     """
+    # More letters than any cell shows, which are slow to measure.
+    words = words[: width // THIN * max(height // SMALL, 1) + 1]
+
     for size in range(LARGE, SMALL - 1, -1):
         font = _font(size, words)
         lines = _wrap(words, font, width)
