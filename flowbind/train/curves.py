@@ -65,6 +65,7 @@ class Picture(Callback):
     def __init__(self, curves: Curves, folder: Path) -> None:
         self.curves = curves
         self.path = folder / CURVES
+        self.drawn: dict[str, Curve] = {}
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit":
@@ -74,9 +75,15 @@ class Picture(Callback):
         self._draw(trainer)
 
     def _draw(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and self.curves.begun:
-            self.curves.save()
-            draw(read(Path(self.curves.root_dir)), self.path)
+        if not trainer.is_global_zero or not self.curves.begun:
+            return
+        self.curves.save()
+        curves = read(Path(self.curves.root_dir))
+
+        # Where a run ends with a validation, nothing was logged since.
+        if curves != self.drawn:
+            draw(curves, self.path)
+            self.drawn = curves
 
 
 def read(folder: Path) -> dict[str, Curve]:
