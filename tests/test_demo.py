@@ -9,6 +9,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
+from importlib.util import find_spec
 
 import pytest
 from PIL import Image as Pictures
@@ -17,8 +18,11 @@ import flowbind.cli.demo as demo_verb
 from tests.browser import LENGTH, SECONDS, opened
 from tests.released import release
 
-pytest.importorskip("gradio")
-pytestmark = pytest.mark.timeout(600)
+# It is imported in the demo's own process alone.
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not find_spec("gradio"), reason="needs gradio"),
+]
 
 
 @pytest.fixture(scope="module")
