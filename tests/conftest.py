@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from functools import partial
 from importlib import import_module
 from importlib.metadata import EntryPoint
 from io import StringIO
@@ -42,6 +43,8 @@ TOYS = {
     },
 }
 
+PROBE_STEPS = 100  # of 300
+
 
 @pytest.fixture(autouse=True)
 def _one_thread():
@@ -53,8 +56,23 @@ def _one_thread():
 
 @pytest.fixture
 def toys(monkeypatch):
-    """Registers the toy modalities and codecs beside what is installed."""
+    """Registers the toy modalities and codecs beside what is installed.
+
+    Probes take fewer steps, which suffice for toys, and a run's curves are a picture of one pixel.
+    """
     register_toys(monkeypatch)
+    evaluation = import_module("flowbind.evaluation.evaluation")
+    few = partial(evaluation.fit_probe, steps=PROBE_STEPS)
+    monkeypatch.setattr(evaluation, "fit_probe", few)
+    monkeypatch.setattr("flowbind.train.curves.draw", draw_pixel)
+
+
+def draw_pixel(curves, path):
+    """In place of `flowbind.train.curves.draw`, which takes a quarter of a second."""
+    from PIL import Image
+
+    Image.new("L", (1, 1)).save(path)
+    return True
 
 
 def register_toys(monkeypatch):
