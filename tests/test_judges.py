@@ -8,24 +8,25 @@ import torch
 import yaml
 
 from flowbind import Manifest
+from flowbind.cli import main
 from flowbind.evaluation import report
 from flowbind.evaluation.judging import difference
 from flowbind.evaluation.verdicts import differs, joint_accuracy, lowest_class
+from tests.conftest import register_toys
 from tests.toy import RECIPE, VectorJudge
 
 # The toy world, whole
 
 
-@pytest.fixture
-def judged(world, command):
-    """The toy world with a judge trained by the command line; returns where its weights are."""
-    recipe = {
+def judge_recipe(folder, data):
+    """The recipe of a judge that a run in a folder trains on the toy world."""
+    return {
         "seed_everything": 0,
         "model": {
             "class_path": "flowbind.train.judge.JudgeTraining",
             "init_args": {
                 "judge": {"class_path": "vector-judge"},
-                "export": str(world / "judge.safetensors"),
+                "export": str(folder / "judge.safetensors"),
                 "learning_rate": 0.02,
             },
         },
@@ -33,22 +34,37 @@ def judged(world, command):
             "class_path": "flowbind.data.raw.RawDataModule",
             "init_args": {
                 "modality": {"class_path": "vector"},
-                "train": str(world / "data/train.jsonl"),
-                "val": str(world / "data/val.jsonl"),
+                "train": str(data / "train.jsonl"),
+                "val": str(data / "val.jsonl"),
                 "batch_size": 64,
             },
         },
         "trainer": {
-            "default_root_dir": str(world / "judge"),
+            "default_root_dir": str(folder / "judge"),
             "accelerator": "cpu",
             "max_steps": 200,
             "val_check_interval": 100,
             "check_val_every_n_epoch": None,
         },
     }
-    (world / "judge.yaml").write_text(yaml.safe_dump(recipe))
-    code, _, err = command("fit", "--config", world / "judge.yaml")
-    assert code == 0, err
+
+
+@pytest.fixture(scope="module")
+def trained_judge(tmp_path_factory, prepared):
+    """A folder with a judge trained by the command line and its run, to be copied."""
+    folder = tmp_path_factory.mktemp("judge")
+    recipe = judge_recipe(folder, prepared / "data")
+    (folder / "judge.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        register_toys(monkeypatch)
+        main(["fit", "--config", str(folder / "judge.yaml")])
+    return folder
+
+
+@pytest.fixture
+def judged(world, encoded, trained_judge):
+    """The toy world with a judge; returns where its weights are."""
+    shutil.copytree(trained_judge, world, dirs_exist_ok=True)
     return world / "judge.safetensors"
 
 
@@ -68,7 +84,7 @@ def test_from_labels_to_the_report(judged, world, command):
         "judges": [judge, {"class_path": "word-reader"}],
     }
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for verb in ("encode", "fit", "test"):
+    for verb in ("fit", "test"):
         code, out, err = command(verb, "--config", world / "recipe.yaml")
         assert code == 0, err
     results = json.loads((world / "run/metrics.json").read_text())
@@ -123,9 +139,8 @@ def test_judges_read_the_same_whatever_the_precision(judged, world, command):
     recipe["evaluation"] = {"gallery": 0, "limit": 32, "judges": [judge]}
     recipe["trainer"]["precision"] = "bf16-mixed"
     (world / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    for verb in ("encode", "fit"):
-        code, _, err = command(verb, "--config", world / "recipe.yaml")
-        assert code == 0, err
+    code, _, err = command("fit", "--config", world / "recipe.yaml")
+    assert code == 0, err
 
     read = []
     for precision in ("bf16-mixed", "32-true"):
@@ -166,9 +181,8 @@ def test_what_does_not_fit_is_told_in_a_line(judged, world, command):
     def by(weights):
         return {"class_path": "vector-judge", "init_args": {"weights": str(weights)}}
 
-    for verb in ("encode", "fit"):
-        code, _, err = command(verb, "--config", world / "recipe.yaml")
-        assert code == 0, err
+    code, _, err = command("fit", "--config", world / "recipe.yaml")
+    assert code == 0, err
 
     assert "comes without weights" in refusal([{"class_path": "vector-judge"}])
     assert "both judge 'vector'" in refusal([by(judged), by(judged)])
@@ -194,13 +208,15 @@ def test_what_does_not_fit_is_told_in_a_line(judged, world, command):
     assert "recipes/judges" in refusal([by(judged)])
 
 
-def test_no_judge_is_trained_without_labels(judged, world, command):
+def test_no_judge_is_trained_without_labels(world, command):
     for split in ("train", "val"):
         path = world / f"data/{split}.jsonl"
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         for line in lines:
             del line["labels"]
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    recipe = judge_recipe(world, world / "data")
+    (world / "judge.yaml").write_text(yaml.safe_dump(recipe))
     code, _, err = command("fit", "--config", world / "judge.yaml")
     assert (code, "no sample has labels" in err, "Traceback" in err) == (
         2,
