@@ -55,24 +55,29 @@ def _one_thread():
 
 
 @pytest.fixture
-def toys(monkeypatch):
+def pixel(monkeypatch):
+    """The picture of a run's curves is one pixel: the whole takes a quarter of a second."""
+    monkeypatch.setattr("flowbind.train.curves.draw", draw_pixel)
+
+
+def draw_pixel(curves, path):
+    """In place of `flowbind.train.curves.draw`."""
+    from PIL import Image
+
+    Image.new("L", (1, 1)).save(path)
+    return True
+
+
+@pytest.fixture
+def toys(monkeypatch, pixel):
     """Registers the toy modalities and codecs beside what is installed.
 
-    Probes take fewer steps, which suffice for toys, and a run's curves are a picture of one pixel.
+    Probes take fewer steps, which suffice for toys.
     """
     register_toys(monkeypatch)
     evaluation = import_module("flowbind.evaluation.evaluation")
     few = partial(evaluation.fit_probe, steps=PROBE_STEPS)
     monkeypatch.setattr(evaluation, "fit_probe", few)
-    monkeypatch.setattr("flowbind.train.curves.draw", draw_pixel)
-
-
-def draw_pixel(curves, path):
-    """In place of `flowbind.train.curves.draw`, which takes a quarter of a second."""
-    from PIL import Image
-
-    Image.new("L", (1, 1)).save(path)
-    return True
 
 
 def register_toys(monkeypatch):
@@ -125,7 +130,7 @@ def uninstall(monkeypatch):
 
 
 @pytest.fixture
-def command(capsys):
+def command(capsys, pixel):
     """Runs one command. Returns exit code, standard output and standard error."""
 
     def run(*arguments):

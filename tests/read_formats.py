@@ -31,7 +31,7 @@ from flowbind.evaluation.report import tables
 from flowbind.release import verify
 from flowbind.tensors import digest_tensors
 from flowbind.train.checkpoints import latest_intact, read_checkpoint, step_of
-from tests.conftest import register_toys
+from tests.conftest import draw_pixel, register_toys
 from tests.toy import LearnedCodec
 
 # Nanoseconds: the samples' time of change, which their latents' key hangs on, and no clone keeps.
@@ -65,6 +65,7 @@ def read_in(folder: Path, kind: str) -> Any:
         copy = shutil.copytree(folder, Path(place, "copy"))
         set_times(copy)
         register_toys(monkeypatch)
+        monkeypatch.setattr("flowbind.train.curves.draw", draw_pixel)
         with contextlib.chdir(copy):
             return READERS[kind]()
 

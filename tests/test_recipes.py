@@ -39,6 +39,7 @@ SMALL = [
     "--trainer.val_check_interval=2",
     "--data.init_args.batch_size=8",
     "--training.samples=0",  # or codecs are built and decode
+    "--trainer.logger=false",
 ]
 
 
