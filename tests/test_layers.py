@@ -158,6 +158,7 @@ def statements(tree, deferred):
             yield from statements(node, deferred)
 
 
+@cache
 def imported(path, deferred=True):
     """Dotted modules that a file imports; `from package import module` counts as the module where it is one of ours."""
     found = set()
@@ -401,13 +402,18 @@ def spoken(tree):
                 yield from ((node, alias.asname) for alias in names if alias.asname)
 
 
+@cache
+def spoken_in(path):
+    return list(spoken(parsed(path)))
+
+
 @each_core_file
 def test_the_core_never_names_a_modality(path):
     # The face's help and messages, prose, may give some.
     examples = layer_of(module_of(path)) == max(LAYERS)
     named = {
         f"line {node.lineno}: {text!r}"
-        for node, text in spoken(parsed(path))
+        for node, text in spoken_in(path)
         if names_a_modality(text)
         and not (examples and " " in text)
         and not is_homonym(node, text, path)
@@ -431,7 +437,7 @@ def test_the_core_never_names_a_method(path):
     examples = layer_of(own) == max(LAYERS)
     named = {
         f"line {node.lineno}: {text!r}"
-        for node, text in spoken(parsed(path))
+        for node, text in spoken_in(path)
         if names_a_method(text) and not (examples and " " in text)
     }
     assert not named, f"{identity(path)} names a method: {sorted(named)}"
