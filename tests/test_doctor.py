@@ -245,7 +245,7 @@ def test_devices_are_told_with_what_they_can_do(monkeypatch):
     monkeypatch.setattr(doctor, "_probe", lambda *_: (facts, ""))
     monkeypatch.setattr(doctor, "_processor", lambda: "CPU")
     assert doctor._devices() == [
-        "torch is built for 13.0; 8 threads",
+        "torch is built for CUDA 13.0; 8 threads",
         "cpu: CPU; bfloat16 0.2 times as fast as float32: train with 32-true",
         "cuda:0: GPU, 80 GB, 70 free; bfloat16 6.0 times as fast as float32",
         "compile on cpu: fails (InvalidCxxCompiler: none)",

@@ -352,7 +352,7 @@ def _devices() -> list[str]:
     lines = []
     for fact in facts:
         if "torch" in fact:
-            build = fact["cuda"] or "processors alone"
+            build = f"CUDA {fact['cuda']}" if fact["cuda"] else "processors alone"
             lines.append(f"torch is built for {build}; {fact['threads']} threads")
         elif "device" in fact:
             lines.append(_device(fact))
