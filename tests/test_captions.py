@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from flowbind_text.captions import BYTES, Captions, bleu, cider_d, rouge_l, words
+from flowbind_text.encoder import MINILM
+from flowbind_text.sentences import SentenceEncoder
 from flowbind_text.similarity import CaptionSimilarity
 
 CIDER, ROUGE = "cider[cider-d,1-reference]", "rouge-l[beta=1.2,1-reference]"
@@ -323,18 +326,17 @@ def test_what_misleads_is_refused():
 
 
 def test_similarity_is_the_mean_cosine():
-    from sentence_transformers import SentenceTransformer
-
+    """Of embeddings that are the library's to the bit (tests/test_text.py)."""
     metric = CaptionSimilarity()
     made = ["a hound howls at night", "an orchestra is playing", *REAL[2:]]
     figures = metric.compute(
         metric.features("text", made), metric.features("text", REAL)
     )
-    model = SentenceTransformer(str(metric.sentences.folder), device="cpu")
-    cosines = [
-        model.similarity(*model.encode([one, other])[:, None]).item()
-        for one, other in zip(made, REAL, strict=True)
-    ]
+    encoder = SentenceEncoder(MINILM)
+    cosines = []
+    for pair in zip(made, REAL, strict=True):
+        one, other = encoder.embed(pair, torch.device("cpu"))
+        cosines.append(F.cosine_similarity(one, other, dim=0).item())
     assert figures == {
         "similarity[all-minilm-l6-v2]": pytest.approx(sum(cosines) / 3, abs=1e-5)
     }
