@@ -793,13 +793,14 @@ def recipe(world):
                 "word": {"class_path": "word", "init_args": ids},
                 "vector": {"class_path": "vector"},
             },
-            "net": {"width": 32, "depth": 2, "heads": 2},
-            "token_net": {"width": 32, "depth": 1, "heads": 2, "reading": 0},
+            "net": {"width": 48, "depth": 2, "heads": 2},
+            "token_net": {"width": 48, "depth": 1, "heads": 2, "reading": 0},
             "objective": {"source": "uniform", "degree": 1.0},
         },
     }
-    recipe["training"] |= {"ema_decay": 0.99, "learning_rate": 4.0e-3}
-    recipe["trainer"] |= {"max_steps": 900, "val_check_interval": 900}
+    recipe["training"] |= {"ema_decay": 0.97, "learning_rate": 1.0e-2}
+    recipe["data"]["init_args"]["batch_size"] = 256
+    recipe["trainer"] |= {"max_steps": 240, "val_check_interval": 240}
     recipe["evaluation"] = {"sampling": {"steps": 10}, "limit": 64, "gallery": 4}
     path = world / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
