@@ -80,8 +80,8 @@ RUNS: dict[str, dict[str, Run]] = {
     "sampling": {
         "the recipe: pairs ids first": BASE,
         "together": run("joint", looks={"order": "together"}),
-        "together, horizon 2": run("joint", looks={"order": "together", "horizon": 2}),
-        "together, horizon 4": run("joint", looks={"order": "together", "horizon": 4}),
+        "together, horizon 2": run("joint", looks={"horizon": 2, "order": "together"}),
+        "together, horizon 4": run("joint", looks={"horizon": 4, "order": "together"}),
         "latent first": run("joint", looks={"order": "latent-first"}),
         "ids by Euler's steps": run("joint", looks={"tokens": "euler"}),
     },

@@ -27,7 +27,8 @@ class Run:
         name: Name of its folder.
         recipe: Path of the recipe.
         settings: Settings other than the recipe's, by their names.
-        looks: Settings of a further test of the same model; none for its own.
+        looks: Settings of a further test of the same model, in the order of the recipe's, by which
+            its files are named; none for its own.
     """
 
     name: str
