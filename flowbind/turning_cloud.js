@@ -9,7 +9,29 @@
 
   class TurningCloud extends HTMLElement {
     connectedCallback() {
-      if (this.canvas) return;
+      if (!this.canvas) this.build();
+      this.sizes = new ResizeObserver(() => this.ask());
+      this.sizes.observe(this);
+      // Only what is in sight is drawn: a page may have dozens.
+      this.sight = new IntersectionObserver(
+        (changes) => {
+          this.isSeen = changes.at(-1).isIntersecting;
+          this.ask();
+        },
+        { rootMargin: "200px" }
+      );
+      this.sight.observe(this);
+      this.print = () => this.draw();
+      addEventListener("beforeprint", this.print);
+    }
+
+    disconnectedCallback() {
+      this.sizes.disconnect();
+      this.sight.disconnect();
+      removeEventListener("beforeprint", this.print);
+    }
+
+    build() {
       this.read(this.getAttribute("packed"));
       this.azimuth = AZIMUTH;
       this.elevation = ELEVATION;
@@ -38,13 +60,6 @@
         e.preventDefault();
         this.turn(...arrows[e.key]);
       });
-      this.watch = new ResizeObserver(() => this.ask());
-      this.watch.observe(this);
-      this.ask();
-    }
-
-    disconnectedCallback() {
-      this.watch?.disconnect();
     }
 
     read(code) {
@@ -70,7 +85,7 @@
     }
 
     ask() {
-      if (this.asked) return;
+      if (this.asked || !this.isSeen) return;
       this.asked = requestAnimationFrame(() => {
         this.asked = null;
         this.draw();

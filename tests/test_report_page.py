@@ -35,12 +35,12 @@ def report(tmp_path_factory):
         "test-1",
         "a <b>",
         "a <script>source</script>",
-        {"pictures": [picture] * 3, "sounds": [picture], "clouds": [picture]},
+        {"pictures": [picture] * 3, "sounds": [picture] * 3, "clouds": [picture]},
         frozenset({"clouds"}),
         {
             None: ["a <script>source</script>"],
             "pictures": [picture] * 3,
-            "sounds": [sound],
+            "sounds": [sound] * 3,
             "clouds": [cloud],
         },
     )
@@ -75,8 +75,8 @@ def test_a_report_in_a_browser(report):
             "How it was measured",
         ]
         assert (
-            len(page.query_selector_all(".draws img")) == 4
-        )  # of the sound, its preview
+            len(page.query_selector_all(".draws img")) == 6
+        )  # of the sounds, their previews
         assert page.eval_on_selector_all(
             "img", "all => all.every(img => img.complete && img.naturalWidth > 0)"
         )
@@ -97,11 +97,28 @@ def test_a_report_in_a_browser(report):
         page.mouse.move(box["x"] + 90, box["y"] + 60, steps=3)
         page.mouse.up()
         assert once_drawn(cloud, unlike=before) != before
+
+        for width in (400, 800, 1600):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(OVERFLOWING) == [], width
+            players = page.eval_on_selector_all(
+                "audio", "all => all.map(sound => sound.clientWidth)"
+            )
+            assert min(players) >= PLAYER, width
+        lightest = page.evaluate(GROUND)
+        page.emulate_media(color_scheme="dark")
+        assert page.evaluate(GROUND) < lightest
         assert not errors
     assert asked == [a for a in asked if a.startswith(("file:", "data:", "blob:"))]
     assert len([a for a in asked if a.startswith("file:")]) == 1
 
 
+PLAYER = 110  # pixels below which a browser's player has no button
+# What is wider than where it is; tables may be, for they scroll.
+OVERFLOWING = """() => [document.documentElement, ...document.querySelectorAll(".cell, .draws > *")]
+  .filter((part) => part.scrollWidth > part.clientWidth + 1).map((part) => part.outerHTML.slice(0, 80))"""
+# The red of the ground.
+GROUND = "Number(getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0])"
 # How far a sound gets in a moment.
 PLAYS = """async (sound) => {
   sound.muted = true;

@@ -31,7 +31,7 @@ footer { display: none !important }
 .exhibit img, .exhibit turning-cloud { display: block; width: 100%; max-width: 16rem; margin: 0 auto .5rem }
 .exhibit img { border-radius: 6px }
 .exhibit audio, .exhibit video { width: 100% }
-.exhibit .words { font-size: 1.15rem; padding: .6rem 0 }
+.exhibit .words { font-size: 1.15rem; padding: .6rem 0; overflow-wrap: anywhere }
 .exhibit a { display: block; font-size: .85rem; margin-top: .4rem }
 .exhibit .empty { opacity: .5; padding: .6rem 0 }
 .mistake { color: #b3261e; font-weight: 600 }

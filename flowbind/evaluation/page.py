@@ -4,6 +4,7 @@ It is one file that needs no other, and no network, which its own policy forbids
 """
 
 import html
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from mimetypes import guess_type
 from pathlib import Path
@@ -26,6 +27,7 @@ POLICY = (
     "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; "
     "script-src 'unsafe-inline'"
 )
+CODE = re.compile(r"`([^`]+)`")
 # From wrong to right, in degrees of hue.
 WORST, BEST = 12, 140
 
@@ -91,6 +93,11 @@ def _plain(words: str) -> str:
     return html.escape(words)
 
 
+def _prose(words: str) -> str:
+    """Words of which those between backticks are code."""
+    return CODE.sub(r"<code>\1</code>", _plain(words))
+
+
 def _anchor(name: str) -> str:
     return name.lower().replace(" ", "-")
 
@@ -141,9 +148,9 @@ def _row(row: Row) -> str:
         cells.append(_cell(row, name, f"to {name}", row.generated[name]))
 
     words = " · ".join(filter(None, [row.source, row.labels, row.id]))
-    columns = f"grid-template-columns: 1fr repeat({len(names)}, 2fr)"
     head = f'<div class="head">{_plain(words)}</div>'
-    return f'<div class="row" style="{columns}">{head}{"".join(cells)}</div>'
+    columns = f'style="--targets: {len(names)}"'
+    return f'<div class="row" {columns}>{head}{"".join(cells)}</div>'
 
 
 def _cell(row: Row, name: str | None, title: str, previews: Sequence) -> str:
@@ -184,7 +191,7 @@ def _table(table: Table) -> str:
         lines.append(f"<tr>{''.join(cells)}</tr>")
     lines.append("</table></div>")
     if table.note:
-        lines.append(f'<p class="note">{_plain(table.note)}</p>')
+        lines.append(f'<p class="note">{_prose(table.note)}</p>')
     return "\n".join(lines)
 
 
@@ -193,5 +200,5 @@ def _how(results: Results) -> Iterator[str]:
     lines = "\n".join(provenance(results["meta"])).splitlines()
     words = [line for line in lines if line and not line.startswith(("#", "- ", "  "))]
     facts = [line for line in lines if line.startswith(("- ", "  "))]
-    yield f"<p>{_plain(' '.join(words))}</p>"
+    yield f"<p>{_prose(' '.join(words))}</p>"
     yield f"<pre>{_plain(chr(10).join(facts))}</pre>"
