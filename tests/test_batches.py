@@ -135,12 +135,13 @@ def test_a_table_names_its_modalities(model, command, tmp_path):
     [
         ('{"word": "203"}\n{"vector": "0.vec"}', "1 of 2 samples have no 'word'"),
         ('{"vector": "0.vec"}', "has no source"),
+        ("id,word\n", "has no samples"),
     ],
 )
 def test_a_batch_that_lacks_something_is_one_line(
     model, command, tmp_path, content, words
 ):
-    path = tmp_path / "samples.jsonl"
+    path = tmp_path / ("samples.jsonl" if content.startswith("{") else "samples.csv")
     path.write_text(content)
     code, _, err = command(
         "generate",

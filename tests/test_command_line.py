@@ -410,6 +410,10 @@ def test_what_is_said_of_a_value_says_what_is_allowed(recipe, mistake):
     assert "allowed: 64, 32, 16, transformer-engine" in told("--trainer.precision=foo")
     assert "it has cpu" in told("--trainer.accelerator=tpu")
     assert "did you mean 'simple'?" in told("--trainer.profiler=simpel")
+    # And nothing of how classes may be given, which is all right.
+    metric = "{class_path: torchmetrics, init_args: {metric: accuracy, judges: word}}"
+    said = told(f"--evaluation.metrics=[{metric}]")
+    assert said.rstrip().endswith("PeakSignalNoiseRatio, not 'accuracy'"), said
     assert "did you mean 'vector'?" in told("--model.modalities.word=vectr")
     assert "did you mean 'FlowBind'?" in told("--model=flowbind.FlowBnid")
     assert "--model.modalities.word.codec has no class yet" in told(

@@ -135,9 +135,19 @@ def test_too_few_samples_are_refused(judged):
         ValueError, match="DigitError needs at least 2 test samples, there are 1"
     ):
         judged(DigitError(), rows=1)
+
+
+def test_a_metric_that_judges_nothing_is_told_and_one_of_nothing_refused(
+    judged, capsys
+):
     bystander = DigitError()
-    bystander.judges = "image"
+    bystander.judges = bystander.against = "image"  # installed, and none of the model's
     assert not judged(bystander, rows=1).against
+    said = "DigitError judges nothing here: nothing is generated in 'image'\n"
+    assert said in capsys.readouterr().err
+    bystander.judges = "vectr"
+    with pytest.raises(ValueError, match="no modality 'vectr'; did you mean 'vector'"):
+        judged(bystander)
 
 
 def test_a_metric_without_arguments_has_a_fingerprint():

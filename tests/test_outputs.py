@@ -139,14 +139,29 @@ def test_info_tells_what_paths_hold(world, command, tmp_path):
     assert "512 of word+vector" in out or "512 of vector+word" in out
     assert "label first: " in out
 
+    code, out, err = command("info", world / "data")
+    assert code == 0, err
+    assert "\n  train.jsonl:\n    a manifest: 512 samples" in out
 
-@pytest.mark.parametrize("name", ["nowhere", "empty"])
-def test_info_of_nothing_is_one_line(command, tmp_path, name):
-    (tmp_path / "empty").mkdir()
-    code, _, err = command("info", tmp_path / name)
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("nowhere", "nothing is there; give a released model, a latent store"),
+        (".", "no released model, no latent store and no manifest"),
+        ("hf:owner", "a model on the hub is hf:OWNER/NAME"),
+        ("memory://bucket/nowhere", "memory://bucket/nowhere: no latent store there"),
+        ("memory://bucket/a.jsonl", "memory://bucket/a.jsonl: no such file"),
+        ("", "takes a path, not an empty one"),
+    ],
+)
+def test_info_of_nothing_is_one_line(command, tmp_path, monkeypatch, name, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FLOWBIND_CACHE", str(tmp_path / "copies"))
+    code, _, err = command("info", name)
     assert code == 2
     assert err.count("\n") == 1
-    assert "latent store" in err
+    assert words in err
 
 
 # Exhibits.

@@ -321,6 +321,9 @@ def test_folders_are_opened_as_ever(stored, monkeypatch):
 
 
 def test_verify_reads_every_byte_where_it_lies(stored, storage, command):
+    code, out, _ = command("info", f"{BUCKET}/latents")
+    assert code == 0
+    assert "a latent store: " in out
     code, out, _ = command("verify", f"{BUCKET}/latents")
     assert (code, out.split(";")[0]) == (0, f"{BUCKET}/latents: whole")
     fetch_store(f"{BUCKET}/latents")  # whole copies tell nothing

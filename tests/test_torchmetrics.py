@@ -121,7 +121,7 @@ def test_samples_of_several_shapes_need_a_size():
             "torchmetrics.image.PeakSignalNoiseRato",
             "did you mean 'PeakSignalNoiseRatio'",
         ),
-        ("torchmetrics.functional", "is no metric"),
+        ("torchmetrics.functional", "no class of a metric"),
         ("os.path", "a class of torchmetrics"),
     ],
 )
@@ -132,6 +132,9 @@ def test_only_metrics_of_torchmetrics(path, message):
 
 def test_what_a_metric_needs_is_one_line():
     metric = TorchMetric("torchmetrics.MeanSquaredError", "image", settings={"no": 1})
+    task = TorchMetric("torchmetrics.Accuracy", "image")
+    with pytest.raises(ValueError, match=r"'task'; its arguments are `settings`$"):
+        task.features("image", [torch.zeros(3)])
     with pytest.raises(
         ValueError, match=r"^torchmetrics.MeanSquaredError: .*no"
     ) as error:

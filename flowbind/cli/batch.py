@@ -47,7 +47,7 @@ def read_batch(path: Path, model: "Model", targets: Sequence[str]) -> Listed:
 
     Raises:
         OSError: it is not there.
-        ValueError: it is neither, has no sample or none of the modalities, or some samples lack
+        ValueError: it is neither, has no samples or none of the modalities, or some samples lack
             what others have.
     """
     from flowbind.registry import installed
@@ -64,6 +64,9 @@ def read_batch(path: Path, model: "Model", targets: Sequence[str]) -> Listed:
             f"({', '.join(TABLES)}); of other lists say the modality, --from NAME=@{path}"
         )
 
+    if not manifest.samples:
+        raise ValueError(f"{path}: has no samples")
+
     present = set().union(*(sample.values for sample in manifest.samples))
     names = [name for name in model.modalities if name in present]
     sources = [name for name in names if name not in targets]
@@ -73,8 +76,10 @@ def read_batch(path: Path, model: "Model", targets: Sequence[str]) -> Listed:
         )
     lists = {n: located(manifest, model.modality(n), n) for n in sources}
     apart = [name for name in names if name in targets]
+    count = len(manifest.samples)
     say(
-        f"{path}: {len(manifest.samples)} samples, from {' and '.join(sources)} together"
+        f"{path}: {count} {'sample' if count == 1 else 'samples'}, from {' and '.join(sources)}"
+        + (" together" if len(sources) > 1 else "")
         + (f"; not used, being targets: {', '.join(apart)}" if apart else "")
     )
     stems = named_after([sample.id for sample in manifest.samples])

@@ -25,7 +25,8 @@ def run(verb: str, arguments: list[str]) -> None:
     )
     parser.add_argument(
         "model",
-        help="folder of a released model, as `flowbind fit` writes it",
+        help="folder of a released model, as `flowbind fit` writes it, or "
+        "hf:OWNER/NAME[@REVISION]",
     )
     parser.add_argument(
         "--examples",

@@ -3,8 +3,15 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from flowbind.cli.parser import Parser, path
+from flowbind.cli.parser import Parser, place
+from flowbind.cli.verify import stores_at
+
+if TYPE_CHECKING:
+    from flowbind.data.store import Contents, LatentStore
+
+SUFFIXES = (".jsonl", ".ndjson")  # of manifests
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -16,52 +23,75 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument(
         "paths",
         nargs="+",
-        type=path,
+        type=place,
         metavar="PATH",
-        help="a released model, a latent store or the folder of several, a manifest, or a run "
-        "folder, whose model is taken",
+        help="a released model, or its name on the hub, hf:OWNER/NAME; a run folder, whose model is "
+        "taken; a latent store or the folder of several; a manifest, or a folder of some; of "
+        "stores and manifests the address, too",
     )
     for given in parser.parse_args(arguments).paths:
         print("\n".join([f"{given}:", *(f"  {line}" for line in _lines(given))]))
 
 
-def _lines(given: Path) -> Iterator[str]:
-    """What a path holds, in lines.
+def _lines(given: str) -> Iterator[str]:
+    """What a path, an address or a name on the hub holds, in lines.
 
     Raises:
         OSError: nothing is there.
         ValueError: it is none of these.
     """
-    from flowbind.data.store import MANIFEST
-    from flowbind.release import CONFIG
+    from flowbind.data.remote import brought, is_address
+    from flowbind.release import CONFIG, located
 
-    if not given.exists():
+    if is_address(given) and not given.endswith(SUFFIXES):
+        yield from _each({name: _remote_store(name) for name in stores_at(given)})
+        return
+
+    here = brought(given) if is_address(given) else located(given)
+    if not here.exists():
         raise FileNotFoundError(
             f"{given}: nothing is there; give a released model, a latent store or a manifest"
         )
-    if not given.is_dir():
-        yield from _manifest(given)
+    if not here.is_dir():
+        yield from _manifest(here)
+    elif (here / CONFIG).is_file():
+        yield from _model(here)
+    elif (here / "model" / CONFIG).is_file():
+        yield from _model(here / "model")
+    else:
+        yield from _folder(here)
+
+
+def _folder(folder: Path) -> Iterator[str]:
+    """What stores and manifests are in a folder."""
+    from flowbind.data.store import MANIFEST
+    from flowbind.release import CONFIG
+
+    if (folder / MANIFEST).is_file():
+        yield from _store(folder)
         return
 
-    if (given / "model" / CONFIG).is_file():
-        given = given / "model"
-    if (given / CONFIG).is_file():
-        yield from _model(given)
-        return
-
-    stores = sorted(path.parent for path in given.glob(f"*/{MANIFEST}"))
-    if (given / MANIFEST).is_file():
-        stores = [given]
-    if not stores:
+    parts = {}
+    for file in sorted(folder.iterdir()):
+        if (file / MANIFEST).is_file():
+            parts[file.name] = _store(file)
+        elif file.name.endswith(SUFFIXES):
+            parts[file.name] = _manifest(file)
+    if not parts:
         raise ValueError(
-            f"{given}: neither a released model nor a latent store; "
-            f"these have {CONFIG} and {MANIFEST}"
+            f"{folder}: no released model, no latent store and no manifest; "
+            f"these have {CONFIG} and {MANIFEST}, or are called .jsonl"
         )
-    for store in stores:
-        if store != given:
-            yield f"{store.name}:"
-        for line in _store(store):
-            yield line if store == given else f"  {line}"
+    yield from _each(parts)
+
+
+def _each(parts: dict[str, Iterator[str]]) -> Iterator[str]:
+    """The lines of each part under its name; of a single one without."""
+    for name, lines in parts.items():
+        if len(parts) > 1:
+            yield f"{name}:"
+        for line in lines:
+            yield f"  {line}" if len(parts) > 1 else line
 
 
 def _model(folder: Path) -> Iterator[str]:
@@ -87,11 +117,24 @@ def _model(folder: Path) -> Iterator[str]:
 def _store(folder: Path) -> Iterator[str]:
     from flowbind.data.store import LatentStore
 
-    store = LatentStore(folder)
-    shards = sum(len(stratum.shards) for stratum in store.strata)
+    yield from _contents(LatentStore(folder))
+
+
+def _remote_store(address: str) -> Iterator[str]:
+    """What a store's manifest says; its shards stay where they are."""
+    from flowbind.data.remote import bring
+    from flowbind.data.store import MANIFEST, read_contents
+
+    yield from _contents(read_contents(bring(f"{address}/{MANIFEST}")))
+
+
+def _contents(store: "LatentStore | Contents") -> Iterator[str]:
+    shards = [shard for stratum in store.strata for shard in stratum.shards]
+    rows = sum(stratum.rows for stratum in store.strata)
+    size = sum(shard.bytes for shard in shards)
     yield (
-        f"a latent store: {store.rows:,} samples of {store.source}, {shards} shards, "
-        f"{store.bytes / 1e6:,.1f} MB"
+        f"a latent store: {rows:,} samples of {store.source}, in {len(shards)} "
+        f"{'shard' if len(shards) == 1 else 'shards'}, {size / 1e6:,.1f} MB"
     )
     width = max(map(len, store.fields), default=0)
     for name, field in store.fields.items():

@@ -143,6 +143,12 @@ def path(word: str) -> Path:
     return Path(word)
 
 
+def place(word: str) -> str:
+    """The type of an option that takes a path, or an address or name that stays as it is."""
+    path(word)
+    return word
+
+
 def check_folder(folder: Path) -> None:
     """Looks whether a folder can receive files, before the work whose results it is for.
 

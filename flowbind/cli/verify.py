@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flowbind.cli.parser import Parser, path
+from flowbind.cli.parser import Parser, place
 
 SPLITS = ("train", "val", "test")
 
@@ -17,6 +17,7 @@ def run(verb: str, arguments: list[str]) -> None:
     parser.add_argument(
         "folders",
         nargs="+",
+        type=place,
         metavar="FOLDER",
         help="a latent store, the folder of a recipe's stores with one for each split, "
         "or a released model; of stores the address, too",
@@ -29,11 +30,11 @@ def run(verb: str, arguments: list[str]) -> None:
 
     for word in folders:
         if is_address(word):
-            for address in _stores_at(word):
+            for address in stores_at(word):
                 print(_remote_store(address), flush=True)
             continue
 
-        folder = path(word)
+        folder = Path(word)
         if (folder / CONFIG).is_file():
             print(_model(folder), flush=True)
             continue
@@ -46,7 +47,7 @@ def run(verb: str, arguments: list[str]) -> None:
             print(_store(store), flush=True)
 
 
-def _stores_at(address: str) -> list[str]:
+def stores_at(address: str) -> list[str]:
     """The addresses of the stores at an address: itself, or those of the splits there."""
     from flowbind.data.remote import size_at
     from flowbind.data.store import MANIFEST

@@ -17,6 +17,11 @@ NOISE = (
     "Given value",
     "Expected",
     "Got value",
+    # What a class may be given as, which jsonargparse adds to what is wrong with it.
+    "Not a valid subclass",
+    "Subclass types expect",
+    "a class path (str)",
+    "a dict with",
 )
 NO_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 OTHER_KIND = re.compile(

@@ -78,6 +78,10 @@ class TorchMetric(Metric):
         """
         try:
             return self._class(**self.settings or {})
+        except TypeError as error:
+            raise ValueError(
+                f"{self.metric}: {first_line(error)}; its arguments are `settings`"
+            ) from None
         except Exception as error:  # of whatever it loads
             raise ValueError(f"{self.metric}: {first_line(error)}") from None
 
@@ -193,7 +197,8 @@ def metric_class(path: str) -> type[torchmetrics.Metric]:
     owner: Any = torchmetrics
     if package != "torchmetrics" or not names:
         raise ValueError(
-            f"metric is a class of torchmetrics by its dotted path, not '{path}'"
+            f"metric is a class of torchmetrics by its dotted path, such as "
+            f"torchmetrics.image.PeakSignalNoiseRatio, not '{path}'"
         )
     for name in names:
         if not hasattr(owner, name):
@@ -201,7 +206,7 @@ def metric_class(path: str) -> type[torchmetrics.Metric]:
             raise ValueError(f"{path}: no '{name}' there; {did_you_mean(name, known)}")
         owner = getattr(owner, name)
     if not isinstance(owner, type) or not issubclass(owner, torchmetrics.Metric):
-        raise ValueError(f"{path}: is no metric of torchmetrics")
+        raise ValueError(f"{path}: no class of a metric")
     return owner
 
 

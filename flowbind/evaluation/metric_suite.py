@@ -19,7 +19,8 @@ from flowbind.data.store import MANIFEST, LatentStore
 from flowbind.files import digest
 from flowbind.metric import Metric, counted
 from flowbind.modality import Modality
-from flowbind.registry import name_of
+from flowbind.progress import is_first_process, say
+from flowbind.registry import did_you_mean, installed, name_of
 from flowbind.tensors import save_tensors
 
 Key = tuple[int, str]  # number of a metric, and the modality whose features it takes
@@ -44,8 +45,8 @@ class MetricSuite:
         generated: Per direction and metric, features of generations, with shape (n, *).
 
     Raises:
-        ValueError: fewer samples than a metric needs, or a metric that cannot be built: its weights
-            or a package that it needs are not there.
+        ValueError: a metric of a modality that nobody has, fewer samples than one needs, or one that
+            cannot be built: its weights or a package that it needs are not there.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class MetricSuite:
         if self.metrics:
             for name, modality in modalities.items():
                 self.kinds[name] = name_of("modalities", type(modality))
+        self._check_names()
         self.against = self._modalities_against(directions)
         self._check_count()
 
@@ -96,6 +98,17 @@ class MetricSuite:
                 rooms[number, target] = self._room(number, target, len(lines))
             self.generated[direction, number] = rooms[number, target].clone()
 
+    def _check_names(self) -> None:
+        """Refuses metrics of modalities that nobody has; what the model lacks is no mistake."""
+        known = {*self.kinds.values(), *installed("modalities")}
+        for metric in self.metrics:
+            for name in (metric.judges, metric.against):
+                if name not in known:
+                    raise ValueError(
+                        f"{type(metric).__name__}: no modality '{name}'; "
+                        f"{did_you_mean(name, known)}"
+                    )
+
     def _modalities_against(
         self,
         directions: Mapping[Any, tuple[Sequence[str], str]],
@@ -117,11 +130,14 @@ class MetricSuite:
         return against
 
     def _check_count(self) -> None:
-        """Refuses fewer samples than the metrics that judge anything need."""
+        """Refuses fewer samples than a metric needs, and says which metrics judge nothing."""
         count = len(self.lines)
         judging = {number for _, number in self.against}
-        for number in sorted(judging):
-            metric = self.metrics[number]
+        for number, metric in enumerate(self.metrics):
+            if number not in judging:
+                if is_first_process():
+                    say(idle(metric))
+                continue
             if count < metric.minimum:
                 raise ValueError(
                     f"{type(metric).__name__} needs at least {metric.minimum} test samples, "
@@ -281,3 +297,14 @@ def ranges(starts: Tensor, counts: Tensor, rows: Tensor) -> Tensor:
     for start, count in zip(starts[rows], counts[rows], strict=True):
         parts.append(torch.arange(start, start + count))
     return torch.cat(parts)
+
+
+def idle(metric: Metric) -> str:
+    """A line on a metric that judges none of the directions."""
+    name = type(metric).__name__
+    if metric.against == metric.judges:
+        return f"{name} judges nothing here: nothing is generated in '{metric.judges}'"
+    return (
+        f"{name} judges nothing here: no '{metric.judges}' is generated from "
+        f"'{metric.against}'"
+    )
