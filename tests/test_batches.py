@@ -44,7 +44,7 @@ def test_results_are_named_after_their_samples_and_have_a_manifest(
     arguments = ("generate", model, "--from", f"@{manifest}", "--to", "vector")
     code, printed, err = command(*arguments, "--out", out, "--seed", 3)
     assert code == 0, err
-    assert "from word together; not used, being targets: vector" in err
+    assert "from word; not used, being targets: vector" in err
 
     files = [f"s-{number}.vector.vec" for number in range(3)]
     assert printed.split() == [str(out / file) for file in files]

@@ -142,5 +142,26 @@ def test_what_a_metric_needs_is_one_line():
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "kinds", "samples"),
+    [
+        ("text.BLEUScore", ["image"], [pictures(0)[:1]]),
+        ("image.StructuralSimilarityIndexMeasure", ["text"], [WORDS[:1]]),
+        (
+            "image.StructuralSimilarityIndexMeasure",
+            ["image", "text"],
+            [pictures(0)[:1], WORDS[:1]],
+        ),
+    ],
+)
+def test_a_metric_of_other_samples_is_refused_by_its_first(name, kinds, samples):
+    """Before anything is generated."""
+    metric = TorchMetric(f"torchmetrics.{name}", kinds[0], kinds[-1])
+    for kind, raws in list(zip(kinds, samples, strict=True))[:-1]:
+        metric.features(kind, raws)
+    with pytest.raises(ValueError, match=r"does not take samples of '(image|text)'"):
+        metric.features(kinds[-1], samples[-1])
+
+
 def test_it_is_registered():
     assert load("metrics", "torchmetrics") is TorchMetric

@@ -65,6 +65,9 @@ class TorchMetric(Metric):
         self.settings = settings
         self.size = size
         self._class = metric_class(metric)
+        self._first: dict[
+            str, Tensor
+        ] = {}  # features by kind, until the metric saw both
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"torchmetrics": version("torchmetrics")}
@@ -103,7 +106,36 @@ class TorchMetric(Metric):
                 f"{self.metric}: samples of '{kind}' have the shapes {listed}; give size, the "
                 "lengths of the last axes, such as [64, 64]"
             )
-        return torch.stack(tensors)
+        features = torch.stack(tensors)
+        self._try(kind, features)
+        return features
+
+    def _try(self, kind: str, features: Tensor) -> None:
+        """Shows the metric its first samples, for it may take none of this kind.
+
+        Otherwise that would show when all is generated.
+        """
+        kinds = {self.judges, self.against}
+        if self._first.keys() >= kinds:
+            return
+        self._first[kind] = features[:1]
+        if not self._first.keys() >= kinds:
+            return
+
+        metric = self.built.to(self.device)
+        made, reference = self._first[self.judges], self._first[self.against]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._update(metric, _arguments_of(metric.update), made, reference)
+        except Exception as error:
+            listed = " and ".join(f"'{name}'" for name in sorted(kinds))
+            raise ValueError(
+                f"{self.metric}: does not take samples of {listed} ({first_line(error)}); choose "
+                "another metric, or other modalities by judges and against"
+            ) from None
+        finally:
+            metric.reset()
 
     def _sized(self, kind: str, raw: Any) -> Tensor:
         """A sample that is no string, resized if that is asked for."""
