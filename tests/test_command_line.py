@@ -400,6 +400,12 @@ def test_mistakes_in_naming_a_recipe(verb, tmp_path, mistake):
         assert str(tmp_path / name) in mistake(verb, "--config", tmp_path / name)
 
 
+def test_a_caption_may_be_longer_than_any_path(mistake):
+    words = f"text={'a large red torus ' * 20}"
+    said = mistake("generate", "nowhere", "--from", words, "--to", "x", "--out", "y")
+    assert "nowhere: no such folder" in said
+
+
 def test_what_is_said_of_a_value_says_what_is_allowed(recipe, mistake):
     def told(option):
         return mistake("fit", "--config", recipe, option)
@@ -413,7 +419,9 @@ def test_what_is_said_of_a_value_says_what_is_allowed(recipe, mistake):
     # And nothing of how classes may be given, which is all right.
     metric = "{class_path: torchmetrics, init_args: {metric: accuracy, judges: word}}"
     said = told(f"--evaluation.metrics=[{metric}]")
-    assert said.rstrip().endswith("PeakSignalNoiseRatio, not 'accuracy'"), said
+    assert said.rstrip().endswith("MeanSquaredError, not 'accuracy'"), said
+    # Longer than any path.
+    assert "data.batch_size: 'a" in told(f"--data.batch_size={'a' * 300}")
     assert "did you mean 'vector'?" in told("--model.modalities.word=vectr")
     assert "did you mean 'FlowBind'?" in told("--model=flowbind.FlowBnid")
     assert "--model.modalities.word.codec has no class yet" in told(

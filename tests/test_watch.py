@@ -22,11 +22,12 @@ from flowbind.cli.loggers import LOGGERS, placed
 from flowbind.method import Sign
 from flowbind.methods.flowbind.objective import ObjectiveConfig
 from flowbind.methods.flowbind.signs import flow_signs, shared_latent_signs
+from flowbind.train.callbacks import is_trained
 from flowbind.train.curves import draw, read
 from flowbind.train.rate import rate_at
 from flowbind.train.samples import Samples
 from flowbind.train.signs import Signs
-from flowbind.train.summary import Summary
+from flowbind.train.summary import DryRun, Summary
 from flowbind.train.totals import Totals
 from flowbind.train.training import Training
 from tests.conftest import register_toys
@@ -338,6 +339,14 @@ def test_only_fit_has_a_dry_run(command, recipe):
     code, _, said = command("test", "--config", recipe, "--dry-run")
     assert (code, said.count("\n")) == (2, 1)
     assert "--dry-run is for flowbind fit" in said
+
+
+def test_a_dry_run_of_all_steps_is_no_training():
+    ends = {"fast_dev_run": False, "interrupted": False, "global_step": 3}
+    trainer = SimpleNamespace(**ends, max_steps=3, callbacks=[])
+    assert is_trained(trainer)
+    trainer.callbacks = [DryRun(None, samples=0)]
+    assert not is_trained(trainer)
 
 
 # Loggers

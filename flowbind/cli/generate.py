@@ -1,6 +1,7 @@
 """`flowbind generate`: any sources to any targets, from the shell."""
 
 import argparse
+import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -538,7 +539,8 @@ def _read(parser: Parser, arguments: list[str]) -> tuple[argparse.Namespace, lis
         The options, and the names of those that are the model's choices.
     """
     arguments = [_located(word) for word in arguments]
-    folders = [word for word in arguments if (Path(word) / "model.json").is_file()]
+    # A caption may be longer than a path can be, at which pathlib would fail.
+    folders = [w for w in arguments if os.path.isfile(os.path.join(w, "model.json"))]
     if not folders:
         parser.epilog = "A model's own options, such as its solver's steps: flowbind generate MODEL --help"
         options, _ = parser.parse_known_args(arguments)

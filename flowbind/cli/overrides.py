@@ -11,10 +11,10 @@ import copy
 import dataclasses
 import difflib
 import inspect
+import os
 import re
 import typing
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
@@ -320,7 +320,7 @@ def _put(option: Option, place: Place) -> Option:
     """
     value = option.value or ""
     classes = _classes(place.type)
-    if Path(value).is_file():  # a part of a recipe, which the parser reads
+    if os.path.isfile(value):  # a part of a recipe, which the parser reads
         return option
 
     kind = _kind_of(classes)

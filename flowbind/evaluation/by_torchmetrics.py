@@ -230,7 +230,7 @@ def metric_class(path: str) -> type[torchmetrics.Metric]:
     if package != "torchmetrics" or not names:
         raise ValueError(
             f"metric is a class of torchmetrics by its dotted path, such as "
-            f"torchmetrics.image.PeakSignalNoiseRatio, not '{path}'"
+            f"torchmetrics.MeanSquaredError, not '{path}'"
         )
     for name in names:
         if not hasattr(owner, name):

@@ -243,8 +243,10 @@ class Export(Checkpoint):
 def is_trained(trainer: Trainer) -> bool:
     """Whether all steps of the recipe were made, however training ended.
 
-    A smoke run (`fast_dev_run`) trains nothing.
+    A smoke run (`fast_dev_run`) trains nothing, nor does a dry run that is as long as the run.
     """
-    if connected(trainer).fast_dev_run or trainer.interrupted:
+    callbacks = connected(trainer).callbacks
+    is_dry = any(getattr(callback, "is_dry", False) for callback in callbacks)
+    if is_dry or connected(trainer).fast_dev_run or trainer.interrupted:
         return False
     return trainer.global_step == trainer.max_steps

@@ -28,6 +28,7 @@ class Signs:
         self.key = draws.key(seed)
         self.batch: Batch | None = None
         self.crossed: set[str] = set()
+        self.are_told = True  # not after the few steps of a dry run, which mean nothing
 
     @torch.no_grad()
     def read(self, model: Model, data: LatentDataModule) -> dict[str, Sign]:
@@ -46,7 +47,7 @@ class Signs:
         """Says a line of each that crossed a bound since the last time."""
         for name, sign in signs.items():
             complaint = sign.complaint
-            if complaint and name not in self.crossed:
+            if complaint and self.are_told and name not in self.crossed:
                 say(f"step {step}: {name} is {complaint} (docs/watch.md)")
             if complaint:
                 self.crossed.add(name)

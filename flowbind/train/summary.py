@@ -100,6 +100,8 @@ class DryRun(Callback):
         samples: Rows of the picture of samples; 0 for none.
     """
 
+    is_dry = True  # so that nothing is released
+
     def __init__(self, summary: Summary, samples: int) -> None:
         self.summary = summary
         self.samples = samples
@@ -108,6 +110,8 @@ class DryRun(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.summary.check(trainer)
+        if hasattr(module, "signs"):
+            module.signs.are_told = False
         self.first = trainer.global_step
         self.step = self.first
         self.now = time.perf_counter()
