@@ -27,6 +27,9 @@ from typing import Any
 
 LARGEST = 2**30  # bytes, where a reader does not say
 WEIGHTS = 2**38  # bytes of a network's weights
+# How a file begins that stands for one that Git LFS has not fetched, and what to do.
+POINTER = b"version https://git-lfs"
+UNFETCHED = "a pointer of Git LFS in its place; `git lfs pull` fetches the file"
 # Nanoseconds for which a file may change again without another time: clocks of disks are coarse.
 FRESH = 2 * 10**9
 # What a full disk, and a quota that is used up, are called.
@@ -97,6 +100,16 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno in FULL and error.filename is None:
             raise no_space(path, str(error.strerror)) from None
         raise
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file stands for one that Git LFS has not fetched.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb") as file:
+        return file.read(len(POINTER)) == POINTER
 
 
 def no_space(path: Path, reason: str) -> OSError:

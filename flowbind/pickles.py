@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from flowbind.errors import first_line
-from flowbind.files import WEIGHTS, check_regular
+from flowbind.files import UNFETCHED, WEIGHTS, check_regular, is_pointer
 
 SCALAR: Any = np.float64(0).__reduce__()[0]  # how numpy makes a number of its bytes
 # Numbers that checkpoints hold beside weights; reading them runs no code of theirs.
@@ -24,7 +24,6 @@ NUMBERS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 # What data-parallel training and torch.compile put before the names of weights.
 WRAPPERS = re.compile(r"^(module\.|_orig_mod\.)+")
-POINTER = b"version https://git-lfs"  # how a file begins that Git LFS has not fetched
 UNKNOWN_CLASS = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -59,15 +58,9 @@ def read_pickle(path: Path, what: str) -> Any:
 
 def pickle_fault(path: Path, error: Exception) -> str:
     """Why torch does not read a file as weights, as a clause; its own words say to trust the file."""
-    try:
-        with path.open("rb") as file:
-            beginning = file.read(len(POINTER))
-    except OSError:
-        return first_line(error)
-
+    if path.is_file() and is_pointer(path):
+        return UNFETCHED
     unknown = UNKNOWN_CLASS.search(str(error))
-    if beginning == POINTER:
-        return "a pointer of Git LFS in its place; `git lfs pull` fetches the file"
     if unknown:
         return f"it holds {unknown[1]}, which is no tensor and no plain container"
     if isinstance(error, UnpicklingError | EOFError):

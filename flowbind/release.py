@@ -26,17 +26,19 @@ from torch import Tensor
 from flowbind import earlier, registry
 from flowbind.defaults import torch_defaults
 from flowbind.errors import first_line, last_line
-from flowbind.files import WEIGHTS as LARGEST_WEIGHTS
 from flowbind.files import (
+    UNFETCHED,
     check_place,
     check_regular,
     check_space,
     commit,
     digest_json,
     digest_now,
+    is_pointer,
     naming,
     read_json,
 )
+from flowbind.files import WEIGHTS as LARGEST_WEIGHTS
 from flowbind.generation import Model, stamp
 from flowbind.hub import FILES, snapshot
 from flowbind.libraries import Extra
@@ -331,9 +333,8 @@ def _check_files(
     for file, sha256 in progress(checksums.items()):
         path = _inside(folder, folder / file)
         if digest_now(path) != sha256:
-            raise ValueError(
-                f"{path}: damaged, or changed since it was written (checksum)"
-            )
+            fault = "damaged, or changed since it was written (checksum)"
+            raise ValueError(f"{path}: {UNFETCHED if is_pointer(path) else fault}")
 
 
 def _inside(folder: Path, path: Path) -> Path:
@@ -507,7 +508,8 @@ def _load_weights(
 
         networks.load_state_dict(state, assign=True)
     except SafetensorError as error:
-        raise ValueError(f"{path}: damaged ({error})") from None
+        fault = UNFETCHED if is_pointer(path) else f"damaged ({error})"
+        raise ValueError(f"{path}: {fault}") from None
     except RuntimeError as error:
         raise ValueError(
             f"{path}: weights of another model ({last_line(error)})"

@@ -13,6 +13,7 @@ from flowbind_text.prefix_lm import SentencePrefixLM
 import flowbind
 from flowbind.files import digest
 from tests.released import as_received, release
+from tests.toy import Vector, Word
 
 
 @pytest.fixture
@@ -40,6 +41,14 @@ def test_missing_weights_are_told_when_the_model_is_written(tmp_path):
             tmp_path / "model",
             image=Image(SmallImage(str(tmp_path / "none.safetensors"))),
         )
+
+
+def test_a_clone_without_its_large_files_says_so(toys, tmp_path):
+    folder = release(tmp_path / "model", word=Word(), vector=Vector())
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (folder / "model.safetensors").write_text(pointer)
+    with pytest.raises(ValueError, match=r"model\.safetensors: a pointer of Git LFS"):
+        flowbind.load(folder)
 
 
 def test_names_on_a_hub_stay_names(tmp_path):
