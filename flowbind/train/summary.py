@@ -110,7 +110,7 @@ class DryRun(Callback):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero:
             self.summary.check(trainer)
-        if hasattr(module, "signs"):
+        if isinstance(module, Training):
             module.signs.are_told = False
         self.first = trainer.global_step
         self.step = self.first
