@@ -43,7 +43,7 @@ TOYS = {
     },
 }
 
-PROBE_STEPS = 60  # of 300
+PROBE_STEPS = 150  # of 300
 
 
 @pytest.fixture(autouse=True)
