@@ -309,7 +309,9 @@ class LatentDataModule(LightningDataModule):
             Mixture(rows, shares, self.seed),
             absent=absent_from(store, method.modalities),
         )
-        return steps.at(0)
+        # A validation's autocast is around this, which takes no float16 beside bfloat16.
+        with torch.autocast("cpu", enabled=False):
+            return steps.at(0)
 
     def _teaching(self, store: LatentStore, split: str) -> list[int]:
         """The strata of a split's store that teach the method something.
