@@ -19,7 +19,7 @@ from tests.recipes import CODECS, JUDGES, MODELS
 from tests.small_recipes import STEPS, options, prepare
 
 # A model, a codec and a judge; the others are slow.
-QUICK = ("flowbind/paper", "codecs/points", "judges/text")
+QUICK = ("flowbind/paper", "crossflow/kitti_depth", "codecs/points", "judges/text")
 NAMES = [*MODELS, *CODECS, *JUDGES]
 CLOSE = 1e-9  # of weights in float64
 
