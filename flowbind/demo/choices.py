@@ -37,10 +37,8 @@ def _control(hint: Any, **common: Any) -> Component:
         return gr.Dropdown(choices=list(get_args(kind)), **common)
     if kind is bool:
         return gr.Checkbox(**common)
-    if kind in (
-        int,
-        float,
-    ):  # as typed: the method refuses what cannot be, and rounds nothing
+    if kind in (int, float):
+        # As typed: the method refuses what cannot be, and rounds nothing.
         return gr.Number(step=1 if kind is int else 0.05, **common)
     return gr.Textbox(**common)
 

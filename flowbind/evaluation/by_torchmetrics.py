@@ -65,9 +65,8 @@ class TorchMetric(Metric):
         self.settings = settings
         self.size = size
         self._class = metric_class(metric)
-        self._first: dict[
-            str, Tensor
-        ] = {}  # features by kind, until the metric saw both
+        # Features by kind, until the metric saw both.
+        self._first: dict[str, Tensor] = {}
 
     def fingerprint(self) -> dict[str, Any]:
         return super().fingerprint() | {"torchmetrics": version("torchmetrics")}
