@@ -6,6 +6,7 @@ outer again when that is done.
 """
 
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -46,6 +47,16 @@ def say(message: str) -> None:
 def is_first_process() -> bool:
     """Whether this process is the first, or the only one, of those that were started together."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
+
+
+def leave_closed_terminal() -> None:
+    """Sends to nowhere what would be said on a terminal that is closed: writing there is an error."""
+    for descriptor in (1, 2):
+        is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+        if is_device and not os.isatty(descriptor):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)
 
 
 def track(

@@ -580,6 +580,7 @@ def test_the_table_of_exit_codes_is_the_code(command, recipe, monkeypatch):
         0: None,
         1: RuntimeError("broken"),
         2: ValueError("wrong"),
+        129: KeyboardInterrupt(signal.SIGHUP),
         130: KeyboardInterrupt(),
         138: KeyboardInterrupt(signal.SIGUSR1),
         143: KeyboardInterrupt(signal.SIGTERM),

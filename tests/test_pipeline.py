@@ -170,7 +170,7 @@ def test_what_is_tested_is_what_was_trained(world, encoded, command, monkeypatch
 
 
 def test_signals_while_training_lose_nothing(world, encoded, command, monkeypatch):
-    """Three in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
+    """Four in a row, each of another kind, in one run; its end is that of a run without any, to the bit."""
     # So that the average waits where the signals come.
     monkeypatch.setattr("flowbind.train.ema.EACH", 4)
     monkeypatch.setattr("flowbind.train.ema.EVERY", 4)
@@ -187,6 +187,7 @@ def test_signals_while_training_lose_nothing(world, encoded, command, monkeypatc
         (signal.SIGINT, 3, {4}),
         (signal.SIGTERM, 4, {4, 5}),
         (signal.SIGUSR1, 8, {5, 9}),
+        (signal.SIGHUP, 9, {9, 10}),
     ):
 
         def interrupted(module, batch, index, number=number, at=at):
@@ -212,34 +213,35 @@ def test_signals_while_training_lose_nothing(world, encoded, command, monkeypatc
     same_weights(world / "run", world / "whole", 12)
 
 
-def test_sigterm_ends_what_does_not_train(world, encoded, command, monkeypatch):
-    """At once, whatever Lightning makes of it, and the same command again goes to the end."""
+def test_signals_end_what_does_not_train(world, encoded, command, monkeypatch):
+    """At once, whatever Lightning makes of them, and the same command again goes to the end."""
     recipe = ("--config", world / "recipe.yaml")
     fit = ("fit", *recipe, "--trainer.max_steps=2", "--trainer.val_check_interval=2")
     assert command(*fit)[0] == 0
     shutil.rmtree(world / "data/latents/val")
     generate = ("generate", world / "run/model", "--from", "word=302", "--to", "vector")
 
+    decode = tests.toy.ToyCodec, "decode"
     verbs = {
-        ("encode", *recipe): (tests.toy.ToyCodec, "encode"),
-        ("validate", *recipe): (flowbind.Training, "validation_step"),
-        ("test", *recipe): (tests.toy.ToyCodec, "decode"),
-        (*generate, "--out", world / "out"): (tests.toy.ToyCodec, "decode"),
+        ("encode", *recipe): (signal.SIGTERM, tests.toy.ToyCodec, "encode"),
+        ("validate", *recipe): (signal.SIGTERM, flowbind.Training, "validation_step"),
+        ("test", *recipe): (signal.SIGTERM, *decode),
+        (*generate, "--out", world / "out"): (signal.SIGHUP, *decode),
     }
-    for verb, (owner, name) in verbs.items():
+    for verb, (number, owner, name) in verbs.items():
         calls = []
 
-        def interrupted(*given, calls=calls, **more):
+        def interrupted(*given, calls=calls, number=number, **more):
             calls.append(1)
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             raise AssertionError("the signal ended nothing")
 
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupted)
             code, _, err = command(*verb)
-        assert (code, calls) == (128 + signal.SIGTERM, [1]), err
+        assert (code, calls) == (128 + number, [1]), err
         assert err.splitlines()[-1].startswith("flowbind: interrupted; run")
-        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        assert signal.getsignal(number) is signal.SIG_DFL
         if verb[0] == "encode":
             assert command(*verb)[0] == 0
 

@@ -2,6 +2,9 @@
 
 import io
 import logging
+import os
+import pty
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +16,7 @@ import flowbind.progress
 from flowbind.cli import main
 from flowbind.cli.recipe import quiet
 from flowbind.progress import Progress, say, track
+from flowbind.train.checkpoints import step_of
 from tests.processes import environment, make_world
 from tests.terminal import COLUMNS, Terminal, is_bar, on_terminal
 
@@ -264,3 +268,26 @@ def test_a_process_of_its_own_on_a_terminal(tmp_path, toys, command):
         terminal.close()
         check(terminal)
         assert terminal.screens
+
+
+@pytest.mark.slow
+def test_a_terminal_that_is_closed_loses_nothing(tmp_path, toys, command):
+    """The run's own terminal: what it says then is an error of the system's, and a signal comes."""
+    recipe = make_world(tmp_path, command, steps=400)
+    arguments = [sys.executable, "-m", "flowbind", "fit", "--config", str(recipe)]
+    process, screen = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execve(sys.executable, arguments, environment(tmp_path))
+    seen = b""
+    while b"train/loss" not in seen:
+        seen += os.read(screen, 65536)
+    os.close(screen)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    (kept,) = (tmp_path / "run/checkpoints").glob("step=*.ckpt")
+    assert step_of(kept) < 400
+
+    code, _, said = command("fit", "--config", recipe)
+    assert code == 0, said
+    assert f"resuming from {kept}" in said

@@ -12,7 +12,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from flowbind.progress import is_first_process
+from flowbind.progress import is_first_process, leave_closed_terminal
 
 VERBS = {
     "prepare": (
@@ -104,8 +104,8 @@ SIGNALLED = 128
 def main(arguments: list[str] | None = None) -> None:
     """Runs one verb. A person's error is one line on standard error and exit code 2.
 
-    Ctrl-C and SIGTERM end any verb, with exit codes 130 and 143; training saves first, and on
-    SIGUSR1, too, which is 138. A fault of flowbind's own is a traceback, a line that asks to report
+    Ctrl-C, SIGTERM and a closed terminal end any verb, with exit codes 130, 143 and 129; training
+    saves first, and on SIGUSR1, too, which is 138. A fault of flowbind's own is a traceback, a line that asks to report
     it, and exit code 1.
 
     Args:
@@ -152,6 +152,8 @@ def main(arguments: list[str] | None = None) -> None:
         _stop(FAULTY.format(kind=kind), FAULT)
 
 
+# They end a verb as Ctrl-C does: `kill`, and a terminal that is closed.
+ENDS = (signal.SIGTERM, signal.SIGHUP)
 # Of several processes on one machine, the first started the others.
 PARENT = os.getppid()
 PATIENCE = 50  # tenths of a second that the others leave it
@@ -189,16 +191,17 @@ def _run(arguments: list[str]) -> None:
 
 @contextmanager
 def _ending_when_asked(asked: list[int]) -> Iterator[None]:
-    """Makes SIGTERM end a verb as Ctrl-C does, so that what it has begun is cleared away.
+    """Makes `ENDS` end a verb as Ctrl-C does, so that what it has begun is cleared away.
 
-    Lightning takes note of the signal, and goes on to the end of what it does but in training, which
-    has a way of its own.
+    Lightning takes note of SIGTERM, and goes on to the end of what it does but in training, which
+    has a way of its own. What this process was told to ignore, as `nohup` does, it ignores.
 
     Args:
         asked: List to which the signal is added when it comes.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    numbers = [n for n in ENDS if signal.getsignal(n) is signal.SIG_DFL]
+    if not is_main or not numbers:
         yield
         return
 
@@ -208,14 +211,17 @@ def _ending_when_asked(asked: list[int]) -> Iterator[None]:
         if os.getpid() != process:  # a worker, which has nothing to clear away
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        leave_closed_terminal()
         asked.append(number)
         raise KeyboardInterrupt(number)
 
-    signal.signal(signal.SIGTERM, end)
+    for number in numbers:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _leave_quietly() -> NoReturn:

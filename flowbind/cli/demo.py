@@ -2,18 +2,12 @@
 
 import argparse
 import os
-import signal
 import socket
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import FrameType
-from typing import NoReturn
 
 from flowbind.cli.parser import Parser, path, whole
 from flowbind.libraries import Extra, require
-
-# That end it as Ctrl-C does, so that nothing that was handed over stays: `kill`, a closed terminal.
-ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run(verb: str, arguments: list[str]) -> None:
@@ -50,14 +44,8 @@ def run(verb: str, arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
 
     _check_free(options.host, options.port)
-    for number in ENDS:
-        signal.signal(number, _end)
     with TemporaryDirectory(prefix="flowbind-demo-") as folder:
         _serve(options, Path(folder))
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def _serve(options: argparse.Namespace, folder: Path) -> None:
@@ -88,8 +76,9 @@ def _serve(options: argparse.Namespace, folder: Path) -> None:
     print(f"{server.url} (Ctrl-C ends it)", flush=True)
     try:
         server.wait()
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt as stop:
+        if stop.args:  # something else than Ctrl-C, which is how a page ends
+            raise
     finally:
         server.close()
 

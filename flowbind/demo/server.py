@@ -1,6 +1,7 @@
 """The server of the page: on this machine alone, within limits, and asking nothing of any other."""
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,8 @@ class Server:
         )
 
     def wait(self) -> None:
-        """Serves until Ctrl-C."""
-        self.blocks.block_thread()
+        """Serves until an interrupt, which Gradio's own way of waiting would keep to itself."""
+        threading.Event().wait()
 
     def close(self) -> None:
         """Ends it."""

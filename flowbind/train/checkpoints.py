@@ -32,13 +32,13 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from flowbind.distributed import Heartbeat
 from flowbind.errors import last_line
 from flowbind.files import check_space, commit, digest_now, naming, no_space, write_json
-from flowbind.progress import say
+from flowbind.progress import leave_closed_terminal, say
 from flowbind.tensors import size_of
 from flowbind.train.nonfinite import Diverged
 
-# Save and stop at the next step boundary.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-SAVE = 1  # save and continue; no signal that is waited for has this number
+# Save and stop at the next step boundary; SIGHUP is of a terminal that is closed.
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGINT)
+SAVE = 1  # save and continue; more is to stop for the signal of that number less one
 META = "meta.pt"  # what Lightning puts beside weights that are spread over files
 
 
@@ -338,11 +338,17 @@ class Checkpoints(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             self.before = {}
             for number in SIGNALS:
+                if (
+                    number == signal.SIGHUP
+                    and signal.getsignal(number) == signal.SIG_IGN
+                ):
+                    continue  # `nohup`
                 self.before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second time at once
+        leave_closed_terminal()
         self.asked = number
 
     def _by_clock(self, trainer: Trainer) -> bool:
@@ -361,9 +367,11 @@ class Checkpoints(Checkpoint):
         module: LightningModule,
         *_: object,
     ) -> None:
-        word = self.asked or SAVE * self._by_clock(trainer)
+        word = SAVE * self._by_clock(trainer)
+        if self.asked:
+            word = SAVE + self.asked
         heard = self.heartbeat.beat(word)
-        self.signal = heard if heard > SAVE else 0
+        self.signal = max(heard - SAVE, 0)
 
         step = trainer.global_step
         by_count = False
