@@ -124,6 +124,26 @@ def test_the_picture_of_curves_is_drawn_and_shown_with_the_metrics(run):
     assert not (run / "nothing.png").exists()
 
 
+def test_each_kind_of_sign_is_drawn_by_itself(tmp_path):
+    """Flat, at nought, decades apart, negative, infinite and not a number."""
+    signs = {
+        "flat/a": (0.5, 0.5),
+        "flat/b": (0.0, 0.0),
+        "nought/a": (0.0, 0.0),
+        "small/a": (1e-7, 1e-3),
+        "below": (-1.0, 2.0),
+        "broken": (math.nan, math.inf),
+    }
+    curves = {f"signs/{name}": list(enumerate(signs[name], 1)) for name in signs}
+    few = {name: curves[name] for name in ("signs/flat/a", "signs/flat/b")}
+    heights = []
+    for shown in (few, curves):
+        assert draw(shown, tmp_path / "curves.png")
+        with Image.open(tmp_path / "curves.png") as picture:
+            heights.append(picture.height)
+    assert heights[1] == pytest.approx(5 * heights[0], rel=0.01)
+
+
 def test_a_resumed_start_holds_from_where_it_resumed(tmp_path):
     for number, steps, value in ((0, range(10), 1), (1, range(6, 12), 2)):
         folder = tmp_path / f"version_{number}"

@@ -1,8 +1,10 @@
 """The curves of a run: what was logged, by step, as CSV in its folder and as a picture."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ TRAINING, VALIDATION, SIGNS = "train/", "val/", "signs/"
 TOTAL = "loss"  # what is minimised, beside its parts
 PARTS = 12  # curves of a panel that have a line in its legend
 DPI = 120
+MARGIN = 0.1  # above the highest sign, of the panel's height
+DECADE = 10  # signs further apart than by this factor are drawn logarithmically
 
 Curve = Sequence[tuple[int, float]]  # steps that were made, and values, by step
 
@@ -133,11 +137,11 @@ def draw(curves: Mapping[str, Curve], path: Path) -> bool:
     losses = _below(curves, TRAINING) | _below(curves, VALIDATION)
     panels = []
     if losses:
-        panels.append((3.0, _draw_losses))
-    if _below(curves, SIGNS):
-        panels.append((2.0, _draw_signs))
+        panels.append((3.0, partial(_draw_losses, curves=curves)))
+    for kind, signs in _by_kind(_below(curves, SIGNS)).items():
+        panels.append((1.0, partial(_draw_signs, kind=kind, signs=signs)))
     if RATE in curves:
-        panels.append((1.0, _draw_rate))
+        panels.append((1.0, partial(_draw_rate, rate=curves[RATE])))
     if not panels:
         return False
 
@@ -153,7 +157,7 @@ def draw(curves: Mapping[str, Curve], path: Path) -> bool:
         height_ratios=heights,
     )
     for axes, (_, draw_panel) in zip(rows[:, 0], panels, strict=True):
-        draw_panel(axes, curves)
+        draw_panel(axes)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
     rows[-1, 0].set_xlabel("steps")
@@ -211,17 +215,35 @@ def _set_log_scale(axis: Any) -> None:
         set_formatter(StrMethodFormatter("{x:g}"))
 
 
-def _draw_signs(axes: Any, curves: Mapping[str, Curve]) -> None:
-    for number, (name, curve) in enumerate(_below(curves, SIGNS).items()):
-        label = name if number < PARTS else None
+def _by_kind(signs: Mapping[str, Curve]) -> dict[str, dict[str, Curve]]:
+    """Signs of failure by the first part of their names, and there by the rest of them."""
+    kinds: dict[str, dict[str, Curve]] = {}
+    for name, curve in signs.items():
+        kind, _, rest = name.partition("/")
+        kinds.setdefault(kind, {})[rest] = curve
+    return kinds
+
+
+def _draw_signs(axes: Any, kind: str, signs: Mapping[str, Curve]) -> None:
+    for number, (name, curve) in enumerate(signs.items()):
+        label = name if name and number < PARTS else None
         axes.plot(*_xy(curve), marker="o", markersize=3, linewidth=1, label=label)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("signs of failure")
+
+    values = [value for curve in signs.values() for _, value in curve]
+    values = [value for value in values if math.isfinite(value)] or [0.0]
+    low, high = min(values), max(values)
+    if low > 0 and high > DECADE * low:
+        axes.set_yscale("log")
+    else:
+        low = min(low, 0.0)
+        axes.set_ylim(low, low + (1 + MARGIN) * (high - low) or 1.0)
+    title = "sign of failure: " + kind.replace("_", " ")
+    axes.set_title(title, loc="left", fontsize="small")
     _add_legend(axes)
 
 
-def _draw_rate(axes: Any, curves: Mapping[str, Curve]) -> None:
-    axes.plot(*_xy(curves[RATE]), color="0.4", linewidth=1)
+def _draw_rate(axes: Any, rate: Curve) -> None:
+    axes.plot(*_xy(rate), color="0.4", linewidth=1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("learning rate")
 
@@ -233,7 +255,8 @@ def _xy(curve: Curve) -> tuple[list[int], list[float]]:
 
 
 def _add_legend(axes: Any) -> None:
-    """The names of the curves, beside the panel, so that they cover none."""
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(1.0, 1.02), fontsize="small", frameon=False
-    )
+    """The names of the curves, if they have any, beside the panel, so that they cover none."""
+    _, labels = axes.get_legend_handles_labels()
+    if labels:
+        place = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.02)}
+        axes.legend(**place, fontsize="small", frameon=False)
