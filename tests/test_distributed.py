@@ -59,6 +59,9 @@ def fit(world, name, *arguments, recipe="recipe.yaml", **named):
         *arguments,
         **named,
     )
+    # A library's advice to its programmers is none of a user's.
+    if done.returncode == 0:
+        assert "site-packages" not in done.stderr
     return run, done
 
 

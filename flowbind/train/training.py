@@ -309,7 +309,10 @@ class Training(Watched):
             self.signs.tell(signs, self.trainer.global_step)
             values = {name: float(sign.value) for name, sign in signs.items()}
         values = self.trainer.strategy.broadcast(values)
-        self.log_dict({f"signs/{name}": value for name, value in values.items()})
+
+        # They are the same on all, which Lightning cannot know.
+        named = {f"signs/{name}": value for name, value in values.items()}
+        self.log_dict(named, sync_dist=True)
 
     def trouble_at(self, step: int) -> list[str]:
         steps = self.trainer.datamodule.steps
