@@ -1,6 +1,8 @@
 """Words, pictures, sounds and clouds in real files of TensorBoard and of W&B."""
 
 import json
+import warnings
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -60,6 +62,11 @@ def test_event_files_of_tensorboard_hold_them(media, tmp_path):
     places = parts[plugin_data_pb2.MeshPluginData.VERTEX]
     assert np.array_equal(places, media["cloud"].places)
     assert parts[plugin_data_pb2.MeshPluginData.COLOR][0].tolist() == [255, 0, 128]
+
+
+def test_the_program_that_shows_them_starts():
+    with warnings.catch_warnings(action="ignore"):  # of what it brings along
+        import_module("tensorboard.main")
 
 
 def test_w_and_b_holds_them_without_a_network(media, tmp_path, monkeypatch):

@@ -377,7 +377,11 @@ def test_loggers_have_plain_names_and_a_place_in_the_run_folder(tmp_path):
     package = "lightning.pytorch.loggers"
     assert placed("tensorboard", folder) == {
         "class_path": f"{package}.TensorBoardLogger",
-        "init_args": {"name": "tensorboard", "save_dir": str(folder)},
+        "init_args": {
+            "name": "tensorboard",
+            "default_hp_metric": False,
+            "save_dir": str(folder),
+        },
     }
     chosen = {"class_path": "wandb", "init_args": {"offline": True, "project": "own"}}
     one, two = placed([chosen, "my.Logger"], folder)

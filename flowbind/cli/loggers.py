@@ -10,7 +10,10 @@ from flowbind.registry import did_you_mean
 PACKAGE = "lightning.pytorch.loggers"
 # Plain name, class, and arguments where none are given; the place of its files is added.
 LOGGERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "tensorboard": ("TensorBoardLogger", {"name": "tensorboard"}),
+    "tensorboard": (
+        "TensorBoardLogger",
+        {"name": "tensorboard", "default_hp_metric": False},
+    ),
     "wandb": ("WandbLogger", {"project": "flowbind"}),
     "csv": ("CSVLogger", {"name": "csv"}),
     "mlflow": ("MLFlowLogger", {"experiment_name": "flowbind"}),
