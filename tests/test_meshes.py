@@ -8,6 +8,7 @@ import re
 import struct
 import sys
 import zipfile
+from functools import cache
 
 import numpy as np
 import PIL.Image
@@ -1233,6 +1234,19 @@ ELSEWHERE = [
 ]
 
 
+@cache
+def opened():
+    """Paths of all files that this process opens from now on. No hook can be taken away, so there is one."""
+    paths = []
+
+    def note(event, arguments):
+        if event == "open":
+            paths.append(str(arguments[0]))
+
+    sys.addaudithook(note)
+    return paths
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 @pytest.mark.parametrize("form", ["obj", "gltf", "ply", "dae"])
 def test_no_file_elsewhere_is_read(tmp_path, gltf, name, form, capsys, monkeypatch):
@@ -1243,14 +1257,7 @@ def test_no_file_elsewhere_is_read(tmp_path, gltf, name, form, capsys, monkeypat
         write(place, "secret.png", picture())
     monkeypatch.setenv("HOME", str(tmp_path))
     name = name.format(absolute=tmp_path / "secret.png")
-    opened = []
-    sys.addaudithook(
-        lambda event, args: (
-            opened.append(str(args[0]))
-            if event == "open" and opened is not None
-            else None
-        )
-    )
+    paths = opened()
     if form == "obj":
         write(folder, "a.mtl", MTL.format(name))
         path = write(
@@ -1273,10 +1280,10 @@ def test_no_file_elsewhere_is_read(tmp_path, gltf, name, form, capsys, monkeypat
         )
     else:
         path = write(folder, "a.dae", collada(name))
-    opened.clear()
+    paths.clear()
     _, colour = read(path)
     assert len(np.unique(colour, axis=0)) == 1
-    assert not [path for path in opened if path.endswith("secret.png")]
+    assert not [path for path in paths if path.endswith("secret.png")]
     assert form == "dae" or "is not beside it" in capsys.readouterr().err
     if form == "gltf":  # numbers are needed
         refused(write(folder, "b.gltf", GLTF().gltf(name)), "is not beside it")
