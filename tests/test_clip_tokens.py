@@ -1,5 +1,7 @@
 """Laws of captions as ids of CLIP's tokens, with the pieces that open_clip's package carries."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -40,9 +42,7 @@ def test_captions_come_back_both_ways(codec):
 
 
 def test_ids_are_open_clips_own_without_the_start(codec):
-    import open_clip
-
-    expected = open_clip.tokenize(CAPTIONS, context_length=41)
+    expected = codec.tokenizer(CAPTIONS, context_length=41)
     assert (expected[:, 0] == START).all()
     expected = expected[:, 1:]
     latents = codec.encode(CAPTIONS)
@@ -50,6 +50,19 @@ def test_ids_are_open_clips_own_without_the_start(codec):
     assert torch.equal(latents[is_word], expected[is_word])
     assert (latents[~is_word] == END).all()  # the end is the filling, too
     assert codec.vocabulary == END + 1 == len(codec.tokenizer.encoder)
+
+
+def test_no_model_of_open_clip_is_imported(monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "open_clip"]:
+        monkeypatch.delitem(sys.modules, name)
+    ClipTokens().encode(CAPTIONS)
+    assert "open_clip" not in sys.modules
+
+
+def test_without_open_clip_a_line_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("flowbind_text.clip_tokens.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="CLIP's tokens needs open_clip; install it"):
+        ClipTokens().encode(CAPTIONS)
 
 
 def test_what_does_not_come_back_is_said(codec):

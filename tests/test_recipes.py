@@ -17,6 +17,7 @@ from flowbind.data.store import finish_store
 from flowbind.files import digest
 from flowbind.method import Networks
 from tests import recipes
+from tests.conftest import spare
 from tests.recipes import BASES, CODECS, JUDGES, MODELS
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,7 @@ SMALL = [
 def folder(tmp_path, monkeypatch):
     """An empty folder to work in, with the recipes in it."""
     quiet()
+    spare(monkeypatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(ROOT / "recipes")
     return tmp_path

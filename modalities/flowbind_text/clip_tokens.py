@@ -7,8 +7,9 @@ the rest. Its start of a text, which all captions have, is left out.
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -62,9 +63,7 @@ class ClipTokens(Codec):
             ValueError: open_clip is not installed.
         """
         with importing("open_clip", needing="CLIP's tokens", install=INSTALL):
-            from open_clip.tokenizer import SimpleTokenizer
-
-        return SimpleTokenizer()
+            return _module_of_tokenizers().SimpleTokenizer()
 
     def encode(self, raws: Sequence[str]) -> Tensor:
         latents = torch.full((len(raws), self.length), END)
@@ -122,3 +121,20 @@ class ClipTokens(Codec):
     def __getstate__(self) -> dict:
         """The description alone: a copy loads the tokenizer again."""
         return {**self.arguments(), "shape": self.shape, "device": self.device}
+
+
+def _module_of_tokenizers() -> ModuleType:
+    """open_clip's module of tokenizers alone: its models take five seconds to import.
+
+    Raises:
+        ImportError: open_clip is not installed.
+    """
+    package = find_spec("open_clip")
+    if package is None:
+        raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
+
+    path = Path(package.origin).parent / "tokenizer.py"
+    spec = spec_from_file_location("open_clip.tokenizer", path)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
