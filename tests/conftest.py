@@ -43,7 +43,7 @@ TOYS = {
     },
 }
 
-PROBE_STEPS = 150  # of 300
+PROBE_STEPS, PROBE_HIDDEN = 150, 64  # of 300 and 256
 
 
 @pytest.fixture(autouse=True)
@@ -72,12 +72,13 @@ def draw_pixel(curves, path):
 def toys(monkeypatch, pixel):
     """Registers the toy modalities and codecs beside what is installed.
 
-    Probes take fewer steps, which suffice for toys.
+    Probes are smaller and take fewer steps, which suffice for toys.
     """
     register_toys(monkeypatch)
     evaluation = import_module("flowbind.evaluation.evaluation")
     few = partial(evaluation.fit_probe, steps=PROBE_STEPS)
     monkeypatch.setattr(evaluation, "fit_probe", few)
+    monkeypatch.setattr("flowbind.metrics.probe.HIDDEN", PROBE_HIDDEN)
 
 
 def register_toys(monkeypatch):
@@ -110,7 +111,6 @@ def register_toys(monkeypatch):
 def spare(monkeypatch):
     """Leaves out of every run what takes long and tells nothing of small networks."""
     monkeypatch.setattr("flowbind.train.summary.activations_of", lambda *_: 1 << 20)
-    monkeypatch.setattr("flowbind.metrics.probe.HIDDEN", 64)
 
 
 class _Absent:

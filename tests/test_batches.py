@@ -1,13 +1,15 @@
 """Batches from a manifest or a table with named columns: results with a manifest of their own, made once."""
 
 import json
+import time
 
 import fsspec
 import pytest
 import torch
 
 import flowbind
-from flowbind.data.manifest import Manifest
+from flowbind.cli.batch import Results
+from flowbind.data.manifest import Manifest, write_manifest
 from tests.released import release
 from tests.toy import Vector, Word
 
@@ -115,6 +117,68 @@ def test_other_settings_are_no_reason_to_keep_results(
     code, _, err = command(*arguments, "--seed", 1)
     assert code == 2
     assert "s-1.vector.vec" in err
+
+
+@pytest.mark.parametrize("more", [(), ("--seed", 1, "--overwrite")])
+def test_what_stopped_within_a_part_goes_on(
+    model, manifest, command, tmp_path, monkeypatch, more
+):
+    """Other results were there before, or none."""
+    out = tmp_path / "out"
+    arguments = ["generate", model, "--from", f"@{manifest}", "--to", "vector"]
+    if more:
+        assert command(*arguments, "--out", out)[0] == 0
+    whole = tmp_path / "whole"
+    assert command(*arguments, *more, "--out", whole)[0] == 0
+
+    written = []
+    write = Vector.write
+
+    def interrupted(modality, raw, path):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        write(modality, raw, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vector, "write", interrupted)
+        assert command(*arguments, *more, "--out", out)[0] == 130
+    assert not (out / "manifest.jsonl").exists()
+    code, _, err = command(*arguments, *more[:2], "--out", out)
+    assert code == 0, err
+    contents = [
+        {file.name: file.read_bytes() for file in folder.iterdir()}
+        for folder in (out, whole)
+    ]
+    assert contents[0] == contents[1]
+
+
+def test_the_manifest_of_a_large_batch_is_not_written_after_each_part(
+    tmp_path, monkeypatch
+):
+    lines = [{"id": str(number), "word": "111"} for number in range(200)]
+    files = [[tmp_path / f"{number}.vec"] for number in range(200)]
+    results = Results(tmp_path, lines, {"seed": 0}, files)
+    counts = []
+
+    def slow(path, lines):
+        time.sleep(0.01)
+        counts.append(len(lines))
+        write_manifest(path, lines)
+
+    monkeypatch.setattr("flowbind.cli.batch.write_manifest", slow)
+    results.begin()
+    for number in range(200):
+        files[number][0].touch()
+        results.record(slice(number, number + 1))
+    results.close()
+    assert counts[0] == 1
+    assert counts[-1] == 200
+    assert len(counts) < 50
+
+    again = Results(tmp_path, lines, {"seed": 0}, files)
+    assert again.left([slice(0, 200)]) == []
+    assert Results(tmp_path, lines, {"seed": 1}, files).left([slice(0, 200)])
 
 
 def test_a_table_names_its_modalities(model, command, tmp_path):

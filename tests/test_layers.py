@@ -123,8 +123,27 @@ def identity(path):
     return str(path.relative_to(ROOT))
 
 
-each_core_file = pytest.mark.parametrize("path", CORE, ids=identity)
-each_plugin_file = pytest.mark.parametrize("path", PLUGIN_FILES, ids=identity)
+def each_of(paths):
+    """Makes a law of one file a test of all, which names every file that breaks it."""
+
+    def over_all(law):
+        def test():
+            broken = []
+            for path in paths:
+                try:
+                    law(path)
+                except AssertionError as error:
+                    broken.append(f"{identity(path)}: {error}")
+            assert not broken, "\n".join(broken)
+
+        test.__doc__ = law.__doc__
+        return test
+
+    return over_all
+
+
+each_core_file = each_of(CORE)
+each_plugin_file = each_of(PLUGIN_FILES)
 
 
 @cache
@@ -443,7 +462,7 @@ def test_the_core_never_names_a_method(path):
     assert not named, f"{identity(path)} names a method: {sorted(named)}"
 
 
-@pytest.mark.parametrize("path", [*CORE, *PLUGIN_FILES], ids=identity)
+@each_of([*CORE, *PLUGIN_FILES])
 def test_only_doors_import_a_method(path):
     own = module_of(path)
     if own not in DOORS and not own.startswith("flowbind.methods"):

@@ -5,8 +5,11 @@ were made with. What is there already, of the same sources and settings, is not 
 """
 
 import json
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from os.path import relpath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +19,7 @@ from flowbind.cli.sources import MANIFESTS, TABLES, located
 from flowbind.data.manifest import Manifest, Sample, write_manifest
 from flowbind.data.remote import address_of
 from flowbind.data.tables import read_table
-from flowbind.files import read_json, write_json
+from flowbind.files import digest_json, read_json, write_json
 from flowbind.progress import say
 
 if TYPE_CHECKING:
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 RESULTS = "manifest.jsonl"  # of what was generated
 SETTINGS = "generation.json"  # by which it was
+WHOLE = "batch_sha256"  # key of the settings: the digest of all lines of the manifest
 ID = "id"
+SHARE = 0.1  # of the time, at most, in which the manifest is written
 
 
 @dataclass(frozen=True)
@@ -126,20 +131,34 @@ class Results:
     ) -> None:
         self.folder = folder
         self.lines = lines
-        self.settings = settings
+        self.settings = dict(settings)
+        self.whole = digest_json(lines)  # of all samples of this very batch
         self.files = files
         self.is_done = [False] * len(lines)
+        self.is_begun = False
+        self.is_recorded = True
+        self.seconds = 0.0  # that writing the manifest takes
+        self.last = -math.inf  # when it was written
 
-        recorded = self._recorded()
+        told = self._settings_there()
+        of_batch = told.pop(WHOLE, None)
+        self.are_of_settings = told == self.settings
+        self.goes_on = self.are_of_settings and of_batch == self.whole
+        recorded = self._lines_there() if self.are_of_settings else {}
         for number, line in enumerate(lines):
             are_there = all(file.is_file() for file in files[number])
             self.is_done[number] = are_there and recorded.get(line[ID]) == line
 
-    def _recorded(self) -> dict[str, dict[str, Any]]:
-        """Lines of an earlier manifest, by the sample's id, where it was made with these settings."""
+    def _settings_there(self) -> dict[str, Any]:
+        """What earlier results in the folder were made with; empty where there are none."""
         try:
-            if read_json(self.folder / SETTINGS) != self.settings:
-                return {}
+            return dict(read_json(self.folder / SETTINGS))
+        except (OSError, ValueError, TypeError):
+            return {}
+
+    def _lines_there(self) -> dict[str, dict[str, Any]]:
+        """Lines of an earlier manifest, by the sample's id."""
+        try:
             content = (self.folder / RESULTS).read_text(encoding="utf-8")
             lines = [json.loads(line) for line in content.splitlines()]
             return {line[ID]: line for line in lines}
@@ -151,22 +170,51 @@ class Results:
         return [rows for rows in parts if not all(self.is_done[rows])]
 
     def unexpected(self, parts: Sequence[slice]) -> list[Path]:
-        """Files in the place of results that are none of them."""
+        """Files in the place of results that are none of them.
+
+        Those of a part that was being written when this very batch was killed are.
+        """
         files: list[Path] = []
+        if self.goes_on:
+            return files
         for rows in parts:
             for number in range(rows.start, rows.stop):
                 if not self.is_done[number]:
                     files += self.files[number]
         return files
 
+    def begin(self) -> None:
+        """Says in the folder what is made there from now on, before the first file is."""
+        if self.is_begun:
+            return
+        self.is_begun = True
+        if (
+            not self.are_of_settings
+        ):  # what an earlier manifest lists was made otherwise
+            (self.folder / RESULTS).unlink(missing_ok=True)
+        write_json(self.folder / SETTINGS, self.settings | {WHOLE: self.whole})
+
     def record(self, rows: slice) -> None:
-        """Notes that a part is there: the manifest has its lines from now on."""
+        """Notes that a part is there, soon in the manifest, too.
+
+        It is written as a whole, so in a large batch not after each part: that takes a tenth of the
+        time at most.
+        """
         self.is_done[rows] = [True] * len(self.is_done[rows])
-        write_json(self.folder / SETTINGS, self.settings)
-        lines = [
-            line for line, done in zip(self.lines, self.is_done, strict=True) if done
-        ]
-        write_manifest(self.folder / RESULTS, lines)
+        self.is_recorded = False
+        if time.monotonic() - self.last > self.seconds / SHARE:
+            self.close()
+
+    def close(self) -> None:
+        """Brings the manifest up to date."""
+        if self.is_recorded:
+            return
+        begin = time.monotonic()
+        done = compress(self.lines, self.is_done)
+        write_manifest(self.folder / RESULTS, list(done))
+        self.is_recorded = True
+        self.last = time.monotonic()
+        self.seconds = self.last - begin
 
 
 def lines_of(

@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,17 +97,20 @@ def run(verb: str, arguments: list[str]) -> None:
             sampling,
         )
     previews: dict[str, list[Preview]] = {name: [] for name in targets}
-    for rows, generated in parts:
-        # An error before this leaves nothing behind.
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name, raws in generated.items():
-            for file, raw in zip(files[name][rows], raws, strict=True):
-                targets[name].write(raw, file)
-                print(file)
-            if options.interpolate:
-                previews[name] += map(targets[name].preview, raws)
-        if results:
-            results.record(rows)
+    with closing(results) if results else nullcontext():
+        for rows, generated in parts:
+            # An error before this leaves nothing behind.
+            options.out.mkdir(parents=True, exist_ok=True)
+            if results:
+                results.begin()
+            for name, raws in generated.items():
+                for file, raw in zip(files[name][rows], raws, strict=True):
+                    targets[name].write(raw, file)
+                    print(file)
+                if options.interpolate:
+                    previews[name] += map(targets[name].preview, raws)
+            if results:
+                results.record(rows)
 
     if options.interpolate:
         _write_strip(previews, strip)
