@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from contextvars import ContextVar
 from datetime import timedelta
 from typing import Any, ClassVar
@@ -52,11 +52,12 @@ def is_first_process() -> bool:
 def leave_closed_terminal() -> None:
     """Sends to nowhere what would be said on a terminal that is closed: writing there is an error."""
     for descriptor in (1, 2):
-        is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
-        if is_device and not os.isatty(descriptor):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, descriptor)
-            os.close(nowhere)
+        with suppress(OSError):  # there may be none
+            is_device = stat.S_ISCHR(os.fstat(descriptor).st_mode)
+            if is_device and not os.isatty(descriptor):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
 
 
 def track(

@@ -105,8 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs one verb. A person's error is one line on standard error and exit code 2.
 
     Ctrl-C, SIGTERM and a closed terminal end any verb, with exit codes 130, 143 and 129; training
-    saves first, and on SIGUSR1, too, which is 138. A fault of flowbind's own is a traceback, a line that asks to report
-    it, and exit code 1.
+    saves first, and on SIGUSR1, too, which is 138. A fault of flowbind's own is a traceback, a line
+    that asks to report it, and exit code 1.
 
     Args:
         arguments: Verb and its options; the process's own if None.

@@ -188,9 +188,9 @@ class Results:
         if self.is_begun:
             return
         self.is_begun = True
-        if (
-            not self.are_of_settings
-        ):  # what an earlier manifest lists was made otherwise
+
+        # What an earlier manifest lists was made otherwise.
+        if not self.are_of_settings:
             (self.folder / RESULTS).unlink(missing_ok=True)
         write_json(self.folder / SETTINGS, self.settings | {WHOLE: self.whole})
 

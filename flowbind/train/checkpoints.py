@@ -337,13 +337,10 @@ class Checkpoints(Checkpoint):
         # No other thread may, and no signal is heard there.
         if threading.current_thread() is threading.main_thread():
             self.before = {}
+            under_nohup = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
             for number in SIGNALS:
-                if (
-                    number == signal.SIGHUP
-                    and signal.getsignal(number) == signal.SIG_IGN
-                ):
-                    continue  # `nohup`
-                self.before[number] = signal.signal(number, self._ask)
+                if number != signal.SIGHUP or not under_nohup:
+                    self.before[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
