@@ -3,6 +3,7 @@
 The process that hands out tests reads this file too, so what takes long to import is imported where it is used.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -42,6 +43,16 @@ TOYS = {
         "word-reader": "tests.toy:WordReader",
     },
 }
+
+# What is imported stays, and there is much of it: garbage is not looked for there.
+gc.disable()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    gc.enable()
+
 
 PROBE_STEPS, PROBE_HIDDEN = 150, 64  # of 300 and 256
 
