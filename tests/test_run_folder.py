@@ -977,6 +977,22 @@ def test_the_last_checkpoint_is_there_whatever_becomes_of_the_model(
     check_folder(run / "model")
 
 
+@pytest.mark.parametrize("left", [("ckpt", "json"), ("json",)])
+def test_an_old_checkpoint_that_a_kill_left_goes_the_next_time(fit, trained, run, left):
+    """Also where no step is left; a kill came before its removal, or within."""
+    checkpoints = run / "checkpoints"
+    kept = sorted(path.name for path in checkpoints.iterdir())
+    assert len(kept) == 4
+    for suffix in left:
+        shutil.copyfile(
+            checkpoints / f"step=8.{suffix}", checkpoints / f"step=4.{suffix}"
+        )
+    shutil.rmtree(run / "model")
+    code, said = fit()
+    assert (code, "no step is left" in said) == (0, True), said
+    assert sorted(path.name for path in checkpoints.iterdir()) == kept
+
+
 def test_export_releases_what_a_stopped_run_has(fit, command, recipe, run, tmp_path):
     assert fit("--trainer.max_epochs=1", "--trainer.limit_train_batches=6")[0] == 0
     before = listing(run)

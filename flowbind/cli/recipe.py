@@ -38,6 +38,7 @@ from flowbind.train.callbacks import NO_STEPS, Begin, Steps, is_trained
 from flowbind.train.checkpoints import (
     Checkpoints,
     check_checkpoint,
+    drop_old,
     latest_intact,
     read_checkpoint,
     step_of,
@@ -478,6 +479,7 @@ class RecipeCLI(LightningCLI):
         start = self._claim_folder(start)
         assert start.checkpoint is not None  # that has made all steps
         self.run_folder.adopt(start.checkpoint)
+        drop_old(self.run_folder.checkpoints, self.settings.checkpoints.keep)
         if hasattr(self.model, "export_checkpoint"):
             self.model.export_checkpoint(
                 read_checkpoint(start.checkpoint),

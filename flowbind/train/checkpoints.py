@@ -262,6 +262,16 @@ def written(folder: Path) -> list[Path]:
     return [path.with_suffix(".ckpt") for _, path in sorted(manifests, reverse=True)]
 
 
+def drop_old(folder: Path, keep: int) -> None:
+    """Removes all checkpoints of a folder but the newest ones, of which one is known to be intact.
+
+    The manifest goes last: what is left of one whose removal was cut short goes the next time.
+    """
+    for old in written(folder)[keep:]:
+        _remove(old)
+        _remove(manifest_of(old))
+
+
 class Checkpoints(Checkpoint):
     """Saves every so many steps, on a signal, and at the end.
 
@@ -428,10 +438,7 @@ class Checkpoints(Checkpoint):
         self._together(trainer, verify)
 
         if first:
-            for old in written(self.folder)[self.keep :]:
-                _remove(manifest_of(old))
-                _remove(old)
-
+            drop_old(self.folder, self.keep)
         trainer.strategy.barrier()
 
     def _together(self, trainer: Trainer, work: Callable[[], object]) -> None:
