@@ -35,5 +35,5 @@ def colour(
     width = max(last - first, 1e-6)
     share = np.clip((logs - first) / width, 0, 1)
     pixels = colormaps[MAP](1 - share, bytes=True)[..., :3]
-    pixels = np.where(is_there[..., None], pixels, np.uint8(GREY))
+    pixels = np.where(is_there[..., None], pixels, np.array(GREY, np.uint8))
     return PIL.Image.fromarray(pixels)

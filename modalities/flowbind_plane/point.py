@@ -54,8 +54,9 @@ class PlanePoint(Modality):
             OSError: the file cannot be opened.
             ValueError: it is something else.
         """
-        text = source
-        if isinstance(source, Path):
+        if isinstance(source, str):
+            text = source
+        else:
             text = read_regular(source, LONGEST).decode("ascii", "replace")
         try:
             x, y = map(float, text.split())

@@ -19,8 +19,12 @@ from flowbind_shapes import audio, caption, depth, image, points
 from flowbind_shapes.scene import SHAPES, Scenes, draw
 from flowbind_shapes.solids import SOLIDS
 
-PAIRS = (("text", "image"), ("text", "audio"), ("image", "points"))
-EVERYTHING = ("text", "image", "audio", "points")
+PAIRS: tuple[tuple[str, ...], ...] = (
+    ("text", "image"),
+    ("text", "audio"),
+    ("image", "points"),
+)
+EVERYTHING: tuple[str, ...] = ("text", "image", "audio", "points")
 CHUNK = 8  # scenes made at once; part of what the seed decides
 SUFFIX = {"image": "png", "audio": "wav", "points": "ply", "depth": "png"}
 # Number of the random stream of each; a depth map is of the picture's view, so they share one.

@@ -27,18 +27,19 @@ from flowbind_shapes.view import (
 
 # Rays per pixel, (x, y) in pixels from its centre: on a turned grid no two share a row or a column,
 # so that edges near the horizontal and the vertical are smooth with four.
-TURNED = np.float32([[-1, -3], [3, -1], [1, 3], [-3, 1]]) / 8
+TURNED = np.array([[-1, -3], [3, -1], [1, 3], [-3, 1]], np.float32) / 8
 GAMMA = 2.2
-TETRAHEDRON = np.float32(
+TETRAHEDRON = np.array(
     [
         [1, -1, -1],
         [-1, -1, 1],
         [-1, 1, -1],
         [1, 1, 1],
-    ]
+    ],
+    np.float32,
 )
 # On the way from the floor to the lamp.
-HEIGHTS = np.float32([0.1, 0.25, 0.45, 0.7, 1.0, 1.4])
+HEIGHTS = np.array([0.1, 0.25, 0.45, 0.7, 1.0, 1.4], np.float32)
 
 
 def render(

@@ -15,23 +15,22 @@ from flowbind_shapes.scene import Scenes
 from flowbind_shapes.solids import RADIUS, Solid
 
 POINTS = 1024
-VERTEX = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("red", "u1"),
-        ("green", "u1"),
-        ("blue", "u1"),
-    ]
-)
-_KINDS = {"f": "float", "u": "uchar"}
+COLUMNS = [
+    ("x", "<f4"),
+    ("y", "<f4"),
+    ("z", "<f4"),
+    ("red", "u1"),
+    ("green", "u1"),
+    ("blue", "u1"),
+]
+VERTEX = np.dtype(COLUMNS)
+_KINDS = {"<f4": "float", "u1": "uchar"}
 HEADER = "\n".join(
     [
         "ply",
         "format binary_little_endian 1.0",
         f"element vertex {POINTS}",
-        *(f"property {_KINDS[VERTEX[name].kind]} {name}" for name in VERTEX.names),
+        *(f"property {_KINDS[kind]} {name}" for name, kind in COLUMNS),
         "end_header\n",
     ]
 ).encode()

@@ -13,7 +13,7 @@ from flowbind_shapes.scene import Scenes
 from flowbind_shapes.solids import RADIUS, Solid
 
 PIXELS = 64
-CENTRE = np.float32([[0, 0]])  # the ray through a pixel's centre alone
+CENTRE = np.array([[0, 0]], np.float32)  # the ray through a pixel's centre alone
 CAMERA = 5.0  # distance to the solid in metres; a large one fills 0.85 of the frame
 FRAME = 0.24  # half the frame at distance 1
 BOUND = 1.05  # no solid of unit size reaches beyond this
