@@ -84,8 +84,8 @@ def records(
     names = ", ".join(needed)
     requirement = f"{what} must be a list of objects with the keys {names}"
     if not isinstance(content, list):
-        kind = type(content).__name__
-        raise ValueError(f"{requirement}, not {kind}")
+        name = type(content).__name__
+        raise ValueError(f"{requirement}, not {name}")
 
     for number, entry in enumerate(content):
         if not isinstance(entry, dict) or not needed.keys() <= entry.keys():

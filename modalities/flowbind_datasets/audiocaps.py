@@ -66,13 +66,8 @@ def prepare(
             splits.leave(split, len(rows) - len(samples))
             texts = [row["caption"] for row in rows]
             for row in samples:
-                splits.add(
-                    split,
-                    row["audiocap_id"],
-                    captions=texts,
-                    text=row["caption"],
-                    **files,
-                )
+                values: dict[str, str | File] = {"text": row["caption"], **files}
+                splits.add(split, row["audiocap_id"], values, captions=texts)
 
     splits.write(source, LAYOUT)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from flowbind.progress import say
 from flowbind_datasets.annotations import read_json, records
-from flowbind_datasets.files import IMAGES, Files, checked
+from flowbind_datasets.files import IMAGES, File, Files, checked
 from flowbind_datasets.karpathy import check_split
 from flowbind_datasets.karpathy import karpathy as read_karpathy
 from flowbind_datasets.splits import Splits, captions_kept, held_out, shuffled
@@ -127,7 +127,7 @@ def _add_karpathy(
     by_split: dict[str, list[Caption]] = {}
     for name, texts, split in read_karpathy(path):
         split = "train" if split == RESTVAL else split
-        check_split(path, name, split)
+        split = check_split(path, name, split)
         for number, text in enumerate(texts):
             caption = Caption(checked(name, path), number, text)
             by_split.setdefault(split, []).append(caption)
@@ -238,10 +238,5 @@ def _add(
         image = files.find("image", stem)
         texts = [other.text for other in images[caption.image]]
         id = f"{stem}#{caption.id}"
-        splits.add(
-            split,
-            id,
-            captions=texts,
-            text=caption.text,
-            image=image,
-        )
+        values: dict[str, str | File] = {"text": caption.text, "image": image}
+        splits.add(split, id, values, captions=texts)

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from flowbind.progress import say
 from flowbind_datasets.annotations import columns_of, read_rows
-from flowbind_datasets.files import IMAGES, Files, checked
+from flowbind_datasets.files import IMAGES, File, Files, checked
 from flowbind_datasets.karpathy import Photograph, check_split, karpathy
 from flowbind_datasets.splits import Splits, captions_kept, shuffled
 
@@ -60,8 +60,8 @@ def prepare(
     photographs = _in_splits(path, val_samples, test_samples, seed)
     files = Files([source], image=IMAGES)
     splits = Splits(out)
-    for name, texts, split in photographs:
-        check_split(path, name, split)
+    for name, texts, annotated in photographs:
+        split = check_split(path, name, annotated)
         stem = PurePosixPath(checked(name, path)).stem
         image = files.find("image", stem)
 
@@ -69,13 +69,8 @@ def prepare(
         splits.leave(split, len(texts) - len(samples))
         for number, text in enumerate(samples):
             id = f"{stem}#{number}"
-            splits.add(
-                split,
-                id,
-                captions=texts,
-                text=text,
-                image=image,
-            )
+            values: dict[str, str | File] = {"text": text, "image": image}
+            splits.add(split, id, values, captions=texts)
 
     splits.write(source, LAYOUT)
 

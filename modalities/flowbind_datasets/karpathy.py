@@ -35,14 +35,16 @@ def karpathy(path: Path) -> Iterator[Photograph]:
         yield Photograph(name, captions, image["split"])
 
 
-def check_split(path: Path, name: str, split: str | None) -> None:
-    """Refuses an image in a split that there is not.
+def check_split(path: Path, name: str, split: str | None) -> str:
+    """The split that an image is in.
 
     Raises:
-        ValueError: it is one; one line says which there are.
+        ValueError: there is none of that name; one line says which there are.
     """
     if split not in SPLITS:
         names = ", ".join(SPLITS)
         raise ValueError(
             f"{path}: image '{name}' is in the split '{split}'; allowed: {names}"
         )
+
+    return split

@@ -137,4 +137,4 @@ def _add(
     for kind, paths in (("image", pictures), ("depth", depths)):
         path = paths.get(frame)
         values[kind] = File(f"{kind} of {frame}", Path(path) if path else None)
-    splits.add(split, str(frame), **values)
+    splits.add(split, str(frame), values)

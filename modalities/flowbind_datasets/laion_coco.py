@@ -74,7 +74,7 @@ def prepare(
 
     for key, (caption, image) in pairs.items():
         if key not in left:
-            splits.add("train", key, text=caption, image=image)
+            splits.add("train", key, {"text": caption, "image": image})
 
     splits.write(source, LAYOUT)
 

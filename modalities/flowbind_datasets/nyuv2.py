@@ -64,14 +64,13 @@ def prepare(
             split = "train"
 
         picture = Path(path).with_name(f"rgb_{match['frame']}")
-        splits.add(
-            split,
-            f"{match['scene']}/{match['frame']}",
-            image=File(
+        values = {
+            "image": File(
                 f"{match['scene']}/{picture.name}.jpg", pictures.get(str(picture))
             ),
-            depth=File(path, Path(path)),
-        )
+            "depth": File(path, Path(path)),
+        }
+        splits.add(split, f"{match['scene']}/{match['frame']}", values)
 
     splits.write(source, LAYOUT)
 

@@ -63,14 +63,9 @@ def prepare(
         model = entry["model"]
         path_without_suffix = Path(image).with_suffix("")
         id = path_without_suffix.as_posix().removeprefix("img/")
+        values = {"image": find(image), "points": find(model)}
         labels = {"category": entry["category"]}
-        splits.add(
-            split_of[model],
-            id,
-            labels=labels,
-            image=find(image),
-            points=find(model),
-        )
+        splits.add(split_of[model], id, values, labels=labels)
 
     splits.write(source, LAYOUT)
 

@@ -44,9 +44,9 @@ class Splits:
         self,
         split: str,
         id: str,
+        values: Mapping[str, str | File],
         labels: dict[str, str] | None = None,
         captions: Sequence[str] = (),
-        **values: str | File,
     ) -> None:
         """Adds a sample; if one of its values is missing, notes that and leaves the sample out.
 
@@ -54,9 +54,9 @@ class Splits:
             split: Name of its split; samples to measure on get `references`, those to train on
                 do not.
             id: Name of the sample. Annotations may name one twice; the second gets a number.
+            values: Text or file by modality.
             labels: Values of named factors.
             captions: All captions that the dataset has of the same thing, its `text` among them.
-            values: Text or file by modality.
         """
         missing = _missing(id, values)
         if missing:
@@ -153,6 +153,7 @@ class Splits:
     def _entry(self, value: str | File) -> str:
         """A value as the manifest has it: a path from its folder, or a text of one line."""
         if isinstance(value, File):
+            assert value.path is not None  # or the sample is left out
             return os.path.relpath(value.path, self.out)
 
         return " ".join(value.split())

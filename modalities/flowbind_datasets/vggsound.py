@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -89,7 +89,7 @@ def prepare(
     for clip in clips:
         split = "val" if clip.id in validation else clip.split
         labels = {"class": clip.label}
-        splits.add(split, clip.id, labels=labels, **pairs[clip.id])
+        splits.add(split, clip.id, pairs[clip.id], labels=labels)
 
     splits.write(source, LAYOUT)
 
@@ -181,7 +181,7 @@ def _take(kind: str, video: Path, place: Path) -> File:
         video: File of the video.
         place: Path of the file to write, without its suffix.
     """
-    take = ffmpeg.take_frame
+    take: Callable[[Path, Path], None] = ffmpeg.take_frame
     target = place.with_name(f"{place.name}.jpg")
     if kind == "audio":
         take = ffmpeg.take_sound
