@@ -61,7 +61,8 @@ class Metric(Component):
         self,
         made: Tensor,
         reference: Tensor,
-        *sample: Tensor,
+        *sample: Any,
+        **named: Any,
     ) -> dict[str, float]:
         """The values by name, such as `fid[torch-fidelity,inception-v3-compat]`.
 
@@ -72,8 +73,10 @@ class Metric(Component):
             reference: Features of what each is compared with, row by row, with shape (n, *); with
                 `multi_reference`, of the m real samples of all, with shape (m, *), each
                 generation's own first among its references.
-            sample: Generation that each of the m belongs to, with shape (m,); only with
+            sample: Generation that each of the m belongs to, a tensor with shape (m,); only with
                 `multi_reference`.
+            named: Nothing is given by name. Like the type of `sample`, it lets a subclass declare
+                the arguments that it takes and no others.
 
         Raises:
             ValueError: the features cannot give a value that means what its name says; one line

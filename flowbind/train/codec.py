@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ class CodecTraining(RawTraining):
         seed: int = 0,
     ) -> None:
         super().__init__(export, learning_rate, weight_decay, noise, seed)
-        self.codec = codec
+        self.codec: Any = codec  # a subclass may train one of another kind
         self.semantic = semantic
         self.classifiers = nn.ModuleDict()
 
@@ -65,23 +65,25 @@ class CodecTraining(RawTraining):
     def reconstruction(
         self,
         latents: Tensor,
-        *inputs: Tensor,
-        streams: Tensor,
+        /,
+        *inputs: Any,
+        **named: Any,
     ) -> Tensor:
         """How far what n latents decode to is from their samples.
 
         Args:
             latents: Latents, with shape (n, *shape).
-            inputs: Inputs as the codec's `training_inputs` gives them, each with shape (n, *).
-            streams: Random stream of each sample, with shape (n,), as `flowbind.draws` takes them:
-                all that is random here is drawn from these.
+            inputs: Inputs as the codec's `training_inputs` gives them, tensors each with shape
+                (n, *). A subclass declares each by its own name.
+            named: `streams`, the random stream of each sample, a tensor with shape (n,), as
+                `flowbind.draws` takes them: all that is random here is drawn from these.
 
         Returns:
             Errors whose mean is the loss, with any shape: one for each sample, or for each of its
             parts.
         """
 
-    def encode(self, *inputs: Tensor, streams: Tensor) -> Tensor:
+    def encode(self, *inputs: Any, **named: Any) -> Tensor:
         """The latents of n samples in training, with shape (n, *shape).
 
         Arguments as for `reconstruction`.
@@ -90,11 +92,11 @@ class CodecTraining(RawTraining):
 
     def latents(
         self,
-        *inputs: Tensor,
-        streams: Tensor,
+        *inputs: Any,
+        **named: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """As `encode`, and further errors by name, which a subclass names in `parts` and weighs."""
-        return self.encode(*inputs, streams=streams), {}
+        return self.encode(*inputs, **named), {}
 
     def spread(self, latents: Tensor) -> Tensor:
         """The deviations that noise is a share of, of n latents; each feature's own by itself."""
