@@ -72,7 +72,7 @@ class AIS(Metric):
             similarities = made[rows] @ conditions
             # Which is not below itself.
             to_condition = similarities.gather(1, rows[:, None])
-            nearer += (similarities < to_condition).sum().item()
+            nearer += int((similarities < to_condition).sum())
 
         pairs = count * (count - 1)
         return {f"ais[{self._label}]": 100 * nearer / pairs}

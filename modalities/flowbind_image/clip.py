@@ -7,7 +7,7 @@ from typing import Any
 
 import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbind.errors import first_line
 from flowbind.files import digest
@@ -15,8 +15,8 @@ from flowbind.libraries import Extra, require
 from flowbind.registry import did_you_mean
 
 
-def load_clip(model: str, pretrained: str, extra: str) -> nn.Module:
-    """A frozen CLIP model on the CPU, in float32 and evaluation mode.
+def load_clip(model: str, pretrained: str, extra: str) -> Any:
+    """A frozen CLIP model of open_clip on the CPU, in float32 and evaluation mode.
 
     A tag's weights get the activation that they were trained with. OpenAI's need QuickGELU;
     open_clip itself only warns and takes GELU where the name does not end in `-quickgelu`,
@@ -86,7 +86,7 @@ def _weights(
         ) from None
 
 
-def prepare(visual: nn.Module, raws: Sequence[Tensor]) -> Tensor:
+def prepare(visual: Any, raws: Sequence[Tensor]) -> Tensor:
     """B pictures resized, cropped in the middle and normalised as the weights of a model want it.
 
     Args:

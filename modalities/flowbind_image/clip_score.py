@@ -5,7 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbind.metric import Metric
 from flowbind_image.clip import load_clip, prepare, weights_of
@@ -43,7 +43,7 @@ class ClipScore(Metric):
         self.pretrained = pretrained
 
     @cached_property
-    def net(self) -> nn.Module:
+    def net(self) -> Any:
         """The frozen model; raises as `load_clip` does."""
         net = load_clip(self.model, self.pretrained, extra="metrics")
         return net.to(self.device)

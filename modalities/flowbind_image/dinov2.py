@@ -100,12 +100,14 @@ class Dinov2Features(Codec):
             install=INSTALL,
         )
         try:
-            net, loaded = Dinov2Model.from_pretrained(
+            # A pair, of which transformers' types know the first alone.
+            model: Any = Dinov2Model.from_pretrained(
                 folder,
                 dtype=torch.float32,
                 use_safetensors=True,  # no pickled weights
                 output_loading_info=True,
             )
+            net, loaded = model
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
                 f"{self._name} cannot be loaded ({first_line(error)}); set `model` to the folder of "

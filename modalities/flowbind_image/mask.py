@@ -31,14 +31,14 @@ def unknown_pixels(mask: Tensor, picture: Tensor) -> Tensor:
 
 def known_cells(
     masks: Sequence[Tensor],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     reach: int = 0,
 ) -> Tensor:
     """Which numbers of grids see known pixels alone, bool with shape (B, C, h, w).
 
     Args:
         masks: Unknown pixels of B pictures, bool with shape (H, W) each, of any size.
-        shape: Shape of a grid, which is laid over the whole picture.
+        shape: Shape (C, h, w) of a grid, which is laid over the whole picture.
         reach: Cells beyond its own whose pixels a cell sees, in each direction.
     """
     channels, *sides = shape

@@ -45,7 +45,7 @@ def check(file: BinaryIO, formats: tuple[str, ...]) -> None:
         picture = PIL.Image.open(file, formats=formats)
     with picture:
         width, height = picture.size
-        _refuse_large(picture.format, bytes_a_pixel(picture), width, height)
+        _refuse_large(str(picture.format), bytes_a_pixel(picture), width, height)
         picture.verify()
 
     file.seek(0)
@@ -66,6 +66,9 @@ def bytes_a_pixel(picture: PIL.Image.Image) -> int:
         case "JPEG":
             return 4 + 2 * channels
         case "TIFF":
+            from PIL.TiffImagePlugin import TiffImageFile
+
+            assert isinstance(picture, TiffImageFile)
             tags = picture.tag_v2
             bits = max(tags.get(BITS, (1,)))
             bits *= tags.get(SAMPLES, 1)

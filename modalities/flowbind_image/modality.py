@@ -17,7 +17,7 @@ from flowbind_image.picture import rgb_of_array, rgb_of_picture
 from flowbind_image.small import SmallImage
 
 # As Pillow names them. Nothing outside Pillow runs: EPS, which needs another program, is left out.
-FORMATS = (
+FORMATS: tuple[str, ...] = (
     "PNG",
     "JPEG",
     "WEBP",

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageFile
 import torch
 from torch import Tensor
 
@@ -167,7 +168,7 @@ def _load(picture: PIL.Image.Image) -> None:
 
     By its name Pillow maps a TIFF into memory, and one that is turned askew.
     """
-    if picture.format != "TIFF":
+    if picture.format != "TIFF" or not isinstance(picture, PIL.ImageFile.ImageFile):
         picture.load()
         return
 

@@ -69,11 +69,12 @@ def to_srgb(picture: PIL.Image.Image, name: str) -> Convert:
         if part.has_transparency_data:
             alpha = part.convert("RGBA").getchannel("A")
         part = part.convert(MODES[space])
-        part = ImageCms.applyTransform(part, transform)
+        converted = ImageCms.applyTransform(part, transform)
+        assert converted is not None  # as it is where a picture changes in place
         if alpha is not None:
-            part.putalpha(alpha)
+            converted.putalpha(alpha)
 
-        return part
+        return converted
 
     return convert
 
@@ -104,8 +105,8 @@ def _transform(content: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
 
     if space != "CMYK":
         probe = _probe(MODES[space])
-        moved = ImageCms.applyTransform(probe, transform)
-        moved = np.asarray(moved, np.int16)
+        converted = ImageCms.applyTransform(probe, transform)
+        moved = np.asarray(converted, np.int16)
         original = np.asarray(probe.convert("RGB"))
         if np.abs(moved - original).max() <= ALIKE:
             return space, None

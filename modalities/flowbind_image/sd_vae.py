@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flowbind.codec import Codec
 from flowbind.errors import first_line
@@ -73,7 +73,7 @@ class SDVae(Codec):
         return existing_paths(model=self.model)
 
     @cached_property
-    def net(self) -> nn.Module:
+    def net(self) -> Any:
         """The frozen `AutoencoderKL`, in float32.
 
         Raises:
