@@ -188,7 +188,7 @@ class TransformersClap(Clap):
         return [*weights, settings] if settings.is_file() else weights
 
     @cached_property
-    def model(self) -> nn.Module:
+    def model(self) -> Any:
         folder = self.folder
         with importing(
             "transformers",
@@ -199,7 +199,7 @@ class TransformersClap(Clap):
 
         try:
             with quietly("transformers"):
-                model = ClapModel.from_pretrained(folder, dtype=torch.float32)
+                model: Any = ClapModel.from_pretrained(folder, dtype=torch.float32)
         except (OSError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{folder}: no complete CLAP model of transformers ({first_line(error)})"

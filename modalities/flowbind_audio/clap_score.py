@@ -85,10 +85,9 @@ class CLAPScore(Metric):
 
     def features(self, kind: str, raws: Sequence[Any]) -> Tensor:
         """Embeddings with shape (B, 512) and rows of norm 1."""
-        embed = self.model.sounds
         if kind == "text":
-            embed = self.model.texts
-        return embed(raws, self.device)
+            return self.model.texts(raws, self.device)
+        return self.model.sounds(raws, self.device)
 
     def compute(self, made: Tensor, reference: Tensor) -> dict[str, float]:
         cosines = F.cosine_similarity(made.double(), reference.double())

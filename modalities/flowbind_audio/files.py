@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from torch import Tensor
@@ -30,7 +30,7 @@ FORMATS = (
     "CAF",
     "NIST",
 )
-BY_LIBRARY = (
+BY_LIBRARY: tuple[str, ...] = (
     ".wav",
     ".flac",
     ".ogg",
@@ -117,7 +117,7 @@ def stated_length(source: str | Path) -> dict[str, float]:
 
 def _read_by_library(
     source: str | Path,
-    file: IO[bytes],
+    file: BinaryIO,
     longest: float,
 ) -> Tensor:
     """By libsndfile."""
@@ -170,7 +170,7 @@ def missing_program(suffix: str) -> str:
 
 def _read_by_program(
     source: str | Path,
-    file: IO[bytes],
+    file: BinaryIO,
     longest: float,
 ) -> Tensor:
     """By way of an AU file of floats, in a pipe."""
@@ -191,15 +191,21 @@ def _read_by_program(
         "pipe:1",
     )
     command = ["ffmpeg", *strict, *allowed, "-i", f"file:{source}", *output]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE}
 
     with tempfile.TemporaryFile() as messages:
-        with subprocess.Popen(command, **pipes, stderr=messages) as program:
-            header = program.stdout.read(AU_HEADER)
+        with subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=messages,
+        ) as program:
+            pipe = program.stdout
+            assert pipe is not None
+            header = pipe.read(AU_HEADER)
             if len(header) == AU_HEADER:
                 start, _, _, rate, channels = struct.unpack_from(">5I", header, 4)
-                program.stdout.read(start - AU_HEADER)
-                raw, count = mono(_floats(program.stdout, channels), rate)
+                pipe.read(start - AU_HEADER)
+                raw, count = mono(_floats(pipe, channels), rate)
 
         messages.seek(0)
         complaints = messages.read(2**16).decode(errors="replace").strip().splitlines()

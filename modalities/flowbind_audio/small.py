@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,7 @@ class SpectrogramAutoencoder(nn.Module):
     def __init__(self, features: int, width: int = 128) -> None:
         super().__init__()
         # Halves, or transposed doubles, the number of frames.
-        by_two = {"kernel_size": 4, "stride": 2, "padding": 1}
+        by_two: dict[str, Any] = {"kernel_size": 4, "stride": 2, "padding": 1}
         self.encoder = nn.Sequential(
             nn.Conv1d(MELS, width, **by_two),
             ResidualBlock(width),

@@ -141,8 +141,8 @@ def _with_rate(value: Any) -> tuple[Any, float]:
         return value.data, _rate(value.sample_rate)
 
     if isinstance(value, tuple | list) and len(value) == 2:
-        rates = []
-        arrays = []
+        rates: list[Any] = []
+        arrays: list[Any] = []
         for part in value:
             parts = rates if _is_scalar(part) else arrays
             parts.append(part)
