@@ -55,7 +55,8 @@ class CaptionVAETraining(CodecTraining):
         self.kl = kl
 
     def configure_model(self) -> None:
-        if self.net is not None:
+        is_built = self.net is not None
+        if is_built:
             return
 
         super().configure_model()

@@ -103,7 +103,9 @@ class ClipTokens(Codec):
 
     def fingerprint(self) -> dict[str, str | int]:
         package = find_spec("open_clip")
-        pieces = digest(Path(package.origin).parent / PIECES) if package else ""
+        pieces = ""
+        if package is not None and package.origin is not None:
+            pieces = digest(Path(package.origin).parent / PIECES)
         return super().fingerprint() | {"pieces": pieces}
 
     def _ids(self, caption: str) -> list[int]:
@@ -130,11 +132,13 @@ def _module_of_tokenizers() -> ModuleType:
         ImportError: open_clip is not installed.
     """
     package = find_spec("open_clip")
-    if package is None:
+    if package is None or package.origin is None:
         raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
 
     path = Path(package.origin).parent / "tokenizer.py"
     spec = spec_from_file_location("open_clip.tokenizer", path)
+    assert spec is not None
+    assert spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

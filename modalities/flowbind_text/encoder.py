@@ -34,7 +34,9 @@ class Encoder:
 
         package = PACKAGED.get(self.name)
         spec = find_spec(package) if package else None
-        return Path(spec.origin).parent / "model" if spec else None
+        if spec is None or spec.origin is None:
+            return None
+        return Path(spec.origin).parent / "model"
 
     @cached_property
     def folder(self) -> Path:

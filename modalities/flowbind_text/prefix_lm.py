@@ -13,7 +13,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class PrefixNet(nn.Module):
         prefix: Embeddings of a prefix, K.
     """
 
-    def __init__(self, lm: nn.Module, features: int, prefix: int) -> None:
+    def __init__(self, lm: Any, features: int, prefix: int) -> None:
         super().__init__()
         width = lm.get_input_embeddings().embedding_dim
         self.projector = Projector(features, width, prefix)
@@ -354,10 +354,12 @@ class SentencePrefixLM(Codec):
         }
         try:
             with without_bars():
-                lm, loaded = AutoModelForCausalLM.from_pretrained(
+                # A pair, of which transformers' types know the first alone.
+                model: Any = AutoModelForCausalLM.from_pretrained(
                     self.language_folder,
                     **options,
                 )
+                lm, loaded = model
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ValueError(
                 f"{self.language_folder}: no causal language model ({first_line(error)})"
@@ -461,14 +463,13 @@ class SentencePrefixLM(Codec):
         count = -(-len(raws) // CHUNK)
         chunks = np.array_split(np.array(raws, dtype=object), count)
         latents = []
-        chunks = track(
+        for chunk in track(
             chunks,
             "embedding captions",
             total=len(raws),
             unit="samples",
             size=len,
-        )
-        for chunk in chunks:
+        ):
             latents.append(self.encode(list(chunk)).cpu())
         return torch.cat(latents), self.cut(raws)
 

@@ -44,6 +44,8 @@ class PrefixTraining(CodecTraining):
         seed: Seed of the noise; with the step it decides every draw.
     """
 
+    codec: SentencePrefixLM
+
     def __init__(
         self,
         codec: SentencePrefixLM,
@@ -55,7 +57,15 @@ class PrefixTraining(CodecTraining):
         noise: float = 0.0,
         seed: int = 0,
     ) -> None:
-        super().__init__(codec, export, learning_rate, weight_decay, noise, seed=seed)
+        # No `NeuralCodec`, but it builds a network and makes its inputs, as one does.
+        super().__init__(
+            codec,  # type: ignore[arg-type]
+            export,
+            learning_rate,
+            weight_decay,
+            noise,
+            seed=seed,
+        )
         self.tune = tune
         self.rank = rank
         self.strict_loading = False  # a checkpoint leaves out what is frozen
@@ -139,7 +149,7 @@ def prepare(net: PrefixNet, tune: str, rank: int) -> PrefixNet:
     return net
 
 
-def _add_low_rank(lm: nn.Module, rank: int) -> None:
+def _add_low_rank(lm: Any, rank: int) -> None:
     """Adds low-rank changes that learn, in float32, to all linear layers but the last."""
     last = lm.get_output_embeddings()
     linear = []
@@ -169,7 +179,7 @@ def _add_low_rank(lm: nn.Module, rank: int) -> None:
 
 def trained(net: PrefixNet) -> dict[str, Tensor]:
     """What was trained, as `PrefixNet.restore` takes it over."""
-    state = {}
+    state: dict[str, Tensor] = {}
     for name, parameter in net.projector.named_parameters():
         state[f"projector.{name}"] = parameter
 

@@ -18,7 +18,8 @@ class TextCodecTraining(CodecTraining):
     """
 
     def configure_model(self) -> None:
-        if self.net is not None:
+        is_built = self.net is not None
+        if is_built:
             return
 
         super().configure_model()

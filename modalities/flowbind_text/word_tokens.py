@@ -70,7 +70,7 @@ class WordTokens(Codec):
         return {word: id for id, word in enumerate(words, start=FIRST)}
 
     @property
-    def vocabulary(self) -> int:
+    def vocabulary(self) -> int:  # type: ignore[override]  # read with the words
         """Number of ids: of the words, and two more."""
         return len(self.pieces)
 

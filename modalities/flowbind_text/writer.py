@@ -30,6 +30,8 @@ class Writer(nn.Module):
         hidden: Features of the recurrent state.
     """
 
+    table: Tensor
+
     def __init__(self, features: int, hidden: int) -> None:
         super().__init__()
         self.pieces = nn.Embedding(PIECES, PIECE)
