@@ -147,7 +147,9 @@ class CloudAutoencoder(nn.Module):
             nn.Unflatten(1, (points, channels)),
         )
         # Starts as a cloud, not as one point.
-        nn.init.normal_(self.decoder[4].bias, std=0.5)
+        last = self.decoder[4]
+        assert isinstance(last, nn.Linear)
+        nn.init.normal_(last.bias, std=0.5)
 
     def encode(self, clouds: Tensor) -> Tensor:
         """Latents, with shape (B, D), of clouds, with shape (B, n, C)."""

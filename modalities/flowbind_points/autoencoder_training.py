@@ -30,9 +30,15 @@ class PointAutoencoderTraining(CodecTraining):
     ) -> Tensor:
         decoded = self.net.decode(latents)
         to_true, to_decoded = nearest(decoded[..., :3], clouds[..., :3])
-        ways = decoded - take(clouds, to_true), clouds - take(decoded, to_decoded)
+        there = decoded - take(clouds, to_true)
+        back = clouds - take(decoded, to_decoded)
 
-        place = sum(way[..., :3].square().sum(2).mean(1) for way in ways)
+        place = _squared(there[..., :3]) + _squared(back[..., :3])
         # 0 where points have none.
-        colour = sum(way[..., 3:].square().sum(2).mean(1) for way in ways)
+        colour = _squared(there[..., 3:]) + _squared(back[..., 3:])
         return place + COLOUR * colour
+
+
+def _squared(differences: Tensor) -> Tensor:
+    """The mean squared length of n differences a sample, with shape (B,) of (B, n, axes)."""
+    return differences.square().sum(2).mean(1)

@@ -4,6 +4,7 @@ Those are STL and COLLADA.
 """
 
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -149,11 +150,11 @@ def from_trimesh(value: Any, stl: bytes = b"") -> Geometry:
 
     places = [scan.place for scan in scans]
     place = np.concatenate(places)
-    if any(scan.colour is None for scan in scans):
+    coloured = [scan.colour for scan in scans if scan.colour is not None]
+    if len(coloured) < len(scans):
         return Geometry(points=Scan(place))
 
-    colours = [scan.colour for scan in scans]
-    colour = np.concatenate(colours)
+    colour = np.concatenate(coloured)
     return Geometry(points=Scan(place, colour))
 
 
@@ -236,7 +237,7 @@ def _of_material(visual: Any, faces: np.ndarray) -> tuple[Paint, Paint]:
     picture = picture or getattr(material, "image", None)
 
     # The diffuse colour of the other kind of material is no factor of its picture.
-    factor = [1, 1, 1]
+    factor: Sequence[float] | np.ndarray = [1, 1, 1]
     if picture is None or hasattr(material, "baseColorFactor"):
         colour = material.main_color
         if colour is not None:

@@ -30,9 +30,7 @@ def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         to_b.append(_nearest(x, y))
         to_a.append(_nearest(y, x))
 
-    to_b = torch.cat(to_b)
-    to_a = torch.cat(to_a)
-    return to_b, to_a
+    return torch.cat(to_b), torch.cat(to_a)
 
 
 def take(cloud: Tensor, index: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def to_cloud(scan: Scan) -> tuple[Tensor, list[str]]:
             file's name.
     """
     scan, remarks = _measured(scan)
-    rows = slice(None)
+    rows: np.ndarray | slice = slice(None)
     if len(scan.place) > MOST:
         numbers = torch.arange(len(scan.place))
         chosen = thin(numbers, MOST)
@@ -230,9 +230,9 @@ def from_named(columns: Mapping[str, np.ndarray]) -> Scan:
             colour = colour[is_drawn]
         return Scan(place, colour)
 
-    for names in COLOURS:
-        if columns.keys() >= set(names):
-            return Scan(place, _stacked(columns, names))
+    for rgb in COLOURS:
+        if columns.keys() >= set(rgb):
+            return Scan(place, _stacked(columns, rgb))
 
     return Scan(place)
 

@@ -57,8 +57,7 @@ class CloudMetric(Metric):
                 f"by {self.points}; set the metric's 'points' to {fewest} or fewer"
             )
 
-        clouds = [thin(raw[:, :3], self.points) for raw in raws]
-        clouds = torch.stack(clouds)
+        clouds = torch.stack([thin(raw[:, :3], self.points) for raw in raws])
         if not clouds.isfinite().all():
             raise ValueError(
                 f"{type(self).__name__}: a cloud has coordinates that are not finite, "
@@ -165,8 +164,7 @@ def _squared_chamfer(a: Tensor, b: Tensor, rows: int) -> Tensor:
         there.append(squares.amin(2))
         back = torch.minimum(back, squares.amin(1))
 
-    there = torch.cat(there, dim=1)
-    return there.mean(1) + back.mean(1)
+    return torch.cat(there, dim=1).mean(1) + back.mean(1)
 
 
 def all_distances(clouds: Tensor) -> Tensor:

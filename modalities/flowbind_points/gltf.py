@@ -463,8 +463,7 @@ class _Tree:
         view = self._of("bufferViews", number)
         start = view.get("byteOffset", 0)
         length = view["byteLength"]
-        content = self.buffer(view["buffer"])
-        content = memoryview(content)
+        content = memoryview(self.buffer(view["buffer"]))
         end = start + length
         if start < 0 or length < 0 or end > len(content):
             raise ValueError("damaged glTF: numbers beyond the end of a buffer")

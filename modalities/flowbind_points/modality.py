@@ -156,8 +156,8 @@ class Points(Modality):
         if _is_canonical(tensor):
             return tensor
 
-        colour = tensor[:, 3:] if tensor.shape[1] == 6 else None
-        scan = _scan(tensor[:, :3], colour)
+        beside = tensor[:, 3:] if tensor.shape[1] == 6 else None
+        scan = _scan(tensor[:, :3], beside)
         return _accept(Geometry(points=scan), raw)
 
     def write(self, raw: Tensor, path: Path) -> None:
@@ -218,10 +218,10 @@ def _read(content: bytes, suffix: str, beside: Beside) -> Geometry:
 def _cloud(geometry: Geometry, what: str) -> Tensor:
     scan, remarks = to_scan(geometry)
     cloud, more = to_cloud(scan)
-    remarks = dict.fromkeys([*remarks, *more])
-    if remarks:
-        clauses = "; ".join(remarks)
-        _say_once(f"{what}: {clauses}")
+    clauses = dict.fromkeys([*remarks, *more])
+    if clauses:
+        line = "; ".join(clauses)
+        _say_once(f"{what}: {line}")
 
     return cloud
 

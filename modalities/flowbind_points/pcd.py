@@ -21,12 +21,12 @@ def read_points(content: bytes) -> Scan:
             name.
     """
     header, body = _header(content)
-    columns = header.get("COLUMNS", [])
-    names = header.get("FIELDS", columns)
+    older = header.get("COLUMNS", [])
+    names = header.get("FIELDS", older)
     try:
         fields = _fields(header, len(names))
         count = _count(header)
-        if len(names) != len(fields.names) or count < 0 or not fields.itemsize:
+        if len(names) != len(_names(fields)) or count < 0 or not fields.itemsize:
             raise ValueError
     except (ValueError, KeyError, IndexError, TypeError):
         raise ValueError("its PCD header is damaged") from None
@@ -52,13 +52,17 @@ def _fields(header: dict[str, list[str]], count: int) -> np.dtype:
     ones = ["1"] * count
     sizes = header.get("SIZE", ones)
     counts = header.get("COUNT", ones)
-    fields = []
+    fields: list[tuple[str, str, tuple[int]]] = []
     for letter, size, length in zip(header["TYPE"], sizes, counts, strict=True):
         number = f"{len(fields)}"
         kind = f"<{KINDS[letter]}{int(size)}"
         fields.append((number, kind, (int(length),)))
 
     return np.dtype(fields)
+
+
+def _names(fields: np.dtype) -> tuple[str, ...]:
+    return fields.names or ()
 
 
 def _count(header: dict[str, list[str]]) -> int:
@@ -103,7 +107,7 @@ def _from_text(
 ) -> list[np.ndarray]:
     """The first number of each field of every point."""
     lengths = []
-    for name in fields.names:
+    for name in _names(fields):
         lengths.append(fields[name].shape[0])
     width = sum(lengths)
     numbers = parse(body)
@@ -115,7 +119,7 @@ def _from_text(
     table = numbers.reshape(count, width)
     begins = np.cumsum([0, *lengths[:-1]])
     columns = []
-    for name, begin in zip(fields.names, begins, strict=True):
+    for name, begin in zip(_names(fields), begins, strict=True):
         kind = fields[name].base
         with np.errstate(invalid="ignore", over="ignore"):
             columns.append(table[:, begin].astype(kind))
@@ -139,7 +143,7 @@ def _from_bytes(
 
     table = np.frombuffer(body, fields, count)
     columns = []
-    for name in fields.names:
+    for name in _names(fields):
         if fields[name].shape[0]:
             columns.append(table[name][:, 0])
         else:
@@ -169,7 +173,7 @@ def _from_compressed(
     plain = unpack(body[8:end], unpacked)
     columns = []
     place = 0
-    for name in fields.names:
+    for name in _names(fields):
         kind = fields[name].base
         length = fields[name].shape[0]
         size = count * length

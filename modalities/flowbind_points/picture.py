@@ -178,6 +178,4 @@ def _nearest(place: Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
         distances.append(nearest.values)
         indices.append(nearest.indices)
 
-    distances = torch.cat(distances)
-    indices = torch.cat(indices)
-    return distances.numpy(), indices.numpy()
+    return torch.cat(distances).numpy(), torch.cat(indices).numpy()

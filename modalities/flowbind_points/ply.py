@@ -55,16 +55,14 @@ HEADED = 2**16  # bytes that a header takes at most
 UNEVEN = 2**22  # rows with lists of different lengths, which Python alone walks through
 CORNERS = ("vertex_indices", "vertex_index")
 PICTURED = (("texture_u", "texture_v"), ("u", "v"), ("s", "t"))
-WRITTEN = np.dtype(
-    [
-        ("x", "<f4"),
-        ("y", "<f4"),
-        ("z", "<f4"),
-        ("red", "u1"),
-        ("green", "u1"),
-        ("blue", "u1"),
-    ]
-)
+WRITTEN = [
+    ("x", "<f4"),
+    ("y", "<f4"),
+    ("z", "<f4"),
+    ("red", "u1"),
+    ("green", "u1"),
+    ("blue", "u1"),
+]
 HEADER = """ply
 format binary_little_endian 1.0
 element vertex {count}
@@ -100,7 +98,7 @@ class Element(NamedTuple):
     """Rows of a kind, as the header promises them."""
 
     name: str
-    count: int
+    rows: int
     properties: list[Property]
 
 
@@ -117,7 +115,7 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     encoding, elements, pictures, body = _header(content)
     if not any(element.name == "vertex" for element in elements):
         raise ValueError("no vertices")
-    if any(element.name == "tristrips" and element.count for element in elements):
+    if any(element.name == "tristrips" and element.rows for element in elements):
         raise ValueError(
             "strips of triangles, which are not read; save its faces as triangles"
         )
@@ -137,8 +135,9 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
     faces = tables.get("face", {})
     corners = None
     for name in CORNERS:
-        if corners is None and isinstance(faces.get(name), Lists):
-            corners = faces[name]
+        column = faces.get(name)
+        if corners is None and isinstance(column, Lists):
+            corners = column
     if corners is None or not len(corners.lengths):
         return Geometry(points=scan)
 
@@ -148,7 +147,7 @@ def read_ply(content: bytes, beside: Beside) -> Geometry:
 def write_points(cloud: np.ndarray, path: Path) -> None:
     """Writes points, with shape (n, 6), colours in [0, 1], as binary PLY with 8-bit colours."""
     rows = np.empty(len(cloud), WRITTEN)
-    for i, name in enumerate(WRITTEN.names):
+    for i, (name, _) in enumerate(WRITTEN):
         column = cloud[:, i]
         if i >= 3:
             column = np.rint(255 * np.clip(column, 0, 1))
@@ -171,7 +170,7 @@ def _numbers(columns: Columns) -> dict[str, np.ndarray]:
 
 def _mesh(
     scan: Scan,
-    vertex: Columns,
+    vertex: dict[str, np.ndarray],
     faces: Columns,
     corners: Lists,
     pictures: list[str],
@@ -235,7 +234,7 @@ def _only(paint: Paint, is_part: np.ndarray) -> Paint:
 
 
 def _pictured(
-    vertex: Columns,
+    vertex: dict[str, np.ndarray],
     faces: Columns,
     triangles: np.ndarray,
     corner: np.ndarray,
@@ -305,7 +304,7 @@ class _Rows:
         Raises:
             ValueError: it is truncated or damaged.
         """
-        if not element.count or not element.properties:
+        if not element.rows or not element.properties:
             return _empty(element)
 
         # Lists are nearly always as long as those of the first row: then rows have one width.
@@ -322,11 +321,11 @@ class _Rows:
                 width += self._width(length)
             width += numbers * self._width(kind)
 
-        size = element.count * width
+        size = element.rows * width
         end = self.place + size
         block = self.cells[self.place : end]
         if len(block) == size:
-            rows = block.reshape(element.count, width)
+            rows = block.reshape(element.rows, width)
             columns = self._even(element, rows, lengths)
             if columns is not None:
                 self.place += size
@@ -375,9 +374,9 @@ class _Rows:
 
     def _uneven(self, element: Element) -> Columns:
         """Columns of rows whose lists differ in length, which tell where the next ones begin."""
-        if element.count > UNEVEN:
+        if element.rows > UNEVEN:
             raise ValueError(
-                f"{element.count} rows with lists of different lengths, allowed are {UNEVEN}; "
+                f"{element.rows} rows with lists of different lengths, allowed are {UNEVEN}; "
                 "save its faces as triangles"
             )
 
@@ -385,10 +384,10 @@ class _Rows:
         begins: dict[str, np.ndarray] = {}
         counts: dict[str, np.ndarray] = {}
         for property in element.properties:
-            begins[property.name] = np.empty(element.count, np.int64)
-            counts[property.name] = np.ones(element.count, np.int64)
+            begins[property.name] = np.empty(element.rows, np.int64)
+            counts[property.name] = np.ones(element.rows, np.int64)
         place = self.place
-        for row in range(element.count):
+        for row in range(element.rows):
             for name, kind, length in element.properties:
                 count = 1
                 if length:
@@ -487,7 +486,7 @@ def _empty(element: Element) -> Columns:
 
 def _truncated(element: Element, rows: int) -> ValueError:
     return ValueError(
-        f"truncated: {rows} of {element.count} of its '{element.name}' are there"
+        f"truncated: {rows} of {element.rows} of its '{element.name}' are there"
     )
 
 

@@ -167,7 +167,7 @@ def blend(corners: np.ndarray, share: np.ndarray) -> np.ndarray:
     return np.einsum("kc...,kc->k...", corners, share)
 
 
-def plain(colour: Sequence[float] = (GREY, GREY, GREY)) -> Paint:
+def plain(colour: Sequence[float] | np.ndarray = (GREY, GREY, GREY)) -> Paint:
     """One colour all over."""
     everywhere = np.asarray(colour, np.float64)
     return lambda face, share: np.broadcast_to(everywhere, (len(face), 3))

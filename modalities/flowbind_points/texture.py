@@ -25,7 +25,7 @@ def textured(
     where: np.ndarray,
     picture: Callable[[], np.ndarray],
     otherwise: Paint,
-    factor: Sequence[float] = (1, 1, 1),
+    factor: Sequence[float] | np.ndarray = (1, 1, 1),
 ) -> Paint:
     """The picture's pixel at each point. Beyond its edges a picture continues from the other edge.
 

@@ -272,7 +272,8 @@ class _Archive:
     def _shown(self, built: list[Part]) -> Iterator[tuple[str, str, np.ndarray]]:
         """Model, id and matrix of each object in each place where it is shown."""
         # Each with the matrix of what it is a part of, and the keys of all that.
-        waiting = [(part, np.eye(4), ()) for part in reversed(built)]
+        waiting: list[tuple[Part, np.ndarray, tuple[tuple[str, str], ...]]] = []
+        waiting += [(part, np.eye(4), ()) for part in reversed(built)]
         count = 0
         while waiting:
             part, above, within = waiting.pop()
