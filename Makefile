@@ -54,7 +54,7 @@ test: $(ENVIRONMENT) ## the quick tests, in two processes
 test-slow: $(ENVIRONMENT) ## the whole runs that take minutes
 	$(BIN)/python -m pytest -m slow
 
-lint: $(ENVIRONMENT) ## ruff, and mypy on flowbind
+lint: $(ENVIRONMENT) ## ruff, and mypy on flowbind and its plugins
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
