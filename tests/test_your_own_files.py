@@ -78,7 +78,7 @@ def test_every_direction_keeps_the_digit(tmp_path):
     assert done.returncode == 0, done.stderr
 
     found = json.loads((tmp_path / "runs/digits/metrics.json").read_text())
-    assert found["meta"]["trained_on"].keys() == {"text+image", "text+audio"}
+    assert found["meta"]["trained_on"].keys() == {"image+text", "audio+text"}
     kept = {
         said: measures["accuracy/digit[probe,n=300]"]
         for said, measures in found["directions"].items()

@@ -115,15 +115,12 @@ class PrefixNet(nn.Module):
         inputs = torch.cat([prefix, first], dim=1)
 
         ended = torch.zeros(count, dtype=torch.bool, device=latents.device)
-        memory = None
+        memory: dict[str, Any] = {}  # of what was read, as transformers calls it
         pieces = []
         for _ in range(longest):
-            out = self.lm(
-                inputs_embeds=inputs,
-                past_key_values=memory,
-                use_cache=True,
-            )
-            memory = out.past_key_values
+            out = self.lm(inputs_embeds=inputs, use_cache=True, **memory)
+            name = "cache" if hasattr(out, "cache") else "past_key_values"
+            memory = {name: getattr(out, name)}
             logits = out.logits[:, -1].float()
             piece = draw(logits, temperature, generator)
             piece = piece.masked_fill(ended, end)
