@@ -54,6 +54,11 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_make_parametrize_id(val, argname):
+    """No bytes in a test's name: they may hold the time, and all processes must give the same."""
+    return argname if isinstance(val, bytes) else None
+
+
 PROBE_STEPS, PROBE_HIDDEN = 150, 64  # of 300 and 256
 
 
