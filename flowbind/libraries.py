@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, requires
+from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -118,6 +120,17 @@ def absent(module: str, needing: str, install: str | Extra) -> str:
     except ValueError as error:
         return str(error)
     return ""
+
+
+def package_folder(package: str) -> Path | None:
+    """The folder of an installed package, which is not imported; None where there is none.
+
+    Nor is a folder of that name without code, which Python takes for a package, one.
+    """
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        return None
+    return Path(spec.origin).parent
 
 
 def _is_installed(name: str) -> bool:

@@ -63,7 +63,7 @@ def test_no_model_of_open_clip_is_imported(monkeypatch):
 @pytest.mark.parametrize("spec", [None, ModuleSpec("open_clip", None)])
 def test_without_open_clip_a_line_says_how_to_install_it(monkeypatch, spec):
     """Nor is a folder of that name, which Python takes for a package, open_clip."""
-    monkeypatch.setattr("flowbind_text.clip_tokens.find_spec", lambda name: spec)
+    monkeypatch.setattr("flowbind.libraries.find_spec", lambda name: spec)
     with pytest.raises(ValueError, match="CLIP's tokens needs open_clip; install it"):
         ClipTokens().encode(CAPTIONS)
 

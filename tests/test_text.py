@@ -210,7 +210,7 @@ def test_an_encoder_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
         "sentence-transformers model",
     )
     with monkeypatch.context() as missing:
-        missing.setattr("flowbind_text.encoder.find_spec", lambda name: None)
+        missing.setattr("flowbind.libraries.find_spec", lambda name: None)
         missing.setenv("HF_HUB_CACHE", str(tmp_path))
         refused(
             SmallText().sentences.digest,

@@ -7,8 +7,7 @@ the rest. Its start of a text, which all captions have, is left out.
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
-from pathlib import Path
+from importlib.util import module_from_spec, spec_from_file_location
 from types import ModuleType
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from flowbind.codec import Codec, check_ids
 from flowbind.files import digest
-from flowbind.libraries import Extra, importing
+from flowbind.libraries import Extra, importing, package_folder
 
 START, END = 49406, 49407
 INSTALL = Extra("clip-tokens")
@@ -102,10 +101,8 @@ class ClipTokens(Codec):
         return f"comes back spelled otherwise, '{again:.60}'"
 
     def fingerprint(self) -> dict[str, str | int]:
-        package = find_spec("open_clip")
-        pieces = ""
-        if package is not None and package.origin is not None:
-            pieces = digest(Path(package.origin).parent / PIECES)
+        folder = package_folder("open_clip")
+        pieces = digest(folder / PIECES) if folder else ""
         return super().fingerprint() | {"pieces": pieces}
 
     def _ids(self, caption: str) -> list[int]:
@@ -131,12 +128,11 @@ def _module_of_tokenizers() -> ModuleType:
     Raises:
         ImportError: open_clip is not installed.
     """
-    package = find_spec("open_clip")
-    if package is None or package.origin is None:
+    folder = package_folder("open_clip")
+    if folder is None:
         raise ModuleNotFoundError("No module named 'open_clip'", name="open_clip")
 
-    path = Path(package.origin).parent / "tokenizer.py"
-    spec = spec_from_file_location("open_clip.tokenizer", path)
+    spec = spec_from_file_location("open_clip.tokenizer", folder / "tokenizer.py")
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)

@@ -1,12 +1,11 @@
 """A frozen encoder of texts: the folder in which it lies, and what decides its numbers."""
 
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 
 from flowbind.files import digest_all
 from flowbind.hub import folder_of
-from flowbind.libraries import Extra
+from flowbind.libraries import Extra, package_folder
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 # Encoders that a package carries, so that nothing is downloaded.
@@ -33,10 +32,8 @@ class Encoder:
             return Path(self.name)
 
         package = PACKAGED.get(self.name)
-        spec = find_spec(package) if package else None
-        if spec is None or spec.origin is None:
-            return None
-        return Path(spec.origin).parent / "model"
+        folder = package_folder(package) if package else None
+        return folder / "model" if folder else None
 
     @cached_property
     def folder(self) -> Path:
